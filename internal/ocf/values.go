@@ -1,0 +1,98 @@
+package ocf
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Values holds the parsed values of a resource's parameters, by name. It cannot be changed.
+//
+// Every accessor panics when the parameter is not in the table at all, or is of another type: that is a programmer's mistake, not
+// an operator's. A parameter of the table may have no value, because none was given and there is no default, or because the
+// one that was given is faulty; then an accessor returns the zero value.
+type Values struct {
+	values map[string]any
+}
+
+// Default marks a value in the argument of NewValues as one that the operator did not give.
+type Default struct{ Value any }
+
+// NewValues takes every parameter of the table by its name, with a value of one of the types that Values has accessors for, or such
+// a value in a Default, or nil for none. It keeps a copy.
+func NewValues(values map[string]any) Values {
+	values = maps.Clone(values)
+	for name, value := range values {
+		if mac, isMAC := value.(net.HardwareAddr); isMAC {
+			values[name] = slices.Clone(mac)
+		}
+	}
+	return Values{values: values}
+}
+
+// Given tells whether the operator gave the parameter a good value, other than a default that was filled in.
+func (v Values) Given(name string) bool {
+	value := v.entry(name)
+	_, isDefault := value.(Default)
+	return value != nil && !isDefault
+}
+
+// Addr returns an IP address; the zero Addr (IsValid is false) when there is no value.
+func (v Values) Addr(name string) netip.Addr {
+	addr, _ := lookup[netip.Addr](v, name)
+	return addr
+}
+
+// HardwareAddr returns a link-layer address, as a copy; nil when there is no value.
+func (v Values) HardwareAddr(name string) net.HardwareAddr {
+	mac, _ := lookup[net.HardwareAddr](v, name)
+	return slices.Clone(mac)
+}
+
+// Uint32 returns a number, and whether there is one.
+func (v Values) Uint32(name string) (uint32, bool) { return lookup[uint32](v, name) }
+
+// Duration returns a length of time; 0 when there is no value.
+func (v Values) Duration(name string) time.Duration {
+	d, _ := lookup[time.Duration](v, name)
+	return d
+}
+
+// Bool returns a truth value; false when there is no value.
+func (v Values) Bool(name string) bool {
+	b, _ := lookup[bool](v, name)
+	return b
+}
+
+// String returns a text; empty when there is no value.
+func (v Values) String(name string) string {
+	s, _ := lookup[string](v, name)
+	return s
+}
+
+func (v Values) entry(name string) any {
+	value, known := v.values[name]
+	if !known {
+		panic(fmt.Sprintf("ocf: no parameter %q in the table", name))
+	}
+	return value
+}
+
+func lookup[T any](v Values, name string) (T, bool) {
+	value := v.entry(name)
+	if d, isDefault := value.(Default); isDefault {
+		value = d.Value
+	}
+	if value == nil {
+		var none T
+		return none, false
+	}
+	t, isT := value.(T)
+	if !isT {
+		panic(fmt.Sprintf("ocf: parameter %q is a %T, not a %T", name, value, t))
+	}
+	return t, true
+}
