@@ -1,0 +1,93 @@
+package metadata
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Kind is the type of a parameter's value.
+type Kind int
+
+// The kinds, each with the type that ocf.Values has its value in.
+const (
+	Address       Kind = iota + 1 // an IPv4 address that a host may have; netip.Addr
+	InterfaceName                 // of a network interface, as the kernel allows it; string
+	MAC                           // six bytes; net.HardwareAddr
+	Select                        // one of the Options; string
+	Unsigned                      // a number from Min to Max; uint32
+	Milliseconds                  // a number of them from Min to Max; time.Duration
+	Seed                          // a number from Min to Max, decimal or hexadecimal; uint32
+	Boolean                       // bool
+)
+
+// Parameter is one line of the table.
+type Parameter struct {
+	Name        string
+	Short       string   // one line: what it is
+	Long        string   // paragraphs: what it does, and how to choose it
+	Kind        Kind     // type of the value
+	Min, Max    uint32   // for the kinds that are numbers
+	Options     []Option // for Select, the default first
+	Default     string   // what an absent or empty value means; empty when there is none, or it is derived
+	Derived     string   // what the agent derives an absent value from; prose
+	Example     string   // a value as one would write it
+	Required    bool
+	UniqueGroup string // no two resources may have the same values in one group
+	Reloadable  bool   // reload-agent makes a change effective
+}
+
+// Option is a value that a Select may have.
+type Option struct {
+	Value   string
+	Meaning string // a sentence or more
+}
+
+// contentType returns the type as the meta-data document spells it.
+func (p Parameter) contentType() string {
+	switch p.Kind {
+	case Select:
+		return "select"
+	case Unsigned, Milliseconds:
+		return "integer"
+	case Boolean:
+		return "boolean"
+	default: // a Seed too: it may be hexadecimal
+		return "string"
+	}
+}
+
+// allowed says which values a parameter may have, so that "is not …" is a fault and "Allowed: …" a manual.
+func (p Parameter) allowed() string {
+	switch p.Kind {
+	case Address:
+		return "an IPv4 address such as " + p.Example
+	case InterfaceName:
+		return "an interface name of 1 to 15 printable ASCII characters without space, slash and colon"
+	case MAC:
+		return "a MAC address of six bytes such as " + p.Example
+	case Select:
+		var values []string
+		for _, option := range p.Options {
+			values = append(values, option.Value)
+		}
+		return "one of " + strings.Join(values, ", ")
+	case Unsigned:
+		return fmt.Sprintf("a number from %d to %d", p.Min, p.Max)
+	case Milliseconds:
+		return fmt.Sprintf("a number of milliseconds from %d to %d", p.Min, p.Max)
+	case Seed:
+		return fmt.Sprintf("a number from %d to %d, decimal or hexadecimal with 0x in front", p.Min, p.Max)
+	case Boolean:
+		return "true or false (or yes, no, on, off, 1, 0)"
+	default:
+		panic(fmt.Sprintf("metadata: parameter %s has no kind", p.Name))
+	}
+}
+
+// defaultText says what happens without a value.
+func (p Parameter) defaultText() string {
+	if p.Default == "" {
+		return p.Derived
+	}
+	return p.Default
+}

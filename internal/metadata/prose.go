@@ -1,0 +1,70 @@
+package metadata
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// commandMark in front of a paragraph says that it is a command: it is never broken into lines.
+const commandMark = "$ "
+
+// paragraphs splits the text of the table at its blank lines, and puts each paragraph on one line.
+func paragraphs(text string) []string {
+	var all []string
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
+		all = append(all, strings.Join(strings.Fields(paragraph), " "))
+	}
+	return all
+}
+
+// wrap breaks a paragraph into lines of at most width characters, each with the indent in front.
+func wrap(paragraph, indent string, width int) string {
+	if strings.HasPrefix(paragraph, commandMark) {
+		return indent + paragraph
+	}
+	var b strings.Builder
+	column := 0
+	for word := range strings.FieldsSeq(paragraph) {
+		length := utf8.RuneCountInString(word)
+		switch {
+		case column == 0:
+			b.WriteString(indent)
+			column = len(indent)
+		case column+1+length > width:
+			b.WriteString("\n" + indent)
+			column = len(indent)
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += length
+	}
+	return b.String()
+}
+
+// wrapAll wraps paragraphs and puts a blank line between them.
+func wrapAll(all []string, indent string, width int) string {
+	var wrapped []string
+	for _, paragraph := range all {
+		wrapped = append(wrapped, wrap(paragraph, indent, width))
+	}
+	return strings.Join(wrapped, "\n\n")
+}
+
+// manual returns everything that is to be said about a parameter. Every paragraph ends in a full stop: pcs runs them together.
+func (p Parameter) manual() []string {
+	all := paragraphs(p.Long)
+	for _, option := range p.Options {
+		all = append(all, option.Value+": "+option.Meaning)
+	}
+	facts := "Allowed: " + p.allowed() + "."
+	if d := p.defaultText(); d != "" {
+		facts += " Default: " + d + "."
+	}
+	facts += " Example: " + p.Name + "=" + p.Example + "."
+	if p.Reloadable {
+		facts += " A change takes effect without a restart."
+	}
+	return append(all, facts)
+}

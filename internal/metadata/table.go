@@ -1,0 +1,166 @@
+package metadata
+
+import "math"
+
+const (
+	agentName  = "clusterip"
+	agentShort = "One IPv4 address shared by several active nodes"
+
+	// A paragraph that begins with "$ " is a command.
+	agentLong = `
+Shares one IPv4 address between several nodes that all answer at the same time, without a load balancer in front of them. Every node
+has the address and one common link-layer (MAC) address, so that the switch delivers every packet for it to all of them. Each
+node computes the same hash of the client's address (and ports, if you want) and answers only when the result is a bucket that it
+owns; it drops the rest as soon as it arrives. So a client gets exactly one answer. When a node fails, Pacemaker gives its buckets
+to the nodes that are left. All nodes and the router or clients must be in one layer-2 network, and the nodes need a kernel
+with nf_tables.
+
+Run it as a globally unique clone: each clone instance is one bucket, and clone-max is how many there are, from 1 to 1024. Take several
+times as many buckets as nodes, so that the work of a lost node can be spread: 8 do well for two or three nodes. Set clone-node-max
+to the same number, because its default of 1 leaves the buckets of a lost node without an owner. Set resource-stickiness=0, or
+the buckets stay where they are when a node comes back. For example:
+
+$ pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 clone clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0
+
+Fencing (STONITH) must be configured and tested. A node that the cluster has lost sight of may still answer for its buckets, and only
+when it is known to be off may another node take them; without fencing a client can get two answers. Without a clone the
+agent manages an ordinary address with a MAC address that moves along with it.`
+)
+
+// Parameters returns the table of parameters, in the order in which the documents show them.
+func Parameters() []Parameter {
+	return []Parameter{
+		{
+			Name:  "ip",
+			Short: "The IPv4 address that the nodes share",
+			Long: `
+The address that clients use, in dotted decimal form without a prefix length. It must be a unicast address of the network that
+the interface is connected to, and no other host may have it. No two resources can have the same one.`,
+			Kind:        Address,
+			Example:     "192.168.10.3",
+			Required:    true,
+			UniqueGroup: "address",
+		},
+		{
+			Name:  "cidr_netmask",
+			Short: "Prefix length of the address",
+			Long: `
+How many bits of the address are the network's, such as 24 for the netmask 255.255.255.0. Give it only when the address shall have
+another prefix length than the network of the interface.`,
+			Kind:    Unsigned,
+			Min:     1,
+			Max:     32,
+			Derived: "the prefix length of the route to the network that the interface is connected to, or 32 when there is none",
+			Example: "24",
+		},
+		{
+			Name:  "nic",
+			Short: "Network interface for the address",
+			Long: `
+Name of the interface that gets the address and receives the packets for it, without an alias such as the :1 in eth0:1. Bonds, VLANs
+and bridges are interfaces like others. Give it when several interfaces are connected to the network of ip, or none is; then the
+interface must have this name on all nodes.`,
+			Kind:    InterfaceName,
+			Derived: "the interface that is directly connected to the network of ip; more than one, or none, is an error",
+			Example: "eth0",
+		},
+		{
+			Name:  "mac_mode",
+			Short: "Kind of the shared MAC address",
+			Long: `
+Which kind of MAC address the nodes share. It decides how switches and routers treat the packets for the address, and makes
+no difference to the clients. In every mode the switch must not learn on which port the MAC address is: no node ever sends with it as the
+source of a frame.`,
+			Kind: Select,
+			Options: []Option{
+				{"multicast", "A locally administered group address, which switches send to all ports. Right for most networks and for virtual machines."},
+				{"igmp", "The MAC address of an IP multicast group, which the nodes join. Right for switches with IGMP snooping: they deliver the packets to the nodes only, and flood nothing."},
+				{"unicast", "A locally administered address that no switch knows, and which they therefore send to all ports. Right for routers that refuse a group address as the answer to an ARP request (RFC 1812, section 3.3.2)."},
+			},
+			Default: "multicast",
+			Example: "igmp",
+		},
+		{
+			Name:  "mac",
+			Short: "The MAC address that the nodes share",
+			Long: `
+Give it when another one is in use already, or when an older cluster is replaced whose MAC address the routers know. It must suit
+mac_mode: with multicast, a group address (the lowest bit of the first byte is 1); with igmp, one from 01:00:5e:7f:00:00 to
+01:00:5e:7f:ff:ff, whose last two bytes are those of the group 239.255.x.y; with unicast, not a group address. No other host
+in the network may have it.
+
+Without it, the MAC address is derived from ip, which is the same on all nodes and stays the same: with multicast 03:c1 and the four
+bytes of the address (03:c1:c0:a8:0a:03 for 192.168.10.3), with unicast 02:c1 and these (02:c1:c0:a8:0a:03), with igmp
+01:00:5e:7f and the last two of them (01:00:5e:7f:0a:03, the group 239.255.10.3).`,
+			Kind:    MAC,
+			Derived: "derived from ip and mac_mode",
+			Example: "03:c1:c0:a8:0a:03",
+		},
+		{
+			Name:  "hashmode",
+			Short: "What of a packet decides which node answers",
+			Long: `
+The more goes into the hash, the more evenly the work is spread, and the less two connections of one client have in common.
+Packets without ports, such as those of ping, and fragments are always spread by the client's address alone.`,
+			Kind: Select,
+			Options: []Option{
+				{"sourceip", "The client's address. All connections of a client reach the same node, which services with sessions or with several connections for one task need."},
+				{"sourceip-sourceport", "The client's address and port. The connections of one client are spread; right for many clients behind one address, such as a proxy or NAT."},
+				{"sourceip-sourceport-destport", "The client's address and both ports. As before, and different services of a client may be on different nodes."},
+			},
+			Default: "sourceip",
+			Example: "sourceip-sourceport",
+		},
+		{
+			Name:  "hash_seed",
+			Short: "Start value of the hash",
+			Long: `
+Another seed deals the clients to the buckets in another way. Give one when the busiest clients happen to fall into the same
+bucket. 0 is not allowed, because the kernel would take a random one on each node.
+
+Without it, the seed is derived from ip, which is the same on all nodes and stays the same.`,
+			Kind:    Seed,
+			Min:     1,
+			Max:     math.MaxUint32,
+			Derived: "derived from ip",
+			Example: "0x5eed",
+		},
+		{
+			Name:  "check_link",
+			Short: "Monitor the link of the interface",
+			Long: `
+When true, monitor fails while the interface has no link, so that Pacemaker moves the buckets of a node whose cable or switch port
+has failed. Set it to false when another resource watches the link, or when the interface does not report it.`,
+			Kind:       Boolean,
+			Default:    "true",
+			Example:    "false",
+			Reloadable: true,
+		},
+		{
+			Name:  "arp_count",
+			Short: "Announcements when the address appears on a node",
+			Long: `
+How many gratuitous ARP packets a node sends when its first bucket starts, so that routers and clients which remember another MAC
+address for ip forget it. Several guard against loss. 0 sends none.`,
+			Kind:       Unsigned,
+			Min:        0,
+			Max:        20,
+			Default:    "3",
+			Example:    "5",
+			Reloadable: true,
+		},
+		{
+			Name:  "arp_interval",
+			Short: "Milliseconds between two announcements",
+			Long: `
+The time from one announcement to the next, in milliseconds. The start of the first bucket on a node takes the longer for it:
+arp_interval times one less than arp_count, at most 9.5 seconds. Keep this well below the timeout of the start operation.`,
+			Kind:       Milliseconds,
+			Min:        1,
+			Max:        500,
+			Default:    "20",
+			Example:    "100",
+			Reloadable: true,
+		},
+	}
+}
