@@ -1,0 +1,313 @@
+package clusterip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// Agent carries out the actions of the resource agent on one node.
+type Agent struct {
+	Kernel Kernel
+	Log    *ocf.Logger
+	// Lock keeps other calls for the address away until Unlock. Several instances of one resource are started at once.
+	Lock func(ctx context.Context, address netip.Addr) (Unlocker, error)
+}
+
+// Unlocker ends a lock. Nothing of the lock itself is left behind when it is the last thing of the resource on the node.
+type Unlocker interface {
+	Unlock(last bool) error
+}
+
+// locked runs an action alone on its address. The action tells whether anything of the resource is left on the node.
+func (a Agent) locked(ctx context.Context, address netip.Addr, action func() (left bool, err error)) error {
+	lock, err := a.Lock(ctx, address)
+	if err != nil {
+		return err
+	}
+	left, err := action()
+	return errors.Join(err, lock.Unlock(!left))
+}
+
+// Start makes the node answer for the spec's bucket, and mends whatever of the shared part is broken, without disturbing
+// the buckets that run. It reports success only of what it has read back.
+func (a Agent) Start(ctx context.Context, spec Spec) error {
+	return a.locked(ctx, spec.Address, func() (bool, error) {
+		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		if err != nil {
+			return true, err
+		}
+		layout, err := spec.admit(seen)
+		if err != nil {
+			return len(Leftovers(seen, spec.NIC)) > 0, err
+		}
+		goal := Goal{Layout: layout, NIC: spec.NIC, Owned: append(slices.Clone(seen.Tables.Owned), spec.Bucket)}
+		slices.Sort(goal.Owned)
+		goal.Owned = slices.Compact(goal.Owned)
+		steps := Plan(seen, goal)
+		if len(steps) == 0 {
+			a.Log.Infof("bucket %d of %s is already running", spec.Bucket, spec.Address)
+			return true, nil
+		}
+		if seen.Tables.Present {
+			a.warn(Faults(seen, layout, spec.CheckLink), "start mends: ")
+		}
+		if err := a.lay(ctx, spec, goal, steps); err != nil {
+			return a.undo(ctx, spec, seen, err), err
+		}
+		if slices.ContainsFunc(steps, func(s Step) bool { add, ok := s.(AddAddress); return ok && !add.Group }) {
+			if err := a.Kernel.Announce(ctx, layout, spec.Announcements); err != nil {
+				a.Log.Warningf("%v; neighbours with an old entry will learn the MAC only when it expires", err)
+			}
+		}
+		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address, layout.NIC)
+		return true, nil
+	})
+}
+
+// admit says how the spec is to be laid on the node, or why it must not be.
+func (s Spec) admit(seen State) (Layout, error) {
+	layout, err := s.Resolve(seen)
+	if err != nil {
+		return layout, err
+	}
+	if len(seen.Tables.Foreign) > 0 {
+		return layout, ocf.Errorf(ocf.ErrGeneric, "%s has our name but is not ours: look at it (nft list ruleset) and delete it",
+			strings.Join(seen.Tables.Foreign, ", "))
+	}
+	others := subtract(seen.Tables.Owned, []Bucket{s.Bucket})
+	if laid := seen.Tables.Laid; laid != nil && len(others) > 0 {
+		if differ := laid.Disagreements(layout); len(differ) > 0 {
+			return layout, ocf.Errorf(ocf.ErrConfigured,
+				"buckets %s of %s run here with other settings (%s); nodes that disagree answer twice or not at all. "+
+					"To change them: pcs resource disable %s, change, pcs resource enable %s",
+				list(others), s.Address, strings.Join(differ, "; "), s.name(), s.name())
+		}
+	}
+	if nic, ok := seen.nicAt(layout.NICIndex); ok && s.CheckLink {
+		if why := nic.linkFault(); why != "" {
+			return layout, ocf.Errorf(ocf.ErrGeneric, "%s: clients cannot reach the address through it (check_link=false starts all the same)", why)
+		}
+	}
+	return layout, nil
+}
+
+// name is what an admin calls the resource on the command line.
+func (s Spec) name() string {
+	if s.Resource == "" {
+		return "the resource"
+	}
+	return s.Resource
+}
+
+// lay applies the steps and reads back whether the goal is reached.
+func (a Agent) lay(ctx context.Context, spec Spec, goal Goal, steps []Step) error {
+	for _, step := range steps {
+		a.Log.Debugf("%s", step)
+		if err := a.Kernel.Apply(ctx, step); err != nil {
+			return fmt.Errorf("%s: %w", step, err)
+		}
+	}
+	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+	if err != nil {
+		return err
+	}
+	faults := Faults(seen, goal.Layout, spec.CheckLink)
+	if !seen.owns(spec.Bucket) {
+		faults = append(faults, fmt.Sprintf("bucket %d is not owned", spec.Bucket))
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("start of bucket %d of %s did everything, but then: %s", spec.Bucket, spec.Address, strings.Join(faults, "; "))
+	}
+	return nil
+}
+
+// undo takes back a failed start: the bucket, and all the rest when no other bucket ran before. It tells whether anything is left.
+func (a Agent) undo(ctx context.Context, spec Spec, before State, cause error) (left bool) {
+	a.Log.Errorf("start failed, taking it back: %v", cause)
+	goal := Goal{Layout: Layout{Address: spec.Address}, NIC: spec.NIC, Owned: before.Tables.Owned}
+	if len(goal.Owned) > 0 {
+		return true // the buckets that ran go on; this one is not owned, or was before
+	}
+	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+	if err != nil {
+		a.Log.Errorf("take back: %v", err)
+		return true
+	}
+	if err := a.remove(ctx, planRemoval(seen, goal)); err != nil {
+		a.Log.Errorf("take back: %v", err)
+		return true
+	}
+	return false
+}
+
+// remove applies steps that take something away, and goes on past an error.
+func (a Agent) remove(ctx context.Context, steps []Step) error {
+	var faults []error
+	for _, step := range steps {
+		a.Log.Debugf("%s", step)
+		if err := a.Kernel.Apply(ctx, step); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", step, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Stop makes the node silent for the spec's bucket, and takes everything away with the last one. It needs no more of the
+// spec than the address, and succeeds from any state, unless something resists.
+func (a Agent) Stop(ctx context.Context, spec Spec) error {
+	return a.locked(ctx, spec.Address, func() (bool, error) {
+		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		if err != nil {
+			return true, err
+		}
+		for _, foreign := range seen.Tables.Foreign {
+			a.Log.Warningf("%s has our name but is not ours; left alone", foreign)
+		}
+		others := subtract(seen.Tables.Owned, []Bucket{spec.Bucket})
+		if len(others) > 0 {
+			if !seen.owns(spec.Bucket) {
+				a.Log.Infof("bucket %d of %s does not run here", spec.Bucket, spec.Address)
+				return true, nil
+			}
+			return true, a.disown(ctx, spec)
+		}
+		steps := planRemoval(seen, Goal{Layout: Layout{Address: spec.Address}, NIC: spec.NIC})
+		if len(steps) == 0 {
+			a.Log.Infof("nothing of %s is here", spec.Address)
+			return false, nil
+		}
+		if !seen.owns(spec.Bucket) {
+			a.Log.Warningf("bucket %d of %s does not run here, but this is left: %s; removing it",
+				spec.Bucket, spec.Address, strings.Join(Leftovers(seen, spec.NIC), ", "))
+		}
+		a.warn(seen.Tables.Damage, "stop found: ")
+		removeErr := a.remove(ctx, steps)
+		seen, err = a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		if err != nil {
+			return true, errors.Join(removeErr, err)
+		}
+		left := Leftovers(seen, spec.NIC)
+		if len(left) > 0 {
+			return true, errors.Join(removeErr, fmt.Errorf("after stop of bucket %d of %s this is still here: %s",
+				spec.Bucket, spec.Address, strings.Join(left, ", ")))
+		}
+		if removeErr != nil { // what resisted is gone all the same
+			a.Log.Warningf("stop: %v", removeErr)
+		}
+		a.Log.Infof("bucket %d of %s stopped; nothing is left", spec.Bucket, spec.Address)
+		return false, nil
+	})
+}
+
+// disown stops a bucket beside others that go on.
+func (a Agent) disown(ctx context.Context, spec Spec) error {
+	step := Disown{Address: spec.Address, Buckets: []Bucket{spec.Bucket}}
+	applyErr := a.Kernel.Apply(ctx, step)
+	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+	if err != nil {
+		return errors.Join(applyErr, err)
+	}
+	if seen.owns(spec.Bucket) {
+		return errors.Join(applyErr, fmt.Errorf("%s: bucket %d is still owned", step, spec.Bucket))
+	}
+	a.Log.Infof("bucket %d of %s stopped; buckets %s run on", spec.Bucket, spec.Address, list(seen.Tables.Owned))
+	return nil
+}
+
+// StopResource stops by the resource's name alone, for when the address is not known any more.
+func (a Agent) StopResource(ctx context.Context, spec Spec) error {
+	if spec.Resource == "" {
+		a.Log.Warningf("neither an address nor a resource's name is known, so nothing can be found to stop")
+		return nil
+	}
+	addresses, err := a.Kernel.AddressesOf(ctx, spec.Resource)
+	if err != nil {
+		return err
+	}
+	a.Log.Warningf("no address is known; %d were laid for %s", len(addresses), spec.Resource)
+	var faults []error
+	for _, address := range addresses {
+		spec.Address = address
+		faults = append(faults, a.Stop(ctx, spec))
+	}
+	return errors.Join(faults...)
+}
+
+// CheckLevel is the thoroughness of monitor and validate-all (OCF RA API 1.1, section "Check Levels").
+type CheckLevel int
+
+// NetworkLevel is the level from which monitor also asks the network, and validate-all also looks at the node.
+const NetworkLevel CheckLevel = 10
+
+// Monitor says nil when the bucket runs and the shared part is exactly as laid; ocf.NotRunning when the bucket does not run
+// and, unless others do, nothing is left on the node; and what is wrong otherwise.
+func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
+	var layout Layout
+	err := a.locked(ctx, spec.Address, func() (bool, error) {
+		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		if err != nil {
+			return true, err
+		}
+		layout, err = a.judge(seen, spec)
+		return len(Leftovers(seen, spec.NIC)) > 0, err
+	})
+	if err != nil || level < NetworkLevel {
+		return err
+	}
+	// Outside the lock: the question takes a while, and other instances have theirs.
+	strangers, err := a.Kernel.Strangers(ctx, layout)
+	if err != nil {
+		return err
+	}
+	if len(strangers) > 0 {
+		return fmt.Errorf("somebody else answers ARP for %s with MAC %v, not with the cluster MAC %s; find and remove that host's address",
+			spec.Address, strangers, layout.MAC)
+	}
+	return nil
+}
+
+func (a Agent) judge(seen State, spec Spec) (Layout, error) {
+	layout, resolveErr := spec.Resolve(seen)
+	var faults []string
+	if resolveErr != nil {
+		faults = append(seen.Tables.Damage, ocf.OneLine(resolveErr.Error()))
+	} else {
+		faults = Faults(seen, layout, spec.CheckLink)
+	}
+	left := Leftovers(seen, spec.NIC)
+	switch {
+	case seen.owns(spec.Bucket) && len(faults) == 0:
+		return layout, nil
+	case seen.owns(spec.Bucket):
+		return layout, fmt.Errorf("bucket %d of %s runs, but: %s", spec.Bucket, spec.Address, strings.Join(faults, "; "))
+	case len(seen.Tables.Owned) > 0:
+		return layout, ocf.Errorf(ocf.NotRunning, "bucket %d of %s does not run here; buckets %s do",
+			spec.Bucket, spec.Address, list(seen.Tables.Owned))
+	case len(left) > 0:
+		return layout, fmt.Errorf("bucket %d of %s does not run, but this is left on the node: %s", spec.Bucket, spec.Address, strings.Join(left, ", "))
+	default:
+		return layout, ocf.Errorf(ocf.NotRunning, "nothing of %s is here", spec.Address)
+	}
+}
+
+// Validate looks whether the spec could be started on this node. It changes nothing.
+func (a Agent) Validate(ctx context.Context, spec Spec) error {
+	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+	if err != nil {
+		return err
+	}
+	_, err = spec.admit(seen)
+	return err
+}
+
+func (a Agent) warn(faults []string, prefix string) {
+	for _, fault := range faults {
+		a.Log.Warningf("%s%s", prefix, fault)
+	}
+}

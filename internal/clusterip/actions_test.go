@@ -1,0 +1,374 @@
+package clusterip
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+func TestStartMendsEveryDirtyNode(t *testing.T) {
+	for _, mode := range MACModes() {
+		for name, state := range dirtyNodes(t, mode) {
+			t.Run(fmt.Sprintf("%s/%s", mode, name), func(t *testing.T) {
+				kernel := &fakeKernel{State: state}
+				agent, _ := agentOn(kernel)
+				ran := slices.Clone(state.Tables.Owned)
+				if err := agent.Start(t.Context(), specOf(mode, 5)); err != nil {
+					t.Fatal(err)
+				}
+				if err := agent.Monitor(t.Context(), specOf(mode, 5), 0); err != nil {
+					t.Errorf("monitor after start: %v", err)
+				}
+				for _, bucket := range ran {
+					if !kernel.owns(bucket) {
+						t.Errorf("bucket %d ran before and does not any more", bucket)
+					}
+				}
+				kernel.applied = nil
+				if err := agent.Start(t.Context(), specOf(mode, 5)); err != nil || len(kernel.applied) > 0 {
+					t.Errorf("second start: %v, it did %q", err, kernel.applied)
+				}
+			})
+		}
+	}
+}
+
+func TestStopCleansEveryDirtyNode(t *testing.T) {
+	for _, mode := range MACModes() {
+		for name, state := range dirtyNodes(t, mode) {
+			t.Run(fmt.Sprintf("%s/%s", mode, name), func(t *testing.T) {
+				kernel := &fakeKernel{State: state}
+				agent, lockRemoved := agentOn(kernel)
+				for _, bucket := range []Bucket{2, 5, 5} { // the last one is stopped already
+					if err := agent.Stop(t.Context(), specOf(mode, bucket)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want := freshNode()
+				want.NICs, want.Connected = state.NICs, state.Connected
+				if diff := cmp.Diff(fmt.Sprintf("%+v", want), fmt.Sprintf("%+v", normal(kernel.State))); diff != "" {
+					t.Errorf("left behind (-want +got):\n%s", diff)
+				}
+				if !*lockRemoved {
+					t.Error("the lock is left behind")
+				}
+				if code, _ := exitCode(func() error { return agent.Monitor(t.Context(), specOf(mode, 5), 0) }); code != ocf.NotRunning {
+					t.Errorf("monitor after stop: %s", code)
+				}
+			})
+		}
+	}
+}
+
+// normal makes no difference between an empty list and none.
+func normal(s State) State {
+	if len(s.Addresses) == 0 {
+		s.Addresses = nil
+	}
+	if len(s.Groups) == 0 {
+		s.Groups = nil
+	}
+	if len(s.Filters) == 0 {
+		s.Filters = nil
+	}
+	return s
+}
+
+func TestStopWithBadParametersCleansAll(t *testing.T) {
+	state := runningNode(t, Unicast, 3)
+	for name, spec := range map[string]Spec{
+		"only the address":         {Address: vip, Bucket: 3},
+		"a NIC that is none":       {Address: vip, Bucket: 3, NIC: "eth9"},
+		"another MAC and N":        {Address: vip, Bucket: 3, MAC: anyMAC, Buckets: 2},
+		"an orphan instance":       {Address: vip, Bucket: 3, Buckets: 1, MAC: DerivedMAC(Unicast, vip)},
+		"an instance never seen":   {Address: vip, Bucket: 99},
+		"the resource's name only": {Resource: "web-ip", Bucket: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kernel := &fakeKernel{State: state}
+			if name == "an instance never seen" {
+				kernel.Tables.Owned = nil
+			}
+			agent, _ := agentOn(kernel)
+			var err error
+			if spec.Address.IsValid() {
+				err = agent.Stop(t.Context(), spec)
+			} else {
+				err = agent.StopResource(t.Context(), spec)
+			}
+			if left := Leftovers(kernel.State, ""); err != nil || len(left) > 0 {
+				t.Errorf("error %v, left %q", err, left)
+			}
+		})
+	}
+}
+
+// Whatever step fails: monitor is truthful, a second start works, stop leaves nothing, and what ran goes on.
+func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
+	for _, mode := range MACModes() {
+		starts := dirtyNodes(t, mode)
+		starts["fresh"] = freshNode()
+		for name, state := range starts {
+			for n := 1; n <= 12; n++ {
+				for _, how := range []string{"fails", "is never reached"} {
+					t.Run(fmt.Sprintf("%s/%s/start, step %d %s", mode, name, n, how), func(t *testing.T) {
+						kernel := &fakeKernel{State: cloned(state)}
+						if how == "fails" {
+							kernel.failAt = n
+						} else {
+							kernel.dieAt = n
+						}
+						agent, _ := agentOn(kernel)
+						ran := slices.Clone(state.Tables.Owned)
+						code, killed := exitCode(func() error { return agent.Start(t.Context(), specOf(mode, 1)) })
+						checkTruth(t, kernel, mode, 1, code == ocf.Success && !killed)
+						for _, bucket := range ran {
+							if !kernel.owns(bucket) {
+								t.Errorf("bucket %d ran before and does not any more", bucket)
+							}
+						}
+						recoverAndStop(t, kernel, mode, append(ran, 1))
+					})
+					t.Run(fmt.Sprintf("%s/%s/stop, step %d %s", mode, name, n, how), func(t *testing.T) {
+						kernel := &fakeKernel{State: cloned(state)}
+						if how == "fails" {
+							kernel.failAt = n
+						} else {
+							kernel.dieAt = n
+						}
+						agent, _ := agentOn(kernel)
+						_, _ = exitCode(func() error { return agent.Stop(t.Context(), specOf(mode, 5)) })
+						kernel.failAt, kernel.dieAt = 0, 0
+						recoverAndStop(t, kernel, mode, []Bucket{2, 5, 1})
+					})
+				}
+			}
+		}
+	}
+}
+
+func cloned(s State) State {
+	s.NICs, s.Connected = slices.Clone(s.NICs), slices.Clone(s.Connected)
+	s.Addresses, s.Groups, s.Filters = slices.Clone(s.Addresses), slices.Clone(s.Groups), slices.Clone(s.Filters)
+	s.Tables.Owned, s.Tables.Damage = slices.Clone(s.Tables.Owned), slices.Clone(s.Tables.Damage)
+	return s
+}
+
+// checkTruth compares what monitor says with what is.
+func checkTruth(t *testing.T, kernel *fakeKernel, mode MACMode, bucket Bucket, started bool) {
+	t.Helper()
+	kernel.failAt, kernel.dieAt = 0, 0
+	agent, _ := agentOn(kernel)
+	code, _ := exitCode(func() error { return agent.Monitor(t.Context(), specOf(mode, bucket), 0) })
+	layout, err := specOf(mode, bucket).Resolve(kernel.State)
+	healthy := err == nil && len(Faults(kernel.State, layout, true)) == 0
+	want := ocf.ErrGeneric
+	switch {
+	case kernel.owns(bucket) && healthy:
+		want = ocf.Success
+	case kernel.owns(bucket):
+	case len(kernel.Tables.Owned) > 0 || len(Leftovers(kernel.State, "")) == 0:
+		want = ocf.NotRunning
+	}
+	if code != want {
+		t.Errorf("monitor says %s, the truth is %s", code, want)
+	}
+	if started && code != ocf.Success {
+		t.Errorf("start said success, monitor says %s", code)
+	}
+}
+
+func recoverAndStop(t *testing.T, kernel *fakeKernel, mode MACMode, buckets []Bucket) {
+	t.Helper()
+	agent, _ := agentOn(kernel)
+	for _, bucket := range buckets {
+		if err := agent.Start(t.Context(), specOf(mode, bucket)); err != nil {
+			t.Fatalf("start of bucket %d afterwards: %v", bucket, err)
+		}
+		checkTruth(t, kernel, mode, bucket, true)
+	}
+	for _, bucket := range buckets {
+		if err := agent.Stop(t.Context(), specOf(mode, bucket)); err != nil {
+			t.Fatalf("stop of bucket %d afterwards: %v", bucket, err)
+		}
+	}
+	if left := Leftovers(kernel.State, ""); len(left) > 0 {
+		t.Errorf("left after stop: %q", left)
+	}
+}
+
+// Filter in before the address appears; address gone before the filter goes; buckets last in, first out.
+func TestNoStepLetsForeignPacketsIn(t *testing.T) {
+	hostile := func(s State) error {
+		if len(s.Addresses) > 0 && !s.Tables.Present {
+			return fmt.Errorf("the address is there without a filter")
+		}
+		if len(s.Tables.Owned) > 0 && len(s.Addresses) == 0 {
+			return fmt.Errorf("packets are let in without an address: a router would forward them")
+		}
+		return nil
+	}
+	for _, mode := range MACModes() {
+		kernel := &fakeKernel{State: freshNode(), hostile: hostile}
+		agent, _ := agentOn(kernel)
+		for _, bucket := range []Bucket{0, 1} {
+			if err := agent.Start(t.Context(), specOf(mode, bucket)); err != nil {
+				t.Errorf("%s: %v", mode, err)
+			}
+		}
+		for _, bucket := range []Bucket{0, 1} {
+			if err := agent.Stop(t.Context(), specOf(mode, bucket)); err != nil {
+				t.Errorf("%s: %v", mode, err)
+			}
+		}
+	}
+}
+
+func TestFurtherBucketIsOneStepEachWay(t *testing.T) {
+	kernel := &fakeKernel{State: runningNode(t, Multicast, 0)}
+	agent, _ := agentOn(kernel)
+	if err := agent.Start(t.Context(), specOf(Multicast, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Stop(t.Context(), specOf(Multicast, 0)); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"own buckets 1 of 192.168.10.3", "give up buckets 0 of 192.168.10.3"}
+	if diff := cmp.Diff(want, kernel.applied); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+	if kernel.announced != 0 {
+		t.Error("a further bucket was announced, although the address had been there")
+	}
+}
+
+func TestStartAnnouncesTheAddressWhenItAppears(t *testing.T) {
+	kernel := &fakeKernel{State: freshNode()}
+	agent, _ := agentOn(kernel)
+	if err := agent.Start(t.Context(), specOf(IGMP, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if kernel.announced != 1 {
+		t.Errorf("announced %d times", kernel.announced)
+	}
+}
+
+func TestStartRefuses(t *testing.T) {
+	for name, row := range map[string]struct {
+		spoil func(*State, *Spec)
+		code  ocf.ExitCode
+		says  string
+	}{
+		"another N while others run":         {func(_ *State, s *Spec) { s.Buckets = 9 }, ocf.ErrConfigured, "clone-max is 8, asked is 9"},
+		"another seed while others run":      {func(_ *State, s *Spec) { s.Seed++ }, ocf.ErrConfigured, "pcs resource disable web-ip"},
+		"another MAC while others run":       {func(_ *State, s *Spec) { s.MAC[5]++ }, ocf.ErrConfigured, "mac is"},
+		"another hash mode while others run": {func(_ *State, s *Spec) { s.HashMode = SourceIPSourcePort }, ocf.ErrConfigured, "hashmode is"},
+		"a foreign table of our name":        {func(s *State, _ *Spec) { s.Tables.Foreign = []string{"table netdev clusterip-192.168.10.3"} }, ocf.ErrGeneric, "not ours"},
+		"a NIC that is not there":            {func(_ *State, s *Spec) { s.NIC = "eth9" }, ocf.ErrArgs, "nic=eth9"},
+		"the loopback interface":             {func(_ *State, s *Spec) { s.NIC = "lo" }, ocf.ErrArgs, "loopback"},
+		"a NIC without ARP":                  {func(n *State, s *Spec) { s.NIC, n.NICs[2].ARP = "eth1", false }, ocf.ErrArgs, "no Ethernet"},
+		"a NIC that is down":                 {func(n *State, _ *Spec) { n.NICs[1].Up = false }, ocf.ErrGeneric, "ip link set eth0 up"},
+		"a NIC without carrier":              {func(n *State, _ *Spec) { n.NICs[1].Running = false }, ocf.ErrGeneric, "no carrier"},
+		"no connected route":                 {func(n *State, _ *Spec) { n.Connected, n.Tables = nil, Tables{} }, ocf.ErrArgs, "no network interface has a connected route"},
+		"two connected routes": {func(n *State, _ *Spec) {
+			n.Tables = Tables{}
+			n.Connected = append(n.Connected, Route{NICIndex: eth1Index, Prefix: lan.Prefix})
+		}, ocf.ErrArgs, "eth0, eth1 all hold"},
+		"the address elsewhere": {func(n *State, s *Spec) {
+			n.Addresses = append(n.Addresses, Address{NICIndex: eth1Index, Prefix: vip24})
+			s.NIC = "eth0"
+		}, ocf.ErrArgs, "already on eth1"},
+		"the address on loopback": {func(n *State, _ *Spec) {
+			n.Addresses = append(n.Addresses, Address{NICIndex: loIndex, Prefix: vip32})
+		}, ocf.ErrArgs, "already on lo"},
+		"a network's own address": {func(n *State, s *Spec) {
+			n.Tables, n.Addresses = Tables{}, nil
+			s.Address = netip.MustParseAddr("192.168.10.0")
+		}, ocf.ErrArgs, "address of the network"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kernel, spec := &fakeKernel{State: cloned(runningNode(t, Multicast, 2, 5))}, specOf(Multicast, 1)
+			row.spoil(&kernel.State, &spec)
+			before := fmt.Sprintf("%+v", kernel.State)
+			agent, _ := agentOn(kernel)
+			err := agent.Start(t.Context(), spec)
+			if code := ocf.CodeOf(err); code != row.code || !strings.Contains(fmt.Sprint(err), row.says) {
+				t.Errorf("%s: %v\nwant %s and %q", code, err, row.code, row.says)
+			}
+			if after := fmt.Sprintf("%+v", kernel.State); after != before {
+				t.Errorf("something was changed:\n%s\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestOtherSettingsAreTakenWhenNoOtherBucketRuns(t *testing.T) {
+	kernel, spec := &fakeKernel{State: runningNode(t, Multicast, 1)}, specOf(Unicast, 1)
+	spec.Buckets, spec.Seed = 9, 77
+	agent, _ := agentOn(kernel)
+	if err := agent.Start(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Monitor(t.Context(), spec, 0); err != nil {
+		t.Error(err)
+	}
+	if len(kernel.Filters) != 1 || kernel.Filters[0].MAC != spec.MAC {
+		t.Errorf("filters of the old MAC are left: %v", kernel.Filters)
+	}
+}
+
+// An olders schema's tables are accepted as they are: no monitor fails and no bucket moves on a package upgrade.
+func TestOlderSchemaIsAccepted(t *testing.T) {
+	kernel := &fakeKernel{State: runningNode(t, Multicast, 1)}
+	kernel.Tables.Laid.Schema = Schema - 1
+	agent, _ := agentOn(kernel)
+	if err := agent.Monitor(t.Context(), specOf(Multicast, 1), 0); err != nil {
+		t.Error(err)
+	}
+	kernel.applied = nil
+	if err := agent.Start(t.Context(), specOf(Multicast, 2)); err != nil || len(kernel.applied) != 1 {
+		t.Errorf("%v; start of a further bucket did %q", err, kernel.applied)
+	}
+}
+
+func TestMonitorNamesStrangers(t *testing.T) {
+	kernel := &fakeKernel{State: runningNode(t, Multicast, 1), strangers: []MAC{anyMAC}}
+	agent, _ := agentOn(kernel)
+	if err := agent.Monitor(t.Context(), specOf(Multicast, 1), 0); err != nil {
+		t.Errorf("level 0 asks no network: %v", err)
+	}
+	if err := agent.Monitor(t.Context(), specOf(Multicast, 1), NetworkLevel); err == nil || !strings.Contains(err.Error(), anyMAC.String()) {
+		t.Errorf("level 10: %v", err)
+	}
+}
+
+func TestMonitorOfAnUnusableNodeIsNotRunning(t *testing.T) {
+	kernel := &fakeKernel{State: freshNode()}
+	kernel.Connected = nil
+	agent, _ := agentOn(kernel)
+	if code, _ := exitCode(func() error { return agent.Monitor(t.Context(), specOf(Multicast, 1), 0) }); code != ocf.NotRunning {
+		t.Errorf("a probe where the address does not fit: %s", code)
+	}
+}
+
+func TestMonitorSeesALinkThatIsDown(t *testing.T) {
+	for name, row := range map[string]struct {
+		checkLink bool
+		want      ocf.ExitCode
+	}{"checked": {true, ocf.ErrGeneric}, "not checked": {false, ocf.Success}} {
+		t.Run(name, func(t *testing.T) {
+			kernel, spec := &fakeKernel{State: cloned(runningNode(t, Multicast, 1))}, specOf(Multicast, 1)
+			kernel.NICs[1].Running, spec.CheckLink = false, row.checkLink
+			agent, _ := agentOn(kernel)
+			if code, _ := exitCode(func() error { return agent.Monitor(t.Context(), spec, 0) }); code != row.want {
+				t.Errorf("%s, want %s", code, row.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,89 @@
+package clusterip
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Faults lists in words what keeps the node from serving the layout as it should. It is empty exactly when the shared part
+// is as laid; which buckets are owned is another question.
+func Faults(seen State, layout Layout, checkLink bool) []string {
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	for _, foreign := range seen.Tables.Foreign {
+		fault("%s is not ours, but has our name", foreign)
+	}
+	faults = append(faults, seen.Tables.Damage...)
+	switch laid := seen.Tables.Laid; {
+	case !seen.Tables.Present:
+		fault("our nftables tables are gone")
+	case laid == nil: // said in Damage
+	default:
+		faults = append(faults, laid.Disagreements(layout)...)
+		if laid.NIC != layout.NIC || laid.NICIndex != layout.NICIndex {
+			fault("our tables are on %s (index %d), asked is %s (index %d)", laid.NIC, laid.NICIndex, layout.NIC, layout.NICIndex)
+		}
+	}
+	onNIC := false
+	for _, address := range seen.Addresses {
+		switch {
+		case address.NICIndex == layout.NICIndex && address.Prefix == layout.Prefix():
+			onNIC = true
+		default:
+			fault("%s is on %s, where it should not be", address.Prefix, seen.nicName(address.NICIndex))
+		}
+	}
+	if !onNIC {
+		fault("address %s is missing on %s", layout.Prefix(), layout.NIC)
+	}
+	filters, groups := wanted(layout)
+	for _, filter := range filters {
+		if !slices.Contains(seen.Filters, filter) {
+			fault("%s no longer lets the cluster MAC %s in", layout.NIC, filter.MAC)
+		}
+	}
+	for _, group := range groups {
+		isMember := slices.ContainsFunc(seen.Filters, func(f Filter) bool {
+			return f.NICIndex == layout.NICIndex && f.MAC == layout.MAC
+		})
+		if !slices.Contains(seen.Groups, group) || !isMember {
+			fault("%s is no longer a member of the multicast group %s", layout.NIC, group.Prefix.Addr())
+		}
+	}
+	if nic, ok := seen.nicAt(layout.NICIndex); ok && checkLink {
+		if why := nic.linkFault(); why != "" {
+			fault("%s", why)
+		}
+	}
+	return faults
+}
+
+// linkFault says why no packet can pass the NIC; empty if nothing is known to be in the way.
+func (n NIC) linkFault() string {
+	switch {
+	case !n.Up:
+		return fmt.Sprintf("%s is down (ip link set %s up)", n.Name, n.Name)
+	case !n.Running:
+		return fmt.Sprintf("%s has no carrier; look at its cable and switch port", n.Name)
+	default:
+		return ""
+	}
+}
+
+// Leftovers lists in words everything of the resource that is on the node.
+func Leftovers(seen State, asked string) []string {
+	var left []string
+	for _, step := range planRemoval(seen, Goal{NIC: asked}) {
+		switch step := step.(type) {
+		case Disown:
+			left = append(left, fmt.Sprintf("buckets %s", list(step.Buckets)))
+		case RemoveAddress:
+			left = append(left, fmt.Sprintf("%s on %s", step.Prefix, step.NIC.Name))
+		case RemoveFilter:
+			left = append(left, fmt.Sprintf("MAC filter %s on %s", step.MAC, step.NIC.Name))
+		case RemoveTables:
+			left = append(left, "nftables tables")
+		}
+	}
+	return left
+}

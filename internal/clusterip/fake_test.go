@@ -1,0 +1,200 @@
+package clusterip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// A fakeKernel carries steps out on a State. It fails at a chosen step, which the real kernel cannot be made to do.
+type fakeKernel struct {
+	State
+	failAt    int // the step, counted from 1, that is refused; 0: none
+	dieAt     int // the step, counted from 1, before which the process is killed; 0: none
+	applied   []string
+	announced int
+	strangers []MAC
+	hostile   func(State) error // is called after each step: is the node in a state in which it must not be?
+}
+
+var (
+	errRefused = errors.New("refused by the test")
+	errKilled  = errors.New("killed by the test")
+)
+
+func (k *fakeKernel) Observe(context.Context, netip.Addr, []MAC) (State, error) {
+	seen := k.State
+	seen.Addresses, seen.Groups = slices.Clone(k.Addresses), slices.Clone(k.Groups)
+	seen.Filters, seen.Tables.Owned = slices.Clone(k.Filters), slices.Clone(k.Tables.Owned)
+	return seen, nil
+}
+
+func (k *fakeKernel) Apply(_ context.Context, step Step) error {
+	k.applied = append(k.applied, step.String())
+	switch len(k.applied) {
+	case k.failAt:
+		return errRefused
+	case k.dieAt:
+		panic(errKilled)
+	}
+	tables := &k.Tables
+	switch step := step.(type) {
+	case LayTables:
+		layout := step.Layout
+		tables.Present, tables.Laid, tables.Damage, tables.Owned = true, &layout, nil, slices.Clone(step.Keep)
+	case RemoveTables:
+		*tables = Tables{Foreign: tables.Foreign}
+	case Own:
+		tables.Owned = append(tables.Owned, step.Buckets...)
+		slices.Sort(tables.Owned)
+	case Disown:
+		tables.Owned = subtract(tables.Owned, step.Buckets)
+	case AddAddress:
+		address := Address{NICIndex: step.NIC.Index, Prefix: step.Prefix, AutoJoin: step.Group}
+		if step.Group {
+			k.Groups = append(k.Groups, address)
+			k.Filters = append(k.Filters, Filter{NICIndex: step.NIC.Index, MAC: groupMAC(step.Prefix.Addr())})
+		} else {
+			k.Addresses = append(k.Addresses, address)
+		}
+	case RemoveAddress:
+		is := func(a Address) bool { return a.NICIndex == step.NIC.Index && a.Prefix == step.Prefix }
+		if slices.ContainsFunc(k.Groups, is) {
+			k.Filters = slices.DeleteFunc(k.Filters, func(f Filter) bool { return f.MAC == groupMAC(step.Prefix.Addr()) })
+		}
+		k.Addresses = slices.DeleteFunc(k.Addresses, is)
+		k.Groups = slices.DeleteFunc(k.Groups, is)
+	case AddFilter:
+		k.Filters = append(k.Filters, Filter{NICIndex: step.NIC.Index, MAC: step.MAC, Static: true})
+	case RemoveFilter:
+		k.Filters = slices.DeleteFunc(k.Filters, func(f Filter) bool { return f.MAC == step.MAC && f.NICIndex == step.NIC.Index })
+	default:
+		return fmt.Errorf("unknown step %s", step)
+	}
+	if k.hostile != nil {
+		return k.hostile(k.State)
+	}
+	return nil
+}
+
+func groupMAC(group netip.Addr) MAC {
+	a := group.As4()
+	return MAC{igmpPrefix[0], igmpPrefix[1], igmpPrefix[2], igmpPrefix[3], a[2], a[3]}
+}
+
+func (k *fakeKernel) Announce(context.Context, Layout, Announcements) error {
+	k.announced++
+	return nil
+}
+func (k *fakeKernel) Strangers(context.Context, Layout) ([]MAC, error) { return k.strangers, nil }
+func (k *fakeKernel) AddressesOf(_ context.Context, resource string) ([]netip.Addr, error) {
+	if k.Tables.Laid != nil && k.Tables.Laid.Resource == resource {
+		return []netip.Addr{k.Tables.Laid.Address}, nil
+	}
+	return nil, nil
+}
+
+type fakeLock struct{ removed *bool }
+
+func (l fakeLock) Unlock(last bool) error { *l.removed = last; return nil }
+
+// agentOn is an agent on a fake kernel; lockRemoved tells what the last action left of the lock.
+func agentOn(kernel Kernel) (agent Agent, lockRemoved *bool) {
+	lockRemoved = new(bool)
+	return Agent{Kernel: kernel, Log: ocf.NewLogger(io.Discard, false), Lock: func(context.Context, netip.Addr) (Unlocker, error) {
+		return fakeLock{lockRemoved}, nil
+	}}, lockRemoved
+}
+
+// exitCode is what an action would exit with, were it a process; a process that was killed has none.
+func exitCode(action func() error) (code ocf.ExitCode, killed bool) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			if err, ok := cause.(error); !ok || !errors.Is(err, errKilled) {
+				panic(cause)
+			}
+			killed = true
+		}
+	}()
+	return ocf.CodeOf(action()), false
+}
+
+const (
+	loIndex   = 1
+	eth0Index = 2
+	eth1Index = 3
+)
+
+var (
+	vip    = netip.MustParseAddr("192.168.10.3")
+	vip24  = netip.MustParsePrefix("192.168.10.3/24")
+	vip32  = netip.MustParsePrefix("192.168.10.3/32")
+	lan    = Route{NICIndex: eth0Index, Prefix: netip.MustParsePrefix("192.168.10.0/24")}
+	anyMAC = MAC{2, 0, 0, 0, 1, 1}
+)
+
+// freshNode has two NICs, of which eth0 is in the address's network, and nothing of the resource.
+func freshNode() State {
+	return State{
+		NICs: []NIC{
+			{Index: loIndex, Name: "lo", Up: true, Running: true, Loopback: true},
+			{Index: eth0Index, Name: "eth0", MAC: anyMAC, Up: true, Running: true, ARP: true},
+			{Index: eth1Index, Name: "eth1", MAC: MAC{2, 0, 0, 0, 1, 2}, Up: true, Running: true, ARP: true},
+		},
+		Connected: []Route{lan},
+	}
+}
+
+// specOf is what is asked for one of eight buckets.
+func specOf(mode MACMode, bucket Bucket) Spec {
+	return Spec{
+		Resource: "web-ip", Bucket: bucket, Buckets: 8, Address: vip,
+		MACMode: mode, MAC: DerivedMAC(mode, vip), HashMode: SourceIP, Seed: DefaultSeed(vip), CheckLink: true,
+	}
+}
+
+// runningNode owns the buckets.
+func runningNode(t *testing.T, mode MACMode, buckets ...Bucket) State {
+	t.Helper()
+	kernel := &fakeKernel{State: freshNode()}
+	agent, _ := agentOn(kernel)
+	for _, bucket := range buckets {
+		if err := agent.Start(t.Context(), specOf(mode, bucket)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return kernel.State
+}
+
+// dirtyNodes are states that a crash, an admin or a firewall may leave behind, by name.
+func dirtyNodes(t *testing.T, mode MACMode) map[string]State {
+	t.Helper()
+	nodes := map[string]State{}
+	dirty := func(name string, spoil func(*State)) {
+		state := runningNode(t, mode, 2, 5)
+		spoil(&state)
+		nodes[name] = state
+	}
+	dirty("nothing wrong", func(*State) {})
+	dirty("address deleted", func(s *State) { s.Addresses = nil })
+	dirty("address with another prefix", func(s *State) { s.Addresses[0].Prefix = vip32 })
+	dirty("address twice", func(s *State) { s.Addresses = append(s.Addresses, Address{NICIndex: eth0Index, Prefix: vip32}) })
+	dirty("tables deleted", func(s *State) { s.Tables = Tables{} })
+	dirty("rule changed", func(s *State) { s.Tables.Damage = []string{"chain ipv4: rule is missing"} })
+	dirty("stamp lost", func(s *State) { s.Tables.Laid, s.Tables.Damage = nil, []string{"stamp lost"} })
+	dirty("all elements removed", func(s *State) { s.Tables.Owned = nil })
+	dirty("MAC filter or membership lost", func(s *State) { s.Filters, s.Groups = nil, nil })
+	dirty("NIC renamed", func(s *State) { s.NICs[1].Name = "lan0" })
+	dirty("NIC deleted and made again", func(s *State) {
+		s.NICs[1].Index, s.Connected[0].NICIndex = 7, 7
+		s.Addresses, s.Filters, s.Groups = nil, nil, nil
+		s.Tables.Damage = []string{"chain ingress is missing"}
+	})
+	return nodes
+}

@@ -1,0 +1,128 @@
+package clusterip
+
+import (
+	"bufio"
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// A vector is what a real kernel (Linux 6.1) decided about one packet.
+type vector struct {
+	target string // clusterip or xt_cluster
+	mode   HashMode
+	seed   Seed
+	total  uint32
+	flow   Flow
+	node   uint32 // 1..total
+}
+
+func readVectors(t *testing.T) []vector {
+	t.Helper()
+	file, err := os.Open("testdata/kernel-hash-vectors.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	number := func(text string, width int) uint64 {
+		value, err := strconv.ParseUint(text, 0, width)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+	var vectors []vector
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if strings.HasPrefix(lines.Text(), "#") {
+			continue
+		}
+		f := strings.Split(lines.Text(), "\t")
+		vectors = append(vectors, vector{
+			target: f[0], mode: HashMode(f[1]), seed: Seed(number(f[2], 32)), total: uint32(number(f[3], 32)),
+			flow: Flow{
+				Source: netip.MustParseAddr(f[5]), SourcePort: uint16(number(f[6], 16)), DestinationPort: uint16(number(f[7], 16)),
+			},
+			node: uint32(number(f[8], 32)),
+		})
+	}
+	return vectors
+}
+
+// targetOwner is the CLUSTERIP target's own formula (clusterip_hashfn in net/ipv4/netfilter/ipt_CLUSTERIP.c of Linux 6.1):
+// ours, but with the source address in host order.
+func targetOwner(v vector) Bucket {
+	source := v.flow.Source.As4()
+	words := []uint32{
+		binary.BigEndian.Uint32(source[:]),
+		uint32(bits.ReverseBytes16(v.flow.SourcePort)),
+		uint32(bits.ReverseBytes16(v.flow.DestinationPort)),
+	}
+	return Bucket(ReciprocalScale(Jhash(uint32(v.seed), words[:v.mode.Words()]...), v.total))
+}
+
+func TestHashAgreesWithRealKernels(t *testing.T) {
+	count := map[string]int{}
+	for _, v := range readVectors(t) {
+		var got Bucket
+		switch v.target {
+		case "clusterip":
+			got = targetOwner(v)
+		case "xt_cluster":
+			got = Owner(SourceIP, v.flow, v.seed, v.total)
+		default:
+			t.Fatalf("unknown target %q", v.target)
+		}
+		if want := Bucket(v.node - 1); got != want {
+			t.Errorf("%+v: bucket %d, the kernel said %d", v, got, want)
+		}
+		count[v.target]++
+	}
+	for _, target := range []string{"clusterip", "xt_cluster"} {
+		if count[target] < 144 {
+			t.Errorf("only %d vectors of %s", count[target], target)
+		}
+	}
+}
+
+func TestOwnerOfPortlessPacketsIsThatOfPortsZero(t *testing.T) {
+	source := netip.MustParseAddr("192.0.2.1")
+	for _, mode := range HashModes() {
+		for _, seed := range []Seed{1, 0x9e3779b9, 0xffffffff} {
+			word := source.As4()
+			got := Jhash(uint32(PortlessSeed(mode, seed)), binary.LittleEndian.Uint32(word[:]))
+			if want := Owner(mode, Flow{Source: source}, seed, 1024); Bucket(ReciprocalScale(got, 1024)) != want {
+				t.Errorf("%s, seed %s: hashing the address alone gives another bucket than ports of 0", mode, seed)
+			}
+		}
+	}
+}
+
+func TestOwnerSpreadsEvenly(t *testing.T) {
+	const n, sources = 16, 1 << 16
+	var counts [n]int
+	for i := range sources {
+		source := netip.AddrFrom4([4]byte{10, 7, byte(i >> 8), byte(i)})
+		counts[Owner(SourceIP, Flow{Source: source}, DefaultSeed(netip.MustParseAddr("192.168.10.3")), n)]++
+	}
+	chiSquared := 0.0
+	for _, count := range counts {
+		deviation := float64(count) - sources/n
+		chiSquared += deviation * deviation / (sources / n)
+	}
+	const bound = 30.578 // 99 % for 15 degrees of freedom
+	if chiSquared > bound {
+		t.Errorf("chi-squared %.1f is over %.1f: %v", chiSquared, bound, counts)
+	}
+}
+
+func TestDefaultSeedIsNeverZero(t *testing.T) {
+	for i := range 1 << 12 {
+		if address := netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)}); DefaultSeed(address) == 0 {
+			t.Fatalf("seed of %s is 0", address)
+		}
+	}
+}

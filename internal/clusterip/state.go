@@ -1,0 +1,228 @@
+package clusterip
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// State is what was seen of one address on this node.
+type State struct {
+	NICs      []NIC
+	Connected []Route   // the connected routes that hold the address
+	Addresses []Address // where the address itself is
+	Groups    []Address // where the multicast group of igmp mode is
+	Filters   []Filter  // where a cluster MAC is let in
+	Tables    Tables
+}
+
+// NIC is a network interface.
+type NIC struct {
+	Index    int
+	Name     string
+	MAC      MAC
+	Up       bool // administratively (IFF_UP)
+	Running  bool // has a carrier (IFF_RUNNING)
+	Loopback bool
+	ARP      bool // an Ethernet that does ARP
+}
+
+// Route is a connected route: the NIC's own network.
+type Route struct {
+	NICIndex int
+	Prefix   netip.Prefix
+}
+
+// Address is an IP address on a NIC.
+type Address struct {
+	NICIndex int
+	Prefix   netip.Prefix
+	AutoJoin bool // the kernel is a member of this multicast group (IFA_F_MCAUTOJOIN)
+}
+
+// Filter is a MAC that a NIC lets in beside its own.
+type Filter struct {
+	NICIndex int
+	MAC      MAC
+	Static   bool // put there to last, by us or by hand; not one that a protocol of the kernel holds
+}
+
+// Tables is what was seen of the tables that bear the address in their name.
+type Tables struct {
+	Present bool     // something of ours is there
+	Laid    *Layout  // how it was laid; nil if that cannot be told
+	Owned   []Bucket // the buckets that this node answers for, in order
+	Damage  []string // what differs from how it was laid, in words
+	Foreign []string // tables of our name that are not ours
+}
+
+// NICNamed finds a NIC by name.
+func (s State) NICNamed(name string) (NIC, bool) {
+	return find(s.NICs, func(n NIC) bool { return n.Name == name })
+}
+
+func (s State) nicAt(index int) (NIC, bool) {
+	return find(s.NICs, func(n NIC) bool { return n.Index == index })
+}
+
+func find[T any](all []T, is func(T) bool) (T, bool) {
+	i := slices.IndexFunc(all, is)
+	if i < 0 {
+		var none T
+		return none, false
+	}
+	return all[i], true
+}
+
+func (s State) owns(bucket Bucket) bool { return slices.Contains(s.Tables.Owned, bucket) }
+
+// nicName is for words to people.
+func (s State) nicName(index int) string {
+	if nic, ok := s.nicAt(index); ok {
+		return nic.Name
+	}
+	return fmt.Sprintf("NIC %d", index)
+}
+
+// A Step is one change to the kernel. Each leaves the node in a state in which it answers for no foreign bucket.
+type Step interface{ fmt.Stringer }
+
+// The steps.
+type (
+	// LayTables lays the tables or mends them, in one transaction, and keeps the given buckets owned.
+	LayTables struct {
+		Layout Layout
+		Keep   []Bucket
+	}
+	// Own lets the packets of the buckets in.
+	Own struct {
+		Address  netip.Addr
+		Resource string
+		Buckets  []Bucket
+	}
+	// Disown drops the packets of the buckets.
+	Disown struct {
+		Address netip.Addr
+		Buckets []Bucket
+	}
+	// RemoveTables removes what LayTables has laid.
+	RemoveTables struct{ Address netip.Addr }
+
+	// AddFilter makes the NIC let the cluster MAC in.
+	AddFilter struct {
+		NIC NIC
+		MAC MAC
+	}
+	// RemoveFilter takes that back.
+	RemoveFilter struct {
+		NIC NIC
+		MAC MAC
+	}
+	// AddAddress puts the address, or with Group the multicast group, on the NIC.
+	AddAddress struct {
+		NIC    NIC
+		Prefix netip.Prefix
+		Group  bool
+	}
+	// RemoveAddress takes it away, and nothing else.
+	RemoveAddress struct {
+		NIC    NIC
+		Prefix netip.Prefix
+	}
+)
+
+func (s LayTables) String() string {
+	return fmt.Sprintf("lay tables for %s on %s, keep buckets %s", s.Layout.Address, s.Layout.NIC, list(s.Keep))
+}
+
+func (s Own) String() string { return fmt.Sprintf("own buckets %s of %s", list(s.Buckets), s.Address) }
+
+func (s Disown) String() string {
+	return fmt.Sprintf("give up buckets %s of %s", list(s.Buckets), s.Address)
+}
+
+func (s RemoveTables) String() string {
+	return fmt.Sprintf("remove the tables of %s", s.Address)
+}
+func (s AddFilter) String() string { return fmt.Sprintf("let %s in on %s", s.MAC, s.NIC.Name) }
+func (s RemoveFilter) String() string {
+	return fmt.Sprintf("no longer let %s in on %s", s.MAC, s.NIC.Name)
+}
+func (s AddAddress) String() string { return fmt.Sprintf("add %s to %s", s.Prefix, s.NIC.Name) }
+func (s RemoveAddress) String() string {
+	return fmt.Sprintf("remove %s from %s", s.Prefix, s.NIC.Name)
+}
+
+func list(buckets []Bucket) string {
+	if len(buckets) == 0 {
+		return "none"
+	}
+	words := make([]string, len(buckets))
+	for i, bucket := range buckets {
+		words[i] = fmt.Sprint(bucket)
+	}
+	return strings.Join(words, ",")
+}
+
+// Kernel is the only door to the system.
+type Kernel interface {
+	// Observe reads all that concerns an address. A part that cannot be read is an error, never "not there".
+	// MACs are those to look for among the NICs' filters, beside the one that the tables themselves name.
+	Observe(ctx context.Context, address netip.Addr, macs []MAC) (State, error)
+	// Apply does one step.
+	Apply(ctx context.Context, step Step) error
+	// Announce tells the neighbours on the NIC the address's MAC, count times (RFC 5227 section 2.3).
+	Announce(ctx context.Context, layout Layout, announcements Announcements) error
+	// Strangers asks the network who else answers for the address with another MAC than the cluster's.
+	Strangers(ctx context.Context, layout Layout) ([]MAC, error)
+	// AddressesOf finds the addresses that were laid for a resource.
+	AddressesOf(ctx context.Context, resource string) ([]netip.Addr, error)
+}
+
+// TableKernel is the part of a Kernel that filters packets.
+type TableKernel interface {
+	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
+	ApplyTables(ctx context.Context, step Step) error
+	AddressesOf(ctx context.Context, resource string) ([]netip.Addr, error)
+}
+
+// LinkKernel is the part of a Kernel that has to do with NICs, addresses and MAC filters.
+type LinkKernel interface {
+	// ObserveLinks reads everything of State but Tables. Laid, if known, says where to look and saves reading the routes.
+	ObserveLinks(ctx context.Context, address netip.Addr, macs []MAC, laid *Layout) (State, error)
+	ApplyLinks(ctx context.Context, step Step) error
+	Announce(ctx context.Context, layout Layout, announcements Announcements) error
+	Strangers(ctx context.Context, layout Layout) ([]MAC, error)
+}
+
+// Host is a Kernel made of its two parts.
+type Host struct {
+	TableKernel
+	LinkKernel
+}
+
+// Observe implements Kernel.
+func (h Host) Observe(ctx context.Context, address netip.Addr, macs []MAC) (State, error) {
+	tables, err := h.ObserveTables(ctx, address)
+	if err != nil {
+		return State{}, err
+	}
+	if tables.Laid != nil {
+		macs = append(slices.Clone(macs), tables.Laid.MAC)
+	}
+	state, err := h.ObserveLinks(ctx, address, macs, tables.Laid)
+	state.Tables = tables
+	return state, err
+}
+
+// Apply implements Kernel.
+func (h Host) Apply(ctx context.Context, step Step) error {
+	switch step.(type) {
+	case LayTables, Own, Disown, RemoveTables:
+		return h.ApplyTables(ctx, step)
+	default:
+		return h.ApplyLinks(ctx, step)
+	}
+}
