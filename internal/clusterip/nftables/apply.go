@@ -1,0 +1,249 @@
+package nftables
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	nft "github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+)
+
+// ObserveTables reads the tables of an address and says what they are.
+func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip.Tables, error) {
+	tables, err := c.read(ctx, address)
+	if err != nil {
+		return clusterip.Tables{}, err
+	}
+	return judge(tables), nil
+}
+
+// AddressesOf returns the addresses whose tables carry the stamp of a resource.
+func (c *Conn) AddressesOf(ctx context.Context, resource string) ([]netip.Addr, error) {
+	var addresses []netip.Addr
+	found, err := c.nft.ListTablesOfFamily(nft.TableFamilyNetdev)
+	if err != nil {
+		return nil, explain(fmt.Errorf("list netdev tables: %w", err))
+	}
+	for _, t := range found {
+		address, err := netip.ParseAddr(strings.TrimPrefix(t.Name, tablePrefix))
+		if err != nil || tableName(address) != t.Name {
+			continue
+		}
+		tables, err := c.ObserveTables(ctx, address)
+		if err != nil {
+			return addresses, err
+		}
+		if tables.Laid != nil && tables.Laid.Resource == resource {
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses, nil
+}
+
+// ApplyTables does one step, as one batch: the kernel takes all of it or nothing, and no packet meets half a rule set.
+func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
+	var err error
+	switch step := step.(type) {
+	case clusterip.LayTables:
+		err = c.lay(ctx, step)
+	case clusterip.Own:
+		err = c.nft.SetAddElements(ownedSet(tableOf(nft.TableFamilyNetdev, step.Address)), elementsOf(step.Resource, step.Buckets))
+	case clusterip.Disown:
+		err = c.nft.SetDeleteElements(ownedSet(tableOf(nft.TableFamilyNetdev, step.Address)), elementsOf("", step.Buckets))
+	case clusterip.RemoveTables:
+		err = c.remove(ctx, step.Address)
+	default:
+		return fmt.Errorf("%s: not a step for nf_tables", step)
+	}
+	if err == nil {
+		err = c.nft.Flush()
+	}
+	if lay, ok := step.(clusterip.LayTables); ok && err != nil {
+		err = errors.Join(err, c.missingFeatures(lay.Layout))
+	}
+	return explain(err)
+}
+
+func tableOf(family nft.TableFamily, address netip.Addr) *nft.Table {
+	return &nft.Table{Family: family, Name: tableName(address)}
+}
+
+func ownedSet(t *nft.Table) *nft.Set { return setOf(t, set{name: setOwned, counters: true}) }
+
+func setOf(t *nft.Table, s set) *nft.Set {
+	return &nft.Set{
+		Table: t, Name: s.name, Counter: s.counters,
+		// By which the batch that makes the set refers to it. The library's own choice would differ from call to call.
+		ID: map[string]uint32{setOwned: 1, setSchema: 2}[s.name],
+		// The kernel compares the hash, an integer in host order.
+		KeyType: nft.TypeMark, KeyByteOrder: binaryutil.NativeEndian,
+	}
+}
+
+func elementsOf(resource string, buckets []clusterip.Bucket) []nft.SetElement {
+	var elements []element
+	for _, bucket := range buckets {
+		elements = append(elements, element{key: uint32(bucket), comment: commentOf(resource, bucket)})
+	}
+	return setElements(elements)
+}
+
+func setElements(elements []element) []nft.SetElement {
+	converted := make([]nft.SetElement, 0, len(elements))
+	for _, e := range elements {
+		converted = append(converted, nft.SetElement{Key: binary.NativeEndian.AppendUint32(nil, e.key), Comment: e.comment})
+	}
+	return converted
+}
+
+// lay makes the tables what the layout wants, touching only what differs. The rules of a chain are replaced in place: a
+// new chain beside the old one would, for the moment in which the kernel turns from one to the other, let packets by.
+func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
+	have, err := c.read(ctx, step.Layout.Address)
+	if err != nil {
+		return err
+	}
+	for _, want := range rulesetOf(step.Layout) {
+		for i, s := range want.sets {
+			if s.name == setOwned {
+				for _, bucket := range step.Keep {
+					want.sets[i].elements = append(want.sets[i].elements,
+						element{key: uint32(bucket), comment: commentOf(step.Layout.Resource, bucket), counted: true})
+				}
+			}
+		}
+		i := slices.IndexFunc(have, func(h table) bool { return h.family == want.family })
+		switch {
+		case i < 0:
+			err = c.create(want)
+		case !have[i].isOurs():
+			err = ocf.Errorf(ocf.ErrGeneric, "table %s exists and is not ours; look at it (nft list table %s) and delete it", want, want)
+		case len(have[i].structuralDifferences(want)) > 0:
+			c.nft.DelTable(&nft.Table{Family: want.family, Name: want.name})
+			err = c.create(want)
+		default:
+			err = c.mend(have[i], want)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Conn) create(want table) error {
+	t := c.nft.AddTable(&nft.Table{Family: want.family, Name: want.name})
+	for _, s := range want.sets {
+		if err := c.nft.AddSet(setOf(t, s), setElements(s.elements)); err != nil {
+			return err
+		}
+	}
+	for _, w := range want.chains { // all of them first: rules go to chains
+		added := &nft.Chain{Table: t, Name: w.name}
+		if w.base != nil {
+			added.Type, added.Hooknum, added.Priority = w.base.kind, &w.base.hook, &w.base.priority
+			added.Policy, added.Device = &w.base.policy, w.base.device
+		}
+		c.nft.AddChain(added)
+	}
+	for _, w := range want.chains {
+		c.addRules(t, w)
+	}
+	return nil
+}
+
+func (c *Conn) addRules(t *nft.Table, w chain) {
+	for _, r := range w.rules {
+		c.nft.AddRule(&nft.Rule{
+			Table: t, Chain: &nft.Chain{Table: t, Name: w.name}, Exprs: r.exprs,
+			UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
+		})
+	}
+}
+
+func (c *Conn) mend(have, want table) error {
+	t := &nft.Table{Family: want.family, Name: want.name}
+	for _, w := range want.chains {
+		if h, _ := have.chain(w.name); len(h.ruleDifferences(w)) > 0 {
+			c.nft.FlushChain(&nft.Chain{Table: t, Name: w.name})
+			c.addRules(t, w)
+		}
+	}
+	for _, w := range want.sets {
+		h, _ := have.set(w.name)
+		differs := func(from set) func(element) bool {
+			return func(e element) bool { return slices.Contains(from.elements, e) }
+		}
+		remove := slices.DeleteFunc(slices.Clone(h.elements), differs(w))
+		add := slices.DeleteFunc(slices.Clone(w.elements), differs(h))
+		if len(remove) > 0 {
+			if err := c.nft.SetDeleteElements(setOf(t, w), setElements(remove)); err != nil {
+				return err
+			}
+		}
+		if len(add) > 0 {
+			if err := c.nft.SetAddElements(setOf(t, w), setElements(add)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// remove deletes our tables of an address, and leaves a foreign table of the same name alone.
+func (c *Conn) remove(ctx context.Context, address netip.Addr) error {
+	have, err := c.read(ctx, address)
+	if err != nil {
+		return err
+	}
+	for _, t := range have {
+		if t.isOurs() {
+			c.nft.DelTable(&nft.Table{Family: t.family, Name: t.name})
+		}
+	}
+	return nil
+}
+
+// missingFeatures asks the kernel which of the things that we lay it does not know, after it has refused them. It asks
+// with batches whose last message cannot succeed, so that none of them ever takes effect.
+func (c *Conn) missingFeatures(layout clusterip.Layout) error {
+	const scratch = tablePrefix + "scratch"
+	var missing []string
+	for _, feature := range []struct {
+		option string
+		family nft.TableFamily
+		chain  chain
+	}{
+		{"CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_INGRESS", nft.TableFamilyNetdev, chain{base: ingressBase(layout.NIC)}},
+		{"CONFIG_NFT_HASH", nft.TableFamilyNetdev, chain{rules: []rule{{exprs: hash(layout, layout.Seed, nil)}}}},
+		{"CONFIG_NF_TABLES_ARP", nft.TableFamilyARP, chain{base: outputBase()}},
+	} {
+		feature.chain.name = "scratch"
+		want := table{family: feature.family, name: scratch, chains: []chain{feature.chain}}
+		if err := c.create(want); err != nil {
+			return err
+		}
+		c.nft.CreateTable(&nft.Table{Family: want.family, Name: want.name}) // EEXIST: it was made a moment ago
+		err := c.nft.Flush()
+		for _, unknown := range []error{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT} {
+			if errors.Is(err, unknown) {
+				missing = append(missing, feature.option)
+				break
+			}
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return ocf.Errorf(ocf.ErrInstalled, "this kernel lacks %s", strings.Join(missing, ", "))
+}

@@ -1,0 +1,264 @@
+package nftables
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables/expr"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// judge says what the tables that bear our name are: whose, how they were laid, which buckets are owned, and what differs
+// from what was laid.
+func judge(tables []table) clusterip.Tables {
+	var judged clusterip.Tables
+	var ours []table
+	for _, t := range tables {
+		if t.isOurs() {
+			ours = append(ours, t)
+		} else {
+			judged.Foreign = append(judged.Foreign, fmt.Sprintf("table %s", t))
+		}
+	}
+	if len(ours) == 0 {
+		return judged
+	}
+	judged.Present = true
+	layout, err := stampOf(ours)
+	judged.Owned = ownedOf(ours)
+	if err != nil {
+		judged.Damage = append(judged.Damage, err.Error())
+		return judged
+	}
+	judged.Laid = &layout
+	if layout.Schema > clusterip.Schema {
+		judged.Damage = append(judged.Damage, fmt.Sprintf(
+			"laid by a newer version of this agent (schema %d, this one knows %d)", layout.Schema, clusterip.Schema))
+		return judged
+	}
+	judged.Damage = damage(ours, rulesetOf(layout))
+	return judged
+}
+
+// isOurs tells whether a table that bears our name was laid by us: it carries our stamp, or nothing but what we lay (after
+// somebody took the stamp away). Never touch another's table.
+func (t table) isOurs() bool {
+	if s, ok := t.set(setSchema); ok && len(s.elements) > 0 {
+		if _, err := stampOf([]table{t}); err == nil {
+			return true
+		}
+	}
+	for _, c := range t.chains {
+		if !slices.Contains([]string{chainIngress, chainIPv4, chainPorts, chainPortless, chainOutput}, c.name) {
+			return false
+		}
+	}
+	for _, s := range t.sets {
+		if !slices.Contains([]string{setOwned, setSchema}, s.name) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t table) set(name string) (set, bool) {
+	i := slices.IndexFunc(t.sets, func(s set) bool { return s.name == name })
+	if i < 0 {
+		return set{}, false
+	}
+	return t.sets[i], true
+}
+
+// stampOf reads how the tables were laid, from the first of them that says so.
+func stampOf(tables []table) (clusterip.Layout, error) {
+	for _, t := range tables {
+		s, ok := t.set(setSchema)
+		if !ok || len(s.elements) != 1 {
+			continue
+		}
+		layout, err := clusterip.ParseStamp(int(s.elements[0].key), s.elements[0].comment)
+		if err != nil {
+			return layout, fmt.Errorf("the stamp of table %s cannot be read: %w", t, err)
+		}
+		if tableName(layout.Address) != t.name {
+			return layout, fmt.Errorf("the stamp of table %s names another address, %s", t, layout.Address)
+		}
+		return layout, nil
+	}
+	return clusterip.Layout{}, fmt.Errorf("table %s has lost its stamp (set %s)", tables[0], setSchema)
+}
+
+// ownedOf returns the buckets whose elements we have put there, in order.
+func ownedOf(tables []table) []clusterip.Bucket {
+	var owned []clusterip.Bucket
+	for _, t := range tables {
+		s, _ := t.set(setOwned)
+		for _, e := range s.elements {
+			if e.isOurs() {
+				owned = append(owned, clusterip.Bucket(e.key))
+			}
+		}
+	}
+	slices.Sort(owned)
+	return owned
+}
+
+// commentOf marks an element of set owned as ours, and tells an admin which instance it belongs to.
+func commentOf(resource string, bucket clusterip.Bucket) string {
+	const longest = 100 // nft(8) allows 128
+	if resource == "" || len(resource) > longest {
+		resource = "bucket"
+	}
+	return fmt.Sprintf("%s:%d", resource, bucket)
+}
+
+func (e element) isOurs() bool { return strings.HasSuffix(e.comment, fmt.Sprintf(":%d", e.key)) }
+
+// damage lists in words what of the tables is not as it was laid. Counts of packets and the owned buckets may differ.
+func damage(have, want []table) []string {
+	var found []string
+	for _, w := range want {
+		i := slices.IndexFunc(have, func(h table) bool { return h.family == w.family })
+		if i < 0 {
+			found = append(found, fmt.Sprintf("table %s is missing", w))
+			continue
+		}
+		for _, difference := range have[i].differences(w) {
+			found = append(found, fmt.Sprintf("table %s: %s", w, difference))
+		}
+	}
+	return found
+}
+
+func (t table) differences(want table) []string {
+	found := t.structuralDifferences(want)
+	for _, w := range want.chains {
+		if have, ok := t.chain(w.name); ok {
+			found = append(found, have.ruleDifferences(w)...)
+		}
+	}
+	for _, w := range want.sets {
+		if have, ok := t.set(w.name); ok {
+			found = append(found, have.elementDifferences(w, buckets(want))...)
+		}
+	}
+	return found
+}
+
+// structuralDifferences are those that only a new table mends.
+func (t table) structuralDifferences(want table) []string {
+	var found []string
+	for _, w := range want.chains {
+		have, ok := t.chain(w.name)
+		switch {
+		case !ok:
+			found = append(found, fmt.Sprintf("chain %s is missing", w.name))
+		case !reflect.DeepEqual(have.base, w.base):
+			found = append(found, fmt.Sprintf("chain %s hooks in differently (%s, laid was %s)", w.name, have.base, w.base))
+		}
+	}
+	for _, h := range t.chains {
+		if _, ok := want.chain(h.name); !ok {
+			found = append(found, fmt.Sprintf("chain %s is not ours", h.name))
+		}
+	}
+	for _, w := range want.sets {
+		if _, ok := t.set(w.name); !ok {
+			found = append(found, fmt.Sprintf("set %s is missing", w.name))
+		}
+	}
+	for _, h := range t.sets {
+		if _, ok := want.set(h.name); !ok {
+			found = append(found, fmt.Sprintf("set %s is not ours", h.name))
+		}
+	}
+	return found
+}
+
+func (t table) chain(name string) (chain, bool) {
+	i := slices.IndexFunc(t.chains, func(c chain) bool { return c.name == name })
+	if i < 0 {
+		return chain{}, false
+	}
+	return t.chains[i], true
+}
+
+func (b *base) String() string {
+	if b == nil {
+		return "no hook"
+	}
+	text := fmt.Sprintf("type %s hook %d priority %d policy %d", b.kind, b.hook, b.priority, b.policy)
+	if b.device != "" {
+		text += " device " + b.device
+	}
+	return text
+}
+
+func (c chain) ruleDifferences(want chain) []string {
+	var found []string
+	for _, w := range want.rules {
+		if !slices.ContainsFunc(c.rules, w.equal) {
+			found = append(found, fmt.Sprintf("chain %s: rule %q is missing or changed", c.name, w.comment))
+		}
+	}
+	for _, h := range c.rules {
+		if !slices.ContainsFunc(want.rules, h.equal) {
+			found = append(found, fmt.Sprintf("chain %s: rule %q is not as laid", c.name, h.comment))
+		}
+	}
+	if len(found) == 0 && !slices.EqualFunc(c.rules, want.rules, rule.equal) {
+		found = append(found, fmt.Sprintf("chain %s: its rules are out of order or doubled", c.name))
+	}
+	return found
+}
+
+// equal compares what rules do, not what they have counted.
+func (r rule) equal(other rule) bool {
+	return r.comment == other.comment && slices.EqualFunc(r.exprs, other.exprs, func(a, b expr.Any) bool {
+		_, aCounts := a.(*expr.Counter)
+		_, bCounts := b.(*expr.Counter)
+		return aCounts && bCounts || reflect.DeepEqual(a, b)
+	})
+}
+
+// buckets returns N, as the stamp among the wanted elements has it.
+func buckets(want table) uint32 {
+	layout, err := stampOf([]table{want})
+	if err != nil {
+		return 0
+	}
+	return layout.Buckets
+}
+
+func (s set) elementDifferences(want set, n uint32) []string {
+	var found []string
+	if s.name != setOwned {
+		if !slices.Equal(s.elements, want.elements) {
+			found = append(found, fmt.Sprintf("set %s is not as laid", s.name))
+		}
+		return found
+	}
+	for _, e := range s.elements {
+		if reason := e.alien(n); reason != "" {
+			found = append(found, fmt.Sprintf("set %s: element %d %s", s.name, e.key, reason))
+		}
+	}
+	return found
+}
+
+// alien says why an element of set owned cannot be one that we put there; empty if it can.
+func (e element) alien(n uint32) string {
+	switch {
+	case !e.isOurs():
+		return "was not put there by this agent"
+	case e.key >= n:
+		return fmt.Sprintf("is no bucket of 0..%d", n-1)
+	case !e.counted:
+		return "has no counter"
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,212 @@
+package nftables
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/mdlayher/netlink"
+	vishvananda "github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/schema-N from what this version lays; only for a new schema")
+
+// layoutFor is what is laid in the tests: on the first NIC of a new namespace.
+func layoutFor(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
+	address := netip.MustParseAddr("192.168.10.3")
+	return clusterip.Layout{
+		Schema: clusterip.Schema, Resource: "web-ip", Address: address, PrefixLength: 24, NIC: "eth0", NICIndex: 2,
+		MACMode: macMode, MAC: clusterip.DerivedMAC(macMode, address), HashMode: hashMode, Seed: 0x9e3779b9, Buckets: 8,
+	}
+}
+
+// allLayouts has every kind of tables that this version lays, by the name of its file in testdata.
+func allLayouts() map[string]clusterip.Layout {
+	layouts := map[string]clusterip.Layout{}
+	for _, macMode := range clusterip.MACModes() {
+		for _, hashMode := range clusterip.HashModes() {
+			layouts[fmt.Sprintf("schema-%d-%s-%s.hex", clusterip.Schema, macMode, hashMode)] = layoutFor(macMode, hashMode)
+		}
+	}
+	return layouts
+}
+
+// recorded returns the messages between the two marks of a batch, as lines of type, flags and data.
+func recorded(requests []netlink.Message) string {
+	var text strings.Builder
+	for _, r := range requests {
+		if r.Header.Type != unix.NFNL_MSG_BATCH_BEGIN && r.Header.Type != unix.NFNL_MSG_BATCH_END {
+			fmt.Fprintf(&text, "%04x %04x %s\n", uint16(r.Header.Type), uint16(r.Header.Flags), hex.EncodeToString(r.Data))
+		}
+	}
+	return text.String()
+}
+
+// What a schema means may never change: older programs laid it, and newer ones must find it as it should be.
+func TestSchemaIsLaidAsRecorded(t *testing.T) {
+	for name, layout := range allLayouts() {
+		t.Run(name, func(t *testing.T) {
+			var got string
+			c := fakeConn(t, func(requests []netlink.Message) { got = recorded(requests) }, nil)
+			if err := c.ApplyTables(t.Context(), clusterip.LayTables{Layout: layout, Keep: []clusterip.Bucket{3}}); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", name)
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("schema %d is laid differently from what is recorded; a change needs a new schema", clusterip.Schema)
+			}
+		})
+	}
+}
+
+// Every recorded schema, laid in a real kernel by the very messages that the version of its time sent, is to this version
+// exactly as it should be.
+func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
+	files, err := filepath.Glob("testdata/schema-*.hex")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recorded schemas: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			inNamespace(t)
+			raw, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Close()
+			replay(t, raw, file)
+			c, err := Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			seen, err := c.ObserveTables(t.Context(), netip.MustParseAddr("192.168.10.3"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(seen.Damage) > 0 || seen.Laid == nil || fmt.Sprint(seen.Owned) != "[3]" {
+				t.Errorf("seen %+v", seen)
+			}
+		})
+	}
+}
+
+func replay(t *testing.T, raw *netlink.Conn, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := func(kind netlink.HeaderType) netlink.Message {
+		return netlink.Message{
+			Header: netlink.Header{Type: kind, Flags: netlink.Request},
+			Data:   []byte{0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
+		}
+	}
+	messages := []netlink.Message{mark(unix.NFNL_MSG_BATCH_BEGIN)}
+	for line := range bytes.SplitSeq(bytes.TrimSpace(text), []byte("\n")) {
+		var kind, flags uint16
+		var data []byte
+		if _, err := fmt.Sscanf(string(line), "%x %x %x", &kind, &flags, &data); err != nil {
+			t.Fatal(err)
+		}
+		messages = append(messages, netlink.Message{
+			Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.HeaderFlags(flags)}, Data: data,
+		})
+	}
+	if _, err := raw.SendMessages(append(messages, mark(unix.NFNL_MSG_BATCH_END))); err != nil {
+		t.Fatal(err)
+	}
+	for range len(messages) - 1 {
+		if _, err := raw.Receive(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// inNamespace moves the test into a network namespace of its own, with a NIC eth0 of index 2.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test's goroutine
+	namespace, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { namespace.Close() })
+	nic := &vishvananda.Bridge{LinkAttrs: vishvananda.LinkAttrs{Name: "eth0", Index: 2}}
+	if err := vishvananda.LinkAdd(nic); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNewerSchemaIsSaidToBeNewer(t *testing.T) {
+	layout := layoutFor(clusterip.Multicast, clusterip.SourceIP)
+	layout.Schema = clusterip.Schema + 1
+	judged := judge(rulesetOf(layout))
+	if len(judged.Damage) != 1 || !strings.Contains(judged.Damage[0], "newer version") {
+		t.Errorf("%+v", judged)
+	}
+}
+
+func TestMissingKernelFeaturesAreNamed(t *testing.T) {
+	newChain := func(family byte) func(netlink.Message) bool {
+		return func(m netlink.Message) bool {
+			return m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWCHAIN && m.Data[0] == family && bytes.Contains(m.Data, []byte("filter\x00"))
+		}
+	}
+	for name, row := range map[string]struct {
+		refuse func(netlink.Message) bool
+		errno  unix.Errno
+		says   string
+	}{
+		"no netdev hook": {newChain(unix.NFPROTO_NETDEV), unix.EOPNOTSUPP, "CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_INGRESS"},
+		"no ARP hook":    {newChain(unix.NFPROTO_ARP), unix.ENOENT, "CONFIG_NF_TABLES_ARP"},
+		"no hash": {
+			func(m netlink.Message) bool { return bytes.Contains(m.Data, []byte("hash\x00")) },
+			unix.ENOENT, "CONFIG_NFT_HASH",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := fakeConn(t, nil, func(m netlink.Message) unix.Errno {
+				if row.refuse(m) {
+					return row.errno
+				}
+				return 0
+			})
+			err := c.ApplyTables(context.Background(), clusterip.LayTables{Layout: layoutFor(clusterip.Multicast, clusterip.SourceIP)})
+			if code := ocf.CodeOf(err); code != ocf.ErrInstalled || !strings.Contains(fmt.Sprint(err), "lacks "+row.says) {
+				t.Errorf("%s: %v", code, err)
+			}
+		})
+	}
+}
+
+func TestMissingNFTablesIsNamed(t *testing.T) {
+	err := explain(fmt.Errorf("connect: %w", unix.EPROTONOSUPPORT))
+	if ocf.CodeOf(err) != ocf.ErrInstalled || !strings.Contains(err.Error(), "CONFIG_NF_TABLES") || !errors.Is(err, unix.EPROTONOSUPPORT) {
+		t.Errorf("%v", err)
+	}
+}
