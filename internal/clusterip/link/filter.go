@@ -1,0 +1,128 @@
+package link
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// devMcast lists the multicast filters of all NICs, and who holds them. Netlink shows them too, but not who.
+const devMcast = "/proc/thread-self/net/dev_mcast"
+
+func (c *Conn) readMulticastFilters(state *clusterip.State, macs []clusterip.MAC) error {
+	text, err := os.ReadFile(devMcast)
+	if err != nil {
+		return fmt.Errorf("read multicast filters: %w", err)
+	}
+	filters, err := parseDevMcast(text)
+	if err != nil {
+		return fmt.Errorf("read multicast filters from %s: %w", devMcast, err)
+	}
+	for _, filter := range filters {
+		if slices.Contains(macs, filter.MAC) {
+			state.Filters = append(state.Filters, filter)
+		}
+	}
+	return nil
+}
+
+// parseDevMcast reads what dev_mc_seq_show of net/core/net-procfs.c writes: index, name, users, global users, address.
+// A global user is what SIOCADDMULTI has put there, by us or by `ip maddr add`.
+func parseDevMcast(text []byte) ([]clusterip.Filter, error) {
+	var filters []clusterip.Filter
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		const columns = 5
+		if len(fields) != columns {
+			return nil, fmt.Errorf("line %q has not %d columns", lines.Text(), columns)
+		}
+		index, indexErr := strconv.Atoi(fields[0])
+		global, globalErr := strconv.Atoi(fields[3])
+		mac, macErr := hex.DecodeString(fields[4])
+		if indexErr != nil || globalErr != nil || macErr != nil {
+			return nil, fmt.Errorf("line %q is not index, name, users, global users, address", lines.Text())
+		}
+		filter := clusterip.Filter{NICIndex: index, MAC: clusterip.MACOf(mac), Static: global > 0}
+		if !filter.MAC.IsZero() { // InfiniBand's are longer
+			filters = append(filters, filter)
+		}
+	}
+	return filters, lines.Err()
+}
+
+// readUnicastFilters reads the second unicast addresses of the NICs.
+func (c *Conn) readUnicastFilters(state *clusterip.State, macs []clusterip.MAC) error {
+	entries, err := dump(func() ([]netlink.Neigh, error) {
+		return c.netlink.NeighListExecute(netlink.Ndmsg{Family: unix.AF_BRIDGE})
+	})
+	if err != nil {
+		return fmt.Errorf("read unicast filters: %w", err)
+	}
+	for _, entry := range entries {
+		filter := clusterip.Filter{NICIndex: entry.LinkIndex, MAC: clusterip.MACOf(entry.HardwareAddr), Static: true}
+		if entry.Flags&netlink.NTF_SELF != 0 && !filter.MAC.Group() && slices.Contains(macs, filter.MAC) && !slices.Contains(state.Filters, filter) {
+			state.Filters = append(state.Filters, filter)
+		}
+	}
+	return nil
+}
+
+func (c *Conn) addFilter(nic clusterip.NIC, mac clusterip.MAC) error {
+	if mac.Group() {
+		return ioctlMulticast(unix.SIOCADDMULTI, nic, mac)
+	}
+	return unless(unix.EEXIST, c.netlink.NeighAppend(fdbEntry(nic, mac)))
+}
+
+func (c *Conn) removeFilter(nic clusterip.NIC, mac clusterip.MAC) error {
+	if mac.Group() {
+		return unless(unix.ENOENT, ioctlMulticast(unix.SIOCDELMULTI, nic, mac))
+	}
+	return unless(unix.ENOENT, c.netlink.NeighDel(fdbEntry(nic, mac)))
+}
+
+// fdbEntry is what `bridge fdb add MAC dev NIC self permanent` sends.
+func fdbEntry(nic clusterip.NIC, mac clusterip.MAC) *netlink.Neigh {
+	return &netlink.Neigh{
+		LinkIndex: nic.Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF, State: netlink.NUD_PERMANENT,
+		HardwareAddr: net.HardwareAddr(mac[:]),
+	}
+}
+
+// ifreqHardware is struct ifreq with ifr_hwaddr (include/uapi/linux/if.h), which x/sys/unix does not offer.
+type ifreqHardware struct {
+	name   [unix.IFNAMSIZ]byte
+	family uint16 // must be AF_UNSPEC (dev_ifsioc in net/core/dev_ioctl.c)
+	mac    [14]byte
+	_      [8]byte // the rest of the union
+}
+
+// ioctlMulticast adds or removes a multicast filter that lasts, as `ip maddr` does. Netlink has no message for it.
+// Adding twice and removing once leaves none (dev_mc_add_global in net/core/dev_addr_lists.c).
+func ioctlMulticast(request uintptr, nic clusterip.NIC, mac clusterip.MAC) error {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open a socket for ioctl: %w", err)
+	}
+	defer unix.Close(socket) //nolint:errcheck // nothing was written
+	var ifreq ifreqHardware
+	copy(ifreq.name[:unix.IFNAMSIZ-1], nic.Name)
+	copy(ifreq.mac[:], mac[:])
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(socket), request, uintptr(unsafe.Pointer(&ifreq))); errno != 0 { //nolint:gosec // the kernel's interface
+		return fmt.Errorf("multicast filter: %w", errno)
+	}
+	return nil
+}

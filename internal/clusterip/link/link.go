@@ -1,0 +1,228 @@
+// Package link is the way into the kernel's network interfaces: addresses, multicast groups, MAC filters, and what is said
+// to the neighbours by ARP.
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+)
+
+// Conn is a connection to the interfaces of one network namespace.
+type Conn struct {
+	netlink *netlink.Handle
+}
+
+var _ clusterip.LinkKernel = (*Conn)(nil)
+
+// Open connects to the network namespace of the calling thread.
+func Open() (*Conn, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("connect to rtnetlink: %w", err)
+	}
+	return &Conn{netlink: handle}, nil
+}
+
+// Close ends the connection.
+func (c *Conn) Close() { c.netlink.Close() }
+
+// ObserveLinks implements clusterip.LinkKernel.
+func (c *Conn) ObserveLinks(_ context.Context, address netip.Addr, macs []clusterip.MAC, laid *clusterip.Layout) (clusterip.State, error) {
+	var state clusterip.State
+	links, err := dump(c.netlink.LinkList)
+	if err != nil {
+		return state, fmt.Errorf("list network interfaces: %w", err)
+	}
+	for _, link := range links {
+		state.NICs = append(state.NICs, nicOf(link.Attrs()))
+	}
+	if err := c.readAddresses(&state, address, macs); err != nil {
+		return state, err
+	}
+	if !isInPlace(state.NICs, laid) { // else nothing is asked of the routes, which may be many
+		if err := c.readRoutes(&state, address); err != nil {
+			return state, err
+		}
+	}
+	if err := c.readMulticastFilters(&state, macs); err != nil {
+		return state, err
+	}
+	if err := c.readUnicastFilters(&state, macs); err != nil {
+		return state, err
+	}
+	return state, nil
+}
+
+func nicOf(attributes *netlink.LinkAttrs) clusterip.NIC {
+	mac := clusterip.MACOf(attributes.HardwareAddr)
+	return clusterip.NIC{
+		Index: attributes.Index, Name: attributes.Name, MAC: mac,
+		Up:       attributes.RawFlags&unix.IFF_UP != 0,
+		Running:  attributes.RawFlags&unix.IFF_RUNNING != 0,
+		Loopback: attributes.RawFlags&unix.IFF_LOOPBACK != 0,
+		ARP:      attributes.RawFlags&unix.IFF_NOARP == 0 && !mac.IsZero(),
+	}
+}
+
+// isInPlace tells whether the NIC that the tables were laid on is still there, under the same name.
+func isInPlace(nics []clusterip.NIC, laid *clusterip.Layout) bool {
+	return laid != nil && slices.ContainsFunc(nics, func(n clusterip.NIC) bool {
+		return n.Index == laid.NICIndex && n.Name == laid.NIC
+	})
+}
+
+func (c *Conn) readAddresses(state *clusterip.State, address netip.Addr, macs []clusterip.MAC) error {
+	all, err := c.addressesOn(nil)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	groups := map[netip.Addr]bool{}
+	for _, mac := range macs {
+		if clusterip.IGMP.Check(mac) == nil {
+			groups[mac.MulticastGroup()] = true
+		}
+	}
+	for _, a := range all {
+		prefix, ok := prefixOf(a.IPNet)
+		if !ok {
+			continue
+		}
+		seen := clusterip.Address{NICIndex: a.LinkIndex, Prefix: prefix, AutoJoin: a.Flags&unix.IFA_F_MCAUTOJOIN != 0}
+		switch {
+		case prefix.Addr() == address:
+			state.Addresses = append(state.Addresses, seen)
+		case groups[prefix.Addr()]:
+			state.Groups = append(state.Groups, seen)
+		}
+	}
+	return nil
+}
+
+// addressesOn lists the IPv4 addresses of a NIC, or of all.
+func (c *Conn) addressesOn(nic netlink.Link) ([]netlink.Addr, error) {
+	return dump(func() ([]netlink.Addr, error) { return c.netlink.AddrList(nic, netlink.FAMILY_V4) })
+}
+
+// dump reads a list from the kernel, again when a change cut it in two.
+func dump[T any](read func() ([]T, error)) ([]T, error) {
+	const tries = 20
+	var list []T
+	var err error
+	for range tries {
+		if list, err = read(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return list, err
+		}
+	}
+	return nil, err
+}
+
+// readRoutes reads the connected routes that hold the address.
+func (c *Conn) readRoutes(state *clusterip.State, address netip.Addr) error {
+	routes, err := dump(func() ([]netlink.Route, error) { return c.netlink.RouteList(nil, netlink.FAMILY_V4) })
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	for _, route := range routes {
+		prefix, ok := prefixOf(route.Dst)
+		if ok && route.Scope == netlink.SCOPE_LINK && prefix.Bits() > 0 && prefix.Contains(address) {
+			state.Connected = append(state.Connected, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix})
+		}
+	}
+	return nil
+}
+
+func prefixOf(ipNet *net.IPNet) (netip.Prefix, bool) {
+	if ipNet == nil {
+		return netip.Prefix{}, false
+	}
+	address, ok := netip.AddrFromSlice(ipNet.IP)
+	bits, _ := ipNet.Mask.Size()
+	return netip.PrefixFrom(address.Unmap(), bits), ok
+}
+
+func ipNetOf(prefix netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
+}
+
+// ApplyLinks implements clusterip.LinkKernel. Something that is already there, or already gone, is no error.
+func (c *Conn) ApplyLinks(_ context.Context, step clusterip.Step) error {
+	var err error
+	switch step := step.(type) {
+	case clusterip.AddFilter:
+		err = c.addFilter(step.NIC, step.MAC)
+	case clusterip.RemoveFilter:
+		err = c.removeFilter(step.NIC, step.MAC)
+	case clusterip.AddAddress:
+		err = c.addAddress(step)
+	case clusterip.RemoveAddress:
+		err = c.removeAddress(step)
+	default:
+		return fmt.Errorf("%s: not a step for a network interface", step)
+	}
+	if errors.Is(err, unix.EPERM) {
+		return ocf.Errorf(ocf.ErrPerm, "%w: root (CAP_NET_ADMIN) is needed", err)
+	}
+	return err
+}
+
+func (c *Conn) addAddress(step clusterip.AddAddress) error {
+	address := &netlink.Addr{IPNet: ipNetOf(step.Prefix)}
+	if step.Group {
+		// The kernel itself joins the group and answers IGMP queries, as long as the address is there. Link scope keeps it
+		// from ever becoming the source of a packet.
+		address.Flags = unix.IFA_F_MCAUTOJOIN
+		address.Scope = int(netlink.SCOPE_LINK)
+	}
+	return unless(unix.EEXIST, c.netlink.AddrAdd(at(step.NIC), address))
+}
+
+// removeAddress removes one address. With a primary address the kernel removes the secondary ones of its network
+// (inet_del_ifa in net/ipv4/devinet.c), unless promote_secondaries is set: those are not ours, and are put back.
+func (c *Conn) removeAddress(step clusterip.RemoveAddress) error {
+	before, err := c.addressesOn(at(step.NIC))
+	if err != nil {
+		return err
+	}
+	if err := c.netlink.AddrDel(at(step.NIC), &netlink.Addr{IPNet: ipNetOf(step.Prefix)}); err != nil {
+		return unless(unix.EADDRNOTAVAIL, err)
+	}
+	after, err := c.addressesOn(at(step.NIC))
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, address := range before {
+		prefix, ok := prefixOf(address.IPNet)
+		isThere := slices.ContainsFunc(after, func(a netlink.Addr) bool { return a.Equal(address) })
+		if !ok || isThere || prefix == step.Prefix {
+			continue
+		}
+		address.Flags &^= unix.IFA_F_SECONDARY | unix.IFA_F_PERMANENT // the kernel's own business
+		if err := c.netlink.AddrAdd(at(step.NIC), &address); err != nil {
+			faults = append(faults, fmt.Errorf("put %s back, which went with it: %w", prefix, unless(unix.EEXIST, err)))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// at is what the library wants to know of a NIC.
+func at(nic clusterip.NIC) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: nic.Index, Name: nic.Name}}
+}
+
+func unless(expected, err error) error {
+	if errors.Is(err, expected) {
+		return nil
+	}
+	return err
+}
