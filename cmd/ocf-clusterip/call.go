@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/clusterip/link"
+	"ocf-clusterip/internal/clusterip/nftables"
+	"ocf-clusterip/internal/metadata"
+	"ocf-clusterip/internal/ocf"
+)
+
+// A call is one action asked of the agent.
+type call struct {
+	process
+	environment    ocf.Environment
+	environmentErr error
+	log            *ocf.Logger
+}
+
+// run turns a panic into an error: Go would exit with 2, which tells the resource manager that the parameters are wrong.
+func (c *call) run(ctx context.Context) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			c.log.Debugf("%s", debug.Stack())
+			err = fmt.Errorf("internal error, please report it: %v (HA_debug=1 shows where)", cause)
+		}
+	}()
+	return c.app().RunContext(ctx, c.args)
+}
+
+const description = `An OCF resource agent. The cluster manager calls it with one action; parameters come in the
+environment as OCF_RESKEY_name=value. 'ocf-clusterip meta-data' describes them (OCF_OUTPUT_FORMAT=text: to be read).
+By hand, for one node and one bucket:
+
+   OCF_RESKEY_ip=192.168.10.3 OCF_RESOURCE_INSTANCE=web-ip ocf-clusterip start`
+
+// app is the command line. Whatever is behind the action is passed over (OCF RA API 1.1, section "Execution Syntax").
+func (c *call) app() *cli.App {
+	usage := func(ctx *cli.Context) error { return cli.ShowAppHelp(ctx) }
+	return &cli.App{
+		Name: "ocf-clusterip", HelpName: "ocf-clusterip", Version: version,
+		Usage:       "several nodes share one IP address, each answers its own hash buckets",
+		UsageText:   "ocf-clusterip ACTION",
+		Description: description,
+		Writer:      c.stdout, ErrWriter: c.stderr,
+		HideHelpCommand: true,
+		Commands: []*cli.Command{
+			action("start", "answer for the instance's bucket on this node", c.start),
+			action("stop", "give the bucket up; with the last one remove everything", c.stop),
+			action("monitor", "check that the bucket is answered and everything is as laid (OCF_CHECK_LEVEL 0, 10)", c.monitor),
+			action("validate-all", "check the parameters (OCF_CHECK_LEVEL 10: against this node too)", c.validateAll),
+			action("reload-agent", "take over changed reloadable parameters", c.reloadAgent),
+			action("notify", "does nothing", func(context.Context) error { return nil }),
+			action("meta-data", "describe the agent in XML (OCF_OUTPUT_FORMAT=text: as text)", c.metaData),
+			{Name: "usage", Aliases: []string{"help"}, Usage: "print this", Action: usage, HideHelpCommand: true},
+		},
+		Action:         c.unknown,
+		OnUsageError:   usageError,
+		ExitErrHandler: func(*cli.Context, error) {}, // run does that
+	}
+}
+
+func action(name, usage string, do func(context.Context) error) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: usage, HideHelpCommand: true, OnUsageError: usageError,
+		Action: func(ctx *cli.Context) error { return do(ctx.Context) },
+	}
+}
+
+func usageError(_ *cli.Context, err error, _ bool) error {
+	return ocf.Errorf(ocf.ErrArgs, "%w; parameters come in the environment, see ocf-clusterip --help", err)
+}
+
+func (c *call) unknown(ctx *cli.Context) error {
+	const known = "start, stop, monitor, validate-all, reload-agent, notify, meta-data, usage"
+	if !ctx.Args().Present() {
+		return ocf.Errorf(ocf.ErrUnimplemented, "no action given; there are %s", known)
+	}
+	return ocf.Errorf(ocf.ErrUnimplemented, "action %s is not implemented; there are %s", ocf.Quote(ctx.Args().First()), known)
+}
+
+func (c *call) metaData(context.Context) error {
+	text, err := metadata.Render(c.environment.OutputFormat, version)
+	if err != nil {
+		return err
+	}
+	if _, err = c.stdout.Write(text); err != nil {
+		return fmt.Errorf("write meta-data: %w", err)
+	}
+	return nil
+}
+
+// spec reads all that the resource manager says, and everything that is wrong with it.
+func (c *call) spec() (clusterip.Spec, error) {
+	clone, cloneErr := c.environment.Clone()
+	values, unknown, valuesErr := metadata.Parse(c.environment.Parameters)
+	spec, specErr := clusterip.NewSpec(values, c.environment.Resource(), clone)
+	for _, name := range unknown {
+		c.log.Warningf("parameter %s is unknown and has no effect", ocf.Quote(name))
+	}
+	return spec, errors.Join(c.environmentErr, valuesErr, cloneErr, specErr)
+}
+
+func (c *call) start(ctx context.Context) error {
+	spec, err := c.spec()
+	if err != nil {
+		return err
+	}
+	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error { return agent.Start(ctx, spec) })
+}
+
+func (c *call) monitor(ctx context.Context) error {
+	spec, err := c.spec()
+	if err != nil {
+		return err
+	}
+	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
+		return agent.Monitor(ctx, spec, clusterip.CheckLevel(c.environment.CheckLevel))
+	})
+}
+
+// stop goes on whatever is wrong with the parameters: a failed stop gets the node fenced.
+func (c *call) stop(ctx context.Context) error {
+	spec, err := c.spec()
+	if err != nil {
+		c.log.Warningf("stopping in spite of this: %v", err)
+	}
+	if bucket, ok := c.environment.BucketForStop(); ok {
+		spec.Bucket = clusterip.Bucket(bucket)
+	}
+	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
+		agent.Lock = c.lockIfPossible
+		if !spec.Address.IsValid() {
+			return agent.StopResource(ctx, spec)
+		}
+		return agent.Stop(ctx, spec)
+	})
+}
+
+func (c *call) validateAll(ctx context.Context) error {
+	spec, err := c.spec()
+	if err != nil || clusterip.CheckLevel(c.environment.CheckLevel) < clusterip.NetworkLevel {
+		return err
+	}
+	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error { return agent.Validate(ctx, spec) })
+}
+
+// reloadAgent has nothing to change in the kernel: each action reads the reloadable parameters anew.
+func (c *call) reloadAgent(context.Context) error {
+	_, err := c.spec()
+	return err
+}
+
+// withAgent connects to the kernel for the time of an action, which ends before the resource manager would end it.
+func (c *call) withAgent(ctx context.Context, do func(context.Context, clusterip.Agent) error) (err error) {
+	if c.euid != 0 {
+		return ocf.Errorf(ocf.ErrPerm, "must run as root, not as user %d", c.euid)
+	}
+	const marginShare = 10 // of the timeout: to give up, to say why and to exit
+	ctx, cancel := context.WithTimeout(ctx, c.environment.Timeout-c.environment.Timeout/marginShare)
+	defer cancel()
+	tables, err := nftables.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tables.Close()) }()
+	links, err := link.Open()
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	return do(ctx, clusterip.Agent{
+		Kernel: clusterip.Host{TableKernel: tables, LinkKernel: links}, Log: c.log, Lock: c.lock,
+	})
+}
+
+func (c *call) lock(ctx context.Context, address netip.Addr) (clusterip.Unlocker, error) {
+	lock, err := ocf.AcquireLock(ctx, c.environment.TempDir, "clusterip-"+address.String())
+	if err != nil {
+		return nil, err
+	}
+	return heldLock{lock}, nil
+}
+
+// lockIfPossible goes on without a lock where none can be made, but not where somebody holds it.
+func (c *call) lockIfPossible(ctx context.Context, address netip.Addr) (clusterip.Unlocker, error) {
+	lock, err := c.lock(ctx, address)
+	var held *ocf.HeldError
+	if err == nil || errors.As(err, &held) {
+		return lock, err
+	}
+	c.log.Warningf("going on without a lock: %v", err)
+	return heldLock{}, nil
+}
+
+// A heldLock may be none.
+type heldLock struct{ *ocf.Lock }
+
+// Unlock implements clusterip.Unlocker.
+func (l heldLock) Unlock(last bool) error {
+	if l.Lock == nil {
+		return nil
+	}
+	var err error
+	if last {
+		err = l.Remove()
+	}
+	return errors.Join(err, l.Release())
+}

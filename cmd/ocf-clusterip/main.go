@@ -1,0 +1,48 @@
+// Command ocf-clusterip is the resource agent: Pacemaker calls it with an action as its only argument and everything else
+// in the environment (OCF RA API 1.1).
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// version is stamped by the linker.
+var version = "unknown"
+
+// A process is everything that the program may see of the outside world.
+type process struct {
+	args    []string
+	environ []string
+	euid    int
+	stdout  io.Writer
+	stderr  io.Writer
+}
+
+func main() {
+	os.Exit(int(run(context.Background(), process{
+		args: os.Args, environ: os.Environ(), euid: os.Geteuid(), stdout: os.Stdout, stderr: os.Stderr,
+	})))
+}
+
+// run carries out one call and says what it exits with. A failure leaves its reason as one line on stderr.
+func run(ctx context.Context, p process) ocf.ExitCode {
+	environment, environmentErr := ocf.ParseEnvironment(p.environ)
+	call := call{
+		process: p, environment: environment, environmentErr: environmentErr,
+		log: ocf.NewLogger(p.stderr, environment.Debug),
+	}
+	err := call.run(ctx)
+	code := ocf.CodeOf(err)
+	switch code {
+	case ocf.Success:
+	case ocf.NotRunning:
+		call.log.Infof("%v", err)
+	default:
+		ocf.ExitReason(p.stderr, environment.ExitReasonPrefix, err)
+	}
+	return code
+}
