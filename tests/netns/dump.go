@@ -1,0 +1,175 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// dumpTimeout bounds the one program that Dump runs.
+const dumpTimeout = 10 * time.Second
+
+// Volatile parts of a rule set: counters, and the time that an element has left.
+var (
+	nftCounter = regexp.MustCompile(`packets \d+ bytes \d+`)
+	nftExpires = regexp.MustCompile(` expires \w+`)
+)
+
+// Dump returns the network state of the host as text, to compare before and after: links, addresses, routes, rules,
+// MAC filters, multicast memberships, the interfaces' kernel parameters and the nftables rule set. What changes by
+// itself is left out: neighbours, counters, timers. Equal states give equal text.
+func (h *Host) Dump() (string, error) {
+	sections := []struct {
+		title string
+		lines func() ([]string, error)
+	}{
+		{"links", h.dumpLinks},
+		{"addresses", h.dumpAddresses},
+		{"routes", h.dumpRoutes},
+		{"rules", h.dumpRules},
+		{"fdb", h.dumpFDB},
+		{"dev_mcast", h.dumpDevMulticast},
+		{"igmp", h.dumpIGMP},
+		{"sysctl", h.dumpSysctl},
+		{"nftables", h.dumpNftables},
+	}
+	var out strings.Builder
+	for _, s := range sections {
+		lines, err := s.lines()
+		for range 5 { // the kernel says when a table changed while it was listed
+			if !errors.Is(err, netlink.ErrDumpInterrupted) {
+				break
+			}
+			lines, err = s.lines()
+		}
+		if err != nil {
+			return "", fmt.Errorf("dump %s of %s: %w", s.title, h.Name, err)
+		}
+		fmt.Fprintf(&out, "# %s\n", s.title)
+		for _, l := range lines {
+			out.WriteString(l + "\n")
+		}
+	}
+	return out.String(), nil
+}
+
+func (h *Host) dumpLinks() ([]string, error) {
+	links, err := h.handle.LinkList()
+	return sorted(links, err, func(l netlink.Link) string {
+		a := l.Attrs()
+		return fmt.Sprintf("%d %s %s mac %s mtu %d flags %s (0x%x) promisc %d allmulti %d master %d alias %q",
+			a.Index, a.Name, l.Type(), a.HardwareAddr, a.MTU, a.Flags, a.RawFlags, a.Promisc, a.Allmulti, a.MasterIndex, a.Alias)
+	})
+}
+
+func (h *Host) dumpAddresses() ([]string, error) {
+	addrs, err := h.handle.AddrList(nil, netlink.FAMILY_ALL)
+	return sorted(addrs, err, func(a netlink.Addr) string {
+		return fmt.Sprintf("dev %d %s label %q flags 0x%x scope %d broadcast %s peer %s lifetime %d/%d",
+			a.LinkIndex, a.IPNet, a.Label, a.Flags, a.Scope, a.Broadcast, a.Peer, a.PreferedLft, a.ValidLft)
+	})
+}
+
+func (h *Host) dumpRoutes() ([]string, error) {
+	routes, err := h.handle.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	return sorted(routes, err, func(r netlink.Route) string {
+		return fmt.Sprintf("%s type %d protocol %d scope %d metric %d", r, r.Type, r.Protocol, r.Scope, r.Priority)
+	})
+}
+
+func (h *Host) dumpRules() ([]string, error) {
+	rules, err := h.handle.RuleList(netlink.FAMILY_ALL)
+	return sorted(rules, err, func(r netlink.Rule) string { return fmt.Sprintf("family %d %s", r.Family, r) })
+}
+
+// dumpFDB lists the MAC filters of the NICs (`bridge fdb show`, self).
+func (h *Host) dumpFDB() ([]string, error) {
+	entries, err := h.handle.NeighList(0, unix.AF_BRIDGE)
+	return sorted(entries, err, func(n netlink.Neigh) string {
+		return fmt.Sprintf("dev %d %s flags 0x%x state 0x%x", n.LinkIndex, n.HardwareAddr, n.Flags, n.State)
+	})
+}
+
+func (h *Host) dumpDevMulticast() ([]string, error) {
+	lines, err := h.readLines("/proc/thread-self/net/dev_mcast")
+	return sorted(lines, err, func(l string) string { return strings.Join(strings.Fields(l), " ") })
+}
+
+// dumpIGMP keeps the order: a group line belongs to the interface line above it.
+func (h *Host) dumpIGMP() ([]string, error) {
+	lines, err := h.readLines("/proc/thread-self/net/igmp")
+	for i, l := range lines {
+		fields := strings.Fields(l)
+		if strings.HasPrefix(l, "\t") && len(fields) > 2 {
+			fields = fields[:2] // group and users; then come timers
+		}
+		lines[i] = strings.Join(fields, " ")
+	}
+	return lines, err
+}
+
+func (h *Host) dumpSysctl() ([]string, error) {
+	var lines []string
+	err := h.Do(func() error {
+		for _, dir := range []string{"/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf"} {
+			err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+				if err != nil || e.IsDir() {
+					return err
+				}
+				if value, err := os.ReadFile(path); err == nil { // some may not be read before they are set
+					lines = append(lines, path+" = "+strings.TrimSpace(string(value)))
+				}
+				return nil
+			})
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		return nil
+	})
+	return lines, err
+}
+
+// dumpNftables uses the nft program: also for what our own code could not read back.
+func (h *Host) dumpNftables() ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), dumpTimeout)
+	defer cancel()
+	r := h.Run(ctx, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "nft", "list", "ruleset")
+	if r.Err != nil || r.ExitCode != 0 {
+		return nil, errors.Join(fmt.Errorf("nft list ruleset: status %d: %s", r.ExitCode, r.Stderr), r.Err)
+	}
+	text := nftCounter.ReplaceAllString(r.Stdout, "packets 0 bytes 0")
+	text = nftExpires.ReplaceAllString(text, "")
+	return strings.Split(strings.TrimRight(text, "\n"), "\n"), nil
+}
+
+func (h *Host) readLines(path string) ([]string, error) {
+	var b []byte
+	err := h.Do(func() (err error) {
+		b, err = os.ReadFile(path)
+		return err
+	})
+	if err != nil || len(b) == 0 {
+		return nil, err
+	}
+	return strings.Split(strings.TrimRight(string(b), "\n"), "\n"), nil
+}
+
+func sorted[T any](list []T, err error, text func(T) string) ([]string, error) {
+	lines := make([]string, len(list))
+	for i, x := range list {
+		lines[i] = text(x)
+	}
+	sort.Strings(lines)
+	return lines, err
+}

@@ -1,0 +1,173 @@
+package netns
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Host is a machine of the network: a network namespace.
+type Host struct {
+	Name      string // "node1", "client", …
+	Namespace string // as `ip netns` knows it
+	MAC       net.HardwareAddr
+	Addr      netip.Addr // its own
+
+	ns      *namespace
+	handle  *netlink.Handle
+	servers []io.Closer
+}
+
+func newHost(name, namespace string) (*Host, error) {
+	ns, err := newNamespace(namespace)
+	if err != nil {
+		return nil, err
+	}
+	handle, err := netlink.NewHandleAt(ns.net, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open netlink in %s: %w", namespace, err), ns.close())
+	}
+	return &Host{Name: name, Namespace: namespace, ns: ns, handle: handle}, nil
+}
+
+// Handle speaks route netlink inside the host.
+func (h *Host) Handle() *netlink.Handle { return h.handle }
+
+// Do runs fn on a thread inside the host, for instance to open a socket, which then stays there. Goroutines that fn
+// starts are outside again, and so is what /proc/self shows, /proc/net included; /proc/thread-self is inside.
+func (h *Host) Do(fn func() error) error { return h.ns.do(fn) }
+
+// Result is what became of a program.
+type Result struct {
+	Stdout, Stderr string
+	ExitCode       int           // -1 when it did not start or a signal ended it
+	Err            error         // it did not start, a signal ended it, or ctx did; nil for every exit status
+	Duration       time.Duration // from before its start to after its end
+	CPU            time.Duration // user and system, of it and the children it waited for
+}
+
+// Run executes a program inside the host as a resource manager would: exactly that environment, working directory /,
+// no input. When ctx ends, the program's whole process group is killed.
+func (h *Host) Run(ctx context.Context, env []string, argv ...string) Result {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = append([]string{}, env...) // not nil, which would mean our own
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	cmd.WaitDelay = time.Second // for a stray child that keeps the pipes open
+
+	var begin time.Time
+	err := h.Do(func() error {
+		begin = time.Now()
+		return cmd.Start()
+	})
+	if err != nil {
+		return Result{ExitCode: -1, Err: fmt.Errorf("run %s on %s: %w", argv[0], h.Name, err)}
+	}
+	err = cmd.Wait()
+	r := Result{Stdout: stdout.String(), Stderr: stderr.String(), ExitCode: cmd.ProcessState.ExitCode(), Duration: time.Since(begin)}
+	r.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || r.ExitCode < 0) {
+		r.Err = fmt.Errorf("run %s on %s: %w", argv[0], h.Name, err)
+	}
+	return r
+}
+
+// Sysctl sets a kernel parameter of the host, named by its path below /proc/sys.
+func (h *Host) Sysctl(name, value string) error {
+	return h.Do(func() error { return os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0) })
+}
+
+// wire makes a link between this host and the peer's eth0.
+func (h *Host) wire(here netlink.LinkAttrs, peer *Host, mac net.HardwareAddr) error {
+	peer.MAC = mac
+	return h.handle.LinkAdd(&netlink.Veth{
+		LinkAttrs: here, PeerName: NIC, PeerHardwareAddr: mac, PeerMTU: uint32(here.MTU), PeerNamespace: netlink.NsFd(peer.ns.net),
+	})
+}
+
+// addAddress gives the host an address.
+func (h *Host) addAddress(nic string, p netip.Prefix) error {
+	link, err := h.handle.LinkByName(nic)
+	if err != nil {
+		return fmt.Errorf("%s of %s: %w", nic, h.Name, err)
+	}
+	if err := h.handle.AddrAdd(link, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+		return fmt.Errorf("add %s to %s of %s: %w", p, nic, h.Name, err)
+	}
+	return nil
+}
+
+// addRoute adds a route out of eth0.
+func (h *Host) addRoute(r *netlink.Route) error {
+	link, err := h.handle.LinkByName(NIC)
+	if err != nil {
+		return fmt.Errorf("%s of %s: %w", NIC, h.Name, err)
+	}
+	r.LinkIndex = link.Attrs().Index
+	if err := h.handle.RouteAdd(r); err != nil {
+		return fmt.Errorf("add route %s on %s: %w", r, h.Name, err)
+	}
+	return nil
+}
+
+func (h *Host) setUp(nic string) error {
+	if err := h.handle.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: nic}}); err != nil {
+		return fmt.Errorf("set %s of %s up: %w", nic, h.Name, err)
+	}
+	return nil
+}
+
+// waitUp waits until a link that was just connected carries frames: the kernel tells the queues of a link about its
+// carrier later, and drops frames until then.
+func (h *Host) waitUp(ctx context.Context, nic string) error {
+	ctx, cancel := context.WithTimeout(ctx, upTimeout)
+	defer cancel()
+	for {
+		link, err := h.handle.LinkByName(nic)
+		if err != nil {
+			return fmt.Errorf("%s of %s: %w", nic, h.Name, err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("wait for %s of %s, which is %s: %w", nic, h.Name, link.Attrs().OperState, err)
+		}
+	}
+}
+
+func (h *Host) close() error {
+	var errs []error
+	for _, s := range h.servers {
+		errs = append(errs, s.Close())
+	}
+	h.handle.Close()
+	return errors.Join(append(errs, h.ns.close())...)
+}
+
+// sleep waits, but no longer than ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,318 @@
+// Package netns puts a whole LAN on one machine, in network namespaces: a switch, nodes that may share an address,
+// and a client that asks from hundreds of addresses and sees, by the Ethernet source of each answer, which node it
+// came from. The kernel tests, the demo and the benchmark stand on it.
+//
+//	client (192.168.10.200 and all of 192.168.64.0/18) ── switch ──┬── node1 (192.168.10.11)
+//	                                                               ├── node2 (192.168.10.12)
+//	                                                               └── node3 (192.168.10.13)
+//
+// It needs root, and leaves nothing behind; what a killed process left, the next New removes.
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// NIC is the name of every host's interface on the LAN.
+const NIC = "eth0"
+
+// Host numbers on the LAN.
+const (
+	firstNode = 11
+	client    = 200
+	router    = 254
+	maxNodes  = client - firstNode
+)
+
+// farNet lies behind the router (TEST-NET-2, RFC 5737).
+var farNet = netip.MustParsePrefix("198.51.100.0/24")
+
+// Options are what a Network may look like. The zero value is three nodes on 192.168.10.0/24.
+type Options struct {
+	// Nodes is how many nodes share the LAN; 0 means 3.
+	Nodes int
+	// LAN is a /24: node i (from 1) has host number 10+i, the client 200 and a router 254. Default 192.168.10.0/24.
+	LAN netip.Prefix
+	// Clients are the client's further addresses, all of them, on the same link. Default 192.168.64.0/18.
+	// Inside the LAN it must leave out the hosts above, and the shared address.
+	Clients netip.Prefix
+	// Snooping lets the switch read IGMP. That alone changes nothing for frames to a group: a bridge floods them for as
+	// long as it knows no querier.
+	Snooping bool
+	// Querier makes the switch itself ask for memberships; a second later snooping takes effect. A Linux bridge then
+	// looks for the group in the IP header, not in the MAC address: a unicast packet in a multicast frame belongs to no
+	// group and goes to no host, members or not (br_mdb_entry_skb_get, br_multicast_flood).
+	Querier bool
+}
+
+// Network is a LAN. Its methods may be called at the same time.
+type Network struct {
+	Switch *Host
+	Nodes  []*Host
+	Client *Host
+	Router *Host // after AddRouter
+	Far    *Host // after AddRouter: a host behind the router
+
+	options Options
+	prefix  string // of the namespaces' names
+	bridge  int    // ifindex
+	hosts   []*Host
+}
+
+// New builds a network and returns when every link carries frames.
+func New(ctx context.Context, o Options) (*Network, error) {
+	if o.Nodes == 0 {
+		o.Nodes = 3
+	}
+	if !o.LAN.IsValid() {
+		o.LAN = netip.MustParsePrefix("192.168.10.0/24")
+	}
+	if !o.Clients.IsValid() {
+		o.Clients = netip.MustParsePrefix("192.168.64.0/18")
+	}
+	o.LAN, o.Clients = o.LAN.Masked(), o.Clients.Masked()
+	switch {
+	case os.Geteuid() != 0:
+		return nil, errors.New("network namespaces need root")
+	case !o.LAN.Addr().Is4() || o.LAN.Bits() != 24:
+		return nil, fmt.Errorf("LAN %s is not an IPv4 /24", o.LAN)
+	case !o.Clients.Addr().Is4():
+		return nil, fmt.Errorf("clients' network %s is not IPv4", o.Clients)
+	case o.Nodes < 1 || o.Nodes > maxNodes:
+		return nil, fmt.Errorf("%d nodes asked, 1..%d possible", o.Nodes, maxNodes)
+	}
+	if err := sweep(); err != nil {
+		return nil, fmt.Errorf("remove what crashed runs left: %w", err)
+	}
+	n := &Network{options: o, prefix: fmt.Sprintf("cip%d-%d-", os.Getpid(), networks.Add(1))}
+	if err := n.build(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+func (n *Network) build(ctx context.Context) error {
+	var err error
+	if err = n.buildSwitch(); err != nil {
+		return fmt.Errorf("build the switch: %w", err)
+	}
+	for i := range n.options.Nodes {
+		node, err := n.attach(ctx, fmt.Sprintf("node%d", i+1), net.HardwareAddr{2, 0, 0, 0, 1, byte(i + 1)}, firstNode+i)
+		if err != nil {
+			return err
+		}
+		n.Nodes = append(n.Nodes, node)
+		if err := node.addRoute(&netlink.Route{Dst: ipNet(n.options.Clients), Scope: netlink.SCOPE_LINK}); err != nil {
+			return err
+		}
+	}
+	if n.Client, err = n.attach(ctx, "client", net.HardwareAddr{2, 0, 0, 0, 2, 1}, client); err != nil {
+		return err
+	}
+	// One route makes the whole prefix the client's own: it answers ARP for each address and may bind to it.
+	return n.Client.addRoute(&netlink.Route{
+		Dst: ipNet(n.options.Clients), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST,
+	})
+}
+
+func (n *Network) buildSwitch() error {
+	var err error
+	if n.Switch, err = n.newHost("switch"); err != nil {
+		return err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "br0"
+	attrs.HardwareAddr = net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	bridge := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &n.options.Snooping}
+	if err := n.Switch.handle.LinkAdd(bridge); err != nil {
+		return err
+	}
+	n.bridge = bridge.Index
+	if n.options.Querier {
+		const second = "100" // by default it asks every 31 s and lets hosts answer within 10 s
+		for _, o := range [][2]string{
+			{"multicast_query_response_interval", second}, {"multicast_startup_query_interval", second}, {"multicast_querier", "1"},
+		} {
+			err := n.Switch.Do(func() error { return os.WriteFile("/sys/class/net/br0/bridge/"+o[0], []byte(o[1]), 0) })
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return n.Switch.handle.LinkSetUp(bridge)
+}
+
+// newHost makes an unconnected host without IPv6, whose address checks would add frames of their own.
+func (n *Network) newHost(name string) (*Host, error) {
+	h, err := newHost(name, n.prefix+name)
+	if err != nil {
+		return nil, err
+	}
+	n.hosts = append(n.hosts, h)
+	if err := h.Sysctl("net/ipv6/conf/all/disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err := h.Sysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return h, h.setUp("lo")
+}
+
+// attach makes a host whose eth0 is plugged into the switch port of the host's name.
+func (n *Network) attach(ctx context.Context, name string, mac net.HardwareAddr, number int) (*Host, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	h, err := n.newHost(name)
+	if err != nil {
+		return nil, err
+	}
+	port := netlink.NewLinkAttrs()
+	port.Name, port.MasterIndex = name, n.bridge
+	if err := n.Switch.wire(port, h, mac); err != nil {
+		return nil, fmt.Errorf("plug %s in: %w", name, err)
+	}
+	h.Addr = nth(n.options.LAN, number)
+	return h, errors.Join(
+		h.addAddress(NIC, netip.PrefixFrom(h.Addr, n.options.LAN.Bits())),
+		n.plug(ctx, h))
+}
+
+func (n *Network) plug(ctx context.Context, h *Host) error {
+	return errors.Join(
+		n.Switch.setUp(h.Name), h.setUp(NIC),
+		n.Switch.waitUp(ctx, h.Name), h.waitUp(ctx, NIC))
+}
+
+// UnplugNode pulls the cable of Nodes[i]: the node sees its link go down.
+func (n *Network) UnplugNode(i int) error {
+	return n.Switch.handle.LinkSetDown(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: n.Nodes[i].Name}})
+}
+
+// PlugNode puts the cable of Nodes[i] back, and returns when the link carries frames.
+func (n *Network) PlugNode(ctx context.Context, i int) error {
+	return n.plug(ctx, n.Nodes[i])
+}
+
+// AddRouter puts a router with host number 254 on the LAN and behind it, across a link of the given MTU, the host Far
+// (198.51.100.10). Far announces a TCP segment size as if its link were as wide as the LAN's: a node learns the truth
+// from the router's "fragmentation needed" only (RFC 1191).
+func (n *Network) AddRouter(ctx context.Context, mtu int) error {
+	if n.Router != nil {
+		return errors.New("the network has a router")
+	}
+	var err error
+	if n.Router, err = n.attach(ctx, "router", net.HardwareAddr{2, 0, 0, 0, 3, 1}, router); err != nil {
+		return err
+	}
+	if n.Far, err = n.newHost("far"); err != nil {
+		return err
+	}
+	link := netlink.NewLinkAttrs()
+	link.Name, link.MTU = "eth1", mtu
+	if err := n.Router.wire(link, n.Far, net.HardwareAddr{2, 0, 0, 0, 4, 1}); err != nil {
+		return err
+	}
+	gateway := nth(farNet, 1)
+	n.Far.Addr = nth(farNet, 10)
+	lan, err := n.Client.handle.LinkByName(NIC)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		n.Router.addRoute(&netlink.Route{Dst: ipNet(n.options.Clients), Scope: netlink.SCOPE_LINK}),
+		n.Router.Sysctl("net/ipv4/ip_forward", "1"),
+		n.Router.addAddress("eth1", netip.PrefixFrom(gateway, farNet.Bits())),
+		n.Far.addAddress(NIC, netip.PrefixFrom(n.Far.Addr, farNet.Bits())),
+		n.Router.setUp("eth1"), n.Far.setUp(NIC),
+		n.Router.waitUp(ctx, "eth1"), n.Far.waitUp(ctx, NIC),
+		n.Far.addRoute(&netlink.Route{Gw: gateway.AsSlice(), AdvMSS: lan.Attrs().MTU - 40}))
+	for _, h := range append([]*Host{n.Client}, n.Nodes...) {
+		err = errors.Join(err, h.addRoute(&netlink.Route{Dst: ipNet(farNet), Gw: n.Router.Addr.AsSlice()}))
+	}
+	return err
+}
+
+// Sources returns the first count of the client's further addresses, to probe from. It panics when there are fewer.
+func (n *Network) Sources(count int) []netip.Addr {
+	addrs := make([]netip.Addr, count)
+	a := n.options.Clients.Addr()
+	for i := range addrs {
+		if a = a.Next(); !n.options.Clients.Contains(a) {
+			panic(fmt.Sprintf("%d addresses asked of %s", count, n.options.Clients))
+		}
+		addrs[i] = a
+	}
+	return addrs
+}
+
+// NodeByMAC returns the index in Nodes of the node with that MAC, or Stranger.
+func (n *Network) NodeByMAC(mac net.HardwareAddr) int {
+	for i, h := range n.Nodes {
+		if h.MAC.String() == mac.String() {
+			return i
+		}
+	}
+	return Stranger
+}
+
+// FDBEntry is one address in the switch's forwarding table.
+type FDBEntry struct {
+	MAC     net.HardwareAddr
+	Port    string // the host plugged in there, or br0
+	Learned bool   // from a frame's Ethernet source
+}
+
+// BridgeFDB returns the switch's forwarding table.
+func (n *Network) BridgeFDB() ([]FDBEntry, error) {
+	links, err := n.Switch.handle.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	neighs, err := n.Switch.handle.NeighList(0, unix.AF_BRIDGE)
+	if err != nil {
+		return nil, err
+	}
+	var entries []FDBEntry
+	for _, e := range neighs {
+		learned := e.Flags&netlink.NTF_SELF == 0 && e.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) == 0
+		entries = append(entries, FDBEntry{e.HardwareAddr, names[e.LinkIndex], learned})
+	}
+	return entries, nil
+}
+
+// Close takes the whole network away.
+func (n *Network) Close() error {
+	var errs []error
+	for _, h := range n.hosts {
+		errs = append(errs, h.close())
+	}
+	n.hosts = nil
+	return errors.Join(errs...)
+}
+
+// upTimeout bounds the wait for a link; the kernel may put a change of carrier off by a second.
+const upTimeout = 5 * time.Second
+
+func nth(p netip.Prefix, i int) netip.Addr {
+	b := p.Addr().As4()
+	b[3] += byte(i)
+	return netip.AddrFrom4(b)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

@@ -1,0 +1,156 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+// Serve starts a server on every node, which ends with the network.
+func (n *Network) Serve(port uint16) error {
+	for _, h := range n.Nodes {
+		if err := h.Serve(port); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Serve answers on a UDP and a TCP port of every address that the host has or will have. A datagram comes back with
+// the host's name behind it, from the address it was sent to. A connection begins with a line that holds the name;
+// then everything comes back as it was sent.
+func (h *Host) Serve(port uint16) error {
+	s := &server{name: h.Name, conns: map[net.Conn]bool{}}
+	err := h.Do(func() error {
+		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+		udp, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(any4))
+		if err != nil {
+			return err
+		}
+		s.udp = udp
+		// Room for the datagrams of hundreds of clients at once.
+		raw, err := udp.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var forced error
+		if err := raw.Control(func(fd uintptr) {
+			forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
+		}); err != nil || forced != nil {
+			return errors.Join(err, forced)
+		}
+		if s.tcp, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(any4)); err != nil {
+			return err
+		}
+		s.answers = ipv4.NewPacketConn(udp)
+		return s.answers.SetControlMessage(ipv4.FlagDst, true)
+	})
+	if err != nil {
+		return fmt.Errorf("serve port %d on %s: %w", port, h.Name, errors.Join(err, s.Close()))
+	}
+	s.running.Go(s.serveUDP)
+	s.running.Go(s.serveTCP)
+	h.servers = append(h.servers, s)
+	return nil
+}
+
+type server struct {
+	name    string
+	udp     *net.UDPConn
+	answers *ipv4.PacketConn // udp with control messages: which address was asked
+	tcp     *net.TCPListener
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
+	closed bool
+}
+
+func (s *server) serveUDP() {
+	buf := make([]byte, 1<<16)
+	for {
+		n, cm, from, err := s.answers.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || cm == nil {
+			continue // an ICMP error about an earlier answer
+		}
+		// The address asked may have gone meanwhile, then nothing can be sent: as it should be.
+		_, _ = s.answers.WriteTo(append(buf[:n:n], " "+s.name...), &ipv4.ControlMessage{Src: cm.Dst}, from)
+	}
+}
+
+func (s *server) serveTCP() {
+	for {
+		conn, err := s.tcp.Accept()
+		if err != nil {
+			return // closed; anything else shows as flows without an answer
+		}
+		if !s.add(conn) {
+			continue
+		}
+		s.running.Go(func() {
+			defer s.remove(conn)
+			if _, err := fmt.Fprintln(conn, s.name); err == nil {
+				_, _ = io.Copy(conn, conn) // the client ends it
+			}
+		})
+	}
+}
+
+// add keeps a connection to be closed with the server, and refuses it when that is over.
+func (s *server) add(conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = conn.Close()
+		return false
+	}
+	s.conns[conn] = true
+	return true
+}
+
+func (s *server) remove(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, conn)
+	_ = conn.Close()
+}
+
+// Close ends the server and its connections, and waits for them.
+func (s *server) Close() error {
+	var errs []error
+	if s.udp != nil {
+		errs = append(errs, s.udp.Close())
+	}
+	if s.tcp != nil {
+		errs = append(errs, s.tcp.Close())
+	}
+	s.mu.Lock()
+	s.closed = true
+	for conn := range s.conns {
+		_ = conn.Close()
+	}
+	s.mu.Unlock()
+	s.running.Wait()
+	return errors.Join(errs...)
+}
+
+// Dial opens a TCP connection from an address and port of the host (zero: any).
+func (h *Host) Dial(ctx context.Context, from, to netip.AddrPort) (*net.TCPConn, error) {
+	var conn *net.TCPConn
+	err := h.Do(func() (err error) {
+		var d net.Dialer
+		conn, err = d.DialTCP(ctx, "tcp4", from, to)
+		return err
+	})
+	return conn, err
+}
