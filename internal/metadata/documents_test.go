@@ -47,7 +47,6 @@ func document(t *testing.T) []byte {
 
 func TestDocumentsAreUpToDate(t *testing.T) {
 	golden(t, filepath.Join("testdata", "meta-data.xml"), document(t))
-	golden(t, filepath.Join("testdata", "meta-data.txt"), []byte(Text("1.2.3")))
 	golden(t, filepath.Join("..", "..", "docs", "parameters.md"), []byte(Markdown()))
 }
 
@@ -124,19 +123,6 @@ func TestXMLTakesAnyVersion(t *testing.T) {
 		if err := xml.Unmarshal(doc, &agent); err != nil || agent.Version != ocf.OneLine(version) {
 			t.Errorf("version %q is written as %q, %v", version, agent.Version, err)
 		}
-	}
-}
-
-func TestRender(t *testing.T) {
-	for format, begin := range map[string]string{"": "<?xml ", "xml": "<?xml ", "text": "clusterip 1 - One IPv4 address"} {
-		doc, err := Render(format, "1")
-		if err != nil || !strings.HasPrefix(string(doc), begin) {
-			t.Errorf("format %q: %v, begins with %.40q", format, err, doc)
-		}
-	}
-	_, err := Render("html", "1")
-	if err == nil || err.Error() != `OCF_OUTPUT_FORMAT="html" is not one of xml, text` || ocf.CodeOf(err) != ocf.ErrArgs {
-		t.Errorf("format html: error = %v (%s)", err, ocf.CodeOf(err))
 	}
 }
 
