@@ -34,7 +34,6 @@ type Environment struct {
 	Parameters       map[string]string // the resource's parameters as given, by name without OCF_RESKEY_
 	Meta             map[string]string // Pacemaker's meta attributes, by name without OCF_RESKEY_CRM_meta_, such as "clone_max"
 	CheckLevel       int               // OCF_CHECK_LEVEL (OCF 1.1, "Check Levels"); 0 when absent
-	OutputFormat     string            // OCF_OUTPUT_FORMAT as given; empty when absent
 	TempDir          string            // HA_RSCTMP, an absolute path
 	ExitReasonPrefix string            // OCF_EXIT_REASON_PREFIX
 	Timeout          time.Duration     // how long the manager lets this call run, from CRM_meta_timeout (ms)
@@ -102,7 +101,6 @@ func ParseEnvironment(environ []string) (Environment, error) {
 			env.CheckLevel = int(level)
 		}
 	}
-	env.OutputFormat = seen["OCF_OUTPUT_FORMAT"]
 	if v := seen["HA_RSCTMP"]; v != "" {
 		if flaw := textFlaw(v); flaw != "" {
 			fault(ErrArgs, "HA_RSCTMP", flaw)

@@ -52,7 +52,7 @@ func TestParseEnvironment(t *testing.T) {
 		{
 			"variables set to nothing count as absent",
 			[]string{
-				"OCF_CHECK_LEVEL=", "HA_RSCTMP=", "OCF_EXIT_REASON_PREFIX=", "OCF_RA_VERSION_MAJOR=", "OCF_OUTPUT_FORMAT=",
+				"OCF_CHECK_LEVEL=", "HA_RSCTMP=", "OCF_EXIT_REASON_PREFIX=", "OCF_RA_VERSION_MAJOR=",
 				"OCF_RESOURCE_INSTANCE=", "HA_debug=", "OCF_RESKEY_CRM_meta_timeout=",
 			},
 			defaults(func(e *Environment) { e.Meta["timeout"] = "" }),
@@ -82,11 +82,10 @@ func TestParseEnvironment(t *testing.T) {
 		},
 		{
 			"another folder, prefix and format",
-			[]string{"HA_RSCTMP=/tmp/x/", "OCF_EXIT_REASON_PREFIX=why: ", "OCF_OUTPUT_FORMAT=text"},
+			[]string{"HA_RSCTMP=/tmp/x/", "OCF_EXIT_REASON_PREFIX=why: "},
 			defaults(func(e *Environment) {
 				e.TempDir = "/tmp/x"
 				e.ExitReasonPrefix = "why: "
-				e.OutputFormat = "text"
 			}),
 		},
 		{
