@@ -72,6 +72,9 @@ func (l Layout) Stamp() string {
 	return stamp
 }
 
+// IsStamp tells whether the text is a stamp, of whatever schema.
+func IsStamp(text string) bool { return strings.HasPrefix(text, "ip=") }
+
 // ParseStamp reads what Stamp wrote. Unknown keys are passed over: a newer program may have written them.
 func ParseStamp(schema int, stamp string) (Layout, error) {
 	layout := Layout{Schema: schema}

@@ -30,13 +30,13 @@ func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip
 // AddressesOf returns the addresses whose tables carry the stamp of a resource.
 func (c *Conn) AddressesOf(ctx context.Context, resource string) ([]netip.Addr, error) {
 	var addresses []netip.Addr
-	found, err := c.nft.ListTablesOfFamily(nft.TableFamilyNetdev)
+	found, err := c.tableNames(nft.TableFamilyNetdev)
 	if err != nil {
-		return nil, explain(fmt.Errorf("list netdev tables: %w", err))
+		return nil, err
 	}
-	for _, t := range found {
-		address, err := netip.ParseAddr(strings.TrimPrefix(t.Name, tablePrefix))
-		if err != nil || tableName(address) != t.Name {
+	for _, name := range found {
+		address, err := netip.ParseAddr(strings.TrimPrefix(name, tablePrefix))
+		if err != nil || tableName(address) != name {
 			continue
 		}
 		tables, err := c.ObserveTables(ctx, address)
@@ -78,11 +78,11 @@ func tableOf(family nft.TableFamily, address netip.Addr) *nft.Table {
 	return &nft.Table{Family: family, Name: tableName(address)}
 }
 
-func ownedSet(t *nft.Table) *nft.Set { return setOf(t, set{name: setOwned, counters: true}) }
+func ownedSet(t *nft.Table) *nft.Set { return setOf(t, set{name: setOwned}) }
 
 func setOf(t *nft.Table, s set) *nft.Set {
 	return &nft.Set{
-		Table: t, Name: s.name, Counter: s.counters,
+		Table: t, Name: s.name, Counter: s.name == setOwned,
 		// By which the batch that makes the set refers to it. The library's own choice would differ from call to call.
 		ID: map[string]uint32{setOwned: 1, setSchema: 2}[s.name],
 		// The kernel compares the hash, an integer in host order.

@@ -29,18 +29,14 @@ func fakeConn(t *testing.T, batch func([]netlink.Message), refuse func(netlink.M
 					Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN, Sequence: request.Header.Sequence},
 					Data:   append([]byte{0, 0, 0, 0}, generation...),
 				})
-			case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE: // none
+			case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE:
+				replies = append(replies, acknowledge(request, unix.ENOENT))
 			default:
-				errno := make([]byte, 4)
+				var errno unix.Errno
 				if refuse != nil {
-					if e := refuse(request); e != 0 {
-						binary.NativeEndian.PutUint32(errno, uint32(-int32(e)))
-					}
+					errno = refuse(request)
 				}
-				replies = append(replies, netlink.Message{
-					Header: netlink.Header{Type: netlink.Error, Sequence: request.Header.Sequence},
-					Data:   append(errno, make([]byte, 16)...),
-				})
+				replies = append(replies, acknowledge(request, errno))
 			}
 		}
 		if len(requests) > 1 && batch != nil {
@@ -53,4 +49,14 @@ func fakeConn(t *testing.T, batch func([]netlink.Message), refuse func(netlink.M
 		t.Fatal(err)
 	}
 	return &Conn{nft: library, raw: nltest.Dial(answer)}
+}
+
+// acknowledge is the kernel's struct nlmsgerr.
+func acknowledge(request netlink.Message, errno unix.Errno) netlink.Message {
+	const header = 16
+	data := binary.NativeEndian.AppendUint32(nil, uint32(-int32(errno)))
+	return netlink.Message{
+		Header: netlink.Header{Type: netlink.Error, Sequence: request.Header.Sequence},
+		Data:   append(data, make([]byte, header)...),
+	}
 }

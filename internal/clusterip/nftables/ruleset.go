@@ -86,14 +86,18 @@ type base struct {
 type rule struct {
 	comment string
 	exprs   []expr.Any
+	unknown []string // expressions of kinds that we never lay, by name
 }
 
 // A set holds 4-byte integers in host order: bucket numbers, or the version of the schema.
 type set struct {
-	name     string
-	counters bool
-	elements []element
+	name      string
+	keyLength uint32 // in bytes
+	flags     uint32 // NFT_SET_…: of a map, of intervals, of timeouts; ours has none
+	elements  []element
 }
+
+const keyLength = 4
 
 type element struct {
 	key     uint32
@@ -106,12 +110,12 @@ func tableName(address netip.Addr) string { return tablePrefix + address.String(
 
 // rulesetOf returns the tables that schema 1 has for a layout, without the owned buckets.
 func rulesetOf(layout clusterip.Layout) []table {
-	schema := set{name: setSchema, elements: []element{{key: uint32(layout.Schema), comment: layout.Stamp()}}}
+	schema := set{name: setSchema, keyLength: keyLength, elements: []element{{key: uint32(layout.Schema), comment: layout.Stamp()}}}
 	return []table{
 		{
 			family: nft.TableFamilyNetdev, name: tableName(layout.Address),
 			chains: ingressChains(layout),
-			sets:   []set{{name: setOwned, counters: true}, schema},
+			sets:   []set{{name: setOwned, keyLength: keyLength}, schema},
 		},
 		{
 			family: nft.TableFamilyARP, name: tableName(layout.Address),
@@ -138,12 +142,12 @@ func ingressChains(layout clusterip.Layout) []chain {
 	ingress := chain{name: chainIngress, base: ingressBase(layout.NIC), rules: []rule{
 		// In unicast mode the kernel takes the frame for another host's; without this the node would never learn the
 		// MACs of its clients.
-		{"ARP to the cluster MAC", join(toMAC(layout.MAC), protocol(unix.ETH_P_ARP), pkttypeHost(), verdict(expr.VerdictAccept))},
-		{"packets to the address", join(protocol(unix.ETH_P_IP), toAddress(layout.Address), jump(chainIPv4))},
+		{comment: "ARP to the cluster MAC", exprs: join(toMAC(layout.MAC), protocol(unix.ETH_P_ARP), pkttypeHost(), verdict(expr.VerdictAccept))},
+		{comment: "packets to the address", exprs: join(protocol(unix.ETH_P_IP), toAddress(layout.Address), jump(chainIPv4))},
 	}}
 	// Only frames for the cluster MAC become the host's own: not what a promiscuous NIC overhears.
 	ipv4 := chain{name: chainIPv4, rules: []rule{
-		{"the cluster MAC is this host's", join(toMAC(layout.MAC), pkttypeHost())},
+		{comment: "the cluster MAC is this host's", exprs: join(toMAC(layout.MAC), pkttypeHost())},
 	}}
 	// An ICMP error comes from a router, whose own address would hash elsewhere; a node without the connection ignores it.
 	// Path-MTU discovery depends on it (RFC 1191).
@@ -151,15 +155,15 @@ func ingressChains(layout clusterip.Layout) []chain {
 		number byte
 		name   string
 	}{{3, "destination unreachable"}, {11, "time exceeded"}, {12, "parameter problem"}} {
-		ipv4.rules = append(ipv4.rules, rule{"ICMP " + kind.name + ": on every node", join(
+		ipv4.rules = append(ipv4.rules, rule{comment: "ICMP " + kind.name + ": on every node", exprs: join(
 			ipProtocolIs(unix.IPPROTO_ICMP), loadTransport(icmpType, 1), equal(kind.number), verdict(expr.VerdictAccept))})
 	}
-	drop := rule{"foreign buckets", []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}}
+	drop := rule{comment: "foreign buckets", exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}}
 	if !layout.HashMode.Ports() {
 		ipv4.rules = append(ipv4.rules, hashRule("owned buckets", layout, nil), drop)
 		return []chain{ingress, ipv4}
 	}
-	ipv4.rules = append(ipv4.rules, rule{"fragments hide their ports", join(
+	ipv4.rules = append(ipv4.rules, rule{comment: "fragments hide their ports", exprs: join(
 		loadNetwork(ipFragmentOffset, portLength),
 		[]expr.Any{
 			&expr.Bitwise{SourceRegister: register0, DestRegister: register0, Len: portLength, Mask: fragmentBits, Xor: []byte{0, 0}},
@@ -175,9 +179,9 @@ func ingressChains(layout clusterip.Layout) []chain {
 		{unix.IPPROTO_UDPLITE, "UDP-Lite"},
 		{unix.IPPROTO_DCCP, "DCCP"},
 	} {
-		ipv4.rules = append(ipv4.rules, rule{p.name + " has ports", join(ipProtocolIs(p.number), jump(chainPorts))})
+		ipv4.rules = append(ipv4.rules, rule{comment: p.name + " has ports", exprs: join(ipProtocolIs(p.number), jump(chainPorts))})
 	}
-	ipv4.rules = append(ipv4.rules, rule{"all others have none", jump(chainPortless)})
+	ipv4.rules = append(ipv4.rules, rule{comment: "all others have none", exprs: jump(chainPortless)})
 
 	ports := []expr.Any{
 		&expr.Payload{DestRegister: register1, Base: expr.PayloadBaseTransportHeader, Offset: sourcePort, Len: portLength},
@@ -198,7 +202,7 @@ func hashRule(comment string, layout clusterip.Layout, ports []expr.Any) rule {
 	if len(ports) > 0 {
 		seed = layout.Seed
 	}
-	return rule{comment, join(
+	return rule{comment: comment, exprs: join(
 		protocol(unix.ETH_P_IP), // has matched long ago; here it makes nft(8) print `ip saddr` instead of `@nh,96,32`
 		hash(layout, seed, ports),
 		[]expr.Any{&expr.Lookup{SourceRegister: register0, SetName: setOwned}},
@@ -223,11 +227,11 @@ func outputChain(layout clusterip.Layout) chain {
 	binary.NativeEndian.PutUint32(nic, uint32(layout.NICIndex))
 	return chain{name: chainOutput, base: outputBase(), rules: []rule{
 		// Linux answers ARP for any of its addresses on any NIC, with that NIC's MAC.
-		{"no ARP for the address on other NICs", join(fromAddress, []expr.Any{
+		{comment: "no ARP for the address on other NICs", exprs: join(fromAddress, []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyOIF, Register: register0},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: nic},
 		}, verdict(expr.VerdictDrop))},
-		{"ARP tells the cluster MAC", join(fromAddress, []expr.Any{
+		{comment: "ARP tells the cluster MAC", exprs: join(fromAddress, []expr.Any{
 			&expr.Immediate{Register: register0, Data: layout.MAC[:]},
 			&expr.Payload{
 				OperationType: expr.PayloadWrite, SourceRegister: register0,

@@ -1,0 +1,356 @@
+package nftables
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	nft "github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The tables are read without the library's decoder: it leaves out what it does not know (an expression that somebody has
+// put into a rule of ours, the device of a chain), and a monitor that does not see it cannot tell that it is there.
+
+// readTries bounds how often a read that somebody else's change cut in two is repeated.
+const readTries = 20
+
+// read returns the tables of an address as the kernel has them, of one generation of the ruleset.
+func (c *Conn) read(ctx context.Context, address netip.Addr) ([]table, error) {
+	for range readTries {
+		before, err := c.generation()
+		if err != nil {
+			return nil, err
+		}
+		tables, readErr := c.readOnce(tableName(address))
+		after, err := c.generation()
+		if err != nil {
+			return nil, err
+		}
+		if before == after {
+			return tables, readErr
+		}
+		select { // somebody reloads a firewall: let it finish
+		case <-ctx.Done():
+			return nil, fmt.Errorf("read tables %s: %w", tableName(address), ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil, fmt.Errorf("read tables %s: the ruleset changed %d times meanwhile", tableName(address), readTries)
+}
+
+func (c *Conn) readOnce(name string) ([]table, error) {
+	var tables []table
+	for _, family := range families() {
+		t := table{family: family, name: name}
+		_, err := c.request(unix.NFT_MSG_GETTABLE, family, 0, text(unix.NFTA_TABLE_NAME, name))
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(c.readChains(&t), c.readRules(&t), c.readSets(&t))
+		}
+		if err != nil {
+			return nil, explain(fmt.Errorf("read table %s: %w", t, err))
+		}
+		tables = append(tables, t)
+	}
+	return tables, nil
+}
+
+// generation returns the number of the last change to any table in the namespace (nf_tables_getgen).
+func (c *Conn) generation() (uint32, error) {
+	replies, err := c.request(unix.NFT_MSG_GETGEN, nft.TableFamilyUnspecified, 0)
+	if err != nil {
+		return 0, explain(fmt.Errorf("read the ruleset's generation: %w", err))
+	}
+	var generation uint32
+	err = eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
+		if a.Type() == unix.NFTA_GEN_ID {
+			generation = a.Uint32()
+		}
+	})
+	return generation, err
+}
+
+// tableNames lists the tables of a family.
+func (c *Conn) tableNames(family nft.TableFamily) ([]string, error) {
+	replies, err := c.request(unix.NFT_MSG_GETTABLE, family, netlink.Dump)
+	if err != nil {
+		return nil, explain(fmt.Errorf("list %s tables: %w", familyName(family), err))
+	}
+	var names []string
+	err = eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
+		if a.Type() == unix.NFTA_TABLE_NAME {
+			names = append(names, a.String())
+		}
+	})
+	return names, err
+}
+
+func (c *Conn) readChains(into *table) error {
+	replies, err := c.request(unix.NFT_MSG_GETCHAIN, into.family, netlink.Dump) // the kernel filters by family only
+	if err != nil {
+		return fmt.Errorf("list chains: %w", err)
+	}
+	chains := make([]chain, len(replies))
+	tables := make([]string, len(replies))
+	policies := make([]nft.ChainPolicy, len(replies))
+	kinds := make([]nft.ChainType, len(replies))
+	err = eachAttribute(replies, func(i int, a *netlink.AttributeDecoder) {
+		switch a.Type() {
+		case unix.NFTA_CHAIN_TABLE:
+			tables[i] = a.String()
+		case unix.NFTA_CHAIN_NAME:
+			chains[i].name = a.String()
+		case unix.NFTA_CHAIN_TYPE:
+			kinds[i] = nft.ChainType(a.String())
+		case unix.NFTA_CHAIN_POLICY:
+			policies[i] = nft.ChainPolicy(a.Uint32())
+		case unix.NFTA_CHAIN_HOOK:
+			hooked := &base{}
+			a.Nested(hooked.decode)
+			chains[i].base = hooked
+		}
+	})
+	for i, read := range chains {
+		if tables[i] != into.name {
+			continue
+		}
+		if read.base != nil {
+			read.base.kind, read.base.policy = kinds[i], policies[i]
+		}
+		into.chains = append(into.chains, read)
+	}
+	return err
+}
+
+// decode reads where a chain hooks in. A chain of several devices, which we never lay, has none here.
+func (b *base) decode(a *netlink.AttributeDecoder) error {
+	for a.Next() {
+		switch a.Type() {
+		case unix.NFTA_HOOK_HOOKNUM:
+			b.hook = nft.ChainHook(a.Uint32())
+		case unix.NFTA_HOOK_PRIORITY:
+			b.priority = nft.ChainPriority(a.Int32())
+		case unix.NFTA_HOOK_DEV:
+			b.device = a.String()
+		}
+	}
+	return nil
+}
+
+func (c *Conn) readRules(into *table) error {
+	replies, err := c.request(unix.NFT_MSG_GETRULE, into.family, netlink.Dump, text(unix.NFTA_RULE_TABLE, into.name))
+	if err != nil {
+		return fmt.Errorf("list rules: %w", err)
+	}
+	rules := make([]rule, len(replies))
+	tables := make([]string, len(replies))
+	chains := make([]string, len(replies))
+	err = eachAttribute(replies, func(i int, a *netlink.AttributeDecoder) {
+		switch a.Type() {
+		case unix.NFTA_RULE_TABLE:
+			tables[i] = a.String()
+		case unix.NFTA_RULE_CHAIN:
+			chains[i] = a.String()
+		case unix.NFTA_RULE_USERDATA:
+			rules[i].comment, _ = userdata.GetString(a.Bytes(), userdata.TypeComment)
+		case unix.NFTA_RULE_EXPRESSIONS:
+			a.Nested(func(list *netlink.AttributeDecoder) error { return rules[i].decode(byte(into.family), list) })
+		}
+	})
+	for i, read := range rules {
+		inChain := func(c chain) bool { return c.name == chains[i] }
+		if at := slices.IndexFunc(into.chains, inChain); at >= 0 && tables[i] == into.name {
+			into.chains[at].rules = append(into.chains[at].rules, read)
+		}
+	}
+	return err
+}
+
+// decode reads the expressions of a rule: the kinds that we lay in full, the others by name.
+func (r *rule) decode(family byte, list *netlink.AttributeDecoder) error {
+	for list.Next() {
+		list.Nested(func(a *netlink.AttributeDecoder) error {
+			var name string
+			var data []byte
+			for a.Next() {
+				switch a.Type() {
+				case unix.NFTA_EXPR_NAME:
+					name = a.String()
+				case unix.NFTA_EXPR_DATA:
+					data = a.Bytes()
+				}
+			}
+			e, err := decodeExpression(family, name, data)
+			if err != nil {
+				return fmt.Errorf("expression %s: %w", name, err)
+			}
+			if e == nil {
+				r.unknown = append(r.unknown, name)
+				return nil
+			}
+			r.exprs = append(r.exprs, e)
+			return nil
+		})
+	}
+	return nil
+}
+
+func decodeExpression(family byte, name string, data []byte) (expr.Any, error) {
+	var e expr.Any
+	switch name {
+	case "bitwise":
+		e = &expr.Bitwise{}
+	case "cmp":
+		e = &expr.Cmp{}
+	case "counter":
+		e = &expr.Counter{}
+	case "hash":
+		e = &expr.Hash{}
+	case "immediate":
+		e = &expr.Immediate{}
+	case "lookup":
+		e = &expr.Lookup{}
+	case "meta":
+		e = &expr.Meta{}
+	case "payload":
+		e = &expr.Payload{}
+	default:
+		return nil, nil //nolint:nilnil // not an error: somebody else's
+	}
+	if err := expr.Unmarshal(family, data, e); err != nil {
+		return nil, err
+	}
+	// A verdict is an immediate for the verdict register.
+	if immediate, ok := e.(*expr.Immediate); ok && immediate.Register == unix.NFT_REG_VERDICT {
+		e = &expr.Verdict{}
+		if err := expr.Unmarshal(family, data, e); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+func (c *Conn) readSets(into *table) error {
+	ofTable := text(unix.NFTA_SET_TABLE, into.name)
+	replies, err := c.request(unix.NFT_MSG_GETSET, into.family, netlink.Dump, ofTable)
+	if err != nil {
+		return fmt.Errorf("list sets: %w", err)
+	}
+	into.sets = make([]set, len(replies))
+	err = eachAttribute(replies, func(i int, a *netlink.AttributeDecoder) {
+		switch a.Type() {
+		case unix.NFTA_SET_NAME:
+			into.sets[i].name = a.String()
+		case unix.NFTA_SET_KEY_LEN:
+			into.sets[i].keyLength = a.Uint32()
+		case unix.NFTA_SET_FLAGS:
+			into.sets[i].flags = a.Uint32()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for i, s := range into.sets {
+		if s.name != setOwned && s.name != setSchema {
+			continue
+		}
+		replies, err := c.request(unix.NFT_MSG_GETSETELEM, into.family, netlink.Dump, ofTable, text(unix.NFTA_SET_ELEM_LIST_SET, s.name))
+		if err != nil {
+			return fmt.Errorf("list elements of set %s: %w", s.name, err)
+		}
+		err = eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
+			if a.Type() == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+				a.Nested(into.sets[i].decode)
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("elements of set %s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// decode reads the elements of a set. Keys of another length than ours are not read: the set is not as laid anyway.
+func (s *set) decode(list *netlink.AttributeDecoder) error {
+	for list.Next() {
+		list.Nested(func(a *netlink.AttributeDecoder) error {
+			var e element
+			var key []byte
+			for a.Next() {
+				switch a.Type() {
+				case unix.NFTA_SET_ELEM_KEY:
+					a.Nested(func(data *netlink.AttributeDecoder) error {
+						for data.Next() {
+							if data.Type() == unix.NFTA_DATA_VALUE {
+								key = data.Bytes()
+							}
+						}
+						return nil
+					})
+				case unix.NFTA_SET_ELEM_USERDATA:
+					e.comment, _ = userdata.GetString(a.Bytes(), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+				case unix.NFTA_SET_ELEM_EXPR:
+					e.counted = true
+				}
+			}
+			if len(key) == keyLength {
+				e.key = binary.NativeEndian.Uint32(key)
+				s.elements = append(s.elements, e)
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+// request sends one message of the nf_tables subsystem and returns the replies.
+func (c *Conn) request(message uint16, family nft.TableFamily, flags netlink.HeaderFlags, attributes ...netlink.Attribute) ([]netlink.Message, error) {
+	data, err := netlink.MarshalAttributes(attributes)
+	if err != nil {
+		return nil, err
+	}
+	nfgenmsg := []byte{byte(family), unix.NFNETLINK_V0, 0, 0} // struct nfgenmsg, include/uapi/linux/netfilter/nfnetlink.h
+	return c.raw.Execute(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message),
+			Flags: netlink.Request | flags,
+		},
+		Data: append(nfgenmsg, data...),
+	})
+}
+
+func text(kind uint16, value string) netlink.Attribute {
+	return netlink.Attribute{Type: kind, Data: append([]byte(value), 0)}
+}
+
+// eachAttribute visits the attributes of each reply; i counts the replies.
+func eachAttribute(replies []netlink.Message, visit func(i int, a *netlink.AttributeDecoder)) error {
+	const nfgenmsgLength = 4
+	for i, reply := range replies {
+		if len(reply.Data) < nfgenmsgLength {
+			return fmt.Errorf("a reply of %d bytes is too short", len(reply.Data))
+		}
+		attributes, err := netlink.NewAttributeDecoder(reply.Data[nfgenmsgLength:])
+		if err != nil {
+			return err
+		}
+		attributes.ByteOrder = binary.BigEndian
+		for attributes.Next() {
+			visit(i, attributes)
+		}
+		if err := attributes.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
