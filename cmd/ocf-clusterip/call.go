@@ -36,14 +36,17 @@ func (c *call) run(ctx context.Context) (err error) {
 }
 
 const description = `An OCF resource agent. The cluster manager calls it with one action; parameters come in the
-environment as OCF_RESKEY_name=value. 'ocf-clusterip meta-data' describes them (OCF_OUTPUT_FORMAT=text: to be read).
+environment as OCF_RESKEY_name=value; 'pcs resource describe ocf:custom:clusterip' describes them.
 By hand, for one node and one bucket:
 
    OCF_RESKEY_ip=192.168.10.3 OCF_RESOURCE_INSTANCE=web-ip ocf-clusterip start`
 
 // app is the command line. Whatever is behind the action is passed over (OCF RA API 1.1, section "Execution Syntax").
 func (c *call) app() *cli.App {
-	usage := func(ctx *cli.Context) error { return cli.ShowAppHelp(ctx) }
+	usage := func(ctx *cli.Context) error { // on stderr: nothing but the meta-data belongs on an action's stdout
+		ctx.App.Writer = c.stderr
+		return cli.ShowAppHelp(ctx)
+	}
 	return &cli.App{
 		Name: "ocf-clusterip", HelpName: "ocf-clusterip", Version: version,
 		Usage:       "several nodes share one IP address, each answers its own hash buckets",
@@ -51,6 +54,7 @@ func (c *call) app() *cli.App {
 		Description: description,
 		Writer:      c.stdout, ErrWriter: c.stderr,
 		HideHelpCommand: true,
+		Flags:           []cli.Flag{cli.HelpFlag}, // which the command of the same name would keep away
 		Commands: []*cli.Command{
 			action("start", "answer for the instance's bucket on this node", c.start),
 			action("stop", "give the bucket up; with the last one remove everything", c.stop),
@@ -58,7 +62,7 @@ func (c *call) app() *cli.App {
 			action("validate-all", "check the parameters (OCF_CHECK_LEVEL 10: against this node too)", c.validateAll),
 			action("reload-agent", "take over changed reloadable parameters", c.reloadAgent),
 			action("notify", "does nothing", func(context.Context) error { return nil }),
-			action("meta-data", "describe the agent in XML (OCF_OUTPUT_FORMAT=text: as text)", c.metaData),
+			action("meta-data", "describe the agent and its parameters in XML", c.metaData),
 			{Name: "usage", Aliases: []string{"help"}, Usage: "print this", Action: usage, HideHelpCommand: true},
 		},
 		Action:         c.unknown,
@@ -86,8 +90,10 @@ func (c *call) unknown(ctx *cli.Context) error {
 	return ocf.Errorf(ocf.ErrUnimplemented, "action %s is not implemented; there are %s", ocf.Quote(ctx.Args().First()), known)
 }
 
+// metaData writes XML whatever OCF_OUTPUT_FORMAT says: pcs and crm_resource export OCF_OUTPUT_FORMAT=text for their own
+// output, and the agent inherits it; they take nothing but XML.
 func (c *call) metaData(context.Context) error {
-	text, err := metadata.Render(c.environment.OutputFormat, version)
+	text, err := metadata.XML(version)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"runtime"
 
 	"ocf-clusterip/internal/ocf"
 )
@@ -23,6 +24,8 @@ type process struct {
 }
 
 func main() {
+	// An action is a short chain of system calls: more threads would only wake each other.
+	runtime.GOMAXPROCS(1)
 	os.Exit(int(run(context.Background(), process{
 		args: os.Args, environ: os.Environ(), euid: os.Geteuid(), stdout: os.Stdout, stderr: os.Stderr,
 	})))
