@@ -1,0 +1,120 @@
+# ocf-clusterip: `make` lists what can be made.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+.NOTPARALLEL:
+
+GO      ?= go
+DESTDIR ?=
+BIN     ?= bin
+# What each fuzz target gets: a number of inputs, here a few seconds' worth, or a time such as 1m. (In the last moment of a
+# time, the Go tool may take its own deadline for a failure.)
+FUZZTIME ?= 100000x
+
+sbindir  := /usr/sbin
+agentdir := /usr/lib/ocf/resource.d/custom
+
+version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# Static and reproducible. The cli library's generator of man pages is left out (urfave_cli_no_docs), and so are symbol and
+# debug tables (-s -w; a panic still prints its stack): Pacemaker starts the program for each action, so it must be small.
+# The version is git's, without Go's own stamp (-buildvcs): that one fails in a clone which belongs to another user.
+compile := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags urfave_cli_no_docs -ldflags '-s -w -X main.version=$(version)'
+
+golangci := $(GO) tool -modfile=tools/go.mod golangci-lint
+# Reads `go test -json`, and fails for a skipped test as for a failed one.
+report   := $(GO) run -C tools ./testreport
+
+##@ To build and install
+.PHONY: build build-all install uninstall clean
+
+build: ## bin/ocf-clusterip, a static binary
+	$(compile) -o '$(BIN)/ocf-clusterip' ./cmd/ocf-clusterip
+
+build-all: ## bin/<arch>/ocf-clusterip for amd64, arm64 and s390x
+	for arch in amd64 arm64 s390x; do
+		GOOS=linux GOARCH=$$arch $(compile) -o "$(BIN)/$$arch/ocf-clusterip" ./cmd/ocf-clusterip
+	done
+
+install: build ## the program to $(DESTDIR)/usr/sbin, and its link among the resource agents
+	install -D -m 0755 '$(BIN)/ocf-clusterip' '$(DESTDIR)$(sbindir)/ocf-clusterip'
+	install -d -m 0755 '$(DESTDIR)$(agentdir)'
+	# Relative, so that it is right below DESTDIR too.
+	ln -sfnr '$(DESTDIR)$(sbindir)/ocf-clusterip' '$(DESTDIR)$(agentdir)/clusterip'
+
+uninstall: ## takes away what install laid
+	rm -f '$(DESTDIR)$(agentdir)/clusterip' '$(DESTDIR)$(sbindir)/ocf-clusterip'
+	if [ -d '$(DESTDIR)$(agentdir)' ]; then rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(agentdir)'; fi
+
+clean: ## removes what was built
+	rm -rf '$(BIN)'
+
+##@ To see it work
+.PHONY: demo bench
+
+demo: ## nodes, a switch and clients in network namespaces, told step by step (root; under a minute)
+	./tests/install-packages demo
+	$(MAKE) --no-print-directory build
+	$(GO) run ./tests/demo
+
+bench: ## the cost of each action beside ocf:heartbeat:IPaddr2 (root)
+	./tests/install-packages bench
+	$(MAKE) --no-print-directory build
+	$(GO) run ./tests/bench
+
+##@ To test (as root on Debian 12; installs what it needs)
+.PHONY: test packages lint vet unit kernel fuzz
+
+test: packages lint vet build-all unit kernel fuzz ## everything below, in this order
+
+packages: ## installs the Debian packages of tests/packages.txt that are missing
+	@echo '== Debian packages'
+	./tests/install-packages test
+
+lint: ## golangci-lint with .golangci.yml: formatting, the package map, faults
+	@echo '== lint (the first run on a machine builds golangci-lint: a minute or two)'
+	$(golangci) config verify
+	$(golangci) run ./...
+	$(GO) vet -C tools ./...
+
+vet: ## go vet
+	@echo '== vet'
+	$(GO) vet ./...
+
+unit: ## the packages' own tests, with the race detector
+	@echo '== unit tests, with the race detector'
+	packages=$$($(GO) list ./... | grep -v /tests/)
+	{
+		$(GO) test -json -race -p 2 $$packages
+		$(GO) test -C tools -json ./...
+	} | $(report)
+
+kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
+	@echo '== contract and kernel tests, in network namespaces'
+	$(GO) test -json -count=1 -p 2 -timeout 30m ./tests/... | $(report)
+
+fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
+	@echo '== fuzzing, $(FUZZTIME) for each target'
+	# go test -list prints the targets of a package, and then "ok PACKAGE".
+	targets=$$($(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ {name[n++] = $$1} /^ok/ {while (n > 0) print $$2, name[--n]}')
+	[ -n "$$targets" ] || { echo 'no fuzz target found' >&2; exit 1; }
+	while read -r package target; do
+		echo "-- $$target of $$package"
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null
+	done <<<"$$targets"
+
+##@ To develop
+.PHONY: fmt update-golden help
+
+fmt: ## formats all Go code
+	$(golangci) fmt ./...
+
+update-golden: ## writes docs/parameters.md and the golden meta-data anew: read the diff
+	$(GO) test ./internal/metadata -update
+
+help:
+	@awk 'BEGIN {FS = ":.*## "}
+		/^##@/ {printf "\n%s\n", substr($$0, 5)}
+		/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))

@@ -1,0 +1,134 @@
+// Command testreport reads the output of `go test -json`, and prints a line for each package and everything that a failed test
+// has to say. It exits with 1 when a test failed, when one was skipped, and when none ran: a check that did not take place must
+// not look like one that passed.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+)
+
+// event is one line of `go test -json` (go doc test2json, go help buildjson).
+type event struct {
+	Action  string
+	Package string
+	Test    string // empty: the package as a whole
+	Output  string
+	Elapsed float64 // seconds
+}
+
+// test names a test, or a package where there is no name.
+type test struct{ pkg, name string }
+
+// report keeps what tests print until they end, because only failures show it.
+type report struct {
+	out     io.Writer
+	output  map[test][]string
+	passed  map[string]int // by package
+	failed  map[string]int
+	skipped []test
+}
+
+func main() {
+	ok, err := run(os.Stdin, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testreport:", err)
+	}
+	if err != nil || !ok {
+		os.Exit(1)
+	}
+}
+
+func run(in io.Reader, out io.Writer) (ok bool, err error) {
+	r := report{out: out, output: map[test][]string{}, passed: map[string]int{}, failed: map[string]int{}}
+	lines := bufio.NewReader(in)
+	for {
+		line, err := lines.ReadString('\n')
+		var e event
+		switch {
+		case line == "":
+		case json.Unmarshal([]byte(line), &e) != nil:
+			fmt.Fprint(out, line) // not from a test
+		default:
+			r.add(e)
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	for _, t := range r.skipped {
+		fmt.Fprintf(out, "SKIPPED, which counts as a failure: %s %s\n", t.pkg, t.name)
+	}
+	passed, failed := sum(r.passed), sum(r.failed)
+	fmt.Fprintf(out, "%d passed, %d failed, %d skipped\n", passed, failed, len(r.skipped))
+	return passed > 0 && failed == 0 && len(r.skipped) == 0, nil
+}
+
+func sum(counts map[string]int) (total int) {
+	for _, n := range counts {
+		total += n
+	}
+	return total
+}
+
+func (r *report) add(e event) {
+	t := test{e.Package, e.Test}
+	switch e.Action {
+	case "build-output":
+		fmt.Fprint(r.out, e.Output)
+	case "output":
+		r.output[t] = append(r.output[t], e.Output)
+	case "pass", "fail", "skip":
+		if t.name == "" {
+			r.endPackage(e)
+		} else {
+			r.endTest(e.Action, t)
+		}
+	}
+}
+
+func (r *report) endTest(action string, t test) {
+	switch action {
+	case "pass":
+		r.passed[t.pkg]++
+		delete(r.output, t)
+	case "skip":
+		r.skipped = append(r.skipped, t)
+		r.show(t)
+	case "fail":
+		r.failed[t.pkg]++
+		r.show(t)
+	}
+}
+
+func (r *report) endPackage(e event) {
+	switch e.Action {
+	case "pass":
+		fmt.Fprintf(r.out, "ok    %-40s %5d tests %7.1f s\n", e.Package, r.passed[e.Package], e.Elapsed)
+	case "fail":
+		// Tests that have not ended are those that a panic or the time limit interrupted.
+		for t := range r.output {
+			if t.pkg == e.Package {
+				r.show(t)
+			}
+		}
+		if r.failed[e.Package] == 0 {
+			r.failed[e.Package] = 1 // it could not be built, say
+		}
+		fmt.Fprintf(r.out, "FAIL  %-40s %5d tests %7.1f s\n", e.Package, r.passed[e.Package], e.Elapsed)
+	}
+}
+
+// show prints what a test or package has said.
+func (r *report) show(t test) {
+	for _, line := range r.output[t] {
+		fmt.Fprint(r.out, line)
+	}
+	delete(r.output, t)
+}
