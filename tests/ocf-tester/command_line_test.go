@@ -1,0 +1,143 @@
+package ocftester
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// TestActionsThatDoNotExist covers the optional actions that the agent does not advertise, too.
+func TestActionsThatDoNotExist(t *testing.T) {
+	n := newNode(t)
+	for _, action := range []string{"frobnicate", "START", "start ", "promote", "demote", "migrate_to", "migrate_from", "reload", "recover", "status"} {
+		t.Run(action, func(t *testing.T) {
+			reason := checkStatus(t, n.call(t, service(), action), ocf.ErrUnimplemented)
+			if !strings.Contains(reason, strings.TrimSpace(action)) {
+				t.Errorf("the reason does not name the action: %q", reason)
+			}
+		})
+	}
+}
+
+// actions are those that a help text must name.
+var actions = []string{"start", "stop", "monitor", "meta-data", "validate-all", "reload-agent"}
+
+func TestHelp(t *testing.T) {
+	n := newNode(t)
+	for _, name := range []string{program, agent} {
+		for _, args := range [][]string{{"--help"}, {"-h"}, {"usage"}, {"help"}} {
+			t.Run(name+" "+args[0], func(t *testing.T) {
+				r := n.run(t, vars{}, append([]string{name}, args...)...)
+				if r.ExitCode != 0 {
+					t.Errorf("exit status is %d\n%s", r.ExitCode, r.Stderr)
+				}
+				text := r.Stdout
+				if isAction := !strings.HasPrefix(args[0], "-"); isAction {
+					if r.Stdout != "" {
+						t.Errorf("an action other than meta-data writes to stdout: %q", r.Stdout)
+					}
+					text = r.Stderr
+				} else if r.Stderr != "" {
+					t.Errorf("what was asked for goes to stderr: %q", r.Stderr)
+				}
+				missing := slices.DeleteFunc(slices.Clone(actions), func(action string) bool { return strings.Contains(text, action) })
+				if len(missing) > 0 {
+					t.Errorf("%q are not named in:\n%s", missing, text)
+				}
+			})
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	n := newNode(t)
+	for _, name := range []string{program, agent} {
+		for _, flag := range []string{"--version", "-v"} {
+			t.Run(name+" "+flag, func(t *testing.T) {
+				r := n.run(t, vars{}, name, flag)
+				if r.ExitCode != 0 || r.Stderr != "" {
+					t.Errorf("exit status is %d, stderr: %q", r.ExitCode, r.Stderr)
+				}
+				if !strings.Contains(r.Stdout, version) || strings.Count(r.Stdout, "\n") != 1 {
+					t.Errorf("stdout is %q, want one line with %s", r.Stdout, version)
+				}
+			})
+		}
+	}
+}
+
+// TestArgumentsThatAreWrong is about people: a resource manager gives an action and nothing else.
+func TestArgumentsThatAreWrong(t *testing.T) {
+	n := newNode(t)
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		want  ocf.ExitCode
+		names string // what the reason must name
+	}{
+		{"no action", nil, ocf.ErrUnimplemented, "no action"},
+		{"an empty action", []string{""}, ocf.ErrUnimplemented, "action"},
+		{"an unknown flag", []string{"--frobnicate"}, ocf.ErrArgs, "frobnicate"},
+		{"an unknown short flag", []string{"-x"}, ocf.ErrArgs, "-x"},
+		{"an unknown flag before an action", []string{"--frobnicate", "start"}, ocf.ErrArgs, "frobnicate"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			before := n.state(t)
+			reason := checkStatus(t, n.call(t, service(), tt.args...), tt.want)
+			if !strings.Contains(reason, tt.names) {
+				t.Errorf("the reason does not name %q: %q", tt.names, reason)
+			}
+			if n.state(t) != before {
+				t.Error("something changed")
+			}
+		})
+	}
+}
+
+// TestFurtherArgumentsAreIgnored: "the RA shall ignore all other arguments" (OCF RA API, Execution syntax).
+func TestFurtherArgumentsAreIgnored(t *testing.T) {
+	n := newNode(t)
+	if got, want := n.call(t, nil, "meta-data", "start", "stop"), n.call(t, nil, "meta-data"); got.ExitCode != 0 || got.Stdout != want.Stdout {
+		t.Errorf("meta-data start stop: status %d\n%s", got.ExitCode, got.Stderr)
+	}
+	checkStatus(t, n.call(t, service(), "monitor", "start"), ocf.NotRunning)
+	checkStatus(t, n.call(t, service(), "start", "stop"), ocf.Success)
+	checkStatus(t, n.call(t, service(), "monitor", "stop"), ocf.Success)
+	checkStatus(t, n.call(t, service(), "stop", "monitor", "start"), ocf.Success)
+	checkStatus(t, n.call(t, service(), "monitor"), ocf.NotRunning)
+}
+
+// TestUnprivileged: whoever may not look at the kernel's tables must not say what is in them.
+func TestUnprivileged(t *testing.T) {
+	n := newNode(t)
+	for _, action := range []string{"start", "stop", "monitor"} {
+		t.Run(action, func(t *testing.T) {
+			before := n.state(t)
+			r := n.run(t, n.pacemaker().with(service()), asNobody(agent, action)...)
+			if reason := checkStatus(t, r, ocf.ErrPerm); !strings.Contains(reason, "root") {
+				t.Errorf("the reason does not say who may: %q", reason)
+			}
+			if n.state(t) != before {
+				t.Error("something changed")
+			}
+		})
+	}
+}
+
+func TestExitReasonPrefix(t *testing.T) {
+	n := newNode(t)
+	for _, prefix := range []string{"ocf-exit-reason:", "because: ", "☛"} {
+		t.Run(prefix, func(t *testing.T) {
+			r := n.call(t, vars{"OCF_EXIT_REASON_PREFIX": prefix}, "validate-all") // without ip
+			checkStatusWithPrefix(t, r, ocf.ErrConfigured, prefix)
+			if prefix != "ocf-exit-reason:" && strings.Contains(r.Stderr, "ocf-exit-reason:") {
+				t.Errorf("the usual prefix is there too: %q", r.Stderr)
+			}
+		})
+	}
+	t.Run("absent", func(t *testing.T) {
+		checkStatus(t, n.run(t, vars{}, agent, "validate-all"), ocf.ErrConfigured)
+	})
+}

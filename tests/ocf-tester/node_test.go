@@ -1,0 +1,266 @@
+package ocftester
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/netns"
+)
+
+const (
+	// The two names of an installed agent.
+	program = "/usr/sbin/ocf-clusterip"
+	agent   = "/usr/lib/ocf/resource.d/custom/clusterip"
+
+	// version is what the build under test calls itself.
+	version = "v0.0.0-contract"
+
+	// address is the shared one, of the LAN that the node's eth0 is on (192.168.10.0/24).
+	address = "192.168.10.3"
+
+	// nobody's user and group.
+	nobody = 65534
+
+	// hung bounds every call. Nothing here takes a fraction of it.
+	hung = 2 * time.Minute
+)
+
+// scratch is a folder for all tests, which TestMain removes.
+var scratch string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	syscall.Umask(0o022) // as an admin's who installs
+	dir, err := os.MkdirTemp("", "ocf-tester-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	scratch = dir
+	return m.Run()
+}
+
+// installed runs `make install` into a folder once and returns the folder.
+var installed = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(scratch, "installed")
+	return dir, makeTarget("install", dir)
+})
+
+// makeTarget runs make with a DESTDIR, and a place of its own for what it compiles.
+func makeTarget(target, destdir string) error {
+	cmd := exec.Command("make", "--no-print-directory", "-C", "../..", target,
+		"DESTDIR="+destdir, "BIN="+filepath.Join(scratch, "bin"), "version="+version)
+	// Not as a part of the make that may have called the tests.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=")
+	})
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("make %s DESTDIR=%s: %w\n%s", target, destdir, err, out)
+	}
+	return nil
+}
+
+// node is a cluster node on which the agent is installed. Its eth0 has an address of 192.168.10.0/24.
+type node struct {
+	*netns.Host
+	locks string // HA_RSCTMP
+}
+
+// newNode lays the installed files over /usr as only the node sees it: on the machine itself nothing is installed.
+func newNode(t *testing.T) *node {
+	t.Helper()
+	files, err := installed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := netns.Start(t, netns.Options{Nodes: 1}).Nodes[0]
+	err = host.Do(func() error {
+		return unix.Mount("overlay", "/usr", "overlay", unix.MS_RDONLY, "lowerdir="+files+"/usr:/usr")
+	})
+	if err != nil {
+		t.Fatalf("lay %s over the node's /usr: %v", files, err)
+	}
+	return &node{Host: host, locks: filepath.Join(t.TempDir(), "resource-agents")}
+}
+
+// vars are environment variables.
+type vars map[string]string
+
+// params returns parameters of the resource, from pairs of name and value.
+func params(namesAndValues ...string) vars {
+	v := vars{}
+	for pair := range slices.Chunk(namesAndValues, 2) {
+		v["OCF_RESKEY_"+pair[0]] = pair[1]
+	}
+	return v
+}
+
+// cloned returns what Pacemaker says about instance number bucket of a globally unique clone.
+func cloned(buckets, bucket int) vars {
+	n, i := strconv.Itoa(buckets), strconv.Itoa(bucket)
+	return params("CRM_meta_clone_max", n, "CRM_meta_clone", i, "CRM_meta_globally_unique", "true").
+		with(vars{"OCF_RESOURCE_INSTANCE": "web-ip:" + i})
+}
+
+func (v vars) with(more ...vars) vars {
+	all := maps.Clone(v)
+	for _, m := range more {
+		maps.Copy(all, m)
+	}
+	return all
+}
+
+// list returns the variables as a process gets them.
+func (v vars) list() []string {
+	list := make([]string, 0, len(v))
+	for name, value := range v {
+		list = append(list, name+"="+value)
+	}
+	return list
+}
+
+// service is the resource that most tests are about.
+func service() vars { return params("ip", address, "nic", netns.NIC) }
+
+// pacemaker returns what Pacemaker's executor sets for each call. The locks of a test are its own.
+func (n *node) pacemaker() vars {
+	return vars{
+		"PATH":                               "/sbin:/bin:/usr/sbin:/usr/bin",
+		"LC_ALL":                             "C",
+		"HA_RSCTMP":                          n.locks,
+		"OCF_ROOT":                           "/usr/lib/ocf",
+		"OCF_RA_VERSION_MAJOR":               "1",
+		"OCF_RA_VERSION_MINOR":               "1",
+		"OCF_EXIT_REASON_PREFIX":             "ocf-exit-reason:",
+		"OCF_RESOURCE_PROVIDER":              "custom",
+		"OCF_RESOURCE_TYPE":                  "clusterip",
+		"OCF_RESOURCE_INSTANCE":              "web-ip",
+		"OCF_RESKEY_crm_feature_set":         "3.16.1",
+		"OCF_RESKEY_CRM_meta_timeout":        "20000",
+		"OCF_RESKEY_CRM_meta_on_node":        "node1",
+		"OCF_RESKEY_CRM_meta_name":           "start",
+		"OCF_RESKEY_CRM_meta_record_pending": "true",
+	}
+}
+
+// run runs any program on the node, with exactly these variables, and fails the test if it does not come to an end.
+func (n *node) run(t *testing.T, v vars, argv ...string) netns.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hung)
+	defer cancel()
+	r := n.Run(ctx, v.list(), argv...)
+	if r.Err != nil {
+		t.Fatalf("%s: %v\nstdout: %s\nstderr: %s", strings.Join(argv, " "), r.Err, r.Stdout, r.Stderr)
+	}
+	return r
+}
+
+// shell runs a line as an admin would type it, and wants it to succeed.
+func (n *node) shell(t *testing.T, line string) string {
+	t.Helper()
+	r := n.run(t, vars{"PATH": "/sbin:/bin:/usr/sbin:/usr/bin", "LC_ALL": "C", "HOME": n.locks}, "/bin/sh", "-ec", line)
+	if r.ExitCode != 0 {
+		t.Fatalf("%s: status %d\nstdout: %s\nstderr: %s", line, r.ExitCode, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// call calls the agent as Pacemaker does: Pacemaker's variables, and these on top.
+func (n *node) call(t *testing.T, v vars, args ...string) netns.Result {
+	t.Helper()
+	return n.run(t, n.pacemaker().with(v), append([]string{agent}, args...)...)
+}
+
+// asNobody prefixes a command that an unprivileged user runs.
+func asNobody(argv ...string) []string {
+	id := strconv.Itoa(nobody)
+	return append([]string{"setpriv", "--reuid=" + id, "--regid=" + id, "--clear-groups", "--"}, argv...)
+}
+
+// state returns all that the agent might leave behind: the network's state, and its files.
+func (n *node) state(t *testing.T) string {
+	t.Helper()
+	state, err := n.Dump()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state + "# files\n" + strings.Join(files(t, n.locks), "\n")
+}
+
+// files returns what lies below a folder, without the folders themselves. A missing folder is empty.
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	var list []string
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if path == dir && errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err == nil && !e.IsDir() {
+			list = append(list, strings.TrimPrefix(path, dir))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// checkStatus checks the exit status, and what every action owes its caller: nothing on stdout, and on stderr, one fact per
+// line, log lines with a level, and one line that gives the reason if the action failed. It returns the reason.
+func checkStatus(t *testing.T, r netns.Result, want ocf.ExitCode) (reason string) {
+	t.Helper()
+	return checkStatusWithPrefix(t, r, want, "ocf-exit-reason:")
+}
+
+func checkStatusWithPrefix(t *testing.T, r netns.Result, want ocf.ExitCode, prefix string) (reason string) {
+	t.Helper()
+	if got := ocf.ExitCode(r.ExitCode); got != want {
+		t.Errorf("exit status is %d (%s), want %d (%s)\nstderr: %s", got, got, want, want, r.Stderr)
+	}
+	if r.Stdout != "" {
+		t.Errorf("stdout is not empty: %q", r.Stdout)
+	}
+	if !utf8.ValidString(r.Stderr) {
+		t.Errorf("stderr is not UTF-8: %q", r.Stderr)
+	}
+	var reasons []string
+	for line := range strings.Lines(r.Stderr) {
+		line = strings.TrimSuffix(line, "\n")
+		switch level, _, _ := strings.Cut(line, ": "); {
+		case strings.HasPrefix(line, prefix):
+			reasons = append(reasons, strings.TrimPrefix(line, prefix))
+		case !slices.Contains([]string{"DEBUG", "INFO", "WARNING", "ERROR"}, level):
+			t.Errorf("a line of stderr is neither a log line nor the exit reason: %q", line)
+		}
+	}
+	switch {
+	case want == ocf.Success || want == ocf.NotRunning:
+		if len(reasons) > 0 && want == ocf.Success {
+			t.Errorf("a success has a reason: %q", reasons)
+		}
+	case len(reasons) != 1:
+		t.Errorf("%d lines begin with %q, want 1:\n%s", len(reasons), prefix, r.Stderr)
+	case strings.TrimSpace(reasons[0]) == "":
+		t.Error("the exit reason is empty")
+	}
+	return strings.Join(reasons, "\n")
+}
