@@ -114,7 +114,7 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 	layout.MACMode = MACMode(fields["mac_mode"])
 	layout.HashMode = HashMode(fields["hashmode"])
 	if !slices.Contains(MACModes(), layout.MACMode) || !slices.Contains(HashModes(), layout.HashMode) ||
-		layout.NIC == "" || layout.Buckets == 0 || layout.Buckets > ocf.MaxBuckets {
+		!layout.Address.Is4() || layout.NIC == "" || layout.MAC.IsZero() || layout.Buckets == 0 || layout.Buckets > ocf.MaxBuckets {
 		faults = append(faults, errors.New("a key is missing or has no value that this agent knows"))
 	}
 	return layout, errors.Join(faults...)

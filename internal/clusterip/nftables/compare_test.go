@@ -1,0 +1,136 @@
+package nftables
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	nft "github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// laid is what the kernel shows of a layout with two owned buckets.
+func laid(layout clusterip.Layout) []table {
+	tables := rulesetOf(layout)
+	for _, bucket := range []clusterip.Bucket{2, 5} {
+		tables[0].sets[0].elements = append(tables[0].sets[0].elements,
+			element{key: uint32(bucket), comment: commentOf(layout.Resource, bucket), counted: true})
+	}
+	return tables
+}
+
+func TestJudge(t *testing.T) {
+	for name, row := range map[string]struct {
+		spoil func([]table) []table
+		says  string // the only damage; empty: none
+		owned []clusterip.Bucket
+	}{
+		"as laid": {func(t []table) []table { return t }, "", []clusterip.Bucket{2, 5}},
+		"counters have counted": {func(t []table) []table {
+			rules := t[0].chains[1].rules
+			rules[len(rules)-1].exprs = []expr.Any{&expr.Counter{Packets: 9, Bytes: 900}, &expr.Verdict{Kind: expr.VerdictDrop}}
+			return t
+		}, "", []clusterip.Bucket{2, 5}},
+		"arp table gone":    {func(t []table) []table { return t[:1] }, "table arp clusterip-192.168.10.3 is missing", []clusterip.Bucket{2, 5}},
+		"netdev table gone": {func(t []table) []table { return t[1:] }, "table netdev clusterip-192.168.10.3 is missing", nil},
+		"a rule gone": {func(t []table) []table {
+			t[1].chains[0].rules = t[1].chains[0].rules[:1]
+			return t
+		}, `table arp clusterip-192.168.10.3: chain output: rule "ARP tells the cluster MAC" is missing or changed`, []clusterip.Bucket{2, 5}},
+		"rules flushed": {func(t []table) []table {
+			t[0].chains[0].rules = t[0].chains[0].rules[1:]
+			return t
+		}, `chain ingress: rule "ARP to the cluster MAC" is missing or changed`, []clusterip.Bucket{2, 5}},
+		"a rule doubled": {func(t []table) []table {
+			t[0].chains[0].rules = append(t[0].chains[0].rules, t[0].chains[0].rules[0])
+			return t
+		}, "chain ingress: its rules are out of order or doubled", []clusterip.Bucket{2, 5}},
+		"rules in another order": {func(t []table) []table {
+			slices.Reverse(t[0].chains[1].rules)
+			return t
+		}, "chain ipv4: its rules are out of order or doubled", []clusterip.Bucket{2, 5}},
+		"an expression that we do not know in a rule": {func(t []table) []table {
+			t[1].chains[0].rules = append(t[1].chains[0].rules, rule{comment: "", unknown: []string{"limit"}})
+			return t
+		}, `chain output: rule "" is not as laid`, []clusterip.Bucket{2, 5}},
+		"the chain on another NIC": {func(t []table) []table {
+			t[0].chains[0].base = ingressBase("eth1")
+			return t
+		}, "chain ingress hooks in differently", []clusterip.Bucket{2, 5}},
+		"a chain of somebody": {func(t []table) []table {
+			t[0].chains = append(t[0].chains, chain{name: "mine"})
+			return t
+		}, "chain mine is not ours", []clusterip.Bucket{2, 5}},
+		"a set of somebody": {func(t []table) []table {
+			t[0].sets = append(t[0].sets, set{name: "mine"})
+			return t
+		}, "set mine is not ours", []clusterip.Bucket{2, 5}},
+		"set owned of another type": {func(t []table) []table {
+			t[0].sets[0].flags = unix.NFT_SET_INTERVAL
+			return t
+		}, "set owned is of another type", []clusterip.Bucket{2, 5}},
+		"an element by hand": {func(t []table) []table {
+			t[0].sets[0].elements = append(t[0].sets[0].elements, element{key: 7, counted: true})
+			return t
+		}, "set owned: element 7 was not put there by this agent", []clusterip.Bucket{2, 5}},
+		"an element out of range": {func(t []table) []table {
+			t[0].sets[0].elements = append(t[0].sets[0].elements, element{key: 8, comment: "web-ip:8", counted: true})
+			return t
+		}, "set owned: element 8 is no bucket of 0..7", []clusterip.Bucket{2, 5, 8}},
+		"an element removed": {func(t []table) []table {
+			t[0].sets[0].elements = t[0].sets[0].elements[:1]
+			return t
+		}, "", []clusterip.Bucket{2}},
+		"both stamps gone": {func(t []table) []table {
+			t[0].sets[1].elements, t[1].sets[0].elements = nil, nil
+			return t
+		}, "has lost its stamp", []clusterip.Bucket{2, 5}},
+		"one stamp gone": {func(t []table) []table {
+			t[1].sets[0].elements = nil
+			return t
+		}, "table arp clusterip-192.168.10.3: set schema is not as laid", []clusterip.Bucket{2, 5}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			judged := judge(row.spoil(laid(layoutFor(clusterip.Multicast, clusterip.SourceIP))))
+			if !judged.Present || len(judged.Foreign) > 0 {
+				t.Errorf("not taken for ours: %+v", judged)
+			}
+			if diff := cmp.Diff(row.owned, judged.Owned); diff != "" {
+				t.Errorf("owned (-want +got):\n%s", diff)
+			}
+			switch all := strings.Join(judged.Damage, "\n"); {
+			case row.says == "" && all != "":
+				t.Errorf("damage %q", all)
+			case row.says != "" && (len(judged.Damage) != 1 || !strings.Contains(all, row.says)):
+				t.Errorf("damage %q, want %q", all, row.says)
+			}
+		})
+	}
+}
+
+func TestForeignTablesAreLeftAlone(t *testing.T) {
+	name := tableName(layoutFor(clusterip.Multicast, clusterip.SourceIP).Address)
+	for why, row := range map[string]struct {
+		table   table
+		foreign bool
+	}{
+		"somebody's chain":                    {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: "input"}}}, true},
+		"somebody's set":                      {table{family: nft.TableFamilyARP, name: name, sets: []set{{name: "blocked"}}}, true},
+		"somebody's set beside one like ours": {table{family: nft.TableFamilyARP, name: name, sets: []set{{name: setSchema}, {name: "blocked"}}}, true},
+		"empty: nothing is lost with it":      {table{family: nft.TableFamilyARP, name: name}, false},
+		"a newer version's": {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: "new"}}, sets: []set{
+			{name: setSchema, elements: []element{{key: 9, comment: "ip=192.168.10.3/24 hashmode=moonphase"}}},
+		}}, false},
+	} {
+		t.Run(why, func(t *testing.T) {
+			judged := judge([]table{row.table})
+			if foreign := len(judged.Foreign) == 1; foreign != row.foreign || judged.Present == row.foreign {
+				t.Errorf("%+v", judged)
+			}
+		})
+	}
+}
