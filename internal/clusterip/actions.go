@@ -37,12 +37,14 @@ func (a Agent) locked(ctx context.Context, address netip.Addr, action func() (le
 // Start makes the node answer for the spec's bucket, and mends whatever of the shared part is broken, without disturbing
 // the buckets that run. It reports success only of what it has read back.
 func (a Agent) Start(ctx context.Context, spec Spec) error {
-	return a.locked(ctx, spec.Address, func() (bool, error) {
+	var layout Layout
+	appeared := false
+	err := a.locked(ctx, spec.Address, func() (bool, error) {
 		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
 		if err != nil {
 			return true, err
 		}
-		layout, err := spec.admit(seen)
+		layout, err = spec.admit(seen)
 		if err != nil {
 			return len(Leftovers(seen, spec.NIC)) > 0, err
 		}
@@ -60,14 +62,18 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		if err := a.lay(ctx, spec, goal, steps); err != nil {
 			return a.undo(ctx, spec, seen, err), err
 		}
-		if slices.ContainsFunc(steps, func(s Step) bool { add, ok := s.(AddAddress); return ok && !add.Group }) {
-			if err := a.Kernel.Announce(ctx, layout, spec.Announcements); err != nil {
-				a.Log.Warningf("%v; neighbours with an old entry will learn the MAC only when it expires", err)
-			}
-		}
+		appeared = slices.ContainsFunc(steps, func(s Step) bool { add, ok := s.(AddAddress); return ok && !add.Group })
 		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address, layout.NIC)
 		return true, nil
 	})
+	if err != nil || !appeared {
+		return err
+	}
+	// Outside the lock: the pauses between announcements must not hold up the other instances.
+	if err := a.Kernel.Announce(ctx, layout, spec.Announcements); err != nil {
+		a.Log.Warningf("%v; neighbours with an old entry will learn the MAC only when it expires", err)
+	}
+	return nil
 }
 
 // admit says how the spec is to be laid on the node, or why it must not be.

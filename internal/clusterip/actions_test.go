@@ -1,6 +1,7 @@
 package clusterip
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -251,6 +252,16 @@ func TestFurtherBucketIsOneStepEachWay(t *testing.T) {
 func TestStartAnnouncesTheAddressWhenItAppears(t *testing.T) {
 	kernel := &fakeKernel{State: freshNode()}
 	agent, _ := agentOn(kernel)
+	locked := false
+	agent.Lock = func(context.Context, netip.Addr) (Unlocker, error) {
+		locked = true
+		return unlockFunc(func(bool) error { locked = false; return nil }), nil
+	}
+	kernel.onAnnounce = func() {
+		if locked {
+			t.Error("the other instances wait while the address is announced")
+		}
+	}
 	if err := agent.Start(t.Context(), specOf(IGMP, 0)); err != nil {
 		t.Fatal(err)
 	}

@@ -15,12 +15,13 @@ import (
 // A fakeKernel carries steps out on a State. It fails at a chosen step, which the real kernel cannot be made to do.
 type fakeKernel struct {
 	State
-	failAt    int // the step, counted from 1, that is refused; 0: none
-	dieAt     int // the step, counted from 1, before which the process is killed; 0: none
-	applied   []string
-	announced int
-	strangers []MAC
-	hostile   func(State) error // is called after each step: is the node in a state in which it must not be?
+	failAt     int // the step, counted from 1, that is refused; 0: none
+	dieAt      int // the step, counted from 1, before which the process is killed; 0: none
+	applied    []string
+	announced  int
+	onAnnounce func()
+	strangers  []MAC
+	hostile    func(State) error // is called after each step: is the node in a state in which it must not be?
 }
 
 var (
@@ -90,6 +91,9 @@ func groupMAC(group netip.Addr) MAC {
 
 func (k *fakeKernel) Announce(context.Context, Layout, Announcements) error {
 	k.announced++
+	if k.onAnnounce != nil {
+		k.onAnnounce()
+	}
 	return nil
 }
 func (k *fakeKernel) Strangers(context.Context, Layout) ([]MAC, error) { return k.strangers, nil }
@@ -100,15 +104,15 @@ func (k *fakeKernel) AddressesOf(_ context.Context, resource string) ([]netip.Ad
 	return nil, nil
 }
 
-type fakeLock struct{ removed *bool }
+type unlockFunc func(last bool) error
 
-func (l fakeLock) Unlock(last bool) error { *l.removed = last; return nil }
+func (f unlockFunc) Unlock(last bool) error { return f(last) }
 
 // agentOn is an agent on a fake kernel; lockRemoved tells what the last action left of the lock.
 func agentOn(kernel Kernel) (agent Agent, lockRemoved *bool) {
 	lockRemoved = new(bool)
 	return Agent{Kernel: kernel, Log: ocf.NewLogger(io.Discard, false), Lock: func(context.Context, netip.Addr) (Unlocker, error) {
-		return fakeLock{lockRemoved}, nil
+		return unlockFunc(func(last bool) error { *lockRemoved = last; return nil }), nil
 	}}, lockRemoved
 }
 
