@@ -151,6 +151,9 @@ func (t table) differences(want table) []string {
 // structuralDifferences are those that only a new table mends.
 func (t table) structuralDifferences(want table) []string {
 	var found []string
+	if t.flags != want.flags {
+		found = append(found, "it is switched off or has another flag (dormant, owner, persist)")
+	}
 	for _, w := range want.chains {
 		have, ok := t.chain(w.name)
 		switch {

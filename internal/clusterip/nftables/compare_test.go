@@ -61,6 +61,10 @@ func TestJudge(t *testing.T) {
 			t[0].chains[0].base = ingressBase("eth1")
 			return t
 		}, "chain ingress hooks in differently", []clusterip.Bucket{2, 5}},
+		"a dormant table": {func(t []table) []table {
+			t[0].flags = unix.NFT_TABLE_F_DORMANT
+			return t
+		}, "it is switched off", []clusterip.Bucket{2, 5}},
 		"a chain of somebody": {func(t []table) []table {
 			t[0].chains = append(t[0].chains, chain{name: "mine"})
 			return t

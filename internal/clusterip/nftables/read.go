@@ -50,12 +50,16 @@ func (c *Conn) readOnce(name string) ([]table, error) {
 	var tables []table
 	for _, family := range families() {
 		t := table{family: family, name: name}
-		_, err := c.request(unix.NFT_MSG_GETTABLE, family, 0, text(unix.NFTA_TABLE_NAME, name))
+		replies, err := c.request(unix.NFT_MSG_GETTABLE, family, 0, text(unix.NFTA_TABLE_NAME, name))
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		if err == nil {
-			err = errors.Join(c.readChains(&t), c.readRules(&t), c.readSets(&t))
+			err = errors.Join(eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
+				if a.Type() == unix.NFTA_TABLE_FLAGS {
+					t.flags = a.Uint32()
+				}
+			}), c.readChains(&t), c.readRules(&t), c.readSets(&t))
 		}
 		if err != nil {
 			return nil, explain(fmt.Errorf("read table %s: %w", t, err))

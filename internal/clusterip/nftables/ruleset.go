@@ -64,6 +64,7 @@ var fragmentBits = []byte{0x3f, 0xff}
 type table struct {
 	family nft.TableFamily
 	name   string
+	flags  uint32 // NFT_TABLE_F_…: a dormant table filters nothing; ours has none
 	chains []chain
 	sets   []set
 }
