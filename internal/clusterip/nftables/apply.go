@@ -53,6 +53,11 @@ func (c *Conn) AddressesOf(ctx context.Context, resource string) ([]netip.Addr, 
 // ApplyTables does one step, as one batch: the kernel takes all of it or nothing, and no packet meets half a rule set.
 func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	var err error
+	if c.nft == nil {
+		if c.nft, err = nft.New(nft.AsLasting()); err != nil {
+			return explain(fmt.Errorf("connect to nf_tables: %w", err))
+		}
+	}
 	switch step := step.(type) {
 	case clusterip.LayTables:
 		err = c.lay(ctx, step)

@@ -17,7 +17,7 @@ import (
 // Conn is a connection to the nf_tables of one network namespace.
 type Conn struct {
 	raw *netlink.Conn // to read by: see read.go
-	nft *nft.Conn     // to write by
+	nft *nft.Conn     // to write by; nil until something is written
 }
 
 // Open connects to the network namespace of the calling thread. A kernel without nf_tables gives ocf.ErrInstalled.
@@ -26,15 +26,18 @@ func Open() (*Conn, error) {
 	if err != nil {
 		return nil, explain(fmt.Errorf("connect to nf_tables: %w", err))
 	}
-	library, err := nft.New() // connects when it is needed
-	if err != nil {
-		return nil, errors.Join(explain(fmt.Errorf("connect to nf_tables: %w", err)), raw.Close())
-	}
-	return &Conn{nft: library, raw: raw}, nil
+	return &Conn{raw: raw}, nil
 }
 
-// Close ends the connection.
-func (c *Conn) Close() error { return c.raw.Close() }
+// Close ends the connection. After a deletion the kernel lets it wait for a grace period, some 15 ms (nft_rcv_nl_event in
+// net/netfilter/nf_tables_api.c): do it when nobody waits for a lock.
+func (c *Conn) Close() error {
+	var err error
+	if c.nft != nil {
+		err = c.nft.CloseLasting()
+	}
+	return errors.Join(err, c.raw.Close())
+}
 
 // families are those in which an address has a table.
 func families() []nft.TableFamily {
