@@ -178,10 +178,10 @@ func (c *Conn) ApplyLinks(_ context.Context, step clusterip.Step) error {
 func (c *Conn) addAddress(step clusterip.AddAddress) error {
 	address := &netlink.Addr{IPNet: ipNetOf(step.Prefix)}
 	if step.Group {
-		// The kernel itself joins the group and answers IGMP queries, as long as the address is there. Link scope keeps it
-		// from ever becoming the source of a packet.
+		// The kernel itself joins the group and answers IGMP queries, as long as the address is there. Host scope keeps it from
+		// ever becoming the source of a packet: __inet_insert_ifa sorts by scope, and inet_select_addr passes host scope over.
 		address.Flags = unix.IFA_F_MCAUTOJOIN
-		address.Scope = int(netlink.SCOPE_LINK)
+		address.Scope = int(netlink.SCOPE_HOST)
 	}
 	return unless(unix.EEXIST, c.netlink.AddrAdd(at(step.NIC), address))
 }

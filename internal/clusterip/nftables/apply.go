@@ -232,6 +232,7 @@ func (c *Conn) missingFeatures(layout clusterip.Layout) error {
 		{"CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_INGRESS", nft.TableFamilyNetdev, chain{base: ingressBase(layout.NIC)}},
 		{"CONFIG_NFT_HASH", nft.TableFamilyNetdev, chain{rules: []rule{{exprs: hash(layout, layout.Seed, nil)}}}},
 		{"CONFIG_NF_TABLES_ARP", nft.TableFamilyARP, chain{base: outputBase()}},
+		{"CONFIG_NF_TABLES_IPV4", nft.TableFamilyIPv4, chain{base: otherNICsChain(layout).base}},
 	} {
 		feature.chain.name = "scratch"
 		want := table{family: feature.family, name: scratch, chains: []chain{feature.chain}}

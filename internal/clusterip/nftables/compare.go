@@ -52,7 +52,7 @@ func (t table) isOurs() bool {
 		}
 	}
 	for _, c := range t.chains {
-		if !slices.Contains([]string{chainIngress, chainIPv4, chainPorts, chainPortless, chainOutput}, c.name) {
+		if !slices.Contains([]string{chainIngress, chainIPv4, chainPorts, chainPortless, chainErrors, chainOutput, chainOthers}, c.name) {
 			return false
 		}
 	}

@@ -35,7 +35,7 @@ func TestJudge(t *testing.T) {
 			rules[len(rules)-1].exprs = []expr.Any{&expr.Counter{Packets: 9, Bytes: 900}, &expr.Verdict{Kind: expr.VerdictDrop}}
 			return t
 		}, "", []clusterip.Bucket{2, 5}},
-		"arp table gone":    {func(t []table) []table { return t[:1] }, "table arp clusterip-192.168.10.3 is missing", []clusterip.Bucket{2, 5}},
+		"arp table gone":    {func(t []table) []table { return []table{t[0], t[2]} }, "table arp clusterip-192.168.10.3 is missing", []clusterip.Bucket{2, 5}},
 		"netdev table gone": {func(t []table) []table { return t[1:] }, "table netdev clusterip-192.168.10.3 is missing", nil},
 		"a rule gone": {func(t []table) []table {
 			t[1].chains[0].rules = t[1].chains[0].rules[:1]
@@ -89,8 +89,8 @@ func TestJudge(t *testing.T) {
 			t[0].sets[0].elements = t[0].sets[0].elements[:1]
 			return t
 		}, "", []clusterip.Bucket{2}},
-		"both stamps gone": {func(t []table) []table {
-			t[0].sets[1].elements, t[1].sets[0].elements = nil, nil
+		"all stamps gone": {func(t []table) []table {
+			t[0].sets[1].elements, t[1].sets[0].elements, t[2].sets[0].elements = nil, nil, nil
 			return t
 		}, "has lost its stamp", []clusterip.Bucket{2, 5}},
 		"one stamp gone": {func(t []table) []table {

@@ -41,7 +41,7 @@ func (c *Conn) Close() error {
 
 // families are those in which an address has a table.
 func families() []nft.TableFamily {
-	return []nft.TableFamily{nft.TableFamilyNetdev, nft.TableFamilyARP}
+	return []nft.TableFamily{nft.TableFamilyNetdev, nft.TableFamilyARP, nft.TableFamilyIPv4}
 }
 
 func familyName(family nft.TableFamily) string {
@@ -50,6 +50,8 @@ func familyName(family nft.TableFamily) string {
 		return "netdev"
 	case nft.TableFamilyARP:
 		return "arp"
+	case nft.TableFamilyIPv4:
+		return "ip"
 	default:
 		return fmt.Sprintf("family %d", family)
 	}

@@ -19,7 +19,9 @@ const (
 	chainIPv4     = "ipv4"
 	chainPorts    = "ports"
 	chainPortless = "portless"
+	chainErrors   = "errors"
 	chainOutput   = "output"
+	chainOthers   = "other_nics"
 
 	setOwned  = "owned"
 	setSchema = "schema"
@@ -28,6 +30,9 @@ const (
 // ingressPriority is ahead of flowtables and of other tables' filters, which sit at 0 by convention: a foreign packet
 // shall cost nothing and reach nobody.
 const ingressPriority = -200
+
+// rawPriority is that of iptables' raw table: before conntrack.
+const rawPriority = -300
 
 // arpOut is NF_ARP_OUT (include/uapi/linux/netfilter_arp.h): ARP has hook numbers of its own.
 const arpOut nft.ChainHook = 1
@@ -38,7 +43,6 @@ const (
 	arpSenderMAC     = 8  // RFC 826, behind htype, ptype, hlen, plen and op
 	arpSenderIP      = 14 // RFC 826, for Ethernet and IPv4
 	ipFragmentOffset = 6  // RFC 791 section 3.1
-	ipProtocol       = 9
 	ipSource         = 12
 	ipDestination    = 16
 	icmpType         = 0 // RFC 792
@@ -123,6 +127,11 @@ func rulesetOf(layout clusterip.Layout) []table {
 			chains: []chain{outputChain(layout)},
 			sets:   []set{schema},
 		},
+		{
+			family: nft.TableFamilyIPv4, name: tableName(layout.Address),
+			chains: []chain{otherNICsChain(layout)},
+			sets:   []set{schema},
+		},
 	}
 }
 
@@ -143,26 +152,31 @@ func ingressChains(layout clusterip.Layout) []chain {
 	ingress := chain{name: chainIngress, base: ingressBase(layout.NIC), rules: []rule{
 		// In unicast mode the kernel takes the frame for another host's; without this the node would never learn the
 		// MACs of its clients.
-		{comment: "ARP to the cluster MAC", exprs: join(toMAC(layout.MAC), protocol(unix.ETH_P_ARP), pkttypeHost(), verdict(expr.VerdictAccept))},
+		{comment: "ARP to the cluster MAC", exprs: join(toMAC(layout.MAC), protocol(unix.ETH_P_ARP), pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))},
 		{comment: "packets to the address", exprs: join(protocol(unix.ETH_P_IP), toAddress(layout.Address), jump(chainIPv4))},
-	}}
-	// Only frames for the cluster MAC become the host's own: not what a promiscuous NIC overhears.
-	ipv4 := chain{name: chainIPv4, rules: []rule{
-		{comment: "the cluster MAC is this host's", exprs: join(toMAC(layout.MAC), pkttypeHost())},
 	}}
 	// An ICMP error comes from a router, whose own address would hash elsewhere; a node without the connection ignores it.
 	// Path-MTU discovery depends on it (RFC 1191).
+	ipv4 := chain{name: chainIPv4}
 	for _, kind := range []struct {
 		number byte
 		name   string
 	}{{3, "destination unreachable"}, {11, "time exceeded"}, {12, "parameter problem"}} {
 		ipv4.rules = append(ipv4.rules, rule{comment: "ICMP " + kind.name + ": on every node", exprs: join(
-			ipProtocolIs(unix.IPPROTO_ICMP), loadTransport(icmpType, 1), equal(kind.number), verdict(expr.VerdictAccept))})
+			ipProtocolIs(unix.IPPROTO_ICMP), loadTransport(icmpType, 1), equal(kind.number), jump(chainErrors))})
 	}
+	// Several nodes may take the same frame here, so it must not become the host's own: a node that has just no address and
+	// forwards would send it on, to all of them again.
+	errors := chain{name: chainErrors, rules: []rule{
+		{comment: "heard, never forwarded", exprs: join(toMAC(layout.MAC), pkttype(unix.PACKET_MULTICAST))},
+		{comment: "for whoever has the connection", exprs: verdict(expr.VerdictAccept)},
+	}}
+	// Only frames for the cluster MAC become the host's own: not what a promiscuous NIC overhears.
+	ipv4.rules = append(ipv4.rules, rule{comment: "the cluster MAC is this host's", exprs: join(toMAC(layout.MAC), pkttype(unix.PACKET_HOST))})
 	drop := rule{comment: "foreign buckets", exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}}
 	if !layout.HashMode.Ports() {
 		ipv4.rules = append(ipv4.rules, hashRule("owned buckets", layout, nil), drop)
-		return []chain{ingress, ipv4}
+		return []chain{ingress, ipv4, errors}
 	}
 	ipv4.rules = append(ipv4.rules, rule{comment: "fragments hide their ports", exprs: join(
 		loadNetwork(ipFragmentOffset, portLength),
@@ -189,7 +203,7 @@ func ingressChains(layout clusterip.Layout) []chain {
 		&expr.Payload{DestRegister: register2, Base: expr.PayloadBaseTransportHeader, Offset: destinationPort, Len: portLength},
 	}[:layout.HashMode.Words()-1]
 	return []chain{
-		ingress, ipv4,
+		ingress, ipv4, errors,
 		{name: chainPorts, rules: []rule{hashRule("owned buckets", layout, ports), drop}},
 		{name: chainPortless, rules: []rule{hashRule("owned buckets", layout, nil), drop}},
 	}
@@ -224,14 +238,9 @@ func hash(layout clusterip.Layout, seed clusterip.Seed, ports []expr.Any) []expr
 // no switch ever learns the cluster MAC.
 func outputChain(layout clusterip.Layout) chain {
 	fromAddress := join(loadNetwork(arpSenderIP, ipv4Length), equal(ipv4Bytes(layout.Address)...))
-	nic := make([]byte, 4)
-	binary.NativeEndian.PutUint32(nic, uint32(layout.NICIndex))
 	return chain{name: chainOutput, base: outputBase(), rules: []rule{
 		// Linux answers ARP for any of its addresses on any NIC, with that NIC's MAC.
-		{comment: "no ARP for the address on other NICs", exprs: join(fromAddress, []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyOIF, Register: register0},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: nic},
-		}, verdict(expr.VerdictDrop))},
+		{comment: "no ARP for the address on other NICs", exprs: join(fromAddress, notNIC(expr.MetaKeyOIF, layout), verdict(expr.VerdictDrop))},
 		{comment: "ARP tells the cluster MAC", exprs: join(fromAddress, []expr.Any{
 			&expr.Immediate{Register: register0, Data: layout.MAC[:]},
 			&expr.Payload{
@@ -240,6 +249,28 @@ func outputChain(layout clusterip.Layout) chain {
 			},
 		})},
 	}}
+}
+
+// otherNICsChain keeps the node's other NICs from answering: one on the same LAN that hears the cluster MAC, being promiscuous or
+// a macvlan, gets frames for a group, and Linux takes a unicast IP packet in such a frame for any of its addresses.
+func otherNICsChain(layout clusterip.Layout) chain {
+	return chain{name: chainOthers, base: &base{
+		kind: nft.ChainTypeFilter, hook: *nft.ChainHookPrerouting, priority: rawPriority, policy: nft.ChainPolicyAccept,
+	}, rules: []rule{{comment: "what other NICs overhear", exprs: join(
+		notNIC(expr.MetaKeyIIF, layout), toAddress(layout.Address),
+		[]expr.Any{
+			&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: register0},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: []byte{unix.PACKET_HOST}},
+		},
+		verdict(expr.VerdictDrop),
+	)}}}
+}
+
+func notNIC(key expr.MetaKey, layout clusterip.Layout) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: register0},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: binary.NativeEndian.AppendUint32(nil, uint32(layout.NICIndex))},
+	}
 }
 
 func join(parts ...[]expr.Any) []expr.Any {
@@ -277,7 +308,7 @@ func toAddress(address netip.Addr) []expr.Any {
 }
 
 func ipProtocolIs(number byte) []expr.Any {
-	return join(loadNetwork(ipProtocol, 1), equal(number))
+	return join([]expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register0}}, equal(number))
 }
 
 func protocol(etherType uint16) []expr.Any {
@@ -285,9 +316,9 @@ func protocol(etherType uint16) []expr.Any {
 		equal(binary.BigEndian.AppendUint16(nil, etherType)...))
 }
 
-func pkttypeHost() []expr.Any {
+func pkttype(kind byte) []expr.Any {
 	return []expr.Any{
-		&expr.Immediate{Register: register0, Data: []byte{unix.PACKET_HOST}},
+		&expr.Immediate{Register: register0, Data: []byte{kind}},
 		&expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: register0},
 	}
 }
