@@ -34,6 +34,7 @@ func judge(tables []table) clusterip.Tables {
 		return judged
 	}
 	judged.Laid = &layout
+	judged.Owned = slices.DeleteFunc(judged.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= layout.Buckets })
 	if layout.Schema > clusterip.Schema {
 		judged.Damage = append(judged.Damage, fmt.Sprintf(
 			"laid by a newer version of this agent (schema %d, this one knows %d)", layout.Schema, clusterip.Schema))
