@@ -24,8 +24,10 @@ type process struct {
 }
 
 func main() {
-	// An action is a short chain of system calls: more threads would only wake each other.
+	// An action is a short chain of system calls: more threads would only wake each other. And one thread makes them all, so
+	// that their order can be counted, and a test can kill the process at each of them.
 	runtime.GOMAXPROCS(1)
+	runtime.LockOSThread()
 	os.Exit(int(run(context.Background(), process{
 		args: os.Args, environ: os.Environ(), euid: os.Geteuid(), stdout: os.Stdout, stderr: os.Stderr,
 	})))
