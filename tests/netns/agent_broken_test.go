@@ -1,0 +1,376 @@
+package netns
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+)
+
+// ourTable is how the tables of the shared address are called, in every family.
+var ourTable = "clusterip-" + shared.String()
+
+// A patient is a node on which buckets 2 and 5 of 8 run, until something is broken by hand.
+type patient struct {
+	*agent
+	clean string // Dump before anything was started
+}
+
+func newPatient(t *testing.T, p parameters) *patient {
+	t.Helper()
+	n := Start(t, Options{Nodes: 1})
+	a := newAgent(t, n.Nodes[0], 8, p.with("arp_count", "0"))
+	clean, err := a.host.Dump()
+	check(t, err)
+	return &patient{agent: a, clean: clean}
+}
+
+func (p *patient) startBoth(t *testing.T) {
+	t.Helper()
+	check(t, status(p.start(2), ocf.Success))
+	check(t, status(p.start(5), ocf.Success))
+}
+
+// by types a command into a shell on the node, so to say.
+func (p *patient) by(t *testing.T, command string) string {
+	t.Helper()
+	r := p.host.Run(t.Context(), path, strings.Fields(command)...)
+	if err := failure(r); err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	return r.Stdout
+}
+
+// checkNothingIsLeft stops both buckets and compares the node with what it was.
+func (p *patient) checkNothingIsLeft(t *testing.T) {
+	t.Helper()
+	check(t, status(p.stop(2), ocf.Success))
+	check(t, status(p.stop(5), ocf.Success))
+	dump, err := p.host.Dump()
+	check(t, err)
+	if dump != p.clean {
+		t.Errorf("after stop (-before start +after):\n%s", changes(p.clean, dump))
+	}
+	p.checkNoFiles(t)
+}
+
+// changes shows the lines in which two dumps differ.
+func changes(before, after string) string {
+	return cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n"))
+}
+
+func (p *patient) checkNoFiles(t *testing.T) {
+	t.Helper()
+	if files, err := os.ReadDir(p.tempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
+		t.Errorf("files are left: %v %v", files, err)
+	}
+}
+
+// A wound is something broken behind the agent's back.
+type wound struct {
+	name    string
+	inflict func(*testing.T, *patient)
+	says    string       // monitor's reason
+	code    ocf.ExitCode // monitor's status of bucket 2; 0 means ErrGeneric
+	loses   bool         // bucket 5 is lost too, so that it must be started again
+}
+
+// commands inflicts a wound by hand, one command a line; a line that begins with "nft" is one argument.
+func commands(lines ...string) func(*testing.T, *patient) {
+	return func(t *testing.T, p *patient) {
+		t.Helper()
+		for _, line := range lines {
+			if rules, ok := strings.CutPrefix(line, "nft "); ok {
+				nft(t, p.host, rules)
+			} else {
+				p.by(t, line)
+			}
+		}
+	}
+}
+
+// What a node has of its own, and loses with some wounds.
+const (
+	ownAddress  = "ip address add 192.168.10.11/24 brd + dev eth0"
+	clientRoute = "ip route replace 192.168.64.0/18 dev eth0"
+)
+
+// The traps that others fell into, and whatever else an admin, a firewall or a network manager may do.
+func wounds() []wound {
+	vip := shared.String()
+	return []wound{
+		{name: "address deleted", inflict: commands("ip address delete " + vip + "/24 dev eth0"), says: "address 192.168.10.3/24 is missing on eth0"},
+		{name: "address put back with another prefix", inflict: commands(
+			"ip address delete "+vip+"/24 dev eth0", "ip address add "+vip+"/32 dev eth0"), says: "192.168.10.3/32 is on eth0, where it should not be"},
+		{name: "the NIC's own address replaced, ours lost with it", inflict: commands(
+			"ip address flush dev eth0 scope global", ownAddress, clientRoute), says: "is missing on eth0"},
+		{name: "netdev table deleted", inflict: commands("nft delete table netdev " + ourTable), says: "this is left on the node", loses: true},
+		{name: "arp table deleted", inflict: commands("nft delete table arp " + ourTable), says: "table arp " + ourTable + " is missing"},
+		{name: "ip table deleted", inflict: commands("nft delete table ip " + ourTable), says: "table ip " + ourTable + " is missing"},
+		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
+		{
+			name: "all rules flushed", inflict: commands("nft flush table netdev "+ourTable, "nft flush table arp "+ourTable, "nft flush table ip "+ourTable),
+			says: `rule "owned buckets" is missing or changed`,
+		},
+		{name: "table put to sleep", inflict: commands("nft add table netdev " + ourTable + " { flags dormant; }"), says: "switched off"},
+		{name: "rule added", inflict: commands("nft add rule netdev " + ourTable + " ipv4 limit rate 1/second accept"), says: "is not as laid"},
+		{name: "rule put first", inflict: commands("nft insert rule arp " + ourTable + " output accept"), says: "is not as laid"},
+		{name: "chain added", inflict: commands("nft add chain netdev " + ourTable + " mine"), says: "chain mine is not ours"},
+		{name: "set added", inflict: commands("nft add set netdev " + ourTable + " mine { type ipv4_addr . inet_service; }"), says: "set mine is not ours"},
+		{name: "element removed", inflict: commands("nft delete element netdev " + ourTable + " owned { 2 }"), says: "does not run here; buckets 5 do", code: ocf.NotRunning},
+		{name: "all elements removed", inflict: commands("nft flush set netdev " + ourTable + " owned"), says: "this is left on the node", loses: true},
+		{name: "element added", inflict: commands("nft add element netdev " + ourTable + " owned { 7 }"), says: "element 7 was not put there by this agent"},
+		{name: "element out of range added", inflict: commands("nft add element netdev " + ourTable + " owned { 99 comment \"web-ip:99\" }"), says: "element 99 is no bucket of 0..7"},
+		{name: "stamp removed", inflict: commands("nft flush set netdev " + ourTable + " schema"), says: "set schema is not as laid"},
+		{
+			name: "all stamps removed", inflict: commands("nft flush set netdev "+ourTable+" schema", "nft flush set arp "+ourTable+" schema", "nft flush set ip "+ourTable+" schema"),
+			says: "has lost its stamp",
+		},
+		{name: "NIC down", inflict: commands("ip link set eth0 down", "ip link set eth0 up", "ip link set eth0 down"), says: "eth0 is down"},
+	}
+}
+
+// macWounds take away by what a NIC accepts the cluster MAC.
+func macWounds() map[clusterip.MACMode]wound {
+	mac := func(mode clusterip.MACMode) string { return clusterip.DerivedMAC(mode, shared).String() }
+	return map[clusterip.MACMode]wound{
+		clusterip.Multicast: {name: "MAC filter removed", inflict: commands("ip maddress delete " + mac(clusterip.Multicast) + " dev eth0"), says: "no longer lets the cluster MAC"},
+		clusterip.Unicast:   {name: "MAC filter removed", inflict: commands("bridge fdb delete " + mac(clusterip.Unicast) + " dev eth0 self"), says: "no longer lets the cluster MAC"},
+		clusterip.IGMP:      {name: "group left", inflict: commands("ip address delete 239.255.10.3/32 dev eth0"), says: "no longer a member of the multicast group 239.255.10.3"},
+	}
+}
+
+// TestEveryWoundIsSeenAndHealed: monitor tells the truth, start heals without touching the other bucket, stop leaves nothing.
+func TestEveryWoundIsSeenAndHealed(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("mac_mode", string(mode)))
+			for _, w := range append(wounds(), macWounds()[mode]) {
+				t.Run(w.name, func(t *testing.T) {
+					p.startBoth(t)
+					w.inflict(t, p)
+					p.checkHealing(t, w)
+					p.checkNothingIsLeft(t)
+				})
+			}
+		})
+	}
+}
+
+func (p *patient) checkHealing(t *testing.T, w wound) {
+	t.Helper()
+	if w.code == 0 {
+		w.code = ocf.ErrGeneric
+	}
+	r := p.monitor(2)
+	if err := status(r, w.code); err != nil || !strings.Contains(r.Stderr, w.says) {
+		t.Errorf("monitor does not say %q: %v\n%s", w.says, err, r.Stderr)
+	}
+	if w.name == "NIC down" { // nothing that an agent may change
+		check(t, status(p.start(2), ocf.ErrGeneric))
+		commands("ip link set eth0 up", clientRoute)(t, p)
+	}
+	check(t, status(p.start(2), ocf.Success))
+	if w.loses {
+		check(t, status(p.monitor(5), ocf.NotRunning))
+		check(t, status(p.start(5), ocf.Success))
+	}
+	check(t, status(p.monitor(2), ocf.Success))
+	check(t, status(p.monitor(5), ocf.Success))
+}
+
+var handle = regexp.MustCompile(`# handle (\d+)$`)
+
+// ruleHandles are the handles of all rules of a chain.
+func (p *patient) ruleHandles(t *testing.T, family, chain string) []string {
+	t.Helper()
+	var handles []string
+	for line := range strings.Lines(p.by(t, fmt.Sprintf("nft -a list chain %s %s %s", family, ourTable, chain))) {
+		line = strings.TrimSpace(line)
+		if found := handle.FindStringSubmatch(line); found != nil && !strings.HasPrefix(line, "chain") {
+			handles = append(handles, found[1])
+		}
+	}
+	return handles
+}
+
+// TestEveryRuleIsMissed deletes each rule in turn, and puts another one in its place.
+func TestEveryRuleIsMissed(t *testing.T) {
+	p := newPatient(t, webIP("hashmode", "sourceip-sourceport-destport"))
+	p.startBoth(t)
+	rules := 0
+	for _, chain := range []string{"netdev ingress", "netdev ipv4", "netdev errors", "netdev ports", "netdev portless", "arp output", "ip other_nics"} {
+		family, chain, _ := strings.Cut(chain, " ")
+		for i := range p.ruleHandles(t, family, chain) {
+			for _, change := range []string{"delete rule %s %s %s handle %s", "replace rule %s %s %s handle %s counter accept"} {
+				nft(t, p.host, fmt.Sprintf(change, family, ourTable, chain, p.ruleHandles(t, family, chain)[i]))
+				w := wound{name: change, says: "table " + family + " " + ourTable + ": chain " + chain + ": rule"}
+				p.checkHealing(t, w)
+			}
+			rules++
+		}
+	}
+	if rules < 20 {
+		t.Errorf("only %d rules were found", rules)
+	}
+	p.checkNothingIsLeft(t)
+}
+
+// TestCountersSurviveHealing: a mended table is not made anew, so that nothing of the running buckets is lost.
+func TestCountersSurviveHealing(t *testing.T) {
+	n := Start(t, Options{Nodes: 1})
+	a := newAgent(t, n.Nodes[0], 1, webIP())
+	check(t, status(a.start(0), ocf.Success))
+	probe(t, n, Traffic{Target: shared, Sources: n.Sources(4), Protos: []Proto{ICMP}, Retries: 2})
+	p := &patient{agent: a}
+	counted := p.by(t, "nft list set netdev "+ourTable+" owned")
+	nft(t, p.host, "delete table arp "+ourTable)
+	nft(t, p.host, "flush chain netdev "+ourTable+" ipv4")
+	check(t, status(a.start(0), ocf.Success))
+	if after := p.by(t, "nft list set netdev "+ourTable+" owned"); after != counted || strings.Contains(counted, "packets 0 ") {
+		t.Errorf("counters before:\n%s\nafter:\n%s", counted, after)
+	}
+}
+
+// TestRenamedNIC: the resource finds its NIC by the route, and follows it to its new name.
+func TestRenamedNIC(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("nic", "", "mac_mode", string(mode)))
+			p.startBoth(t)
+			commands("ip link set eth0 down", "ip link set eth0 name lan0", "ip link set lan0 up")(t, p)
+			p.checkHealing(t, wound{says: "asked is lan0"})
+			check(t, status(p.stop(5), ocf.Success))
+			check(t, status(p.stop(2), ocf.Success))
+			commands("ip link set lan0 down", "ip link set lan0 name eth0", "ip link set eth0 up", clientRoute)(t, p)
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
+
+// TestRenamedNICThatIsAskedFor cannot be healed by the agent, but it says so, and stops.
+func TestRenamedNICThatIsAskedFor(t *testing.T) {
+	p := newPatient(t, webIP())
+	p.startBoth(t)
+	commands("ip link set eth0 down", "ip link set eth0 name lan0", "ip link set lan0 up")(t, p)
+	r := p.monitor(2)
+	if err := status(r, ocf.ErrGeneric); err != nil || !strings.Contains(r.Stderr, "there is no such network interface") {
+		t.Errorf("monitor: %v\n%s", err, r.Stderr)
+	}
+	check(t, status(p.start(2), ocf.ErrArgs))
+	check(t, status(p.stop(2), ocf.Success))
+	check(t, status(p.stop(5), ocf.Success))
+	commands("ip link set lan0 down", "ip link set lan0 name eth0", "ip link set eth0 up", clientRoute)(t, p)
+	p.checkNothingIsLeft(t)
+}
+
+// TestDeletedNIC takes the address and the chain along; what is left goes with stop, or is mended when the NIC is back.
+func TestDeletedNIC(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("mac_mode", string(mode)))
+			p.startBoth(t)
+			p.by(t, "ip link delete eth0")
+			check(t, status(p.monitor(2), ocf.ErrGeneric))
+			check(t, status(p.start(2), ocf.ErrArgs))
+			commands("ip link add eth0 type veth peer name peer0", "ip link set peer0 up", "ip link set eth0 up",
+				ownAddress)(t, p)
+			p.checkHealing(t, wound{says: "eth0 (index"})
+			p.by(t, "ip link delete eth0")
+			check(t, status(p.stop(2), ocf.Success))
+			check(t, status(p.stop(5), ocf.Success))
+			check(t, status(p.monitor(5), ocf.NotRunning))
+			if rules := p.by(t, "nft list ruleset"); rules != "" {
+				t.Errorf("left: %s", rules)
+			}
+			p.checkNoFiles(t)
+		})
+	}
+}
+
+// TestFlappingLinkIsNoWound: what comes back by itself needs no healing.
+func TestFlappingLinkIsNoWound(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("mac_mode", string(mode)))
+			p.startBoth(t)
+			commands("ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500", "ip link set eth0 down", "ip link set eth0 up", clientRoute)(t, p)
+			check(t, status(p.monitor(2), ocf.Success))
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
+
+// TestForeignTableOfOurName is refused by start, left alone by stop, and no reason for monitor to think that anything runs.
+func TestForeignTableOfOurName(t *testing.T) {
+	for _, family := range []string{"netdev", "arp", "ip"} {
+		t.Run(family, func(t *testing.T) {
+			p := newPatient(t, webIP())
+			nft(t, p.host, "add table "+family+" "+ourTable)
+			nft(t, p.host, "add chain "+family+" "+ourTable+" mine")
+			nft(t, p.host, "add rule "+family+" "+ourTable+" mine counter drop")
+			before, err := p.host.Dump()
+			check(t, err)
+			r := p.start(2)
+			if err := status(r, ocf.ErrGeneric); err != nil || !strings.Contains(r.Stderr, "not ours") {
+				t.Errorf("start: %v\n%s", err, r.Stderr)
+			}
+			check(t, status(p.monitor(2), ocf.NotRunning))
+			check(t, status(p.stop(2), ocf.Success))
+			after, err := p.host.Dump()
+			check(t, err)
+			if after != before {
+				t.Errorf("(-before +after):\n%s", changes(before, after))
+			}
+			p.checkNoFiles(t)
+		})
+	}
+}
+
+// TestTwoResourcesOnOneNIC live side by side.
+func TestTwoResourcesOnOneNIC(t *testing.T) {
+	p := newPatient(t, webIP())
+	other := *p.agent
+	other.parameters = webIP("ip", "192.168.10.4", "mac_mode", "unicast", "arp_count", "0")
+	p.startBoth(t)
+	before, err := p.host.Dump()
+	check(t, err)
+	check(t, status(other.start(1), ocf.Success))
+	check(t, status(p.monitor(2), ocf.Success))
+	check(t, status(other.monitor(1), ocf.Success))
+	check(t, status(other.stop(1), ocf.Success))
+	after, err := p.host.Dump()
+	check(t, err)
+	if after != before {
+		t.Errorf("(-before +after):\n%s", changes(before, after))
+	}
+	p.checkNothingIsLeft(t)
+}
+
+// TestAddressesThatHangOnOurs: when ours was there first, the kernel takes the others of the network away with it.
+func TestAddressesThatHangOnOurs(t *testing.T) {
+	p := newPatient(t, webIP("cidr_netmask", "24"))
+	for _, scope := range []string{"all", "default", "eth0"} {
+		check(t, p.host.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", "0"))
+	}
+	p.by(t, "ip address flush dev eth0 scope global")
+	p.startBoth(t)
+	commands(ownAddress, "ip address add 192.168.10.77/24 dev eth0")(t, p)
+	check(t, status(p.stop(2), ocf.Success))
+	check(t, status(p.stop(5), ocf.Success))
+	addresses := p.by(t, "ip -4 -o address show dev eth0")
+	for _, theirs := range []string{"192.168.10.11/24", "192.168.10.77/24"} {
+		if !strings.Contains(addresses, theirs) {
+			t.Errorf("%s went with ours:\n%s", theirs, addresses)
+		}
+	}
+	if strings.Contains(addresses, shared.String()+"/") {
+		t.Errorf("ours is still there:\n%s", addresses)
+	}
+}

@@ -1,0 +1,140 @@
+package netns
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+// A client behind a router with a narrow link downloads from the address. What tells the node about the narrow link comes
+// from the router, whose own address belongs to another node's bucket (RFC 1191).
+func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
+	eachHashMode(t, func(t *testing.T, p parameters) {
+		const mtu, size, serving, other = 1300, 400_000, 0, 1
+		s := newSite(t, Options{Nodes: 2}, 8, p)
+		check(t, s.AddRouter(t.Context(), mtu))
+		// Packets as a wire would carry them: the kernel otherwise hands a train of segments on as one.
+		check(t, s.Router.handle.LinkSetGSOMaxSegs(nic(t, s.Router, "eth1"), 1))
+		download := s.flowUnlike(t, s.Router.Addr)
+		at := []int{other, other, other, other, other, other, other, other}
+		at[s.bucket(download)] = serving
+		check(t, s.startAll(at...))
+
+		// What the client says it can take, what the router says, and what arrives in the end.
+		syns := hear(t, s.Nodes[serving], NIC, func(f Frame) bool { return mss(f) > 0 && !f.Outgoing })
+		tooBig := hear(t, s.Nodes[serving], NIC, func(f Frame) bool { return !f.Outgoing && nextHopMTU(f) == mtu })
+		arrived := hear(t, s.Far, NIC, func(f Frame) bool {
+			h, _, ok := f.IPv4()
+			return ok && !f.Outgoing && h.Src.Equal(shared.AsSlice())
+		})
+		name, err := fetch(t.Context(), s.Far, download, size)
+		if err != nil {
+			t.Errorf("download: %v", err)
+		}
+		if name != s.Nodes[serving].Name {
+			t.Errorf("answered by %q", name)
+		}
+		if frames := stopped(t, syns); len(frames) != 1 || mss(frames[0]) != 1460 {
+			t.Errorf("%d SYNs; the client must announce a segment size of 1460, or the node would not have to be told", len(frames))
+		}
+		errs := stopped(t, tooBig)
+		if len(errs) == 0 {
+			t.Error("no \"fragmentation needed\" came from the router: nothing was shown")
+		}
+		for _, f := range errs {
+			if h, _, _ := f.IPv4(); !h.Src.Equal(s.Router.Addr.AsSlice()) || f.Destination.String() != s.spec.MAC.String() {
+				t.Errorf("\"fragmentation needed\" from %s to MAC %s", h.Src, f.Destination)
+			}
+		}
+		full := 0
+		for _, f := range stopped(t, arrived) {
+			h, _, _ := f.IPv4()
+			if h.Flags&ipv4.DontFragment == 0 || h.TotalLen > mtu {
+				t.Fatalf("a packet of %d bytes with flags %03b arrived", h.TotalLen, h.Flags)
+			}
+			if h.TotalLen == mtu {
+				full++
+			}
+		}
+		if full < size/mtu/2 {
+			t.Errorf("%d packets of %d bytes arrived: the node did not use the path's MTU", full, mtu)
+		}
+		t.Logf("%d \"fragmentation needed\", then %d packets of %d bytes", len(errs), full, mtu)
+	})
+}
+
+// flowUnlike returns a connection from the far client that falls into another bucket than what comes from an address.
+func (s *site) flowUnlike(t *testing.T, from netip.Addr) Flow {
+	t.Helper()
+	for port := uint16(40000); port < 40064; port++ {
+		for host := range 50 { // in sourceip mode only another address helps
+			f := Flow{Proto: TCP, Src: nth(farNet, 10+host), Dst: shared, SrcPort: port, DstPort: EchoPort}
+			if s.bucket(f) != s.bucket(Flow{Proto: ICMP, Src: from}) {
+				if f.Src != s.Far.Addr {
+					check(t, s.Far.addAddress(NIC, netip.PrefixFrom(f.Src, farNet.Bits())))
+				}
+				return f
+			}
+		}
+	}
+	t.Fatalf("every flow has the bucket of %s", from)
+	return Flow{}
+}
+
+// fetch makes a connection, lets the server send that many bytes, and returns the server's name.
+func fetch(ctx context.Context, from *Host, f Flow, size int64) (name string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, testTimeout)
+	defer cancel()
+	conn, err := from.Dial(ctx, netip.AddrPortFrom(f.Src, f.SrcPort), netip.AddrPortFrom(f.Dst, f.DstPort))
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(testTimeout)); err != nil {
+		return "", err
+	}
+	answer := bufio.NewReader(conn)
+	if name, err = answer.ReadString('\n'); err != nil {
+		return "", err
+	}
+	sent := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(make([]byte, size))
+		sent <- err
+	}()
+	n, err := io.CopyN(io.Discard, answer, size)
+	if err != nil {
+		err = fmt.Errorf("%d of %d bytes: %w", n, size, err)
+		_ = conn.Close() // ends the writer
+	}
+	return name[:len(name)-1], errors.Join(err, <-sent)
+}
+
+const tcpOptMSS = 2 // RFC 9293, section 3.2
+
+// mss returns the segment size that a SYN announces; 0 for anything else.
+func mss(f Frame) int {
+	h, b, ok := f.IPv4()
+	if !ok || h.Protocol != unix.IPPROTO_TCP || len(b) < 24 || b[13]&(tcpSyn|tcpAck) != tcpSyn || b[20] != tcpOptMSS {
+		return 0
+	}
+	return int(binary.BigEndian.Uint16(b[22:]))
+}
+
+// nextHopMTU returns what an ICMP "fragmentation needed" says; 0 for anything else.
+func nextHopMTU(f Frame) int {
+	h, b, ok := f.IPv4()
+	if !ok || h.Protocol != unix.IPPROTO_ICMP || len(b) < 8 || ipv4.ICMPType(b[0]) != ipv4.ICMPTypeDestinationUnreachable || b[1] != 4 {
+		return 0
+	}
+	return int(binary.BigEndian.Uint16(b[6:]))
+}

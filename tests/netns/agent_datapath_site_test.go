@@ -1,0 +1,157 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/metadata"
+	"ocf-clusterip/internal/ocf"
+)
+
+// A site is a LAN with the resource configured on its nodes, under watch.
+type site struct {
+	*Network
+	*clone
+	spec clusterip.Spec // what all buckets have in common
+}
+
+// newSite builds a LAN with servers on the nodes and configures the resource; then the test starts buckets. The switch
+// watches the nodes as long as the test runs.
+func newSite(t *testing.T, o Options, buckets int, p parameters) *site {
+	t.Helper()
+	n := Start(t, o)
+	serve(t, n)
+	values, _, err := metadata.Parse(p)
+	check(t, err)
+	spec, err := clusterip.NewSpec(values, "web-ip", ocf.Clone{Buckets: uint32(buckets)})
+	check(t, err)
+	s := &site{Network: n, clone: newClone(t, n, buckets, p), spec: spec}
+	s.watch(t)
+	return s
+}
+
+// watch checks at the end of the test that each frame of a node had its NIC's own MAC as Ethernet source, that whatever a
+// node said by ARP about the shared address was the cluster MAC, that no node forwarded a packet for it, and that the
+// switch learned the MACs of NICs only. It counts ahead of the bridge, which drops a frame whose source is a group
+// address, and so would not show it.
+func (s *site) watch(t *testing.T) {
+	t.Helper()
+	var table strings.Builder
+	table.WriteString("table netdev watch {\n")
+	for _, h := range s.Nodes {
+		fmt.Fprintf(&table, `chain %[1]s { type filter hook ingress device "%[1]s" priority -400;
+			ether saddr != %[2]s counter comment "another Ethernet source than %[1]s's own"
+			arp saddr ip %[3]s arp saddr ether != %[4]s counter comment "%[1]s told another MAC than the cluster's"
+			ip daddr %[3]s counter comment "%[1]s forwarded a packet for the address"
+			icmp type redirect counter comment "%[1]s redirected a client"; }
+`, h.Name, h.MAC, shared, s.spec.MAC)
+	}
+	table.WriteString("}")
+	nft(t, s.Switch, table.String())
+	counted := regexp.MustCompile(`(?m)^.*packets [1-9].*$`)
+	t.Cleanup(func() {
+		r := s.Switch.Run(context.Background(), path, "nft", "list", "table", "netdev", "watch")
+		if err := failure(r); err != nil {
+			t.Errorf("read what the switch has counted: %v", err)
+		}
+		for _, rule := range counted.FindAllString(r.Stdout, -1) {
+			t.Errorf("the switch has seen: %s", strings.TrimSpace(rule))
+		}
+		if err := s.onlyNICsLearned(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// onlyNICsLearned tells of every MAC in the switch's forwarding table that is not of a NIC.
+func (s *site) onlyNICsLearned() error {
+	nics := map[string]bool{}
+	for _, h := range s.hosts {
+		links, err := h.handle.LinkList()
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			nics[l.Attrs().HardwareAddr.String()] = true
+		}
+	}
+	entries, err := s.BridgeFDB()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Learned && !nics[e.MAC.String()] {
+			errs = append(errs, fmt.Errorf("the switch learned %s at port %s", e.MAC, e.Port))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bucket is the one that a flow falls into.
+func (s *site) bucket(f Flow) int {
+	return int(clusterip.Owner(s.spec.HashMode, clusterip.Flow{Source: f.Src, SourcePort: f.SrcPort, DestinationPort: f.DstPort},
+		s.spec.Seed, s.spec.Buckets))
+}
+
+// owner is the node that must answer a flow.
+func (s *site) owner(f Flow) int { return s.at[s.bucket(f)] }
+
+// ownerWithoutPorts is the node that must answer a flow whose packets hide their ports.
+func (s *site) ownerWithoutPorts(f Flow) int {
+	f.SrcPort, f.DstPort = 0, 0
+	return s.owner(f)
+}
+
+// hear opens a capture on a host's NIC, which ends with the test.
+func hear(t *testing.T, h *Host, nic string, filter func(Frame) bool) *Capture {
+	t.Helper()
+	c, err := h.Capture(nic, filter)
+	check(t, err)
+	t.Cleanup(func() { _ = c.conn.Close() })
+	return c
+}
+
+// stopped ends a capture and returns what it saw.
+func stopped(t *testing.T, c *Capture) []Frame {
+	t.Helper()
+	frames, err := c.Stop()
+	check(t, err)
+	return frames
+}
+
+// nic returns a NIC of a host.
+func nic(t *testing.T, h *Host, name string) netlink.Link {
+	t.Helper()
+	link, err := h.handle.LinkByName(name)
+	check(t, err)
+	return link
+}
+
+// eachMode runs a test for every kind of cluster MAC and every kind of hash.
+func eachMode(t *testing.T, test func(t *testing.T, p parameters)) {
+	for _, mac := range clusterip.MACModes() {
+		for _, hash := range clusterip.HashModes() {
+			t.Run(string(mac)+"/"+string(hash), func(t *testing.T) {
+				test(t, webIP("mac_mode", string(mac), "hashmode", string(hash)))
+			})
+		}
+	}
+}
+
+// eachHashMode runs a test for every kind of hash, each time with another kind of cluster MAC.
+func eachHashMode(t *testing.T, test func(t *testing.T, p parameters)) {
+	for i, hash := range clusterip.HashModes() {
+		mac := clusterip.MACModes()[i]
+		t.Run(string(hash), func(t *testing.T) {
+			test(t, webIP("mac_mode", string(mac), "hashmode", string(hash)))
+		})
+	}
+}
