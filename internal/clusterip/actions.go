@@ -59,7 +59,7 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		if seen.Tables.Present {
 			a.warn(Faults(seen, layout, spec.CheckLink), "start mends: ")
 		}
-		if err := a.lay(ctx, spec, goal, steps); err != nil {
+		if err := a.lay(ctx, spec, seen, goal, steps); err != nil {
 			return a.undo(ctx, spec, seen, err), err
 		}
 		appeared = slices.ContainsFunc(steps, func(s Step) bool { add, ok := s.(AddAddress); return ok && !add.Group })
@@ -112,14 +112,14 @@ func (s Spec) name() string {
 }
 
 // lay applies the steps and reads back whether the goal is reached.
-func (a Agent) lay(ctx context.Context, spec Spec, goal Goal, steps []Step) error {
+func (a Agent) lay(ctx context.Context, spec Spec, seen State, goal Goal, steps []Step) error {
 	for _, step := range steps {
 		a.Log.Debugf("%s", step)
 		if err := a.Kernel.Apply(ctx, step); err != nil {
 			return fmt.Errorf("%s: %w", step, err)
 		}
 	}
-	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+	seen, err := a.observeAgain(ctx, spec, seen, steps)
 	if err != nil {
 		return err
 	}
@@ -131,6 +131,20 @@ func (a Agent) lay(ctx context.Context, spec Spec, goal Goal, steps []Step) erro
 		return fmt.Errorf("start of bucket %d of %s did everything, but then: %s", spec.Bucket, spec.Address, strings.Join(faults, "; "))
 	}
 	return nil
+}
+
+// observeAgain reads what the steps have changed. The links need no second look after a further bucket's only step.
+func (a Agent) observeAgain(ctx context.Context, spec Spec, seen State, steps []Step) (State, error) {
+	for _, step := range steps {
+		switch step.(type) {
+		case Own, Disown:
+		default:
+			return a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		}
+	}
+	var err error
+	seen.Tables, err = a.Kernel.ObserveTables(ctx, spec.Address)
+	return seen, err
 }
 
 // undo takes back a failed start: the bucket, and all the rest when no other bucket ran before. It tells whether anything is left.
@@ -181,7 +195,7 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 				a.Log.Infof("bucket %d of %s does not run here", spec.Bucket, spec.Address)
 				return true, nil
 			}
-			return true, a.disown(ctx, spec)
+			return true, a.disown(ctx, spec, seen)
 		}
 		steps := planRemoval(seen, Goal{Layout: Layout{Address: spec.Address}, NIC: spec.NIC})
 		if len(steps) == 0 {
@@ -212,10 +226,10 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 }
 
 // disown stops a bucket beside others that go on.
-func (a Agent) disown(ctx context.Context, spec Spec) error {
+func (a Agent) disown(ctx context.Context, spec Spec, seen State) error {
 	step := Disown{Address: spec.Address, Buckets: []Bucket{spec.Bucket}}
 	applyErr := a.Kernel.Apply(ctx, step)
-	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+	seen, err := a.observeAgain(ctx, spec, seen, []Step{step})
 	if err != nil {
 		return errors.Join(applyErr, err)
 	}

@@ -36,6 +36,11 @@ func (k *fakeKernel) Observe(context.Context, netip.Addr, []MAC) (State, error) 
 	return seen, nil
 }
 
+func (k *fakeKernel) ObserveTables(ctx context.Context, address netip.Addr) (Tables, error) {
+	seen, err := k.Observe(ctx, address, nil)
+	return seen.Tables, err
+}
+
 func (k *fakeKernel) Apply(_ context.Context, step Step) error {
 	k.applied = append(k.applied, step.String())
 	switch len(k.applied) {

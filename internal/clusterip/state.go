@@ -171,6 +171,8 @@ type Kernel interface {
 	// Observe reads all that concerns an address. A part that cannot be read is an error, never "not there".
 	// MACs are those to look for among the NICs' filters, beside the one that the tables themselves name.
 	Observe(ctx context.Context, address netip.Addr, macs []MAC) (State, error)
+	// ObserveTables reads again the part of the state that Own and Disown change.
+	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
 	// Apply does one step.
 	Apply(ctx context.Context, step Step) error
 	// Announce tells the neighbours on the NIC the address's MAC, count times (RFC 5227 section 2.3).

@@ -56,8 +56,11 @@ func (c *Conn) readOnce(name string) ([]table, error) {
 		}
 		if err == nil {
 			err = errors.Join(eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
-				if a.Type() == unix.NFTA_TABLE_FLAGS {
+				switch a.Type() {
+				case unix.NFTA_TABLE_FLAGS:
 					t.flags = a.Uint32()
+				case unix.NFTA_TABLE_USE:
+					t.use = a.Uint32()
 				}
 			}), c.readChains(&t), c.readRules(&t), c.readSets(&t))
 		}
@@ -100,7 +103,7 @@ func (c *Conn) tableNames(family nft.TableFamily) ([]string, error) {
 }
 
 func (c *Conn) readChains(into *table) error {
-	replies, err := c.request(unix.NFT_MSG_GETCHAIN, into.family, netlink.Dump) // the kernel filters by family only
+	replies, err := c.requestChains(into)
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
 	}
@@ -134,6 +137,19 @@ func (c *Conn) readChains(into *table) error {
 		into.chains = append(into.chains, read)
 	}
 	return err
+}
+
+// requestChains asks for all chains of a family, because the kernel does not filter them by table. Only in family ip, where
+// a host may have thousands of others, it asks for ours alone if the table holds no more than that and one set.
+func (c *Conn) requestChains(of *table) ([]netlink.Message, error) {
+	const chainAndSet = 2
+	if of.family == nft.TableFamilyIPv4 && of.use == chainAndSet {
+		replies, err := c.request(unix.NFT_MSG_GETCHAIN, of.family, 0, text(unix.NFTA_CHAIN_TABLE, of.name), text(unix.NFTA_CHAIN_NAME, chainOthers))
+		if !errors.Is(err, unix.ENOENT) {
+			return replies, err
+		}
+	}
+	return c.request(unix.NFT_MSG_GETCHAIN, of.family, netlink.Dump)
 }
 
 // decode reads where a chain hooks in. A chain of several devices, which we never lay, has none here.

@@ -69,6 +69,7 @@ type table struct {
 	family nft.TableFamily
 	name   string
 	flags  uint32 // NFT_TABLE_F_…: a dormant table filters nothing; ours has none
+	use    uint32 // how many chains, sets and the like the kernel says it holds; not set in what we lay
 	chains []chain
 	sets   []set
 }
