@@ -127,11 +127,9 @@ func wounds() []wound {
 		{name: "all elements removed", inflict: commands("nft flush set netdev " + ourTable + " owned"), says: "this is left on the node", loses: true},
 		{name: "element added", inflict: commands("nft add element netdev " + ourTable + " owned { 7 }"), says: "element 7 was not put there by this agent"},
 		{name: "element out of range added", inflict: commands("nft add element netdev " + ourTable + " owned { 99 comment \"web-ip:99\" }"), says: "element 99 is no bucket of 0..7"},
-		{name: "stamp removed", inflict: commands("nft flush set netdev " + ourTable + " schema"), says: "set schema is not as laid"},
-		{
-			name: "all stamps removed", inflict: commands("nft flush set netdev "+ourTable+" schema", "nft flush set arp "+ourTable+" schema", "nft flush set ip "+ourTable+" schema"),
-			says: "has lost its stamp",
-		},
+		{name: "stamp removed", inflict: commands("nft flush set netdev " + ourTable + " schema"), says: "its stamp (set schema) is missing"},
+		{name: "stamp changed", inflict: commands("nft flush set netdev "+ourTable+" schema",
+			"nft add element netdev "+ourTable+" schema { 1 comment \"ip=192.168.10.3/24 buckets=many\" }"), says: "cannot be read"},
 		{name: "NIC down", inflict: commands("ip link set eth0 down", "ip link set eth0 up", "ip link set eth0 down"), says: "eth0 is down"},
 	}
 }

@@ -44,8 +44,8 @@ func judge(tables []table) clusterip.Tables {
 	return judged
 }
 
-// isOurs tells whether a table that bears our name was laid by us: it carries our stamp, or nothing but what we lay (after
-// somebody took the stamp away). Never touch another's table.
+// isOurs tells whether a table that bears our name was laid by us: it carries our stamp, or holds nothing but what we lay.
+// Never touch another's table.
 func (t table) isOurs() bool {
 	if s, ok := t.set(setSchema); ok && len(s.elements) > 0 {
 		if clusterip.IsStamp(s.elements[0].comment) { // a newer version's, too, that cannot be read any further
@@ -73,7 +73,7 @@ func (t table) set(name string) (set, bool) {
 	return t.sets[i], true
 }
 
-// stampOf reads how the tables were laid, from the first of them that says so.
+// stampOf reads how the tables were laid, from the one that says so: the netdev table.
 func stampOf(tables []table) (clusterip.Layout, error) {
 	for _, t := range tables {
 		s, ok := t.set(setSchema)
@@ -89,7 +89,7 @@ func stampOf(tables []table) (clusterip.Layout, error) {
 		}
 		return layout, nil
 	}
-	return clusterip.Layout{}, fmt.Errorf("table %s has lost its stamp (set %s)", tables[0], setSchema)
+	return clusterip.Layout{}, fmt.Errorf("table netdev %s or its stamp (set %s) is missing", tables[0].name, setSchema)
 }
 
 // ownedOf returns the buckets whose elements we have put there, in order.

@@ -140,10 +140,9 @@ func (c *Conn) readChains(into *table) error {
 }
 
 // requestChains asks for all chains of a family, because the kernel does not filter them by table. Only in family ip, where
-// a host may have thousands of others, it asks for ours alone if the table holds no more than that and one set.
+// a host may have thousands of others, it asks for ours alone if the table holds just one thing.
 func (c *Conn) requestChains(of *table) ([]netlink.Message, error) {
-	const chainAndSet = 2
-	if of.family == nft.TableFamilyIPv4 && of.use == chainAndSet {
+	if of.family == nft.TableFamilyIPv4 && of.use == 1 {
 		replies, err := c.request(unix.NFT_MSG_GETCHAIN, of.family, 0, text(unix.NFTA_CHAIN_TABLE, of.name), text(unix.NFTA_CHAIN_NAME, chainOthers))
 		if !errors.Is(err, unix.ENOENT) {
 			return replies, err
@@ -261,6 +260,9 @@ func decodeExpression(family byte, name string, data []byte) (expr.Any, error) {
 }
 
 func (c *Conn) readSets(into *table) error {
+	if into.use == uint32(len(into.chains)) { // there is nothing but chains
+		return nil
+	}
 	ofTable := text(unix.NFTA_SET_TABLE, into.name)
 	replies, err := c.request(unix.NFT_MSG_GETSET, into.family, netlink.Dump, ofTable)
 	if err != nil {

@@ -126,12 +126,10 @@ func rulesetOf(layout clusterip.Layout) []table {
 		{
 			family: nft.TableFamilyARP, name: tableName(layout.Address),
 			chains: []chain{outputChain(layout)},
-			sets:   []set{schema},
 		},
 		{
 			family: nft.TableFamilyIPv4, name: tableName(layout.Address),
 			chains: []chain{otherNICsChain(layout)},
-			sets:   []set{schema},
 		},
 	}
 }
