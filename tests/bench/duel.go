@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"ocf-clusterip/tests/netns"
+)
+
+const (
+	ipaddr2 = "/usr/lib/ocf/resource.d/heartbeat/IPaddr2"
+
+	ourAddress   = "192.168.10.3"
+	theirAddress = "192.168.10.4"
+
+	buckets = 8
+)
+
+// common is what the resource manager sets for every agent. Without a log facility IPaddr2 writes its log to stderr: with
+// one it would start logger(1) for each line.
+func common(scratch string) []string {
+	return []string{
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "OCF_ROOT=/usr/lib/ocf",
+		"OCF_RA_VERSION_MAJOR=1", "OCF_RA_VERSION_MINOR=1", "OCF_RESKEY_CRM_meta_timeout=20000", "HA_RSCTMP=" + filepath.Join(scratch, "run"),
+	}
+}
+
+// ours returns the environment of a bucket's instance.
+func ours(scratch string, bucket, buckets int) []string {
+	i := strconv.Itoa(bucket)
+	return append(common(scratch),
+		"OCF_RESOURCE_INSTANCE=web-ip:"+i, "OCF_RESKEY_CRM_meta_clone="+i,
+		"OCF_RESKEY_CRM_meta_clone_max="+strconv.Itoa(buckets), "OCF_RESKEY_CRM_meta_globally_unique=true",
+		"OCF_RESKEY_ip="+ourAddress, "OCF_RESKEY_nic="+netns.NIC, "OCF_RESKEY_cidr_netmask=24")
+}
+
+// theirs returns the environment of a plain address.
+func theirs(scratch string, parameters ...string) []string {
+	return slices.Concat(common(scratch), []string{
+		"OCF_RESOURCE_INSTANCE=vip",
+		"OCF_RESKEY_ip=" + theirAddress, "OCF_RESKEY_nic=" + netns.NIC, "OCF_RESKEY_cidr_netmask=24",
+	}, parameters)
+}
+
+// An arpSetting is a way in which IPaddr2 can announce its address; most of a start's cost depends on it.
+type arpSetting struct {
+	name        string
+	start, stop *series
+}
+
+// A duel is all actions of both agents.
+type duel struct {
+	startFirst, startFurther, monitor, validate, metaData, stopFurther, stopLast *series
+
+	theirMonitor, theirValidate, theirMetaData *series
+	arp                                        []*arpSetting
+
+	floors []*series
+}
+
+func newDuel(agent, scratch string, floors []*series) *duel {
+	our := func(action string, bucket int) *series {
+		return &series{name: "ocf-clusterip " + action, env: ours(scratch, bucket, buckets), argv: []string{agent, action}}
+	}
+	their := func(action string, parameters ...string) *series {
+		return &series{name: "IPaddr2 " + action, env: theirs(scratch, parameters...), argv: []string{ipaddr2, action}}
+	}
+	d := &duel{
+		startFirst: our("start", 0), startFurther: our("start", 1), monitor: our("monitor", 1), validate: our("validate-all", 1),
+		metaData: our("meta-data", 1), stopFurther: our("stop", 1), stopLast: our("stop", 0),
+		theirMonitor: their("monitor"), theirValidate: their("validate-all"), theirMetaData: their("meta-data"),
+		floors: floors,
+	}
+	for _, a := range []struct {
+		name       string
+		parameters []string
+	}{
+		{"arp_count=5 in the background (defaults)", nil},
+		{"arp_count=1 in the background", []string{"OCF_RESKEY_arp_count=1"}},
+		{"arp_count=1, waited for (arp_bg=false)", []string{"OCF_RESKEY_arp_count=1", "OCF_RESKEY_arp_bg=false"}},
+	} {
+		d.arp = append(d.arp, &arpSetting{a.name, their("start", a.parameters...), their("stop", a.parameters...)})
+	}
+	return d
+}
+
+// order is everything once, in turns, with one way to announce.
+func (d *duel) order(arp *arpSetting) []*series {
+	return append([]*series{
+		d.startFirst, arp.start, d.startFurther,
+		d.monitor, d.theirMonitor, d.validate, d.theirValidate, d.metaData, d.theirMetaData,
+		d.stopFurther, arp.stop, d.stopLast,
+	}, d.floors...)
+}
+
+// run does everything some times, and once before that to warm up.
+func (d *duel) run(ctx context.Context, p *progress, node *netns.Host, rounds int) error {
+	return node.Do(func() error {
+		for round := range rounds + 1 {
+			p.report("both agents in turns: round %d of %d, and one to warm up", round, rounds)
+			for _, arp := range d.arp {
+				for _, s := range d.order(arp) {
+					if err := s.run(ctx); err != nil {
+						return err
+					}
+					if round == 0 {
+						s.laps = nil
+					}
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// A pair is the same action of both agents.
+type pair struct {
+	name         string
+	ours, theirs lap
+	runs         int // of ours
+}
+
+// pairs returns the medians, IPaddr2's start and stop with whatever setting made them the quickest.
+func (d *duel) pairs() []pair {
+	var starts, stops []lap
+	for _, a := range d.arp {
+		starts = append(starts, median(a.start.laps))
+		stops = append(stops, median(a.stop.laps))
+	}
+	start, stop := least(starts), least(stops)
+	of := func(name string, s *series, theirs lap) pair { return pair{name, median(s.laps), theirs, len(s.laps)} }
+	return []pair{
+		of(monitorRuns, d.monitor, median(d.theirMonitor.laps)),
+		of(startFurther, d.startFurther, start),
+		of("start of the first bucket", d.startFirst, start),
+		of("stop of a further bucket", d.stopFurther, stop),
+		of("stop of the last bucket", d.stopLast, stop),
+		of("validate-all", d.validate, median(d.theirValidate.laps)),
+		of("meta-data", d.metaData, median(d.theirMetaData.laps)),
+	}
+}
+
+// least takes the least wall time and the least CPU time.
+func least(laps []lap) lap {
+	l := laps[0]
+	for _, other := range laps[1:] {
+		l.wall, l.cpu = min(l.wall, other.wall), min(l.cpu, other.cpu)
+	}
+	return l
+}
+
+// A floor is what programs cost that do nothing: below that nobody can get.
+type floor struct {
+	all     []*series
+	emptyGo *series
+}
+
+func newFloor(ctx context.Context, scratch string) (floor, error) {
+	const source = "ocf-clusterip/tests/bench/empty"
+	empty := filepath.Join(scratch, "empty")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", empty, source)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return floor{}, fmt.Errorf("go build %s: %w\n%s", source, err, out)
+	}
+	emptyGo := &series{name: "an empty static Go program", argv: []string{empty}}
+	return floor{emptyGo: emptyGo, all: []*series{
+		{name: "/bin/true", argv: []string{"/bin/true"}},
+		{name: "an empty /bin/sh script", argv: []string{"/bin/sh", "-c", ":"}},
+		emptyGo,
+	}}, nil
+}

@@ -1,0 +1,119 @@
+// Command bench measures what each action of the agent costs, from fork to exit, beside Debian's ocf:heartbeat:IPaddr2
+// doing the like for a plain address, in turns on the same node; and how long many instances on one node take. The node
+// is a network namespace that it makes and takes away again. It needs root, what `make build` has built, and the Debian
+// package resource-agents.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"ocf-clusterip/tests/netns"
+)
+
+func main() { os.Exit(run()) }
+
+// options are what the command line says.
+type options struct {
+	agent  string
+	rounds int
+	quick  bool
+	check  bool
+}
+
+func run() int {
+	var o options
+	flag.StringVar(&o.agent, "agent", "bin/ocf-clusterip", "the program to measure")
+	flag.IntVar(&o.rounds, "rounds", 30, "how often everything is done")
+	flag.BoolVar(&o.quick, "quick", false, "a few seconds only, to see whether it works: the figures mean little")
+	flag.BoolVar(&o.check, "check", false, "end with status 1 if a promise is not kept")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	defer stop()
+	if err := bench(ctx, o); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// errNotKept is for -check.
+var errNotKept = errors.New("a promise is not kept")
+
+// bench builds a node, measures on it, takes it away, and prints what was found.
+func bench(ctx context.Context, o options) error {
+	agent, err := filepath.Abs(o.agent) // it will run in another folder
+	if err != nil {
+		return err
+	}
+	for name, remedy := range map[string]string{agent: "make build", ipaddr2: "apt-get install resource-agents"} {
+		if _, err := os.Stat(name); err != nil {
+			return fmt.Errorf("%w; %s", err, remedy)
+		}
+	}
+	if o.quick {
+		o.rounds = 2
+	}
+	begin := time.Now()
+	var r results
+	err = onNode(ctx, func(node *netns.Host, scratch string) error {
+		p := newProgress(os.Stderr)
+		defer p.end()
+		r, err = measure(ctx, p, node, scratch, agent, o)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Print(describe(ctx, agent, o.rounds, time.Since(begin)))
+	fmt.Print(r.report(o.quick))
+	if o.check && !r.kept() {
+		return errNotKept
+	}
+	return nil
+}
+
+// onNode runs do with a node and a folder, and removes both, also after an error.
+func onNode(ctx context.Context, do func(node *netns.Host, scratch string) error) (err error) {
+	scratch, err := os.MkdirTemp("", "clusterip-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
+	network, err := netns.New(ctx, netns.Options{Nodes: 1})
+	if err != nil {
+		return fmt.Errorf("build a network: %w", err)
+	}
+	defer func() { err = errors.Join(err, network.Close()) }()
+	return do(network.Nodes[0], scratch)
+}
+
+// results are all that was measured.
+type results struct {
+	pairs []pair
+	floor
+	arp    []*arpSetting
+	crowds []*crowd
+}
+
+// measure does all that there is to measure.
+func measure(ctx context.Context, p *progress, node *netns.Host, scratch, agent string, o options) (results, error) {
+	floor, err := newFloor(ctx, scratch)
+	if err != nil {
+		return results{}, err
+	}
+	d := newDuel(agent, scratch, floor.all)
+	if err := d.run(ctx, p, node, o.rounds); err != nil {
+		return results{}, err
+	}
+	crowds, err := crowds(ctx, p, node, agent, scratch, o.quick)
+	return results{pairs: d.pairs(), floor: floor, arp: d.arp, crowds: crowds}, err
+}
