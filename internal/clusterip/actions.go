@@ -318,12 +318,14 @@ func (a Agent) judge(seen State, spec Spec) (Layout, error) {
 
 // Validate looks whether the spec could be started on this node. It changes nothing.
 func (a Agent) Validate(ctx context.Context, spec Spec) error {
-	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
-	if err != nil {
-		return err
-	}
-	_, err = spec.admit(seen)
-	return err
+	return a.locked(ctx, spec.Address, func() (bool, error) {
+		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		if err != nil {
+			return true, err
+		}
+		_, err = spec.admit(seen)
+		return len(Leftovers(seen, spec.NIC)) > 0, err
+	})
 }
 
 func (a Agent) warn(faults []string, prefix string) {

@@ -119,12 +119,7 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 			for n := 1; n <= 12; n++ {
 				for _, how := range []string{"fails", "is never reached"} {
 					t.Run(fmt.Sprintf("%s/%s/start, step %d %s", mode, name, n, how), func(t *testing.T) {
-						kernel := &fakeKernel{State: cloned(state)}
-						if how == "fails" {
-							kernel.failAt = n
-						} else {
-							kernel.dieAt = n
-						}
+						kernel := unreliable(state, how, n)
 						agent, _ := agentOn(kernel)
 						ran := slices.Clone(state.Tables.Owned)
 						code, killed := exitCode(func() error { return agent.Start(t.Context(), specOf(mode, 1)) })
@@ -137,12 +132,7 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 						recoverAndStop(t, kernel, mode, append(ran, 1))
 					})
 					t.Run(fmt.Sprintf("%s/%s/stop, step %d %s", mode, name, n, how), func(t *testing.T) {
-						kernel := &fakeKernel{State: cloned(state)}
-						if how == "fails" {
-							kernel.failAt = n
-						} else {
-							kernel.dieAt = n
-						}
+						kernel := unreliable(state, how, n)
 						agent, _ := agentOn(kernel)
 						_, _ = exitCode(func() error { return agent.Stop(t.Context(), specOf(mode, 5)) })
 						kernel.failAt, kernel.dieAt = 0, 0
@@ -152,6 +142,17 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 			}
 		}
 	}
+}
+
+// unreliable is a kernel on which step n fails, or is never reached.
+func unreliable(state State, how string, n int) *fakeKernel {
+	kernel := &fakeKernel{State: cloned(state)}
+	if how == "fails" {
+		kernel.failAt = n
+	} else {
+		kernel.dieAt = n
+	}
+	return kernel
 }
 
 func cloned(s State) State {

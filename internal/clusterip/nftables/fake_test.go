@@ -14,6 +14,12 @@ import (
 // a message with an errno.
 func fakeConn(t *testing.T, batch func([]netlink.Message), refuse func(netlink.Message) unix.Errno) *Conn {
 	t.Helper()
+	return fakeConnOfGenerations(t, func() byte { return 1 }, batch, refuse)
+}
+
+// fakeConnOfGenerations is the same with a ruleset that somebody else changes meanwhile.
+func fakeConnOfGenerations(t *testing.T, generation func() byte, batch func([]netlink.Message), refuse func(netlink.Message) unix.Errno) *Conn {
+	t.Helper()
 	answer := func(requests []netlink.Message) ([]netlink.Message, error) {
 		var replies []netlink.Message
 		for _, request := range requests {
@@ -21,13 +27,13 @@ func fakeConn(t *testing.T, batch func([]netlink.Message), refuse func(netlink.M
 			case unix.NFNL_MSG_BATCH_BEGIN, unix.NFNL_MSG_BATCH_END:
 				continue
 			case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN:
-				generation, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_GEN_ID, Data: []byte{0, 0, 0, 1}}})
+				id, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_GEN_ID, Data: []byte{0, 0, 0, generation()}}})
 				if err != nil {
 					return nil, err
 				}
 				replies = append(replies, netlink.Message{
 					Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN, Sequence: request.Header.Sequence},
-					Data:   append([]byte{0, 0, 0, 0}, generation...),
+					Data:   append([]byte{0, 0, 0, 0}, id...),
 				})
 			case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE:
 				replies = append(replies, acknowledge(request, unix.ENOENT))

@@ -210,3 +210,26 @@ func TestMissingNFTablesIsNamed(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestReadAgainWhenSomebodyChangesTheRuleset(t *testing.T) {
+	for name, row := range map[string]struct {
+		changes byte // how many times the ruleset changes under the reader
+		gives   bool
+	}{
+		"never":        {0, true},
+		"a few times":  {5, true},
+		"all the time": {255, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked byte
+			c := fakeConnOfGenerations(t, func() byte {
+				asked++
+				return min(asked, row.changes)
+			}, nil, nil)
+			_, err := c.ObserveTables(t.Context(), netip.MustParseAddr("192.168.10.3"))
+			if gives := err == nil; gives != row.gives {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
