@@ -24,15 +24,15 @@ func (t *table) String() string {
 	}
 	var b strings.Builder
 	for _, row := range *t {
-		var line strings.Builder
+		cells := make([]string, len(row))
 		for i, cell := range row {
+			width := widths[i]
 			if i == 0 {
-				fmt.Fprintf(&line, "  %-*s", widths[i], cell)
-			} else {
-				fmt.Fprintf(&line, "  %*s", widths[i], cell)
+				width = -width // to the left
 			}
+			cells[i] = fmt.Sprintf("%*s", width, cell)
 		}
-		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+		b.WriteString(strings.TrimRight("  "+strings.Join(cells, "  "), " ") + "\n")
 	}
 	return b.String()
 }
