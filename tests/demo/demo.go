@@ -65,7 +65,7 @@ func (d *demo) build(context.Context) error {
 	if d.enter == nil {
 		d.say("To look around: `go run ./tests/demo -step` waits for you after each chapter.")
 	} else {
-		d.say("To look around in node1, in another window: ip netns exec %s bash", d.network.Nodes[node1].Namespace)
+		d.say("To look into node1 from another window: PATH=$PWD/bin:$PATH ip netns exec %s bash", d.network.Nodes[node1].Namespace)
 	}
 	return d.network.Serve(netns.EchoPort)
 }
