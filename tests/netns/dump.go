@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -29,6 +30,9 @@ var (
 // MAC filters, multicast memberships, the interfaces' kernel parameters and the nftables rule set. What changes by
 // itself is left out: neighbours, counters, timers. Equal states give equal text.
 func (h *Host) Dump() (string, error) {
+	if err := h.settle(); err != nil {
+		return "", fmt.Errorf("dump %s: %w", h.Name, err)
+	}
 	sections := []struct {
 		title string
 		lines func() ([]string, error)
@@ -61,6 +65,30 @@ func (h *Host) Dump() (string, error) {
 		}
 	}
 	return out.String(), nil
+}
+
+// settle waits until the kernel has noticed what became of the links: it does so a moment later (net/core/link_watch.c), and a
+// dump in between would not be the next one's equal.
+func (h *Host) settle() error {
+	const tries, pause = 200, 10 * time.Millisecond
+	for range tries {
+		links, err := h.handle.LinkList()
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return fmt.Errorf("list links: %w", err)
+		}
+		if err == nil && !slices.ContainsFunc(links, isUnsettled) {
+			return nil
+		}
+		time.Sleep(pause)
+	}
+	return nil // then it is something else, which the dump shows
+}
+
+// isUnsettled tells whether a link's operational state is not yet what its carrier says.
+func isUnsettled(l netlink.Link) bool {
+	a := l.Attrs()
+	carrier := a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0
+	return a.OperState != netlink.OperUnknown && carrier != (a.OperState == netlink.OperUp)
 }
 
 func (h *Host) dumpLinks() ([]string, error) {
