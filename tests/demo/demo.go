@@ -160,7 +160,7 @@ func (d *demo) neverLearned() error {
 
 func (d *demo) nodeDies(ctx context.Context) error {
 	d.command("switch", "ip link set node2 down")
-	if err := d.network.UnplugNode(node2); err != nil {
+	if err := d.network.UnplugNode(node2, netns.NIC); err != nil {
 		return err
 	}
 	lost := d.placement.of(node2)
@@ -208,7 +208,7 @@ func (d *demo) comeBack(ctx context.Context) error {
 	again := share{node2, []int{1, 4, 7}}
 	d.claim(ctx, d.stop(ctx, again), "stop succeeds without a link")
 	d.command("switch", "ip link set node2 up")
-	if err := d.network.PlugNode(ctx, node2); err != nil {
+	if err := d.network.PlugNode(ctx, node2, netns.NIC); err != nil {
 		return err
 	}
 

@@ -179,7 +179,7 @@ func (s *site) addNIC(t *testing.T, node int, address netip.Addr) net.HardwareAd
 	h := s.Nodes[node]
 	mac := net.HardwareAddr{2, 0, 0, 0, 5, byte(node + 1)}
 	port := netlink.NewLinkAttrs()
-	port.Name, port.MasterIndex = h.Name+"b", s.bridge
+	port.Name, port.MasterIndex = h.Name+"b", s.bridges[NIC]
 	check(t, s.Switch.handle.LinkAdd(&netlink.Veth{
 		LinkAttrs: port, PeerName: name, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(h.ns.net),
 	}))

@@ -30,24 +30,39 @@ type Host struct {
 	servers []io.Closer
 }
 
-func newHost(name, namespace string) (*Host, error) {
-	ns, err := newNamespace(namespace)
+// start gives the host its kernel: a namespace without IPv6, whose address checks would add frames of their own.
+func (h *Host) start() error {
+	ns, err := newNamespace(h.Namespace)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	handle, err := netlink.NewHandleAt(ns.net, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open netlink in %s: %w", namespace, err), ns.close())
+		return errors.Join(fmt.Errorf("open netlink in %s: %w", h.Namespace, err), ns.close())
 	}
-	return &Host{Name: name, Namespace: namespace, ns: ns, handle: handle}, nil
+	h.ns, h.handle = ns, handle
+	for _, conf := range []string{"all", "default"} {
+		if err := h.Sysctl("net/ipv6/conf/"+conf+"/disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return h.setUp("lo")
 }
+
+// running tells whether the host has a kernel.
+func (h *Host) running() bool { return h.ns != nil }
 
 // Handle speaks route netlink inside the host.
 func (h *Host) Handle() *netlink.Handle { return h.handle }
 
 // Do runs fn on a thread inside the host, for instance to open a socket, which then stays there. Goroutines that fn
 // starts are outside again, and so is what /proc/self shows, /proc/net included; /proc/thread-self is inside.
-func (h *Host) Do(fn func() error) error { return h.ns.do(fn) }
+func (h *Host) Do(fn func() error) error {
+	if !h.running() {
+		return fmt.Errorf("%s is off", h.Name)
+	}
+	return h.ns.do(fn)
+}
 
 // Result is what became of a program.
 type Result struct {
@@ -92,11 +107,10 @@ func (h *Host) Sysctl(name, value string) error {
 	return h.Do(func() error { return os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0) })
 }
 
-// wire makes a link between this host and the peer's eth0.
-func (h *Host) wire(here netlink.LinkAttrs, peer *Host, mac net.HardwareAddr) error {
-	peer.MAC = mac
+// wire makes a link between this host and a new NIC of the peer.
+func (h *Host) wire(here netlink.LinkAttrs, peer *Host, nic string, mac net.HardwareAddr) error {
 	return h.handle.LinkAdd(&netlink.Veth{
-		LinkAttrs: here, PeerName: NIC, PeerHardwareAddr: mac, PeerMTU: uint32(here.MTU), PeerNamespace: netlink.NsFd(peer.ns.net),
+		LinkAttrs: here, PeerName: nic, PeerHardwareAddr: mac, PeerMTU: uint32(here.MTU), PeerNamespace: netlink.NsFd(peer.ns.net),
 	})
 }
 
@@ -151,13 +165,19 @@ func (h *Host) waitUp(ctx context.Context, nic string) error {
 	}
 }
 
+// close takes the host's kernel away.
 func (h *Host) close() error {
+	if !h.running() {
+		return nil
+	}
 	var errs []error
 	for _, s := range h.servers {
 		errs = append(errs, s.Close())
 	}
 	h.handle.Close()
-	return errors.Join(append(errs, h.ns.close())...)
+	errs = append(errs, h.ns.close())
+	h.ns, h.handle, h.servers = nil, nil, nil
+	return errors.Join(errs...)
 }
 
 // sleep waits, but no longer than ctx.

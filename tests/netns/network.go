@@ -22,14 +22,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NIC is the name of every host's interface on the LAN.
-const NIC = "eth0"
+// The names of a host's interfaces.
+const (
+	NIC           = "eth0" // on the LAN
+	ManagementNIC = "eth1" // of a node on the management network
+)
 
 // Host numbers on the LAN.
 const (
 	firstNode = 11
 	client    = 200
-	router    = 254
+	router    = 254 // and, on the management network, the switch
 	maxNodes  = client - firstNode
 )
 
@@ -52,6 +55,9 @@ type Options struct {
 	// looks for the group in the IP header, not in the MAC address: a unicast packet in a multicast frame belongs to no
 	// group and goes to no host, members or not (br_mdb_entry_skb_get, br_multicast_flood).
 	Querier bool
+	// Management is a /24 of a second network that joins the nodes alone, each with its ManagementNIC and the host number
+	// that it has on the LAN; the switch itself is host 254 there. None unless given.
+	Management netip.Prefix
 }
 
 // Network is a LAN. Its methods may be called at the same time.
@@ -63,8 +69,8 @@ type Network struct {
 	Far    *Host // after AddRouter: a host behind the router
 
 	options Options
-	prefix  string // of the namespaces' names
-	bridge  int    // ifindex
+	prefix  string         // of the namespaces' names
+	bridges map[string]int // ifindex, by the NIC that is plugged in there
 	hosts   []*Host
 }
 
@@ -85,6 +91,8 @@ func New(ctx context.Context, o Options) (*Network, error) {
 		return nil, errors.New("network namespaces need root")
 	case !o.LAN.Addr().Is4() || o.LAN.Bits() != 24:
 		return nil, fmt.Errorf("LAN %s is not an IPv4 /24", o.LAN)
+	case o.Management.IsValid() && (!o.Management.Addr().Is4() || o.Management.Bits() != 24):
+		return nil, fmt.Errorf("management network %s is not an IPv4 /24", o.Management)
 	case !o.Clients.Addr().Is4():
 		return nil, fmt.Errorf("clients' network %s is not IPv4", o.Clients)
 	case o.Nodes < 1 || o.Nodes > maxNodes:
@@ -106,12 +114,12 @@ func (n *Network) build(ctx context.Context) error {
 		return fmt.Errorf("build the switch: %w", err)
 	}
 	for i := range n.options.Nodes {
-		node, err := n.attach(ctx, fmt.Sprintf("node%d", i+1), net.HardwareAddr{2, 0, 0, 0, 1, byte(i + 1)}, firstNode+i)
+		node, err := n.newHost(fmt.Sprintf("node%d", i+1))
 		if err != nil {
 			return err
 		}
 		n.Nodes = append(n.Nodes, node)
-		if err := node.addRoute(&netlink.Route{Dst: ipNet(n.options.Clients), Scope: netlink.SCOPE_LINK}); err != nil {
+		if err := n.connectNode(ctx, i); err != nil {
 			return err
 		}
 	}
@@ -129,14 +137,11 @@ func (n *Network) buildSwitch() error {
 	if n.Switch, err = n.newHost("switch"); err != nil {
 		return err
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = "br0"
-	attrs.HardwareAddr = net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	bridge := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &n.options.Snooping}
-	if err := n.Switch.handle.LinkAdd(bridge); err != nil {
+	lan, err := n.addBridge("br0", net.HardwareAddr{2, 0, 0, 0, 0, 1})
+	if err != nil {
 		return err
 	}
-	n.bridge = bridge.Index
+	n.bridges = map[string]int{NIC: lan}
 	if n.options.Querier {
 		const second = "100" // by default it asks every 31 s and lets hosts answer within 10 s
 		for _, o := range [][2]string{
@@ -148,59 +153,131 @@ func (n *Network) buildSwitch() error {
 			}
 		}
 	}
-	return n.Switch.handle.LinkSetUp(bridge)
+	if !n.options.Management.IsValid() {
+		return nil
+	}
+	if n.bridges[ManagementNIC], err = n.addBridge("br1", net.HardwareAddr{2, 0, 0, 0, 0, 2}); err != nil {
+		return err
+	}
+	n.Switch.Addr = nth(n.options.Management, router)
+	return n.Switch.addAddress("br1", netip.PrefixFrom(n.Switch.Addr, n.options.Management.Bits()))
 }
 
-// newHost makes an unconnected host without IPv6, whose address checks would add frames of their own.
+// addBridge returns the ifindex of a new bridge of the switch.
+func (n *Network) addBridge(name string, mac net.HardwareAddr) (int, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr = name, mac
+	bridge := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &n.options.Snooping}
+	if err := n.Switch.handle.LinkAdd(bridge); err != nil {
+		return 0, err
+	}
+	return bridge.Index, n.Switch.handle.LinkSetUp(bridge)
+}
+
+// newHost makes an unconnected host.
 func (n *Network) newHost(name string) (*Host, error) {
-	h, err := newHost(name, n.prefix+name)
-	if err != nil {
-		return nil, err
-	}
+	h := &Host{Name: name, Namespace: n.prefix + name}
 	n.hosts = append(n.hosts, h)
-	if err := h.Sysctl("net/ipv6/conf/all/disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	if err := h.Sysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	return h, h.setUp("lo")
+	return h, h.start()
 }
 
-// attach makes a host whose eth0 is plugged into the switch port of the host's name.
+// attach makes a host whose eth0 is plugged into the LAN.
 func (n *Network) attach(ctx context.Context, name string, mac net.HardwareAddr, number int) (*Host, error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
 	h, err := n.newHost(name)
 	if err != nil {
 		return nil, err
 	}
-	port := netlink.NewLinkAttrs()
-	port.Name, port.MasterIndex = name, n.bridge
-	if err := n.Switch.wire(port, h, mac); err != nil {
-		return nil, fmt.Errorf("plug %s in: %w", name, err)
+	h.MAC, h.Addr = mac, nth(n.options.LAN, number)
+	return h, n.connect(ctx, h, NIC, mac, netip.PrefixFrom(h.Addr, n.options.LAN.Bits()))
+}
+
+// connect gives a host a NIC with an address, plugged into the switch.
+func (n *Network) connect(ctx context.Context, h *Host, nic string, mac net.HardwareAddr, addr netip.Prefix) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
-	h.Addr = nth(n.options.LAN, number)
-	return h, errors.Join(
-		h.addAddress(NIC, netip.PrefixFrom(h.Addr, n.options.LAN.Bits())),
-		n.plug(ctx, h))
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MasterIndex = port(h, nic), n.bridges[nic]
+	if err := n.Switch.wire(attrs, h, nic, mac); err != nil {
+		return fmt.Errorf("plug %s of %s in: %w", nic, h.Name, err)
+	}
+	return errors.Join(h.addAddress(nic, addr), n.plug(ctx, h, nic))
 }
 
-func (n *Network) plug(ctx context.Context, h *Host) error {
+// connectNode gives Nodes[i] its NICs and routes.
+func (n *Network) connectNode(ctx context.Context, i int) error {
+	h, number := n.Nodes[i], firstNode+i
+	if h.MAC == nil {
+		h.MAC, h.Addr = net.HardwareAddr{2, 0, 0, 0, 1, byte(i + 1)}, nth(n.options.LAN, number)
+	}
+	if err := n.connect(ctx, h, NIC, h.MAC, netip.PrefixFrom(h.Addr, n.options.LAN.Bits())); err != nil {
+		return err
+	}
+	if err := h.addRoute(&netlink.Route{Dst: ipNet(n.options.Clients), Scope: netlink.SCOPE_LINK}); err != nil {
+		return err
+	}
+	if !n.options.Management.IsValid() {
+		return nil
+	}
+	mac := net.HardwareAddr{2, 0, 0, 0, 5, byte(i + 1)}
+	return n.connect(ctx, h, ManagementNIC, mac, netip.PrefixFrom(n.ManagementAddr(i), n.options.Management.Bits()))
+}
+
+// ManagementAddr returns the address of Nodes[i] on the management network.
+func (n *Network) ManagementAddr(i int) netip.Addr { return nth(n.options.Management, firstNode+i) }
+
+// port names the switch's end of a host's link.
+func port(h *Host, nic string) string {
+	if nic == ManagementNIC {
+		return h.Name + "-mgmt"
+	}
+	return h.Name
+}
+
+func (n *Network) plug(ctx context.Context, h *Host, nic string) error {
 	return errors.Join(
-		n.Switch.setUp(h.Name), h.setUp(NIC),
-		n.Switch.waitUp(ctx, h.Name), h.waitUp(ctx, NIC))
+		n.Switch.setUp(port(h, nic)), h.setUp(nic),
+		n.Switch.waitUp(ctx, port(h, nic)), h.waitUp(ctx, nic))
 }
 
-// UnplugNode pulls the cable of Nodes[i]: the node sees its link go down.
-func (n *Network) UnplugNode(i int) error {
-	return n.Switch.handle.LinkSetDown(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: n.Nodes[i].Name}})
+// UnplugNode pulls a cable of Nodes[i]: the node sees that link go down.
+func (n *Network) UnplugNode(i int, nic string) error {
+	return n.Switch.handle.LinkSetDown(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: port(n.Nodes[i], nic)}})
 }
 
-// PlugNode puts the cable of Nodes[i] back, and returns when the link carries frames.
-func (n *Network) PlugNode(ctx context.Context, i int) error {
-	return n.plug(ctx, n.Nodes[i])
+// PlugNode puts a cable of Nodes[i] back, and returns when the link carries frames.
+func (n *Network) PlugNode(ctx context.Context, i int, nic string) error {
+	return n.plug(ctx, n.Nodes[i], nic)
+}
+
+// PowerOff takes the kernel of Nodes[i] away with all that it knew, links, addresses and rules. What still runs there is
+// cut off at once. Nothing else may use the node meanwhile.
+func (n *Network) PowerOff(i int) error {
+	h := n.Nodes[i]
+	if !h.running() {
+		return nil
+	}
+	var errs []error
+	for nic := range n.bridges {
+		// With the switch's end goes the node's.
+		err := n.Switch.handle.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: port(h, nic)}})
+		if err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) && !errors.Is(err, unix.ENODEV) {
+			errs = append(errs, fmt.Errorf("unplug %s of %s: %w", nic, h.Name, err))
+		}
+	}
+	return errors.Join(append(errs, h.close())...)
+}
+
+// PowerOn gives Nodes[i] a new kernel, which has the node's name, MAC and own addresses and nothing else.
+func (n *Network) PowerOn(ctx context.Context, i int) error {
+	h := n.Nodes[i]
+	if h.running() {
+		return fmt.Errorf("%s is on", h.Name)
+	}
+	if err := h.start(); err != nil {
+		return err
+	}
+	return n.connectNode(ctx, i)
 }
 
 // AddRouter puts a router with host number 254 on the LAN and behind it, across a link of the given MTU, the host Far
@@ -217,13 +294,13 @@ func (n *Network) AddRouter(ctx context.Context, mtu int) error {
 	if n.Far, err = n.newHost("far"); err != nil {
 		return err
 	}
+	n.Far.MAC, n.Far.Addr = net.HardwareAddr{2, 0, 0, 0, 4, 1}, nth(farNet, 10)
 	link := netlink.NewLinkAttrs()
 	link.Name, link.MTU = "eth1", mtu
-	if err := n.Router.wire(link, n.Far, net.HardwareAddr{2, 0, 0, 0, 4, 1}); err != nil {
+	if err := n.Router.wire(link, n.Far, NIC, n.Far.MAC); err != nil {
 		return err
 	}
 	gateway := nth(farNet, 1)
-	n.Far.Addr = nth(farNet, 10)
 	lan, err := n.Client.handle.LinkByName(NIC)
 	if err != nil {
 		return err

@@ -2,8 +2,10 @@ package netns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func TestTwoNetworksSideBySide(t *testing.T) {
@@ -85,7 +88,7 @@ func TestUnplug(t *testing.T) {
 	if err := probe(); err != nil {
 		t.Fatalf("plugged in: %v", err)
 	}
-	if err := n.UnplugNode(1); err != nil {
+	if err := n.UnplugNode(1, NIC); err != nil {
 		t.Fatal(err)
 	}
 	if link, err := n.Nodes[1].Handle().LinkByName(NIC); err != nil || link.Attrs().OperState == netlink.OperUp {
@@ -94,7 +97,7 @@ func TestUnplug(t *testing.T) {
 	if err := probe(); err == nil {
 		t.Error("an unplugged node answers")
 	}
-	if err := n.PlugNode(t.Context(), 1); err != nil {
+	if err := n.PlugNode(t.Context(), 1, NIC); err != nil {
 		t.Fatal(err)
 	}
 	if err := probe(); err != nil {
@@ -204,3 +207,44 @@ func TestNewThatIsCancelledLeavesNothing(t *testing.T) {
 
 // testTimeout bounds each wait of a test; none is expected to come near.
 const testTimeout = 20 * time.Second
+
+func TestPowerOffTakesANodesKernelAway(t *testing.T) {
+	n := Start(t, Options{Nodes: 2, Management: netip.MustParsePrefix("192.168.20.0/24")})
+	node := n.Nodes[1]
+	// reach succeeds when somebody refuses the connection: nothing serves that port.
+	reach := func(to netip.Addr) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if _, err := n.Nodes[0].Dial(ctx, netip.AddrPort{}, netip.AddrPortFrom(to, 9)); !errors.Is(err, unix.ECONNREFUSED) {
+			return fmt.Errorf("reach %s: %w", to, err)
+		}
+		return nil
+	}
+	before, err := node.Dump()
+	check(t, err)
+	check(t, node.addAddress(NIC, netip.MustParsePrefix("192.168.10.3/24")))
+	check(t, reach(n.ManagementAddr(1)))
+	check(t, reach(netip.MustParseAddr("192.168.10.3")))
+	check(t, reach(n.Switch.Addr))
+
+	check(t, n.PowerOff(1))
+	check(t, n.PowerOff(1)) // is off already
+	if err := reach(node.Addr); err == nil {
+		t.Error("a node without power answers")
+	}
+	if err := node.Do(func() error { return nil }); err == nil {
+		t.Error("something runs on a node without power")
+	}
+
+	check(t, n.PowerOn(t.Context(), 1))
+	if err := n.PowerOn(t.Context(), 1); err == nil {
+		t.Error("it is switched on twice")
+	}
+	after, err := node.Dump()
+	check(t, err)
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("a new kernel knows something (-want +got)\n%s", diff)
+	}
+	check(t, reach(node.Addr))
+	check(t, reach(n.ManagementAddr(1)))
+}
