@@ -52,12 +52,17 @@ clean: ## removes what was built
 	rm -rf '$(BIN)'
 
 ##@ To see it work
-.PHONY: demo bench
+.PHONY: demo lab bench
 
 demo: ## nodes, a switch and clients in network namespaces, told step by step (root; under a minute)
 	./tests/install-packages demo
 	$(MAKE) --no-print-directory build
 	$(GO) run ./tests/demo
+
+lab: ## bin/lab, a Pacemaker cluster on this machine to play with: `bin/lab up 3` (root)
+	./tests/install-packages demo
+	$(MAKE) --no-print-directory build
+	$(GO) build -o '$(BIN)/lab' ./tests/lab/command
 
 bench: ## the cost of each action beside ocf:heartbeat:IPaddr2 (root)
 	./tests/install-packages bench

@@ -58,10 +58,20 @@ func (h *Host) Handle() *netlink.Handle { return h.handle }
 // Do runs fn on a thread inside the host, for instance to open a socket, which then stays there. Goroutines that fn
 // starts are outside again, and so is what /proc/self shows, /proc/net included; /proc/thread-self is inside.
 func (h *Host) Do(fn func() error) error {
+	return OnThread(func() error {
+		if err := h.Enter(); err != nil {
+			return err
+		}
+		return fn()
+	})
+}
+
+// Enter moves the calling thread into the host, for good: call it in a function given to OnThread.
+func (h *Host) Enter() error {
 	if !h.running() {
 		return fmt.Errorf("%s is off", h.Name)
 	}
-	return h.ns.do(fn)
+	return h.ns.enter()
 }
 
 // Result is what became of a program.

@@ -35,7 +35,7 @@ type namespace struct {
 // newNamespace makes a named namespace. One that already has the name is a leftover of a dead process with our process id.
 func newNamespace(name string) (*namespace, error) {
 	ns := &namespace{name: name, net: vnetns.None(), mnt: -1}
-	err := onThread(func() error {
+	err := OnThread(func() error {
 		if err := shareNamespaceDir(); err != nil {
 			return err
 		}
@@ -57,21 +57,19 @@ func newNamespace(name string) (*namespace, error) {
 	return ns, nil
 }
 
-// do runs fn on a thread inside the namespace.
-func (ns *namespace) do(fn func() error) error {
-	return onThread(func() error {
-		// A thread that shares its root and working directory with others may not change its mount namespace (setns(2)).
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			return fmt.Errorf("unshare the working directory: %w", err)
-		}
-		if err := unix.Setns(ns.mnt, unix.CLONE_NEWNS); err != nil {
-			return fmt.Errorf("enter the mounts of %s: %w", ns.name, err)
-		}
-		if err := vnetns.Set(ns.net); err != nil {
-			return fmt.Errorf("enter %s: %w", ns.name, err)
-		}
-		return fn()
-	})
+// enter moves the calling thread into the namespace.
+func (ns *namespace) enter() error {
+	// A thread that shares its root and working directory with others may not change its mount namespace (setns(2)).
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare the working directory: %w", err)
+	}
+	if err := unix.Setns(ns.mnt, unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter the mounts of %s: %w", ns.name, err)
+	}
+	if err := vnetns.Set(ns.net); err != nil {
+		return fmt.Errorf("enter %s: %w", ns.name, err)
+	}
+	return nil
 }
 
 func (ns *namespace) close() error {
@@ -118,9 +116,9 @@ func sweep() error {
 	return errors.Join(errs...)
 }
 
-// onThread runs fn on a thread of its own that dies afterwards, so that nobody else sees what fn does to it.
+// OnThread runs fn on a thread of its own that dies afterwards, so that nobody else sees what fn does to it.
 // It keeps off the main thread: that one cannot die, and /proc/self shows its namespaces.
-func onThread(fn func() error) error {
+func OnThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		err := errors.New("the function ended its goroutine") // t.FailNow inside fn
@@ -128,7 +126,7 @@ func onThread(fn func() error) error {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
 		if unix.Gettid() == unix.Getpid() {
 			defer runtime.UnlockOSThread()
-			err = onThread(fn) // cannot meet the main thread while this goroutine holds it
+			err = OnThread(fn) // cannot meet the main thread while this goroutine holds it
 			return
 		}
 		err = fn()

@@ -1,0 +1,296 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/tests/netns"
+)
+
+const (
+	bootTimeout = 20 * time.Second // of the host, not of the cluster
+	killTimeout = 20 * time.Second
+)
+
+// environment is what programs inside a host find, those of an admin and those of the cluster.
+var environment = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"}
+
+// Host is a machine of the lab.
+type Host struct {
+	Name string // also the cluster node's
+
+	lab     *Lab
+	index   int // in Lab.Hosts and in the network's Nodes
+	machine *netns.Host
+	disk    string // a folder that outlives the host's power
+
+	mu    sync.Mutex    // held while the power changes
+	first *exec.Cmd     // the host's process 1; nil while it is off
+	ended chan struct{} // closed when that process has ended
+}
+
+// On boots the host: a new kernel, and the first process, which starts the cluster in the background. It is no error if the
+// host is on.
+func (h *Host) On(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.first != nil && !h.dead() {
+		return nil
+	}
+	if err := h.off(); err != nil {
+		return err
+	}
+	if err := h.boot(ctx); err != nil {
+		return errors.Join(fmt.Errorf("boot %s: %w", h.Name, err), h.off())
+	}
+	h.lab.logf("%s is on", h.Name)
+	return nil
+}
+
+func (h *Host) boot(ctx context.Context) error {
+	if err := h.lab.Network.PowerOff(h.index); err != nil { // a first boot finds the kernel that the network was built with
+		return err
+	}
+	if err := h.lab.Network.PowerOn(ctx, h.index); err != nil {
+		return err
+	}
+	config, err := json.Marshal(initConfig{Name: h.Name, Disk: h.disk, Overlays: h.lab.overlays(), ManualStart: h.lab.options.ManualStart})
+	if err != nil {
+		return err
+	}
+	console, err := os.OpenFile(filepath.Join(h.disk, "console"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer console.Close()
+	booted, tell, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer booted.Close()
+
+	cmd := exec.Command(h.lab.program)
+	cmd.Args = []string{roleInit}
+	cmd.Env = append([]string{initVariable + "=" + string(config)}, environment...)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = console, console
+	cmd.ExtraFiles = []*os.File{tell}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID,
+		Setsid:     true,
+		Pdeathsig:  unix.SIGKILL,
+	}
+	err = h.lab.fork(func() error {
+		if err := h.machine.Enter(); err != nil {
+			return err
+		}
+		return cmd.Start()
+	})
+	tell.Close()
+	if err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
+	h.first, h.ended = cmd, ended
+
+	if err := booted.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
+		return err
+	}
+	said, err := io.ReadAll(booted)
+	if err == nil && string(said) != bootedMark {
+		text, _ := os.ReadFile(console.Name())
+		err = fmt.Errorf("its first process ended: %s", bytes.TrimSpace(text))
+	}
+	return err
+}
+
+// Off takes the power away: all processes die, the links are cut, and the kernel forgets everything. It returns when that
+// is done. It is no error if the host is off.
+func (h *Host) Off() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.first == nil {
+		return nil
+	}
+	if err := h.off(); err != nil {
+		return err
+	}
+	h.lab.logf("%s is off", h.Name)
+	return nil
+}
+
+func (h *Host) off() error {
+	err := h.lab.Network.PowerOff(h.index) // first: from now on nothing of it reaches anybody
+	if h.first == nil {
+		return err
+	}
+	// With its process 1 the kernel kills every other process of the host, stopped ones too.
+	if kill := h.first.Process.Kill(); kill != nil && !errors.Is(kill, os.ErrProcessDone) {
+		err = errors.Join(err, kill)
+	}
+	select {
+	case <-h.ended:
+		h.first = nil
+		return err
+	case <-time.After(killTimeout):
+		return errors.Join(err, fmt.Errorf("%s does not die", h.Name))
+	}
+}
+
+// dead tells whether the first process has ended by itself. h.mu is held.
+func (h *Host) dead() bool {
+	select {
+	case <-h.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// IsOn tells whether the host has power.
+func (h *Host) IsOn() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.first != nil
+}
+
+// Kill ends all processes of the host, as if its first one had crashed. The kernel lives on, and goes on answering pings.
+func (h *Host) Kill() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.first == nil {
+		return fmt.Errorf("%s is off", h.Name)
+	}
+	h.lab.logf("%s: all processes killed", h.Name)
+	return h.first.Process.Kill()
+}
+
+// Hang stops all processes of the host (SIGSTOP), as an overload or a lost disk can. The kernel lives on.
+func (h *Host) Hang() error {
+	first, err := h.pid()
+	if err != nil {
+		return err
+	}
+	h.lab.logf("%s: all processes stopped", h.Name)
+	for range 3 { // a process may fork while it is looked for
+		pids, err := processesWith(first)
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGSTOP); err != nil && err != unix.ESRCH {
+				return fmt.Errorf("stop process %d of %s: %w", pid, h.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Cut pulls a cable: netns.NIC on the LAN or netns.ManagementNIC.
+func (h *Host) Cut(nic string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lab.logf("%s: %s cut", h.Name, nic)
+	return h.lab.Network.UnplugNode(h.index, nic)
+}
+
+// Mend puts a cable back.
+func (h *Host) Mend(ctx context.Context, nic string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lab.logf("%s: %s mended", h.Name, nic)
+	return h.lab.Network.PlugNode(ctx, h.index, nic)
+}
+
+// pid returns the process id, outside, of the host's first process.
+func (h *Host) pid() (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.first == nil || h.dead() {
+		return 0, fmt.Errorf("%s is down", h.Name)
+	}
+	return h.first.Process.Pid, nil
+}
+
+// EnterCommand returns the arguments that run a program inside the host, for exec.
+func (h *Host) EnterCommand(argv ...string) ([]string, error) {
+	pid, err := h.pid()
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{"/usr/bin/nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "--"}, argv...), nil
+}
+
+// Run executes a program inside the host, with an admin's environment, and returns what it prints on stdout. The error of a
+// program that fails holds all that it said.
+func (h *Host) Run(ctx context.Context, argv ...string) (string, error) {
+	command, err := h.EnterCommand(argv...)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+	}
+	r := h.machine.Run(ctx, environment, command...)
+	if r.Err == nil && r.ExitCode != 0 {
+		r.Err = fmt.Errorf("exit status %d", r.ExitCode)
+	}
+	if r.Err != nil {
+		return r.Stdout, fmt.Errorf("%s# %s: %w\n%s%s", h.Name, strings.Join(argv, " "), r.Err, r.Stdout, r.Stderr)
+	}
+	return r.Stdout, nil
+}
+
+// Dump returns the state of the host's network, see netns.Host.Dump.
+func (h *Host) Dump() (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.first == nil {
+		return "", fmt.Errorf("%s is off", h.Name)
+	}
+	return h.machine.Dump()
+}
+
+// Machine is the host as the network knows it: its MAC and addresses.
+func (h *Host) Machine() *netns.Host { return h.machine }
+
+// processesWith lists the processes in the same PID namespace, outside ids.
+func processesWith(pid int) ([]int, error) {
+	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		other, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", other)); err == nil && ns == own {
+			pids = append(pids, other)
+		}
+	}
+	return pids, nil
+}
+
+// alive tells whether a process exists.
+func alive(pid int) bool { return unix.Kill(pid, 0) != unix.ESRCH }
