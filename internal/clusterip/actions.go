@@ -269,18 +269,22 @@ const NetworkLevel CheckLevel = 10
 // and, unless others do, nothing is left on the node; and what is wrong otherwise.
 func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 	var layout Layout
+	var asks bool
 	err := a.locked(ctx, spec.Address, func() (bool, error) {
 		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
 		if err != nil {
 			return true, err
 		}
 		layout, err = a.judge(seen, spec)
+		// The answer is the same for all buckets of a node: its first one asks for them. The question takes a while, and
+		// Pacemaker runs few actions at once: after a failure they would hold up the starts of further buckets.
+		asks = err == nil && spec.Bucket == slices.Min(seen.Tables.Owned)
 		return len(Leftovers(seen, spec.NIC)) > 0, err
 	})
-	if err != nil || level < NetworkLevel {
+	if err != nil || level < NetworkLevel || !asks {
 		return err
 	}
-	// Outside the lock: the question takes a while, and other instances have theirs.
+	// Outside the lock, which the other instances need.
 	strangers, err := a.Kernel.Strangers(ctx, layout)
 	if err != nil {
 		return err

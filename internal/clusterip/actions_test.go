@@ -350,10 +350,13 @@ func TestOlderSchemaIsAccepted(t *testing.T) {
 }
 
 func TestMonitorNamesStrangers(t *testing.T) {
-	kernel := &fakeKernel{State: runningNode(t, Multicast, 1), strangers: []MAC{anyMAC}}
+	kernel := &fakeKernel{State: runningNode(t, Multicast, 1, 2), strangers: []MAC{anyMAC}}
 	agent, _ := agentOn(kernel)
 	if err := agent.Monitor(t.Context(), specOf(Multicast, 1), 0); err != nil {
 		t.Errorf("level 0 asks no network: %v", err)
+	}
+	if err := agent.Monitor(t.Context(), specOf(Multicast, 2), NetworkLevel); err != nil {
+		t.Errorf("level 10: the node's first bucket asks for the second: %v", err)
 	}
 	if err := agent.Monitor(t.Context(), specOf(Multicast, 1), NetworkLevel); err == nil || !strings.Contains(err.Error(), anyMAC.String()) {
 		t.Errorf("level 10: %v", err)

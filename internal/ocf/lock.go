@@ -16,7 +16,7 @@ import (
 
 const (
 	firstRetry = time.Millisecond
-	lastRetry  = 20 * time.Millisecond
+	lastRetry  = 4 * time.Millisecond // about as long as a holder needs it
 )
 
 // Lock keeps all other calls about the same thing on this node waiting. The kernel gives it up when the process ends, however
