@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +42,8 @@ type Host struct {
 	mu    sync.Mutex    // held while the power changes
 	first *exec.Cmd     // the host's process 1; nil while it is off
 	ended chan struct{} // closed when that process has ended
+
+	fenced atomic.Int64 // when last, in nanoseconds since 1970; 0 is never
 }
 
 // On boots the host: a new kernel, and the first process, which starts the cluster in the background. It is no error if the
@@ -163,6 +166,24 @@ func (h *Host) dead() bool {
 	default:
 		return false
 	}
+}
+
+// Fenced returns when the cluster's request to fence the host was last fulfilled; zero if never.
+func (h *Host) Fenced() time.Time {
+	if at := h.fenced.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
+}
+
+// fence takes the power away because the cluster asks for it.
+func (h *Host) fence() error {
+	if err := h.Off(); err != nil {
+		return err
+	}
+	h.lab.logf("%s is fenced", h.Name)
+	h.fenced.Store(time.Now().UnixNano())
+	return nil
 }
 
 // IsOn tells whether the host has power.

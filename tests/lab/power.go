@@ -124,13 +124,11 @@ func (p *powerSwitch) do(words []string) (string, error) {
 		}
 		return "off", nil
 	case "off":
-		p.lab.logf("%s is fenced", h.Name)
-		return "", h.Off()
+		return "", h.fence()
 	case "on":
 		return "", h.On(ctx)
 	case "reboot":
-		p.lab.logf("%s is fenced", h.Name)
-		if err := h.Off(); err != nil {
+		if err := h.fence(); err != nil {
 			return "", err
 		}
 		if !p.lab.options.StayOff {
