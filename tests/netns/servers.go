@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
@@ -27,39 +27,34 @@ func (n *Network) Serve(port uint16) error {
 // the host's name behind it, from the address it was sent to. A connection begins with a line that holds the name;
 // then everything comes back as it was sent.
 func (h *Host) Serve(port uint16) error {
-	s := &server{name: h.Name, conns: map[net.Conn]bool{}}
-	err := h.Do(func() error {
-		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), port)
-		udp, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(any4))
-		if err != nil {
-			return err
-		}
-		s.udp = udp
-		// Room for the datagrams of hundreds of clients at once.
-		raw, err := udp.SyscallConn()
-		if err != nil {
-			return err
-		}
-		var forced error
-		if err := raw.Control(func(fd uintptr) {
-			forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
-		}); err != nil || forced != nil {
-			return errors.Join(err, forced)
-		}
-		if s.tcp, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(any4)); err != nil {
-			return err
-		}
-		s.answers = ipv4.NewPacketConn(udp)
-		return s.answers.SetControlMessage(ipv4.FlagDst, true)
-	})
-	if err != nil {
+	s := newServer(h.Name)
+	if err := h.Do(func() error { return s.listen(port) }); err != nil {
 		return fmt.Errorf("serve port %d on %s: %w", port, h.Name, errors.Join(err, s.Close()))
 	}
-	s.running.Go(s.serveUDP)
-	s.running.Go(s.serveTCP)
+	s.start()
 	h.servers = append(h.servers, s)
 	return nil
 }
+
+// Serve does what Host.Serve does, under that name, in the network namespace that the caller is in, until ctx ends. It is
+// for a process of its own inside a host; ready, when not nil, is called when questions are answered.
+func Serve(ctx context.Context, name string, port uint16, ready func()) error {
+	s := newServer(name)
+	if err := s.listen(port); err != nil {
+		return fmt.Errorf("serve port %d: %w", port, errors.Join(err, s.Close()))
+	}
+	s.start()
+	if ready != nil {
+		ready()
+	}
+	<-ctx.Done()
+	return s.Close()
+}
+
+const (
+	maxConns  = 4096             // at a time; what is beyond is closed at once
+	idleLimit = 10 * time.Minute // for a connection whose client went away without a word
+)
 
 type server struct {
 	name    string
@@ -71,6 +66,39 @@ type server struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	closed bool
+}
+
+func newServer(name string) *server { return &server{name: name, conns: map[net.Conn]bool{}} }
+
+// listen opens the sockets in the network namespace of the calling thread.
+func (s *server) listen(port uint16) error {
+	any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+	udp, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(any4))
+	if err != nil {
+		return err
+	}
+	s.udp = udp
+	// Room for the datagrams of hundreds of clients at once.
+	raw, err := udp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var forced error
+	if err := raw.Control(func(fd uintptr) {
+		forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
+	}); err != nil || forced != nil {
+		return errors.Join(err, forced)
+	}
+	if s.tcp, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(any4)); err != nil {
+		return err
+	}
+	s.answers = ipv4.NewPacketConn(udp)
+	return s.answers.SetControlMessage(ipv4.FlagDst, true)
+}
+
+func (s *server) start() {
+	s.running.Go(s.serveUDP)
+	s.running.Go(s.serveTCP)
 }
 
 func (s *server) serveUDP() {
@@ -91,26 +119,43 @@ func (s *server) serveUDP() {
 func (s *server) serveTCP() {
 	for {
 		conn, err := s.tcp.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
 		if err != nil {
-			return // closed; anything else shows as flows without an answer
+			time.Sleep(10 * time.Millisecond) // out of files; shows as flows without an answer
+			continue
 		}
 		if !s.add(conn) {
 			continue
 		}
 		s.running.Go(func() {
 			defer s.remove(conn)
-			if _, err := fmt.Fprintln(conn, s.name); err == nil {
-				_, _ = io.Copy(conn, conn) // the client ends it
-			}
+			s.echo(conn)
 		})
 	}
 }
 
-// add keeps a connection to be closed with the server, and refuses it when that is over.
+// echo names the server, and sends everything back until the client ends it. Not with io.Copy: that takes a pipe for each
+// connection (splice), and the many short ones cost more than they should.
+func (s *server) echo(conn net.Conn) {
+	buf := make([]byte, 4<<10)
+	n, err := copy(buf, s.name+"\n"), error(nil)
+	for err == nil {
+		if _, err = conn.Write(buf[:n]); err != nil {
+			return
+		}
+		if err = conn.SetReadDeadline(time.Now().Add(idleLimit)); err == nil {
+			n, err = conn.Read(buf)
+		}
+	}
+}
+
+// add keeps a connection to be closed with the server, and refuses it when that is over or there are too many.
 func (s *server) add(conn net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || len(s.conns) >= maxConns {
 		_ = conn.Close()
 		return false
 	}
