@@ -124,7 +124,7 @@ const tcpOptMSS = 2 // RFC 9293, section 3.2
 // mss returns the segment size that a SYN announces; 0 for anything else.
 func mss(f Frame) int {
 	h, b, ok := f.IPv4()
-	if !ok || h.Protocol != unix.IPPROTO_TCP || len(b) < 24 || b[13]&(tcpSyn|tcpAck) != tcpSyn || b[20] != tcpOptMSS {
+	if !ok || h.Protocol != unix.IPPROTO_TCP || len(b) < 24 || b[13]&(TCPSyn|TCPAck) != TCPSyn || b[20] != tcpOptMSS {
 		return 0
 	}
 	return int(binary.BigEndian.Uint16(b[22:]))

@@ -2,7 +2,6 @@ package netns
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
@@ -130,7 +127,7 @@ func (n *Network) newRun(ctx context.Context, t Traffic) (*run, error) {
 		r.exchanges = append(r.exchanges, Exchange{Flow: f})
 	}
 	r.open = len(r.exchanges)
-	if err := n.resolve(ctx, r.Target); err != nil {
+	if err := n.Client.Resolve(ctx, NIC, r.Target); err != nil {
 		return nil, err
 	}
 	var err error
@@ -144,61 +141,9 @@ func (n *Network) newRun(ctx context.Context, t Traffic) (*run, error) {
 	return r, nil
 }
 
-// resolve makes the client learn the target's MAC first: hundreds of packets that wait for ARP at once would not all
-// find room. A target that nobody has is not an error, the report will say so.
-func (n *Network) resolve(ctx context.Context, target netip.Addr) error {
-	if !n.options.LAN.Contains(target) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	link, err := n.Client.handle.LinkByName(NIC)
-	if err != nil {
-		return err
-	}
-	for asked := false; ; asked = true {
-		neighs, err := n.Client.handle.NeighList(link.Attrs().Index, unix.AF_INET)
-		if err != nil {
-			return fmt.Errorf("read the client's neighbours: %w", err)
-		}
-		known := slices.ContainsFunc(neighs, func(e netlink.Neigh) bool {
-			return e.IP.Equal(target.AsSlice()) && e.State&(unix.NUD_INCOMPLETE|unix.NUD_FAILED|unix.NUD_NONE) == 0
-		})
-		if known {
-			return nil
-		}
-		if !asked {
-			if err := n.Client.discard(target); err != nil {
-				return err
-			}
-		}
-		if sleep(ctx, time.Millisecond) != nil {
-			return nil
-		}
-	}
-}
-
-// discard sends a datagram that nobody wants (port 9, RFC 863), from the host's own address.
-func (h *Host) discard(target netip.Addr) error {
-	return h.Do(func() error {
-		conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(target, 9)))
-		if err != nil {
-			return err
-		}
-		_, err = conn.Write([]byte{0})
-		return errors.Join(err, conn.Close())
-	})
-}
-
 func (r *run) openSockets() error {
-	raw, err := net.ListenIP("ip4:icmp", nil)
-	if err != nil {
-		return fmt.Errorf("open an ICMP socket: %w", err)
-	}
-	r.icmp = ipv4.NewPacketConn(raw)
-	var nothing ipv4.ICMPFilter // answers are read from the capture; do not pile them up here
-	nothing.SetAll(true)
-	if err := r.icmp.SetICMPFilter(&nothing); err != nil {
+	var err error
+	if r.icmp, err = SendICMP(); err != nil {
 		return err
 	}
 	for f := range r.index {
@@ -236,15 +181,14 @@ func (r *run) sendOne(f Flow) error {
 
 	switch f.Proto {
 	case ICMP:
-		m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(r.token & 0xffff), Seq: int(seq & 0xffff), Data: r.stamp(seq)}}
-		b, err := m.Marshal(nil)
+		b, err := r.stamp(seq).EchoRequest(r.Size)
 		if err != nil {
 			return err
 		}
 		_, err = r.icmp.WriteTo(b, &ipv4.ControlMessage{Src: f.Src.AsSlice()}, &net.IPAddr{IP: f.Dst.AsSlice()})
 		return err
 	case UDP:
-		_, err := r.udp[f].WriteToUDPAddrPort(r.stamp(seq), netip.AddrPortFrom(f.Dst, f.DstPort))
+		_, err := r.udp[f].WriteToUDPAddrPort(r.stamp(seq).Payload(r.Size), netip.AddrPortFrom(f.Dst, f.DstPort))
 		return err
 	case TCP:
 		return r.connect(f)
@@ -254,22 +198,12 @@ func (r *run) sendOne(f Flow) error {
 
 // connect starts a connection without waiting for it. When closed it is reset, so that the port is free at once.
 func (r *run) connect(f Flow) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := BindTCP(netip.AddrPortFrom(f.Src, f.SrcPort))
 	if err != nil {
 		return err
 	}
 	r.tcp = append(r.tcp, fd)
-	if err := errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
-		unix.Bind(fd, &unix.SockaddrInet4{Port: int(f.SrcPort), Addr: f.Src.As4()}),
-	); err != nil {
-		return err
-	}
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(f.DstPort), Addr: f.Dst.As4()}); err != unix.EINPROGRESS {
-		return err
-	}
-	return nil
+	return ConnectTCP(fd, netip.AddrPortFrom(f.Dst, f.DstPort))
 }
 
 // closeTCP gives up the attempts to connect so far.
@@ -322,25 +256,13 @@ func (r *run) finish(err error) (*Report, error) {
 	return &Report{Exchanges: r.exchanges}, nil
 }
 
-// A stamp is the start of each payload: the run's token, the packet's number, and a mark.
-const (
-	stampLen  = 12
-	stampMark = 0x63697031 // "cip1"
-)
+// stamp returns the stamp of a flow's packet.
+func (r *run) stamp(seq uint32) Stamp { return Stamp{Token: r.token, Number: seq} }
 
-func (r *run) stamp(seq uint32) []byte {
-	b := make([]byte, r.Size)
-	binary.BigEndian.PutUint32(b, stampMark)
-	binary.BigEndian.PutUint32(b[4:], r.token)
-	binary.BigEndian.PutUint32(b[8:], seq)
-	return b
-}
-
+// readStamp returns the number of a packet of this run.
 func (r *run) readStamp(b []byte) (seq uint32, ok bool) {
-	if len(b) < stampLen || binary.BigEndian.Uint32(b) != stampMark || binary.BigEndian.Uint32(b[4:]) != r.token {
-		return 0, false
-	}
-	return binary.BigEndian.Uint32(b[8:]), true
+	s, ok := ReadStamp(b)
+	return s.Number, ok && s.Token == r.token
 }
 
 // attempt returns which attempt to connect began with that sequence number, from 1; 0 means none.
@@ -348,11 +270,7 @@ func (r *run) attempt(f Flow, isn uint32) uint32 { return uint32(slices.Index(r.
 
 // see records a frame of the client's NIC, if it belongs to the run.
 func (r *run) see(frame Frame) {
-	header, b, ok := frame.IPv4()
-	if !ok {
-		return
-	}
-	p, ok := parse(header, b)
+	p, ok := frame.Packet()
 	if !ok {
 		return
 	}
@@ -360,35 +278,35 @@ func (r *run) see(frame Frame) {
 	defer r.mu.Unlock()
 	if frame.Outgoing {
 		// Our own SYN: its sequence number will tell which attempt a SYN-ACK answers. TCP repeats it unchanged.
-		if isn := r.isn[p.Flow]; p.Proto == TCP && p.flags&(tcpSyn|tcpAck) == tcpSyn && !slices.Contains(isn, p.seq) {
-			r.isn[p.Flow] = append(isn, p.seq)
+		if isn := r.isn[p.Flow]; p.Proto == TCP && p.Flags&(TCPSyn|TCPAck) == TCPSyn && !slices.Contains(isn, p.Seq) {
+			r.isn[p.Flow] = append(isn, p.Seq)
 		}
 		return
 	}
 	answer := Answer{Node: r.net.NodeByMAC(frame.Source), MAC: frame.Source, Time: frame.Time}
-	flow := p.reverse()
+	flow := p.Reverse()
 	switch {
-	case p.failed != nil:
-		answer.Kind, flow = Unreachable, p.failed.Flow
+	case p.Failed != nil:
+		answer.Kind, flow = Unreachable, p.Failed.Flow
 		if flow.Proto == TCP {
-			answer.Seq = r.attempt(flow, p.failed.seq)
+			answer.Seq = r.attempt(flow, p.Failed.Seq)
 		} else {
-			answer.Seq, ok = r.readStamp(p.failed.payload)
+			answer.Seq, ok = r.readStamp(p.Failed.Payload)
 		}
 	case p.Proto == TCP:
 		answer.Seq = uint32(len(r.isn[flow])) // the latest
 		switch {
-		case p.flags&tcpRst != 0:
+		case p.Flags&TCPRst != 0:
 			answer.Kind = Reset
-		case p.flags&tcpSyn != 0:
+		case p.Flags&TCPSyn != 0:
 			answer.Kind = SynAck
-			answer.Seq = r.attempt(flow, p.ack-1)
+			answer.Seq = r.attempt(flow, p.Ack-1)
 		default:
 			answer.Kind = Data
 		}
 	default:
 		answer.Kind = Reply
-		answer.Seq, ok = r.readStamp(p.payload)
+		answer.Seq, ok = r.readStamp(p.Payload)
 	}
 	i, ours := r.index[flow]
 	if !ok || !ours {
