@@ -1,0 +1,221 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/tests/netns"
+)
+
+const (
+	tick   = 2 * time.Millisecond   // how often it looks what is due
+	settle = 100 * time.Millisecond // how long it listens for second answers after the last first one
+)
+
+// askAll asks until ctx ends, and then waits for what is still unanswered. It runs inside the client, and makes all
+// system calls of the probe but those of the capture.
+func (p *Probe) askAll(ctx context.Context) error {
+	defer p.closeAll()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	err := p.askOn(ctx, ticker)
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		p.Mark(fmt.Sprintf("the probe ends: %v", cause))
+	}
+	p.ending = true
+	for deadline := p.now() + p.o.Timeout; err == nil && p.now() < deadline && p.waits(); <-ticker.C {
+		err = p.tidy()
+	}
+	time.Sleep(settle)
+	p.giveUp()
+	return err
+}
+
+func (p *Probe) askOn(ctx context.Context, ticker *time.Ticker) error {
+	count := time.Duration(len(p.channels))
+	for n := time.Duration(0); ctx.Err() == nil; <-ticker.C {
+		due := p.now() * count / p.o.Interval
+		n = max(n, due-count+1) // what a starved machine missed is not made up for
+		for ; n <= due; n++ {
+			if err := p.ask(p.channels[n%count]); err != nil {
+				return err
+			}
+		}
+		if err := p.tidy(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask asks the next question of a channel.
+func (p *Probe) ask(ch *channel) error {
+	switch ch.proto {
+	case Connect:
+		return p.connect(ch)
+	case Stream:
+		return p.tend(ch, true)
+	}
+	p.mu.Lock()
+	number := p.question(ch, nil)
+	p.mu.Unlock()
+	stamp := netns.Stamp{Token: p.token, Number: number}
+	from := &ipv4.ControlMessage{Src: ch.addr.AsSlice()}
+	if ch.proto == UDP {
+		_, err := p.udp.WriteTo(stamp.Payload(0), from, net.UDPAddrFromAddrPort(p.target()))
+		return p.unsent(ch, number, err)
+	}
+	b, err := stamp.EchoRequest(0)
+	if err != nil {
+		return err
+	}
+	_, err = p.icmp.WriteTo(b, from, &net.IPAddr{IP: p.o.Target.AsSlice()})
+	return p.unsent(ch, number, err)
+}
+
+func (p *Probe) target() netip.AddrPort { return netip.AddrPortFrom(p.o.Target, p.o.Port) }
+
+// question numbers a new question. The caller holds the lock.
+func (p *Probe) question(ch *channel, c *conn) uint32 {
+	now := p.now()
+	ch.questions = append(ch.questions, question{asked: now})
+	p.open++
+	number := uint32(len(ch.questions))
+	if ch.proto != Stream { // those have times of their own
+		p.pending.push(waiting{ch, number, c, now})
+	}
+	return number
+}
+
+// unsent takes a question for lost that could not be sent. What no other time will mend ends the probe.
+func (p *Probe) unsent(ch *channel, number uint32, err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, fault := range []error{unix.EADDRNOTAVAIL, unix.EINVAL, unix.EMFILE, unix.ENFILE, unix.EBADF, unix.EACCES, net.ErrClosed} {
+		if errors.Is(err, fault) {
+			return fmt.Errorf("ask %s from %s: %w", ch.proto, ch.addr, err)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lose(ch, number, err.Error())
+	return nil
+}
+
+// tidy does what is due besides asking: sockets to close, streams to look after, questions to give up.
+func (p *Probe) tidy() error {
+	p.mu.Lock()
+	now := p.now()
+	for p.pending.len() > 0 && p.pending.first().asked+p.o.Timeout <= now {
+		w := p.pending.pop()
+		p.lose(w.channel, w.number, "")
+		if w.conn != nil {
+			p.drop(w.conn)
+		}
+	}
+	for p.dead.len() > 0 && p.dead.first().at+rest <= now {
+		delete(p.conns, p.dead.pop().local)
+	}
+	closing, todo, full := p.closing, p.todo, p.full
+	p.closing, p.todo = nil, nil
+	p.mu.Unlock()
+	if full {
+		return fmt.Errorf("it has seen %d events", p.o.MaxEvents)
+	}
+	for _, fd := range closing {
+		_ = unix.Close(fd)
+	}
+	for _, ch := range todo {
+		if err := p.tend(ch, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lose gives a question up, if it is not answered. The caller holds the lock.
+func (p *Probe) lose(ch *channel, number uint32, why string) {
+	if q := &ch.questions[number-1]; q.state == unanswered {
+		q.state = lost
+		p.open--
+		p.tell(ch, Event{At: p.now(), Kind: Lost, Number: number, Text: clean(why)})
+	}
+}
+
+// waits tells whether questions are unanswered.
+func (p *Probe) waits() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open > 0
+}
+
+// giveUp ends all questions.
+func (p *Probe) giveUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, ch := range p.channels {
+		for i := range ch.questions {
+			p.lose(ch, uint32(i+1), "the probe ended")
+		}
+	}
+}
+
+// closeAll closes all connections.
+func (p *Probe) closeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.conns {
+		p.drop(c)
+	}
+	for _, fd := range p.closing {
+		_ = unix.Close(fd)
+	}
+	p.closing = nil
+}
+
+// tell records an event of a channel. The caller holds the lock.
+func (p *Probe) tell(ch *channel, e Event) {
+	e.Source, e.Proto = ch.addr, ch.proto
+	if e.Number != 0 {
+		e.After = e.At - ch.questions[e.Number-1].asked
+	}
+	p.record(e)
+}
+
+// record keeps an event. The caller holds the lock.
+func (p *Probe) record(e Event) {
+	if len(p.events) >= p.o.MaxEvents {
+		p.full = true
+		return
+	}
+	e.At, e.After = max(e.At, 0).Truncate(time.Microsecond), max(e.After, 0).Truncate(time.Microsecond)
+	p.events = append(p.events, e)
+}
+
+// queue is first in, first out.
+type queue[T any] struct {
+	items []T
+	head  int
+}
+
+func (q *queue[T]) push(item T) { q.items = append(q.items, item) }
+func (q *queue[T]) len() int    { return len(q.items) - q.head }
+func (q *queue[T]) first() T    { return q.items[q.head] }
+
+func (q *queue[T]) pop() T {
+	item := q.items[q.head]
+	q.items[q.head] = *new(T)
+	if q.head++; q.head > len(q.items)/2 {
+		q.items = q.items[:copy(q.items, q.items[q.head:])]
+		q.head = 0
+	}
+	return item
+}

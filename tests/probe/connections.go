@@ -1,0 +1,201 @@
+package probe
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/tests/netns"
+)
+
+// The ports that connections come from, one after the other for each source: so a port tells the connection, long after it
+// was closed.
+const (
+	firstPort = 20000
+	lastPort  = 60000
+)
+
+// rest is how long a closed connection is remembered, for late answers.
+const rest = 5 * time.Second
+
+// burial is a closed connection to be forgotten.
+type burial struct {
+	local netip.AddrPort
+	at    time.Duration
+}
+
+// conn is a connection of Connect or Stream.
+type conn struct {
+	*channel
+	local  netip.AddrPort
+	fd     int // -1 when given away to be closed
+	born   time.Duration
+	phase  phase
+	number uint32 // the question under way, 0 if none
+
+	isn      uint32  // initial sequence number; valid when the SYN was sent
+	syn      segment // the SYN
+	request  segment // the last one with data
+	stalled  bool    // the question under way, and that was told
+	lastGasp error   // of the socket, at the last look
+}
+
+type phase uint8
+
+const (
+	connecting phase = iota
+	greeted          // the server has named itself: now the first request can go
+	asking           // for the answer to a request
+	idle
+	over
+)
+
+// segment is what the client sent and nodes answer. See the package comment.
+type segment struct {
+	seq, ack uint32 // as it was sent
+	sent     int    // copies
+	by       []uint8
+}
+
+// answeredBy notes a node's answer, and tells whether more nodes have answered than copies were sent.
+func (s *segment) answeredBy(node uint8) bool {
+	if slices.Contains(s.by, node) {
+		return false
+	}
+	s.by = append(s.by, node)
+	return len(s.by) > s.sent
+}
+
+// connect asks a question of Connect, or begins a stream with its first one.
+func (p *Probe) connect(ch *channel) error {
+	fd, local, err := p.bind(ch)
+	p.mu.Lock()
+	c := &conn{channel: ch, local: local, fd: fd, born: p.now()}
+	c.number = p.question(ch, c)
+	if err == nil {
+		p.conns[local] = c
+		if ch.proto == Stream {
+			ch.conn = c
+		}
+	}
+	p.mu.Unlock()
+	if err == nil {
+		err = netns.ConnectTCP(fd, p.target())
+	}
+	if err != nil {
+		p.mu.Lock()
+		p.drop(c)
+		p.mu.Unlock()
+	}
+	return p.unsent(ch, c.number, err)
+}
+
+// bind makes a socket with the next free port of a source.
+func (p *Probe) bind(ch *channel) (fd int, local netip.AddrPort, err error) {
+	for range 10 {
+		if ch.port++; ch.port > lastPort {
+			ch.port = firstPort
+		}
+		local = netip.AddrPortFrom(ch.addr, ch.port)
+		if fd, err = netns.BindTCP(local); !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+	}
+	if err == nil && ch.proto == Stream {
+		err = errors.Join(
+			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(p.o.StreamTimeout.Milliseconds())))
+	}
+	return fd, local, err
+}
+
+// tend looks after a stream: because its next question is due, or because something has happened.
+func (p *Probe) tend(ch *channel, due bool) error {
+	p.mu.Lock()
+	c := ch.conn
+	if c != nil && c.phase == connecting && p.now()-c.born > p.o.Timeout {
+		p.lose(ch, c.number, "")
+		p.drop(c)
+	}
+	if c == nil || c.phase == over {
+		p.mu.Unlock()
+		if p.ending {
+			return nil
+		}
+		return p.connect(ch)
+	}
+	if c.phase == connecting || !due && c.phase != greeted {
+		p.mu.Unlock()
+		return nil
+	}
+	if q := ch.questions[max(c.number, 1)-1]; c.phase == asking && !c.stalled && p.now()-q.asked > p.o.StallAfter {
+		c.stalled = true
+		p.tell(ch, Event{At: p.now(), Kind: Stalled, Number: c.number})
+	}
+	if err := c.listen(); err != nil {
+		// If it was a RST, the capture will tell us who sent it; that may take a moment longer.
+		if c.lastGasp != nil {
+			p.breaks(c, Event{At: p.now(), Text: err.Error()})
+		}
+		c.lastGasp = err
+		p.mu.Unlock()
+		return nil
+	}
+	switch c.phase {
+	case asking:
+		p.mu.Unlock()
+		return nil
+	case idle:
+		c.number = p.question(ch, nil)
+	}
+	c.phase = asking
+	fd, stamp := c.fd, netns.Stamp{Token: p.token, Number: c.number}
+	p.mu.Unlock()
+	// An error here is the socket's, and listen will get it again.
+	if _, err := unix.Write(fd, stamp.Payload(0)); errors.Is(err, unix.EAGAIN) {
+		return p.unsent(ch, stamp.Number, err)
+	}
+	return nil
+}
+
+var errClosed = errors.New("closed by the server")
+
+// listen makes room for what comes in, and returns what became of the connection.
+func (c *conn) listen() error {
+	var buf [1 << 10]byte
+	for {
+		switch n, err := unix.Read(c.fd, buf[:]); {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err != nil:
+			return err
+		case n == 0:
+			return errClosed
+		}
+	}
+}
+
+// breaks ends a connection that was open. A stream makes a new one at once, unless it just did. The caller holds the lock.
+func (p *Probe) breaks(c *conn, e Event) {
+	e.Kind, e.Number = Broken, c.number
+	p.tell(c.channel, e)
+	if c.number != 0 {
+		p.lose(c.channel, c.number, "connection broken")
+	}
+	p.drop(c)
+	if c.proto == Stream && e.At-c.born > p.o.Interval {
+		p.todo = append(p.todo, c.channel)
+	}
+}
+
+// drop gives a connection away to be closed. The caller holds the lock.
+func (p *Probe) drop(c *conn) {
+	if c.phase = over; c.fd >= 0 {
+		p.closing = append(p.closing, c.fd)
+		c.fd = -1
+		p.dead.push(burial{c.local, p.now()})
+	}
+}

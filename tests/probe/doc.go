@@ -1,0 +1,49 @@
+// Package probe asks a shared address from many client addresses at once, at a steady rate, and sees every answer on the
+// wire with its Ethernet source: so it tells which node answered each question, and whether one was answered twice, late,
+// with a wrong MAC, or never. It writes what happened as a text with one line per event, sums it up, and draws it.
+//
+// # What is asked
+//
+// Each source asks one question per interval in each protocol. Every question has a number.
+//
+//	icmp     an echo request. The payload holds the number.
+//	udp      a datagram to the echo port. The payload holds the number.
+//	connect  a new TCP connection from a new port, which is reset when the server has named itself.
+//	stream   a request on a TCP connection that stays open. The payload holds the number; the next request waits for the
+//	         answer to the last one. A connection that breaks is made anew at once, with a new question.
+//
+// A question is answered or refused (TCP: a RST to the SYN; UDP: an ICMP error), or else lost: after Options.Timeout, and
+// in a stream when its connection breaks. That timeout is below the second after which the kernel repeats a SYN
+// (RFC 6298), and a SYN that it repeats all the same counts as lost: so no repetition hides a loss. The requests of a
+// stream, however, are TCP's to repeat: one that takes longer than Options.StallAfter is noted as stalled.
+//
+// # What is a duplicate
+//
+// A question of icmp or udp is sent once; so every answer but the first is a duplicate, whoever sent it.
+//
+// In TCP each side repeats what it takes for lost, and one node may rightly send the same segment twice: it answers a
+// repeated SYN with a second SYN-ACK, and repeats data when our acknowledgement was lost. So a second copy from the same
+// node says nothing. What does is a SYN or a request that *several nodes* answer, be it with a SYN-ACK, data or a RST: a
+// duplicate if there are more of them than copies that the client sent (of several copies, one may have met the former
+// owner of the bucket, and another the present one). An answer belongs to the segment that it acknowledges; a RST without
+// ACK shows that by its sequence number, which is the acknowledgement number of the segment that it refuses (RFC 9293,
+// section 3.5.2).
+//
+// Without draining, the new owner of a bucket refuses what comes in on connections that it does not know: that is a broken
+// connection, with the name of the node that broke it, and no duplicate.
+//
+// # The log
+//
+// A line holds the seconds since the start, the kind of event, the protocol, the source, the question's number, the node,
+// the seconds since the question was asked, and then free text. What does not apply is "-".
+//
+//	12.345678 answer    icmp    192.168.64.1 123 node1 0.000213
+//	13.000000 mark      -       -            -   -     -        node2 killed
+//	13.345678 duplicate udp     192.168.64.7 133 node3 0.000245 after node1
+//	14.012345 lost      connect 192.168.64.2 130 -     0.900000
+//	17.654321 broken    stream  192.168.64.2 130 node3 4.654000 reset
+//
+// The kinds are mark, answer, lost, refused (one of these three for every question), late (an answer to a question that
+// was given up), duplicate, wrong-mac (an answer from a MAC that is no node's own, or ARP that tells anything but the
+// cluster MAC), open (a stream has a connection), stalled and broken (it has none any more).
+package probe

@@ -1,0 +1,339 @@
+package probe
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/mdlayher/ethernet"
+	"golang.org/x/net/bpf"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/tests/netns"
+)
+
+// wire is a program for the kernel that lets through what a probe must see, fewer than half of the frames: ARP; coming
+// in, what may answer a question; going out, SYNs and TCP data, to count copies.
+func wire(target netip.Addr) []bpf.Instruction {
+	const (
+		take     = 1 << 16
+		ethernet = 14            // bytes of the header
+		source   = ethernet + 12 // of the IP header
+		dest     = ethernet + 16
+		outgoing = 4 // PACKET_OUTGOING
+	)
+	yes, no := bpf.RetConstant{Val: take}, bpf.RetConstant{Val: 0}
+	// when runs a list, which must return, if the accumulator has a value.
+	when := func(value uint32, then ...bpf.Instruction) []bpf.Instruction {
+		return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: value, SkipTrue: uint8(len(then))}}, then...)
+	}
+	address := func(offset uint32, then ...bpf.Instruction) []bpf.Instruction {
+		t := target.As4()
+		return slices.Concat(
+			[]bpf.Instruction{bpf.LoadAbsolute{Off: offset, Size: 4}},
+			when(binary.BigEndian.Uint32(t[:]), then...),
+			[]bpf.Instruction{no})
+	}
+	// tcp takes segments with one of the flags, or with data.
+	tcp := func(flags uint32) []bpf.Instruction {
+		return []bpf.Instruction{
+			bpf.LoadMemShift{Off: ethernet}, // X = length of the IP header
+			bpf.LoadIndirect{Off: ethernet + 13, Size: 1},
+			bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: flags, SkipTrue: 1},
+			yes,
+			bpf.LoadIndirect{Off: ethernet + 12, Size: 1},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0},
+			bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 2}, // A = length of the TCP header
+			bpf.ALUOpX{Op: bpf.ALUOpAdd},
+			bpf.TAX{},
+			bpf.LoadAbsolute{Off: ethernet + 2, Size: 2}, // A = total length
+			bpf.JumpIfX{Cond: bpf.JumpGreaterThan, SkipFalse: 1},
+			yes,
+			no,
+		}
+	}
+	protocol := bpf.LoadAbsolute{Off: ethernet + 9, Size: 1}
+	icmp := []bpf.Instruction{bpf.LoadMemShift{Off: ethernet}, bpf.LoadIndirect{Off: ethernet, Size: 1}}
+	for _, t := range []ipv4.ICMPType{
+		ipv4.ICMPTypeEchoReply, ipv4.ICMPTypeDestinationUnreachable, ipv4.ICMPTypeTimeExceeded, ipv4.ICMPTypeParameterProblem,
+	} {
+		icmp = append(icmp, when(uint32(t), yes)...)
+	}
+	out := slices.Concat(
+		[]bpf.Instruction{protocol},
+		when(unix.IPPROTO_TCP, address(dest, tcp(netns.TCPSyn)...)...),
+		[]bpf.Instruction{no})
+	in := slices.Concat(
+		[]bpf.Instruction{protocol},
+		when(unix.IPPROTO_UDP, address(source, yes)...),
+		when(unix.IPPROTO_ICMP, append(icmp, no)...),
+		when(unix.IPPROTO_TCP, address(source, tcp(netns.TCPSyn|netns.TCPRst|netns.TCPFin)...)...),
+		[]bpf.Instruction{no})
+	return slices.Concat(
+		[]bpf.Instruction{bpf.LoadAbsolute{Off: 12, Size: 2}},
+		when(unix.ETH_P_ARP, yes),
+		[]bpf.Instruction{
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipTrue: 1},
+			no,
+			bpf.LoadExtension{Num: bpf.ExtType},
+		},
+		when(outgoing, out...),
+		in)
+}
+
+// see judges a frame of the client's NIC.
+func (p *Probe) see(f netns.Frame) {
+	at := f.Time.Sub(p.begin)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f.EtherType == ethernet.EtherTypeARP {
+		p.seeARP(f, at)
+		return
+	}
+	packet, ok := f.Packet()
+	switch {
+	case !ok:
+	case f.Outgoing:
+		p.seeSent(packet)
+	case packet.Failed != nil:
+		p.seeError(f, packet, at)
+	default:
+		p.seeAnswer(f, packet, at)
+	}
+}
+
+// seeARP judges what is told about the target.
+func (p *Probe) seeARP(f netns.Frame, at time.Duration) {
+	a, ok := f.ARP()
+	if f.Outgoing || !ok || a.SenderIP != p.o.Target {
+		return
+	}
+	node, told := p.node(f.Source), a.SenderHardwareAddr
+	wrong := p.o.Node(told) != ""
+	if p.o.ClusterMAC != nil {
+		wrong = told.String() != p.o.ClusterMAC.String()
+	}
+	switch {
+	case wrong:
+		p.record(Event{At: at, Kind: WrongMAC, Node: p.nodes[node], Text: fmt.Sprintf("ARP tells %s", told)})
+	case node == 0:
+		p.record(Event{At: at, Kind: WrongMAC, Node: Unknown, Text: fmt.Sprintf("ARP comes from %s", f.Source)})
+	}
+}
+
+// node returns the number of the node whose MAC that is.
+func (p *Probe) node(mac net.HardwareAddr) uint8 {
+	key := [6]byte(mac)
+	if n, known := p.byMAC[key]; known {
+		return n
+	}
+	name := word(p.o.Node(mac))
+	if name == "" {
+		return 0 // perhaps not yet
+	}
+	n := slices.Index(p.nodes, name)
+	if n < 0 {
+		if n = len(p.nodes); n > 255 {
+			return 0
+		}
+		p.nodes = append(p.nodes, name)
+	}
+	p.byMAC[key] = uint8(n)
+	return uint8(n)
+}
+
+// seeSent counts the copies of what the client sends.
+func (p *Probe) seeSent(packet netns.Packet) {
+	c := p.conns[netip.AddrPortFrom(packet.Src, packet.SrcPort)]
+	if c == nil {
+		return
+	}
+	segment := &c.request
+	if packet.Flags&netns.TCPSyn != 0 {
+		segment = &c.syn
+		c.isn = packet.Seq
+	}
+	if segment.sent == 0 || segment.seq != packet.Seq {
+		segment.seq, segment.ack, segment.sent, segment.by = packet.Seq, packet.Ack, 0, segment.by[:0]
+	}
+	segment.sent++
+}
+
+// seeError judges an ICMP error. It may come from any router; for the target only a node can speak.
+func (p *Probe) seeError(f netns.Frame, packet netns.Packet, at time.Duration) {
+	failed := packet.Failed
+	s := p.bySource[failed.Src]
+	if s == nil || failed.Dst != p.o.Target {
+		return
+	}
+	var ch *channel
+	var number uint32
+	switch failed.Proto {
+	case netns.TCP:
+		c := p.conns[netip.AddrPortFrom(failed.Src, failed.SrcPort)]
+		if c == nil || c.phase != connecting {
+			return // TCP does not end an open connection for that (RFC 5461)
+		}
+		ch, number = c.channel, c.number
+		p.drop(c)
+	case netns.ICMP, netns.UDP:
+		stamp, ok := netns.ReadStamp(failed.Payload)
+		if !ok || stamp.Token != p.token {
+			return
+		}
+		ch, number = s.channel(failed.Proto), stamp.Number
+	}
+	if !ch.asked(number) {
+		return
+	}
+	if packet.Src == p.o.Target && p.node(f.Source) == 0 {
+		p.stranger(ch, number, at, f.Source)
+	}
+	p.answer(ch, number, Event{At: at, Kind: Refused, Text: "ICMP error"}, p.node(f.Source))
+}
+
+// channel returns that of ICMP or UDP.
+func (s *source) channel(proto netns.Proto) *channel {
+	if proto == netns.ICMP {
+		return s.by[ICMP]
+	}
+	return s.by[UDP]
+}
+
+// asked tells whether that is one of the channel's questions. A nil channel asks none.
+func (ch *channel) asked(number uint32) bool {
+	return ch != nil && 0 < number && number <= uint32(len(ch.questions))
+}
+
+// seeAnswer judges what comes from the target.
+func (p *Probe) seeAnswer(f netns.Frame, packet netns.Packet, at time.Duration) {
+	s, node := p.bySource[packet.Dst], p.node(f.Source)
+	if s == nil || packet.Src != p.o.Target {
+		return
+	}
+	if packet.Proto == netns.TCP {
+		if c := p.conns[netip.AddrPortFrom(packet.Dst, packet.DstPort)]; c != nil {
+			if node == 0 {
+				p.stranger(c.channel, c.number, at, f.Source)
+			}
+			p.seeSegment(c, packet, node, at)
+		}
+		return
+	}
+	stamp, ok := netns.ReadStamp(packet.Payload)
+	ch := s.channel(packet.Proto)
+	if !ok || stamp.Token != p.token || !ch.asked(stamp.Number) {
+		return
+	}
+	if node == 0 {
+		p.stranger(ch, stamp.Number, at, f.Source)
+	}
+	p.answer(ch, stamp.Number, Event{At: at, Kind: Answer}, node)
+}
+
+func (p *Probe) stranger(ch *channel, number uint32, at time.Duration, mac net.HardwareAddr) {
+	p.tell(ch, Event{At: at, Kind: WrongMAC, Number: number, Node: Unknown, Text: "answer from " + mac.String()})
+}
+
+// answer ends a question with Answer or Refused; or else it is late, or a duplicate.
+func (p *Probe) answer(ch *channel, number uint32, e Event, node uint8) {
+	q := &ch.questions[number-1]
+	e.Number, e.Node = number, p.nodes[node]
+	switch q.state {
+	case unanswered:
+		p.open--
+		q.state = refused
+		if e.Kind == Answer {
+			q.state = answered
+			ch.answered = max(ch.answered, q.asked)
+		}
+	case lost:
+		q.state = answered
+		e.Kind = Late
+	default:
+		e.Kind, e.Text = Duplicate, "after "+p.nodes[q.node]
+		p.tell(ch, e)
+		return
+	}
+	q.node = node
+	p.tell(ch, e)
+}
+
+// seeSegment judges a segment that came in.
+func (p *Probe) seeSegment(c *conn, packet netns.Packet, node uint8, at time.Duration) {
+	event := Event{At: at, Node: p.nodes[node], Number: c.number}
+	twice := func(s *segment) bool {
+		if !s.answeredBy(node) {
+			return false
+		}
+		event.Kind, event.Text = Duplicate, "after "+p.nodes[s.by[0]]
+		p.tell(c.channel, event)
+		return true
+	}
+	refusesSyn := packet.Seq == 0 && packet.Flags&netns.TCPAck != 0 && packet.Ack == c.isn+1
+	switch {
+	case packet.Flags&netns.TCPSyn != 0:
+		if packet.Ack == c.isn+1 && !twice(&c.syn) {
+			p.seeSynAck(c, node, at)
+		}
+	case packet.Flags&netns.TCPRst != 0 && refusesSyn:
+		if !twice(&c.syn) && c.phase == connecting {
+			p.drop(c)
+			p.answer(c.channel, c.number, Event{At: at, Kind: Refused}, node)
+		}
+	case packet.Flags&netns.TCPRst != 0:
+		if packet.Seq == c.request.ack && c.request.sent > 0 {
+			twice(&c.request)
+		}
+		if c.phase != over {
+			p.breaks(c, Event{At: at, Node: p.nodes[node], Text: "reset"})
+		}
+	default:
+		if len(packet.Payload) > 0 {
+			if packet.Seq == c.request.ack && c.request.sent > 0 {
+				twice(&c.request)
+			}
+			p.seeData(c, packet.Payload, node, at)
+		}
+		if packet.Flags&netns.TCPFin != 0 && c.proto == Stream && c.phase != over {
+			p.breaks(c, Event{At: at, Node: p.nodes[node], Text: errClosed.Error()})
+		}
+	}
+}
+
+// seeSynAck answers a question of Connect. If the kernel has repeated the SYN, then one was lost.
+func (p *Probe) seeSynAck(c *conn, node uint8, at time.Duration) {
+	if c.proto != Connect || c.syn.by[0] != node {
+		return
+	}
+	if q := &c.questions[c.number-1]; q.state == unanswered && c.syn.sent > 1 {
+		p.lose(c.channel, c.number, "answered only when the kernel repeated the SYN")
+	}
+	if q := &c.questions[c.number-1]; q.state == unanswered || q.state == lost {
+		p.answer(c.channel, c.number, Event{At: at, Kind: Answer}, node)
+	}
+}
+
+// seeData takes a server's greeting, or an answer of a stream. What was seen before is TCP's own repetition.
+func (p *Probe) seeData(c *conn, data []byte, node uint8, at time.Duration) {
+	switch {
+	case c.phase == over:
+	case c.proto == Connect:
+		p.drop(c) // all was said
+	case c.phase == connecting:
+		c.phase = greeted
+		p.todo = append(p.todo, c.channel)
+		p.tell(c.channel, Event{At: at, Kind: Open, Node: p.nodes[node]})
+	case c.phase == asking:
+		stamp, ok := netns.ReadStamp(data)
+		if !ok || stamp != (netns.Stamp{Token: p.token, Number: c.number}) {
+			return
+		}
+		p.answer(c.channel, c.number, Event{At: at, Kind: Answer}, node)
+		c.phase, c.number, c.stalled = idle, 0, false
+	}
+}
