@@ -22,9 +22,9 @@ type handMade struct {
 	numbers map[flow]uint32
 }
 
-func newHandMade(interval time.Duration) *handMade {
+func newHandMade() *handMade {
 	return &handMade{
-		Log:     Log{Target: shared, Interval: interval, Start: time.Date(2026, 11, 24, 12, 0, 0, 123456000, time.UTC)},
+		Log:     Log{Target: shared, Interval: 100 * ms, Start: time.Date(2026, 11, 24, 12, 0, 0, 123456000, time.UTC)},
 		numbers: map[flow]uint32{},
 	}
 }
@@ -56,7 +56,7 @@ func (l *handMade) log() *Log {
 
 // everyKind has one event of each kind.
 func everyKind() *Log {
-	l := newHandMade(100 * ms)
+	l := newHandMade()
 	l.mark(0, "an event with \"quotes\" and - dashes # not a header")
 	l.add(Answer, ICMP, client(1), 0, 213*time.Microsecond, "node1")
 	l.note(Duplicate, ICMP, client(1), 250*time.Microsecond, "node2", "after node1")

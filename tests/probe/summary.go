@@ -235,35 +235,30 @@ func (s *Summary) String() string {
 }
 
 func (s *Summary) countTable(b *strings.Builder) {
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tasked\tanswered\tlost\trefused\tlate\tduplicate\twrong MAC\tbroken\tstalled\t")
+	rows := [][]any{{"", "asked", "answered", "lost", "refused", "late", "duplicate", "wrong MAC", "broken", "stalled", ""}}
 	row := func(name string, c Counts) {
-		fmt.Fprintf(w, "%s", name)
-		for _, n := range []int{c.Asked, c.Answered, c.Lost, c.Refused, c.Late, c.Duplicates, c.WrongMAC, c.Broken, c.Stalled} {
-			fmt.Fprintf(w, "\t%d", n)
-		}
-		fmt.Fprintln(w, "\t")
+		rows = append(rows, []any{
+			name, c.Asked, c.Answered, c.Lost, c.Refused, c.Late, c.Duplicates, c.WrongMAC, c.Broken, c.Stalled, "",
+		})
 	}
 	for _, p := range slices.Sorted(maps.Keys(s.Protos)) {
 		row(p.String(), s.Protos[p])
 	}
 	row("all", s.Total)
-	_ = w.Flush() // to memory
+	table(b, rows)
 }
 
 func (s *Summary) nodeTable(b *strings.Builder) {
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tanswers\tshare\t")
+	rows := [][]any{{"", "answers", "share", ""}}
 	for _, node := range slices.Sorted(maps.Keys(s.Answered)) {
 		n := s.Answered[node]
-		fmt.Fprintf(w, "%s\t%d\t%.1f %%\t\n", node, n, 100*float64(n)/float64(s.Total.Answered))
+		rows = append(rows, []any{node, n, fmt.Sprintf("%.1f %%", 100*float64(n)/float64(s.Total.Answered)), ""})
 	}
-	_ = w.Flush()
+	table(b, rows)
 }
 
 func (s *Summary) effectTable(b *strings.Builder) {
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "at\toutage: longest\tmedian\tsources\t  event")
+	rows := [][]any{{"at", "outage: longest", "median", "sources", "  event"}}
 	for _, e := range s.Effects {
 		text := e.Text
 		if text == "" {
@@ -276,7 +271,22 @@ func (s *Summary) effectTable(b *strings.Builder) {
 		if e.Sources > 0 {
 			longest, median = fmt.Sprintf("%.3f s", e.Max.Seconds()), fmt.Sprintf("%.3f s", e.Median.Seconds())
 		}
-		fmt.Fprintf(w, "%.3f s\t%s\t%s\t%d of %d\t  %s\n", e.At.Seconds(), longest, median, e.Sources, s.Sources, text)
+		rows = append(rows, []any{
+			fmt.Sprintf("%.3f s", e.At.Seconds()), longest, median, fmt.Sprintf("%d of %d", e.Sources, s.Sources), "  " + text,
+		})
+	}
+	table(b, rows)
+}
+
+// table writes columns that end on the right, but for the last, which is not padded.
+func table(b *strings.Builder, rows [][]any) {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = fmt.Sprint(cell)
+		}
+		_, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) // to memory
 	}
 	_ = w.Flush()
 }

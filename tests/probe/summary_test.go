@@ -80,7 +80,7 @@ func TestSummaryOutages(t *testing.T) {
 			l.steady(UDP, a, 150*ms, second, "node1")
 		}, []Outage{{a, ICMP, 0, 101 * ms, 1, false}, {a, UDP, 50 * ms, 151 * ms, 1, false}}},
 	} {
-		l := newHandMade(100 * ms)
+		l := newHandMade()
 		c.build(l)
 		got := l.log().Summary().Outages[a]
 		if diff := cmp.Diff(c.want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
@@ -91,7 +91,7 @@ func TestSummaryOutages(t *testing.T) {
 
 // failover is a log in which node2 dies at 2 s, which has two sources of six, and comes back at 8 s.
 func failover() *Log {
-	l := newHandMade(100 * ms)
+	l := newHandMade()
 	for i := range 6 {
 		node := []string{"node1", "node2", "node3"}[i%3]
 		for _, p := range Protos() {
@@ -150,7 +150,7 @@ func TestSummaryEffects(t *testing.T) {
 }
 
 func TestSummaryBeforeTheFirstEvent(t *testing.T) {
-	l := newHandMade(100 * ms)
+	l := newHandMade()
 	l.silent(UDP, client(1), 0, 100*ms)
 	l.steady(UDP, client(1), 100*ms, second, "node1")
 	l.silent(UDP, client(1), second, 1100*ms)
@@ -190,7 +190,7 @@ func TestSummaryTable(t *testing.T) {
 }
 
 func TestSummaryOfNothing(t *testing.T) {
-	s := newHandMade(100 * ms).log().Summary()
+	s := newHandMade().log().Summary()
 	if _, ok := s.Longest(); ok || s.Total != (Counts{}) || s.String() == "" {
 		t.Errorf("%+v", s)
 	}

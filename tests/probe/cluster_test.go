@@ -1,0 +1,91 @@
+package probe
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/tests/netns"
+)
+
+const buckets = 8
+
+// scratch is a folder for all tests, which TestMain removes.
+var scratch string
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "probe-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	scratch = dir
+	return m.Run()
+}
+
+// program builds the agent once. OCF_CLUSTERIP names another one to test.
+var program = sync.OnceValues(func() (string, error) {
+	if given := os.Getenv("OCF_CLUSTERIP"); given != "" {
+		return filepath.Abs(given)
+	}
+	executable := filepath.Join(scratch, "ocf-clusterip")
+	out, err := exec.Command("go", "build", "-o", executable, "../../cmd/ocf-clusterip").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the agent: %w\n%s", err, out)
+	}
+	return executable, nil
+})
+
+// cluster is three nodes that share an address, with echo servers, and no resource manager: the test starts and stops.
+type cluster struct {
+	*netns.Network
+	t       *testing.T
+	program string
+	locks   string
+}
+
+// newCluster starts bucket i on node i%3.
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	executable, err := program()
+	check(t, err)
+	c := &cluster{netns.Start(t, netns.Options{}), t, executable, t.TempDir()}
+	check(t, c.Serve(netns.EchoPort))
+	for bucket := range buckets {
+		c.call("start", bucket, bucket%len(c.Nodes))
+	}
+	return c
+}
+
+// call calls the agent on a node as a resource manager would.
+func (c *cluster) call(action string, bucket, node int) {
+	c.t.Helper()
+	n := strconv.Itoa(bucket)
+	r := c.Nodes[node].Run(c.t.Context(), []string{
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "OCF_ROOT=/usr/lib/ocf", "OCF_RA_VERSION_MAJOR=1", "OCF_RA_VERSION_MINOR=1",
+		"OCF_RESOURCE_INSTANCE=web-ip:" + n, "OCF_RESKEY_ip=" + shared.String(), "OCF_RESKEY_mac=" + clusterMAC.String(),
+		"OCF_RESKEY_CRM_meta_clone=" + n, "OCF_RESKEY_CRM_meta_clone_max=" + strconv.Itoa(buckets),
+		"OCF_RESKEY_CRM_meta_globally_unique=true", "OCF_RESKEY_CRM_meta_timeout=20000",
+		"HA_RSCTMP=" + filepath.Join(c.locks, c.Nodes[node].Name),
+	}, c.program, action)
+	if r.Err != nil || r.ExitCode != 0 {
+		c.t.Fatalf("%s of bucket %d on node%d: status %d, %v\n%s", action, bucket, node+1, r.ExitCode, r.Err, r.Stderr)
+	}
+}
+
+// bucketOf is the oracle.
+func bucketOf(source netip.Addr) int {
+	return int(clusterip.Owner(clusterip.SourceIP, clusterip.Flow{Source: source}, clusterip.DefaultSeed(shared), buckets))
+}
+
+// homeOf returns the node that newCluster gave a source's bucket to.
+func homeOf(source netip.Addr) int { return bucketOf(source) % 3 }
