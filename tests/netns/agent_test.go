@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/program"
 )
 
 // scratch is a folder for all tests, which TestMain removes.
@@ -34,21 +34,8 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
-// program builds the agent once, as `make build` does, and returns where it is. OCF_CLUSTERIP names another one to test.
-var program = sync.OnceValues(func() (string, error) {
-	if given := os.Getenv("OCF_CLUSTERIP"); given != "" {
-		return filepath.Abs(given)
-	}
-	cmd := exec.Command("make", "--no-print-directory", "-C", "../..", "build", "BIN="+scratch)
-	// Not as a part of the make that may have called the tests.
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=")
-	})
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("make build: %w\n%s", err, out)
-	}
-	return filepath.Join(scratch, "ocf-clusterip"), nil
-})
+// agentProgram builds the agent once.
+var agentProgram = sync.OnceValues(func() (string, error) { return program.Agent(scratch) })
 
 // parameters are those of the resource, by name.
 type parameters map[string]string
@@ -80,7 +67,7 @@ type agent struct {
 // newAgent installs the agent on a node, so to say.
 func newAgent(t testing.TB, h *Host, buckets int, p parameters) *agent {
 	t.Helper()
-	executable, err := program()
+	executable, err := agentProgram()
 	if err != nil {
 		t.Fatal(err)
 	}

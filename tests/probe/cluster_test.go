@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -12,6 +11,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/program"
 )
 
 const buckets = 8
@@ -32,18 +32,8 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
-// program builds the agent once. OCF_CLUSTERIP names another one to test.
-var program = sync.OnceValues(func() (string, error) {
-	if given := os.Getenv("OCF_CLUSTERIP"); given != "" {
-		return filepath.Abs(given)
-	}
-	executable := filepath.Join(scratch, "ocf-clusterip")
-	out, err := exec.Command("go", "build", "-o", executable, "../../cmd/ocf-clusterip").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the agent: %w\n%s", err, out)
-	}
-	return executable, nil
-})
+// agentProgram builds the agent once.
+var agentProgram = sync.OnceValues(func() (string, error) { return program.Agent(scratch) })
 
 // cluster is three nodes that share an address, with echo servers, and no resource manager: the test starts and stops.
 type cluster struct {
@@ -56,7 +46,7 @@ type cluster struct {
 // newCluster starts bucket i on node i%3.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	executable, err := program()
+	executable, err := agentProgram()
 	check(t, err)
 	c := &cluster{netns.Start(t, netns.Options{}), t, executable, t.TempDir()}
 	check(t, c.Serve(netns.EchoPort))

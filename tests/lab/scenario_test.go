@@ -1,0 +1,446 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/probe"
+	"ocf-clusterip/tests/program"
+)
+
+const (
+	resource = "web-ip"
+	buckets  = 8
+	asking   = 32 // sources
+
+	// patience bounds what a cluster may need for one step. Nothing here takes a third of it, unless the machine is very busy.
+	patience = 90 * time.Second
+)
+
+var shared = netip.MustParseAddr("192.168.10.3")
+
+// scratch is a folder for all tests, which TestMain removes.
+var scratch string
+
+var agentProgram = sync.OnceValues(func() (string, error) { return program.Agent(scratch) })
+
+// scenario is a cluster that shares an address, and clients that ask all the time.
+type scenario struct {
+	*Lab
+	t     *testing.T
+	begin time.Time
+	clean map[string]string // what each host's network looked like before, by its name
+	probe *probe.Probe
+}
+
+// play makes the cluster and the clone, with further arguments of `pcs resource create` before "clone", and begins to ask.
+func play(t *testing.T, create ...string) *scenario {
+	t.Helper()
+	agent, err := agentProgram()
+	check(t, err)
+	s := &scenario{Lab: start(t, Options{Agent: agent}), t: t, begin: time.Now(), clean: map[string]string{}}
+	for _, h := range s.Hosts {
+		s.clean[h.Name] = s.dump(h)
+	}
+	s.pcs(append(append([]string{"resource", "create", resource, "ocf:custom:clusterip", "ip=" + shared.String()}, create...),
+		"clone", fmt.Sprintf("clone-max=%d", buckets), fmt.Sprintf("clone-node-max=%d", buckets), "globally-unique=true",
+		"resource-stickiness=0")...)
+	s.even(buckets, "node1", "node2", "node3")
+	s.exactlyOnce(shared, buckets)
+	if s.probe, err = s.Probe(t.Context(), shared, asking); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// pcs runs pcs on the first host that is on.
+func (s *scenario) pcs(arguments ...string) {
+	s.t.Helper()
+	run(s.t, s.survivor(), append([]string{"pcs"}, arguments...)...)
+}
+
+func (s *scenario) survivor() *Host {
+	for _, h := range s.Hosts {
+		if _, err := h.pid(); err == nil {
+			return h
+		}
+	}
+	s.t.Fatal("no host is on")
+	return nil
+}
+
+// step marks what is done now, does it, and waits until all buckets are spread evenly over those nodes and all clients are
+// answered again.
+func (s *scenario) step(what string, do func(), nodes ...string) {
+	s.t.Helper()
+	s.t.Logf("%5.1f s: %s", time.Since(s.begin).Seconds(), what)
+	s.probe.Mark(what)
+	do()
+	s.even(buckets, nodes...)
+	s.answered()
+}
+
+// even waits until the buckets are spread evenly over exactly those nodes, and nothing is left to be done.
+func (s *scenario) even(count int, nodes ...string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	if _, err := s.WaitFor(ctx, func(status *Status) error { return status.Even(resource, count, nodes...) }); err != nil {
+		s.t.Fatal(err)
+	}
+	check(s.t, s.WaitIdle(ctx))
+}
+
+// answered waits until each client has an answer to what it asks from now on.
+func (s *scenario) answered() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	if err := s.probe.WaitAnswered(ctx, time.Now()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// exactlyOnce asks from other sources, and expects the answers of the nodes where Pacemaker says that the buckets are.
+func (s *scenario) exactlyOnce(target netip.Addr, count int) {
+	s.t.Helper()
+	status, err := s.Status(s.t.Context())
+	check(s.t, err)
+	placement := status.Placement(resource)
+	owner := func(f netns.Flow) int {
+		bucket := clusterip.Owner(clusterip.SourceIP, clusterip.Flow{Source: f.Src}, clusterip.DefaultSeed(target), uint32(count))
+		return s.Host(placement[int(bucket)]).index
+	}
+	report, err := s.Network.Probe(s.t.Context(), netns.Traffic{Target: target, Sources: s.Network.Sources(2 * asking)[asking:], Retries: 2})
+	check(s.t, err)
+	if err := report.ExactlyOnce(owner); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// end stops asking and returns what was seen; nobody may have got two answers, or one with a wrong MAC.
+func (s *scenario) end() *probe.Summary {
+	s.t.Helper()
+	log, err := s.probe.Stop()
+	check(s.t, err)
+	summary := log.Summary()
+	s.t.Logf("\n%s", summary)
+	for _, kind := range []probe.Kind{probe.Duplicate, probe.WrongMAC} {
+		for _, e := range log.Of(kind) {
+			s.t.Error(e)
+		}
+	}
+	if summary.Total.Asked == 0 {
+		s.t.Error("nobody asked anything")
+	}
+	return summary
+}
+
+// noFailure expects that no action on our resource has failed, except those that the function excuses.
+func (s *scenario) noFailure(excused func(Result) bool) {
+	s.t.Helper()
+	results, err := s.Results(s.begin)
+	check(s.t, err)
+	if len(results) == 0 {
+		s.t.Error("no action is logged")
+	}
+	for _, r := range results {
+		if !r.OK() && r.Outcome != "Cancelled" && !excused(r) {
+			s.t.Error(r)
+		}
+	}
+}
+
+func nothing(Result) bool { return false }
+
+// dump is the state of a host's network, without what Corosync's own traffic adds.
+func (s *scenario) dump(h *Host) string {
+	s.t.Helper()
+	text, err := h.Dump()
+	check(s.t, err)
+	return text
+}
+
+// clearOf expects that nothing of the resource is on a host.
+func (s *scenario) clearOf(h *Host) {
+	s.t.Helper()
+	if diff := cmp.Diff(s.clean[h.Name], s.dump(h)); diff != "" {
+		s.t.Errorf("%s holds no bucket, but something is left (-before +after)\n%s", h.Name, diff)
+	}
+	if locks := run(s.t, h, "find", "/run/resource-agents", "-name", "clusterip*"); locks != "" {
+		s.t.Errorf("%s holds no bucket, but has the files %s", h.Name, locks)
+	}
+}
+
+// done counts what was done to our resource's instances since a moment: "start", "stop", …
+func (s *scenario) done(action string, since time.Time) int {
+	s.t.Helper()
+	results, err := s.Results(since)
+	check(s.t, err)
+	count := 0
+	for _, r := range results {
+		if r.Action == action && strings.HasPrefix(r.Resource, resource+":") {
+			count++
+		}
+	}
+	return count
+}
+
+func TestPlannedChanges(t *testing.T) {
+	t.Parallel()
+	s := play(t)
+	all := []string{"node1", "node2", "node3"}
+
+	s.step("node2 in standby", func() { s.pcs("node", "standby", "node2") }, "node1", "node3")
+	s.clearOf(s.Hosts[1])
+	s.exactlyOnce(shared, buckets)
+	s.step("node2 back", func() { s.pcs("node", "unstandby", "node2") }, all...)
+
+	s.step("disabled and enabled", func() {
+		s.pcs("resource", "disable", resource, "--wait=60")
+		for _, h := range s.Hosts {
+			s.clearOf(h)
+		}
+		s.pcs("resource", "enable", resource)
+	}, all...)
+
+	since := time.Now()
+	s.step("cleanup", func() { s.pcs("resource", "cleanup", resource) }, all...)
+	s.step("a reloadable parameter", func() { s.pcs("resource", "update", resource, "arp_count=4") }, all...)
+	if starts, stops, reloads := s.done("start", since), s.done("stop", since), s.done("reload-agent", since)+s.done("reload", since); starts+stops > 0 || reloads == 0 {
+		t.Errorf("cleanup and reload made %d starts, %d stops and %d reloads", starts, stops, reloads)
+	}
+
+	s.step("Pacemaker stopped on node3", func() { run(t, s.Hosts[2], "pcs", "cluster", "stop", "--force") }, "node1", "node2")
+	s.clearOf(s.Hosts[2])
+	s.step("Pacemaker started on node3", func() {
+		run(t, s.Hosts[2], "pcs", "cluster", "start")
+		check(t, s.WaitOnline(t.Context()))
+	}, all...)
+
+	// Another address: all stop, then all start.
+	other := netip.MustParseAddr("192.168.10.4")
+	s.t.Log("another address")
+	s.probe.Mark("another address")
+	since = time.Now()
+	s.pcs("resource", "update", resource, "ip="+other.String())
+	s.waitStarts(since, buckets)
+	s.even(buckets, all...)
+	s.exactlyOnce(other, buckets)
+	for _, h := range s.Hosts {
+		if strings.Contains(s.dump(h), shared.String()+"/") {
+			t.Errorf("%s still has %s", h.Name, shared)
+		}
+	}
+	since = time.Now()
+	s.step("the address again", func() {
+		s.pcs("resource", "update", resource, "ip="+shared.String())
+		s.waitStarts(since, buckets)
+	}, all...)
+	s.exactlyOnce(shared, buckets)
+
+	s.noFailure(nothing)
+	if summary := s.end(); summary.Total.Refused > 0 && summary.Total.Broken == 0 {
+		t.Error("refused, but not broken")
+	}
+	s.pcs("resource", "delete", resource)
+	check(t, s.WaitIdle(t.Context()))
+	for _, h := range s.Hosts {
+		s.clearOf(h)
+	}
+}
+
+// waitStarts waits until that many starts have ended since a moment: that a change has an effect.
+func (s *scenario) waitStarts(since time.Time, count int) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	for s.done("start", since) < count {
+		if ctx.Err() != nil {
+			s.t.Fatalf("%d of %d starts were made", s.done("start", since), count)
+		}
+		time.Sleep(pollInterval)
+	}
+}
+
+func TestNumberOfBucketsChanges(t *testing.T) {
+	t.Parallel()
+	s := play(t)
+	all := []string{"node1", "node2", "node3"}
+	meta := func(count int) {
+		s.pcs("resource", "meta", resource+"-clone", fmt.Sprintf("clone-max=%d", count), fmt.Sprintf("clone-node-max=%d", count))
+	}
+
+	s.probe.Mark("10 buckets")
+	s.pcs("resource", "disable", resource, "--wait=60")
+	meta(10)
+	s.pcs("resource", "enable", resource)
+	s.even(10, all...)
+	s.answered()
+	s.exactlyOnce(shared, 10)
+	s.noFailure(nothing)
+
+	// Lowered while they run: the orphans stop. The others go on with 10 buckets, until they are restarted.
+	s.probe.Mark("two orphans")
+	since := time.Now()
+	meta(buckets)
+	s.even(buckets, all...)
+	if stops := s.done("stop", since); stops != 2 {
+		t.Errorf("%d instances were stopped, not the two orphans", stops)
+	}
+	s.step("8 buckets", func() { s.pcs("resource", "disable", resource, "--wait=60"); s.pcs("resource", "enable", resource) }, all...)
+	s.exactlyOnce(shared, buckets)
+	s.noFailure(nothing)
+
+	// Raised while they run: nodes that disagree would answer twice, so the new ones refuse, and tell the way.
+	s.probe.Mark("10 buckets, the wrong way")
+	meta(10)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	status, err := s.WaitFor(ctx, func(status *Status) error {
+		if len(status.Failures) < 2 {
+			return errors.New("the new buckets' starts have not failed")
+		}
+		return nil
+	})
+	check(t, err)
+	for _, f := range status.Failures {
+		if !strings.Contains(f.Reason, "clone-max") {
+			t.Errorf("%s does not say what is wrong", f)
+		}
+	}
+	s.answered()
+	s.step("undone", func() { meta(buckets); s.pcs("resource", "cleanup", resource) }, all...)
+	s.exactlyOnce(shared, buckets)
+	s.end()
+}
+
+// hostFailures are how a host can fail so that it must be fenced.
+var hostFailures = []struct {
+	name string
+	fail func(*scenario, *Host) error
+}{
+	{"power lost", func(_ *scenario, h *Host) error { return h.Off() }},
+	{"all processes killed", func(_ *scenario, h *Host) error { return h.Kill() }},
+	{"hung", func(_ *scenario, h *Host) error { return h.Hang() }},
+	{"corosync killed", func(s *scenario, h *Host) error { return s.kill(h, "corosync") }},
+	{"management link cut", func(_ *scenario, h *Host) error { return h.Cut(netns.ManagementNIC) }},
+}
+
+// fenced waits until a host was fenced after a moment.
+func (s *scenario) fenced(h *Host, since time.Time) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	for !h.Fenced().After(since) {
+		if ctx.Err() != nil {
+			s.t.Fatalf("%s is not fenced", h.Name)
+		}
+		time.Sleep(pollInterval)
+	}
+}
+
+func TestHostsFail(t *testing.T) {
+	t.Parallel()
+	s := play(t)
+	all := []string{"node1", "node2", "node3"}
+	for i, f := range hostFailures {
+		h := s.Hosts[i%len(s.Hosts)]
+		s.step(h.Name+": "+f.name, func() {
+			since := time.Now()
+			check(t, f.fail(s, h))
+			s.fenced(h, since)
+			check(t, s.WaitOnline(t.Context())) // it has booted again
+		}, all...)
+		s.exactlyOnce(shared, buckets)
+	}
+	s.step("two of three lose power", func() {
+		check(t, errors.Join(s.Hosts[0].Off(), s.Hosts[2].Off()))
+		// Without quorum the third cannot fence, nor take over. An admin gives the power back.
+		check(t, errors.Join(s.Hosts[0].On(t.Context()), s.Hosts[2].On(t.Context())))
+		check(t, s.WaitOnline(t.Context()))
+	}, all...)
+	s.exactlyOnce(shared, buckets)
+	s.end()
+}
+
+// kill ends the one process of a host that has that name.
+func (s *scenario) kill(h *Host, name string) error {
+	first, err := h.pid()
+	if err != nil {
+		return err
+	}
+	pids, err := processesWith(first)
+	if err != nil {
+		return err
+	}
+	var found []int
+	for _, pid := range pids {
+		if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.TrimSpace(string(comm)) == name {
+			found = append(found, pid)
+		}
+	}
+	if len(found) != 1 {
+		return fmt.Errorf("processes %v of %s are called %s", found, h.Name, name)
+	}
+	return unix.Kill(found[0], unix.SIGKILL)
+}
+
+func TestPartsOfAHostFail(t *testing.T) {
+	t.Parallel()
+	// With a failure-timeout a node gets buckets again by itself. Here the times are short, so that the test is.
+	s := play(t, "op", "monitor", "interval=2s", "meta", "failure-timeout=5s")
+	all := []string{"node1", "node2", "node3"}
+
+	s.step("pacemaker-execd killed on node1", func() { check(t, s.kill(s.Hosts[0], "pacemaker-execd")) }, all...)
+	s.exactlyOnce(shared, buckets)
+
+	s.probe.Mark("LAN link of node2 cut")
+	check(t, s.Hosts[1].Cut(netns.NIC))
+	s.leftFrom("node2")
+	s.answered()
+	s.step("LAN link of node2 mended", func() { check(t, s.Hosts[1].Mend(t.Context(), netns.NIC)) }, all...)
+	s.exactlyOnce(shared, buckets)
+
+	for _, f := range []struct {
+		name string
+		argv []string
+	}{
+		{"address deleted on node3", []string{"ip", "address", "del", shared.String() + "/24", "dev", "eth0"}},
+		{"rules flushed on node3", []string{"nft", "flush", "ruleset"}},
+	} {
+		s.step(f.name, func() {
+			since := time.Now()
+			run(t, s.Hosts[2], f.argv...)
+			s.waitStarts(since, 1)
+		}, all...)
+		s.exactlyOnce(shared, buckets)
+	}
+	s.end()
+}
+
+// leftFrom waits until all buckets are active, and none of them on a node that is online.
+func (s *scenario) leftFrom(node string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	_, err := s.WaitFor(ctx, func(status *Status) error {
+		if placement := status.Placement(resource); len(placement) != buckets || status.Shares(resource)[node] > 0 {
+			return fmt.Errorf("%s still has buckets, or some are not active: %v", node, placement)
+		}
+		return nil
+	})
+	check(s.t, err)
+}
