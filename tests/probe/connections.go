@@ -131,9 +131,15 @@ func (p *Probe) tend(ch *channel, due bool) error {
 		p.mu.Unlock()
 		return nil
 	}
-	if q := ch.questions[max(c.number, 1)-1]; c.phase == asking && !c.stalled && p.now()-q.asked > p.o.StallAfter {
+	if c.phase == asking && !c.stalled && p.now()-p.asked(c) > p.o.StallAfter {
 		c.stalled = true
 		p.tell(ch, Event{At: p.now(), Kind: Stalled, Number: c.number})
+	}
+	// A node that hung acknowledged the request, and died: then TCP waits for ever, for there is nothing to repeat.
+	if c.phase == asking && p.now()-p.asked(c) > p.o.StreamTimeout {
+		p.breaks(c, Event{At: p.now(), Text: "no answer"})
+		p.mu.Unlock()
+		return nil
 	}
 	if err := c.listen(); err != nil {
 		// If it was a RST, the capture will tell us who sent it; that may take a moment longer.
@@ -160,6 +166,9 @@ func (p *Probe) tend(ch *channel, due bool) error {
 	}
 	return nil
 }
+
+// asked returns when the question under way was asked. The caller holds the lock.
+func (p *Probe) asked(c *conn) time.Duration { return c.questions[c.number-1].asked }
 
 var errClosed = errors.New("closed by the server")
 
