@@ -245,11 +245,13 @@ func (l *Lab) online(s *Status) error {
 
 // WaitIdle waits until the cluster has nothing left to do.
 func (l *Lab) WaitIdle(ctx context.Context) error {
+	var errs []error
 	for _, h := range l.Hosts {
-		if h.IsOn() {
-			_, err := h.Run(ctx, "crm_resource", "--wait", "--timeout=60s")
-			return err
+		_, err := h.Run(ctx, "crm_resource", "--wait", "--timeout=60s")
+		if err == nil {
+			return nil
 		}
+		errs = append(errs, err)
 	}
-	return errors.New("no host is on")
+	return errors.Join(errs...)
 }

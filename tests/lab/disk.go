@@ -26,15 +26,12 @@ func (l *Lab) makeOverlays() error {
 		{sbin, roleService, l.program},
 	}
 	if l.options.Agent != "" {
-		agent, err := filepath.Abs(l.options.Agent)
-		if err != nil {
-			return err
-		}
-		if _, err := os.Stat(agent); err != nil {
+		// A copy: Pacemaker reads the agent's meta-data as hacluster, who may enter no folder of root's.
+		agent := filepath.Join(l.folder, "ocf-clusterip")
+		if err := copyProgram(l.options.Agent, agent); err != nil {
 			return fmt.Errorf("the agent: %w", err)
 		}
-		links = append(links, struct{ under, name, target string }{agents, "custom/clusterip", agent},
-			struct{ under, name, target string }{sbin, "ocf-clusterip", agent})
+		links = append(links, []struct{ under, name, target string }{{agents, "custom/clusterip", agent}, {sbin, "ocf-clusterip", agent}}...)
 	}
 	for _, link := range links {
 		path := filepath.Join(l.overlays()[link.under], link.name)
@@ -43,6 +40,14 @@ func (l *Lab) makeOverlays() error {
 		}
 	}
 	return nil
+}
+
+func copyProgram(from, to string) error {
+	program, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, program, 0o755)
 }
 
 // overlays tells which folder is laid over which one of the hosts.

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -195,6 +196,14 @@ func (l *Lab) Host(name string) *Host {
 		}
 	}
 	return nil
+}
+
+// NodeByMAC returns the name of the host whose LAN interface has that MAC, or "".
+func (l *Lab) NodeByMAC(mac net.HardwareAddr) string {
+	if i := l.Network.NodeByMAC(mac); i != netns.Stranger {
+		return l.Hosts[i].Name
+	}
+	return ""
 }
 
 // names lists the hosts' names.

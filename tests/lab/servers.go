@@ -1,3 +1,36 @@
 package lab
 
-func runServers() error { select {} }
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"ocf-clusterip/tests/probe"
+)
+
+// runServers is the application of a host: it answers a probe's questions, under the host's name.
+func runServers() error {
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	return probe.Serve(context.Background(), name, nil)
+}
+
+// streamTimeout is how patient the probe's streams are: with a node that took a request and then died in silence, a client
+// would wait for ever. What breaks by itself needs less.
+const streamTimeout = 10 * time.Second
+
+// Probe begins to ask an address from the client's first sources; see package probe.
+func (l *Lab) Probe(ctx context.Context, target netip.Addr, sources int) (*probe.Probe, error) {
+	p, err := probe.Start(ctx, probe.Options{
+		Client: l.Network.Client, Target: target, Sources: l.Network.Sources(sources), Node: l.NodeByMAC,
+		StreamTimeout: streamTimeout,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("probe %s: %w", target, err)
+	}
+	return p, nil
+}
