@@ -39,20 +39,27 @@ func (p *Probe) askAll(ctx context.Context) error {
 }
 
 func (p *Probe) askOn(ctx context.Context, ticker *time.Ticker) error {
-	count := time.Duration(len(p.channels))
-	for n := time.Duration(0); ctx.Err() == nil; <-ticker.C {
-		due := p.now() * count / p.o.Interval
-		n = max(n, due-count+1) // what a starved machine missed is not made up for
-		for ; n <= due; n++ {
-			if err := p.ask(p.channels[n%count]); err != nil {
+	count := len(p.channels)
+	for next := 0; ctx.Err() == nil; <-ticker.C {
+		from, to := due(p.now(), p.o.Interval, count, next)
+		for i := from; i < to; i++ {
+			if err := p.ask(p.channels[i%count]); err != nil {
 				return err
 			}
 		}
+		next = to
 		if err := p.tidy(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// due returns which turns are due, where count of them are spread evenly over an interval and next was not yet taken. What
+// a starved machine missed is not made up for, but for the last interval's.
+func due(now, interval time.Duration, count, next int) (from, to int) {
+	to = int(now*time.Duration(count)/interval) + 1
+	return max(next, to-count), to
 }
 
 // ask asks the next question of a channel.

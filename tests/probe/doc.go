@@ -2,6 +2,14 @@
 // wire with its Ethernet source: so it tells which node answered each question, and whether one was answered twice, late,
 // with a wrong MAC, or never. It writes what happened as a text with one line per event, sums it up, and draws it.
 //
+//	p, err := probe.Start(ctx, probe.Options{Client: n.Client, Target: vip, Sources: n.Sources(64), Node: name})
+//	p.Mark("node2 killed")
+//	killed := time.Now()
+//	// kill it
+//	err = p.WaitAnswered(ctx, killed)
+//	log, err := p.Stop()
+//	fmt.Print(log.Summary()) // and log.WriteTo(file), log.WriteSVG(file, probe.Picture{})
+//
 // # What is asked
 //
 // Each source asks one question per interval in each protocol. Every question has a number.
@@ -16,6 +24,9 @@
 // in a stream when its connection breaks. That timeout is below the second after which the kernel repeats a SYN
 // (RFC 6298), and a SYN that it repeats all the same counts as lost: so no repetition hides a loss. The requests of a
 // stream, however, are TCP's to repeat: one that takes longer than Options.StallAfter is noted as stalled.
+//
+// Times are when the probe read a frame, in which a busy machine may be some milliseconds late. A verdict depends on times
+// only where it says so above.
 //
 // # What is a duplicate
 //

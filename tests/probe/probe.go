@@ -31,6 +31,7 @@ type Options struct {
 	Interval time.Duration
 
 	// Node returns the name of the node whose own MAC that is, "" if it is nobody's. A node may have several.
+	// It must not call the probe.
 	Node func(net.HardwareAddr) string
 	// ClusterMAC is what ARP must tell for the target; if not known, anything but a node's own MAC.
 	ClusterMAC net.HardwareAddr

@@ -412,3 +412,23 @@ func TestProbeHasLimits(t *testing.T) {
 		t.Errorf("%d events, %v", len(log.Events), err)
 	}
 }
+
+func TestTurns(t *testing.T) {
+	const count, interval = 50, 100 * ms // a turn each 2 ms
+	for _, c := range []struct {
+		now            time.Duration
+		next, from, to int
+	}{
+		{0, 0, 0, 1},
+		{1 * ms, 1, 1, 1},
+		{2 * ms, 1, 1, 2},
+		{99 * ms, 1, 1, 50},
+		{100 * ms, 50, 50, 51},
+		{10 * second, 51, 4951, 5001}, // after a long sleep
+		{time.Hour, 1799999, 1799999, 1800001},
+	} {
+		if from, to := due(c.now, interval, count, c.next); from != c.from || to != c.to {
+			t.Errorf("after %s, %d is next: turns %d..%d, want %d..%d", c.now, c.next, from, to, c.from, c.to)
+		}
+	}
+}

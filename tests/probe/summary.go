@@ -38,7 +38,10 @@ type Effect struct {
 	At          time.Duration // since the start
 	Max, Median time.Duration // Median is that of the affected sources
 	Sources     int           // affected
-	Open        int           // sources with an outage that had not ended when the log did
+	// Longest is the longest outage in each protocol. That of Stream is longer than the others, for TCP waits ever longer
+	// before it repeats a segment.
+	Longest map[Proto]time.Duration
+	Open    int // sources with an outage that had not ended when the log did
 }
 
 // Summary is a log in numbers.
@@ -172,6 +175,7 @@ func (l *Log) outages(end time.Duration) []Outage {
 func (s *Summary) effects(marks []Event) {
 	type felt struct {
 		longest map[netip.Addr]time.Duration
+		protos  map[Proto]time.Duration
 		open    map[netip.Addr]bool
 	}
 	effects := make([]felt, len(marks)+1)
@@ -185,16 +189,17 @@ func (s *Summary) effects(marks []Event) {
 			})
 			e := &effects[i]
 			if e.longest == nil {
-				e.longest, e.open = map[netip.Addr]time.Duration{}, map[netip.Addr]bool{}
+				*e = felt{map[netip.Addr]time.Duration{}, map[Proto]time.Duration{}, map[netip.Addr]bool{}}
 			}
 			e.longest[source] = max(e.longest[source], o.Length())
+			e.protos[o.Proto] = max(e.protos[o.Proto], o.Length())
 			if o.Open {
 				e.open[source] = true
 			}
 		}
 	}
 	for i, e := range effects {
-		effect := Effect{Sources: len(e.longest), Open: len(e.open)}
+		effect := Effect{Sources: len(e.longest), Open: len(e.open), Longest: e.protos}
 		if i > 0 {
 			effect.Text, effect.At = marks[i-1].Text, marks[i-1].At
 		} else if effect.Sources == 0 {
@@ -234,6 +239,17 @@ func (s *Summary) String() string {
 	return b.String()
 }
 
+// line is the most important in one line.
+func (s *Summary) line() string {
+	t := s.Total
+	line := fmt.Sprintf("%d questions, %d answered twice, %d wrong MAC, %d lost, %d refused, %d connections broken",
+		t.Asked, t.Duplicates, t.WrongMAC, t.Lost, t.Refused, t.Broken)
+	if longest, ok := s.Longest(); ok {
+		line += fmt.Sprintf(", longest outage %.1f s", longest.Length().Seconds())
+	}
+	return line
+}
+
 func (s *Summary) countTable(b *strings.Builder) {
 	rows := [][]any{{"", "asked", "answered", "lost", "refused", "late", "duplicate", "wrong MAC", "broken", "stalled", ""}}
 	row := func(name string, c Counts) {
@@ -258,22 +274,28 @@ func (s *Summary) nodeTable(b *strings.Builder) {
 }
 
 func (s *Summary) effectTable(b *strings.Builder) {
-	rows := [][]any{{"at", "outage: longest", "median", "sources", "  event"}}
-	for _, e := range s.Effects {
-		text := e.Text
-		if text == "" {
-			text = "(before the first event)"
+	protos := slices.Sorted(maps.Keys(s.Protos))
+	head := []any{"at", "longest outage", "median", "sources"}
+	for _, p := range protos {
+		head = append(head, p)
+	}
+	rows := [][]any{append(head, "  event")}
+	length := func(d time.Duration) string {
+		if d == 0 {
+			return none
 		}
+		return fmt.Sprintf("%.3f s", d.Seconds())
+	}
+	for _, e := range s.Effects {
+		row := []any{fmt.Sprintf("%.3f s", e.At.Seconds()), length(e.Max), length(e.Median), fmt.Sprintf("%d of %d", e.Sources, s.Sources)}
+		for _, p := range protos {
+			row = append(row, length(e.Longest[p]))
+		}
+		text := cmp.Or(e.Text, "(before the first event)")
 		if e.Open > 0 {
 			text += fmt.Sprintf(" [%d sources still without answers at the end]", e.Open)
 		}
-		longest, median := none, none
-		if e.Sources > 0 {
-			longest, median = fmt.Sprintf("%.3f s", e.Max.Seconds()), fmt.Sprintf("%.3f s", e.Median.Seconds())
-		}
-		rows = append(rows, []any{
-			fmt.Sprintf("%.3f s", e.At.Seconds()), longest, median, fmt.Sprintf("%d of %d", e.Sources, s.Sources), "  " + text,
-		})
+		rows = append(rows, append(row, "  "+text))
 	}
 	table(b, rows)
 }

@@ -138,7 +138,10 @@ func TestSummaryEffects(t *testing.T) {
 	s := failover().Summary()
 	want := []Effect{
 		// client 1 is silent for 3.1 s, client 4 for 3.4 s, and then the answer takes 1 ms.
-		{Text: "node2 killed", At: 2010 * ms, Max: 3401 * ms, Median: 3251 * ms, Sources: 2},
+		{
+			Text: "node2 killed", At: 2010 * ms, Max: 3401 * ms, Median: 3251 * ms, Sources: 2,
+			Longest: map[Proto]time.Duration{ICMP: 3401 * ms, UDP: 3401 * ms, Connect: 3401 * ms, Stream: 3401 * ms},
+		},
 		{Text: "node2 is back", At: 8 * second},
 	}
 	if diff := cmp.Diff(want, s.Effects); diff != "" {
@@ -156,8 +159,8 @@ func TestSummaryBeforeTheFirstEvent(t *testing.T) {
 	l.silent(UDP, client(1), second, 1100*ms)
 	l.mark(500*ms, "too early to be the cause of that")
 	want := []Effect{
-		{Max: 101 * ms, Median: 101 * ms, Sources: 1},
-		{Text: "too early to be the cause of that", At: 500 * ms, Max: 900 * ms, Median: 900 * ms, Sources: 1, Open: 1},
+		{Max: 101 * ms, Median: 101 * ms, Sources: 1, Longest: map[Proto]time.Duration{UDP: 101 * ms}},
+		{Text: "too early to be the cause of that", At: 500 * ms, Max: 900 * ms, Median: 900 * ms, Sources: 1, Open: 1, Longest: map[Proto]time.Duration{UDP: 900 * ms}},
 	}
 	if diff := cmp.Diff(want, l.log().Summary().Effects); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -180,9 +183,9 @@ func TestSummaryTable(t *testing.T) {
   node2      160   7.5 %
   node3     1180  55.1 %
 
-       at  outage: longest   median  sources  event
-  2.010 s          3.401 s  3.251 s   2 of 6  node2 killed
-  8.000 s                -        -   0 of 6  node2 is back
+       at  longest outage   median  sources     icmp      udp  connect   stream  event
+  2.010 s         3.401 s  3.251 s   2 of 6  3.401 s  3.401 s  3.401 s  3.401 s  node2 killed
+  8.000 s               -        -   0 of 6        -        -        -        -  node2 is back
 `, "\n")
 	if diff := cmp.Diff(want, failover().Summary().String()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -1,0 +1,127 @@
+package probe
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"ocf-clusterip/tests/netns"
+)
+
+// wireOf is a connection without a network: what the capture would see of it.
+type wireOf struct {
+	*Probe
+	conn *conn
+}
+
+const (
+	isn    = 1000 // the client's
+	theirs = 5000 // the server's
+	hello  = 6    // length of a greeting
+)
+
+func newWire(proto Proto) *wireOf {
+	p := &Probe{
+		o: Options{Target: shared, MaxEvents: 100, Interval: 100 * ms, Timeout: 900 * ms}, begin: time.Now(), token: 7,
+		nodes: []string{Unknown, "node1", "node2"}, conns: map[netip.AddrPort]*conn{},
+	}
+	ch := &channel{source: &source{addr: client(1)}, proto: proto, answered: -1}
+	c := &conn{channel: ch, local: netip.AddrPortFrom(client(1), firstPort), fd: -1}
+	c.number = p.question(ch, c)
+	p.conns[c.local] = c
+	return &wireOf{p, c}
+}
+
+func (w *wireOf) sent(flags byte, seq, ack uint32) {
+	w.seeSent(netns.Packet{
+		Flow: netns.Flow{Proto: netns.TCP, Src: client(1), SrcPort: firstPort, Dst: shared, DstPort: 7}, Seq: seq, Ack: ack, Flags: flags,
+	})
+}
+
+func (w *wireOf) got(node uint8, flags byte, seq, ack uint32, data []byte) {
+	w.seeSegment(w.conn, netns.Packet{Seq: seq, Ack: ack, Flags: flags, Payload: data}, node, w.now())
+}
+
+func (w *wireOf) syn()              { w.sent(netns.TCPSyn, isn, 0) }
+func (w *wireOf) synAck(node uint8) { w.got(node, netns.TCPSyn|netns.TCPAck, theirs, isn+1, nil) }
+func (w *wireOf) refusal(node uint8) {
+	w.got(node, netns.TCPRst|netns.TCPAck, 0, isn+1, nil)
+}
+
+// open brings a stream to its first request.
+func (w *wireOf) open() {
+	w.syn()
+	w.synAck(1)
+	w.greeting()
+	w.conn.phase = asking
+	w.request()
+}
+func (w *wireOf) greeting() { w.got(1, netns.TCPAck, theirs+1, isn+1, []byte("hello\n")) }
+func (w *wireOf) request()  { w.sent(netns.TCPAck, isn+1, theirs+1+hello) }
+
+func (w *wireOf) answer(node uint8) {
+	w.got(node, netns.TCPAck, theirs+1+hello, isn+13, netns.Stamp{Token: w.token, Number: 1}.Payload(0))
+}
+
+// reset is what a node without the connection sends, to a segment with that acknowledgement number.
+func (w *wireOf) reset(node uint8, ack uint32) { w.got(node, netns.TCPRst, ack, 0, nil) }
+
+func TestSegments(t *testing.T) {
+	for name, c := range map[string]struct {
+		proto Proto
+		play  func(*wireOf)
+		want  []string
+	}{
+		"an answer":                          {Connect, func(w *wireOf) { w.syn(); w.synAck(1) }, []string{"answer node1"}},
+		"SYN-ACK repeated by the same node":  {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.synAck(1) }, []string{"answer node1"}},
+		"two SYN-ACKs":                       {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.synAck(2) }, []string{"answer node1", "duplicate node2"}},
+		"a SYN-ACK and a refusal":            {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.refusal(2) }, []string{"answer node1", "duplicate node2"}},
+		"a refusal and a SYN-ACK":            {Connect, func(w *wireOf) { w.syn(); w.refusal(1); w.synAck(2) }, []string{"refused node1", "duplicate node2"}},
+		"SYN repeated, to another owner":     {Connect, func(w *wireOf) { w.syn(); w.syn(); w.synAck(1); w.synAck(2) }, []string{"lost ", "late node1"}},
+		"SYN-ACK for somebody else's SYN":    {Connect, func(w *wireOf) { w.syn(); w.got(1, netns.TCPSyn|netns.TCPAck, theirs, isn+2, nil) }, nil},
+		"moved after the SYN-ACK":            {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.reset(2, theirs+1) }, []string{"answer node1", "broken node2"}},
+		"a reset after the greeting":         {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.greeting(); w.reset(1, theirs+1+hello) }, []string{"answer node1"}},
+		"a stream":                           {Stream, func(w *wireOf) { w.open(); w.answer(1) }, []string{"open node1", "answer node1"}},
+		"data repeated by the same node":     {Stream, func(w *wireOf) { w.open(); w.answer(1); w.answer(1) }, []string{"open node1", "answer node1"}},
+		"two nodes answer a request":         {Stream, func(w *wireOf) { w.open(); w.answer(1); w.answer(2) }, []string{"open node1", "answer node1", "duplicate node2"}},
+		"moved: the request is reset":        {Stream, func(w *wireOf) { w.open(); w.reset(2, theirs+1+hello) }, []string{"open node1", "broken node2", "lost "}},
+		"moved: an acknowledgement is reset": {Stream, func(w *wireOf) { w.open(); w.answer(1); w.reset(2, theirs+1+hello+12) }, []string{"open node1", "answer node1", "broken node2"}},
+		"answer and reset of one request": {
+			Stream, func(w *wireOf) { w.open(); w.answer(1); w.reset(2, theirs+1+hello) },
+			[]string{"open node1", "answer node1", "duplicate node2", "broken node2"},
+		},
+		"reset and answer of one request": {
+			Stream, func(w *wireOf) { w.open(); w.reset(2, theirs+1+hello); w.answer(1) },
+			[]string{"open node1", "broken node2", "lost ", "duplicate node1"},
+		},
+		"request repeated, to another owner": {
+			Stream, func(w *wireOf) { w.open(); w.request(); w.answer(1); w.reset(2, theirs+1+hello) },
+			[]string{"open node1", "answer node1", "broken node2"},
+		},
+		"two resets": {Stream, func(w *wireOf) {
+			w.open()
+			w.request()
+			w.reset(2, theirs+1+hello)
+			w.reset(2, theirs+1+hello)
+		}, []string{"open node1", "broken node2", "lost "}},
+		"closed by the server": {Stream, func(w *wireOf) {
+			w.open()
+			w.got(1, netns.TCPFin|netns.TCPAck, theirs+1+hello, isn+1, nil)
+		}, []string{"open node1", "broken node1", "lost "}},
+		"an answer to another probe": {Stream, func(w *wireOf) {
+			w.open()
+			w.got(1, netns.TCPAck, theirs+1+hello, isn+13, netns.Stamp{Token: w.token + 1, Number: 1}.Payload(0))
+		}, []string{"open node1"}},
+	} {
+		w := newWire(c.proto)
+		c.play(w)
+		var got []string
+		for _, e := range w.events {
+			got = append(got, e.Kind.String()+" "+e.Node)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
