@@ -52,9 +52,9 @@ clean: ## removes what was built
 	rm -rf '$(BIN)'
 
 ##@ To see it work
-.PHONY: demo lab bench
+.PHONY: demo lab bench bench-failover
 
-demo: ## nodes, a switch and clients in network namespaces, told step by step (root; under a minute)
+demo: ## a Pacemaker cluster, clients that ask all the time, failures: told step by step, with a picture (root; half a minute)
 	./tests/install-packages demo
 	$(MAKE) --no-print-directory build
 	$(GO) run ./tests/demo
@@ -68,6 +68,11 @@ bench: ## the cost of each action beside ocf:heartbeat:IPaddr2 (root)
 	./tests/install-packages bench
 	$(MAKE) --no-print-directory build
 	$(GO) run ./tests/bench
+
+bench-failover: ## the time from a node's death to the last start elsewhere, beside ocf:pacemaker:Dummy (root; ten minutes)
+	./tests/install-packages bench
+	$(MAKE) --no-print-directory build
+	$(GO) run ./tests/failover
 
 ##@ To test (as root on Debian 12; installs what it needs)
 .PHONY: test packages lint vet unit kernel fuzz
@@ -111,13 +116,16 @@ fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	done <<<"$$targets"
 
 ##@ To develop
-.PHONY: fmt update-golden help
+.PHONY: fmt update-golden update-picture help
 
 fmt: ## formats all Go code
 	$(golangci) fmt ./...
 
 update-golden: ## writes docs/parameters.md and the golden meta-data anew: read the diff
 	$(GO) test ./internal/metadata -update
+
+update-picture: demo ## writes docs/demo.svg, the README's picture, anew
+	cp demo-out/answers.svg docs/demo.svg
 
 help:
 	@awk 'BEGIN {FS = ":.*## "}

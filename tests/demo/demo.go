@@ -4,39 +4,89 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/tests/lab"
 	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/probe"
 )
+
+// The numbers of the article.
+var (
+	address = netip.MustParseAddr("192.168.10.3")
+
+	// clients are the addresses that ask.
+	clients = netip.MustParsePrefix("192.168.64.0/18")
+)
+
+const (
+	buckets  = 8
+	resource = "web-ip"
+	asking   = 64 // sources
+
+	// patience bounds the wait for each chapter's end.
+	patience = time.Minute
+)
+
+// create is what an admin types to have the shared address.
+var create = []string{
+	"pcs", "resource", "create", resource, "ocf:custom:clusterip", "ip=" + address.String(),
+	"clone", fmt.Sprintf("clone-max=%d", buckets), fmt.Sprintf("clone-node-max=%d", buckets),
+	"globally-unique=true", "resource-stickiness=0",
+}
 
 // demo is the story with its stage.
 type demo struct {
 	*story
-	network *netns.Network
-	agent   string             // the program's path
-	locks   string             // a folder with one for each node, where the agent keeps its lock
-	before  [len(nodes)]string // the nodes' state before anything was started
-	// placement is who should answer, at any time in the story.
-	placement placement
+	*lab.Lab
+	out    string
+	probe  *probe.Probe
+	before map[string]string // each host's network before anything was started, by its name
+}
+
+// introduce says what is to be seen. Then the reader waits for the cluster.
+func (d *demo) introduce() {
+	d.line("%s", d.paint(bold, fmt.Sprintf("Three servers share one IP address, %s, with no load balancer in front", address)))
+	d.line("")
+	d.say("                         +-- node1 --+")
+	d.say("  %d clients -- switch --+-- node2 --+-- management network -- power switch", asking)
+	d.say("                         +-- node3 --+")
+	d.line("")
+	d.say("All of this is namespaces on this one machine, but Corosync and Pacemaker are real. Booting ...")
 }
 
 // tell tells the whole story. It goes on past a claim that does not hold, and ends when it is interrupted.
 func (d *demo) tell(ctx context.Context) error {
-	d.line("%s", d.paint(bold, fmt.Sprintf("Three nodes share one IP address, %s, and one MAC address, %s", address, mac)))
+	if d.enter == nil {
+		d.say("The cluster is up. `go run ./tests/demo -step` waits for you after each chapter; `make lab` makes one to play with.")
+	} else {
+		d.say("The cluster is up. To look at node1's network from another window: ip netns exec %s bash", d.Network.Nodes[0].Namespace)
+	}
+	d.before = map[string]string{}
+	for _, h := range d.Hosts {
+		text, err := h.Dump()
+		if err != nil {
+			return err
+		}
+		d.before[h.Name] = text
+	}
 	for _, chapter := range []struct {
 		title string
 		tell  func(context.Context) error
 	}{
-		{"The network: three nodes, a switch and a client, each a network namespace", d.build},
-		{"Start: each of the clone's 8 instances is a hash bucket, and each node gets some of them", d.startAll},
-		{"Who answers whom? The client asks from 64 addresses, each by ping, UDP and TCP", d.whoAnswers},
-		{"What an admin sees", d.look},
-		{"node2 dies: here, its cable is pulled", d.nodeDies},
-		{"Once node2 is known to be off (fencing sees to that), the others take over its buckets", d.takeOver},
-		{"node2 is back after a reboot and gets its buckets again, while the clients go on asking", d.comeBack},
-		{"Stop everything: nothing is left behind", d.stopAll},
+		{fmt.Sprintf("One command makes the shared address: a clone with %d instances, one for each hash bucket", buckets), d.create},
+		{fmt.Sprintf("%d clients ask all the time: by ping, UDP, new TCP connections and ones that stay open", asking), d.ask},
+		{"Maintenance: node2 goes into standby, and comes back", d.standby},
+		{"node3 loses power", d.die},
+		{"What the clients saw", d.results},
+		{"Take the address away: nothing is left behind", d.remove},
 	} {
 		if err := d.chapter(ctx, chapter.title); err != nil {
 			return err
@@ -48,222 +98,205 @@ func (d *demo) tell(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// build shows the network, and starts a server on each node.
-func (d *demo) build(context.Context) error {
-	for i, n := range d.network.Nodes {
-		wire := "+"
-		if i == len(nodes)/2 {
-			wire = fmt.Sprintf("+-- switch -- client, which asks from 64 addresses: %s", clients)
+// types shows a command that an admin types on a host, runs it, and shows what it prints.
+func (d *demo) types(ctx context.Context, h *lab.Host, argv ...string) error {
+	d.command(h.Name, strings.Join(argv, " "))
+	text, err := h.Run(ctx, argv...)
+	if err != nil {
+		return err
+	}
+	d.output(text)
+	return nil
+}
+
+// status shows the part of crm_mon that matters here.
+func (d *demo) status(ctx context.Context, h *lab.Host) error {
+	argv := []string{"crm_mon", "--one-shot", "--include=none,nodes,resources"}
+	d.command(h.Name, strings.Join(argv, " "))
+	text, err := h.Run(ctx, argv...)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(text) {
+		if strings.TrimSpace(line) != "" {
+			d.line("         %s", strings.TrimRight(line, "\n"))
 		}
-		d.say("  %s %s --%s", n.Name, n.Addr, wire)
-		before, err := n.Dump()
+	}
+	return nil
+}
+
+// settles waits until the buckets are spread evenly over exactly those nodes, and tells how long that took.
+func (d *demo) settles(ctx context.Context, since time.Time, nodes ...string) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	status, err := d.WaitFor(ctx, func(s *lab.Status) error { return s.Even(resource, buckets, nodes...) })
+	if err == nil {
+		err = d.WaitIdle(ctx)
+	}
+	var shares []string
+	if status != nil {
+		for _, node := range slices.Sorted(maps.Keys(status.Shares(resource))) {
+			shares = append(shares, fmt.Sprintf("%s %d", node, status.Shares(resource)[node]))
+		}
+	}
+	d.claim(ctx, err, "all %d buckets run, after %.1f s: %s", buckets, time.Since(since).Seconds(), strings.Join(shares, ", "))
+}
+
+// answered waits until every client is answered by every means.
+func (d *demo) answered(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	d.claim(ctx, d.probe.WaitAnswered(ctx, time.Now()), "every client is answered")
+}
+
+func (d *demo) create(ctx context.Context) error {
+	begin := time.Now()
+	if err := d.types(ctx, d.Hosts[0], create...); err != nil {
+		return err
+	}
+	d.settles(ctx, begin, "node1", "node2", "node3")
+	return d.status(ctx, d.Hosts[0])
+}
+
+// ask checks with one question each who answers whom, and begins to ask all the time.
+func (d *demo) ask(ctx context.Context) error {
+	status, err := d.Status(ctx)
+	if err != nil {
+		return err
+	}
+	placement := status.Placement(resource)
+	report, err := d.Network.Probe(ctx, netns.Traffic{Target: address, Sources: d.Network.Sources(asking), Retries: 2})
+	if err != nil {
+		return err
+	}
+	d.claim(ctx, report.ExactlyOnce(func(f netns.Flow) int {
+		owner := d.Host(placement[bucketOf(f.Src)])
+		return slices.Index(d.Hosts, owner)
+	}), "each of %d questions is answered once, by the node whose bucket it hashes to", len(report.Exchanges))
+	if d.probe, err = d.Probe(ctx, address, asking); err != nil {
+		return err
+	}
+	d.answered(ctx)
+	return nil
+}
+
+func bucketOf(client netip.Addr) int {
+	return int(clusterip.Owner(clusterip.SourceIP, clusterip.Flow{Source: client}, clusterip.DefaultSeed(address), buckets))
+}
+
+func (d *demo) standby(ctx context.Context) error {
+	begin := time.Now()
+	d.probe.Mark("node2 in standby")
+	if err := d.types(ctx, d.Hosts[0], "pcs", "node", "standby", "node2"); err != nil {
+		return err
+	}
+	d.settles(ctx, begin, "node1", "node3")
+	d.answered(ctx)
+	begin = time.Now()
+	d.probe.Mark("node2 back")
+	if err := d.types(ctx, d.Hosts[0], "pcs", "node", "unstandby", "node2"); err != nil {
+		return err
+	}
+	d.settles(ctx, begin, "node1", "node2", "node3")
+	d.answered(ctx)
+	return nil
+}
+
+func (d *demo) die(ctx context.Context) error {
+	node := d.Hosts[2]
+	begin := time.Now()
+	d.say("Nobody tells the others. They miss its messages for a second, fence it, and take its buckets over.")
+	d.probe.Mark("node3 dies")
+	if err := node.Off(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := d.WaitFor(ctx, func(s *lab.Status) error { return placedWithout(s, node.Name) })
+	d.claim(ctx, err, "its buckets run elsewhere, after %.1f s (fenced after %.1f s)",
+		time.Since(begin).Seconds(), node.Fenced().Sub(begin).Seconds())
+	d.answered(ctx)
+	d.say("Fencing was a reboot, so it is on its way back:")
+	d.probe.Mark("node3 returns")
+	d.settles(ctx, begin, "node1", "node2", "node3")
+	d.answered(ctx)
+	return d.status(ctx, d.Hosts[0])
+}
+
+// placedWithout tells whether all buckets run, on other nodes than that one.
+func placedWithout(s *lab.Status, node string) error {
+	placement := s.Placement(resource)
+	if len(placement) != buckets || slices.Contains(slices.Collect(maps.Values(placement)), node) {
+		return fmt.Errorf("the buckets are at %v", placement)
+	}
+	return nil
+}
+
+// results ends the asking, and shows what the clients saw as numbers and as a picture.
+func (d *demo) results(ctx context.Context) error {
+	log, err := d.probe.Stop()
+	if err != nil {
+		return err
+	}
+	summary := log.Summary()
+	for line := range strings.Lines(summary.String()) {
+		d.line("   %s", strings.TrimRight(line, "\n"))
+	}
+	picture := probe.Picture{
+		Title:  fmt.Sprintf("Who answered the clients of %s", address),
+		Bucket: bucketOf,
+	}
+	files := []struct {
+		name  string
+		write func(*os.File) error
+	}{
+		{"answers.svg", func(f *os.File) error { return log.WriteSVG(f, picture) }},
+		{"answers.png", func(f *os.File) error { return log.WritePNG(f, picture) }},
+		{"probe.log", func(f *os.File) error { _, err := log.WriteTo(f); return err }},
+	}
+	for _, file := range files {
+		f, err := os.Create(filepath.Join(d.out, file.name))
 		if err != nil {
 			return err
 		}
-		d.before[i] = before
-	}
-	if d.enter == nil {
-		d.say("To look around: `go run ./tests/demo -step` waits for you after each chapter.")
-	} else {
-		d.say("To look into node1 from another window: PATH=$PWD/bin:$PATH ip netns exec %s bash", d.network.Nodes[node1].Namespace)
-	}
-	return d.network.Serve(netns.EchoPort)
-}
-
-func (d *demo) startAll(ctx context.Context) error {
-	d.say("Pacemaker tells the agent in environment variables what it wants. By hand it is the same:")
-	for _, line := range parameters() {
-		d.command("all", "export "+strings.Join(line, " "))
-	}
-	begin := time.Now()
-	err := d.start(ctx,
-		share{node1, []int{0, 3, 6}},
-		share{node2, []int{1, 4, 7}},
-		share{node3, []int{2, 5}})
-	took := time.Since(begin)
-	d.claim(ctx, err, "all 8 instances run, after %d ms", took.Milliseconds())
-	d.monitorAll(ctx)
-	return nil
-}
-
-// monitorAll asks for each bucket on each node, shows the exit statuses, and checks them.
-func (d *demo) monitorAll(ctx context.Context) {
-	d.command("all", fmt.Sprintf("for b in {0..%d}; do %s; echo $?; done", buckets-1, instance("$b", "monitor")))
-	var faults []error
-	for node, n := range nodes {
-		var statuses strings.Builder
-		for bucket, owner := range d.placement {
-			want := ocf.NotRunning
-			if owner == node {
-				want = ocf.Success
-			}
-			r := d.call(ctx, node, bucket, "monitor")
-			if err := failure(r, want); err != nil {
-				faults = append(faults, fmt.Errorf("%s, bucket %d: %w", n.name, bucket, err))
-			}
-			status := fmt.Sprint(r.ExitCode)
-			if r.ExitCode == int(ocf.Success) {
-				status = d.paint(n.colour, status)
-			}
-			statuses.WriteString(" " + status)
-		}
-		d.output(n.name + statuses.String())
-	}
-	d.claim(ctx, errors.Join(faults...), "monitor says 0, running, where a bucket runs, and 7, not running, everywhere else")
-}
-
-func (d *demo) whoAnswers(ctx context.Context) error {
-	d.say("One cell for each client. 3A: it is in bucket 3, and node1 (A) answered it. A dot: nobody did.")
-	t, err := d.ask(ctx)
-	if err != nil {
-		return err
-	}
-	d.claim(ctx, t.fault, "%s, each answered once, and by the node that has the client's bucket", t)
-	return nil
-}
-
-// look shows how the state of a node and of its neighbours can be seen.
-func (d *demo) look(ctx context.Context) error {
-	table := "netdev clusterip-" + address.String()
-	first := d.network.Nodes[node1]
-	var faults []error
-	for _, l := range []struct {
-		host         *netns.Host
-		line, remark string
-	}{
-		{first, "nft list set " + table + " owned | grep -o '0x[^,}]*'", "answered"},
-		{first, "nft list table " + table + " | grep ' drop'", "left to others"},
-		{first, "ip -brief address show dev eth0", "a usual address"},
-		{first, "ip maddress show dev eth0 | grep " + mac, "the NIC lets the MAC in"},
-		{d.network.Client, "ip neighbour show " + address.String(), "what clients see"},
-	} {
-		faults = append(faults, d.show(ctx, l.host, l.line, l.remark))
-	}
-	d.claim(ctx, errors.Join(append(faults, d.neverLearned())...),
-		"all is there, and the switch knows no port for that MAC address: every node gets each packet")
-	return nil
-}
-
-// neverLearned returns an error if the switch knows a port for the cluster MAC.
-func (d *demo) neverLearned() error {
-	entries, err := d.network.BridgeFDB()
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.MAC.String() == mac {
-			return fmt.Errorf("%s is at port %s", e.MAC, e.Port)
+		if err := errors.Join(file.write(f), f.Close()); err != nil {
+			return err
 		}
 	}
+	d.line("")
+	d.claim(ctx, none(summary.Total.Duplicates, "questions were answered twice"), "no question was answered twice")
+	d.claim(ctx, none(summary.Total.WrongMAC, "frames had a wrong MAC"), "no answer had a wrong MAC")
+	d.say("The picture:  %s", d.paint(bold, filepath.Join(d.out, "answers.svg")+" (and .png)"))
+	d.say("Every event:  %s, and what the power switch did: power.log", filepath.Join(d.out, "probe.log"))
 	return nil
 }
 
-func (d *demo) nodeDies(ctx context.Context) error {
-	d.command("switch", "ip link set node2 down")
-	if err := d.network.UnplugNode(node2, netns.NIC); err != nil {
-		return err
+func none(count int, what string) error {
+	if count > 0 {
+		return fmt.Errorf("%d %s", count, what)
 	}
-	lost := d.placement.of(node2)
-	for _, bucket := range lost {
-		d.placement[bucket] = nobody
-	}
-	t, err := d.ask(ctx)
-	if err != nil {
-		return err
-	}
-	fault := t.fault
-	if fault == nil && t.unanswered == 0 {
-		fault = errors.New("every question was answered")
-	}
-	d.claim(ctx, fault, "only the clients of its buckets %s are unanswered; the others notice nothing", join(lost))
-
-	d.command("node2", commandFor("monitor", lost[:1]))
-	r := d.call(ctx, node2, lost[0], "monitor")
-	d.output(r.Stderr)
-	d.claim(ctx, failure(r, ocf.ErrGeneric), "monitor tells what is wrong, with exit status %d", r.ExitCode)
 	return nil
 }
 
-func (d *demo) takeOver(ctx context.Context) error {
-	begin := time.Now()
-	err := d.start(ctx, share{node1, []int{4}}, share{node3, []int{1, 7}})
-	took := time.Since(begin)
-	d.claim(ctx, err, "taken over, in %d ms", took.Milliseconds())
-	t, err := d.ask(ctx)
-	if err != nil {
+func (d *demo) remove(ctx context.Context) error {
+	if err := d.types(ctx, d.Hosts[0], "pcs", "resource", "delete", resource); err != nil {
 		return err
 	}
-	d.claim(ctx, t.fault, "%s, each answered once", t)
-	return nil
-}
-
-// What the clients send during the planned move, and for how long before and after it.
-const (
-	perSecond = 1000
-	margin    = 300 * time.Millisecond
-)
-
-func (d *demo) comeBack(ctx context.Context) error {
-	d.say("A reboot forgets everything. Here, the agent does, before the cable is back:")
-	again := share{node2, []int{1, 4, 7}}
-	d.claim(ctx, d.stop(ctx, again), "stop succeeds without a link")
-	d.command("switch", "ip link set node2 up")
-	if err := d.network.PlugNode(ctx, node2, netns.NIC); err != nil {
+	if err := d.WaitIdle(ctx); err != nil {
 		return err
 	}
-
-	stream, err := d.network.Stream(ctx, netns.Traffic{Target: address, Sources: sources()}, perSecond)
-	if err != nil {
-		return err
+	var faults []error
+	for _, h := range d.Hosts {
+		after, err := h.Dump()
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(after) {
+			if !strings.Contains(d.before[h.Name], line) {
+				faults = append(faults, fmt.Errorf("%s: %s", h.Name, line))
+			}
+		}
 	}
-	pause(ctx, margin)
-	begin := time.Now()
-	fault := errors.Join(
-		d.stop(ctx, share{node1, []int{4}}, share{node3, []int{1, 7}}),
-		d.start(ctx, again))
-	took := time.Since(begin)
-	pause(ctx, margin)
-	r, err := stream.Stop()
-	if err != nil {
-		return err
-	}
-	d.claim(ctx, errors.Join(fault, neverTwice(r)), "moved, in %d ms; of %d packets sent meanwhile %d were lost, and none was answered twice",
-		took.Milliseconds(), r.Sent(), r.Lost())
-
-	t, err := d.ask(ctx)
-	if err != nil {
-		return err
-	}
-	d.claim(ctx, t.fault, "%s, each answered once: all is as it was", t)
-	return nil
-}
-
-// neverTwice returns an error that names packets with more than one answer, whoever gave them.
-func neverTwice(r *netns.Report) error {
-	anybody := func(netns.Flow, int) bool { return true }
-	return r.AtMostOnce(anybody)
-}
-
-// pause waits, but no longer than ctx.
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
-}
-
-func (d *demo) stopAll(ctx context.Context) error {
-	var shares []share
-	for node := range nodes {
-		shares = append(shares, share{node, d.placement.of(node)})
-	}
-	faults := []error{
-		d.stop(ctx, shares...),
-		d.show(ctx, d.network.Nodes[node1], "nft list ruleset; ip -brief address show dev eth0", "no rule, no address"),
-	}
-	for node, before := range d.before {
-		faults = append(faults, d.remains(node, before))
-	}
-	d.claim(ctx, errors.Join(faults...), "on each node every rule, address, route, MAC filter, sysctl and lock file is as before")
+	d.claim(ctx, errors.Join(faults...), "on each node every rule, address, route, MAC filter and sysctl is as before")
 	return nil
 }

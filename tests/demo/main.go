@@ -1,8 +1,9 @@
-// Command demo shows the main job on one machine, without a cluster manager: three nodes share one address, a client asks
-// from 64 addresses and sees who answers, a node dies and comes back. Nodes, switch and client are network namespaces that
-// it makes and takes away again. It needs root, and what `make build` has built.
+// Command demo shows the main job on one machine: a Pacemaker cluster of three nodes with fencing shares one address, clients
+// ask it all the time, a node is put in standby, another one dies, and both come back. Nodes, switches, power switch and
+// clients are namespaces that it makes and takes away again. It leaves a picture of what the clients saw, and the log.
 //
-// It ends with status 1 if anything was not as it should be.
+// It needs root, Debian's pacemaker, corosync and pcs, and what `make build` has built. It ends with status 1 if anything was
+// not as it should be.
 package main
 
 import (
@@ -16,20 +17,26 @@ import (
 	"syscall"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lab"
 )
 
-func main() { os.Exit(run()) }
+func main() {
+	if status, taken := lab.Inside(); taken {
+		os.Exit(status)
+	}
+	os.Exit(run())
+}
 
 func run() int {
 	agent := flag.String("agent", "bin/ocf-clusterip", "the program to show")
+	out := flag.String("out", "demo-out", "the folder for the picture and the logs")
 	step := flag.Bool("step", false, "wait for Enter before each chapter, so that you can look around")
 	flag.Parse()
 
 	// SIGPIPE too: `demo | head` must not leave anything behind either.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
-	if err := show(ctx, *agent, *step); err != nil {
+	if err := show(ctx, *agent, *out, *step); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		return 1
 	}
@@ -37,31 +44,32 @@ func run() int {
 }
 
 // show tells the story, takes the stage away, and says how it went.
-func show(ctx context.Context, agent string, step bool) error {
-	agent, err := filepath.Abs(agent) // it will run in another folder
-	if err != nil {
-		return err
-	}
+func show(ctx context.Context, agent, out string, step bool) error {
 	if _, err := os.Stat(agent); err != nil {
 		return fmt.Errorf("%w; `make build` builds it", err)
 	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
 	begin := time.Now()
 	s := newStory(os.Stdout, step)
-	if err := onStage(ctx, &demo{story: s, agent: agent, placement: placedNowhere()}); err != nil {
+	if err := onStage(ctx, &demo{story: s, out: out}, agent); err != nil {
 		return err
 	}
 	return s.end(time.Since(begin))
 }
 
-// onStage builds the network, tells the story there, and takes away all that was made for it, also after an error.
-func onStage(ctx context.Context, d *demo) (err error) {
-	if d.locks, err = os.MkdirTemp("", "clusterip-demo-"); err != nil {
+// onStage boots the cluster, tells the story there, and takes everything away, also after an error.
+func onStage(ctx context.Context, d *demo, agent string) (err error) {
+	power, err := os.Create(filepath.Join(d.out, "power.log"))
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(d.locks)) }()
-	if d.network, err = netns.New(ctx, netns.Options{Nodes: len(nodes), LAN: lan, Clients: clients}); err != nil {
-		return fmt.Errorf("build a network: %w", err)
+	defer func() { err = errors.Join(err, power.Close()) }()
+	d.introduce()
+	if d.Lab, err = lab.New(ctx, lab.Options{Agent: agent, Log: power, Clients: clients}); err != nil {
+		return err
 	}
-	defer func() { err = errors.Join(err, d.network.Close()) }()
+	defer func() { err = errors.Join(err, d.Close()) }()
 	return d.tell(ctx)
 }

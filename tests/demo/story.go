@@ -32,7 +32,6 @@ const (
 	red   = "31"
 	green = "32"
 	cyan  = "36"
-	alarm = "1;97;41" // white on red
 )
 
 func newStory(out *os.File, step bool) *story {
@@ -143,9 +142,6 @@ func (s *story) end(took time.Duration) error {
 	if len(s.failed) > 0 {
 		return fmt.Errorf("%d of %d claims do not hold:\n  %s", len(s.failed), s.claims, strings.Join(s.failed, "\n  "))
 	}
-	s.line("\n%s", s.paint(bold, fmt.Sprintf("All %d claims hold (%.1f s). The namespaces are gone again.", s.claims, took.Seconds())))
-	s.line("In a Pacemaker cluster this does it:\n")
-	s.line("   %s", s.paint(cyan, fmt.Sprintf("pcs resource create %s ocf:custom:clusterip ip=%s mac=%s \\", resource, address, mac)))
-	s.line("   %s", s.paint(cyan, fmt.Sprintf("  clone clone-max=%d clone-node-max=%d globally-unique=true resource-stickiness=0", buckets, buckets)))
+	s.line("\n%s", s.paint(bold, fmt.Sprintf("All %d claims hold (%.0f s). The namespaces are gone again.", s.claims, took.Seconds())))
 	return nil
 }

@@ -52,12 +52,15 @@ func measure(ctx context.Context, agent string, runs int) (err error) {
 
 	var report strings.Builder
 	table := tabwriter.NewWriter(&report, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "instances\tagent\tuntil fenced\tuntil all started\tleast\tmost\tin all\tbeside the Dummy\t")
+	_, _ = fmt.Fprintln(table, "instances\tagent\tuntil fenced\tuntil all started\tleast\tmost\tin all\tbeside the Dummy\t")
 	for _, size := range sizes {
 		// In turns, so that whatever changes on the machine meanwhile meets both.
-		ours, dummys := contender{agent: []string{"ocf:custom:clusterip", "ip=192.168.10.3"}}, contender{agent: []string{"ocf:pacemaker:Dummy",
-			// The operations of our meta-data: Pacemaker has work with each. (But at check level 10 the Dummy sleeps for 30 s.)
-			"op", "monitor", "interval=10s", "timeout=20s", "monitor", "interval=60s", "timeout=20s"}}
+		ours := contender{agent: []string{"ocf:custom:clusterip", "ip=192.168.10.3"}}
+		// The Dummy gets the operations of our meta-data: Pacemaker has work with each. (At check level 10 it would sleep for 30 s.)
+		dummys := contender{agent: []string{
+			"ocf:pacemaker:Dummy",
+			"op", "monitor", "interval=10s", "timeout=20s", "monitor", "interval=60s", "timeout=20s",
+		}}
 		var detection series // has nothing to do with the agent: both contenders' deaths count
 		for run := range runs {
 			fmt.Fprintf(os.Stderr, "%3.0f s: %d instances, death %d of %d\n", time.Since(begin).Seconds(), size, run+1, runs)
@@ -78,7 +81,7 @@ func measure(ctx context.Context, agent string, runs int) (err error) {
 		}
 		for _, c := range []contender{ours, dummys} {
 			least, most := c.starts.bounds()
-			fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", size, c.agent[0], seconds(until),
+			_, _ = fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", size, c.agent[0], seconds(until),
 				seconds(c.starts.median()), seconds(least), seconds(most), seconds(until+c.starts.median()), verdict)
 			verdict = ""
 		}
