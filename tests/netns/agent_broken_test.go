@@ -1,10 +1,12 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -351,24 +353,68 @@ func TestTwoResourcesOnOneNIC(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestAddressesThatHangOnOurs: when ours was there first, the kernel takes the others of the network away with it.
+// TestAddressesThatHangOnOurs: when ours was there first, the kernel would take the others of the network away with it, and
+// with the NIC's last address all its routes.
 func TestAddressesThatHangOnOurs(t *testing.T) {
-	p := newPatient(t, webIP("cidr_netmask", "24"))
-	for _, scope := range []string{"all", "default", "eth0"} {
-		check(t, p.host.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", "0"))
+	for _, promote := range []string{"0", "1"} {
+		t.Run("promote_secondaries="+promote, func(t *testing.T) {
+			p := newPatient(t, webIP("cidr_netmask", "24"))
+			for _, scope := range []string{"all", "default", "eth0"} {
+				check(t, p.host.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", promote))
+			}
+			p.by(t, "ip address flush dev eth0 scope global")
+			p.startBoth(t)
+			p.by(t, "ip address add 192.168.10.11/24 metric 100 dev eth0")
+			p.by(t, "ip address add 192.168.10.77/24 dev eth0")
+			p.by(t, "ip route add default via 192.168.10.254")
+			p.by(t, "ip route add 10.9.0.0/16 via 192.168.10.253 src 192.168.10.77")
+			check(t, status(p.stop(2), ocf.Success))
+			check(t, status(p.stop(5), ocf.Success))
+			for command, lines := range map[string][]string{
+				"ip -4 -o address show dev eth0":                       {"192.168.10.11/24 metric 100", "192.168.10.77/24"},
+				"ip -4 route show":                                     {"default via 192.168.10.254", "10.9.0.0/16 via 192.168.10.253", "192.168.10.0/24 dev eth0"},
+				"cat /proc/sys/net/ipv4/conf/eth0/promote_secondaries": {promote + "\n"},
+			} {
+				seen := p.by(t, command)
+				for _, line := range lines {
+					if !strings.Contains(seen, line) {
+						t.Errorf("%s: %q went with ours:\n%s", command, line, seen)
+					}
+				}
+				if strings.Contains(seen, shared.String()+"/") {
+					t.Errorf("%s: ours is still there:\n%s", command, seen)
+				}
+			}
+		})
 	}
-	p.by(t, "ip address flush dev eth0 scope global")
-	p.startBoth(t)
-	commands(ownAddress, "ip address add 192.168.10.77/24 dev eth0")(t, p)
-	check(t, status(p.stop(2), ocf.Success))
-	check(t, status(p.stop(5), ocf.Success))
-	addresses := p.by(t, "ip -4 -o address show dev eth0")
-	for _, theirs := range []string{"192.168.10.11/24", "192.168.10.77/24"} {
-		if !strings.Contains(addresses, theirs) {
-			t.Errorf("%s went with ours:\n%s", theirs, addresses)
+}
+
+// TestManyResourcesStopAtOnce: each takes its own address away and nothing else, though the kernel's lists change meanwhile,
+// and others delete theirs.
+func TestManyResourcesStopAtOnce(t *testing.T) {
+	const rounds, resources = 20, 4
+	p := newPatient(t, webIP())
+	before, err := p.host.Dump()
+	check(t, err)
+	for round := range rounds {
+		p.by(t, "ip address add 192.168.10.50/24 dev eth0")
+		agents := make([]agent, resources)
+		for i := range agents {
+			agents[i] = *p.agent
+			agents[i].parameters = webIP("ip", fmt.Sprintf("192.168.10.%d", 30+i), "arp_count", "0")
+			check(t, status(agents[i].start(1), ocf.Success))
 		}
-	}
-	if strings.Contains(addresses, shared.String()+"/") {
-		t.Errorf("ours is still there:\n%s", addresses)
+		var all sync.WaitGroup
+		errs := make([]error, resources)
+		for i := range agents {
+			all.Go(func() { errs[i] = status(agents[i].stop(1), ocf.Success) })
+		}
+		all.Go(func() { p.by(t, "ip address del 192.168.10.50/24 dev eth0") })
+		all.Wait()
+		after, err := p.host.Dump()
+		check(t, errors.Join(append(errs, err)...))
+		if after != before {
+			t.Fatalf("round %d (-before +after):\n%s", round, changes(before, after))
+		}
 	}
 }

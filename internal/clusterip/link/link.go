@@ -186,33 +186,25 @@ func (c *Conn) addAddress(step clusterip.AddAddress) error {
 	return unless(unix.EEXIST, c.netlink.AddrAdd(at(step.NIC), address))
 }
 
-// removeAddress removes one address. With a primary address the kernel removes the secondary ones of its network
-// (inet_del_ifa in net/ipv4/devinet.c), unless promote_secondaries is set: those are not ours, and are put back.
+// removeAddress removes one address, and no other with it.
 func (c *Conn) removeAddress(step clusterip.RemoveAddress) error {
-	before, err := c.addressesOn(at(step.NIC))
+	all, err := c.addressesOn(at(step.NIC))
 	if err != nil {
 		return err
 	}
-	if err := c.netlink.AddrDel(at(step.NIC), &netlink.Addr{IPNet: ipNetOf(step.Prefix)}); err != nil {
-		return unless(unix.EADDRNOTAVAIL, err)
-	}
-	after, err := c.addressesOn(at(step.NIC))
-	if err != nil {
-		return err
-	}
-	var faults []error
-	for _, address := range before {
-		prefix, ok := prefixOf(address.IPNet)
-		isThere := slices.ContainsFunc(after, func(a netlink.Addr) bool { return a.Equal(address) })
-		if !ok || isThere || prefix == step.Prefix {
+	for _, address := range all {
+		if prefix, ok := prefixOf(address.IPNet); !ok || prefix != step.Prefix {
 			continue
 		}
-		address.Flags &^= unix.IFA_F_SECONDARY | unix.IFA_F_PERMANENT // the kernel's own business
-		if err := c.netlink.AddrAdd(at(step.NIC), &address); err != nil {
-			faults = append(faults, fmt.Errorf("put %s back, which went with it: %w", prefix, unless(unix.EEXIST, err)))
+		remove := func() error {
+			return unless(unix.EADDRNOTAVAIL, c.netlink.AddrDel(at(step.NIC), &netlink.Addr{IPNet: ipNetOf(step.Prefix)}))
 		}
+		if hasSecondaries(address, all) {
+			return promoting(step.NIC, remove)
+		}
+		return remove()
 	}
-	return errors.Join(faults...)
+	return nil
 }
 
 // at is what the library wants to know of a NIC.
