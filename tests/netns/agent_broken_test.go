@@ -418,3 +418,32 @@ func TestManyResourcesStopAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestNICIsABridge: also with an address on a bridge, every MAC mode works, and leaves nothing behind.
+func TestNICIsABridge(t *testing.T) {
+	for _, mode := range []string{"multicast", "igmp", "unicast"} {
+		t.Run(mode, func(t *testing.T) {
+			n := Start(t, Options{Nodes: 1})
+			p := &patient{agent: newAgent(t, n.Nodes[0], 8, webIP("arp_count", "0", "mac_mode", mode, "nic", "br0"))}
+			p.by(t, "ip link add br0 type bridge mcast_snooping 0")
+			p.by(t, "ip address flush dev eth0")
+			p.by(t, "ip link set eth0 master br0")
+			p.by(t, "bridge link set dev eth0 learning off") // what it learns is not what we look for
+			p.by(t, "ip link set br0 up")
+			p.by(t, "ip address add 192.168.10.11/24 dev br0")
+			p.by(t, "ip route add 192.168.64.0/18 dev br0")
+			check(t, n.Serve(EchoPort))
+			var err error
+			p.clean, err = p.host.Dump()
+			check(t, err)
+			p.startBoth(t)
+			check(t, status(p.monitor(2), ocf.Success))
+			r, err := n.Probe(t.Context(), Traffic{Target: shared, Sources: n.Sources(32)})
+			check(t, err)
+			if answered := r.Answered()[0] + r.Answered()[Stranger]; answered == 0 || answered == len(r.Exchanges) {
+				t.Errorf("%d of %d clients were answered, not those of 2 of 8 buckets", answered, len(r.Exchanges))
+			}
+			p.checkNothingIsLeft(t)
+		})
+	}
+}

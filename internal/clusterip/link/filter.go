@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
 )
 
 // devMcast lists the multicast filters of all NICs, and who holds them. Netlink shows them too, but not who.
@@ -73,7 +75,9 @@ func (c *Conn) readUnicastFilters(state *clusterip.State, macs []clusterip.MAC) 
 	}
 	for _, entry := range entries {
 		filter := clusterip.Filter{NICIndex: entry.LinkIndex, MAC: clusterip.MACOf(entry.HardwareAddr), Static: true}
-		if entry.Flags&netlink.NTF_SELF != 0 && !filter.MAC.Group() && slices.Contains(macs, filter.MAC) && !slices.Contains(state.Filters, filter) {
+		// A bridge lists its own addresses as a master's (fdb_fill_info in net/bridge/br_fdb.c).
+		own := entry.Flags&netlink.NTF_SELF != 0 || entry.MasterIndex == entry.LinkIndex
+		if own && !filter.MAC.Group() && slices.Contains(macs, filter.MAC) && !slices.Contains(state.Filters, filter) {
 			state.Filters = append(state.Filters, filter)
 		}
 	}
@@ -84,7 +88,11 @@ func (c *Conn) addFilter(nic clusterip.NIC, mac clusterip.MAC) error {
 	if mac.Group() {
 		return ioctlMulticast(unix.SIOCADDMULTI, nic, mac)
 	}
-	return unless(unix.EEXIST, c.netlink.NeighAppend(fdbEntry(nic, mac)))
+	err := unless(unix.EEXIST, c.netlink.NeighAppend(fdbEntry(nic, mac)))
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return ocf.Errorf(ocf.ErrArgs, "%s takes no second unicast MAC (%w): choose another nic, or mac_mode=multicast", nic.Name, err)
+	}
+	return err
 }
 
 func (c *Conn) removeFilter(nic clusterip.NIC, mac clusterip.MAC) error {
