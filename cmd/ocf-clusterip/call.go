@@ -138,9 +138,12 @@ func (c *call) stop(ctx context.Context) error {
 	if err != nil {
 		c.log.Warningf("stopping in spite of this: %v", err)
 	}
-	if bucket, ok := c.environment.BucketForStop(); ok {
-		spec.Bucket = clusterip.Bucket(bucket)
+	bucket, ok := c.environment.BucketForStop()
+	if !ok {
+		return ocf.Errorf(ocf.ErrConfigured, "which bucket is to stop cannot be told from OCF_RESOURCE_INSTANCE=%s and OCF_RESKEY_CRM_meta_clone=%s",
+			ocf.Quote(c.environment.Instance), ocf.Quote(c.environment.Meta["clone"]))
 	}
+	spec.Bucket = clusterip.Bucket(bucket)
 	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
 		agent.Lock = c.lockIfPossible
 		if !spec.Address.IsValid() {

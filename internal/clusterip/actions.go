@@ -31,16 +31,26 @@ func (a Agent) locked(ctx context.Context, address netip.Addr, action func() (le
 		return err
 	}
 	left, err := action()
-	return errors.Join(err, lock.Unlock(!left))
+	// What was done is done; a lock's file that stays behind is no reason to fail.
+	if err := lock.Unlock(!left); err != nil {
+		a.Log.Warningf("%v", err)
+	}
+	return err
+}
+
+// observe reads all that concerns the spec's resource.
+func (a Agent) observe(ctx context.Context, spec Spec) (State, error) {
+	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+	return seen.of(spec), err
 }
 
 // Start makes the node answer for the spec's bucket, and mends whatever of the shared part is broken, without disturbing
 // the buckets that run. It reports success only of what it has read back.
 func (a Agent) Start(ctx context.Context, spec Spec) error {
 	var layout Layout
-	appeared := false
+	announce := false
 	err := a.locked(ctx, spec.Address, func() (bool, error) {
-		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		seen, err := a.observe(ctx, spec)
 		if err != nil {
 			return true, err
 		}
@@ -62,11 +72,11 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		if err := a.lay(ctx, spec, seen, goal, steps); err != nil {
 			return a.undo(ctx, spec, seen, err), err
 		}
-		appeared = slices.ContainsFunc(steps, func(s Step) bool { add, ok := s.(AddAddress); return ok && !add.Group })
+		announce = slices.ContainsFunc(steps, teachesNeighbours)
 		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address, layout.NIC)
 		return true, nil
 	})
-	if err != nil || !appeared {
+	if err != nil || !announce {
 		return err
 	}
 	// Outside the lock: the pauses between announcements must not hold up the other instances.
@@ -74,6 +84,19 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		a.Log.Warningf("%v; neighbours with an old entry will learn the MAC only when it expires", err)
 	}
 	return nil
+}
+
+// teachesNeighbours tells whether neighbours may have to learn the address's MAC after a step: it is new on this node, or while
+// the tables were broken they heard of another one.
+func teachesNeighbours(step Step) bool {
+	switch step := step.(type) {
+	case LayTables:
+		return true
+	case AddAddress:
+		return !step.Group
+	default:
+		return false
+	}
 }
 
 // admit says how the spec is to be laid on the node, or why it must not be.
@@ -124,8 +147,8 @@ func (a Agent) lay(ctx context.Context, spec Spec, seen State, goal Goal, steps 
 		return err
 	}
 	faults := Faults(seen, goal.Layout, spec.CheckLink)
-	if !seen.owns(spec.Bucket) {
-		faults = append(faults, fmt.Sprintf("bucket %d is not owned", spec.Bucket))
+	if missing := subtract(goal.Owned, seen.Tables.Owned); len(missing) > 0 {
+		faults = append(faults, fmt.Sprintf("buckets %s are not owned", list(missing)))
 	}
 	if len(faults) > 0 {
 		return fmt.Errorf("start of bucket %d of %s did everything, but then: %s", spec.Bucket, spec.Address, strings.Join(faults, "; "))
@@ -139,7 +162,7 @@ func (a Agent) observeAgain(ctx context.Context, spec Spec, seen State, steps []
 		switch step.(type) {
 		case Own, Disown:
 		default:
-			return a.Kernel.Observe(ctx, spec.Address, spec.macs())
+			return a.observe(ctx, spec)
 		}
 	}
 	var err error
@@ -151,10 +174,13 @@ func (a Agent) observeAgain(ctx context.Context, spec Spec, seen State, steps []
 func (a Agent) undo(ctx context.Context, spec Spec, before State, cause error) (left bool) {
 	a.Log.Errorf("start failed, taking it back: %v", cause)
 	goal := Goal{Layout: Layout{Address: spec.Address}, NIC: spec.NIC, Owned: before.Tables.Owned}
-	if len(goal.Owned) > 0 {
-		return true // the buckets that ran go on; this one is not owned, or was before
+	if len(goal.Owned) > 0 { // those go on
+		if !before.owns(spec.Bucket) {
+			a.undoOwn(ctx, spec)
+		}
+		return true
 	}
-	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+	seen, err := a.observe(ctx, spec)
 	if err != nil {
 		a.Log.Errorf("take back: %v", err)
 		return true
@@ -166,13 +192,29 @@ func (a Agent) undo(ctx context.Context, spec Spec, before State, cause error) (
 	return false
 }
 
-// remove applies steps that take something away, and goes on past an error.
+// undoOwn gives up the bucket of a failed start, if it got that far.
+func (a Agent) undoOwn(ctx context.Context, spec Spec) {
+	tables, err := a.Kernel.ObserveTables(ctx, spec.Address)
+	if err == nil && !slices.Contains(tables.Owned, spec.Bucket) {
+		return
+	}
+	step := Disown{Address: spec.Address, Buckets: []Bucket{spec.Bucket}}
+	if applyErr := a.Kernel.Apply(ctx, step); applyErr != nil {
+		a.Log.Errorf("take back: %v", errors.Join(err, fmt.Errorf("%s: %w", step, applyErr)))
+	}
+}
+
+// remove applies steps that take something away, and goes on past an error. But where an address stays, all that comes after it
+// stays too: the tables keep the node silent, and they and the filter show whose address it is.
 func (a Agent) remove(ctx context.Context, steps []Step) error {
 	var faults []error
 	for _, step := range steps {
 		a.Log.Debugf("%s", step)
 		if err := a.Kernel.Apply(ctx, step); err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", step, err))
+			if _, isAddress := step.(RemoveAddress); isAddress {
+				break
+			}
 		}
 	}
 	return errors.Join(faults...)
@@ -182,12 +224,17 @@ func (a Agent) remove(ctx context.Context, steps []Step) error {
 // spec than the address, and succeeds from any state, unless something resists.
 func (a Agent) Stop(ctx context.Context, spec Spec) error {
 	return a.locked(ctx, spec.Address, func() (bool, error) {
-		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		seen, err := a.observe(ctx, spec)
 		if err != nil {
 			return true, err
 		}
 		for _, foreign := range seen.Tables.Foreign {
 			a.Log.Warningf("%s has our name but is not ours; left alone", foreign)
+		}
+		for _, address := range seen.Addresses {
+			if !seen.ours(address, spec.NIC) {
+				a.Log.Warningf("%s on %s is not ours; left alone", address.Prefix, seen.nicName(address.NICIndex))
+			}
 		}
 		others := subtract(seen.Tables.Owned, []Bucket{spec.Bucket})
 		if len(others) > 0 {
@@ -208,7 +255,7 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 		}
 		a.warn(seen.Tables.Damage, "stop found: ")
 		removeErr := a.remove(ctx, steps)
-		seen, err = a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		seen, err = a.observe(ctx, spec)
 		if err != nil {
 			return true, errors.Join(removeErr, err)
 		}
@@ -271,7 +318,7 @@ func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 	var layout Layout
 	var asks bool
 	err := a.locked(ctx, spec.Address, func() (bool, error) {
-		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		seen, err := a.observe(ctx, spec)
 		if err != nil {
 			return true, err
 		}
@@ -323,7 +370,7 @@ func (a Agent) judge(seen State, spec Spec) (Layout, error) {
 // Validate looks whether the spec could be started on this node. It changes nothing.
 func (a Agent) Validate(ctx context.Context, spec Spec) error {
 	return a.locked(ctx, spec.Address, func() (bool, error) {
-		seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
+		seen, err := a.observe(ctx, spec)
 		if err != nil {
 			return true, err
 		}

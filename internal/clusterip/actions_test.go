@@ -117,12 +117,15 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 		starts["fresh"] = freshNode()
 		for name, state := range starts {
 			for n := 1; n <= 12; n++ {
-				for _, how := range []string{"fails", "is never reached"} {
+				for _, how := range []string{"fails", "is never reached", "cannot be observed"} {
 					t.Run(fmt.Sprintf("%s/%s/start, step %d %s", mode, name, n, how), func(t *testing.T) {
 						kernel := unreliable(state, how, n)
 						agent, _ := agentOn(kernel)
 						ran := slices.Clone(state.Tables.Owned)
 						code, killed := exitCode(func() error { return agent.Start(t.Context(), specOf(mode, 1)) })
+						if failed := code != ocf.Success && !killed; failed && len(ran) > 0 && kernel.owns(1) {
+							t.Error("start failed beside other buckets, but the node answers for its bucket")
+						}
 						checkTruth(t, kernel, mode, 1, code == ocf.Success && !killed)
 						for _, bucket := range ran {
 							if !kernel.owns(bucket) {
@@ -135,7 +138,7 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 						kernel := unreliable(state, how, n)
 						agent, _ := agentOn(kernel)
 						_, _ = exitCode(func() error { return agent.Stop(t.Context(), specOf(mode, 5)) })
-						kernel.failAt, kernel.dieAt = 0, 0
+						kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
 						recoverAndStop(t, kernel, mode, []Bucket{2, 5, 1})
 					})
 				}
@@ -147,10 +150,13 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 // unreliable is a kernel on which step n fails, or is never reached.
 func unreliable(state State, how string, n int) *fakeKernel {
 	kernel := &fakeKernel{State: cloned(state)}
-	if how == "fails" {
+	switch how {
+	case "fails":
 		kernel.failAt = n
-	} else {
+	case "is never reached":
 		kernel.dieAt = n
+	default:
+		kernel.blindAt = n
 	}
 	return kernel
 }
@@ -165,7 +171,7 @@ func cloned(s State) State {
 // checkTruth compares what monitor says with what is.
 func checkTruth(t *testing.T, kernel *fakeKernel, mode MACMode, bucket Bucket, started bool) {
 	t.Helper()
-	kernel.failAt, kernel.dieAt = 0, 0
+	kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
 	agent, _ := agentOn(kernel)
 	code, _ := exitCode(func() error { return agent.Monitor(t.Context(), specOf(mode, bucket), 0) })
 	layout, err := specOf(mode, bucket).Resolve(kernel.State)
@@ -385,5 +391,85 @@ func TestMonitorSeesALinkThatIsDown(t *testing.T) {
 				t.Errorf("%s, want %s", code, row.want)
 			}
 		})
+	}
+}
+
+// What is not this resource's is not touched, whatever its name, address or MAC are like.
+func TestOthersAreLeftAlone(t *testing.T) {
+	own := Address{NICIndex: 1, Prefix: netip.PrefixFrom(vip, 24)}
+	t.Run("the address is the node's own", func(t *testing.T) {
+		kernel := &fakeKernel{State: freshNode()}
+		kernel.Addresses = []Address{own}
+		agent, _ := agentOn(kernel)
+		var log strings.Builder
+		agent.Log = ocf.NewLogger(&log, false)
+		if code, _ := exitCode(func() error { return agent.Monitor(t.Context(), specOf(Multicast, 1), 0) }); code != ocf.NotRunning {
+			t.Errorf("a probe: %s", code)
+		}
+		code, _ := exitCode(func() error { return agent.Start(t.Context(), specOf(Multicast, 1)) })
+		if code != ocf.ErrArgs {
+			t.Errorf("start: %s", code)
+		}
+		if err := agent.Stop(t.Context(), specOf(Multicast, 1)); err != nil || len(kernel.applied) > 0 {
+			t.Errorf("stop: %v, it did %q", err, kernel.applied)
+		}
+		if !strings.Contains(log.String(), "left alone") {
+			t.Errorf("nobody is told: %s", log.String())
+		}
+	})
+	for name, mode := range map[string]MACMode{"another mode's group": Multicast, "another mode's filter": IGMP} {
+		t.Run(name+" on another NIC", func(t *testing.T) {
+			kernel := &fakeKernel{State: freshNode()}
+			kernel.NICs = append(kernel.NICs, NIC{Index: 7, Name: "eth7", Up: true, Running: true, ARP: true})
+			group := DerivedMAC(IGMP, vip).MulticastGroup()
+			kernel.Groups = []Address{{NICIndex: 7, Prefix: netip.PrefixFrom(group, 32), AutoJoin: true}}
+			kernel.Filters = []Filter{{NICIndex: 7, MAC: DerivedMAC(Multicast, vip), Static: true}}
+			groups, filters := len(kernel.Groups), len(kernel.Filters)
+			agent, _ := agentOn(kernel)
+			spec := specOf(mode, 1)
+			spec.NIC = "eth0"
+			if err := agent.Start(t.Context(), spec); err != nil {
+				t.Fatal(err)
+			}
+			if err := agent.Stop(t.Context(), spec); err != nil {
+				t.Fatal(err)
+			}
+			if len(kernel.Groups) != groups || len(kernel.Filters) != filters {
+				t.Errorf("left are groups %v and filters %v", kernel.Groups, kernel.Filters)
+			}
+		})
+	}
+}
+
+// Neighbours that heard another MAC while something was broken must hear the right one again.
+func TestMendingIsAnnounced(t *testing.T) {
+	kernel := &fakeKernel{State: runningNode(t, Multicast, 1, 2)}
+	kernel.Tables.Damage = []string{"table arp clusterip-192.168.10.3 is gone"}
+	agent, _ := agentOn(kernel)
+	if err := agent.Start(t.Context(), specOf(Multicast, 1)); err != nil || kernel.announced != 1 {
+		t.Errorf("%v; announced %d times after the tables were mended", err, kernel.announced)
+	}
+	if err := agent.Start(t.Context(), specOf(Multicast, 3)); err != nil || kernel.announced != 1 {
+		t.Errorf("%v; announced %d times after a further bucket", err, kernel.announced)
+	}
+}
+
+// A lock's file that stays behind changes no action's outcome.
+func TestUnlockMayFail(t *testing.T) {
+	kernel := &fakeKernel{State: freshNode()}
+	agent, _ := agentOn(kernel)
+	var log strings.Builder
+	agent.Log = ocf.NewLogger(&log, false)
+	agent.Lock = func(context.Context, netip.Addr) (Unlocker, error) {
+		return unlockFunc(func(bool) error { return errRefused }), nil
+	}
+	if code, _ := exitCode(func() error { return agent.Monitor(t.Context(), specOf(Multicast, 1), 0) }); code != ocf.NotRunning {
+		t.Errorf("a probe: %s", code)
+	}
+	if err := agent.Stop(t.Context(), specOf(Multicast, 1)); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if !strings.Contains(log.String(), errRefused.Error()) {
+		t.Errorf("nobody is told: %s", log.String())
 	}
 }

@@ -17,6 +17,8 @@ type fakeKernel struct {
 	State
 	failAt     int // the step, counted from 1, that is refused; 0: none
 	dieAt      int // the step, counted from 1, before which the process is killed; 0: none
+	blindAt    int // the observation, counted from 1, that fails; 0: none
+	observed   int
 	applied    []string
 	announced  int
 	onAnnounce func()
@@ -27,9 +29,14 @@ type fakeKernel struct {
 var (
 	errRefused = errors.New("refused by the test")
 	errKilled  = errors.New("killed by the test")
+
+	errUnreadable = errors.New("made unreadable by the test")
 )
 
 func (k *fakeKernel) Observe(context.Context, netip.Addr, []MAC) (State, error) {
+	if k.observed++; k.observed == k.blindAt {
+		return State{}, errUnreadable
+	}
 	seen := k.State
 	seen.Addresses, seen.Groups = slices.Clone(k.Addresses), slices.Clone(k.Groups)
 	seen.Filters, seen.Tables.Owned = slices.Clone(k.Filters), slices.Clone(k.Tables.Owned)

@@ -191,10 +191,11 @@ func names(nics []NIC) string {
 }
 
 // ours tells whether the address on that NIC is this resource's: it is on the NIC asked for or on the one it was laid on;
-// or the NIC asked for is none, or is gone, and so says nothing. On a loopback interface it is somebody else's.
+// or the NIC asked for is none, or is gone, and so says nothing. On a loopback interface it is somebody else's, and where there is
+// nothing else of ours.
 func (s State) ours(address Address, asked string) bool {
 	nic, ok := s.nicAt(address.NICIndex)
-	if !ok || nic.Loopback {
+	if !ok || nic.Loopback || !s.traced() {
 		return false
 	}
 	if laid := s.Tables.Laid; laid != nil && laid.NICIndex == nic.Index {

@@ -58,6 +58,36 @@ type Tables struct {
 	Foreign []string // tables of our name that are not ours
 }
 
+// of leaves out the filters and groups that are not the spec's resource's: its own are the cluster MAC that was laid, on the NIC
+// that it was laid on; and the one asked for, on the NIC asked for, or on any if none is. Another resource's may be the same MAC
+// on another NIC, or be derived from this address in another mode.
+func (s State) of(spec Spec) State {
+	ours := func(nicIndex int, has func(MAC) bool) bool {
+		if laid := s.Tables.Laid; laid != nil && laid.NICIndex == nicIndex && has(laid.MAC) {
+			return true
+		}
+		nic, known := s.nicAt(nicIndex)
+		if _, exists := s.NICNamed(spec.NIC); exists && (!known || nic.Name != spec.NIC) {
+			return false
+		}
+		return spec.MAC.IsZero() || has(spec.MAC)
+	}
+	s.Filters = slices.DeleteFunc(slices.Clone(s.Filters), func(f Filter) bool {
+		return !ours(f.NICIndex, func(mac MAC) bool { return mac == f.MAC })
+	})
+	s.Groups = slices.DeleteFunc(slices.Clone(s.Groups), func(g Address) bool {
+		return !ours(g.NICIndex, func(mac MAC) bool { return IGMP.Check(mac) == nil && mac.MulticastGroup() == g.Prefix.Addr() })
+	})
+	return s
+}
+
+// traced tells whether anything of ours is there beside the address. The filter comes before the address and goes after it, so an
+// address alone is somebody else's.
+func (s State) traced() bool {
+	static := slices.ContainsFunc(s.Filters, func(f Filter) bool { return f.Static })
+	return s.Tables.Present || static || len(s.Groups) > 0
+}
+
 // NICNamed finds a NIC by name.
 func (s State) NICNamed(name string) (NIC, bool) {
 	return find(s.NICs, func(n NIC) bool { return n.Name == name })
