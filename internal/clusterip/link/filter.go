@@ -3,6 +3,7 @@ package link
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -66,8 +67,8 @@ func parseDevMcast(text []byte) ([]clusterip.Filter, error) {
 }
 
 // readUnicastFilters reads the second unicast addresses of the NICs.
-func (c *Conn) readUnicastFilters(state *clusterip.State, macs []clusterip.MAC) error {
-	entries, err := dump(func() ([]netlink.Neigh, error) {
+func (c *Conn) readUnicastFilters(ctx context.Context, state *clusterip.State, macs []clusterip.MAC) error {
+	entries, err := dump(ctx, func() ([]netlink.Neigh, error) {
 		return c.netlink.NeighListExecute(netlink.Ndmsg{Family: unix.AF_BRIDGE})
 	})
 	if err != nil {

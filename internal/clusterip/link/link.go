@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -37,27 +38,27 @@ func Open() (*Conn, error) {
 func (c *Conn) Close() { c.netlink.Close() }
 
 // ObserveLinks implements clusterip.LinkKernel.
-func (c *Conn) ObserveLinks(_ context.Context, address netip.Addr, macs []clusterip.MAC, laid *clusterip.Layout) (clusterip.State, error) {
+func (c *Conn) ObserveLinks(ctx context.Context, address netip.Addr, macs []clusterip.MAC, laid *clusterip.Layout) (clusterip.State, error) {
 	var state clusterip.State
-	links, err := dump(c.netlink.LinkList)
+	links, err := dump(ctx, c.netlink.LinkList)
 	if err != nil {
 		return state, fmt.Errorf("list network interfaces: %w", err)
 	}
 	for _, link := range links {
 		state.NICs = append(state.NICs, nicOf(link.Attrs()))
 	}
-	if err := c.readAddresses(&state, address, macs); err != nil {
+	if err := c.readAddresses(ctx, &state, address, macs); err != nil {
 		return state, err
 	}
 	if !isInPlace(state.NICs, laid) { // else nothing is asked of the routes, which may be many
-		if err := c.readRoutes(&state, address); err != nil {
+		if err := c.readRoutes(ctx, &state, address); err != nil {
 			return state, err
 		}
 	}
 	if err := c.readMulticastFilters(&state, macs); err != nil {
 		return state, err
 	}
-	if err := c.readUnicastFilters(&state, macs); err != nil {
+	if err := c.readUnicastFilters(ctx, &state, macs); err != nil {
 		return state, err
 	}
 	return state, nil
@@ -81,8 +82,8 @@ func isInPlace(nics []clusterip.NIC, laid *clusterip.Layout) bool {
 	})
 }
 
-func (c *Conn) readAddresses(state *clusterip.State, address netip.Addr, macs []clusterip.MAC) error {
-	all, err := c.addressesOn(nil)
+func (c *Conn) readAddresses(ctx context.Context, state *clusterip.State, address netip.Addr, macs []clusterip.MAC) error {
+	all, err := c.addressesOn(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -109,26 +110,31 @@ func (c *Conn) readAddresses(state *clusterip.State, address netip.Addr, macs []
 }
 
 // addressesOn lists the IPv4 addresses of a NIC, or of all.
-func (c *Conn) addressesOn(nic netlink.Link) ([]netlink.Addr, error) {
-	return dump(func() ([]netlink.Addr, error) { return c.netlink.AddrList(nic, netlink.FAMILY_V4) })
+func (c *Conn) addressesOn(ctx context.Context, nic netlink.Link) ([]netlink.Addr, error) {
+	return dump(ctx, func() ([]netlink.Addr, error) { return c.netlink.AddrList(nic, netlink.FAMILY_V4) })
 }
 
+// lastPause is the longest between two tries to read a list that a change cut in two.
+const lastPause = 50 * time.Millisecond
+
 // dump reads a list from the kernel, again when a change cut it in two.
-func dump[T any](read func() ([]T, error)) ([]T, error) {
-	const tries = 20
-	var list []T
-	var err error
-	for range tries {
-		if list, err = read(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+func dump[T any](ctx context.Context, read func() ([]T, error)) ([]T, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, lastPause) {
+		list, err := read()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return list, err
 		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w, during each try: %w", err, ctx.Err())
+		case <-time.After(pause):
+		}
 	}
-	return nil, err
 }
 
 // readRoutes reads the connected routes that hold the address.
-func (c *Conn) readRoutes(state *clusterip.State, address netip.Addr) error {
-	routes, err := dump(func() ([]netlink.Route, error) { return c.netlink.RouteList(nil, netlink.FAMILY_V4) })
+func (c *Conn) readRoutes(ctx context.Context, state *clusterip.State, address netip.Addr) error {
+	routes, err := dump(ctx, func() ([]netlink.Route, error) { return c.netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -155,7 +161,7 @@ func ipNetOf(prefix netip.Prefix) *net.IPNet {
 }
 
 // ApplyLinks implements clusterip.LinkKernel. Something that is already there, or already gone, is no error.
-func (c *Conn) ApplyLinks(_ context.Context, step clusterip.Step) error {
+func (c *Conn) ApplyLinks(ctx context.Context, step clusterip.Step) error {
 	var err error
 	switch step := step.(type) {
 	case clusterip.AddFilter:
@@ -165,7 +171,7 @@ func (c *Conn) ApplyLinks(_ context.Context, step clusterip.Step) error {
 	case clusterip.AddAddress:
 		err = c.addAddress(step)
 	case clusterip.RemoveAddress:
-		err = c.removeAddress(step)
+		err = c.removeAddress(ctx, step)
 	default:
 		return fmt.Errorf("%s: not a step for a network interface", step)
 	}
@@ -187,8 +193,8 @@ func (c *Conn) addAddress(step clusterip.AddAddress) error {
 }
 
 // removeAddress removes one address, and no other with it.
-func (c *Conn) removeAddress(step clusterip.RemoveAddress) error {
-	all, err := c.addressesOn(at(step.NIC))
+func (c *Conn) removeAddress(ctx context.Context, step clusterip.RemoveAddress) error {
+	all, err := c.addressesOn(ctx, at(step.NIC))
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	case clusterip.LayTables:
 		err = c.lay(ctx, step)
 	case clusterip.Own:
-		err = c.nft.SetAddElements(ownedSet(tableOf(nft.TableFamilyNetdev, step.Address)), elementsOf(step.Resource, step.Buckets))
+		err = c.addElements(ownedSet(tableOf(nft.TableFamilyNetdev, step.Address)), elementsOf(step.Resource, step.Buckets))
 	case clusterip.Disown:
 		err = c.nft.SetDeleteElements(ownedSet(tableOf(nft.TableFamilyNetdev, step.Address)), elementsOf("", step.Buckets))
 	case clusterip.RemoveTables:
@@ -149,7 +149,11 @@ func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
 func (c *Conn) create(want table) error {
 	t := c.nft.AddTable(&nft.Table{Family: want.family, Name: want.name})
 	for _, s := range want.sets {
-		if err := c.nft.AddSet(setOf(t, s), setElements(s.elements)); err != nil {
+		first := min(len(s.elements), elementsPerMessage)
+		if err := c.nft.AddSet(setOf(t, s), setElements(s.elements[:first])); err != nil {
+			return err
+		}
+		if err := c.addElements(setOf(t, s), setElements(s.elements[first:])); err != nil {
 			return err
 		}
 	}
@@ -163,6 +167,19 @@ func (c *Conn) create(want table) error {
 	}
 	for _, w := range want.chains {
 		c.addRules(t, w)
+	}
+	return nil
+}
+
+// elementsPerMessage keeps a list of elements far below the 64 KiB that a netlink attribute can hold: what is beyond, the
+// library cuts off without a word. An element takes less than 200 bytes.
+const elementsPerMessage = 256
+
+func (c *Conn) addElements(s *nft.Set, elements []nft.SetElement) error {
+	for chunk := range slices.Chunk(elements, elementsPerMessage) {
+		if err := c.nft.SetAddElements(s, chunk); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -186,18 +203,18 @@ func (c *Conn) mend(have, want table) error {
 	}
 	for _, w := range want.sets {
 		h, _ := have.set(w.name)
-		differs := func(from set) func(element) bool {
-			return func(e element) bool { return slices.Contains(from.elements, e) }
+		isIn := func(other set) func(element) bool {
+			return func(e element) bool { return slices.Contains(other.elements, e) }
 		}
-		remove := slices.DeleteFunc(slices.Clone(h.elements), differs(w))
-		add := slices.DeleteFunc(slices.Clone(w.elements), differs(h))
+		remove := slices.DeleteFunc(slices.Clone(h.elements), isIn(w))
+		add := slices.DeleteFunc(slices.Clone(w.elements), isIn(h))
 		if len(remove) > 0 {
 			if err := c.nft.SetDeleteElements(setOf(t, w), setElements(remove)); err != nil {
 				return err
 			}
 		}
 		if len(add) > 0 {
-			if err := c.nft.SetAddElements(setOf(t, w), setElements(add)); err != nil {
+			if err := c.addElements(setOf(t, w), setElements(add)); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	nft "github.com/google/nftables"
 	"github.com/google/nftables/expr"
 
 	"ocf-clusterip/internal/clusterip"
@@ -52,18 +53,26 @@ func (t table) isOurs() bool {
 			return true
 		}
 	}
-	for _, c := range t.chains {
-		if !slices.Contains([]string{chainIngress, chainIPv4, chainPorts, chainPortless, chainErrors, chainOutput, chainOthers}, c.name) {
-			return false
-		}
-	}
-	for _, s := range t.sets {
-		if !slices.Contains([]string{setOwned, setSchema}, s.name) {
-			return false
-		}
-	}
-	return true
+	chains, sets := namesIn(t.family)
+	return !slices.ContainsFunc(t.chains, func(c chain) bool { return !slices.Contains(chains, c.name) }) &&
+		!slices.ContainsFunc(t.sets, func(s set) bool { return !slices.Contains(sets, s.name) }) &&
+		!t.holdsMore()
 }
+
+// namesIn lists the names that we use in a family's table, in any layout.
+func namesIn(family nft.TableFamily) (chains, sets []string) {
+	switch family {
+	case nft.TableFamilyNetdev:
+		return []string{chainIngress, chainIPv4, chainPorts, chainPortless, chainErrors}, []string{setOwned, setSchema}
+	case nft.TableFamilyARP:
+		return []string{chainOutput}, nil
+	default:
+		return []string{chainOthers}, nil
+	}
+}
+
+// holdsMore tells whether a table holds something that is neither chain nor set: a named counter, a flowtable.
+func (t table) holdsMore() bool { return int(t.use) > len(t.chains)+len(t.sets) }
 
 func (t table) set(name string) (set, bool) {
 	i := slices.IndexFunc(t.sets, func(s set) bool { return s.name == name })
@@ -154,6 +163,9 @@ func (t table) structuralDifferences(want table) []string {
 	var found []string
 	if t.flags != want.flags {
 		found = append(found, "it is switched off or has another flag (dormant, owner, persist)")
+	}
+	if t.holdsMore() {
+		found = append(found, "it holds something that is neither chain nor set, and not ours")
 	}
 	for _, w := range want.chains {
 		have, ok := t.chain(w.name)

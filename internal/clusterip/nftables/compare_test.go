@@ -45,6 +45,10 @@ func TestJudge(t *testing.T) {
 			t[0].chains[0].rules = t[0].chains[0].rules[1:]
 			return t
 		}, `chain ingress: rule "ARP to the cluster MAC" is missing or changed`, []clusterip.Bucket{2, 5}},
+		"something besides chains and sets": {func(t []table) []table {
+			t[0].use = uint32(len(t[0].chains) + len(t[0].sets) + 1)
+			return t
+		}, "table netdev clusterip-192.168.10.3: it holds something that is neither chain nor set", []clusterip.Bucket{2, 5}},
 		"a rule doubled": {func(t []table) []table {
 			t[0].chains[0].rules = append(t[0].chains[0].rules, t[0].chains[0].rules[0])
 			return t
@@ -121,6 +125,8 @@ func TestForeignTablesAreLeftAlone(t *testing.T) {
 		"somebody's chain":                    {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: "input"}}}, true},
 		"somebody's set":                      {table{family: nft.TableFamilyARP, name: name, sets: []set{{name: "blocked"}}}, true},
 		"somebody's set beside one like ours": {table{family: nft.TableFamilyARP, name: name, sets: []set{{name: setSchema}, {name: "blocked"}}}, true},
+		"our chain's name of another family":  {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: chainOthers}}}, true},
+		"a named counter beside our chain":    {table{family: nft.TableFamilyARP, name: name, use: 2, chains: []chain{{name: chainOutput}}}, true},
 		"empty: nothing is lost with it":      {table{family: nft.TableFamilyARP, name: name}, false},
 		"a newer version's": {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: "new"}}, sets: []set{
 			{name: setSchema, elements: []element{{key: 9, comment: "ip=192.168.10.3/24 hashmode=moonphase"}}},

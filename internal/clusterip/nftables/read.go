@@ -19,12 +19,12 @@ import (
 // The tables are read without the library's decoder: it leaves out what it does not know (an expression that somebody has
 // put into a rule of ours, the device of a chain), and a monitor that does not see it cannot tell that it is there.
 
-// readTries bounds how often a read that somebody else's change cut in two is repeated.
-const readTries = 20
+// lastPause is the longest between two tries to read what somebody else's change cut in two.
+const lastPause = 50 * time.Millisecond
 
 // read returns the tables of an address as the kernel has them, of one generation of the ruleset.
 func (c *Conn) read(ctx context.Context, address netip.Addr) ([]table, error) {
-	for range readTries {
+	for pause := time.Millisecond; ; pause = min(2*pause, lastPause) {
 		before, err := c.generation()
 		if err != nil {
 			return nil, err
@@ -39,11 +39,10 @@ func (c *Conn) read(ctx context.Context, address netip.Addr) ([]table, error) {
 		}
 		select { // somebody reloads a firewall: let it finish
 		case <-ctx.Done():
-			return nil, fmt.Errorf("read tables %s: %w", tableName(address), ctx.Err())
-		case <-time.After(time.Millisecond):
+			return nil, fmt.Errorf("read tables %s: the ruleset changed during each try: %w", tableName(address), ctx.Err())
+		case <-time.After(pause):
 		}
 	}
-	return nil, fmt.Errorf("read tables %s: the ruleset changed %d times meanwhile", tableName(address), readTries)
 }
 
 func (c *Conn) readOnce(name string) ([]table, error) {
@@ -75,6 +74,9 @@ func (c *Conn) readOnce(name string) ([]table, error) {
 // generation returns the number of the last change to any table in the namespace (nf_tables_getgen).
 func (c *Conn) generation() (uint32, error) {
 	replies, err := c.request(unix.NFT_MSG_GETGEN, nft.TableFamilyUnspecified, 0)
+	if errors.Is(err, unix.EINVAL) { // nfnetlink is there, but nobody has registered as nf_tables (nfnetlink_rcv_msg)
+		err = fmt.Errorf("%w (%w)", unix.EPROTONOSUPPORT, err)
+	}
 	if err != nil {
 		return 0, explain(fmt.Errorf("read the ruleset's generation: %w", err))
 	}

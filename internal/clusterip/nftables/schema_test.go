@@ -13,8 +13,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	nft "github.com/google/nftables"
 	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nltest"
 	vishvananda "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -211,6 +214,49 @@ func TestMissingNFTablesIsNamed(t *testing.T) {
 	}
 }
 
+// A kernel with nfnetlink but without nf_tables answers like this.
+func TestUnregisteredSubsystemIsMissingNFTables(t *testing.T) {
+	library, err := nft.New(nft.WithTestDial(func([]netlink.Message) ([]netlink.Message, error) { return nil, unix.EINVAL }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Conn{nft: library, raw: nltest.Dial(func(requests []netlink.Message) ([]netlink.Message, error) {
+		return []netlink.Message{acknowledge(requests[0], unix.EINVAL)}, nil
+	})}
+	_, err = c.ObserveTables(t.Context(), netip.MustParseAddr("192.168.10.3"))
+	if ocf.CodeOf(err) != ocf.ErrInstalled || !strings.Contains(err.Error(), "CONFIG_NF_TABLES") {
+		t.Errorf("%v", err)
+	}
+}
+
+// The 16 bits of an attribute's length would be overrun in silence.
+func TestManyElementsGoInSeveralMessages(t *testing.T) {
+	const many = 1024
+	buckets := make([]clusterip.Bucket, many)
+	for i := range buckets {
+		buckets[i] = clusterip.Bucket(i)
+	}
+	elements := 0
+	c := fakeConn(t, func(batch []netlink.Message) {
+		for _, m := range batch {
+			if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM {
+				continue
+			}
+			elements += bytes.Count(m.Data, []byte("a-resource"))
+			if len(m.Data) > 1<<16 {
+				t.Errorf("a message of %d bytes", len(m.Data))
+			}
+		}
+	}, nil)
+	resource := "a-resource-with-a-name-that-is-quite-long-" + strings.Repeat("x", 50)
+	if err := c.ApplyTables(t.Context(), clusterip.Own{Address: netip.MustParseAddr("192.168.10.3"), Resource: resource, Buckets: buckets}); err != nil {
+		t.Fatal(err)
+	}
+	if elements != many {
+		t.Errorf("%d of %d elements were sent", elements, many)
+	}
+}
+
 func TestReadAgainWhenSomebodyChangesTheRuleset(t *testing.T) {
 	for name, row := range map[string]struct {
 		changes byte // how many times the ruleset changes under the reader
@@ -226,7 +272,9 @@ func TestReadAgainWhenSomebodyChangesTheRuleset(t *testing.T) {
 				asked++
 				return min(asked, row.changes)
 			}, nil, nil)
-			_, err := c.ObserveTables(t.Context(), netip.MustParseAddr("192.168.10.3"))
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			_, err := c.ObserveTables(ctx, netip.MustParseAddr("192.168.10.3"))
 			if gives := err == nil; gives != row.gives {
 				t.Errorf("%v", err)
 			}
