@@ -1,6 +1,7 @@
 package ocf
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -59,11 +60,12 @@ func (e Environment) Clone() (Clone, error) {
 
 // BucketForStop returns the bucket that a stop is about, as far as it can be known: Pacemaker stops an instance that is no longer
 // configured (clone-max was lowered) without clone, clone_max and globally_unique, with nothing but the instance's name. The
-// bucket may lie beyond the present clone-max and beyond MaxBuckets. ok is false when the number cannot be read.
+// bucket may lie beyond the present clone-max and beyond MaxBuckets; one too large to be counted is the largest, which never runs.
+// ok is false when the number cannot be read: then it could be any.
 func (e Environment) BucketForStop() (bucket uint32, ok bool) {
 	_, number := e.instanceNumber()
 	n, err := strconv.ParseUint(number, 10, 32)
-	if err != nil {
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0, false
 	}
 	return uint32(n), true

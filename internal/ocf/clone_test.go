@@ -1,6 +1,7 @@
 package ocf
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,8 +83,8 @@ func TestBucketForStop(t *testing.T) {
 		{"no name at all", "", "", 0, true},
 		{"a number beyond every clone-max", "web-ip:5000", "", 5000, true},
 		{"the greatest number", "web-ip:4294967295", "", 4294967295, true},
-		{"a number that would wrap around to 0", "web-ip:4294967296", "", 0, false},
-		{"a number beyond every integer", "web-ip:99999999999999999999", "", 0, false},
+		{"a number that would wrap around to 0", "web-ip:4294967296", "", math.MaxUint32, true},
+		{"a number beyond every integer", "web-ip:99999999999999999999", "", math.MaxUint32, true},
 		{"a clone that is no number is not replaced by a guess", "web-ip:4", "x", 0, false},
 	}
 	for _, tt := range tests {
