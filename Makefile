@@ -75,9 +75,9 @@ bench-failover: ## the time from a node's death to the last start elsewhere, bes
 	$(GO) run ./tests/failover
 
 ##@ To test (as root on Debian 12; installs what it needs)
-.PHONY: test packages lint vet unit kernel fuzz
+.PHONY: test packages lint vet unit kernel cluster fuzz
 
-test: packages lint vet build-all unit kernel fuzz ## everything below, in this order
+test: packages lint vet build-all unit kernel cluster fuzz ## everything below, in this order
 
 packages: ## installs the Debian packages of tests/packages.txt that are missing
 	@echo '== Debian packages'
@@ -103,7 +103,12 @@ unit: ## the packages' own tests, with the race detector
 
 kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
 	@echo '== contract and kernel tests, in network namespaces'
-	$(GO) test -json -count=1 -p 2 -timeout 30m ./tests/... | $(report)
+	packages=$$($(GO) list ./tests/... | grep -v /tests/lab)
+	$(GO) test -json -count=1 -p 2 -timeout 30m $$packages | $(report)
+
+cluster: ## real Pacemaker clusters in namespaces: planned changes and failures
+	@echo '== cluster tests: real Corosync and Pacemaker, in namespaces'
+	$(GO) test -json -count=1 -timeout 30m ./tests/lab/... | $(report)
 
 fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	@echo '== fuzzing, $(FUZZTIME) for each target'

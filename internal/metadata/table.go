@@ -18,7 +18,8 @@ with nf_tables.
 Run it as a globally unique clone: each clone instance is one bucket, and clone-max is how many there are, from 1 to 1024. Take several
 times as many buckets as nodes, so that the work of a lost node can be spread: 8 do well for two or three nodes. Set clone-node-max
 to the same number, because its default of 1 leaves the buckets of a lost node without an owner. Set resource-stickiness=0, or
-the buckets stay where they are when a node comes back. For example:
+the buckets stay where they are when a node comes back. Change clone-max only while the resource is disabled: Pacemaker restarts
+nothing then, and nodes that count differently answer twice, or not at all. For example:
 
 $ pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 clone clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0
 
