@@ -95,7 +95,7 @@ vet: ## go vet
 
 unit: ## the packages' own tests, with the race detector
 	@echo '== unit tests, with the race detector'
-	packages=$$($(GO) list ./... | grep -v /tests/)
+	packages=$$($(GO) list ./... | grep -v -e /tests/ -e /pacemaker/)
 	{
 		$(GO) test -json -race -p 2 $$packages
 		$(GO) test -C tools -json ./...
@@ -106,9 +106,9 @@ kernel: ## the OCF contract and the data path, on this kernel, in network namesp
 	packages=$$($(GO) list ./tests/... | grep -v /tests/lab)
 	$(GO) test -json -count=1 -p 2 -timeout 30m $$packages | $(report)
 
-cluster: ## real Pacemaker clusters in namespaces: planned changes and failures
+cluster: ## real Pacemaker clusters in namespaces: planned changes, failures, the examples
 	@echo '== cluster tests: real Corosync and Pacemaker, in namespaces'
-	$(GO) test -json -count=1 -timeout 30m ./tests/lab/... | $(report)
+	$(GO) test -json -count=1 -timeout 30m ./tests/lab/... ./pacemaker/examples | $(report)
 
 fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	@echo '== fuzzing, $(FUZZTIME) for each target'

@@ -98,7 +98,8 @@ type monitoredResource struct {
 	} `xml:"node"`
 }
 
-func parseStatus(text string) (*Status, error) {
+// ParseStatus reads what `crm_mon --output-as=xml` prints.
+func ParseStatus(text string) (*Status, error) {
 	var m monitored
 	if err := xml.Unmarshal([]byte(text), &m); err != nil {
 		return nil, fmt.Errorf("crm_mon's output: %w", err)
@@ -192,7 +193,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseStatus(text)
+	return ParseStatus(text)
 }
 
 // pollInterval is how often a wait looks.

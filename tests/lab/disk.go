@@ -66,7 +66,7 @@ func (l *Lab) makeDisk(h *Host) error {
 	if err != nil {
 		return err
 	}
-	for _, folder := range []string{"etc-corosync/uidgid.d", "var-lib-corosync", "var-lib-pacemaker", "var-log/corosync"} {
+	for _, folder := range []string{"etc-corosync/uidgid.d", "var-lib-corosync", "var-lib-pacemaker", "var-log/corosync", "var-log/crmsh"} {
 		if err := os.MkdirAll(filepath.Join(h.disk, folder), 0o755); err != nil {
 			return err
 		}

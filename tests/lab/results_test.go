@@ -50,7 +50,7 @@ func TestParseStatus(t *testing.T) {
   <failures><failure op_key="web-ip:2_start_0" node="node1" exitstatus="not configured" exitreason="why" exitcode="6"/></failures>
   <status code="0" message="OK"/>
 </pacemaker-result>`
-	s, err := parseStatus(text)
+	s, err := ParseStatus(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestParseStatus(t *testing.T) {
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if _, err := parseStatus("crm_mon: Error"); err == nil {
+	if _, err := ParseStatus("crm_mon: Error"); err == nil {
 		t.Error("what is not XML is taken for a status")
 	}
 }

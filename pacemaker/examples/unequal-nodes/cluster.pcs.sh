@@ -1,0 +1,16 @@
+#!/bin/sh
+# Unequal servers: node1 is twice as strong as the others, and gets twice as many buckets.
+# Run it as root on one of the servers, after fencing was configured (see ../fencing).
+set -eu
+
+# balanced gives the next bucket to the server with the most capacity left. So let a server's capacity be its share of the buckets
+# (8, 4 and 4 of 16) plus a reserve, the same for all (8): when all are there, each has its reserve left. Capacities are limits
+# too: the reserves must hold the buckets of the strongest server.
+pcs property set placement-strategy=balanced
+pcs node utilization node1 capacity=16
+pcs node utilization node2 capacity=12
+pcs node utilization node3 capacity=12
+
+pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 \
+	clone clone-max=16 clone-node-max=16 globally-unique=true resource-stickiness=0
+pcs resource utilization web-ip capacity=1
