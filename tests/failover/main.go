@@ -1,6 +1,7 @@
 // Command failover measures how long a cluster needs after a node's sudden death, until the last of its buckets runs
 // elsewhere: with this project's agent, and in turns in the same cluster with ocf:pacemaker:Dummy, which does nothing, with the
-// same operations. What is more than the Dummy's time is ours. The cluster is one of package lab: three nodes, fencing, a token of one second.
+// same operations. What is more than the Dummy's time is ours. Then nodes die while clients ask, and what those feel is told.
+// The cluster is one of package lab: three nodes, fencing, a token of one second.
 //
 // It needs root, and what `make build` has built.
 package main
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"ocf-clusterip/tests/lab"
+	"ocf-clusterip/tests/probe"
 )
 
 func main() {
@@ -50,12 +53,12 @@ func measure(ctx context.Context, agent string, runs int) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 
-	var report strings.Builder
+	var report, felt strings.Builder
 	table := tabwriter.NewWriter(&report, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(table, "instances\tagent\tuntil fenced\tuntil all started\tleast\tmost\tin all\tbeside the Dummy\t")
 	for _, size := range sizes {
 		// In turns, so that whatever changes on the machine meanwhile meets both.
-		ours := contender{agent: []string{"ocf:custom:clusterip", "ip=192.168.10.3"}}
+		ours := contender{agent: []string{"ocf:custom:clusterip", "ip=" + address.String()}}
 		// The Dummy gets the operations of our meta-data: Pacemaker has work with each. (At check level 10 it would sleep for 30 s.)
 		dummys := contender{agent: []string{
 			"ocf:pacemaker:Dummy",
@@ -65,7 +68,7 @@ func measure(ctx context.Context, agent string, runs int) (err error) {
 		for run := range runs {
 			fmt.Fprintf(os.Stderr, "%3.0f s: %d instances, death %d of %d\n", time.Since(begin).Seconds(), size, run+1, runs)
 			for _, c := range []*contender{&ours, &dummys} {
-				f, err := failover(ctx, l, c.agent, size)
+				f, err := failover(ctx, l, c.agent, size, false)
 				if err != nil {
 					return fmt.Errorf("%s, %d instances: %w", c.agent[0], size, err)
 				}
@@ -85,12 +88,22 @@ func measure(ctx context.Context, agent string, runs int) (err error) {
 				seconds(c.starts.median()), seconds(least), seconds(most), seconds(until+c.starts.median()), verdict)
 			verdict = ""
 		}
+		// Not in the deaths above: the clients' traffic needs the same processors.
+		for run := range runs {
+			fmt.Fprintf(os.Stderr, "%3.0f s: %d instances, death %d of %d with clients\n", time.Since(begin).Seconds(), size, run+1, runs)
+			f, err := failover(ctx, l, ours.agent, size, true)
+			if err != nil {
+				return fmt.Errorf("%d instances, with clients: %w", size, err)
+			}
+			_, _ = fmt.Fprintf(&felt, "%4d instances, last start after %s: %s\n", size, seconds(f.fenced+f.started), feelings(f.felt))
+		}
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	fmt.Printf("From a node's death to the last start of its instances elsewhere: medians of %d deaths each.\n"+
-		"Until the node is fenced no agent is called, so that part is the median of both.\n\n%s", runs, report.String())
+		"Until the node is fenced no agent is called, so that part is the median of both.\n\n%s\n"+
+		"What clients felt in further deaths:\n\n%s", runs, report.String(), felt.String())
 	return nil
 }
 
@@ -104,13 +117,31 @@ type contender struct {
 type times struct {
 	fenced  time.Duration // from the death to the fencing
 	started time.Duration // from the fencing to the last start
+	felt    *probe.Summary
 }
 
-// resource is the clone's primitive.
-const resource = "measured"
+const (
+	resource = "measured" // the clone's primitive
+	asking   = 32         // clients
 
-// failover makes a clone, lets a node die, and returns how long it took until the last of its instances had started.
-func failover(ctx context.Context, l *lab.Lab, agent []string, size int) (times, error) {
+	patience = 3 * time.Minute // for one failover
+)
+
+var address = netip.MustParseAddr("192.168.10.3")
+
+// feelings says what clients felt of a death.
+func feelings(s *probe.Summary) string {
+	effect := s.Effects[len(s.Effects)-1]
+	return fmt.Sprintf("%d of %d clients without an answer, the median for %s; the longest by ping %s, by UDP %s, on an open connection %s; answered twice: %d",
+		effect.Sources, s.Sources, seconds(effect.Median), seconds(effect.Longest[probe.ICMP]), seconds(effect.Longest[probe.UDP]),
+		seconds(effect.Longest[probe.Stream]), s.Total.Duplicates)
+}
+
+// failover makes a clone, lets a node die, and returns how long it took until the last of its instances had started, and, with
+// clients that ask meanwhile, what they felt.
+func failover(ctx context.Context, l *lab.Lab, agent []string, size int, clients bool) (times, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	command := append([]string{"pcs", "resource", "create", resource}, agent...)
 	command = append(command, "clone", "globally-unique=true", "resource-stickiness=0",
 		fmt.Sprintf("clone-max=%d", size), fmt.Sprintf("clone-node-max=%d", size))
@@ -139,6 +170,17 @@ func failover(ctx context.Context, l *lab.Lab, agent []string, size int) (times,
 			survivors = append(survivors, name)
 		}
 	}
+	var p *probe.Probe
+	if clients {
+		if p, err = l.Probe(ctx, address, asking); err != nil {
+			return times{}, err
+		}
+		defer func() { _, _ = p.Stop() }() // in vain after the one below
+		if err := p.WaitAnswered(ctx, time.Now()); err != nil {
+			return times{}, err
+		}
+		p.Mark("death")
+	}
 	death := time.Now()
 	if err := victim.Off(); err != nil {
 		return times{}, err
@@ -163,6 +205,16 @@ func failover(ctx context.Context, l *lab.Lab, agent []string, size int) (times,
 		return times{}, errors.New("nothing was started anew")
 	}
 	took := times{fenced: victim.Fenced().Sub(death), started: last.Sub(victim.Fenced())}
+	if clients {
+		if err := p.WaitAnswered(ctx, time.Now()); err != nil {
+			return times{}, err
+		}
+		log, err := p.Stop()
+		if err != nil {
+			return times{}, err
+		}
+		took.felt = log.Summary()
+	}
 	if err := victim.On(ctx); err != nil {
 		return times{}, err
 	}
