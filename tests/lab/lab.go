@@ -49,7 +49,7 @@ type Options struct {
 	NoFencing bool
 	// StayOff keeps a host off that was fenced with "reboot"; else it boots again at once.
 	StayOff bool
-	// Boots also sets what a booted host starts by itself: with ManualStart, nothing.
+	// ManualStart lets a booted host start nothing by itself; else Corosync and Pacemaker.
 	ManualStart bool
 
 	// Log receives a line for everything that happens to a host's power; nil means nowhere.

@@ -45,19 +45,29 @@ type scenario struct {
 	probe *probe.Probe
 }
 
-// play makes the cluster and the clone, with further arguments of `pcs resource create` before "clone", and begins to ask.
+// play makes a cluster of three nodes with fencing and the clone, with further arguments of `pcs resource create` before
+// "clone", and begins to ask.
 func play(t *testing.T, create ...string) *scenario {
+	t.Helper()
+	return playIn(t, Options{}, create...)
+}
+
+// playIn does the same in any cluster.
+func playIn(t *testing.T, o Options, create ...string) *scenario {
 	t.Helper()
 	agent, err := agentProgram()
 	check(t, err)
-	s := &scenario{Lab: start(t, Options{Agent: agent}), t: t, begin: time.Now(), clean: map[string]string{}}
+	o.Agent = agent
+	s := &scenario{Lab: start(t, o), t: t, begin: time.Now(), clean: map[string]string{}}
+	var all []string
 	for _, h := range s.Hosts {
 		s.clean[h.Name] = s.dump(h)
+		all = append(all, h.Name)
 	}
 	s.pcs(append(append([]string{"resource", "create", resource, "ocf:custom:clusterip", "ip=" + shared.String()}, create...),
 		"clone", fmt.Sprintf("clone-max=%d", buckets), fmt.Sprintf("clone-node-max=%d", buckets), "globally-unique=true",
 		"resource-stickiness=0")...)
-	s.even(buckets, "node1", "node2", "node3")
+	s.even(buckets, all...)
 	s.exactlyOnce(shared, buckets)
 	if s.probe, err = s.Probe(t.Context(), shared, asking); err != nil {
 		t.Fatal(err)
@@ -130,13 +140,20 @@ func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 	}
 }
 
-// end stops asking and returns what was seen; nobody may have got two answers, or one with a wrong MAC.
-func (s *scenario) end() *probe.Summary {
+// stop stops asking and returns what was seen.
+func (s *scenario) stop() (*probe.Log, *probe.Summary) {
 	s.t.Helper()
 	log, err := s.probe.Stop()
 	check(s.t, err)
 	summary := log.Summary()
 	s.t.Logf("\n%s", summary)
+	return log, summary
+}
+
+// end stops asking and returns what was seen; nobody may have got two answers, or one with a wrong MAC.
+func (s *scenario) end() *probe.Summary {
+	s.t.Helper()
+	log, summary := s.stop()
 	for _, kind := range []probe.Kind{probe.Duplicate, probe.WrongMAC} {
 		for _, e := range log.Of(kind) {
 			s.t.Error(e)
