@@ -40,6 +40,7 @@ type Options struct {
 	Nodes   int           // 0 means 3
 	Token   time.Duration // Corosync's token timeout: how long a silence means death; 0 means 1 s
 	Clients netip.Prefix  // as in netns.Options
+	IPv6    bool          // likewise
 
 	// Agent is the program that the hosts know as ocf:custom:clusterip; "" means none.
 	Agent string
@@ -114,7 +115,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if err := os.Chmod(l.folder, 0o755); err != nil { // Pacemaker's daemons run as hacluster
 		return err
 	}
-	l.Network, err = netns.New(ctx, netns.Options{Nodes: l.options.Nodes, LAN: lan, Clients: l.options.Clients, Management: management})
+	l.Network, err = netns.New(ctx, netns.Options{Nodes: l.options.Nodes, LAN: lan, Clients: l.options.Clients, IPv6: l.options.IPv6, Management: management})
 	if err != nil {
 		return err
 	}

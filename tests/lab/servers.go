@@ -26,7 +26,7 @@ const streamTimeout = 10 * time.Second
 // Probe begins to ask an address from the client's first sources; see package probe.
 func (l *Lab) Probe(ctx context.Context, target netip.Addr, sources int) (*probe.Probe, error) {
 	p, err := probe.Start(ctx, probe.Options{
-		Client: l.Network.Client, Target: target, Sources: l.Network.Sources(sources), Node: l.NodeByMAC,
+		Client: l.Network.Client, Target: target, Sources: l.Network.SourcesLike(target, sources), Node: l.NodeByMAC,
 		StreamTimeout: streamTimeout,
 	})
 	if err != nil {

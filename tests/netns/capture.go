@@ -12,6 +12,7 @@ import (
 
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
+	"github.com/mdlayher/ndp"
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv4"
@@ -36,6 +37,20 @@ func (f Frame) ARP() (*arp.Packet, bool) {
 func (f Frame) Gratuitous() (*arp.Packet, bool) {
 	p, ok := f.ARP()
 	return p, ok && p.SenderIP == p.TargetIP
+}
+
+// Advertisement decodes a neighbour advertisement (RFC 4861 section 4.4).
+func (f Frame) Advertisement() (*ndp.NeighborAdvertisement, bool) {
+	d, ok := f.datagram()
+	if !ok || d.protocol != unix.IPPROTO_ICMPV6 {
+		return nil, false
+	}
+	m, err := ndp.ParseMessage(d.payload)
+	if err != nil {
+		return nil, false
+	}
+	a, ok := m.(*ndp.NeighborAdvertisement)
+	return a, ok
 }
 
 // IPv4 splits an IPv4 packet.

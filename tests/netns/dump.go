@@ -44,6 +44,7 @@ func (h *Host) Dump() (string, error) {
 		{"fdb", h.dumpFDB},
 		{"dev_mcast", h.dumpDevMulticast},
 		{"igmp", h.dumpIGMP},
+		{"mld", h.dumpMLD},
 		{"sysctl", h.dumpSysctl},
 		{"nftables", h.dumpNftables},
 	}
@@ -144,6 +145,15 @@ func (h *Host) dumpIGMP() ([]string, error) {
 		lines[i] = strings.Join(fields, " ")
 	}
 	return lines, err
+}
+
+// dumpMLD lists interface, group and users.
+func (h *Host) dumpMLD() ([]string, error) {
+	lines, err := h.readLines("/proc/thread-self/net/igmp6")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return sorted(lines, err, func(l string) string { return strings.Join(strings.Fields(l)[1:4], " ") })
 }
 
 func (h *Host) dumpSysctl() ([]string, error) {

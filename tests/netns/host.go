@@ -24,13 +24,15 @@ type Host struct {
 	Namespace string // as `ip netns` knows it
 	MAC       net.HardwareAddr
 	Addr      netip.Addr // its own
+	Addr6     netip.Addr // its own, if there is IPv6
 
+	ipv6    bool
 	ns      *namespace
 	handle  *netlink.Handle
 	servers []io.Closer
 }
 
-// start gives the host its kernel: a namespace without IPv6, whose address checks would add frames of their own.
+// start gives the host its kernel, without IPv6 or with one that waits for nothing.
 func (h *Host) start() error {
 	ns, err := newNamespace(h.Namespace)
 	if err != nil {
@@ -42,11 +44,13 @@ func (h *Host) start() error {
 	}
 	h.ns, h.handle = ns, handle
 	for _, conf := range []string{"all", "default"} {
-		if err := h.Sysctl("net/ipv6/conf/"+conf+"/disable_ipv6", "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+		if h.ipv6 {
+			err = errors.Join(err, h.Sysctl("net/ipv6/conf/"+conf+"/accept_dad", "0"), h.Sysctl("net/ipv6/conf/"+conf+"/accept_ra", "0"))
+		} else if e := h.Sysctl("net/ipv6/conf/"+conf+"/disable_ipv6", "1"); !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
 		}
 	}
-	return h.setUp("lo")
+	return errors.Join(err, h.setUp("lo"))
 }
 
 // running tells whether the host has a kernel.

@@ -39,6 +39,14 @@ const (
 // farNet lies behind the router (TEST-NET-2, RFC 5737).
 var farNet = netip.MustParsePrefix("198.51.100.0/24")
 
+// The same in IPv6 (RFC 3849), with the same host numbers. The client's further addresses are a whole prefix too, which the others
+// reach through it: neighbour discovery finds no address that is not on a NIC.
+var (
+	lan6     = netip.MustParsePrefix("2001:db8:10::/64")
+	clients6 = netip.MustParsePrefix("2001:db8:6400::/40")
+	farNet6  = netip.MustParsePrefix("2001:db8:51::/64")
+)
+
 // Options are what a Network may look like. The zero value is three nodes on 192.168.10.0/24.
 type Options struct {
 	// Nodes is how many nodes share the LAN; 0 means 3.
@@ -48,6 +56,9 @@ type Options struct {
 	// Clients are the client's further addresses, all of them, on the same link. Default 192.168.64.0/18.
 	// Inside the LAN it must leave out the hosts above, and the shared address.
 	Clients netip.Prefix
+	// IPv6 gives the hosts addresses of that family too, without router advertisements and without the search for duplicates. Else
+	// they have no IPv6 at all, whose own traffic would be in the way of tests that count frames.
+	IPv6 bool
 	// Snooping lets the switch read IGMP. That alone changes nothing for frames to a group: a bridge floods them for as
 	// long as it knows no querier.
 	Snooping bool
@@ -127,9 +138,15 @@ func (n *Network) build(ctx context.Context) error {
 		return err
 	}
 	// One route makes the whole prefix the client's own: it answers ARP for each address and may bind to it.
-	return n.Client.addRoute(&netlink.Route{
+	err = n.Client.addRoute(&netlink.Route{
 		Dst: ipNet(n.options.Clients), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST,
 	})
+	if err != nil || !n.options.IPv6 {
+		return err
+	}
+	return errors.Join(
+		n.Client.addRoute(&netlink.Route{Dst: ipNet(clients6), Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}),
+		n.Client.Sysctl("net/ipv6/ip_nonlocal_bind", "1"))
 }
 
 func (n *Network) buildSwitch() error {
@@ -176,7 +193,7 @@ func (n *Network) addBridge(name string, mac net.HardwareAddr) (int, error) {
 
 // newHost makes an unconnected host.
 func (n *Network) newHost(name string) (*Host, error) {
-	h := &Host{Name: name, Namespace: n.prefix + name}
+	h := &Host{Name: name, Namespace: n.prefix + name, ipv6: n.options.IPv6}
 	n.hosts = append(n.hosts, h)
 	return h, h.start()
 }
@@ -188,7 +205,21 @@ func (n *Network) attach(ctx context.Context, name string, mac net.HardwareAddr,
 		return nil, err
 	}
 	h.MAC, h.Addr = mac, nth(n.options.LAN, number)
-	return h, n.connect(ctx, h, NIC, mac, netip.PrefixFrom(h.Addr, n.options.LAN.Bits()))
+	return h, errors.Join(n.connect(ctx, h, NIC, mac, netip.PrefixFrom(h.Addr, n.options.LAN.Bits())), n.addIPv6(h, number))
+}
+
+// addIPv6 gives a host its IPv6 address on the LAN, if there is IPv6.
+func (n *Network) addIPv6(h *Host, number int) error {
+	if !n.options.IPv6 {
+		return nil
+	}
+	h.Addr6 = nth(lan6, number)
+	return h.addAddress(NIC, netip.PrefixFrom(h.Addr6, lan6.Bits()))
+}
+
+// viaClient is the way to the client's further IPv6 addresses.
+func viaClient() *netlink.Route {
+	return &netlink.Route{Dst: ipNet(clients6), Gw: nth(lan6, client).AsSlice()}
 }
 
 // connect gives a host a NIC with an address, plugged into the switch.
@@ -213,8 +244,15 @@ func (n *Network) connectNode(ctx context.Context, i int) error {
 	if err := n.connect(ctx, h, NIC, h.MAC, netip.PrefixFrom(h.Addr, n.options.LAN.Bits())); err != nil {
 		return err
 	}
-	if err := h.addRoute(&netlink.Route{Dst: ipNet(n.options.Clients), Scope: netlink.SCOPE_LINK}); err != nil {
+	if err := errors.Join(
+		h.addRoute(&netlink.Route{Dst: ipNet(n.options.Clients), Scope: netlink.SCOPE_LINK}), n.addIPv6(h, number),
+	); err != nil {
 		return err
+	}
+	if n.options.IPv6 {
+		if err := h.addRoute(viaClient()); err != nil {
+			return err
+		}
 	}
 	if !n.options.Management.IsValid() {
 		return nil
@@ -316,16 +354,54 @@ func (n *Network) AddRouter(ctx context.Context, mtu int) error {
 	for _, h := range append([]*Host{n.Client}, n.Nodes...) {
 		err = errors.Join(err, h.addRoute(&netlink.Route{Dst: ipNet(farNet), Gw: n.Router.Addr.AsSlice()}))
 	}
+	if err != nil || !n.options.IPv6 {
+		return err
+	}
+	n.Far.Addr6 = nth(farNet6, 10)
+	gateway6 := nth(farNet6, 1)
+	err = errors.Join(
+		n.Router.addRoute(viaClient()),
+		n.Router.Sysctl("net/ipv6/conf/all/forwarding", "1"),
+		n.Router.addAddress("eth1", netip.PrefixFrom(gateway6, farNet6.Bits())),
+		n.Far.addAddress(NIC, netip.PrefixFrom(n.Far.Addr6, farNet6.Bits())),
+		n.Far.addRoute(&netlink.Route{Dst: ipNet(lan6), Gw: gateway6.AsSlice(), AdvMSS: lan.Attrs().MTU - 60}))
+	for _, h := range append([]*Host{n.Client}, n.Nodes...) {
+		err = errors.Join(err, h.addRoute(&netlink.Route{Dst: ipNet(farNet6), Gw: n.Router.Addr6.AsSlice()}))
+	}
 	return err
 }
 
 // Sources returns the first count of the client's further addresses, to probe from. It panics when there are fewer.
-func (n *Network) Sources(count int) []netip.Addr {
+func (n *Network) Sources(count int) []netip.Addr { return firstOf(n.options.Clients, count) }
+
+// Sources6 returns IPv6 addresses of the client likewise.
+func (n *Network) Sources6(count int) []netip.Addr { return firstOf(clients6, count) }
+
+// SourcesLike returns addresses of the family of the target.
+func (n *Network) SourcesLike(target netip.Addr, count int) []netip.Addr {
+	if target.Is6() {
+		return n.Sources6(count)
+	}
+	return n.Sources(count)
+}
+
+// Networks6 returns the first count of the /64 networks of which all addresses are the client's.
+func (n *Network) Networks6(count int) []netip.Prefix {
+	networks := make([]netip.Prefix, count)
+	for i := range networks {
+		b := clients6.Addr().As16()
+		b[6], b[7] = byte(i>>8), byte(i)
+		networks[i] = netip.PrefixFrom(netip.AddrFrom16(b), 64)
+	}
+	return networks
+}
+
+func firstOf(p netip.Prefix, count int) []netip.Addr {
 	addrs := make([]netip.Addr, count)
-	a := n.options.Clients.Addr()
+	a := p.Addr()
 	for i := range addrs {
-		if a = a.Next(); !n.options.Clients.Contains(a) {
-			panic(fmt.Sprintf("%d addresses asked of %s", count, n.options.Clients))
+		if a = a.Next(); !p.Contains(a) {
+			panic(fmt.Sprintf("%d addresses asked of %s", count, p))
 		}
 		addrs[i] = a
 	}
@@ -385,9 +461,10 @@ func (n *Network) Close() error {
 const upTimeout = 5 * time.Second
 
 func nth(p netip.Prefix, i int) netip.Addr {
-	b := p.Addr().As4()
-	b[3] += byte(i)
-	return netip.AddrFrom4(b)
+	b := p.Addr().AsSlice()
+	b[len(b)-1] += byte(i)
+	addr, _ := netip.AddrFromSlice(b)
+	return addr
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

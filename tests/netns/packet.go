@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"github.com/mdlayher/ethernet"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +19,7 @@ const (
 	TCPAck = 0x10
 )
 
-// Packet is what a probe needs to know of an IPv4 packet.
+// Packet is what a probe needs to know of an IP packet.
 type Packet struct {
 	Flow             // from its sender's side
 	Seq, Ack uint32  // TCP
@@ -31,23 +33,81 @@ func (p Packet) Reverse() Flow {
 	return Flow{Proto: p.Proto, Src: p.Dst, Dst: p.Src, SrcPort: p.DstPort, DstPort: p.SrcPort}
 }
 
-// Packet decodes an IPv4 packet, or the first fragment of one: the others carry no ports.
+// Packet decodes an IP packet, or the first fragment of one: the others carry no ports.
 func (f Frame) Packet() (Packet, bool) {
-	header, b, ok := f.IPv4()
+	d, ok := f.datagram()
 	if !ok {
 		return Packet{}, false
 	}
-	return parse(header, b)
+	return d.parse()
 }
 
-func parse(h *ipv4.Header, b []byte) (Packet, bool) {
+// A datagram is an IP packet of either family, without its headers.
+type datagram struct {
+	src, dst netip.Addr
+	protocol byte
+	later    bool // a fragment that is not the first
+	payload  []byte
+}
+
+func (f Frame) datagram() (datagram, bool) {
+	switch f.EtherType {
+	case ethernet.EtherTypeIPv4:
+		return datagram4(f.Payload)
+	case ethernet.EtherTypeIPv6:
+		return datagram6(f.Payload)
+	default:
+		return datagram{}, false
+	}
+}
+
+func datagram4(b []byte) (datagram, bool) {
+	h, payload, ok := splitIPv4(b)
+	if !ok {
+		return datagram{}, false
+	}
 	src, _ := netip.AddrFromSlice(h.Src.To4())
 	dst, _ := netip.AddrFromSlice(h.Dst.To4())
-	p := Packet{Flow: Flow{Src: src, Dst: dst}}
-	if h.FragOff != 0 || len(b) < 8 { // 8 bytes are what an ICMP error quotes at least (RFC 792)
+	return datagram{src, dst, byte(h.Protocol), h.FragOff != 0, payload}, true
+}
+
+// datagram6 passes the extension headers over (RFC 8200 section 4).
+func datagram6(b []byte) (datagram, bool) {
+	h, err := ipv6.ParseHeader(b)
+	if err != nil || len(b) < ipv6.HeaderLen {
+		return datagram{}, false
+	}
+	src, _ := netip.AddrFromSlice(h.Src)
+	dst, _ := netip.AddrFromSlice(h.Dst)
+	d := datagram{src: src, dst: dst, protocol: byte(h.NextHeader)}
+	d.payload = b[ipv6.HeaderLen:min(ipv6.HeaderLen+h.PayloadLen, len(b))]
+	for {
+		length := 8
+		switch d.protocol {
+		case unix.IPPROTO_FRAGMENT:
+			if len(d.payload) >= length {
+				d.later = d.later || binary.BigEndian.Uint16(d.payload[2:])&^7 != 0
+			}
+		case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS:
+			if len(d.payload) >= length {
+				length += 8 * int(d.payload[1])
+			}
+		default:
+			return d, true
+		}
+		if len(d.payload) < length {
+			return d, false
+		}
+		d.protocol, d.payload = d.payload[0], d.payload[length:]
+	}
+}
+
+func (d datagram) parse() (Packet, bool) {
+	p, b := Packet{Flow: Flow{Src: d.src, Dst: d.dst}}, d.payload
+	if d.later || len(b) < 8 { // 8 bytes are what an ICMP error quotes at least (RFC 792)
 		return p, false
 	}
-	switch h.Protocol {
+	switch d.protocol {
 	case unix.IPPROTO_UDP:
 		p.Proto, p.Payload = UDP, b[8:]
 	case unix.IPPROTO_TCP:
@@ -63,12 +123,16 @@ func parse(h *ipv4.Header, b []byte) (Packet, bool) {
 		case ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply:
 			return p, true
 		case ipv4.ICMPTypeDestinationUnreachable, ipv4.ICMPTypeTimeExceeded, ipv4.ICMPTypeParameterProblem:
-			if inner, b, ok := splitIPv4(b[8:]); ok {
-				if quoted, ok := parse(inner, b); ok {
-					p.Failed = &quoted
-					return p, true
-				}
-			}
+			return p, p.quote(datagram4(b[8:]))
+		}
+		return p, false
+	case unix.IPPROTO_ICMPV6:
+		p.Proto, p.Payload = ICMP, b[8:]
+		switch ipv6.ICMPType(b[0]) {
+		case ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply:
+			return p, true
+		case ipv6.ICMPTypeDestinationUnreachable, ipv6.ICMPTypePacketTooBig, ipv6.ICMPTypeTimeExceeded, ipv6.ICMPTypeParameterProblem:
+			return p, p.quote(datagram6(b[8:]))
 		}
 		return p, false
 	default:
@@ -76,6 +140,16 @@ func parse(h *ipv4.Header, b []byte) (Packet, bool) {
 	}
 	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 	return p, true
+}
+
+// quote keeps what an ICMP error is about.
+func (p *Packet) quote(d datagram, ok bool) bool {
+	if !ok {
+		return false
+	}
+	quoted, ok := d.parse()
+	p.Failed = &quoted
+	return ok
 }
 
 // Stamp is the start of each payload that a probe sends, after a mark.
@@ -106,8 +180,12 @@ func ReadStamp(b []byte) (s Stamp, ok bool) {
 	return Stamp{Token: binary.BigEndian.Uint32(b[4:]), Number: binary.BigEndian.Uint32(b[8:])}, true
 }
 
-// EchoRequest returns an ICMP echo request with a stamped payload of that many bytes.
-func (s Stamp) EchoRequest(size int) ([]byte, error) {
+// EchoRequest returns an ICMP echo request to an address, with a stamped payload of that many bytes. The kernel fills in the
+// checksum that IPv6 wants.
+func (s Stamp) EchoRequest(to netip.Addr, size int) ([]byte, error) {
 	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(s.Token & 0xffff), Seq: int(s.Number & 0xffff), Data: s.Payload(size)}}
+	if to.Is6() {
+		m.Type = ipv6.ICMPTypeEchoRequest
+	}
 	return m.Marshal(nil)
 }

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 )
 
@@ -102,7 +101,7 @@ type run struct {
 	net     *Network
 	token   uint32 // marks our packets, so that late answers to an earlier run are told apart
 	capture *Capture
-	icmp    *ipv4.PacketConn
+	icmp    Sender
 	udp     map[Flow]*net.UDPConn
 	tcp     []int // file descriptors
 
@@ -143,14 +142,14 @@ func (n *Network) newRun(ctx context.Context, t Traffic) (*run, error) {
 
 func (r *run) openSockets() error {
 	var err error
-	if r.icmp, err = SendICMP(); err != nil {
+	if r.icmp, err = SendICMP(r.Target); err != nil {
 		return err
 	}
 	for f := range r.index {
 		if f.Proto != UDP {
 			continue
 		}
-		conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.Src, f.SrcPort)))
+		conn, err := net.ListenUDP("udp"+familyDigit(f.Src), net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.Src, f.SrcPort)))
 		if err != nil {
 			return err
 		}
@@ -181,12 +180,11 @@ func (r *run) sendOne(f Flow) error {
 
 	switch f.Proto {
 	case ICMP:
-		b, err := r.stamp(seq).EchoRequest(r.Size)
+		b, err := r.stamp(seq).EchoRequest(f.Dst, r.Size)
 		if err != nil {
 			return err
 		}
-		_, err = r.icmp.WriteTo(b, &ipv4.ControlMessage{Src: f.Src.AsSlice()}, &net.IPAddr{IP: f.Dst.AsSlice()})
-		return err
+		return r.icmp.Send(b, f.Src, netip.AddrPortFrom(f.Dst, 0))
 	case UDP:
 		_, err := r.udp[f].WriteToUDPAddrPort(r.stamp(seq).Payload(r.Size), netip.AddrPortFrom(f.Dst, f.DstPort))
 		return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,9 +59,9 @@ const (
 
 type server struct {
 	name    string
-	udp     *net.UDPConn
-	answers *ipv4.PacketConn // udp with control messages: which address was asked
-	tcp     *net.TCPListener
+	udp     []*net.UDPConn
+	answers []func([]byte) error // reads a datagram into the buffer, and answers it from the address that was asked
+	tcp     []*net.TCPListener
 	running sync.WaitGroup
 
 	mu     sync.Mutex
@@ -70,14 +71,25 @@ type server struct {
 
 func newServer(name string) *server { return &server{name: name, conns: map[net.Conn]bool{}} }
 
-// listen opens the sockets in the network namespace of the calling thread.
+// listen opens the sockets in the network namespace of the calling thread, for both families where there are both.
 func (s *server) listen(port uint16) error {
-	any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), port)
-	udp, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(any4))
+	if err := s.listenOn(netip.AddrPortFrom(netip.IPv4Unspecified(), port)); err != nil {
+		return err
+	}
+	err := s.listenOn(netip.AddrPortFrom(netip.IPv6Unspecified(), port))
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil
+	}
+	return err
+}
+
+func (s *server) listenOn(local netip.AddrPort) error {
+	digit := familyDigit(local.Addr())
+	udp, err := net.ListenUDP("udp"+digit, net.UDPAddrFromAddrPort(local))
 	if err != nil {
 		return err
 	}
-	s.udp = udp
+	s.udp = append(s.udp, udp)
 	// Room for the datagrams of hundreds of clients at once.
 	raw, err := udp.SyscallConn()
 	if err != nil {
@@ -89,36 +101,59 @@ func (s *server) listen(port uint16) error {
 	}); err != nil || forced != nil {
 		return errors.Join(err, forced)
 	}
-	if s.tcp, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(any4)); err != nil {
+	tcp, err := net.ListenTCP("tcp"+digit, net.TCPAddrFromAddrPort(local))
+	if err != nil {
 		return err
 	}
-	s.answers = ipv4.NewPacketConn(udp)
-	return s.answers.SetControlMessage(ipv4.FlagDst, true)
+	s.tcp = append(s.tcp, tcp)
+	if local.Addr().Is6() {
+		c := ipv6.NewPacketConn(udp)
+		s.answers = append(s.answers, s.answer6(c))
+		return c.SetControlMessage(ipv6.FlagDst, true)
+	}
+	c := ipv4.NewPacketConn(udp)
+	s.answers = append(s.answers, s.answer4(c))
+	return c.SetControlMessage(ipv4.FlagDst, true)
+}
+
+// The address asked may have gone meanwhile, then no answer can be sent: as it should be.
+
+func (s *server) answer4(c *ipv4.PacketConn) func([]byte) error {
+	return func(buf []byte) error {
+		n, cm, from, err := c.ReadFrom(buf)
+		if err == nil && cm != nil {
+			_, _ = c.WriteTo(append(buf[:n:n], " "+s.name...), &ipv4.ControlMessage{Src: cm.Dst}, from)
+		}
+		return err
+	}
+}
+
+func (s *server) answer6(c *ipv6.PacketConn) func([]byte) error {
+	return func(buf []byte) error {
+		n, cm, from, err := c.ReadFrom(buf)
+		if err == nil && cm != nil {
+			_, _ = c.WriteTo(append(buf[:n:n], " "+s.name...), &ipv6.ControlMessage{Src: cm.Dst}, from)
+		}
+		return err
+	}
 }
 
 func (s *server) start() {
-	s.running.Go(s.serveUDP)
-	s.running.Go(s.serveTCP)
-}
-
-func (s *server) serveUDP() {
-	buf := make([]byte, 1<<16)
-	for {
-		n, cm, from, err := s.answers.ReadFrom(buf)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil || cm == nil {
-			continue // an ICMP error about an earlier answer
-		}
-		// The address asked may have gone meanwhile, then nothing can be sent: as it should be.
-		_, _ = s.answers.WriteTo(append(buf[:n:n], " "+s.name...), &ipv4.ControlMessage{Src: cm.Dst}, from)
+	for _, answer := range s.answers {
+		s.running.Go(func() {
+			buf := make([]byte, 1<<16)
+			for !errors.Is(answer(buf), net.ErrClosed) { // other errors are ICMP's about an earlier answer
+			}
+		})
+	}
+	for _, listener := range s.tcp {
+		s.running.Go(func() { s.serveTCP(listener) })
 	}
 }
 
-func (s *server) serveTCP() {
+func (s *server) serveTCP(listener *net.TCPListener) {
 	for {
-		conn, err := s.tcp.Accept()
+		conn, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -173,11 +208,11 @@ func (s *server) remove(conn net.Conn) {
 // Close ends the server and its connections, and waits for them.
 func (s *server) Close() error {
 	var errs []error
-	if s.udp != nil {
-		errs = append(errs, s.udp.Close())
+	for _, udp := range s.udp {
+		errs = append(errs, udp.Close())
 	}
-	if s.tcp != nil {
-		errs = append(errs, s.tcp.Close())
+	for _, tcp := range s.tcp {
+		errs = append(errs, tcp.Close())
 	}
 	s.mu.Lock()
 	s.closed = true
@@ -194,7 +229,7 @@ func (h *Host) Dial(ctx context.Context, from, to netip.AddrPort) (*net.TCPConn,
 	var conn *net.TCPConn
 	err := h.Do(func() (err error) {
 		var d net.Dialer
-		conn, err = d.DialTCP(ctx, "tcp4", from, to)
+		conn, err = d.DialTCP(ctx, "tcp"+familyDigit(to.Addr()), from, to)
 		return err
 	})
 	return conn, err

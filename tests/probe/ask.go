@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/tests/netns"
@@ -74,17 +73,14 @@ func (p *Probe) ask(ch *channel) error {
 	number := p.question(ch, nil)
 	p.mu.Unlock()
 	stamp := netns.Stamp{Token: p.token, Number: number}
-	from := &ipv4.ControlMessage{Src: ch.addr.AsSlice()}
 	if ch.proto == UDP {
-		_, err := p.udp.WriteTo(stamp.Payload(0), from, net.UDPAddrFromAddrPort(p.target()))
-		return p.unsent(ch, number, err)
+		return p.unsent(ch, number, p.udp.Send(stamp.Payload(0), ch.addr, p.target()))
 	}
-	b, err := stamp.EchoRequest(0)
+	b, err := stamp.EchoRequest(p.o.Target, 0)
 	if err != nil {
 		return err
 	}
-	_, err = p.icmp.WriteTo(b, from, &net.IPAddr{IP: p.o.Target.AsSlice()})
-	return p.unsent(ch, number, err)
+	return p.unsent(ch, number, p.icmp.Send(b, ch.addr, p.target()))
 }
 
 func (p *Probe) target() netip.AddrPort { return netip.AddrPortFrom(p.o.Target, p.o.Port) }

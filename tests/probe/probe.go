@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/ipv4"
-
 	"ocf-clusterip/tests/netns"
 )
 
@@ -21,7 +19,7 @@ import (
 type Options struct {
 	Client  *netns.Host // who asks
 	NIC     string      // of the client; default netns.NIC
-	Target  netip.Addr  // the shared address; IPv4 so far
+	Target  netip.Addr  // the shared address
 	Port    uint16      // of the echo servers (netns.Serve); default netns.EchoPort
 	Sources []netip.Addr
 	Protos  []Proto // default all
@@ -64,16 +62,16 @@ func (o Options) withDefaults() (Options, error) {
 	switch {
 	case o.Client == nil || o.Node == nil:
 		return o, errors.New("a probe needs a client, and the nodes' MACs")
-	case !o.Target.Is4():
-		return o, fmt.Errorf("target %s is not an IPv4 address", o.Target)
+	case !o.Target.IsValid():
+		return o, errors.New("a probe needs a target")
 	case len(o.Sources) == 0 || len(o.Protos) == 0:
 		return o, fmt.Errorf("%d sources with %d protocols", len(o.Sources), len(o.Protos))
 	case o.Interval < time.Millisecond || o.Timeout >= time.Second:
 		return o, fmt.Errorf("interval %s is not 1 ms or more, or timeout %s not below 1 s", o.Interval, o.Timeout)
 	}
 	for i, s := range o.Sources {
-		if !s.Is4() || slices.Contains(o.Sources[:i], s) {
-			return o, fmt.Errorf("source %s is not an IPv4 address, or given twice", s)
+		if s.Is4() != o.Target.Is4() || slices.Contains(o.Sources[:i], s) {
+			return o, fmt.Errorf("source %s is not of the target's family, or given twice", s)
 		}
 	}
 	return o, nil
@@ -91,8 +89,8 @@ type Probe struct {
 	begin   time.Time
 	token   uint32 // marks our packets
 	capture *netns.Capture
-	icmp    *ipv4.PacketConn
-	udp     *ipv4.PacketConn
+	icmp    netns.Sender
+	udp     netns.Sender
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when the last answer was waited for
 	ending  bool          // no more questions; of the asking goroutine
@@ -183,10 +181,14 @@ func Start(ctx context.Context, o Options) (*Probe, error) {
 		return nil, fmt.Errorf("probe %s: %w", o.Target, err)
 	}
 	err = o.Client.Do(func() (err error) {
-		if p.icmp, err = netns.SendICMP(); err != nil {
+		if p.icmp, err = netns.SendICMP(p.o.Target); err != nil {
 			return err
 		}
-		p.udp, err = netns.SendUDP(netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+		everywhere := netip.IPv4Unspecified()
+		if p.o.Target.Is6() {
+			everywhere = netip.IPv6Unspecified()
+		}
+		p.udp, err = netns.SendUDP(netip.AddrPortFrom(everywhere, 0))
 		return err
 	})
 	if err != nil {
@@ -205,7 +207,7 @@ func Start(ctx context.Context, o Options) (*Probe, error) {
 func (p *Probe) close() error {
 	_, err := p.capture.Stop()
 	errs := []error{err}
-	for _, c := range []*ipv4.PacketConn{p.icmp, p.udp} {
+	for _, c := range []netns.Sender{p.icmp, p.udp} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}

@@ -9,75 +9,118 @@ import (
 	"time"
 
 	"github.com/mdlayher/ethernet"
+	"github.com/mdlayher/ndp"
 	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/tests/netns"
 )
+
+// ipHeader is where the program of wire finds what, in bytes from the frame's start.
+type ipHeader struct {
+	etherType           uint32
+	protocol            uint32 // offset; extension headers are not looked behind
+	source, destination uint32
+	transport           []bpf.Instruction // X = bytes from the IP header's start to the transport header
+	length              uint32            // offset of the packet's length
+	lengthWithoutHeader bool
+	icmp                uint32
+	answers             []uint32 // types of ICMP, errors among them, and for IPv6 neighbour advertisements
+}
+
+const etherHeader = 14 // bytes
+
+func headerFor(target netip.Addr) ipHeader {
+	if target.Is6() { // RFC 8200 section 3
+		return ipHeader{
+			etherType: unix.ETH_P_IPV6, protocol: etherHeader + 6, source: etherHeader + 8, destination: etherHeader + 24,
+			transport: []bpf.Instruction{bpf.LoadConstant{Dst: bpf.RegX, Val: ipv6.HeaderLen}},
+			length:    etherHeader + 4, lengthWithoutHeader: true, icmp: unix.IPPROTO_ICMPV6,
+			answers: []uint32{
+				uint32(ipv6.ICMPTypeEchoReply), uint32(ipv6.ICMPTypeDestinationUnreachable), uint32(ipv6.ICMPTypePacketTooBig),
+				uint32(ipv6.ICMPTypeTimeExceeded), uint32(ipv6.ICMPTypeParameterProblem), uint32(ipv6.ICMPTypeNeighborAdvertisement),
+			},
+		}
+	}
+	return ipHeader{ // RFC 791 section 3.1
+		etherType: unix.ETH_P_IP, protocol: etherHeader + 9, source: etherHeader + 12, destination: etherHeader + 16,
+		transport: []bpf.Instruction{bpf.LoadMemShift{Off: etherHeader}},
+		length:    etherHeader + 2, icmp: unix.IPPROTO_ICMP,
+		answers: []uint32{
+			uint32(ipv4.ICMPTypeEchoReply), uint32(ipv4.ICMPTypeDestinationUnreachable), uint32(ipv4.ICMPTypeTimeExceeded),
+			uint32(ipv4.ICMPTypeParameterProblem),
+		},
+	}
+}
 
 // wire is a program for the kernel that lets through what a probe must see, fewer than half of the frames: ARP; coming
 // in, what may answer a question; going out, SYNs and TCP data, to count copies.
 func wire(target netip.Addr) []bpf.Instruction {
 	const (
 		take     = 1 << 16
-		ethernet = 14            // bytes of the header
-		source   = ethernet + 12 // of the IP header
-		dest     = ethernet + 16
 		outgoing = 4 // PACKET_OUTGOING
 	)
+	h := headerFor(target)
 	yes, no := bpf.RetConstant{Val: take}, bpf.RetConstant{Val: 0}
 	// when runs a list, which must return, if the accumulator has a value.
 	when := func(value uint32, then ...bpf.Instruction) []bpf.Instruction {
 		return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: value, SkipTrue: uint8(len(then))}}, then...)
 	}
+	// address runs a list, which must return, if the target is at the offset, and else returns.
 	address := func(offset uint32, then ...bpf.Instruction) []bpf.Instruction {
-		t := target.As4()
-		return slices.Concat(
-			[]bpf.Instruction{bpf.LoadAbsolute{Off: offset, Size: 4}},
-			when(binary.BigEndian.Uint32(t[:]), then...),
-			[]bpf.Instruction{no})
+		var program []bpf.Instruction
+		for word := range slices.Chunk(target.AsSlice(), 4) {
+			program = append(program,
+				bpf.LoadAbsolute{Off: offset, Size: 4},
+				bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(word), SkipTrue: 1},
+				no)
+			offset += 4
+		}
+		return append(program, then...)
 	}
 	// tcp takes segments with one of the flags, or with data.
 	tcp := func(flags uint32) []bpf.Instruction {
-		return []bpf.Instruction{
-			bpf.LoadMemShift{Off: ethernet}, // X = length of the IP header
-			bpf.LoadIndirect{Off: ethernet + 13, Size: 1},
+		headers := []bpf.Instruction{bpf.ALUOpX{Op: bpf.ALUOpAdd}} // A = length of the IP header and the TCP header
+		if h.lengthWithoutHeader {
+			headers = nil
+		}
+		return slices.Concat(h.transport, []bpf.Instruction{
+			bpf.LoadIndirect{Off: etherHeader + 13, Size: 1},
 			bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: flags, SkipTrue: 1},
 			yes,
-			bpf.LoadIndirect{Off: ethernet + 12, Size: 1},
+			bpf.LoadIndirect{Off: etherHeader + 12, Size: 1},
 			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0},
 			bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 2}, // A = length of the TCP header
-			bpf.ALUOpX{Op: bpf.ALUOpAdd},
+		}, headers, []bpf.Instruction{
 			bpf.TAX{},
-			bpf.LoadAbsolute{Off: ethernet + 2, Size: 2}, // A = total length
+			bpf.LoadAbsolute{Off: h.length, Size: 2},
 			bpf.JumpIfX{Cond: bpf.JumpGreaterThan, SkipFalse: 1},
 			yes,
 			no,
-		}
+		})
 	}
-	protocol := bpf.LoadAbsolute{Off: ethernet + 9, Size: 1}
-	icmp := []bpf.Instruction{bpf.LoadMemShift{Off: ethernet}, bpf.LoadIndirect{Off: ethernet, Size: 1}}
-	for _, t := range []ipv4.ICMPType{
-		ipv4.ICMPTypeEchoReply, ipv4.ICMPTypeDestinationUnreachable, ipv4.ICMPTypeTimeExceeded, ipv4.ICMPTypeParameterProblem,
-	} {
-		icmp = append(icmp, when(uint32(t), yes)...)
+	protocol := bpf.LoadAbsolute{Off: h.protocol, Size: 1}
+	icmp := append(slices.Clone(h.transport), bpf.LoadIndirect{Off: etherHeader, Size: 1})
+	for _, t := range h.answers {
+		icmp = append(icmp, when(t, yes)...)
 	}
 	out := slices.Concat(
 		[]bpf.Instruction{protocol},
-		when(unix.IPPROTO_TCP, address(dest, tcp(netns.TCPSyn)...)...),
+		when(unix.IPPROTO_TCP, address(h.destination, tcp(netns.TCPSyn)...)...),
 		[]bpf.Instruction{no})
 	in := slices.Concat(
 		[]bpf.Instruction{protocol},
-		when(unix.IPPROTO_UDP, address(source, yes)...),
-		when(unix.IPPROTO_ICMP, append(icmp, no)...),
-		when(unix.IPPROTO_TCP, address(source, tcp(netns.TCPSyn|netns.TCPRst|netns.TCPFin)...)...),
+		when(unix.IPPROTO_UDP, address(h.source, yes)...),
+		when(h.icmp, append(icmp, no)...),
+		when(unix.IPPROTO_TCP, address(h.source, tcp(netns.TCPSyn|netns.TCPRst|netns.TCPFin)...)...),
 		[]bpf.Instruction{no})
 	return slices.Concat(
 		[]bpf.Instruction{bpf.LoadAbsolute{Off: 12, Size: 2}},
 		when(unix.ETH_P_ARP, yes),
 		[]bpf.Instruction{
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.ETH_P_IP, SkipTrue: 1},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: h.etherType, SkipTrue: 1},
 			no,
 			bpf.LoadExtension{Num: bpf.ExtType},
 		},
@@ -94,6 +137,10 @@ func (p *Probe) see(f netns.Frame) {
 		p.seeARP(f, at)
 		return
 	}
+	if a, ok := f.Advertisement(); ok {
+		p.seeNeighbour(f, a, at)
+		return
+	}
 	packet, ok := f.Packet()
 	switch {
 	case !ok:
@@ -108,20 +155,34 @@ func (p *Probe) see(f netns.Frame) {
 
 // seeARP judges what is told about the target.
 func (p *Probe) seeARP(f netns.Frame, at time.Duration) {
-	a, ok := f.ARP()
-	if f.Outgoing || !ok || a.SenderIP != p.o.Target {
+	if a, ok := f.ARP(); ok && !f.Outgoing && a.SenderIP == p.o.Target {
+		p.seeTold(f, "ARP", a.SenderHardwareAddr, at)
+	}
+}
+
+// seeNeighbour judges what a neighbour advertisement tells about the target.
+func (p *Probe) seeNeighbour(f netns.Frame, a *ndp.NeighborAdvertisement, at time.Duration) {
+	if f.Outgoing || a.TargetAddress != p.o.Target {
 		return
 	}
-	node, told := p.node(f.Source), a.SenderHardwareAddr
+	for _, o := range a.Options {
+		if told, ok := o.(*ndp.LinkLayerAddress); ok {
+			p.seeTold(f, "an advertisement", told.Addr, at)
+		}
+	}
+}
+
+func (p *Probe) seeTold(f netns.Frame, by string, told net.HardwareAddr, at time.Duration) {
+	node := p.node(f.Source)
 	wrong := p.o.Node(told) != ""
 	if p.o.ClusterMAC != nil {
 		wrong = told.String() != p.o.ClusterMAC.String()
 	}
 	switch {
 	case wrong:
-		p.record(Event{At: at, Kind: WrongMAC, Node: p.nodes[node], Text: fmt.Sprintf("ARP tells %s", told)})
+		p.record(Event{At: at, Kind: WrongMAC, Node: p.nodes[node], Text: fmt.Sprintf("%s tells %s", by, told)})
 	case node == 0:
-		p.record(Event{At: at, Kind: WrongMAC, Node: Unknown, Text: fmt.Sprintf("ARP comes from %s", f.Source)})
+		p.record(Event{At: at, Kind: WrongMAC, Node: Unknown, Text: fmt.Sprintf("%s comes from %s", by, f.Source)})
 	}
 }
 
