@@ -109,7 +109,11 @@ func (c *call) spec() (clusterip.Spec, error) {
 	values, unknown, valuesErr := metadata.Parse(c.environment.Parameters)
 	spec, specErr := clusterip.NewSpec(values, c.environment.Resource(), clone)
 	for _, name := range unknown {
-		c.log.Warningf("parameter %s is unknown and has no effect", ocf.Quote(name))
+		meant := ""
+		if known, ok := metadata.Suggest(name); ok {
+			meant = "; is " + known + " meant?"
+		}
+		c.log.Warningf("parameter %s is unknown and has no effect%s", ocf.Quote(name), meant)
 	}
 	return spec, errors.Join(c.environmentErr, valuesErr, cloneErr, specErr)
 }
@@ -146,7 +150,7 @@ func (c *call) stop(ctx context.Context) error {
 	spec.Bucket = clusterip.Bucket(bucket)
 	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
 		agent.Lock = c.lockIfPossible
-		if !spec.Address.IsValid() {
+		if len(spec.Addresses) == 0 {
 			return agent.StopResource(ctx, spec)
 		}
 		return agent.Stop(ctx, spec)

@@ -40,8 +40,21 @@ func (a Agent) locked(ctx context.Context, address netip.Addr, action func() (le
 
 // observe reads all that concerns the spec's resource.
 func (a Agent) observe(ctx context.Context, spec Spec) (State, error) {
-	seen, err := a.Kernel.Observe(ctx, spec.Address, spec.macs())
-	return seen.of(spec), err
+	seen, err := a.Kernel.Observe(ctx, spec.Addresses, spec.macs())
+	if err != nil {
+		return seen, err
+	}
+	if seen = seen.of(spec); !seen.unclaimed() {
+		return seen, nil
+	}
+	others, err := a.others(ctx, spec)
+	return seen.without(others), err
+}
+
+// others returns the layouts of the other resources on the node.
+func (a Agent) others(ctx context.Context, spec Spec) ([]Layout, error) {
+	layouts, err := a.Kernel.Layouts(ctx)
+	return slices.DeleteFunc(layouts, func(l Layout) bool { return l.Address() == spec.Address() }), err
 }
 
 // Start makes the node answer for the spec's bucket, and mends whatever of the shared part is broken, without disturbing
@@ -49,7 +62,7 @@ func (a Agent) observe(ctx context.Context, spec Spec) (State, error) {
 func (a Agent) Start(ctx context.Context, spec Spec) error {
 	var layout Layout
 	announce := false
-	err := a.locked(ctx, spec.Address, func() (bool, error) {
+	err := a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observe(ctx, spec)
 		if err != nil {
 			return true, err
@@ -62,8 +75,13 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		slices.Sort(goal.Owned)
 		goal.Owned = slices.Compact(goal.Owned)
 		steps := Plan(seen, goal)
+		if slices.ContainsFunc(steps, func(s Step) bool { _, lays := s.(LayTables); return lays }) {
+			if err := a.apart(ctx, spec, layout); err != nil {
+				return len(Leftovers(seen, spec.NIC)) > 0, err
+			}
+		}
 		if len(steps) == 0 {
-			a.Log.Infof("bucket %d of %s is already running", spec.Bucket, spec.Address)
+			a.Log.Infof("bucket %d of %s is already running", spec.Bucket, spec.Address())
 			return true, nil
 		}
 		if seen.Tables.Present {
@@ -73,7 +91,7 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 			return a.undo(ctx, spec, seen, err), err
 		}
 		announce = slices.ContainsFunc(steps, teachesNeighbours)
-		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address, layout.NIC)
+		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address(), layout.NIC)
 		return true, nil
 	})
 	if err != nil || !announce {
@@ -84,6 +102,19 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		a.Log.Warningf("%v; neighbours with an old entry will learn the MAC only when it expires", err)
 	}
 	return nil
+}
+
+// apart says why a layout cannot be laid beside the other resources on the node (ocf.ErrConfigured: so it would be everywhere).
+func (a Agent) apart(ctx context.Context, spec Spec, layout Layout) error {
+	others, err := a.others(ctx, spec)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, other := range others {
+		faults = append(faults, layout.collision(other)...)
+	}
+	return errors.Join(faults...)
 }
 
 // teachesNeighbours tells whether neighbours may have to learn the address's MAC after a step: it is new on this node, or while
@@ -115,7 +146,7 @@ func (s Spec) admit(seen State) (Layout, error) {
 			return layout, ocf.Errorf(ocf.ErrConfigured,
 				"buckets %s of %s run here with other settings (%s); nodes that disagree answer twice or not at all. "+
 					"To change them: pcs resource disable %s, change, pcs resource enable %s",
-				list(others), s.Address, strings.Join(differ, "; "), s.name(), s.name())
+				list(others), s.Address(), strings.Join(differ, "; "), s.name(), s.name())
 		}
 	}
 	if nic, ok := seen.nicAt(layout.NICIndex); ok && s.CheckLink {
@@ -151,7 +182,7 @@ func (a Agent) lay(ctx context.Context, spec Spec, seen State, goal Goal, steps 
 		faults = append(faults, fmt.Sprintf("buckets %s are not owned", list(missing)))
 	}
 	if len(faults) > 0 {
-		return fmt.Errorf("start of bucket %d of %s did everything, but then: %s", spec.Bucket, spec.Address, strings.Join(faults, "; "))
+		return fmt.Errorf("start of bucket %d of %s did everything, but then: %s", spec.Bucket, spec.Address(), strings.Join(faults, "; "))
 	}
 	return nil
 }
@@ -166,14 +197,14 @@ func (a Agent) observeAgain(ctx context.Context, spec Spec, seen State, steps []
 		}
 	}
 	var err error
-	seen.Tables, err = a.Kernel.ObserveTables(ctx, spec.Address)
+	seen.Tables, err = a.Kernel.ObserveTables(ctx, spec.Address())
 	return seen, err
 }
 
 // undo takes back a failed start: the bucket, and all the rest when no other bucket ran before. It tells whether anything is left.
 func (a Agent) undo(ctx context.Context, spec Spec, before State, cause error) (left bool) {
 	a.Log.Errorf("start failed, taking it back: %v", cause)
-	goal := Goal{Layout: Layout{Address: spec.Address}, NIC: spec.NIC, Owned: before.Tables.Owned}
+	goal := Goal{Layout: Layout{Prefixes: spec.named()}, NIC: spec.NIC, Owned: before.Tables.Owned}
 	if len(goal.Owned) > 0 { // those go on
 		if !before.owns(spec.Bucket) {
 			a.undoOwn(ctx, spec)
@@ -194,11 +225,11 @@ func (a Agent) undo(ctx context.Context, spec Spec, before State, cause error) (
 
 // undoOwn gives up the bucket of a failed start, if it got that far.
 func (a Agent) undoOwn(ctx context.Context, spec Spec) {
-	tables, err := a.Kernel.ObserveTables(ctx, spec.Address)
+	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
 	if err == nil && !slices.Contains(tables.Owned, spec.Bucket) {
 		return
 	}
-	step := Disown{Address: spec.Address, Buckets: []Bucket{spec.Bucket}}
+	step := Disown{Address: spec.Address(), Buckets: []Bucket{spec.Bucket}}
 	if applyErr := a.Kernel.Apply(ctx, step); applyErr != nil {
 		a.Log.Errorf("take back: %v", errors.Join(err, fmt.Errorf("%s: %w", step, applyErr)))
 	}
@@ -223,7 +254,7 @@ func (a Agent) remove(ctx context.Context, steps []Step) error {
 // Stop makes the node silent for the spec's bucket, and takes everything away with the last one. It needs no more of the
 // spec than the address, and succeeds from any state, unless something resists.
 func (a Agent) Stop(ctx context.Context, spec Spec) error {
-	return a.locked(ctx, spec.Address, func() (bool, error) {
+	return a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observe(ctx, spec)
 		if err != nil {
 			return true, err
@@ -239,19 +270,19 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 		others := subtract(seen.Tables.Owned, []Bucket{spec.Bucket})
 		if len(others) > 0 {
 			if !seen.owns(spec.Bucket) {
-				a.Log.Infof("bucket %d of %s does not run here", spec.Bucket, spec.Address)
+				a.Log.Infof("bucket %d of %s does not run here", spec.Bucket, spec.Address())
 				return true, nil
 			}
 			return true, a.disown(ctx, spec, seen)
 		}
-		steps := planRemoval(seen, Goal{Layout: Layout{Address: spec.Address}, NIC: spec.NIC})
+		steps := planRemoval(seen, Goal{Layout: Layout{Prefixes: spec.named()}, NIC: spec.NIC})
 		if len(steps) == 0 {
-			a.Log.Infof("nothing of %s is here", spec.Address)
+			a.Log.Infof("nothing of %s is here", spec.Address())
 			return false, nil
 		}
 		if !seen.owns(spec.Bucket) {
 			a.Log.Warningf("bucket %d of %s does not run here, but this is left: %s; removing it",
-				spec.Bucket, spec.Address, strings.Join(Leftovers(seen, spec.NIC), ", "))
+				spec.Bucket, spec.Address(), strings.Join(Leftovers(seen, spec.NIC), ", "))
 		}
 		a.warn(seen.Tables.Damage, "stop found: ")
 		removeErr := a.remove(ctx, steps)
@@ -262,19 +293,19 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 		left := Leftovers(seen, spec.NIC)
 		if len(left) > 0 {
 			return true, errors.Join(removeErr, fmt.Errorf("after stop of bucket %d of %s this is still here: %s",
-				spec.Bucket, spec.Address, strings.Join(left, ", ")))
+				spec.Bucket, spec.Address(), strings.Join(left, ", ")))
 		}
 		if removeErr != nil { // what resisted is gone all the same
 			a.Log.Warningf("stop: %v", removeErr)
 		}
-		a.Log.Infof("bucket %d of %s stopped; nothing is left", spec.Bucket, spec.Address)
+		a.Log.Infof("bucket %d of %s stopped; nothing is left", spec.Bucket, spec.Address())
 		return false, nil
 	})
 }
 
 // disown stops a bucket beside others that go on.
 func (a Agent) disown(ctx context.Context, spec Spec, seen State) error {
-	step := Disown{Address: spec.Address, Buckets: []Bucket{spec.Bucket}}
+	step := Disown{Address: spec.Address(), Buckets: []Bucket{spec.Bucket}}
 	applyErr := a.Kernel.Apply(ctx, step)
 	seen, err := a.observeAgain(ctx, spec, seen, []Step{step})
 	if err != nil {
@@ -283,7 +314,7 @@ func (a Agent) disown(ctx context.Context, spec Spec, seen State) error {
 	if seen.owns(spec.Bucket) {
 		return errors.Join(applyErr, fmt.Errorf("%s: bucket %d is still owned", step, spec.Bucket))
 	}
-	a.Log.Infof("bucket %d of %s stopped; buckets %s run on", spec.Bucket, spec.Address, list(seen.Tables.Owned))
+	a.Log.Infof("bucket %d of %s stopped; buckets %s run on", spec.Bucket, spec.Address(), list(seen.Tables.Owned))
 	return nil
 }
 
@@ -293,14 +324,15 @@ func (a Agent) StopResource(ctx context.Context, spec Spec) error {
 		a.Log.Warningf("neither an address nor a resource's name is known, so nothing can be found to stop")
 		return nil
 	}
-	addresses, err := a.Kernel.AddressesOf(ctx, spec.Resource)
+	layouts, err := a.Kernel.Layouts(ctx)
 	if err != nil {
 		return err
 	}
-	a.Log.Warningf("no address is known; %d were laid for %s", len(addresses), spec.Resource)
+	layouts = slices.DeleteFunc(layouts, func(l Layout) bool { return l.Resource != spec.Resource })
+	a.Log.Warningf("no address is known; %d were laid for %s", len(layouts), spec.Resource)
 	var faults []error
-	for _, address := range addresses {
-		spec.Address = address
+	for _, layout := range layouts {
+		spec.Addresses = layout.Addresses()
 		faults = append(faults, a.Stop(ctx, spec))
 	}
 	return errors.Join(faults...)
@@ -317,7 +349,7 @@ const NetworkLevel CheckLevel = 10
 func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 	var layout Layout
 	var asks bool
-	err := a.locked(ctx, spec.Address, func() (bool, error) {
+	err := a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observe(ctx, spec)
 		if err != nil {
 			return true, err
@@ -337,8 +369,11 @@ func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 		return err
 	}
 	if len(strangers) > 0 {
-		return fmt.Errorf("somebody else answers ARP for %s with MAC %v, not with the cluster MAC %s; find and remove that host's address",
-			spec.Address, strangers, layout.MAC)
+		var who []string
+		for _, s := range strangers {
+			who = append(who, fmt.Sprintf("MAC %s for %s (ours is %s)", s.MAC, s.Address, layout.MACs.Of(s.Address)))
+		}
+		return fmt.Errorf("somebody else answers too, with %s; find and remove that host's address", strings.Join(who, ", "))
 	}
 	return nil
 }
@@ -356,25 +391,28 @@ func (a Agent) judge(seen State, spec Spec) (Layout, error) {
 	case seen.owns(spec.Bucket) && len(faults) == 0:
 		return layout, nil
 	case seen.owns(spec.Bucket):
-		return layout, fmt.Errorf("bucket %d of %s runs, but: %s", spec.Bucket, spec.Address, strings.Join(faults, "; "))
+		return layout, fmt.Errorf("bucket %d of %s runs, but: %s", spec.Bucket, spec.Address(), strings.Join(faults, "; "))
 	case len(seen.Tables.Owned) > 0:
 		return layout, ocf.Errorf(ocf.NotRunning, "bucket %d of %s does not run here; buckets %s do",
-			spec.Bucket, spec.Address, list(seen.Tables.Owned))
+			spec.Bucket, spec.Address(), list(seen.Tables.Owned))
 	case len(left) > 0:
-		return layout, fmt.Errorf("bucket %d of %s does not run, but this is left on the node: %s", spec.Bucket, spec.Address, strings.Join(left, ", "))
+		return layout, fmt.Errorf("bucket %d of %s does not run, but this is left on the node: %s", spec.Bucket, spec.Address(), strings.Join(left, ", "))
 	default:
-		return layout, ocf.Errorf(ocf.NotRunning, "nothing of %s is here", spec.Address)
+		return layout, ocf.Errorf(ocf.NotRunning, "nothing of %s is here", spec.Address())
 	}
 }
 
 // Validate looks whether the spec could be started on this node. It changes nothing.
 func (a Agent) Validate(ctx context.Context, spec Spec) error {
-	return a.locked(ctx, spec.Address, func() (bool, error) {
+	return a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observe(ctx, spec)
 		if err != nil {
 			return true, err
 		}
-		_, err = spec.admit(seen)
+		layout, err := spec.admit(seen)
+		if err == nil {
+			err = a.apart(ctx, spec, layout)
+		}
 		return len(Leftovers(seen, spec.NIC)) > 0, err
 	})
 }

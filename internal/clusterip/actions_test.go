@@ -84,11 +84,11 @@ func normal(s State) State {
 func TestStopWithBadParametersCleansAll(t *testing.T) {
 	state := runningNode(t, Unicast, 3)
 	for name, spec := range map[string]Spec{
-		"only the address":         {Address: vip, Bucket: 3},
-		"a NIC that is none":       {Address: vip, Bucket: 3, NIC: "eth9"},
-		"another MAC and N":        {Address: vip, Bucket: 3, MAC: anyMAC, Buckets: 2},
-		"an orphan instance":       {Address: vip, Bucket: 3, Buckets: 1, MAC: DerivedMAC(Unicast, vip)},
-		"an instance never seen":   {Address: vip, Bucket: 99},
+		"only the address":         {Addresses: []netip.Addr{vip}, Bucket: 3},
+		"a NIC that is none":       {Addresses: []netip.Addr{vip}, Bucket: 3, NIC: "eth9"},
+		"another MAC and N":        {Addresses: []netip.Addr{vip}, Bucket: 3, MACs: PerFamily[MAC]{IPv4: anyMAC}, Buckets: 2},
+		"an orphan instance":       {Addresses: []netip.Addr{vip}, Bucket: 3, Buckets: 1, MACs: PerFamily[MAC]{IPv4: DerivedMAC(Unicast, vip)}},
+		"an instance never seen":   {Addresses: []netip.Addr{vip}, Bucket: 99},
 		"the resource's name only": {Resource: "web-ip", Bucket: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestStopWithBadParametersCleansAll(t *testing.T) {
 			}
 			agent, _ := agentOn(kernel)
 			var err error
-			if spec.Address.IsValid() {
+			if len(spec.Addresses) > 0 {
 				err = agent.Stop(t.Context(), spec)
 			} else {
 				err = agent.StopResource(t.Context(), spec)
@@ -285,7 +285,7 @@ func TestStartRefuses(t *testing.T) {
 	}{
 		"another N while others run":         {func(_ *State, s *Spec) { s.Buckets = 9 }, ocf.ErrConfigured, "clone-max is 8, asked is 9"},
 		"another seed while others run":      {func(_ *State, s *Spec) { s.Seed++ }, ocf.ErrConfigured, "pcs resource disable web-ip"},
-		"another MAC while others run":       {func(_ *State, s *Spec) { s.MAC[5]++ }, ocf.ErrConfigured, "mac is"},
+		"another MAC while others run":       {func(_ *State, s *Spec) { s.MACs.IPv4[5]++ }, ocf.ErrConfigured, "mac is"},
 		"another hash mode while others run": {func(_ *State, s *Spec) { s.HashMode = SourceIPSourcePort }, ocf.ErrConfigured, "hashmode is"},
 		"a foreign table of our name":        {func(s *State, _ *Spec) { s.Tables.Foreign = []string{"table netdev clusterip-192.168.10.3"} }, ocf.ErrGeneric, "not ours"},
 		"a NIC that is not there":            {func(_ *State, s *Spec) { s.NIC = "eth9" }, ocf.ErrArgs, "nic=eth9"},
@@ -293,7 +293,7 @@ func TestStartRefuses(t *testing.T) {
 		"a NIC without ARP":                  {func(n *State, s *Spec) { s.NIC, n.NICs[2].ARP = "eth1", false }, ocf.ErrArgs, "no Ethernet"},
 		"a NIC that is down":                 {func(n *State, _ *Spec) { n.NICs[1].Up = false }, ocf.ErrGeneric, "ip link set eth0 up"},
 		"a NIC without carrier":              {func(n *State, _ *Spec) { n.NICs[1].Running = false }, ocf.ErrGeneric, "no carrier"},
-		"no connected route":                 {func(n *State, _ *Spec) { n.Connected, n.Tables = nil, Tables{} }, ocf.ErrArgs, "no network interface has a connected route"},
+		"no connected route":                 {func(n *State, _ *Spec) { n.Connected, n.Tables = nil, Tables{} }, ocf.ErrArgs, "no network interface has connected routes"},
 		"two connected routes": {func(n *State, _ *Spec) {
 			n.Tables = Tables{}
 			n.Connected = append(n.Connected, Route{NICIndex: eth1Index, Prefix: lan.Prefix})
@@ -307,7 +307,7 @@ func TestStartRefuses(t *testing.T) {
 		}, ocf.ErrArgs, "already on lo"},
 		"a network's own address": {func(n *State, s *Spec) {
 			n.Tables, n.Addresses = Tables{}, nil
-			s.Address = netip.MustParseAddr("192.168.10.0")
+			s.Addresses = []netip.Addr{netip.MustParseAddr("192.168.10.0")}
 		}, ocf.ErrArgs, "address of the network"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -336,7 +336,7 @@ func TestOtherSettingsAreTakenWhenNoOtherBucketRuns(t *testing.T) {
 	if err := agent.Monitor(t.Context(), spec, 0); err != nil {
 		t.Error(err)
 	}
-	if len(kernel.Filters) != 1 || kernel.Filters[0].MAC != spec.MAC {
+	if len(kernel.Filters) != 1 || kernel.Filters[0].MAC != spec.MACs.IPv4 {
 		t.Errorf("filters of the old MAC are left: %v", kernel.Filters)
 	}
 }
@@ -356,7 +356,7 @@ func TestOlderSchemaIsAccepted(t *testing.T) {
 }
 
 func TestMonitorNamesStrangers(t *testing.T) {
-	kernel := &fakeKernel{State: runningNode(t, Multicast, 1, 2), strangers: []MAC{anyMAC}}
+	kernel := &fakeKernel{State: runningNode(t, Multicast, 1, 2), strangers: []Stranger{{vip, anyMAC}}}
 	agent, _ := agentOn(kernel)
 	if err := agent.Monitor(t.Context(), specOf(Multicast, 1), 0); err != nil {
 		t.Errorf("level 0 asks no network: %v", err)

@@ -24,18 +24,7 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 			fault("our tables are on %s (index %d), asked is %s (index %d)", laid.NIC, laid.NICIndex, layout.NIC, layout.NICIndex)
 		}
 	}
-	onNIC := false
-	for _, address := range seen.Addresses {
-		switch {
-		case address.NICIndex == layout.NICIndex && address.Prefix == layout.Prefix():
-			onNIC = true
-		default:
-			fault("%s is on %s, where it should not be", address.Prefix, seen.nicName(address.NICIndex))
-		}
-	}
-	if !onNIC {
-		fault("address %s is missing on %s", layout.Prefix(), layout.NIC)
-	}
+	faults = append(faults, addressFaults(seen, layout)...)
 	filters, groups := wanted(layout)
 	for _, filter := range filters {
 		if !slices.Contains(seen.Filters, filter) {
@@ -43,16 +32,31 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 		}
 	}
 	for _, group := range groups {
-		isMember := slices.ContainsFunc(seen.Filters, func(f Filter) bool {
-			return f.NICIndex == layout.NICIndex && f.MAC == layout.MAC
-		})
-		if !slices.Contains(seen.Groups, group) || !isMember {
+		if !seen.isMember(group) {
 			fault("%s is no longer a member of the multicast group %s", layout.NIC, group.Prefix.Addr())
 		}
 	}
 	if nic, ok := seen.nicAt(layout.NICIndex); ok && checkLink {
 		if why := nic.linkFault(); why != "" {
 			fault("%s", why)
+		}
+	}
+	return faults
+}
+
+func addressFaults(seen State, layout Layout) []string {
+	var faults []string
+	for _, address := range seen.Addresses {
+		if address.NICIndex != layout.NICIndex || !slices.Contains(layout.Prefixes, address.Prefix) {
+			faults = append(faults, fmt.Sprintf("%s is on %s, where it should not be", address.Prefix, seen.nicName(address.NICIndex)))
+		} else if address.Tentative {
+			faults = append(faults, fmt.Sprintf("%s is on %s, but the kernel does not use it (tentative, or dadfailed: another host has it)",
+				address.Prefix, seen.nicName(address.NICIndex)))
+		}
+	}
+	for _, prefix := range layout.Prefixes {
+		if !slices.ContainsFunc(seen.Addresses, func(a Address) bool { return a.NICIndex == layout.NICIndex && a.Prefix == prefix }) {
+			faults = append(faults, fmt.Sprintf("address %s is missing on %s", prefix, layout.NIC))
 		}
 	}
 	return faults

@@ -22,7 +22,8 @@ type fakeKernel struct {
 	applied    []string
 	announced  int
 	onAnnounce func()
-	strangers  []MAC
+	strangers  []Stranger
+	others     []Layout          // of other resources
 	hostile    func(State) error // is called after each step: is the node in a state in which it must not be?
 }
 
@@ -33,7 +34,7 @@ var (
 	errUnreadable = errors.New("made unreadable by the test")
 )
 
-func (k *fakeKernel) Observe(context.Context, netip.Addr, []MAC) (State, error) {
+func (k *fakeKernel) Observe(context.Context, []netip.Addr, []MAC) (State, error) {
 	if k.observed++; k.observed == k.blindAt {
 		return State{}, errUnreadable
 	}
@@ -44,7 +45,7 @@ func (k *fakeKernel) Observe(context.Context, netip.Addr, []MAC) (State, error) 
 }
 
 func (k *fakeKernel) ObserveTables(ctx context.Context, address netip.Addr) (Tables, error) {
-	seen, err := k.Observe(ctx, address, nil)
+	seen, err := k.Observe(ctx, []netip.Addr{address}, nil)
 	return seen.Tables, err
 }
 
@@ -97,6 +98,10 @@ func (k *fakeKernel) Apply(_ context.Context, step Step) error {
 }
 
 func groupMAC(group netip.Addr) MAC {
+	if group.Is6() {
+		a := group.As16()
+		return MAC{mldPrefix[0], mldPrefix[1], a[12], a[13], a[14], a[15]}
+	}
 	a := group.As4()
 	return MAC{igmpPrefix[0], igmpPrefix[1], igmpPrefix[2], igmpPrefix[3], a[2], a[3]}
 }
@@ -108,12 +113,14 @@ func (k *fakeKernel) Announce(context.Context, Layout, Announcements) error {
 	}
 	return nil
 }
-func (k *fakeKernel) Strangers(context.Context, Layout) ([]MAC, error) { return k.strangers, nil }
-func (k *fakeKernel) AddressesOf(_ context.Context, resource string) ([]netip.Addr, error) {
-	if k.Tables.Laid != nil && k.Tables.Laid.Resource == resource {
-		return []netip.Addr{k.Tables.Laid.Address}, nil
+
+func (k *fakeKernel) Strangers(context.Context, Layout) ([]Stranger, error) { return k.strangers, nil }
+
+func (k *fakeKernel) Layouts(context.Context) ([]Layout, error) {
+	if k.Tables.Laid != nil {
+		return append([]Layout{*k.Tables.Laid}, k.others...), nil
 	}
-	return nil, nil
+	return k.others, nil
 }
 
 type unlockFunc func(last bool) error
@@ -148,6 +155,7 @@ const (
 )
 
 var (
+	vip6   = netip.MustParseAddr("2001:db8:10::3")
 	vip    = netip.MustParseAddr("192.168.10.3")
 	vip24  = netip.MustParsePrefix("192.168.10.3/24")
 	vip32  = netip.MustParsePrefix("192.168.10.3/32")
@@ -170,8 +178,8 @@ func freshNode() State {
 // specOf is what is asked for one of eight buckets.
 func specOf(mode MACMode, bucket Bucket) Spec {
 	return Spec{
-		Resource: "web-ip", Bucket: bucket, Buckets: 8, Address: vip,
-		MACMode: mode, MAC: DerivedMAC(mode, vip), HashMode: SourceIP, Seed: DefaultSeed(vip), CheckLink: true,
+		Resource: "web-ip", Bucket: bucket, Buckets: 8, Addresses: []netip.Addr{vip}, HashPrefixes: wholeAddresses,
+		MACMode: mode, MACs: PerFamily[MAC]{IPv4: DerivedMAC(mode, vip)}, HashMode: SourceIP, Seed: DefaultSeed(vip), CheckLink: true,
 	}
 }
 

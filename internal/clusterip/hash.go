@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"slices"
 )
 
 // Bucket is the number of a hash bucket, 0..N-1, equal to Pacemaker's clone instance number.
@@ -31,10 +32,10 @@ const (
 	jhashInitval       = 0xdeadbeef // JHASH_INITVAL, include/linux/jhash.h
 	defaultSeedInitval = 0x636c7573 // any constant, the same in every version
 	bytesPerWord       = 4
+	wordsPerRound      = 3 // of jhash
 
-	wordsOfSourceIP              = 1
-	wordsOfSourceIPSourcePort    = 2
-	wordsOfSourceIPSourceAndDest = 3
+	maxAddressWords = 4 // IPv6
+	maxPortWords    = 2
 )
 
 // HashModes are all of them.
@@ -42,25 +43,25 @@ func HashModes() []HashMode {
 	return []HashMode{SourceIP, SourceIPSourcePort, SourceIPSourcePortDestPort}
 }
 
-// Words is the number of 32-bit words that the mode hashes.
-func (m HashMode) Words() int {
+// PortWords is the number of 32-bit words that the mode hashes beside the source address.
+func (m HashMode) PortWords() int {
 	switch m {
 	case SourceIPSourcePort:
-		return wordsOfSourceIPSourcePort
+		return 1
 	case SourceIPSourcePortDestPort:
-		return wordsOfSourceIPSourceAndDest
+		return maxPortWords
 	default:
-		return wordsOfSourceIP
+		return 0
 	}
 }
 
 // Ports tells whether the mode looks at ports.
-func (m HashMode) Ports() bool { return m.Words() > wordsOfSourceIP }
+func (m HashMode) Ports() bool { return m.PortWords() > 0 }
 
 // Flow is what the hash may see of a packet. The ports are 0 for everything that carries none or hides them: ICMP, every
 // fragment of a fragmented datagram (the first included, so that all of them reach one node), other protocols.
 type Flow struct {
-	Source          netip.Addr // IPv4
+	Source          netip.Addr
 	SourcePort      uint16
 	DestinationPort uint16
 }
@@ -68,24 +69,64 @@ type Flow struct {
 // Owner returns the bucket, 0..n-1, that must answer a packet: reciprocal_scale(jhash(words, seed), n), as
 // net/netfilter/nft_hash.c computes it. Every node gets the same result, whatever its byte order.
 func Owner(mode HashMode, flow Flow, seed Seed, n uint32) Bucket {
-	source := flow.Source.Unmap().As4()
-	words := [wordsOfSourceIPSourceAndDest]uint32{
-		binary.LittleEndian.Uint32(source[:]),
+	words := make([]uint32, 0, maxAddressWords+maxPortWords)
+	words = append(words, wordsOf(flow.Source)...)
+	ports := [maxPortWords]uint32{
 		uint32(bits.ReverseBytes16(flow.SourcePort)),
 		uint32(bits.ReverseBytes16(flow.DestinationPort)),
 	}
-	return Bucket(ReciprocalScale(Jhash(uint32(seed), words[:mode.Words()]...), n))
+	words = append(words, ports[:mode.PortWords()]...)
+	return Bucket(ReciprocalScale(Jhash(uint32(seed), words...), n))
 }
 
-// Jhash is Bob Jenkins' lookup3 for up to three 32-bit words, as jhash() in include/linux/jhash.h computes it for 4, 8 or
-// 12 bytes. It takes the packet's own bytes read as little-endian integers. More than three words panic.
+// wordsOf returns an address as the hash sees it: its own bytes read as little-endian integers.
+func wordsOf(address netip.Addr) []uint32 {
+	var words []uint32
+	for word := range slices.Chunk(address.Unmap().AsSlice(), bytesPerWord) {
+		words = append(words, binary.LittleEndian.Uint32(word))
+	}
+	return words
+}
+
+// Jhash is Bob Jenkins' lookup3 for 32-bit words, as jhash() in include/linux/jhash.h computes it for as many times 4 bytes.
+// It takes the packet's own bytes read as little-endian integers.
 func Jhash(seed uint32, words ...uint32) uint32 {
 	initial := jhashInitval + uint32(len(words))*bytesPerWord + seed
-	abc := [wordsOfSourceIPSourceAndDest]uint32{initial, initial, initial}
+	abc := [wordsPerRound]uint32{initial, initial, initial}
+	for len(words) > wordsPerRound {
+		for i := range abc {
+			abc[i] += words[i]
+		}
+		abc = jhashMix(abc[0], abc[1], abc[2])
+		words = words[wordsPerRound:]
+	}
 	for i, word := range words {
 		abc[i] += word
 	}
 	return jhashFinal(abc[0], abc[1], abc[2])
+}
+
+// jhashMix is __jhash_mix of include/linux/jhash.h.
+func jhashMix(a, b, c uint32) [wordsPerRound]uint32 {
+	a -= c
+	a ^= bits.RotateLeft32(c, 4)
+	c += b
+	b -= a
+	b ^= bits.RotateLeft32(a, 6)
+	a += c
+	c -= b
+	c ^= bits.RotateLeft32(b, 8)
+	b += a
+	a -= c
+	a ^= bits.RotateLeft32(c, 16)
+	c += b
+	b -= a
+	b ^= bits.RotateLeft32(a, 19)
+	a += c
+	c -= b
+	c ^= bits.RotateLeft32(b, 4)
+	b += a
+	return [wordsPerRound]uint32{a, b, c}
 }
 
 // jhashFinal is __jhash_final of include/linux/jhash.h.
@@ -113,13 +154,13 @@ func ReciprocalScale(hash, n uint32) uint32 {
 }
 
 // PortlessSeed is the seed with which the hash of the source address alone equals the mode's own hash with ports of 0.
-// jhash starts from seed + 4 bytes a word, and a word of 0 changes nothing else; so the seed makes up for the length.
+// jhash starts from seed + 4 bytes a word, and a word of 0 behind the address changes nothing else; so the seed makes up for the
+// length.
 func PortlessSeed(mode HashMode, seed Seed) Seed {
-	return seed + Seed(bytesPerWord*(mode.Words()-wordsOfSourceIP))
+	return seed + Seed(bytesPerWord*mode.PortWords())
 }
 
 // DefaultSeed derives the seed from the address, so that all nodes agree without being told.
 func DefaultSeed(address netip.Addr) Seed {
-	bytes := address.Unmap().As4()
-	return max(1, Seed(Jhash(defaultSeedInitval, binary.LittleEndian.Uint32(bytes[:]))))
+	return max(1, Seed(Jhash(defaultSeedInitval, wordsOf(address)...)))
 }

@@ -61,7 +61,7 @@ func targetOwner(v vector) Bucket {
 		uint32(bits.ReverseBytes16(v.flow.SourcePort)),
 		uint32(bits.ReverseBytes16(v.flow.DestinationPort)),
 	}
-	return Bucket(ReciprocalScale(Jhash(uint32(v.seed), words[:v.mode.Words()]...), v.total))
+	return Bucket(ReciprocalScale(Jhash(uint32(v.seed), words[:1+v.mode.PortWords()]...), v.total))
 }
 
 func TestHashAgreesWithRealKernels(t *testing.T) {
@@ -89,13 +89,13 @@ func TestHashAgreesWithRealKernels(t *testing.T) {
 }
 
 func TestOwnerOfPortlessPacketsIsThatOfPortsZero(t *testing.T) {
-	source := netip.MustParseAddr("192.0.2.1")
-	for _, mode := range HashModes() {
-		for _, seed := range []Seed{1, 0x9e3779b9, 0xffffffff} {
-			word := source.As4()
-			got := Jhash(uint32(PortlessSeed(mode, seed)), binary.LittleEndian.Uint32(word[:]))
-			if want := Owner(mode, Flow{Source: source}, seed, 1024); Bucket(ReciprocalScale(got, 1024)) != want {
-				t.Errorf("%s, seed %s: hashing the address alone gives another bucket than ports of 0", mode, seed)
+	for _, source := range []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::abcd:1")} {
+		for _, mode := range HashModes() {
+			for _, seed := range []Seed{1, 0x9e3779b9, 0xffffffff} {
+				got := Jhash(uint32(PortlessSeed(mode, seed)), wordsOf(source)...)
+				if want := Owner(mode, Flow{Source: source}, seed, 1024); Bucket(ReciprocalScale(got, 1024)) != want {
+					t.Errorf("%s, %s, seed %s: hashing the address alone gives another bucket than ports of 0", source, mode, seed)
+				}
 			}
 		}
 	}

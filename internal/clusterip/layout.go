@@ -1,6 +1,7 @@
 package clusterip
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -12,72 +13,216 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Schema is the version of the tables that this program lays. A program lays only the newest one and accepts every older
-// one as it is, so that a package upgrade moves no bucket.
-const Schema = 1
+// Schema is the newest version of the tables that this program knows. It accepts every older one as it is, so that a package
+// upgrade moves no bucket; and it lays the oldest one that can say what is asked (Layout.withSchema), so that a node with an older
+// program understands it.
+const Schema = 2
 
-// Layout is what all buckets of one address on one node have in common. It is written into the tables themselves (Stamp),
+// The schemas.
+const (
+	schemaIPv4 = 1 // one IPv4 address, hashed whole, all services shared
+	schemaAll  = 2 // any addresses; hash_prefix4, hash_prefix6, services; long stamps
+)
+
+// PerFamily has a value for IPv4 and one for IPv6.
+type PerFamily[T any] struct{ IPv4, IPv6 T }
+
+// Of returns the value for the address's family.
+func (p PerFamily[T]) Of(address netip.Addr) T {
+	if address.Is4() {
+		return p.IPv4
+	}
+	return p.IPv6
+}
+
+// wholeAddresses are the prefix lengths with which the whole source address is hashed.
+var wholeAddresses = PerFamily[int]{IPv4: 32, IPv6: 128}
+
+// Layout is what all buckets of one resource on one node have in common. It is written into the tables themselves (Stamp),
 // so that a later call can tell what was laid, whatever it was asked.
 type Layout struct {
 	Schema   int
 	Resource string // the resource's name in the CIB, without the instance number; empty if unknown
 
-	Address      netip.Addr
-	PrefixLength int
-	NIC          string // by name
-	NICIndex     int    // and by the kernel's index, which a rename does not change
+	Prefixes []netip.Prefix // the addresses, as they are put on the NIC; the first names the tables
+	NIC      string         // by name
+	NICIndex int            // and by the kernel's index, which a rename does not change
 
-	MACMode  MACMode
-	MAC      MAC
-	HashMode HashMode
-	Seed     Seed
-	Buckets  uint32 // N
+	MACMode      MACMode
+	MACs         PerFamily[MAC] // the cluster MAC; none for a family without an address
+	HashMode     HashMode
+	HashPrefixes PerFamily[int] // how many leading bits of the source address are hashed
+	Seed         Seed
+	Buckets      uint32        // N
+	Services     []ocf.Service // what is shared; all if empty. The rest is for the owner of bucket 0
 }
 
-// Prefix is the address with its prefix length, as it is put on the NIC.
-func (l Layout) Prefix() netip.Prefix { return netip.PrefixFrom(l.Address, l.PrefixLength) }
+// Address is the first one, which names the tables.
+func (l Layout) Address() netip.Addr {
+	if len(l.Prefixes) == 0 {
+		return netip.Addr{}
+	}
+	return l.Prefixes[0].Addr()
+}
+
+// Addresses are all of them.
+func (l Layout) Addresses() []netip.Addr {
+	addresses := make([]netip.Addr, len(l.Prefixes))
+	for i, prefix := range l.Prefixes {
+		addresses[i] = prefix.Addr()
+	}
+	return addresses
+}
+
+// AllMACs are the cluster MACs of both families, each once.
+func (l Layout) AllMACs() []MAC {
+	var macs []MAC
+	for _, mac := range []MAC{l.MACs.IPv4, l.MACs.IPv6} {
+		if !mac.IsZero() && !slices.Contains(macs, mac) {
+			macs = append(macs, mac)
+		}
+	}
+	return macs
+}
+
+// Has tells whether there is an address of a family.
+func (l Layout) Has(isOfFamily func(netip.Addr) bool) bool {
+	return slices.ContainsFunc(l.Addresses(), isOfFamily)
+}
+
+// sourceNetwork masks a source address as the hash does.
+func (l Layout) sourceNetwork(source netip.Addr) netip.Addr {
+	source = source.Unmap()
+	return netip.PrefixFrom(source, l.HashPrefixes.Of(source)).Masked().Addr()
+}
+
+// Packet is what decides who answers.
+type Packet struct {
+	Flow
+	Protocol string // as in ocf.Service; anything else if it is none of these
+	Fragment bool   // whose ports are hidden
+}
+
+// Owner returns the bucket that must answer a packet.
+func (l Layout) Owner(p Packet) Bucket {
+	listed := func(s ocf.Service) bool { return s.Holds(p.Protocol, p.DestinationPort) }
+	if len(l.Services) > 0 && !p.Fragment && !slices.ContainsFunc(l.Services, listed) {
+		return 0
+	}
+	p.Source = l.sourceNetwork(p.Source)
+	if p.Fragment {
+		p.SourcePort, p.DestinationPort = 0, 0
+	}
+	return Owner(l.HashMode, p.Flow, l.Seed, l.Buckets)
+}
+
+// withSchema chooses the oldest schema that can say what the layout says.
+func (l Layout) withSchema() Layout {
+	l.Schema = schemaAll
+	if len(l.Prefixes) == 1 && l.Address().Is4() && l.HashPrefixes.IPv4 == wholeAddresses.IPv4 && len(l.Services) == 0 &&
+		len(l.Stamp()) <= MaxStampPart {
+		l.Schema = schemaIPv4
+	}
+	return l
+}
 
 // Disagreements names what must be the same on all nodes and for all running buckets, and is not.
 func (l Layout) Disagreements(asked Layout) []string {
 	var found []string
 	differ := func(what string, have, want any) {
-		if have != want {
+		if fmt.Sprint(have) != fmt.Sprint(want) {
 			found = append(found, fmt.Sprintf("%s is %v, asked is %v", what, have, want))
 		}
 	}
+	differ("ip", l.Addresses(), asked.Addresses())
 	differ("clone-max", l.Buckets, asked.Buckets)
 	differ("hash_seed", l.Seed, asked.Seed)
 	differ("hashmode", l.HashMode, asked.HashMode)
+	differ("hash_prefix4", l.HashPrefixes.IPv4, asked.HashPrefixes.IPv4)
+	differ("hash_prefix6", l.HashPrefixes.IPv6, asked.HashPrefixes.IPv6)
 	differ("mac_mode", l.MACMode, asked.MACMode)
-	differ("mac", l.MAC, asked.MAC)
+	differ("mac", l.AllMACs(), asked.AllMACs())
+	differ("services", cmp.Or(joined(l.Services), everything), cmp.Or(joined(asked.Services), everything))
 	return found
 }
 
+// collision says what two resources on one node have both and must not.
+func (l Layout) collision(other Layout) []error {
+	var faults []error
+	for _, address := range l.Addresses() {
+		if slices.Contains(other.Addresses(), address) {
+			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "parameter ip: %s belongs to %s, which runs here too", address, other.name()))
+		}
+	}
+	for _, mac := range l.AllMACs() {
+		if l.NICIndex == other.NICIndex && slices.Contains(other.AllMACs(), mac) {
+			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "MAC %s on %s is that of %s too; give one of them another with parameter mac",
+				mac, l.NIC, other.name()))
+		}
+	}
+	return faults
+}
+
+// name is what to call the resource.
+func (l Layout) name() string {
+	return cmp.Or(l.Resource, "the resource of "+l.Address().String())
+}
+
+// everything is what is shared without a list of services.
+const everything = "all"
+
 // sameAs compares all that the tables depend on. The resource's name is for people, the schema for newer programs.
 func (l Layout) sameAs(other Layout) bool {
-	l.Resource, l.Schema = other.Resource, other.Schema
-	return l == other
+	l.Resource = other.Resource
+	return l.Stamp() == other.Stamp()
 }
 
-// maxStamp is how long a stamp may become: NFT_USERDATA_MAXLEN less the header and the final NUL.
-const maxStamp = 256 - 3
+// MaxStampPart is how long one element's comment may become. The kernel takes more (NFT_USERDATA_MAXLEN), but loses it near
+// the end.
+const MaxStampPart = 200
 
-// Stamp writes the layout as one line of key=value, without the schema, which is kept beside it.
+// Stamp writes the layout as one line of key=value, without the schema, which is kept beside it. What a program of schema 1 does
+// not know is written only when it is not the default.
 func (l Layout) Stamp() string {
-	stamp := fmt.Sprintf("ip=%s nic=%s nic_index=%d mac_mode=%s mac=%s hashmode=%s hash_seed=%s buckets=%d",
-		l.Prefix(), l.NIC, l.NICIndex, l.MACMode, l.MAC, l.HashMode, l.Seed, l.Buckets)
-	if resource := " resource=" + l.Resource; l.Resource != "" && len(stamp)+len(resource) <= maxStamp {
-		stamp += resource
+	var b strings.Builder
+	fmt.Fprintf(&b, "ip=%s nic=%s nic_index=%d mac_mode=%s", joined(l.Prefixes), l.NIC, l.NICIndex, l.MACMode)
+	if !l.MACs.IPv4.IsZero() {
+		fmt.Fprintf(&b, " mac=%s", l.MACs.IPv4)
 	}
-	return stamp
+	fmt.Fprintf(&b, " hashmode=%s hash_seed=%s buckets=%d", l.HashMode, l.Seed, l.Buckets)
+	if !l.MACs.IPv6.IsZero() {
+		fmt.Fprintf(&b, " mac6=%s", l.MACs.IPv6)
+	}
+	if l.HashPrefixes.IPv4 != wholeAddresses.IPv4 {
+		fmt.Fprintf(&b, " hash_prefix4=%d", l.HashPrefixes.IPv4)
+	}
+	if l.HashPrefixes.IPv6 != wholeAddresses.IPv6 {
+		fmt.Fprintf(&b, " hash_prefix6=%d", l.HashPrefixes.IPv6)
+	}
+	if len(l.Services) > 0 {
+		fmt.Fprintf(&b, " services=%s", joined(l.Services))
+	}
+	if l.Resource != "" {
+		fmt.Fprintf(&b, " resource=%s", l.Resource)
+	}
+	return b.String()
 }
 
-// IsStamp tells whether the text is a stamp, of whatever schema.
+// IsStamp tells whether the text is a stamp, or the first part of one, of whatever schema.
 func IsStamp(text string) bool { return strings.HasPrefix(text, "ip=") }
+
+// joined writes a list as the parameters and the stamp do.
+func joined[T fmt.Stringer](list []T) string {
+	texts := make([]string, len(list))
+	for i, element := range list {
+		texts[i] = element.String()
+	}
+	return strings.Join(texts, ",")
+}
 
 // ParseStamp reads what Stamp wrote. Unknown keys are passed over: a newer program may have written them.
 func ParseStamp(schema int, stamp string) (Layout, error) {
-	layout := Layout{Schema: schema}
+	layout := Layout{Schema: schema, HashPrefixes: wholeAddresses}
 	fields := map[string]string{}
 	for field := range strings.FieldsSeq(stamp) {
 		key, value, _ := strings.Cut(field, "=")
@@ -89,33 +234,69 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 			faults = append(faults, fmt.Errorf("%s=%q: %w", key, fields[key], err))
 		}
 	}
-	number := func(into func(uint64), width int) func(string) error {
-		return func(text string) error {
-			value, err := strconv.ParseUint(text, 0, width)
-			into(value)
-			return err
+	optional := func(key string, parse func(string) error) {
+		if _, given := fields[key]; given {
+			field(key, parse)
 		}
 	}
-	field("ip", func(text string) error {
-		prefix, err := netip.ParsePrefix(text)
-		layout.Address, layout.PrefixLength = prefix.Addr(), prefix.Bits()
+	field("ip", func(text string) (err error) {
+		layout.Prefixes, err = each(text, netip.ParsePrefix)
 		return err
 	})
-	field("nic_index", number(func(v uint64) { layout.NICIndex = int(v) }, 31))
-	field("hash_seed", number(func(v uint64) { layout.Seed = Seed(v) }, 32))
-	field("buckets", number(func(v uint64) { layout.Buckets = uint32(v) }, 32))
-	field("mac", func(text string) error {
-		mac, err := net.ParseMAC(text)
-		layout.MAC = MACOf(mac)
+	field("nic_index", number(31, func(v uint64) { layout.NICIndex = int(v) }))
+	field("hash_seed", number(32, func(v uint64) { layout.Seed = Seed(v) }))
+	field("buckets", number(32, func(v uint64) { layout.Buckets = uint32(v) }))
+	optional("mac", parseMAC(&layout.MACs.IPv4))
+	optional("mac6", parseMAC(&layout.MACs.IPv6))
+	optional("hash_prefix4", number(8, func(v uint64) { layout.HashPrefixes.IPv4 = int(v) }))
+	optional("hash_prefix6", number(8, func(v uint64) { layout.HashPrefixes.IPv6 = int(v) }))
+	optional("services", func(text string) (err error) {
+		layout.Services, err = each(text, ocf.ParseService)
 		return err
 	})
 	layout.NIC = fields["nic"]
 	layout.Resource = fields["resource"]
 	layout.MACMode = MACMode(fields["mac_mode"])
 	layout.HashMode = HashMode(fields["hashmode"])
-	if !slices.Contains(MACModes(), layout.MACMode) || !slices.Contains(HashModes(), layout.HashMode) ||
-		!layout.Address.Is4() || layout.NIC == "" || layout.MAC.IsZero() || layout.Buckets == 0 || layout.Buckets > ocf.MaxBuckets {
+	if !layout.isPlausible() {
 		faults = append(faults, errors.New("a key is missing or has no value that this agent knows"))
 	}
 	return layout, errors.Join(faults...)
+}
+
+func (l Layout) isPlausible() bool {
+	withoutMAC := func(a netip.Addr) bool { return l.MACs.Of(a).IsZero() }
+	bits := func(have, most int) bool { return have > 0 && have <= most }
+	return slices.Contains(MACModes(), l.MACMode) && slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
+		!l.Has(withoutMAC) && l.NIC != "" && l.Seed != 0 && l.Buckets > 0 && l.Buckets <= ocf.MaxBuckets &&
+		bits(l.HashPrefixes.IPv4, wholeAddresses.IPv4) && bits(l.HashPrefixes.IPv6, wholeAddresses.IPv6)
+}
+
+func number(width int, into func(uint64)) func(string) error {
+	return func(text string) error {
+		value, err := strconv.ParseUint(text, 0, width)
+		into(value)
+		return err
+	}
+}
+
+func parseMAC(into *MAC) func(string) error {
+	return func(text string) error {
+		mac, err := net.ParseMAC(text)
+		*into = MACOf(mac)
+		return err
+	}
+}
+
+// each parses a list as joined writes it.
+func each[T any](text string, parse func(string) (T, error)) ([]T, error) {
+	var all []T
+	for part := range strings.SplitSeq(text, ",") {
+		one, err := parse(part)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
 }

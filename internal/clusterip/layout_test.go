@@ -1,10 +1,14 @@
 package clusterip
 
 import (
+	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/ocf"
 )
 
 func TestStampIsReadBack(t *testing.T) {
@@ -16,8 +20,8 @@ func TestStampIsReadBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := ParseStamp(Schema, layout.Stamp())
-			if diff := cmp.Diff(layout.Stamp(), got.Stamp()); err != nil || diff != "" || got != layout {
+			got, err := ParseStamp(layout.Schema, layout.Stamp())
+			if diff := cmp.Diff(layout.Stamp(), got.Stamp()); err != nil || diff != "" || !reflect.DeepEqual(got, layout) {
 				t.Errorf("error %v (-want +got):\n%s", err, diff)
 			}
 			if !IsStamp(layout.Stamp()) {
@@ -27,15 +31,30 @@ func TestStampIsReadBack(t *testing.T) {
 	}
 }
 
-func TestStampOfALongNameFitsTheKernel(t *testing.T) {
-	layout, err := specOf(Multicast, 0).Resolve(freshNode())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, length := range []int{1, 90, 100, 110, 1000} {
-		layout.Resource = strings.Repeat("x", length)
-		if stamp := layout.Stamp(); len(stamp) > maxStamp {
-			t.Errorf("a name of %d bytes makes a stamp of %d", length, len(stamp))
+func TestOldestSchemaIsChosen(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(*Spec)
+		want   int
+	}{
+		"one IPv4 address": {func(*Spec) {}, 1},
+		"two of them":      {func(s *Spec) { s.Addresses = append(s.Addresses, netip.MustParseAddr("192.168.10.4")) }, 2},
+		"an IPv6 address": {func(s *Spec) {
+			s.Addresses, s.MACs = []netip.Addr{vip6}, PerFamily[MAC]{IPv6: DerivedMAC(Multicast, vip6)}
+		}, 2},
+		"a prefix":                {func(s *Spec) { s.HashPrefixes.IPv4 = 24 }, 2},
+		"a prefix without IPv6":   {func(s *Spec) { s.HashPrefixes.IPv6 = 64 }, 1},
+		"services":                {func(s *Spec) { s.Services = []ocf.Service{ocf.ICMP} }, 2},
+		"a name that is too long": {func(s *Spec) { s.Resource = strings.Repeat("x", 120) }, 2},
+	} {
+		spec := specOf(Multicast, 0)
+		spec.NIC = "eth0"
+		row.change(&spec)
+		layout, err := spec.Resolve(freshNode())
+		if err != nil || layout.Schema != row.want {
+			t.Errorf("%s: schema %d (%v)", name, layout.Schema, err)
+		}
+		if got, err := ParseStamp(layout.Schema, layout.Stamp()); err != nil || got.Stamp() != layout.Stamp() {
+			t.Errorf("%s: %q is read as %q (%v)", name, layout.Stamp(), got.Stamp(), err)
 		}
 	}
 }
@@ -51,7 +70,9 @@ func TestBadStampIsRefused(t *testing.T) {
 		"no NIC":         strings.Replace(good, "nic=", "n=", 1),
 		"bad index":      strings.Replace(good, "nic_index=2", "nic_index=-2", 1),
 		"unknown mode":   strings.Replace(good, "=igmp", "=magic", 1),
-		"IPv6":           strings.Replace(good, "192.168.10.3/24", "2001:db8::3/64", 1),
+		"no MAC for it":  strings.Replace(good, "192.168.10.3/24", "2001:db8::3/64", 1),
+		"bad prefix":     good + " hash_prefix4=33",
+		"bad service":    good + " services=tcp/0",
 		"long MAC":       strings.Replace(good, "0a:03", "0a:03:00:00", 1),
 		"bad MAC":        strings.Replace(good, "0a:03", "0a", 1),
 		"unknown hash":   strings.Replace(good, "=sourceip", "=moonphase", 1),
@@ -73,7 +94,7 @@ func FuzzParseStamp(f *testing.F) {
 			return
 		}
 		again, err := ParseStamp(Schema, layout.Stamp())
-		if len(layout.Resource) < 50 && (err != nil || again != layout) {
+		if err != nil || !reflect.DeepEqual(again, layout) {
 			t.Errorf("%q is read as %+v, and written and read again as %+v (%v)", stamp, layout, again, err)
 		}
 	})

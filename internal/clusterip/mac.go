@@ -1,6 +1,7 @@
 package clusterip
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -33,7 +34,7 @@ type MACMode string
 // The MAC modes.
 const (
 	Multicast MACMode = "multicast" // a group address; a lasting filter on the NIC (SIOCADDMULTI, as `ip maddr add`)
-	IGMP      MACMode = "igmp"      // the MAC of an IPv4 group that the kernel itself joins, so that snooping switches know
+	IGMP      MACMode = "igmp"      // the MAC of a group that the kernel itself joins, by IGMP or MLD, so that snooping switches know
 	Unicast   MACMode = "unicast"   // an individual address; a second unicast filter on the NIC (`bridge fdb add … self`)
 )
 
@@ -47,16 +48,34 @@ const (
 	derivedMarker                = 0xc1
 )
 
-// igmpPrefix is what RFC 1112 section 6.4 makes of the groups 239.255.0.0/16 (RFC 2365's IPv4 local scope).
-var igmpPrefix = [4]byte{0x01, 0x00, 0x5e, 0x7f}
+// The MACs of igmp mode, and their groups: both of the organisation's own network.
+var (
+	// igmpPrefix is what RFC 1112 section 6.4 makes of the groups 239.255.0.0/16 (RFC 2365's IPv4 local scope).
+	igmpPrefix = [4]byte{0x01, 0x00, 0x5e, 0x7f}
+	// mldPrefix is what RFC 2464 section 7 makes of any IPv6 group; the group's last four bytes follow.
+	mldPrefix = [2]byte{0x33, 0x33}
+	// mldGroups holds our IPv6 groups: transient, of site-local scope (RFC 4291 section 2.7).
+	mldGroups = netip.MustParsePrefix("ff15::/96")
+)
 
-// DerivedMAC returns the cluster MAC that follows from the address alone, so that all nodes agree without being told.
+// firstDynamicGroup is the lowest number of an IPv6 group that a host may give by itself (RFC 3307 section 4.3).
+const firstDynamicGroup = 0x80000000
+
+// DerivedMAC returns the cluster MAC that follows from the address alone, so that all nodes agree without being told. An IPv6
+// address is hashed into the four bytes that an IPv4 address has.
 func DerivedMAC(mode MACMode, address netip.Addr) MAC {
-	a := address.Unmap().As4()
-	switch mode {
-	case IGMP:
+	var a [4]byte
+	if address.Unmap().Is4() {
+		a = address.Unmap().As4()
+	} else {
+		binary.BigEndian.PutUint32(a[:], Jhash(defaultSeedInitval, wordsOf(address)...))
+	}
+	switch {
+	case mode == IGMP && address.Unmap().Is4():
 		return MAC{igmpPrefix[0], igmpPrefix[1], igmpPrefix[2], igmpPrefix[3], a[2], a[3]}
-	case Unicast:
+	case mode == IGMP:
+		return MAC{mldPrefix[0], mldPrefix[1], a[0] | firstDynamicGroup>>24, a[1], a[2], a[3]}
+	case mode == Unicast:
 		return MAC{locallyAdministeredUnicast, derivedMarker, a[0], a[1], a[2], a[3]}
 	default:
 		return MAC{locallyAdministeredMulticast, derivedMarker, a[0], a[1], a[2], a[3]}
@@ -70,11 +89,24 @@ func (mode MACMode) Check(mac MAC) error {
 		return fmt.Errorf("%s is a group address, mac_mode=unicast needs an individual one (first byte even)", mac)
 	case mode == Multicast && !mac.Group():
 		return fmt.Errorf("%s is an individual address, mac_mode=multicast needs a group address (first byte odd)", mac)
-	case mode == IGMP && [4]byte(mac[:4]) != igmpPrefix:
-		return fmt.Errorf("%s is not the MAC of a group in 239.255.0.0/16, mac_mode=igmp needs 01:00:5e:7f:x:y", mac)
+	case mode == IGMP && !mac.MulticastGroup().IsValid():
+		return fmt.Errorf("%s is not the MAC of a group in 239.255.0.0/16 or %s, mac_mode=igmp needs 01:00:5e:7f:x:y for IPv4 or 33:33:w:x:y:z for IPv6",
+			mac, mldGroups)
 	}
 	return nil
 }
 
-// MulticastGroup returns the IPv4 group whose MAC this is in igmp mode (RFC 1112 section 6.4): 239.255.x.y.
-func (m MAC) MulticastGroup() netip.Addr { return netip.AddrFrom4([4]byte{239, 255, m[4], m[5]}) }
+// MulticastGroup returns the group whose MAC this is in igmp mode: 239.255.x.y (RFC 1112 section 6.4) or ff15::wx:yz (RFC 2464
+// section 7). Of any other MAC it is not valid.
+func (m MAC) MulticastGroup() netip.Addr {
+	switch {
+	case [4]byte(m[:4]) == igmpPrefix:
+		return netip.AddrFrom4([4]byte{239, 255, m[4], m[5]})
+	case [2]byte(m[:2]) == mldPrefix:
+		group := mldGroups.Addr().As16()
+		copy(group[12:], m[2:])
+		return netip.AddrFrom16(group)
+	default:
+		return netip.Addr{}
+	}
+}

@@ -26,7 +26,7 @@ func Plan(seen State, goal Goal) []Step {
 	surplus := subtract(seen.Tables.Owned, goal.Owned)
 	var steps []Step
 	if len(surplus) > 0 {
-		steps = append(steps, Disown{Address: layout.Address, Buckets: surplus})
+		steps = append(steps, Disown{Address: layout.Address(), Buckets: surplus})
 	}
 	if laid := seen.Tables.Laid; laid == nil || !laid.sameAs(layout) || len(seen.Tables.Damage) > 0 {
 		steps = append(steps, LayTables{Layout: layout, Keep: keep})
@@ -40,18 +40,23 @@ func Plan(seen State, goal Goal) []Step {
 	}
 	steps = append(steps, removeGroups(seen, groupsWanted)...) // first: one without autojoin stands in the way of one with
 	for _, group := range groupsWanted {
-		if !slices.Contains(seen.Groups, group) {
+		if !seen.isMember(group) {
 			steps = append(steps, AddAddress{NIC: nic, Prefix: group.Prefix, Group: true})
 		}
 	}
-	address := Address{NICIndex: layout.NICIndex, Prefix: layout.Prefix()}
-	if !slices.Contains(seen.Addresses, address) {
-		steps = append(steps, AddAddress{NIC: nic, Prefix: address.Prefix})
+	var wantedAddresses []Address
+	for _, prefix := range layout.Prefixes {
+		address := Address{NICIndex: layout.NICIndex, Prefix: prefix}
+		wantedAddresses = append(wantedAddresses, address)
+		if !slices.Contains(seen.Addresses, address) {
+			steps = append(steps, removeInTheWay(seen, address)...)
+			steps = append(steps, AddAddress{NIC: nic, Prefix: prefix})
+		}
 	}
-	steps = append(steps, removeAddresses(seen, goal.NIC, address)...)
+	steps = append(steps, removeAddresses(seen, goal.NIC, wantedAddresses...)...)
 	steps = append(steps, removeFilters(seen, filtersWanted)...)
 	if missing := subtract(goal.Owned, keep); len(missing) > 0 {
-		steps = append(steps, Own{Address: layout.Address, Resource: layout.Resource, Buckets: missing})
+		steps = append(steps, Own{Address: layout.Address(), Resource: layout.Resource, Buckets: missing})
 	}
 	return steps
 }
@@ -59,30 +64,53 @@ func Plan(seen State, goal Goal) []Step {
 func planRemoval(seen State, goal Goal) []Step {
 	var steps []Step
 	if len(seen.Tables.Owned) > 0 {
-		steps = append(steps, Disown{Address: goal.Layout.Address, Buckets: seen.Tables.Owned})
+		steps = append(steps, Disown{Address: goal.Layout.Address(), Buckets: seen.Tables.Owned})
 	}
 	steps = append(steps, removeAddresses(seen, goal.NIC)...)
 	steps = append(steps, removeGroups(seen, nil)...)
 	steps = append(steps, removeFilters(seen, nil)...)
 	if seen.Tables.Present {
-		steps = append(steps, RemoveTables{Address: goal.Layout.Address})
+		steps = append(steps, RemoveTables{Address: goal.Layout.Address()})
 	}
 	return steps
 }
 
-// wanted returns what must be on the NIC for it to accept the cluster MAC.
+// wanted returns what must be on the NIC for it to accept the cluster MACs.
 func wanted(layout Layout) (filters []Filter, groups []Address) {
-	if layout.MACMode == IGMP {
-		group := layout.MAC.MulticastGroup()
-		return nil, []Address{{NICIndex: layout.NICIndex, Prefix: netip.PrefixFrom(group, group.BitLen()), AutoJoin: true}}
+	for _, mac := range layout.AllMACs() {
+		if layout.MACMode == IGMP {
+			group := mac.MulticastGroup()
+			groups = append(groups, Address{NICIndex: layout.NICIndex, Prefix: netip.PrefixFrom(group, group.BitLen()), AutoJoin: true})
+		} else {
+			filters = append(filters, Filter{NICIndex: layout.NICIndex, MAC: mac, Static: true})
+		}
 	}
-	return []Filter{{NICIndex: layout.NICIndex, MAC: layout.MAC, Static: true}}, nil
+	return filters, groups
+}
+
+// removeInTheWay takes an IPv6 address away that the kernel does not use, or that has another prefix length: there can be only one
+// on a NIC. (Of IPv4 addresses the wrong one goes after the right one has come, and nobody misses any.)
+func removeInTheWay(seen State, want Address) []Step {
+	var steps []Step
+	for _, address := range seen.Addresses {
+		if want.Prefix.Addr().Is6() && address.NICIndex == want.NICIndex && address.Prefix.Addr() == want.Prefix.Addr() {
+			nic, _ := seen.nicAt(want.NICIndex)
+			steps = append(steps, RemoveAddress{NIC: nic, Prefix: address.Prefix})
+		}
+	}
+	return steps
 }
 
 func removeAddresses(seen State, asked string, keep ...Address) []Step {
 	var steps []Step
 	for _, address := range seen.Addresses {
-		if nic, ok := seen.nicAt(address.NICIndex); ok && seen.ours(address, asked) && !slices.Contains(keep, address) {
+		sameIPv6 := func(k Address) bool {
+			return k.Prefix.Addr().Is6() && k.NICIndex == address.NICIndex && k.Prefix.Addr() == address.Prefix.Addr()
+		}
+		if slices.Contains(keep, address) || slices.ContainsFunc(keep, sameIPv6) {
+			continue // as it should be, or was in the way
+		}
+		if nic, ok := seen.nicAt(address.NICIndex); ok && seen.ours(address, asked) {
 			steps = append(steps, RemoveAddress{NIC: nic, Prefix: address.Prefix})
 		}
 	}

@@ -17,14 +17,16 @@ type Spec struct {
 	Bucket   Bucket
 	Buckets  uint32 // N
 
-	Address      netip.Addr
-	PrefixLength int    // 0: that of the connected route
-	NIC          string // "": the one whose connected route holds the address
+	Addresses     []netip.Addr   // the first names the tables; none is known only where a stop has lost them
+	PrefixLengths PerFamily[int] // 0: that of the connected route
+	NIC           string         // "": the one whose connected routes hold the addresses
 
-	MACMode  MACMode
-	MAC      MAC
-	HashMode HashMode
-	Seed     Seed
+	MACMode      MACMode
+	MACs         PerFamily[MAC]
+	HashMode     HashMode
+	HashPrefixes PerFamily[int]
+	Seed         Seed
+	Services     []ocf.Service
 
 	CheckLink     bool
 	Announcements Announcements
@@ -36,102 +38,170 @@ type Announcements struct {
 	Interval time.Duration
 }
 
+// Address is the first one, which names the resource's tables and its lock.
+func (s Spec) Address() netip.Addr {
+	if len(s.Addresses) == 0 {
+		return netip.Addr{}
+	}
+	return s.Addresses[0]
+}
+
 // NewSpec reads a spec from parameters that are right each by itself, and says which do not go together
 // (ocf.ErrConfigured). What it returns with an error is good enough to stop by.
 func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) {
-	prefixLength, _ := values.Uint32("cidr_netmask")
 	seed, _ := values.Uint32("hash_seed")
 	count, _ := values.Uint32("arp_count")
+	prefix4, _ := values.Uint32("hash_prefix4")
+	prefix6, _ := values.Uint32("hash_prefix6")
 
 	spec := Spec{
 		Resource: resource, Bucket: Bucket(clone.Bucket), Buckets: clone.Buckets,
-		Address: values.Addr("ip"), PrefixLength: int(prefixLength), NIC: values.String("nic"),
-		MACMode: MACMode(values.String("mac_mode")), MAC: MACOf(values.HardwareAddr("mac")),
-		HashMode: HashMode(values.String("hashmode")), Seed: Seed(seed),
+		Addresses: values.Addrs("ip"), NIC: values.String("nic"),
+		MACMode: MACMode(values.String("mac_mode")), HashMode: HashMode(values.String("hashmode")), Seed: Seed(seed),
+		HashPrefixes:  PerFamily[int]{IPv4: int(prefix4), IPv6: int(prefix6)},
+		Services:      values.Services("services"),
 		CheckLink:     values.Bool("check_link"),
 		Announcements: Announcements{Count: count, Interval: values.Duration("arp_interval")},
 	}
-	if !spec.Address.IsValid() {
+	if len(spec.Addresses) == 0 {
 		return spec, nil // the parser has said so
 	}
-	if spec.MAC.IsZero() {
-		spec.MAC = DerivedMAC(spec.MACMode, spec.Address)
-	}
 	if spec.Seed == 0 {
-		spec.Seed = DefaultSeed(spec.Address)
+		spec.Seed = DefaultSeed(spec.Address())
 	}
-	var faults []error
+	faults := []error{
+		spec.setPrefixLengths(values.Numbers("cidr_netmask")),
+		spec.setMACs(MACOf(values.HardwareAddr("mac"))),
+	}
 	fault := func(format string, args ...any) {
 		faults = append(faults, ocf.Errorf(ocf.ErrConfigured, format, args...))
-	}
-	if err := spec.MACMode.Check(spec.MAC); err != nil {
-		fault("parameter mac: %w", err)
 	}
 	if PortlessSeed(spec.HashMode, spec.Seed) == 0 {
 		fault("parameter hash_seed=%s cannot be used with hashmode=%s: packets without ports would need seed 0, which nf_tables cannot be told; choose another", spec.Seed, spec.HashMode)
 	}
-	if why := spec.unfit(spec.PrefixLength); spec.PrefixLength > 0 && why != "" {
-		fault("parameters ip and cidr_netmask: %s", why)
+	for _, address := range spec.Addresses {
+		length := spec.PrefixLengths.Of(address)
+		if why := unfit(address, length); length > 0 && why != "" {
+			fault("parameters ip and cidr_netmask: %s", why)
+		}
+		if address.IsLinkLocalUnicast() && address.Is6() && spec.NIC == "" {
+			fault("parameter ip: %s is a link-local address, which every interface has its own network of; take a global or a unique local one (RFC 4193), or, if it must be this one, say with parameter nic where", address)
+		}
 	}
 	return spec, errors.Join(faults...)
 }
 
-// unfit says why the address cannot be a host's in a network of that prefix length; empty if it can.
-func (s Spec) unfit(prefixLength int) string {
-	const pointToPoint = 31 // RFC 3021: no network and no broadcast address
-	network := netip.PrefixFrom(s.Address, prefixLength).Masked()
+// named is enough of a layout to find its tables by.
+func (s Spec) named() []netip.Prefix {
+	if len(s.Addresses) == 0 {
+		return nil
+	}
+	return []netip.Prefix{netip.PrefixFrom(s.Address(), s.Address().BitLen())}
+}
+
+func (s Spec) has(isOfFamily func(netip.Addr) bool) bool {
+	return slices.ContainsFunc(s.Addresses, isOfFamily)
+}
+
+// setPrefixLengths deals the values of cidr_netmask to the families: two are for IPv4 and IPv6, a single one is for the only
+// family, or for IPv4.
+func (s *Spec) setPrefixLengths(given []uint32) error {
+	const both = 2
 	switch {
-	case prefixLength >= pointToPoint:
+	case len(given) == both:
+		s.PrefixLengths = PerFamily[int]{IPv4: int(given[0]), IPv6: int(given[1])}
+	case len(given) == 1 && s.has(netip.Addr.Is4):
+		s.PrefixLengths.IPv4 = int(given[0])
+	case len(given) == 1:
+		s.PrefixLengths.IPv6 = int(given[0])
+	}
+	if s.PrefixLengths.IPv4 > wholeAddresses.IPv4 {
+		return ocf.Errorf(ocf.ErrConfigured, "parameter cidr_netmask=%d is more than the 32 bits of an IPv4 address; for both families give two, such as 24,64",
+			s.PrefixLengths.IPv4)
+	}
+	return nil
+}
+
+// setMACs derives the cluster MAC of each family that has an address, from the resource's first one; a MAC that was given takes
+// the place of those that it can. In igmp mode a MAC is of one family: it maps a group's address.
+func (s *Spec) setMACs(given MAC) error {
+	taken := given.IsZero()
+	set := func(into *MAC, isOfFamily func(netip.Addr) bool) {
+		i := slices.IndexFunc(s.Addresses, isOfFamily)
+		switch {
+		case i < 0:
+		case !given.IsZero() && (s.MACMode != IGMP || isOfFamily(given.MulticastGroup())):
+			*into, taken = given, true
+		case s.MACMode == IGMP:
+			*into = DerivedMAC(IGMP, s.Addresses[i])
+		default:
+			*into = DerivedMAC(s.MACMode, s.Address())
+		}
+	}
+	set(&s.MACs.IPv4, netip.Addr.Is4)
+	set(&s.MACs.IPv6, netip.Addr.Is6)
+	if given.IsZero() {
+		return nil
+	}
+	if err := s.MACMode.Check(given); err != nil {
+		return ocf.Errorf(ocf.ErrConfigured, "parameter mac: %w", err)
+	}
+	if !taken {
+		return ocf.Errorf(ocf.ErrConfigured, "parameter mac: %s is the MAC of the group %s, and ip has no address of that family", given, given.MulticastGroup())
+	}
+	return nil
+}
+
+// unfit says why an address cannot be a host's in a network of that prefix length; empty if it can.
+func unfit(address netip.Addr, prefixLength int) string {
+	const pointToPoint = 1 // bits: RFC 3021 and RFC 6164, no address is special
+	network := netip.PrefixFrom(address, prefixLength).Masked()
+	switch {
+	case address.BitLen()-prefixLength <= pointToPoint:
 		return ""
-	case network.Addr() == s.Address:
-		return fmt.Sprintf("%s is the address of the network %s itself", s.Address, network)
-	case broadcast(network) == s.Address:
-		return fmt.Sprintf("%s is the broadcast address of %s", s.Address, network)
+	case network.Addr() == address && address.Is6():
+		return fmt.Sprintf("%s is the address of all routers in %s (RFC 4291 section 2.6.1)", address, network)
+	case network.Addr() == address:
+		return fmt.Sprintf("%s is the address of the network %s itself", address, network)
+	case address.Is4() && broadcast(network) == address:
+		return fmt.Sprintf("%s is the broadcast address of %s", address, network)
 	}
 	return ""
 }
 
 func broadcast(network netip.Prefix) netip.Addr {
 	bytes := network.Addr().As4()
-	for bit := network.Bits(); bit < 32; bit++ {
+	for bit := network.Bits(); bit < wholeAddresses.IPv4; bit++ {
 		bytes[bit/8] |= 0x80 >> (bit % 8)
 	}
 	return netip.AddrFrom4(bytes)
 }
 
-// macs are those that may stand for the address on this node, whatever mode it was laid in.
+// macs are those that may stand for the addresses on this node, whatever mode they were laid in.
 func (s Spec) macs() []MAC {
-	macs := []MAC{s.MAC}
-	for _, mode := range MACModes() {
-		macs = append(macs, DerivedMAC(mode, s.Address))
+	macs := []MAC{s.MACs.IPv4, s.MACs.IPv6}
+	for _, address := range s.Addresses {
+		for _, mode := range MACModes() {
+			macs = append(macs, DerivedMAC(mode, address))
+		}
 	}
 	return slices.DeleteFunc(macs, MAC.IsZero)
 }
 
-// Resolve settles on this node what the spec leaves open: the NIC and the prefix length. What was laid by default stays
+// Resolve settles on this node what the spec leaves open: the NIC and the prefix lengths. What was laid by default stays
 // so while it fits, however routes have changed since. Its errors are ocf.ErrArgs: another node may do better.
 func (s Spec) Resolve(seen State) (Layout, error) {
 	layout := Layout{
-		Schema: Schema, Resource: s.Resource, Address: s.Address, PrefixLength: s.PrefixLength,
-		MACMode: s.MACMode, MAC: s.MAC, HashMode: s.HashMode, Seed: s.Seed, Buckets: s.Buckets,
+		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashPrefixes: s.HashPrefixes,
+		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services,
 	}
 	nic, err := s.nic(seen)
 	if err != nil {
 		return layout, err
 	}
 	layout.NIC, layout.NICIndex = nic.Name, nic.Index
-	if laid := seen.Tables.Laid; layout.PrefixLength == 0 && laid != nil && laid.NICIndex == nic.Index {
-		layout.PrefixLength = laid.PrefixLength
-	}
-	if layout.PrefixLength == 0 {
-		layout.PrefixLength = s.Address.BitLen()
-		longest := 0
-		for _, route := range seen.Connected {
-			if route.NICIndex == nic.Index && route.Prefix.Bits() > longest {
-				longest = route.Prefix.Bits()
-				layout.PrefixLength = longest
-			}
-		}
+	for _, address := range s.Addresses {
+		layout.Prefixes = append(layout.Prefixes, netip.PrefixFrom(address, s.prefixLength(seen, nic, address)))
 	}
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, ocf.Errorf(ocf.ErrArgs, format, args...)) }
@@ -140,17 +210,48 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	} else if !nic.ARP {
 		fault("parameter nic=%s is no Ethernet that does ARP", nic.Name)
 	}
-	if why := s.unfit(layout.PrefixLength); why != "" {
-		fault("ip=%s does not fit %s: %s", s.Address, nic.Name, why)
+	if nic.NoIPv6 && s.has(netip.Addr.Is6) {
+		fault("%s has no IPv6 (sysctl net.ipv6.conf.%s.disable_ipv6, or an MTU below 1280)", nic.Name, nic.Name)
+	}
+	for _, prefix := range layout.Prefixes {
+		if why := unfit(prefix.Addr(), prefix.Bits()); why != "" {
+			fault("ip=%s does not fit %s: %s", prefix.Addr(), nic.Name, why)
+		}
 	}
 	for _, address := range seen.Addresses {
-		if !seen.ours(address, s.NIC) {
+		switch {
+		case seen.ours(address, s.NIC):
+		case address.Of != "":
+			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "parameter ip: %s belongs to %s, which runs here too", address.Prefix.Addr(), address.Of))
+		default:
 			name := seen.nicName(address.NICIndex)
 			fault("%s is already on %s, where this resource did not put it; remove it there (ip address delete %s dev %s)",
 				address.Prefix, name, address.Prefix, name)
 		}
 	}
-	return layout, errors.Join(faults...)
+	return layout.withSchema(), errors.Join(faults...)
+}
+
+// prefixLength is what was asked for, or what was laid, or that of the NIC's own network.
+func (s Spec) prefixLength(seen State, nic NIC, address netip.Addr) int {
+	if asked := s.PrefixLengths.Of(address); asked > 0 {
+		return asked
+	}
+	if laid := seen.Tables.Laid; laid != nil && laid.NICIndex == nic.Index {
+		if i := slices.Index(laid.Addresses(), address); i >= 0 {
+			return laid.Prefixes[i].Bits()
+		}
+	}
+	longest := 0
+	for _, route := range seen.Connected {
+		if route.NICIndex == nic.Index && route.Prefix.Contains(address) {
+			longest = max(longest, route.Prefix.Bits())
+		}
+	}
+	if longest == 0 {
+		return address.BitLen()
+	}
+	return longest
 }
 
 func (s Spec) nic(seen State) (NIC, error) {
@@ -168,7 +269,10 @@ func (s Spec) nic(seen State) (NIC, error) {
 	}
 	var candidates []NIC
 	for _, nic := range seen.NICs {
-		if slices.ContainsFunc(seen.Connected, func(r Route) bool { return r.NICIndex == nic.Index }) {
+		isConnected := func(address netip.Addr) bool {
+			return slices.ContainsFunc(seen.Connected, func(r Route) bool { return r.NICIndex == nic.Index && r.Prefix.Contains(address) })
+		}
+		if !slices.ContainsFunc(s.Addresses, func(a netip.Addr) bool { return !isConnected(a) }) {
 			candidates = append(candidates, nic)
 		}
 	}
@@ -176,9 +280,10 @@ func (s Spec) nic(seen State) (NIC, error) {
 	case 1:
 		return candidates[0], nil
 	case 0:
-		return NIC{}, ocf.Errorf(ocf.ErrArgs, "no network interface has a connected route that holds %s; give one its own address in that network, or say which with parameter nic (there are %s)", s.Address, names(seen.NICs))
+		return NIC{}, ocf.Errorf(ocf.ErrArgs, "no network interface has connected routes that hold %s; give one its own address in that network, or say which with parameter nic (there are %s)",
+			joined(s.Addresses), names(seen.NICs))
 	default:
-		return NIC{}, ocf.Errorf(ocf.ErrArgs, "the connected routes of %s all hold %s; say which with parameter nic", names(candidates), s.Address)
+		return NIC{}, ocf.Errorf(ocf.ErrArgs, "the connected routes of %s all hold %s; say which with parameter nic", names(candidates), joined(s.Addresses))
 	}
 }
 
@@ -195,7 +300,7 @@ func names(nics []NIC) string {
 // nothing else of ours.
 func (s State) ours(address Address, asked string) bool {
 	nic, ok := s.nicAt(address.NICIndex)
-	if !ok || nic.Loopback || !s.traced() {
+	if !ok || nic.Loopback || !s.traced() || address.Of != "" {
 		return false
 	}
 	if laid := s.Tables.Laid; laid != nil && laid.NICIndex == nic.Index {

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// State is what was seen of one address on this node.
+// State is what was seen of one resource on this node.
 type State struct {
 	NICs      []NIC
-	Connected []Route   // the connected routes that hold the address
-	Addresses []Address // where the address itself is
-	Groups    []Address // where the multicast group of igmp mode is
+	Connected []Route   // the connected routes that hold an address
+	Addresses []Address // where the addresses themselves are
+	Groups    []Address // where the multicast groups of igmp mode are
 	Filters   []Filter  // where a cluster MAC is let in
 	Tables    Tables
 }
@@ -27,6 +27,7 @@ type NIC struct {
 	Running  bool // has a carrier (IFF_RUNNING)
 	Loopback bool
 	ARP      bool // an Ethernet that does ARP
+	NoIPv6   bool // it is switched off there; only known when an IPv6 address is to be laid
 }
 
 // Route is a connected route: the NIC's own network.
@@ -40,6 +41,10 @@ type Address struct {
 	NICIndex int
 	Prefix   netip.Prefix
 	AutoJoin bool // the kernel is a member of this multicast group (IFA_F_MCAUTOJOIN)
+	// Tentative says that the kernel does not use an IPv6 address, because it looks for another host that has it or has found one
+	// (IFA_F_TENTATIVE, IFA_F_DADFAILED).
+	Tentative bool
+	Of        string // the other resource that it belongs to, if any
 }
 
 // Filter is a MAC that a NIC lets in beside its own.
@@ -49,7 +54,7 @@ type Filter struct {
 	Static   bool // put there to last, by us or by hand; not one that a protocol of the kernel holds
 }
 
-// Tables is what was seen of the tables that bear the address in their name.
+// Tables is what was seen of the tables that bear the first address in their name.
 type Tables struct {
 	Present bool     // something of ours is there
 	Laid    *Layout  // how it was laid; nil if that cannot be told
@@ -63,22 +68,73 @@ type Tables struct {
 // on another NIC, or be derived from this address in another mode.
 func (s State) of(spec Spec) State {
 	ours := func(nicIndex int, has func(MAC) bool) bool {
-		if laid := s.Tables.Laid; laid != nil && laid.NICIndex == nicIndex && has(laid.MAC) {
+		if laid := s.Tables.Laid; laid != nil && laid.holds(nicIndex, has) {
 			return true
 		}
 		nic, known := s.nicAt(nicIndex)
 		if _, exists := s.NICNamed(spec.NIC); exists && (!known || nic.Name != spec.NIC) {
 			return false
 		}
-		return spec.MAC.IsZero() || has(spec.MAC)
+		asked := Layout{MACs: spec.MACs}.AllMACs()
+		return len(asked) == 0 || slices.ContainsFunc(asked, has)
 	}
 	s.Filters = slices.DeleteFunc(slices.Clone(s.Filters), func(f Filter) bool {
 		return !ours(f.NICIndex, func(mac MAC) bool { return mac == f.MAC })
 	})
 	s.Groups = slices.DeleteFunc(slices.Clone(s.Groups), func(g Address) bool {
-		return !ours(g.NICIndex, func(mac MAC) bool { return IGMP.Check(mac) == nil && mac.MulticastGroup() == g.Prefix.Addr() })
+		return !ours(g.NICIndex, func(mac MAC) bool { return mac.MulticastGroup() == g.Prefix.Addr() })
 	})
 	return s
+}
+
+// unclaimed tells whether something was seen that our own tables do not name, so that it may be another resource's.
+func (s State) unclaimed() bool {
+	laid := Layout{}
+	if s.Tables.Laid != nil {
+		laid = *s.Tables.Laid
+	}
+	isOther := func(a Address) bool {
+		return a.NICIndex != laid.NICIndex || !slices.Contains(laid.Addresses(), a.Prefix.Addr())
+	}
+	return slices.ContainsFunc(s.Addresses, isOther) ||
+		slices.ContainsFunc(s.Filters, func(f Filter) bool { return !laid.holds(f.NICIndex, func(m MAC) bool { return m == f.MAC }) }) ||
+		slices.ContainsFunc(s.Groups, func(g Address) bool { return !laid.holdsGroup(g) })
+}
+
+// without leaves out the filters and groups of other resources, and marks their addresses.
+func (s State) without(others []Layout) State {
+	s.Filters, s.Groups, s.Addresses = slices.Clone(s.Filters), slices.Clone(s.Groups), slices.Clone(s.Addresses)
+	for _, other := range others {
+		s.Filters = slices.DeleteFunc(s.Filters, func(f Filter) bool {
+			return other.holds(f.NICIndex, func(m MAC) bool { return m == f.MAC })
+		})
+		s.Groups = slices.DeleteFunc(s.Groups, other.holdsGroup)
+		for i, address := range s.Addresses {
+			if slices.Contains(other.Addresses(), address.Prefix.Addr()) {
+				s.Addresses[i].Of = other.name()
+			}
+		}
+	}
+	return s
+}
+
+// isMember tells whether the kernel is a member of a group of igmp mode. Its address shows it, which for IPv6 may be gone: a NIC
+// that is switched off loses its addresses, but the kernel stays a member of their groups (addrconf_ifdown in net/ipv6/addrconf.c), and
+// refuses to join them again.
+func (s State) isMember(group Address) bool {
+	joined := slices.ContainsFunc(s.Filters, func(f Filter) bool {
+		return f.NICIndex == group.NICIndex && f.MAC.MulticastGroup() == group.Prefix.Addr()
+	})
+	return joined && (group.Prefix.Addr().Is6() || slices.Contains(s.Groups, group))
+}
+
+// holds tells whether a cluster MAC of the layout is on that NIC and such a one.
+func (l Layout) holds(nicIndex int, is func(MAC) bool) bool {
+	return l.NICIndex == nicIndex && slices.ContainsFunc(l.AllMACs(), is)
+}
+
+func (l Layout) holdsGroup(group Address) bool {
+	return l.holds(group.NICIndex, func(m MAC) bool { return m.MulticastGroup() == group.Prefix.Addr() })
 }
 
 // traced tells whether anything of ours is there beside the address. The filter comes before the address and goes after it, so an
@@ -119,7 +175,7 @@ func (s State) nicName(index int) string {
 // A Step is one change to the kernel. Each leaves the node in a state in which it answers for no foreign bucket.
 type Step interface{ fmt.Stringer }
 
-// The steps.
+// The steps. Those for tables go by the resource's first address.
 type (
 	// LayTables lays the tables or mends them, in one transaction, and keeps the given buckets owned.
 	LayTables struct {
@@ -164,7 +220,7 @@ type (
 )
 
 func (s LayTables) String() string {
-	return fmt.Sprintf("lay tables for %s on %s, keep buckets %s", s.Layout.Address, s.Layout.NIC, list(s.Keep))
+	return fmt.Sprintf("lay tables for %s on %s, keep buckets %s", joined(s.Layout.Addresses()), s.Layout.NIC, list(s.Keep))
 }
 
 func (s Own) String() string { return fmt.Sprintf("own buckets %s of %s", list(s.Buckets), s.Address) }
@@ -198,35 +254,42 @@ func list(buckets []Bucket) string {
 
 // Kernel is the only door to the system.
 type Kernel interface {
-	// Observe reads all that concerns an address. A part that cannot be read is an error, never "not there".
-	// MACs are those to look for among the NICs' filters, beside the one that the tables themselves name.
-	Observe(ctx context.Context, address netip.Addr, macs []MAC) (State, error)
+	// Observe reads all that concerns a resource's addresses, of which the first names its tables, and those that its tables name
+	// themselves. A part that cannot be read is an error, never "not there". MACs are those to look for among the NICs' filters,
+	// beside those of the tables.
+	Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (State, error)
 	// ObserveTables reads again the part of the state that Own and Disown change.
 	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
 	// Apply does one step.
 	Apply(ctx context.Context, step Step) error
-	// Announce tells the neighbours on the NIC the address's MAC, count times (RFC 5227 section 2.3).
+	// Announce tells the neighbours on the NIC the addresses' MACs, count times (RFC 5227 section 2.3, RFC 4861 section 7.2.6).
 	Announce(ctx context.Context, layout Layout, announcements Announcements) error
-	// Strangers asks the network who else answers for the address with another MAC than the cluster's.
-	Strangers(ctx context.Context, layout Layout) ([]MAC, error)
-	// AddressesOf finds the addresses that were laid for a resource.
-	AddressesOf(ctx context.Context, resource string) ([]netip.Addr, error)
+	// Strangers asks the network who else answers for an address with another MAC than the cluster's.
+	Strangers(ctx context.Context, layout Layout) ([]Stranger, error)
+	// Layouts returns those of all resources on this node whose stamp can be read.
+	Layouts(ctx context.Context) ([]Layout, error)
+}
+
+// Stranger is a host that says that an address of ours is its own.
+type Stranger struct {
+	Address netip.Addr
+	MAC     MAC
 }
 
 // TableKernel is the part of a Kernel that filters packets.
 type TableKernel interface {
 	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
 	ApplyTables(ctx context.Context, step Step) error
-	AddressesOf(ctx context.Context, resource string) ([]netip.Addr, error)
+	Layouts(ctx context.Context) ([]Layout, error)
 }
 
 // LinkKernel is the part of a Kernel that has to do with NICs, addresses and MAC filters.
 type LinkKernel interface {
 	// ObserveLinks reads everything of State but Tables. Laid, if known, says where to look and saves reading the routes.
-	ObserveLinks(ctx context.Context, address netip.Addr, macs []MAC, laid *Layout) (State, error)
+	ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []MAC, laid *Layout) (State, error)
 	ApplyLinks(ctx context.Context, step Step) error
 	Announce(ctx context.Context, layout Layout, announcements Announcements) error
-	Strangers(ctx context.Context, layout Layout) ([]MAC, error)
+	Strangers(ctx context.Context, layout Layout) ([]Stranger, error)
 }
 
 // Host is a Kernel made of its two parts.
@@ -236,15 +299,21 @@ type Host struct {
 }
 
 // Observe implements Kernel.
-func (h Host) Observe(ctx context.Context, address netip.Addr, macs []MAC) (State, error) {
-	tables, err := h.ObserveTables(ctx, address)
+func (h Host) Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (State, error) {
+	tables, err := h.ObserveTables(ctx, addresses[0])
 	if err != nil {
 		return State{}, err
 	}
+	addresses, macs = slices.Clone(addresses), slices.Clone(macs)
 	if tables.Laid != nil {
-		macs = append(slices.Clone(macs), tables.Laid.MAC)
+		macs = append(macs, tables.Laid.AllMACs()...)
+		for _, address := range tables.Laid.Addresses() {
+			if !slices.Contains(addresses, address) {
+				addresses = append(addresses, address)
+			}
+		}
 	}
-	state, err := h.ObserveLinks(ctx, address, macs, tables.Laid)
+	state, err := h.ObserveLinks(ctx, addresses, macs, tables.Laid)
 	state.Tables = tables
 	return state, err
 }

@@ -9,13 +9,19 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ocf-clusterip/internal/ocf"
 )
 
 // parse returns the value that a text means, or what is wrong with the text, to be read behind it.
 func (p Parameter) parse(text string) (value any, fault string) {
 	switch p.Kind {
-	case Address:
-		return p.parseAddress(text)
+	case Addresses:
+		return p.parseAddresses(text)
+	case PrefixLengths:
+		return p.parsePrefixLengths(text)
+	case Services:
+		return p.parseServices(text)
 	case InterfaceName:
 		return p.parseInterfaceName(text)
 	case MAC:
@@ -60,29 +66,105 @@ func (p Parameter) parseNumber(digits string, base int) (uint32, bool) {
 	return uint32(n), true
 }
 
-func (p Parameter) parseAddress(text string) (any, string) {
-	// Ranges that no host can have, from the IANA IPv4 Special-Purpose Address Registry; the first that fits explains.
-	unfit := []struct{ prefix, why string }{
-		{"0.0.0.0/32", "is the unspecified address"},
-		{"0.0.0.0/8", `is in the range 0.0.0.0/8 ("this network")`},
-		{"127.0.0.0/8", "is a loopback address"},
-		{"224.0.0.0/4", "is a multicast address"},
-		{"255.255.255.255/32", "is the broadcast address"},
-		{"240.0.0.0/4", "is in the reserved range 240.0.0.0/4"},
+// list splits a list as operators write it.
+func list(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' })
+}
+
+// maxAddresses bounds what one resource has to look through for each packet.
+const maxAddresses = 32
+
+func (p Parameter) parseAddresses(text string) (any, string) {
+	var addresses []netip.Addr
+	var faults []string
+	for _, one := range list(text) {
+		address, fault := p.parseAddress(one)
+		if fault == "" && slices.Contains(addresses, address) {
+			fault = "is given twice"
+		}
+		if fault != "" {
+			faults = append(faults, fmt.Sprintf("%s %s", ocf.Quote(one), fault))
+		}
+		addresses = append(addresses, address)
 	}
-	addr, err := netip.ParseAddr(text)
-	if prefix, perr := netip.ParsePrefix(text); perr == nil && prefix.Addr().Is4() {
-		return nil, fmt.Sprintf("is not an address alone: give ip=%s cidr_netmask=%d", prefix.Addr(), prefix.Bits())
-	}
-	if err != nil || !addr.Is4() {
+	switch {
+	case len(addresses) == 0:
 		return nil, "is not " + p.allowed()
+	case len(addresses) > maxAddresses:
+		return nil, fmt.Sprintf("has %d addresses, at most %d are possible; make two resources", len(addresses), maxAddresses)
+	case len(faults) == 1 && len(addresses) == 1:
+		_, fault := p.parseAddress(text)
+		return nil, fault
+	case len(faults) > 0:
+		return nil, "has faults: " + strings.Join(faults, "; ")
 	}
-	for _, u := range unfit {
+	return addresses, ""
+}
+
+// unfitRanges are those that no host can have, from the IANA IPv4 and IPv6 Special-Purpose Address Registries; the first that fits
+// explains.
+var unfitRanges = []struct{ prefix, why string }{
+	{"0.0.0.0/32", "is the unspecified address"},
+	{"0.0.0.0/8", `is in the range 0.0.0.0/8 ("this network")`},
+	{"127.0.0.0/8", "is a loopback address"},
+	{"224.0.0.0/4", "is a multicast address"},
+	{"255.255.255.255/32", "is the broadcast address"},
+	{"240.0.0.0/4", "is in the reserved range 240.0.0.0/4"},
+	{"::/128", "is the unspecified address"},
+	{"::1/128", "is the loopback address"},
+	{"ff00::/8", "is a multicast address"},
+}
+
+func (p Parameter) parseAddress(text string) (netip.Addr, string) {
+	addr, err := netip.ParseAddr(text)
+	if prefix, perr := netip.ParsePrefix(text); perr == nil {
+		return addr, fmt.Sprintf("is not an address alone: give ip=%s cidr_netmask=%d", prefix.Addr(), prefix.Bits())
+	}
+	switch {
+	case err != nil:
+		return addr, "is not " + p.allowed()
+	case addr.Zone() != "":
+		return addr, "has a zone: say with parameter nic which interface"
+	case addr.Is4In6():
+		return addr, "is an IPv4 address in IPv6 form: give " + addr.Unmap().String()
+	}
+	for _, u := range unfitRanges {
 		if netip.MustParsePrefix(u.prefix).Contains(addr) {
-			return nil, u.why + ", which no host can have"
+			return addr, u.why + ", which no host can have"
 		}
 	}
 	return addr, ""
+}
+
+func (p Parameter) parsePrefixLengths(text string) (any, string) {
+	const families = 2
+	var lengths []uint32
+	for _, one := range list(text) {
+		n, ok := p.parseNumber(one, 10)
+		if !ok {
+			return nil, "is not " + p.allowed()
+		}
+		lengths = append(lengths, n)
+	}
+	if len(lengths) == 0 || len(lengths) > families {
+		return nil, "is not " + p.allowed()
+	}
+	return lengths, ""
+}
+
+func (p Parameter) parseServices(text string) (any, string) {
+	var services []ocf.Service
+	for _, one := range list(text) {
+		service, err := ocf.ParseService(one)
+		if err != nil {
+			return nil, fmt.Sprintf("is not %s: %v", p.allowed(), err)
+		}
+		services = append(services, service)
+	}
+	if len(services) == 0 {
+		return nil, "is not " + p.allowed()
+	}
+	return ocf.MergeServices(services), ""
 }
 
 // parseInterfaceName allows what the kernel does (dev_valid_name), of printable ASCII.

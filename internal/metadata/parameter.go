@@ -3,6 +3,8 @@ package metadata
 import (
 	"fmt"
 	"strings"
+
+	"ocf-clusterip/internal/ocf"
 )
 
 // Kind is the type of a parameter's value.
@@ -10,7 +12,7 @@ type Kind int
 
 // The kinds, each with the type that ocf.Values has its value in.
 const (
-	Address       Kind = iota + 1 // an IPv4 address that a host may have; netip.Addr
+	Addresses     Kind = iota + 1 // IPv4 and IPv6 addresses that a host may have; []netip.Addr
 	InterfaceName                 // of a network interface, as the kernel allows it; string
 	MAC                           // six bytes; net.HardwareAddr
 	Select                        // one of the Options; string
@@ -18,6 +20,8 @@ const (
 	Milliseconds                  // a number of them from Min to Max; time.Duration
 	Seed                          // a number from Min to Max, decimal or hexadecimal; uint32
 	Boolean                       // bool
+	PrefixLengths                 // one number from Min to Max, or one for IPv4 and one for IPv6; []uint32
+	Services                      // a list; []ocf.Service, merged
 )
 
 // Parameter is one line of the table.
@@ -59,8 +63,8 @@ func (p Parameter) contentType() string {
 // allowed says which values a parameter may have, so that "is not …" is a fault and "Allowed: …" a manual.
 func (p Parameter) allowed() string {
 	switch p.Kind {
-	case Address:
-		return "an IPv4 address such as " + p.Example
+	case Addresses:
+		return "an IPv4 or IPv6 address such as " + p.Example + ", or a list of them"
 	case InterfaceName:
 		return "an interface name of 1 to 15 printable ASCII characters without space, slash and colon"
 	case MAC:
@@ -77,6 +81,10 @@ func (p Parameter) allowed() string {
 		return fmt.Sprintf("a number of milliseconds from %d to %d", p.Min, p.Max)
 	case Seed:
 		return fmt.Sprintf("a number from %d to %d, decimal or hexadecimal with 0x in front", p.Min, p.Max)
+	case PrefixLengths:
+		return fmt.Sprintf("a number from %d to %d, or two such as %s", p.Min, p.Max, p.Example)
+	case Services:
+		return fmt.Sprintf("a list of services such as %q or tcp/5000-5100, of the protocols %s", p.Example, strings.Join(ocf.ServiceProtocols(), ", "))
 	case Boolean:
 		return "true or false (or yes, no, on, off, 1, 0)"
 	default:

@@ -19,9 +19,17 @@ import (
 // value reads any parameter's value by the accessor of its kind; nil when there is none.
 func value(v ocf.Values, p Parameter) any {
 	switch p.Kind {
-	case Address:
-		if addr := v.Addr(p.Name); addr.IsValid() {
-			return addr
+	case Addresses:
+		if addrs := v.Addrs(p.Name); addrs != nil {
+			return addrs
+		}
+	case PrefixLengths:
+		if lengths := v.Numbers(p.Name); lengths != nil {
+			return lengths
+		}
+	case Services:
+		if services := v.Services(p.Name); services != nil {
+			return services
 		}
 	case InterfaceName, Select:
 		if s := v.String(p.Name); s != "" {
@@ -53,14 +61,23 @@ func values(v ocf.Values) map[string]any {
 	return all
 }
 
+func addrs(texts ...string) []netip.Addr {
+	var all []netip.Addr
+	for _, text := range texts {
+		all = append(all, netip.MustParseAddr(text))
+	}
+	return all
+}
+
 func TestParseFillsInDefaults(t *testing.T) {
 	v, unknown, err := Parse(map[string]string{"ip": "192.168.10.3", "nic": "", "mac_mode": ""})
 	if err != nil || unknown != nil {
 		t.Fatalf("unknown %v, error %v", unknown, err)
 	}
 	want := map[string]any{
-		"ip": netip.MustParseAddr("192.168.10.3"), "cidr_netmask": nil, "nic": nil, "mac_mode": "multicast", "mac": nil,
-		"hashmode": "sourceip", "hash_seed": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": 20 * time.Millisecond,
+		"ip": addrs("192.168.10.3"), "cidr_netmask": nil, "nic": nil, "mac_mode": "multicast", "mac": nil,
+		"hashmode": "sourceip", "hash_seed": nil,
+		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": 20 * time.Millisecond,
 	}
 	if diff := cmp.Diff(want, values(v), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("values (-want +got):\n%s", diff)
@@ -78,11 +95,25 @@ func TestParseTakes(t *testing.T) {
 		name, parameter, text string
 		want                  any
 	}{
-		{"the article's address", "ip", "192.168.10.3", netip.MustParseAddr("192.168.10.3")},
-		{"the lowest address that a host can have", "ip", "1.0.0.0", netip.MustParseAddr("1.0.0.0")},
-		{"the highest one", "ip", "223.255.255.255", netip.MustParseAddr("223.255.255.255")},
-		{"the shortest prefix", "cidr_netmask", "1", uint32(1)},
-		{"the longest prefix", "cidr_netmask", "32", uint32(32)},
+		{"the article's address", "ip", "192.168.10.3", addrs("192.168.10.3")},
+		{"the lowest address that a host can have", "ip", "1.0.0.0", addrs("1.0.0.0")},
+		{"the highest one", "ip", "223.255.255.255", addrs("223.255.255.255")},
+		{"an IPv6 address", "ip", "2001:db8::3", addrs("2001:db8::3")},
+		{"an IPv6 address in another form", "ip", "2001:DB8:0:0::3", addrs("2001:db8::3")},
+		{"several addresses", "ip", "192.0.2.1, 192.0.2.2 2001:db8::3,2001:db8::4", addrs("192.0.2.1", "192.0.2.2", "2001:db8::3", "2001:db8::4")},
+		{"an address with a space", "ip", "192.168.10.3 ", addrs("192.168.10.3")},
+		{"a link-local address", "ip", "fe80::1", addrs("fe80::1")},
+		{"the shortest prefix", "cidr_netmask", "1", []uint32{1}},
+		{"the longest prefix", "cidr_netmask", "128", []uint32{128}},
+		{"one for each version", "cidr_netmask", "24,64", []uint32{24, 64}},
+		{"a prefix to hash", "hash_prefix4", "24", uint32(24)},
+		{"an IPv6 prefix to hash", "hash_prefix6", "64", uint32(64)},
+		{"services", "services", "tcp/443, tcp/80 udp/5000-5100 icmp", []ocf.Service{
+			ocf.ICMP, {Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 443, Last: 443}, {Protocol: "udp", First: 5000, Last: 5100},
+		}},
+		{"services that overlap or touch", "services", "tcp/80-90 tcp/85-100 tcp/101 tcp/1-65535 udp/65535 udp/65535", []ocf.Service{
+			{Protocol: "tcp", First: 1, Last: 65535}, {Protocol: "udp", First: 65535, Last: 65535},
+		}},
 		{"a VLAN", "nic", "bond0.4094", "bond0.4094"},
 		{"an interface name of full length", "nic", "abcdefghijklmno", "abcdefghijklmno"},
 		{"an interface name of odd characters", "nic", `-%"\~`, `-%"\~`},
@@ -133,7 +164,8 @@ func TestParseTakes(t *testing.T) {
 
 func TestParseRefuses(t *testing.T) {
 	const (
-		noAddress = "is not an IPv4 address such as 192.168.10.3"
+		noAddress = "is not an IPv4 or IPv6 address such as 192.168.10.3, or a list of them"
+		noLength  = "is not a number from 1 to 128, or two such as 24,64"
 		noName    = "is not an interface name of 1 to 15 printable ASCII characters without space, slash and colon"
 		noMAC     = "is not a MAC address of six bytes such as 03:c1:c0:a8:0a:03"
 		noSeed    = "is not a number from 1 to 4294967295, decimal or hexadecimal with 0x in front"
@@ -141,15 +173,18 @@ func TestParseRefuses(t *testing.T) {
 	long := strings.Repeat("1", 1000)
 	cutLong := `"` + strings.Repeat("1", 60) + `"… (1000 bytes)`
 	tests := []struct{ name, parameter, text, want string }{
-		{"no address", "ip", "", "parameter ip is missing: it must be an IPv4 address such as 192.168.10.3"},
+		{"no address", "ip", "", "parameter ip is missing: it must be an IPv4 or IPv6 address such as 192.168.10.3, or a list of them"},
 		{"a host name", "ip", "www.example.com", `parameter ip="www.example.com" ` + noAddress},
-		{"an IPv6 address", "ip", "2001:db8::3", `parameter ip="2001:db8::3" ` + noAddress},
-		{"an IPv4 address in IPv6's clothes", "ip", "::ffff:192.0.2.1", `parameter ip="::ffff:192.0.2.1" ` + noAddress},
+		{"an IPv4 address in IPv6's clothes", "ip", "::ffff:192.0.2.1", `parameter ip="::ffff:192.0.2.1" is an IPv4 address in IPv6 form: give 192.0.2.1`},
+		{"a zone", "ip", "fe80::1%eth0", `parameter ip="fe80::1%eth0" has a zone: say with parameter nic which interface`},
+		{"nothing but commas", "ip", " , ", `parameter ip=" , " ` + noAddress},
+		{"an address twice", "ip", "2001:db8::3 2001:db8:0::3", `parameter ip="2001:db8::3 2001:db8:0::3" has faults: "2001:db8:0::3" is given twice`},
+		{"two that no host can have", "ip", "::1 ff02::1", `parameter ip="::1 ff02::1" has faults: "::1" is the loopback address, which no host can have; "ff02::1" is a multicast address, which no host can have`},
+		{"three prefix lengths", "cidr_netmask", "24,64,64", `parameter cidr_netmask="24,64,64" is not a number from 1 to 128, or two such as 24,64`},
+		{"no such service", "services", "http", `parameter services="http" is not a list of services such as "tcp/80 tcp/443 icmp" or tcp/5000-5100, of the protocols tcp, udp, sctp, udplite, dccp, icmp: "http" is none`},
 		{"an address with zeros in front", "ip", "192.168.010.3", `parameter ip="192.168.010.3" ` + noAddress},
 		{"half an address", "ip", "192.168.10", `parameter ip="192.168.10" ` + noAddress},
-		{"an address with a space", "ip", "192.168.10.3 ", `parameter ip="192.168.10.3 " ` + noAddress},
 		{"an address of a thousand characters", "ip", long, "parameter ip=" + cutLong + " " + noAddress},
-		{"two addresses", "ip", "192.0.2.1,192.0.2.2", `parameter ip="192.0.2.1,192.0.2.2" ` + noAddress},
 		{"an address with its prefix", "ip", "192.168.10.3/24", `parameter ip="192.168.10.3/24" is not an address alone: give ip=192.168.10.3 cidr_netmask=24`},
 		{"the unspecified address", "ip", "0.0.0.0", `parameter ip="0.0.0.0" is the unspecified address, which no host can have`},
 		{"an address of this network", "ip", "0.1.2.3", `parameter ip="0.1.2.3" is in the range 0.0.0.0/8 ("this network"), which no host can have`},
@@ -161,11 +196,11 @@ func TestParseRefuses(t *testing.T) {
 		{"an address with a line break", "ip", "192.0.2.1\n", `parameter ip="192.0.2.1\n" contains the control character U+000A`},
 		{"an address that is not UTF-8", "ip", "192.0.2.\xff", `parameter ip="192.0.2.\xff" is not valid UTF-8`},
 
-		{"a prefix of nothing", "cidr_netmask", "0", `parameter cidr_netmask="0" is not a number from 1 to 32`},
-		{"a prefix beyond the address", "cidr_netmask", "33", `parameter cidr_netmask="33" is not a number from 1 to 32`},
-		{"a netmask", "cidr_netmask", "255.255.255.0", `parameter cidr_netmask="255.255.255.0" is not a number from 1 to 32`},
-		{"a prefix that would wrap around", "cidr_netmask", "4294967320", `parameter cidr_netmask="4294967320" is not a number from 1 to 32`},
-		{"a prefix with a slash", "cidr_netmask", "/24", `parameter cidr_netmask="/24" is not a number from 1 to 32`},
+		{"a prefix of nothing", "cidr_netmask", "0", `parameter cidr_netmask="0" ` + noLength},
+		{"a prefix beyond the address", "cidr_netmask", "129", `parameter cidr_netmask="129" ` + noLength},
+		{"a netmask", "cidr_netmask", "255.255.255.0", `parameter cidr_netmask="255.255.255.0" ` + noLength},
+		{"a prefix that would wrap around", "cidr_netmask", "4294967320", `parameter cidr_netmask="4294967320" ` + noLength},
+		{"a prefix with a slash", "cidr_netmask", "/24", `parameter cidr_netmask="/24" ` + noLength},
 
 		{"an interface name too long by one", "nic", "abcdefghijklmnop", `parameter nic="abcdefghijklmnop" ` + noName},
 		{"an alias", "nic", "eth0:1", `parameter nic="eth0:1" ` + noName},
@@ -251,7 +286,7 @@ parameter arp_count="1000" is not a number from 0 to 20`
 	if diff := cmp.Diff([]string{"clusterip_hash", "hash_sed"}, unknown); diff != "" {
 		t.Errorf("unknown (-want +got):\n%s", diff)
 	}
-	if v.Addr("ip").String() != "192.0.2.1" || v.String("nic") != "eth0" {
+	if fmt.Sprint(v.Addrs("ip")) != "[192.0.2.1]" || v.String("nic") != "eth0" {
 		t.Error("a good value is lost")
 	}
 	if _, ok := v.Uint32("arp_count"); ok || v.String("mac_mode") != "" || v.HardwareAddr("mac") != nil {
@@ -283,10 +318,14 @@ func TestSuggest(t *testing.T) {
 
 // spell writes a value as an operator could.
 func spell(v any) string {
-	if d, isDuration := v.(time.Duration); isDuration {
-		return fmt.Sprint(d.Milliseconds())
+	switch v := v.(type) {
+	case time.Duration:
+		return fmt.Sprint(v.Milliseconds())
+	case []netip.Addr, []uint32, []ocf.Service:
+		return strings.Trim(fmt.Sprint(v), "[]")
+	default:
+		return fmt.Sprint(v)
 	}
-	return fmt.Sprint(v)
 }
 
 func FuzzParseParameters(f *testing.F) {

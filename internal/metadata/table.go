@@ -4,12 +4,12 @@ import "math"
 
 const (
 	agentName  = "clusterip"
-	agentShort = "One IPv4 address shared by several active nodes"
+	agentShort = "IP addresses shared by several active nodes"
 
 	// A paragraph that begins with "$ " is a command.
 	agentLong = `
-Shares one IPv4 address between several nodes that all answer at the same time, without a load balancer in front of them. Every node
-has the address and one common link-layer (MAC) address, so that the switch delivers every packet for it to all of them. Each
+Shares an IP address, or several of both versions, between several nodes that all answer at the same time, without a load balancer in
+front of them. Every node has the address and one common link-layer (MAC) address, so that the switch delivers every packet for it to all of them. Each
 node computes the same hash of the client's address (and ports, if you want) and answers only when the result is a bucket that it
 owns; it drops the rest as soon as it arrives. So a client gets exactly one answer. When a node fails, Pacemaker gives its buckets
 to the nodes that are left. All nodes and the router or clients must be in one layer-2 network, and the nodes need a kernel
@@ -33,26 +33,31 @@ func Parameters() []Parameter {
 	return []Parameter{
 		{
 			Name:  "ip",
-			Short: "The IPv4 address that the nodes share",
+			Short: "The IP addresses that the nodes share",
 			Long: `
-The address that clients use, in dotted decimal form without a prefix length. It must be a unicast address of the network that
-the interface is connected to, and no other host may have it. No two resources can have the same one.`,
-			Kind:        Address,
+The address that clients use, IPv4 or IPv6, without a prefix length; or several, separated by spaces or commas, of one version or both.
+All are served by the same buckets, so that a client finds the same node at each; the first one names what the agent makes in the
+kernel. They must be unicast addresses of the networks that the interface is connected to, and no other host and no other resource may
+have them.
+
+An IPv6 address is put on the interface as deprecated (RFC 4862), so that the nodes do not choose it for connections of their own.`,
+			Kind:        Addresses,
 			Example:     "192.168.10.3",
 			Required:    true,
 			UniqueGroup: "address",
 		},
 		{
 			Name:  "cidr_netmask",
-			Short: "Prefix length of the address",
+			Short: "Prefix length of the addresses",
 			Long: `
-How many bits of the address are the network's, such as 24 for the netmask 255.255.255.0. Give it only when the address shall have
-another prefix length than the network of the interface.`,
-			Kind:    Unsigned,
+How many bits of an address are the network's, such as 24 for the netmask 255.255.255.0. One number is for the IPv4 addresses, or for the
+IPv6 addresses where there are no others; two are for IPv4 and IPv6. Give it only when the addresses shall have another prefix
+length than the network of the interface.`,
+			Kind:    PrefixLengths,
 			Min:     1,
-			Max:     32,
-			Derived: "the prefix length of the route to the network that the interface is connected to, or 32 when there is none",
-			Example: "24",
+			Max:     128,
+			Derived: "the prefix length of the route to the network that the interface is connected to, or a whole address's when there is none",
+			Example: "24,64",
 		},
 		{
 			Name:  "nic",
@@ -75,7 +80,7 @@ source of a frame.`,
 			Kind: Select,
 			Options: []Option{
 				{"multicast", "A locally administered group address, which switches send to all ports. Right for most networks and for virtual machines."},
-				{"igmp", "The MAC address of an IP multicast group, which the nodes join. Right for switches that snoop IGMP by MAC address: they deliver the packets to the nodes only, and flood nothing."},
+				{"igmp", "The MAC address of an IP multicast group, which the nodes join; with addresses of both versions, one of each. Right for switches that snoop IGMP and MLD by MAC address: they deliver the packets to the nodes only, and flood nothing."},
 				{"unicast", "A locally administered address that no switch knows, and which they therefore send to all ports. Right for routers that refuse a group address as the answer to an ARP request (RFC 1812, section 3.3.2), and where the switch is a Linux bridge with IGMP snooping and a querier, which looks for the group in the IP header and so delivers packets to a group MAC address to no node."},
 			},
 			Default: "multicast",
@@ -86,13 +91,14 @@ source of a frame.`,
 			Short: "The MAC address that the nodes share",
 			Long: `
 Give it when another one is in use already, or when an older cluster is replaced whose MAC address the routers know. It must suit
-mac_mode: with multicast, a group address (the lowest bit of the first byte is 1); with igmp, one from 01:00:5e:7f:00:00 to
-01:00:5e:7f:ff:ff, whose last two bytes are those of the group 239.255.x.y; with unicast, not a group address. No other host
-in the network may have it.
+mac_mode: with multicast, a group address (the lowest bit of the first byte is 1); with igmp, for IPv4 one from 01:00:5e:7f:00:00 to
+01:00:5e:7f:ff:ff, whose last two bytes are those of the group 239.255.x.y, or for IPv6 one that begins with 33:33, whose other four bytes
+are the last of the group ff15::; with unicast, not a group address. No other host in the network may have it.
 
-Without it, the MAC address is derived from ip, which is the same on all nodes and stays the same: with multicast 03:c1 and the four
-bytes of the address (03:c1:c0:a8:0a:03 for 192.168.10.3), with unicast 02:c1 and these (02:c1:c0:a8:0a:03), with igmp
-01:00:5e:7f and the last two of them (01:00:5e:7f:0a:03, the group 239.255.10.3).`,
+Without it, the MAC address is derived from the first address of ip, which is the same on all nodes and stays the same: with multicast
+03:c1 and the four bytes of the address (03:c1:c0:a8:0a:03 for 192.168.10.3), with unicast 02:c1 and these (02:c1:c0:a8:0a:03), with igmp
+01:00:5e:7f and the last two of them (01:00:5e:7f:0a:03, the group 239.255.10.3). For IPv6 the four bytes are a hash of the address,
+and with igmp the MAC address is 33:33 and these.`,
 			Kind:    MAC,
 			Derived: "derived from ip and mac_mode",
 			Example: "03:c1:c0:a8:0a:03",
@@ -127,6 +133,43 @@ Without it, the seed is derived from ip, which is the same on all nodes and stay
 			Example: "0x5eed",
 		},
 		{
+			Name:  "hash_prefix4",
+			Short: "How many bits of an IPv4 client's address are hashed",
+			Long: `
+Only that many leading bits of the client's address decide. With 24, all clients of a network such as 192.0.2.0/24 reach the same
+node, which services with sessions need when their clients come through a farm of proxies. The fewer bits, the less evenly
+the work is spread.`,
+			Kind:    Unsigned,
+			Min:     1,
+			Max:     32,
+			Default: "32",
+			Example: "24",
+		},
+		{
+			Name:  "hash_prefix6",
+			Short: "How many bits of an IPv6 client's address are hashed",
+			Long: `
+The same for IPv6. With 64, a client stays on one node although it changes its address in its own network (RFC 8981), and so do its
+neighbours.`,
+			Kind:    Unsigned,
+			Min:     1,
+			Max:     128,
+			Default: "128",
+			Example: "64",
+		},
+		{
+			Name:  "services",
+			Short: "Services that share load",
+			Long: `
+A list of what the nodes share, as protocol/port, protocol/first-last or icmp (ping), separated by spaces or commas: tcp/80 tcp/443
+udp/53 tcp/5000-5100 icmp. Everything else that is sent to the addresses is answered by the node that has bucket 0, which is for
+services that run but once, or keep their state on one node. Fragments, whose ports cannot be seen, count as listed. Without
+it, everything is shared.`,
+			Kind:    Services,
+			Derived: "everything is shared",
+			Example: "tcp/80 tcp/443 icmp",
+		},
+		{
 			Name:  "check_link",
 			Short: "Monitor the link of the interface",
 			Long: `
@@ -141,8 +184,8 @@ has failed. Set it to false when another resource watches the link, or when the 
 			Name:  "arp_count",
 			Short: "Announcements when the address appears on a node",
 			Long: `
-How many gratuitous ARP packets a node sends when its first bucket starts, so that routers and clients which remember another MAC
-address for ip forget it. Several guard against loss. 0 sends none.`,
+How many gratuitous ARP packets, or for IPv6 unsolicited neighbour advertisements, a node sends when its first bucket starts, so that
+routers and clients which remember another MAC address for ip forget it. Several guard against loss. 0 sends none.`,
 			Kind:       Unsigned,
 			Min:        0,
 			Max:        20,

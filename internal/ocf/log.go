@@ -9,7 +9,7 @@ import (
 
 const (
 	maxLogLine    = 4000 // below PIPE_BUF (4096), so that lines of several agents do not mix in one pipe
-	maxExitReason = 1000 // Pacemaker keeps the reason in the CIB and shows it in a status line
+	maxExitReason = 1500 // all parameters may be at fault; Pacemaker shows the reason in a status line
 )
 
 // Logger writes what an agent has to say to the operator, one line for each message with its level in front. Pacemaker puts an
@@ -43,7 +43,7 @@ func (l *Logger) Errorf(format string, args ...any) { l.line("ERROR", fmt.Sprint
 func (l *Logger) line(level, text string) { writeLine(l.w, cut(level+": "+OneLine(text), maxLogLine)) }
 
 // ExitReason writes the one line that Pacemaker shows to the operator as the reason of a failure: the prefix and the error's
-// text. Joined errors stand beside each other with "; " between them, each text once; the whole is cut at 1000 bytes. No error
+// text. Joined errors stand beside each other with "; " between them, each text once; the whole is cut at 1500 bytes. No error
 // writes nothing.
 func ExitReason(w io.Writer, prefix string, err error) {
 	if err == nil {

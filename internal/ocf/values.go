@@ -26,8 +26,15 @@ type Default struct{ Value any }
 func NewValues(values map[string]any) Values {
 	values = maps.Clone(values)
 	for name, value := range values {
-		if mac, isMAC := value.(net.HardwareAddr); isMAC {
-			values[name] = slices.Clone(mac)
+		switch list := value.(type) {
+		case net.HardwareAddr:
+			values[name] = slices.Clone(list)
+		case []netip.Addr:
+			values[name] = slices.Clone(list)
+		case []Service:
+			values[name] = slices.Clone(list)
+		case []uint32:
+			values[name] = slices.Clone(list)
 		}
 	}
 	return Values{values: values}
@@ -40,10 +47,22 @@ func (v Values) Given(name string) bool {
 	return value != nil && !isDefault
 }
 
-// Addr returns an IP address; the zero Addr (IsValid is false) when there is no value.
-func (v Values) Addr(name string) netip.Addr {
-	addr, _ := lookup[netip.Addr](v, name)
-	return addr
+// Addrs returns a list of IP addresses, as a copy; nil when there is no value.
+func (v Values) Addrs(name string) []netip.Addr {
+	addrs, _ := lookup[[]netip.Addr](v, name)
+	return slices.Clone(addrs)
+}
+
+// Services returns a list of services, as a copy; nil when there is no value.
+func (v Values) Services(name string) []Service {
+	services, _ := lookup[[]Service](v, name)
+	return slices.Clone(services)
+}
+
+// Numbers returns a list of numbers, as a copy; nil when there is no value.
+func (v Values) Numbers(name string) []uint32 {
+	numbers, _ := lookup[[]uint32](v, name)
+	return slices.Clone(numbers)
 }
 
 // HardwareAddr returns a link-layer address, as a copy; nil when there is no value.

@@ -11,18 +11,19 @@ import (
 
 func TestValues(t *testing.T) {
 	addr := netip.MustParseAddr("192.168.10.3")
+	addrs := []netip.Addr{addr}
 	mac := net.HardwareAddr{1, 2, 3, 4, 5, 6}
 	source := map[string]any{
-		"ip": addr, "prefix": uint32(24), "mac": mac, "check": Default{true}, "mode": Default{"multicast"},
+		"ip": addrs, "prefix": uint32(24), "mac": mac, "check": Default{true}, "mode": Default{"multicast"},
 		"gap": 20 * time.Millisecond, "none": nil,
 	}
 	v := NewValues(source)
-	source["ip"] = netip.Addr{}
+	addrs[0] = netip.Addr{}
 	mac[0] = 9
 	v.HardwareAddr("mac")[1] = 9
 
-	if got := v.Addr("ip"); got != addr {
-		t.Errorf("ip = %s, want %s: the source's change shows", got, addr)
+	if got := v.Addrs("ip"); len(got) != 1 || got[0] != addr {
+		t.Errorf("ip = %v, want %s: the source's change shows", got, addr)
 	}
 	if diff := cmp.Diff(net.HardwareAddr{1, 2, 3, 4, 5, 6}, v.HardwareAddr("mac")); diff != "" {
 		t.Errorf("mac can be changed (-want +got):\n%s", diff)
@@ -41,7 +42,7 @@ func TestValues(t *testing.T) {
 			t.Errorf("Given(%q) = %t, want %t", name, got, want)
 		}
 	}
-	if n, ok := v.Uint32("none"); n != 0 || ok || v.Addr("none").IsValid() || v.Bool("none") || v.String("none") != "" ||
+	if n, ok := v.Uint32("none"); n != 0 || ok || v.Addrs("none") != nil || v.Services("none") != nil || v.Numbers("none") != nil || v.Bool("none") || v.String("none") != "" ||
 		v.HardwareAddr("none") != nil || v.Duration("none") != 0 {
 		t.Error("a parameter without a value has one")
 	}
@@ -53,7 +54,7 @@ func TestValuesPanicOnProgrammersMistakes(t *testing.T) {
 		"a name that is not in the table":   func() { v.String("pi") },
 		"Given of a name not in the table":  func() { v.Given("pi") },
 		"a parameter of another type":       func() { v.Bool("ip") },
-		"any name of an empty set of value": func() { Values{}.Addr("ip") },
+		"any name of an empty set of value": func() { Values{}.Addrs("ip") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {

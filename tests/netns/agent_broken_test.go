@@ -26,7 +26,7 @@ type patient struct {
 
 func newPatient(t *testing.T, p parameters) *patient {
 	t.Helper()
-	n := Start(t, Options{Nodes: 1})
+	n := Start(t, Options{Nodes: 1, IPv6: strings.Contains(p["ip"], ":")})
 	a := newAgent(t, n.Nodes[0], 8, p.with("arp_count", "0"))
 	clean, err := a.host.Dump()
 	check(t, err)
@@ -136,6 +136,62 @@ func wounds() []wound {
 	}
 }
 
+// wounds6 are those that only a resource with an IPv6 address and services can have.
+func wounds6() []wound {
+	vip := shared6.String()
+	return []wound{
+		{name: "IPv6 address deleted", inflict: commands("ip address delete " + vip + "/64 dev eth0"), says: "address 2001:db8:10::3/64 is missing on eth0"},
+		{name: "IPv6 address put back with another prefix", inflict: commands(
+			"ip address delete "+vip+"/64 dev eth0", "ip address add "+vip+"/128 dev eth0 nodad"), says: "2001:db8:10::3/128 is on eth0, where it should not be"},
+		{name: "IPv4 address deleted", inflict: commands("ip address delete " + shared.String() + "/24 dev eth0"), says: "address 192.168.10.3/24 is missing on eth0"},
+		{name: "ip6 table deleted", inflict: commands("nft delete table ip6 " + ourTable), says: "table ip6 " + ourTable + " is missing"},
+		{name: "ip6 table flushed", inflict: commands("nft flush table ip6 " + ourTable), says: `rule "neighbour advertisements tell the cluster MAC" is missing`},
+		{name: "service removed", inflict: commands("nft delete element netdev " + ourTable + " tcp_services { 80 }"), says: "set tcp_services is not as laid"},
+		{name: "service added", inflict: commands("nft add element netdev " + ourTable + " tcp_services { 90-95 }"), says: "set tcp_services is not as laid"},
+		{name: "a part of the stamp removed", inflict: commands("nft delete element netdev " + ourTable + " schema { 0x1010002 }"), says: "is not whole"},
+		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
+	}
+}
+
+// TestEveryWoundOfADualStackResource is seen and healed.
+func TestEveryWoundOfADualStackResource(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("ip", dualStack, "mac_mode", string(mode), "services", "tcp/80 tcp/443 udp/53 icmp", "hash_prefix6", "64"))
+			all := wounds6()
+			if mode == clusterip.IGMP {
+				group := clusterip.DerivedMAC(mode, shared6).MulticastGroup().String()
+				all = append(all, wound{name: "group left", inflict: commands("ip address delete " + group + "/128 dev eth0"), says: "no longer a member of the multicast group " + group})
+			}
+			for _, w := range all {
+				t.Run(w.name, func(t *testing.T) {
+					p.startBoth(t)
+					w.inflict(t, p)
+					p.checkHealing(t, w)
+					p.checkNothingIsLeft(t)
+				})
+			}
+		})
+	}
+}
+
+// TestNICThatWasSwitchedOff: IPv6 addresses go with it, and the kernel stays a member of their groups for good, so start must not
+// insist on joining again.
+func TestNICThatWasSwitchedOff(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("ip", dualStack, "mac_mode", string(mode)))
+			p.startBoth(t)
+			commands("ip link set eth0 down", "ip link set eth0 up", "ip address add 2001:db8:10::b/64 dev eth0", clientRoute,
+				"ip -6 route replace 2001:db8:6400::/40 via 2001:db8:10::c8")(t, p)
+			p.checkHealing(t, wound{says: "address 2001:db8:10::3/64 is missing on eth0"})
+			if mode != clusterip.IGMP {
+				p.checkNothingIsLeft(t)
+			}
+		})
+	}
+}
+
 // macWounds take away by what a NIC accepts the cluster MAC.
 func macWounds() map[clusterip.MACMode]wound {
 	mac := func(mode clusterip.MACMode) string { return clusterip.DerivedMAC(mode, shared).String() }
@@ -202,10 +258,13 @@ func (p *patient) ruleHandles(t *testing.T, family, chain string) []string {
 
 // TestEveryRuleIsMissed deletes each rule in turn, and puts another one in its place.
 func TestEveryRuleIsMissed(t *testing.T) {
-	p := newPatient(t, webIP("hashmode", "sourceip-sourceport-destport"))
+	p := newPatient(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp"))
 	p.startBoth(t)
 	rules := 0
-	for _, chain := range []string{"netdev ingress", "netdev ipv4", "netdev errors", "netdev ports", "netdev portless", "arp output", "ip other_nics"} {
+	for _, chain := range []string{
+		"netdev ingress", "netdev ipv4", "netdev errors", "netdev ports", "netdev portless", "arp output", "ip other_nics",
+		"netdev ipv6", "netdev errors6", "netdev ports6", "netdev portless6", "ip6 output", "ip6 other_nics",
+	} {
 		family, chain, _ := strings.Cut(chain, " ")
 		for i := range p.ruleHandles(t, family, chain) {
 			for _, change := range []string{"delete rule %s %s %s handle %s", "replace rule %s %s %s handle %s counter accept"} {
@@ -216,7 +275,7 @@ func TestEveryRuleIsMissed(t *testing.T) {
 			rules++
 		}
 	}
-	if rules < 20 {
+	if rules < 45 {
 		t.Errorf("only %d rules were found", rules)
 	}
 	p.checkNothingIsLeft(t)
@@ -309,7 +368,7 @@ func TestFlappingLinkIsNoWound(t *testing.T) {
 
 // TestForeignTableOfOurName is refused by start, left alone by stop, and no reason for monitor to think that anything runs.
 func TestForeignTableOfOurName(t *testing.T) {
-	for _, family := range []string{"netdev", "arp", "ip"} {
+	for _, family := range []string{"netdev", "arp", "ip", "ip6"} {
 		t.Run(family, func(t *testing.T) {
 			p := newPatient(t, webIP())
 			nft(t, p.host, "add table "+family+" "+ourTable)
@@ -331,26 +390,6 @@ func TestForeignTableOfOurName(t *testing.T) {
 			p.checkNoFiles(t)
 		})
 	}
-}
-
-// TestTwoResourcesOnOneNIC live side by side.
-func TestTwoResourcesOnOneNIC(t *testing.T) {
-	p := newPatient(t, webIP())
-	other := *p.agent
-	other.parameters = webIP("ip", "192.168.10.4", "mac_mode", "unicast", "arp_count", "0")
-	p.startBoth(t)
-	before, err := p.host.Dump()
-	check(t, err)
-	check(t, status(other.start(1), ocf.Success))
-	check(t, status(p.monitor(2), ocf.Success))
-	check(t, status(other.monitor(1), ocf.Success))
-	check(t, status(other.stop(1), ocf.Success))
-	after, err := p.host.Dump()
-	check(t, err)
-	if after != before {
-		t.Errorf("(-before +after):\n%s", changes(before, after))
-	}
-	p.checkNothingIsLeft(t)
 }
 
 // TestAddressesThatHangOnOurs: when ours was there first, the kernel would take the others of the network away with it, and

@@ -9,14 +9,16 @@ import (
 // 256 clients, three protocols: each flow gets exactly one answer, from the node that runs its bucket, also after
 // buckets have moved.
 func TestEveryFlowIsAnsweredOnceByItsOwner(t *testing.T) {
-	eachMode(t, func(t *testing.T, p parameters) {
-		s := newSite(t, Options{}, 8, p)
-		check(t, s.startAll(0, 0, 0, 1, 1, 1, 2, 2))
-		everyFlow(t, s)
-		check(t, s.move(0, 2))
-		check(t, s.move(7, 1))
-		everyFlow(t, s)
-		check(t, s.monitorAll())
+	eachFamily(t, func(t *testing.T, ip string) {
+		eachMode(t, func(t *testing.T, p parameters) {
+			s := newSite(t, Options{}, 8, p.with("ip", ip))
+			check(t, s.startAll(0, 0, 0, 1, 1, 1, 2, 2))
+			everyFlow(t, s)
+			check(t, s.move(0, 2))
+			check(t, s.move(7, 1))
+			everyFlow(t, s)
+			check(t, s.monitorAll())
+		})
 	})
 }
 
@@ -50,8 +52,8 @@ func TestEveryFlowIsAnsweredOnceWithOtherParameters(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSite(t, Options{Nodes: tt.nodes}, len(tt.at), tt.parameters)
-			if s.spec.MAC.String() != tt.mac || s.spec.Seed != tt.seed {
-				t.Fatalf("the oracle takes MAC %s and seed %s, want %s and %s", s.spec.MAC, s.spec.Seed, tt.mac, tt.seed)
+			if s.spec.MACs.IPv4.String() != tt.mac || s.spec.Seed != tt.seed {
+				t.Fatalf("the oracle takes MAC %s and seed %s, want %s and %s", s.spec.MACs.IPv4, s.spec.Seed, tt.mac, tt.seed)
 			}
 			check(t, s.startAll(tt.at...))
 			everyFlow(t, s)
@@ -63,28 +65,32 @@ func TestEveryFlowIsAnsweredOnceWithOtherParameters(t *testing.T) {
 // ports are those of no pattern.
 func everyFlow(t *testing.T, s *site) {
 	t.Helper()
-	traffic := Traffic{Target: shared, Sources: s.Sources(256), SourcePort: func(i int) uint16 { return uint16(1024 + 251*i) }}
-	r := probe(t, s.Network, traffic)
-	if err := r.ExactlyOnce(s.owner); err != nil {
-		t.Error(err)
+	for _, target := range s.spec.Addresses {
+		traffic := Traffic{Target: target, Sources: s.SourcesLike(target, 256), SourcePort: func(i int) uint16 { return uint16(1024 + 251*i) }}
+		r := probe(t, s.Network, traffic)
+		if err := r.ExactlyOnce(s.owner); err != nil {
+			t.Error(err)
+		}
+		t.Logf("%s: answered by each node: %v, lost %d of %d", target, r.Answered(), r.Lost(), r.Sent())
 	}
-	t.Logf("answered by each node: %v, lost %d of %d", r.Answered(), r.Lost(), r.Sent())
 }
 
 // A datagram of 9000 bytes is 7 fragments, of which only the first shows the ports. All must reach one node, which is
 // the one that owns the bucket of the address without ports, as for an echo request, which has none.
 func TestAFragmentedDatagramIsAnsweredOnce(t *testing.T) {
 	eachHashMode(t, func(t *testing.T, p parameters) {
-		s := newSite(t, Options{}, 8, p)
+		s := newSite(t, Options{}, 8, p.with("ip", dualStack))
 		check(t, s.startAll(0, 1, 2, 0, 1, 2, 0, 1))
-		large := Traffic{Target: shared, Sources: s.Sources(64), Protos: []Proto{ICMP, UDP}, Size: 9000}
-		if err := probe(t, s.Network, large).ExactlyOnce(s.ownerWithoutPorts); err != nil {
-			t.Error(err)
-		}
-		small := large
-		small.Size = 0
-		if err := probe(t, s.Network, small).ExactlyOnce(s.owner); err != nil {
-			t.Errorf("small ones from the same ports: %v", err)
+		for _, target := range s.spec.Addresses {
+			large := Traffic{Target: target, Sources: s.SourcesLike(target, 64), Protos: []Proto{ICMP, UDP}, Size: 9000}
+			if err := probe(t, s.Network, large).ExactlyOnce(s.ownerWithoutPorts); err != nil {
+				t.Errorf("%s: %v", target, err)
+			}
+			small := large
+			small.Size = 0
+			if err := probe(t, s.Network, small).ExactlyOnce(s.owner); err != nil {
+				t.Errorf("%s, small ones from the same ports: %v", target, err)
+			}
 		}
 	})
 }

@@ -58,12 +58,12 @@ func TestARPTellsTheClusterMACFromTheNICsOwn(t *testing.T) {
 			s := newSite(t, Options{Nodes: 2}, 2, webIP("mac_mode", string(mode), "arp_count", "2"))
 			node := s.Nodes[0]
 			announced := []saidARP{
-				{arp.OperationRequest, s.spec.MAC.String(), shared.String(), shared.String(), node.MAC.String(), false},
-				{arp.OperationRequest, s.spec.MAC.String(), shared.String(), shared.String(), node.MAC.String(), false},
+				{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), shared.String(), node.MAC.String(), false},
+				{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), shared.String(), node.MAC.String(), false},
 			}
-			replied := []saidARP{{arp.OperationReply, s.spec.MAC.String(), shared.String(), s.Client.Addr.String(), node.MAC.String(), true}}
+			replied := []saidARP{{arp.OperationReply, s.spec.MACs.IPv4.String(), shared.String(), s.Client.Addr.String(), node.MAC.String(), true}}
 			stranger := s.Sources(9)[8] // whose MAC the node does not know
-			asked := []saidARP{{arp.OperationRequest, s.spec.MAC.String(), shared.String(), stranger.String(), node.MAC.String(), false}}
+			asked := []saidARP{{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), stranger.String(), node.MAC.String(), false}}
 			for _, step := range []struct {
 				name string
 				do   func() error
@@ -131,8 +131,8 @@ func TestAnnouncementCorrectsANeighbour(t *testing.T) {
 			neighbours, err := s.Client.handle.NeighList(old.LinkIndex, unix.AF_INET)
 			check(t, err)
 			i := slices.IndexFunc(neighbours, func(n netlink.Neigh) bool { return n.IP.Equal(old.IP) })
-			if i < 0 || neighbours[i].HardwareAddr.String() != s.spec.MAC.String() {
-				t.Errorf("the client's neighbours are %v, want %s at %s", neighbours, shared, s.spec.MAC)
+			if i < 0 || neighbours[i].HardwareAddr.String() != s.spec.MACs.IPv4.String() {
+				t.Errorf("the client's neighbours are %v, want %s at %s", neighbours, shared, s.spec.MACs.IPv4)
 			}
 		})
 	}
@@ -166,7 +166,7 @@ func TestNoARPForTheAddressOnAnotherNIC(t *testing.T) {
 			about = append(about, said)
 		}
 	}
-	want := []saidARP{{arp.OperationReply, s.spec.MAC.String(), shared.String(), s.Client.Addr.String(), s.Nodes[0].MAC.String(), true}}
+	want := []saidARP{{arp.OperationReply, s.spec.MACs.IPv4.String(), shared.String(), s.Client.Addr.String(), s.Nodes[0].MAC.String(), true}}
 	if diff := cmp.Diff(want, about); diff != "" {
 		t.Errorf("replies for the address (-want +got):\n%s", diff)
 	}
@@ -245,7 +245,7 @@ func (h *Host) sendFrames(frames ...ethernet.Frame) error {
 // sendFrom sends a datagram that nobody wants, from one of the host's addresses.
 func (h *Host) sendFrom(source, target netip.Addr) error {
 	return h.Do(func() error {
-		conn, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(target, 9)))
+		conn, err := net.DialUDP("udp"+familyDigit(target), net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(target, 9)))
 		if err != nil {
 			return err
 		}

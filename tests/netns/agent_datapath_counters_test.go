@@ -18,7 +18,7 @@ func TestNftPrintsOurTables(t *testing.T) {
 		text := s.Nodes[0].nft(t, "list", "ruleset")
 		for _, want := range []string{
 			"table netdev clusterip-192.168.10.3", "table arp clusterip-192.168.10.3", "jhash ip saddr", "mod 8",
-			fmt.Sprintf("seed 0x%x", uint32(s.spec.Seed)), s.spec.MAC.String(), `"web-ip:2"`,
+			fmt.Sprintf("seed 0x%x", uint32(s.spec.Seed)), s.spec.MACs.IPv4.String(), `"web-ip:2"`,
 		} {
 			if !strings.Contains(text, want) {
 				t.Errorf("nft list ruleset does not show %q:\n%s", want, text)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
@@ -22,39 +24,55 @@ import (
 func TestForwardingPromiscuousNodesStaySilent(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
-			s := newSite(t, Options{}, 4, webIP("mac_mode", string(mode), "arp_interval", "1"))
+			s := newSite(t, Options{}, 4, webIP("ip", dualStack, "mac_mode", string(mode), "arp_interval", "1"))
 			for _, h := range s.Nodes {
-				check(t, h.Sysctl("net/ipv4/ip_forward", "1"))
+				forward(t, h)
 				check(t, h.handle.SetPromiscOn(nic(t, h, NIC)))
 			}
-			// The client knows the cluster MAC from before.
-			setClusterMAC(t, s.Network, s.spec.MAC[:])
-			traffic := Traffic{Target: shared, Sources: s.Sources(64), Timeout: 50 * time.Millisecond}
+			var streams []*Stream
+			for _, target := range s.spec.Addresses {
+				// The client knows the cluster MAC from before.
+				setClusterMAC(t, s.Network, target, macOf(s, target))
+			}
 			silence := func(when string) {
 				t.Helper()
-				r := probe(t, s.Network, traffic)
-				if n := r.Answered(); len(n) != 0 {
-					t.Errorf("%s: answered by %v", when, n)
+				for _, target := range s.spec.Addresses {
+					r := probe(t, s.Network, Traffic{Target: target, Sources: s.SourcesLike(target, 64), Timeout: 50 * time.Millisecond})
+					if n := r.Answered(); len(n) != 0 {
+						t.Errorf("%s: %s is answered by %v", when, target, n)
+					}
 				}
 			}
 			silence("before the start")
-			stream, err := s.Stream(t.Context(), Traffic{Target: shared, Sources: s.Sources(64)}, 3000)
-			check(t, err)
+			for _, target := range s.spec.Addresses {
+				stream, err := s.Stream(t.Context(), Traffic{Target: target, Sources: s.SourcesLike(target, 64)}, 1500)
+				check(t, err)
+				streams = append(streams, stream)
+			}
 			for range 3 {
 				check(t, s.startAll(0, 1, 2, 0))
 				check(t, s.stopAll())
 			}
 			check(t, s.startAll(0, 1, 2, 0))
-			r, err := stream.Stop()
-			check(t, err)
-			if err := r.AtMostOnce(func(f Flow, node int) bool { return s.owner(f) == node }); err != nil {
-				t.Errorf("while buckets start and stop: %v", err)
+			for _, stream := range streams {
+				r, err := stream.Stop()
+				check(t, err)
+				if err := r.AtMostOnce(func(f Flow, node int) bool { return s.owner(f) == node }); err != nil {
+					t.Errorf("while buckets start and stop: %v", err)
+				}
 			}
 			everyFlow(t, s)
 			check(t, s.stopAll())
 			silence("after the stop")
 		})
 	}
+}
+
+// forward makes a router of a node, for both families.
+func forward(t *testing.T, h *Host) {
+	t.Helper()
+	check(t, h.Sysctl("net/ipv4/ip_forward", "1"))
+	check(t, h.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 }
 
 // What a node hears without being meant: it must neither answer nor forward, though its NIC is promiscuous and it forwards.
@@ -76,11 +94,11 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 				ip      netip.Addr
 				answers int // echo replies
 			}{
-				{"to the cluster MAC and the address, as it should be", s.spec.MAC[:], shared, 1},
+				{"to the cluster MAC and the address, as it should be", s.spec.MACs.IPv4[:], shared, 1},
 				{"to another host's MAC and the address", unknown, shared, 0},
 				{"to another host's MAC and the node's own address", unknown, s.Nodes[0].Addr, 0},
-				{"to the cluster MAC and nobody's address", s.spec.MAC[:], nobody, 0},
-				{"to the cluster MAC and an address behind the client", s.spec.MAC[:], s.Sources(5)[4], 0},
+				{"to the cluster MAC and nobody's address", s.spec.MACs.IPv4[:], nobody, 0},
+				{"to the cluster MAC and an address behind the client", s.spec.MACs.IPv4[:], s.Sources(5)[4], 0},
 			} {
 				t.Run(tt.name, func(t *testing.T) {
 					// All that the nodes send but ARP, IGMP and the echos of settle.
@@ -112,13 +130,14 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
-			s := newSite(t, Options{Nodes: 4}, 4, webIP("mac_mode", string(mode)))
+			s := newSite(t, Options{Nodes: 4}, 4, webIP("ip", dualStack, "mac_mode", string(mode)))
 			check(t, s.startAll(0, 1, 2, 3))
 			for i, h := range s.Nodes {
-				check(t, h.Sysctl("net/ipv4/ip_forward", "1"))
+				forward(t, h)
 				if i > 0 { // the first one still answers ARP for it
 					link := nic(t, h, NIC)
 					check(t, h.handle.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(shared, 24))}))
+					check(t, h.handle.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(shared6, 64))}))
 				}
 			}
 			const hops = 8 // bounds what a storm can become
@@ -126,9 +145,18 @@ func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
 			b, err := (&icmp.Message{Type: ipv4.ICMPTypeDestinationUnreachable, Code: 4, Body: &icmp.DstUnreach{Data: quoted}}).Marshal(nil)
 			check(t, err)
 			check(t, s.Client.sendFrames(ethernet.Frame{
-				Destination: s.spec.MAC[:], Source: s.Client.MAC, EtherType: ethernet.EtherTypeIPv4,
+				Destination: s.spec.MACs.IPv4[:], Source: s.Client.MAC, EtherType: ethernet.EtherTypeIPv4,
 				Payload: packetOf(ipv4.Header{Protocol: unix.IPPROTO_ICMP, TTL: hops, Src: s.Client.Addr.AsSlice(), Dst: shared.AsSlice()}, b),
 			}))
+			tooBig := slices.Concat([]byte{byte(ipv6.ICMPTypePacketTooBig), 0, 0, 0, 0, 0, 5, 0},
+				packet6(shared6, s.Client.Addr6, unix.IPPROTO_UDP, nil, make([]byte, 8)))
+			solicitation := slices.Concat([]byte{ndSolicitation, 0, 0, 0, 0, 0, 0, 0}, shared6.AsSlice())
+			for _, message := range [][]byte{tooBig, solicitation} {
+				check(t, s.Client.sendFrames(ethernet.Frame{
+					Destination: s.spec.MACs.IPv6[:], Source: s.Client.MAC, EtherType: ethernet.EtherTypeIPv6,
+					Payload: packet6(s.Client.Addr6, shared6, unix.IPPROTO_ICMPV6, nil, withChecksum(s.Client.Addr6, shared6, message)),
+				}))
+			}
 			s.settle(t) // the watch tells of what was forwarded
 		})
 	}
@@ -139,7 +167,7 @@ func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
 func TestASecondNICOnTheLANAnswersNothing(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
-			s := newSite(t, Options{Nodes: 2}, 4, webIP("mac_mode", string(mode)))
+			s := newSite(t, Options{Nodes: 2}, 4, webIP("ip", dualStack, "mac_mode", string(mode)))
 			for i := range s.Nodes {
 				s.addNIC(t, i, netip.MustParseAddr(fmt.Sprintf("192.168.10.%d", 111+i)))
 				check(t, s.Nodes[i].handle.SetPromiscOn(nic(t, s.Nodes[i], "eth1")))
@@ -148,6 +176,15 @@ func TestASecondNICOnTheLANAnswersNothing(t *testing.T) {
 			everyFlow(t, s)
 		})
 	}
+}
+
+const ndSolicitation = 135 // RFC 4861 section 4.3
+
+// withChecksum fills in the checksum of an ICMPv6 message.
+func withChecksum(src, dst netip.Addr, message []byte) []byte {
+	sum := sumOf(datagram{src: src, dst: dst, protocol: unix.IPPROTO_ICMPV6, payload: message})
+	binary.BigEndian.PutUint16(message[2:], ^uint16(sum))
+	return message
 }
 
 // echoID marks what echoRequest sends.

@@ -27,7 +27,18 @@ type tossed struct {
 	name   string
 	header ipv4.Header
 	b      []byte
-	bucket int // where it must be counted
+	ipv6   []byte // a whole packet, instead of header and b
+	bucket int    // where it must be counted
+}
+
+// frame is what carries the packet to the nodes.
+func (p tossed) frame(s *site) ethernet.Frame {
+	if p.ipv6 != nil {
+		return ethernet.Frame{Destination: s.spec.MACs.IPv6[:], Source: s.Client.MAC, EtherType: ethernet.EtherTypeIPv6, Payload: p.ipv6}
+	}
+	return ethernet.Frame{
+		Destination: s.spec.MACs.IPv4[:], Source: s.Client.MAC, EtherType: ethernet.EtherTypeIPv4, Payload: packetOf(p.header, p.b),
+	}
 }
 
 // What Linux 6.1's xt_cluster decided, with 13 nodes and the seed 0xffffffff, is what our tables decide.
@@ -66,11 +77,11 @@ func TestKernelHashesAsTheFormula(t *testing.T) {
 		{clusterip.SourceIPSourcePortDestPort, 16, ""},
 	} {
 		t.Run(fmt.Sprintf("%s in %d with seed %s", tt.mode, tt.buckets, tt.seed), func(t *testing.T) {
-			s := newSite(t, Options{Nodes: 1}, tt.buckets, webIP("hashmode", string(tt.mode), "hash_seed", tt.seed))
+			s := newSite(t, Options{Nodes: 1}, tt.buckets, webIP("ip", dualStack, "hashmode", string(tt.mode), "hash_seed", tt.seed))
 			random := rand.New(rand.NewPCG(1, 2))
 			var packets []tossed
 			for range 400 {
-				packets = append(packets, s.tossRandom(random))
+				packets = append(packets, s.tossRandom(random), s.tossRandom6(random))
 			}
 			s.tossAndCount(t, packets)
 		})
@@ -142,7 +153,7 @@ func (s *site) tossAndCount(t *testing.T, packets []tossed) {
 	t.Helper()
 	node := s.Nodes[0]
 	// They are to be counted, not to be handled: most of the sources are not even reachable.
-	nft(t, node, `table ip uninterested { chain in { type filter hook prerouting priority -300; ip daddr 192.168.10.3 drop; }; }`)
+	nft(t, node, `table inet uninterested { chain in { type filter hook prerouting priority -300; ip daddr 192.168.10.3 drop; ip6 daddr 2001:db8:10::3 drop; }; }`)
 	check(t, s.startAll(make([]int, len(s.at))...))
 	byBucket := map[int][]tossed{}
 	for _, p := range packets {
@@ -165,9 +176,7 @@ func (s *site) rise(t *testing.T, packets []tossed) map[int]int {
 	before := s.counters(t, 0)
 	frames := make([]ethernet.Frame, len(packets))
 	for i, p := range packets {
-		frames[i] = ethernet.Frame{
-			Destination: s.spec.MAC[:], Source: s.Client.MAC, EtherType: ethernet.EtherTypeIPv4, Payload: packetOf(p.header, p.b),
-		}
+		frames[i] = p.frame(s)
 	}
 	check(t, s.Client.sendFrames(frames...))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

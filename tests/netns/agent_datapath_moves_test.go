@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -15,11 +16,17 @@ import (
 // bucket that it does not run, nobody answers twice, and the clients hear no MAC but the cluster's (newSite). The resource
 // manager starts a bucket only when its stop on the other node has ended; different buckets go at the same time.
 func TestMovesUnderTraffic(t *testing.T) {
+	for _, target := range []netip.Addr{shared, shared6} {
+		t.Run(target.String(), func(t *testing.T) { testMovesUnderTraffic(t, target) })
+	}
+}
+
+func testMovesUnderTraffic(t *testing.T, target netip.Addr) {
 	eachHashMode(t, func(t *testing.T, p parameters) {
 		const calls, buckets = 350, 8 // for each of three modes
-		s := newSite(t, Options{}, buckets, p.with("arp_count", "1"))
+		s := newSite(t, Options{}, buckets, p.with("ip", target.String(), "arp_count", "1"))
 		empty := s.dumps(t)
-		stream, err := s.Stream(t.Context(), Traffic{Target: shared, Sources: s.Sources(64)}, 3000)
+		stream, err := s.Stream(t.Context(), Traffic{Target: target, Sources: s.SourcesLike(target, 64)}, 3000)
 		check(t, err)
 		l := &ledger{site: s, stream: stream, tenures: make([][]tenure, buckets)}
 		moveAbout(t, l, calls, empty)

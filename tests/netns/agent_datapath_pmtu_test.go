@@ -7,80 +7,99 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 )
 
 // A client behind a router with a narrow link downloads from the address. What tells the node about the narrow link comes
-// from the router, whose own address belongs to another node's bucket (RFC 1191).
+// from the router, whose own address belongs to another node's bucket (RFC 1191, RFC 8201).
 func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
-	eachHashMode(t, func(t *testing.T, p parameters) {
-		const mtu, size, serving, other = 1300, 400_000, 0, 1
-		s := newSite(t, Options{Nodes: 2}, 8, p)
-		check(t, s.AddRouter(t.Context(), mtu))
-		// Packets as a wire would carry them: the kernel otherwise hands a train of segments on as one.
-		check(t, s.Router.handle.LinkSetGSOMaxSegs(nic(t, s.Router, "eth1"), 1))
-		download := s.flowUnlike(t, s.Router.Addr)
-		at := []int{other, other, other, other, other, other, other, other}
-		at[s.bucket(download)] = serving
-		check(t, s.startAll(at...))
+	for _, target := range []netip.Addr{shared, shared6} {
+		eachHashMode(t, func(t *testing.T, p parameters) {
+			const mtu, size, serving, other = 1300, 400_000, 0, 1
+			s := newSite(t, Options{Nodes: 2}, 8, p.with("ip", dualStack))
+			check(t, s.AddRouter(t.Context(), mtu))
+			// Packets as a wire would carry them: the kernel otherwise hands a train of segments on as one.
+			check(t, s.Router.handle.LinkSetGSOMaxSegs(nic(t, s.Router, "eth1"), 1))
+			router, headers := s.Router.Addr, 40 // of IP and TCP
+			if target.Is6() {
+				router, headers = s.Router.Addr6, 60
+			}
+			download := s.flowUnlike(t, router, target)
+			at := []int{other, other, other, other, other, other, other, other}
+			at[s.bucket(download)] = serving
+			check(t, s.startAll(at...))
 
-		// What the client says it can take, what the router says, and what arrives in the end.
-		syns := hear(t, s.Nodes[serving], NIC, func(f Frame) bool { return mss(f) > 0 && !f.Outgoing })
-		tooBig := hear(t, s.Nodes[serving], NIC, func(f Frame) bool { return !f.Outgoing && nextHopMTU(f) == mtu })
-		arrived := hear(t, s.Far, NIC, func(f Frame) bool {
-			h, _, ok := f.IPv4()
-			return ok && !f.Outgoing && h.Src.Equal(shared.AsSlice())
+			// What the client says it can take, what the router says, and what arrives in the end.
+			syns := hear(t, s.Nodes[serving], NIC, func(f Frame) bool { return mss(f) > 0 && !f.Outgoing })
+			tooBig := hear(t, s.Nodes[serving], NIC, func(f Frame) bool { return !f.Outgoing && nextHopMTU(f) == mtu })
+			arrived := hear(t, s.Far, NIC, func(f Frame) bool {
+				d, ok := f.datagram()
+				return ok && !f.Outgoing && d.src == target && d.protocol == unix.IPPROTO_TCP
+			})
+			name, err := fetch(t.Context(), s.Far, download, size)
+			if err != nil {
+				t.Errorf("download: %v", err)
+			}
+			if name != s.Nodes[serving].Name {
+				t.Errorf("answered by %q", name)
+			}
+			if frames := stopped(t, syns); len(frames) != 1 || mss(frames[0]) != 1500-headers {
+				t.Errorf("%d SYNs; the client must announce a segment size of %d, or the node would not have to be told", len(frames), 1500-headers)
+			}
+			errs := stopped(t, tooBig)
+			if len(errs) == 0 {
+				t.Error("no \"too big\" came from the router: nothing was shown")
+			}
+			for _, f := range errs {
+				if d, _ := f.datagram(); d.src != router || f.Destination.String() != net.HardwareAddr(macOf(s, target)).String() {
+					t.Errorf("\"too big\" from %s to MAC %s", d.src, f.Destination)
+				}
+			}
+			full := 0
+			for _, f := range stopped(t, arrived) {
+				d, _ := f.datagram()
+				length := len(d.payload) + headers - 20
+				if h, _, is4 := f.IPv4(); is4 && h.Flags&ipv4.DontFragment == 0 || length > mtu {
+					t.Fatalf("a packet of %d bytes arrived, or one that may be fragmented", length)
+				}
+				if length == mtu {
+					full++
+				}
+			}
+			if full < size/mtu/2 {
+				t.Errorf("%d packets of %d bytes arrived: the node did not use the path's MTU", full, mtu)
+			}
+			t.Logf("%s: %d \"too big\", then %d packets of %d bytes", target, len(errs), full, mtu)
 		})
-		name, err := fetch(t.Context(), s.Far, download, size)
-		if err != nil {
-			t.Errorf("download: %v", err)
-		}
-		if name != s.Nodes[serving].Name {
-			t.Errorf("answered by %q", name)
-		}
-		if frames := stopped(t, syns); len(frames) != 1 || mss(frames[0]) != 1460 {
-			t.Errorf("%d SYNs; the client must announce a segment size of 1460, or the node would not have to be told", len(frames))
-		}
-		errs := stopped(t, tooBig)
-		if len(errs) == 0 {
-			t.Error("no \"fragmentation needed\" came from the router: nothing was shown")
-		}
-		for _, f := range errs {
-			if h, _, _ := f.IPv4(); !h.Src.Equal(s.Router.Addr.AsSlice()) || f.Destination.String() != s.spec.MAC.String() {
-				t.Errorf("\"fragmentation needed\" from %s to MAC %s", h.Src, f.Destination)
-			}
-		}
-		full := 0
-		for _, f := range stopped(t, arrived) {
-			h, _, _ := f.IPv4()
-			if h.Flags&ipv4.DontFragment == 0 || h.TotalLen > mtu {
-				t.Fatalf("a packet of %d bytes with flags %03b arrived", h.TotalLen, h.Flags)
-			}
-			if h.TotalLen == mtu {
-				full++
-			}
-		}
-		if full < size/mtu/2 {
-			t.Errorf("%d packets of %d bytes arrived: the node did not use the path's MTU", full, mtu)
-		}
-		t.Logf("%d \"fragmentation needed\", then %d packets of %d bytes", len(errs), full, mtu)
-	})
+	}
+}
+
+// macOf is the cluster MAC of an address.
+func macOf(s *site, address netip.Addr) []byte {
+	mac := s.spec.MACs.Of(address)
+	return mac[:]
 }
 
 // flowUnlike returns a connection from the far client that falls into another bucket than what comes from an address.
-func (s *site) flowUnlike(t *testing.T, from netip.Addr) Flow {
+func (s *site) flowUnlike(t *testing.T, from, target netip.Addr) Flow {
 	t.Helper()
+	network, own := farNet, s.Far.Addr
+	if target.Is6() {
+		network, own = farNet6, s.Far.Addr6
+	}
 	for port := uint16(40000); port < 40064; port++ {
 		for host := range 50 { // in sourceip mode only another address helps
-			f := Flow{Proto: TCP, Src: nth(farNet, 10+host), Dst: shared, SrcPort: port, DstPort: EchoPort}
+			f := Flow{Proto: TCP, Src: nth(network, 10+host), Dst: target, SrcPort: port, DstPort: EchoPort}
 			if s.bucket(f) != s.bucket(Flow{Proto: ICMP, Src: from}) {
-				if f.Src != s.Far.Addr {
-					check(t, s.Far.addAddress(NIC, netip.PrefixFrom(f.Src, farNet.Bits())))
+				if f.Src != own {
+					check(t, s.Far.addAddress(NIC, netip.PrefixFrom(f.Src, network.Bits())))
 				}
 				return f
 			}
@@ -123,18 +142,25 @@ const tcpOptMSS = 2 // RFC 9293, section 3.2
 
 // mss returns the segment size that a SYN announces; 0 for anything else.
 func mss(f Frame) int {
-	h, b, ok := f.IPv4()
-	if !ok || h.Protocol != unix.IPPROTO_TCP || len(b) < 24 || b[13]&(TCPSyn|TCPAck) != TCPSyn || b[20] != tcpOptMSS {
-		return 0
+	d, ok := f.datagram()
+	if b := d.payload; ok && d.protocol == unix.IPPROTO_TCP && len(b) >= 24 && b[13]&(TCPSyn|TCPAck) == TCPSyn && b[20] == tcpOptMSS {
+		return int(binary.BigEndian.Uint16(b[22:]))
 	}
-	return int(binary.BigEndian.Uint16(b[22:]))
+	return 0
 }
 
-// nextHopMTU returns what an ICMP "fragmentation needed" says; 0 for anything else.
+// nextHopMTU returns what an ICMP "fragmentation needed" or an ICMPv6 "packet too big" says; 0 for anything else.
 func nextHopMTU(f Frame) int {
-	h, b, ok := f.IPv4()
-	if !ok || h.Protocol != unix.IPPROTO_ICMP || len(b) < 8 || ipv4.ICMPType(b[0]) != ipv4.ICMPTypeDestinationUnreachable || b[1] != 4 {
+	d, ok := f.datagram()
+	if !ok || len(d.payload) < 8 {
 		return 0
 	}
-	return int(binary.BigEndian.Uint16(b[6:]))
+	switch {
+	case d.protocol == unix.IPPROTO_ICMP && ipv4.ICMPType(d.payload[0]) == ipv4.ICMPTypeDestinationUnreachable && d.payload[1] == 4:
+		return int(binary.BigEndian.Uint16(d.payload[6:]))
+	case d.protocol == unix.IPPROTO_ICMPV6 && ipv6.ICMPType(d.payload[0]) == ipv6.ICMPTypePacketTooBig:
+		return int(binary.BigEndian.Uint32(d.payload[4:]))
+	default:
+		return 0
+	}
 }

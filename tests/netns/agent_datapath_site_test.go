@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,10 +28,11 @@ type site struct {
 // watches the nodes as long as the test runs.
 func newSite(t *testing.T, o Options, buckets int, p parameters) *site {
 	t.Helper()
-	n := Start(t, o)
-	serve(t, n)
 	values, _, err := metadata.Parse(p)
 	check(t, err)
+	o.IPv6 = o.IPv6 || slices.ContainsFunc(values.Addrs("ip"), netip.Addr.Is6)
+	n := Start(t, o)
+	serve(t, n)
 	spec, err := clusterip.NewSpec(values, "web-ip", ocf.Clone{Buckets: uint32(buckets)})
 	check(t, err)
 	s := &site{Network: n, clone: newClone(t, n, buckets, p), spec: spec}
@@ -48,10 +51,25 @@ func (s *site) watch(t *testing.T) {
 	for _, h := range s.Nodes {
 		fmt.Fprintf(&table, `chain %[1]s { type filter hook ingress device "%[1]s" priority -400;
 			ether saddr != %[2]s counter comment "another Ethernet source than %[1]s's own"
-			arp saddr ip %[3]s arp saddr ether != %[4]s counter comment "%[1]s told another MAC than the cluster's"
-			ip daddr %[3]s counter comment "%[1]s forwarded a packet for the address"
-			icmp type redirect counter comment "%[1]s redirected a client"; }
-`, h.Name, h.MAC, shared, s.spec.MAC)
+			icmp type redirect counter comment "%[1]s redirected a client"
+			icmpv6 type nd-redirect counter comment "%[1]s redirected a client"
+`, h.Name, h.MAC)
+		for _, address := range s.spec.Addresses {
+			rules := `
+			arp saddr ip %[2]s arp saddr ether != %[3]s counter comment "%[1]s told another MAC than the cluster's"
+			ip daddr %[2]s counter comment "%[1]s forwarded a packet for the address"
+`
+			if address.Is6() {
+				rules = `
+			icmpv6 type nd-neighbor-advert @th,64,128 0x%[4]x @th,192,16 0x201 @th,208,48 != 0x%[5]x counter comment "%[1]s told another MAC than the cluster's"
+			icmpv6 type nd-neighbor-solicit ip6 saddr %[2]s @th,192,16 0x101 @th,208,48 != 0x%[5]x counter comment "%[1]s asked with another MAC than the cluster's"
+			ip6 daddr %[2]s counter comment "%[1]s forwarded a packet for the address"
+`
+			}
+			mac := s.spec.MACs.Of(address)
+			fmt.Fprintf(&table, rules, h.Name, address, mac, address.AsSlice(), mac[:])
+		}
+		table.WriteString("}\n")
 	}
 	table.WriteString("}")
 	nft(t, s.Switch, table.String())
@@ -97,8 +115,17 @@ func (s *site) onlyNICsLearned() error {
 
 // bucket is the one that a flow falls into.
 func (s *site) bucket(f Flow) int {
-	return int(clusterip.Owner(s.spec.HashMode, clusterip.Flow{Source: f.Src, SourcePort: f.SrcPort, DestinationPort: f.DstPort},
-		s.spec.Seed, s.spec.Buckets))
+	return s.bucketOf(f, false)
+}
+
+func (s *site) bucketOf(f Flow, fragment bool) int {
+	layout := clusterip.Layout{
+		HashMode: s.spec.HashMode, HashPrefixes: s.spec.HashPrefixes, Seed: s.spec.Seed, Buckets: s.spec.Buckets, Services: s.spec.Services,
+	}
+	return int(layout.Owner(clusterip.Packet{
+		Flow:     clusterip.Flow{Source: f.Src, SourcePort: f.SrcPort, DestinationPort: f.DstPort},
+		Protocol: string(f.Proto), Fragment: fragment,
+	}))
 }
 
 // owner is the node that must answer a flow.
@@ -106,8 +133,7 @@ func (s *site) owner(f Flow) int { return s.at[s.bucket(f)] }
 
 // ownerWithoutPorts is the node that must answer a flow whose packets hide their ports.
 func (s *site) ownerWithoutPorts(f Flow) int {
-	f.SrcPort, f.DstPort = 0, 0
-	return s.owner(f)
+	return s.at[s.bucketOf(f, true)]
 }
 
 // hear opens a capture on a host's NIC, which ends with the test.
@@ -153,5 +179,18 @@ func eachHashMode(t *testing.T, test func(t *testing.T, p parameters)) {
 		t.Run(string(hash), func(t *testing.T) {
 			test(t, webIP("mac_mode", string(mac), "hashmode", string(hash)))
 		})
+	}
+}
+
+// What ip can be, by the families of its addresses.
+var (
+	onlyIPv6  = shared6.String()
+	dualStack = shared.String() + " " + shared6.String()
+)
+
+// eachFamily runs a test for the families of addresses that the resource can have.
+func eachFamily(t *testing.T, test func(t *testing.T, ip string)) {
+	for name, ip := range map[string]string{"IPv4": shared.String(), "IPv6": onlyIPv6, "dual stack": dualStack} {
+		t.Run(name, func(t *testing.T) { test(t, ip) })
 	}
 }

@@ -23,10 +23,10 @@ func TestUnicastWorksWhereASnoopingSwitchSwallowsMulticast(t *testing.T) {
 	t.Run("unicast", func(t *testing.T) {
 		s := newSite(t, snooping, 4, webIP("mac_mode", "unicast"))
 		// What the switch does with a group tells when it has begun to snoop.
-		setClusterMAC(t, s.Network, clusterMAC)
+		setClusterMAC(t, s.Network, shared, clusterMAC)
 		check(t, s.startAll(0, 1, 2, 0))
 		awaitSilence(t, s)
-		setClusterMAC(t, s.Network, s.spec.MAC[:])
+		setClusterMAC(t, s.Network, shared, s.spec.MACs.IPv4[:])
 		everyFlow(t, s)
 	})
 }

@@ -100,7 +100,7 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 		"no such NIC":       {nil, []string{"nic", "eth9"}, ocf.ErrArgs, `nic=eth9: there is no such network interface`, nil},
 		"loopback":          {nil, []string{"nic", "lo"}, ocf.ErrArgs, "nic=lo is the loopback interface", nil},
 		"NIC down":          {[]string{"ip link set eth0 down"}, nil, ocf.ErrGeneric, "eth0 is down (ip link set eth0 up)", []string{"ip link set eth0 up", clientRoute}},
-		"no route":          {[]string{"ip address flush dev eth0 scope global"}, []string{"nic", ""}, ocf.ErrArgs, "no network interface has a connected route", []string{ownAddress, clientRoute}},
+		"no route":          {[]string{"ip address flush dev eth0 scope global"}, []string{"nic", ""}, ocf.ErrArgs, "no network interface has connected routes", []string{ownAddress, clientRoute}},
 		"two routes":        {[]string{"ip link add eth1 type veth peer name peer1", "ip link set eth1 up", "ip address add 192.168.10.99/24 dev eth1"}, []string{"nic", ""}, ocf.ErrArgs, "eth0, eth1 all hold 192.168.10.3", []string{"ip link delete eth1"}},
 		"address elsewhere": {[]string{"ip link add eth1 type veth peer name peer1", "ip link set eth1 up", "ip address add 192.168.10.3/32 dev eth1"}, nil, ocf.ErrArgs, "192.168.10.3/32 is already on eth1", []string{"ip link delete eth1"}},
 		"address on lo":     {[]string{"ip address add 192.168.10.3/32 dev lo"}, nil, ocf.ErrArgs, "already on lo", []string{"ip address delete 192.168.10.3/32 dev lo"}},

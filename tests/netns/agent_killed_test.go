@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,6 +29,7 @@ type dangerousCall struct {
 	name    string
 	action  string
 	macMode string
+	ip      string                    // "": the IPv4 address
 	others  []int                     // run before and after
 	runs    bool                      // bucket 5 runs before
 	spoil   func(*killed, *testing.T) // something is broken before
@@ -55,12 +57,14 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 		{name: "further stop", action: "stop", macMode: "igmp", others: []int{1}, runs: true},
 		{name: "last stop", action: "stop", macMode: "igmp", runs: true},
 		{name: "last stop", action: "stop", macMode: "unicast", runs: true},
+		{name: "first start, dual stack", action: "start", macMode: "igmp", ip: dualStack},
+		{name: "last stop, dual stack", action: "stop", macMode: "multicast", ip: dualStack, runs: true},
 	} {
 		t.Run(call.name+"/"+call.macMode, func(t *testing.T) {
 			t.Parallel()
-			n := Start(t, Options{Nodes: 1})
+			n := Start(t, Options{Nodes: 1, IPv6: call.ip != ""})
 			k := &killed{
-				agent:         newAgent(t, n.Nodes[0], 8, webIP("mac_mode", call.macMode, "arp_count", "1")),
+				agent:         newAgent(t, n.Nodes[0], 8, webIP("ip", cmp.Or(call.ip, shared.String()), "mac_mode", call.macMode, "arp_count", "1")),
 				dangerousCall: call,
 			}
 			k.rehearse(t)

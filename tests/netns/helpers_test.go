@@ -17,6 +17,9 @@ import (
 // shared is the article's address.
 var shared = netip.MustParseAddr("192.168.10.3")
 
+// shared6 is its sister.
+var shared6 = netip.MustParseAddr("2001:db8:10::3")
+
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 // always is an owner function: one node owns everything.

@@ -160,7 +160,7 @@ func TestSnoopingSwitchWithQuerier(t *testing.T) {
 			t.Fatalf("still answered: %v", r.Answered())
 		}
 	}
-	setClusterMAC(t, n, net.HardwareAddr{2, 2, 3, 4, 5, 6})
+	setClusterMAC(t, n, shared, net.HardwareAddr{2, 2, 3, 4, 5, 6})
 	nft(t, n.Nodes[0], "add rule netdev stand_in in ether daddr 02:02:03:04:05:06 meta pkttype set host")
 	if err := probe(t, n, traffic).ExactlyOnce(always(0)); err != nil {
 		t.Errorf("a unicast cluster MAC: %v", err)

@@ -50,18 +50,18 @@ func cluster(t *testing.T, n *Network) {
 		nft(t, h, `table netdev stand_in { chain in { type filter hook ingress device "eth0" priority 0;
 			ether daddr 01:02:03:04:05:06 meta pkttype set host; }; }`)
 	}
-	setClusterMAC(t, n, clusterMAC)
+	setClusterMAC(t, n, shared, clusterMAC)
 }
 
 // setClusterMAC tells the client the shared address's MAC for good.
-func setClusterMAC(t *testing.T, n *Network, mac net.HardwareAddr) {
+func setClusterMAC(t *testing.T, n *Network, target netip.Addr, mac net.HardwareAddr) {
 	t.Helper()
 	link, err := n.Client.Handle().LinkByName(NIC)
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = n.Client.Handle().NeighSet(&netlink.Neigh{
-		LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: shared.AsSlice(), HardwareAddr: mac,
+		LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: target.AsSlice(), HardwareAddr: mac,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -38,6 +38,10 @@ func TestBadParameters(t *testing.T) {
 		{"no group's MAC in igmp mode", params("mac_mode", "igmp", "mac", "01:02:03:04:05:06"), []string{"mac", "mac_mode"}},
 		{"unicast MAC in igmp mode", params("mac_mode", "igmp", "mac", "02:02:03:04:05:06"), []string{"mac", "mac_mode"}},
 		{"a group's MAC outside 239.255.0.0/16 in igmp mode", params("mac_mode", "igmp", "mac", "01:00:5e:00:00:01"), []string{"mac", "mac_mode"}},
+		{"a link-local address without nic", params("ip", "fe80::3", "nic", ""), []string{"ip", "nic"}},
+		{"a MAC of the family that ip has not", params("mac_mode", "igmp", "mac", "33:33:80:00:00:01"), []string{"mac", "ip"}},
+		{"a prefix length for IPv6 only", params("ip", "192.168.10.3 2001:db8::3", "cidr_netmask", "64"), []string{"cidr_netmask", "24,64"}},
+		{"the address of all routers", params("ip", "2001:db8:10::", "cidr_netmask", "64"), []string{"ip", "RFC 4291"}},
 		{"broadcast MAC", params("mac", "ff:ff:ff:ff:ff:ff"), []string{"mac"}},
 		{"MAC of zeros", params("mac_mode", "unicast", "mac", "00:00:00:00:00:00"), []string{"mac"}},
 
@@ -47,14 +51,18 @@ func TestBadParameters(t *testing.T) {
 		{"an instance beyond the last", cloned(8, 8), []string{"8"}},
 		{"an instance without a number", cloned(8, 0).with(params("CRM_meta_clone", "x")), []string{"clone"}},
 	}
-	rows = append(rows, each("ip", "192.168.10", "192.168.10.300", "192.168.010.3", "192.168.10.3/24", "0xC0A80A03", "web.example.org", "2001:db8::1",
+	rows = append(rows, each("ip", "192.168.10", "192.168.10.300", "192.168.010.3", "192.168.10.3/24", "0xC0A80A03", "web.example.org", "2001:db8::1/64", "::1", "ff02::1", "::ffff:192.0.2.1",
+		"192.168.10.3 192.168.10.3", "192.168.10.3,2001:db8::x",
 		"0.0.0.0", "127.0.0.1", "224.0.0.1", "239.255.0.1", "255.255.255.255")...)
-	rows = append(rows, each("cidr_netmask", "33", "-1", "x", "24.0", "0x18", "4294967320")...)
+	rows = append(rows, each("cidr_netmask", "33", "129", "24,64,64", "-1", "x", "24.0", "0x18", "4294967320")...)
 	rows = append(rows, each("nic", "eth/0", "..", "a-name-longer-than-15", "eth0:1")...)
 	rows = append(rows, each("mac_mode", "broadcast", "Multicast")...)
 	rows = append(rows, each("mac", "01:02:03:04:05", "01:02:03:04:05:06:07:08", "01:02:03:04:05:0g", "eth0")...)
 	rows = append(rows, each("hashmode", "destport", "sourceip,sourceport", "SourceIP")...)
 	rows = append(rows, each("hash_seed", "0", "0x0", "-1", "4294967296", "0x100000000", "0x", "1.5", "seed")...)
+	rows = append(rows, each("hash_prefix4", "0", "33", "/24")...)
+	rows = append(rows, each("hash_prefix6", "0", "129", "x")...)
+	rows = append(rows, each("services", "http", "tcp", "tcp/0", "tcp/65536", "tcp/90-80", "tcp/80,gre/1", "icmp/8", "tcp/80 ; reboot")...)
 	rows = append(rows, each("check_link", "maybe", "2")...)
 	rows = append(rows, each("arp_count", "-1", "1.5", "many", "4294967296")...)
 	rows = append(rows, each("arp_interval", "-1", "20ms", "4294967296")...)
@@ -72,7 +80,7 @@ func TestBadParameters(t *testing.T) {
 						t.Errorf("%s: the reason does not name %s: %s", action, name, reason)
 					}
 				}
-				if len(reason) > 1100 {
+				if len(reason) > 1600 {
 					t.Errorf("%s: the reason does not fit a status line: %d bytes", action, len(reason))
 				}
 			}
@@ -95,7 +103,7 @@ func TestBadParameters(t *testing.T) {
 func TestAllFaultsAtOnce(t *testing.T) {
 	n := newNode(t)
 	bad := params(
-		"ip", "192.168.10", "cidr_netmask", "33", "nic", "eth/0", "mac_mode", "broadcast", "mac", "01:02",
+		"ip", "192.168.10", "cidr_netmask", "0", "hash_prefix4", "0", "hash_prefix6", "0", "services", "http", "nic", "eth/0", "mac_mode", "broadcast", "mac", "01:02",
 		"hashmode", "random", "hash_seed", "0", "check_link", "maybe", "arp_count", "-1", "arp_interval", "x",
 		"CRM_meta_clone_max", "8", "CRM_meta_clone", "3",
 	)

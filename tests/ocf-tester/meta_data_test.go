@@ -50,12 +50,15 @@ var advertised = []struct {
 	reloadable        bool // without disturbing a running bucket
 }{
 	{name: "ip", kind: "string", required: true},
-	{name: "cidr_netmask", kind: "integer"},
+	{name: "cidr_netmask", kind: "string"}, // one number or two
 	{name: "nic", kind: "string"},
 	{name: "mac_mode", kind: "select", deflt: "multicast", options: []string{"multicast", "igmp", "unicast"}},
 	{name: "mac", kind: "string"},
 	{name: "hashmode", kind: "select", deflt: "sourceip", options: []string{"sourceip", "sourceip-sourceport", "sourceip-sourceport-destport"}},
 	{name: "hash_seed", kind: "string"}, // decimal or 0x…
+	{name: "hash_prefix4", kind: "integer", deflt: "32"},
+	{name: "hash_prefix6", kind: "integer", deflt: "128"},
+	{name: "services", kind: "string"},
 	{name: "check_link", kind: "boolean", deflt: "true", reloadable: true},
 	{name: "arp_count", kind: "integer", deflt: "3", reloadable: true},
 	{name: "arp_interval", kind: "integer", deflt: "20", reloadable: true},

@@ -91,7 +91,7 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host := netns.Start(t, netns.Options{Nodes: 1}).Nodes[0]
+	host := netns.Start(t, netns.Options{Nodes: 1, IPv6: true}).Nodes[0]
 	err = host.Do(func() error {
 		return unix.Mount("overlay", "/usr", "overlay", unix.MS_RDONLY, "lowerdir="+files+"/usr:/usr")
 	})

@@ -1,13 +1,17 @@
 // Package link is the way into the kernel's network interfaces: addresses, multicast groups, MAC filters, and what is said
-// to the neighbours by ARP.
+// to the neighbours by ARP and neighbour discovery.
 package link
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -38,7 +42,7 @@ func Open() (*Conn, error) {
 func (c *Conn) Close() { c.netlink.Close() }
 
 // ObserveLinks implements clusterip.LinkKernel.
-func (c *Conn) ObserveLinks(ctx context.Context, address netip.Addr, macs []clusterip.MAC, laid *clusterip.Layout) (clusterip.State, error) {
+func (c *Conn) ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []clusterip.MAC, laid *clusterip.Layout) (clusterip.State, error) {
 	var state clusterip.State
 	links, err := dump(ctx, c.netlink.LinkList)
 	if err != nil {
@@ -47,12 +51,17 @@ func (c *Conn) ObserveLinks(ctx context.Context, address netip.Addr, macs []clus
 	for _, link := range links {
 		state.NICs = append(state.NICs, nicOf(link.Attrs()))
 	}
-	if err := c.readAddresses(ctx, &state, address, macs); err != nil {
+	if err := c.readAddresses(ctx, &state, addresses, macs); err != nil {
 		return state, err
 	}
-	if !isInPlace(state.NICs, laid) { // else nothing is asked of the routes, which may be many
-		if err := c.readRoutes(ctx, &state, address); err != nil {
+	if !isInPlace(state.NICs, laid, addresses) { // else nothing is asked of the routes, which may be many
+		if err := c.readRoutes(ctx, &state, addresses); err != nil {
 			return state, err
+		}
+		if slices.ContainsFunc(addresses, netip.Addr.Is6) {
+			for i := range state.NICs {
+				state.NICs[i].NoIPv6 = !hasIPv6(state.NICs[i].Name)
+			}
 		}
 	}
 	if err := c.readMulticastFilters(&state, macs); err != nil {
@@ -62,6 +71,15 @@ func (c *Conn) ObserveLinks(ctx context.Context, address netip.Addr, macs []clus
 		return state, err
 	}
 	return state, nil
+}
+
+// ipv6Conf holds the kernel's IPv6 parameters of each NIC that has any, of the reader's network namespace.
+const ipv6Conf = "/proc/sys/net/ipv6/conf"
+
+// hasIPv6 tells whether a NIC may have IPv6 addresses. One with an MTU below 1280 has no parameters at all.
+func hasIPv6(nic string) bool {
+	disabled, err := os.ReadFile(filepath.Join(ipv6Conf, nic, "disable_ipv6")) //nolint:gosec // the name is the kernel's
+	return err == nil && string(bytes.TrimSpace(disabled)) == "0"
 }
 
 func nicOf(attributes *netlink.LinkAttrs) clusterip.NIC {
@@ -75,22 +93,23 @@ func nicOf(attributes *netlink.LinkAttrs) clusterip.NIC {
 	}
 }
 
-// isInPlace tells whether the NIC that the tables were laid on is still there, under the same name.
-func isInPlace(nics []clusterip.NIC, laid *clusterip.Layout) bool {
-	return laid != nil && slices.ContainsFunc(nics, func(n clusterip.NIC) bool {
+// isInPlace tells whether the addresses were all laid, and the NIC that they were laid on is still there, under the same name.
+func isInPlace(nics []clusterip.NIC, laid *clusterip.Layout, addresses []netip.Addr) bool {
+	isNew := func(a netip.Addr) bool { return !slices.Contains(laid.Addresses(), a) }
+	return laid != nil && !slices.ContainsFunc(addresses, isNew) && slices.ContainsFunc(nics, func(n clusterip.NIC) bool {
 		return n.Index == laid.NICIndex && n.Name == laid.NIC
 	})
 }
 
-func (c *Conn) readAddresses(ctx context.Context, state *clusterip.State, address netip.Addr, macs []clusterip.MAC) error {
-	all, err := c.addressesOn(ctx, nil)
+func (c *Conn) readAddresses(ctx context.Context, state *clusterip.State, addresses []netip.Addr, macs []clusterip.MAC) error {
+	all, err := c.addressesOn(ctx, nil, familyOf(addresses...))
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
 	groups := map[netip.Addr]bool{}
 	for _, mac := range macs {
-		if clusterip.IGMP.Check(mac) == nil {
-			groups[mac.MulticastGroup()] = true
+		if group := mac.MulticastGroup(); group.IsValid() {
+			groups[group] = true
 		}
 	}
 	for _, a := range all {
@@ -99,8 +118,9 @@ func (c *Conn) readAddresses(ctx context.Context, state *clusterip.State, addres
 			continue
 		}
 		seen := clusterip.Address{NICIndex: a.LinkIndex, Prefix: prefix, AutoJoin: a.Flags&unix.IFA_F_MCAUTOJOIN != 0}
+		seen.Tentative = a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0
 		switch {
-		case prefix.Addr() == address:
+		case slices.Contains(addresses, prefix.Addr()):
 			state.Addresses = append(state.Addresses, seen)
 		case groups[prefix.Addr()]:
 			state.Groups = append(state.Groups, seen)
@@ -109,9 +129,21 @@ func (c *Conn) readAddresses(ctx context.Context, state *clusterip.State, addres
 	return nil
 }
 
-// addressesOn lists the IPv4 addresses of a NIC, or of all.
-func (c *Conn) addressesOn(ctx context.Context, nic netlink.Link) ([]netlink.Addr, error) {
-	return dump(ctx, func() ([]netlink.Addr, error) { return c.netlink.AddrList(nic, netlink.FAMILY_V4) })
+// addressesOn lists the addresses of a NIC, or of all.
+func (c *Conn) addressesOn(ctx context.Context, nic netlink.Link, family int) ([]netlink.Addr, error) {
+	return dump(ctx, func() ([]netlink.Addr, error) { return c.netlink.AddrList(nic, family) })
+}
+
+// familyOf returns the one family that the addresses are of, or all.
+func familyOf(addresses ...netip.Addr) int {
+	switch {
+	case !slices.ContainsFunc(addresses, netip.Addr.Is6):
+		return netlink.FAMILY_V4
+	case !slices.ContainsFunc(addresses, netip.Addr.Is4):
+		return netlink.FAMILY_V6
+	default:
+		return netlink.FAMILY_ALL
+	}
 }
 
 // lastPause is the longest between two tries to read a list that a change cut in two.
@@ -132,19 +164,27 @@ func dump[T any](ctx context.Context, read func() ([]T, error)) ([]T, error) {
 	}
 }
 
-// readRoutes reads the connected routes that hold the address.
-func (c *Conn) readRoutes(ctx context.Context, state *clusterip.State, address netip.Addr) error {
-	routes, err := dump(ctx, func() ([]netlink.Route, error) { return c.netlink.RouteList(nil, netlink.FAMILY_V4) })
+// readRoutes reads the connected routes that hold an address.
+func (c *Conn) readRoutes(ctx context.Context, state *clusterip.State, addresses []netip.Addr) error {
+	routes, err := dump(ctx, func() ([]netlink.Route, error) { return c.netlink.RouteList(nil, familyOf(addresses...)) })
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	for _, route := range routes {
 		prefix, ok := prefixOf(route.Dst)
-		if ok && route.Scope == netlink.SCOPE_LINK && prefix.Bits() > 0 && prefix.Contains(address) {
+		if ok && isConnected(route) && prefix.Bits() > 0 && slices.ContainsFunc(addresses, prefix.Contains) {
 			state.Connected = append(state.Connected, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix})
 		}
 	}
 	return nil
+}
+
+// isConnected tells whether a route of the main table leads to the NIC's own network. An IPv6 route has no scope that would say so.
+func isConnected(route netlink.Route) bool {
+	if route.Family == netlink.FAMILY_V4 {
+		return route.Scope == netlink.SCOPE_LINK
+	}
+	return route.Type == unix.RTN_UNICAST && route.Gw == nil && len(route.MultiPath) == 0
 }
 
 func prefixOf(ipNet *net.IPNet) (netip.Prefix, bool) {
@@ -181,20 +221,33 @@ func (c *Conn) ApplyLinks(ctx context.Context, step clusterip.Step) error {
 	return err
 }
 
+// forever is an address's lifetime without an end (INFINITY_LIFE_TIME).
+const forever = math.MaxUint32
+
 func (c *Conn) addAddress(step clusterip.AddAddress) error {
 	address := &netlink.Addr{IPNet: ipNetOf(step.Prefix)}
+	is6 := step.Prefix.Addr().Is6()
+	if is6 {
+		// All nodes have it, so the search for a duplicate would find one. And it is no source for the node's own connections,
+		// whose answers would go to the owner of another bucket: deprecated addresses come last (RFC 6724 section 5, rule 3).
+		address.Flags = unix.IFA_F_NODAD
+		address.PreferedLft, address.ValidLft = 0, forever
+	}
 	if step.Group {
-		// The kernel itself joins the group and answers IGMP queries, as long as the address is there. Host scope keeps it from
-		// ever becoming the source of a packet: __inet_insert_ifa sorts by scope, and inet_select_addr passes host scope over.
-		address.Flags = unix.IFA_F_MCAUTOJOIN
-		address.Scope = int(netlink.SCOPE_HOST)
+		// The kernel itself joins the group and answers queries, as long as the address is there. Host scope keeps an IPv4 group
+		// from ever becoming the source of a packet: __inet_insert_ifa sorts by scope, and inet_select_addr passes host scope
+		// over. ipv6_dev_get_saddr passes groups over by itself.
+		address.Flags |= unix.IFA_F_MCAUTOJOIN
+		if !is6 {
+			address.Scope = int(netlink.SCOPE_HOST)
+		}
 	}
 	return unless(unix.EEXIST, c.netlink.AddrAdd(at(step.NIC), address))
 }
 
 // removeAddress removes one address, and no other with it.
 func (c *Conn) removeAddress(ctx context.Context, step clusterip.RemoveAddress) error {
-	all, err := c.addressesOn(ctx, at(step.NIC))
+	all, err := c.addressesOn(ctx, at(step.NIC), familyOf(step.Prefix.Addr()))
 	if err != nil {
 		return err
 	}
@@ -205,7 +258,7 @@ func (c *Conn) removeAddress(ctx context.Context, step clusterip.RemoveAddress) 
 		remove := func() error {
 			return unless(unix.EADDRNOTAVAIL, c.netlink.AddrDel(at(step.NIC), &netlink.Addr{IPNet: ipNetOf(step.Prefix)}))
 		}
-		if hasSecondaries(address, all) {
+		if step.Prefix.Addr().Is4() && hasSecondaries(address, all) {
 			return promoting(step.NIC, remove)
 		}
 		return remove()

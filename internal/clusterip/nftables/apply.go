@@ -20,34 +20,33 @@ import (
 
 // ObserveTables reads the tables of an address and says what they are.
 func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip.Tables, error) {
-	tables, err := c.read(ctx, address)
+	tables, err := c.read(ctx, tableName(address))
 	if err != nil {
 		return clusterip.Tables{}, err
 	}
 	return judge(tables), nil
 }
 
-// AddressesOf returns the addresses whose tables carry the stamp of a resource.
-func (c *Conn) AddressesOf(ctx context.Context, resource string) ([]netip.Addr, error) {
-	var addresses []netip.Addr
-	found, err := c.tableNames(nft.TableFamilyNetdev)
+// Layouts returns those of all resources on the node whose stamp can be read.
+func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
+	names, err := c.tableNames(nft.TableFamilyNetdev)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range found {
-		address, err := netip.ParseAddr(strings.TrimPrefix(name, tablePrefix))
-		if err != nil || tableName(address) != name {
+	var layouts []clusterip.Layout
+	for _, name := range names {
+		if !strings.HasPrefix(name, tablePrefix) {
 			continue
 		}
-		tables, err := c.ObserveTables(ctx, address)
+		tables, err := c.read(ctx, name)
 		if err != nil {
-			return addresses, err
+			return layouts, err
 		}
-		if tables.Laid != nil && tables.Laid.Resource == resource {
-			addresses = append(addresses, address)
+		if judged := judge(tables); judged.Laid != nil {
+			layouts = append(layouts, *judged.Laid)
 		}
 	}
-	return addresses, nil
+	return layouts, nil
 }
 
 // ApplyTables does one step, as one batch: the kernel takes all of it or nothing, and no packet meets half a rule set.
@@ -83,16 +82,22 @@ func tableOf(family nft.TableFamily, address netip.Addr) *nft.Table {
 	return &nft.Table{Family: family, Name: tableName(address)}
 }
 
-func ownedSet(t *nft.Table) *nft.Set { return setOf(t, set{name: setOwned}) }
+func ownedSet(t *nft.Table) *nft.Set { return setOf(t, set{name: setOwned, keyLength: keyLength}) }
 
 func setOf(t *nft.Table, s set) *nft.Set {
-	return &nft.Set{
+	made := &nft.Set{
 		Table: t, Name: s.name, Counter: s.name == setOwned,
 		// By which the batch that makes the set refers to it. The library's own choice would differ from call to call.
-		ID: map[string]uint32{setOwned: 1, setSchema: 2}[s.name],
-		// The kernel compares the hash, an integer in host order.
-		KeyType: nft.TypeMark, KeyByteOrder: binaryutil.NativeEndian,
+		ID:       uint32(slices.Index(setNames(), s.name) + 1),
+		Interval: s.flags&unix.NFT_SET_INTERVAL != 0,
 	}
+	if made.Interval {
+		made.KeyType = nft.TypeInetService
+		return made
+	}
+	// The kernel compares the hash, an integer in host order.
+	made.KeyType, made.KeyByteOrder = nft.TypeMark, binaryutil.NativeEndian
+	return made
 }
 
 func elementsOf(resource string, buckets []clusterip.Bucket) []nft.SetElement {
@@ -100,25 +105,36 @@ func elementsOf(resource string, buckets []clusterip.Bucket) []nft.SetElement {
 	for _, bucket := range buckets {
 		elements = append(elements, element{key: uint32(bucket), comment: commentOf(resource, bucket)})
 	}
-	return setElements(elements)
+	return set{keyLength: keyLength}.converted(elements)
 }
 
-func setElements(elements []element) []nft.SetElement {
-	converted := make([]nft.SetElement, 0, len(elements))
+// converted returns elements as the library takes them.
+func (s set) converted(elements []element) []nft.SetElement {
+	all := make([]nft.SetElement, 0, len(elements))
 	for _, e := range elements {
-		converted = append(converted, nft.SetElement{Key: binary.NativeEndian.AppendUint32(nil, e.key), Comment: e.comment})
+		key := binary.NativeEndian.AppendUint32(nil, e.key)
+		if s.keyLength == portLength {
+			key = binary.BigEndian.AppendUint16(nil, uint16(e.key))
+		}
+		all = append(all, nft.SetElement{Key: key, IntervalEnd: e.end, Comment: e.comment})
 	}
-	return converted
+	return all
 }
 
 // lay makes the tables what the layout wants, touching only what differs. The rules of a chain are replaced in place: a
 // new chain beside the old one would, for the moment in which the kernel turns from one to the other, let packets by.
 func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
-	have, err := c.read(ctx, step.Layout.Address)
+	have, err := c.read(ctx, tableName(step.Layout.Address()))
 	if err != nil {
 		return err
 	}
-	for _, want := range rulesetOf(step.Layout) {
+	wanted := rulesetOf(step.Layout)
+	for _, h := range have {
+		if h.isOurs() && !slices.ContainsFunc(wanted, func(w table) bool { return w.family == h.family }) {
+			c.nft.DelTable(&nft.Table{Family: h.family, Name: h.name})
+		}
+	}
+	for _, want := range wanted {
 		for i, s := range want.sets {
 			if s.name == setOwned {
 				for _, bucket := range step.Keep {
@@ -150,10 +166,10 @@ func (c *Conn) create(want table) error {
 	t := c.nft.AddTable(&nft.Table{Family: want.family, Name: want.name})
 	for _, s := range want.sets {
 		first := min(len(s.elements), elementsPerMessage)
-		if err := c.nft.AddSet(setOf(t, s), setElements(s.elements[:first])); err != nil {
+		if err := c.nft.AddSet(setOf(t, s), s.converted(s.elements[:first])); err != nil {
 			return err
 		}
-		if err := c.addElements(setOf(t, s), setElements(s.elements[first:])); err != nil {
+		if err := c.addElements(setOf(t, s), s.converted(s.elements[first:])); err != nil {
 			return err
 		}
 	}
@@ -209,12 +225,12 @@ func (c *Conn) mend(have, want table) error {
 		remove := slices.DeleteFunc(slices.Clone(h.elements), isIn(w))
 		add := slices.DeleteFunc(slices.Clone(w.elements), isIn(h))
 		if len(remove) > 0 {
-			if err := c.nft.SetDeleteElements(setOf(t, w), setElements(remove)); err != nil {
+			if err := c.nft.SetDeleteElements(setOf(t, w), w.converted(remove)); err != nil {
 				return err
 			}
 		}
 		if len(add) > 0 {
-			if err := c.addElements(setOf(t, w), setElements(add)); err != nil {
+			if err := c.addElements(setOf(t, w), w.converted(add)); err != nil {
 				return err
 			}
 		}
@@ -224,7 +240,7 @@ func (c *Conn) mend(have, want table) error {
 
 // remove deletes our tables of an address, and leaves a foreign table of the same name alone.
 func (c *Conn) remove(ctx context.Context, address netip.Addr) error {
-	have, err := c.read(ctx, address)
+	have, err := c.read(ctx, tableName(address))
 	if err != nil {
 		return err
 	}
@@ -241,16 +257,24 @@ func (c *Conn) remove(ctx context.Context, address netip.Addr) error {
 func (c *Conn) missingFeatures(layout clusterip.Layout) error {
 	const scratch = tablePrefix + "scratch"
 	var missing []string
-	for _, feature := range []struct {
+	type feature struct {
 		option string
 		family nft.TableFamily
 		chain  chain
-	}{
+	}
+	features := []feature{
 		{"CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_INGRESS", nft.TableFamilyNetdev, chain{base: ingressBase(layout.NIC)}},
-		{"CONFIG_NFT_HASH", nft.TableFamilyNetdev, chain{rules: []rule{{exprs: hash(layout, layout.Seed, nil)}}}},
-		{"CONFIG_NF_TABLES_ARP", nft.TableFamilyARP, chain{base: outputBase()}},
-		{"CONFIG_NF_TABLES_IPV4", nft.TableFamilyIPv4, chain{base: otherNICsChain(layout).base}},
-	} {
+		{"CONFIG_NFT_HASH", nft.TableFamilyNetdev, chain{rules: []rule{{exprs: ipv4.hash(layout, layout.Seed, nil)}}}},
+	}
+	if layout.Has(ipv4.is) {
+		features = append(features,
+			feature{"CONFIG_NF_TABLES_ARP", nft.TableFamilyARP, chain{base: outputBase()}},
+			feature{"CONFIG_NF_TABLES_IPV4", nft.TableFamilyIPv4, chain{base: otherNICsChain(ipv4, layout).base}})
+	}
+	if layout.Has(ipv6.is) {
+		features = append(features, feature{"CONFIG_NF_TABLES_IPV6", nft.TableFamilyIPv6, chain{base: otherNICsChain(ipv6, layout).base}})
+	}
+	for _, feature := range features {
 		feature.chain.name = "scratch"
 		want := table{family: feature.family, name: scratch, chains: []chain{feature.chain}}
 		if err := c.create(want); err != nil {

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -60,15 +61,32 @@ func (t table) isOurs() bool {
 }
 
 // namesIn lists the names that we use in a family's table, in any layout.
-func namesIn(family nft.TableFamily) (chains, sets []string) {
-	switch family {
+func namesIn(tables nft.TableFamily) (chains, sets []string) {
+	switch tables {
 	case nft.TableFamilyNetdev:
-		return []string{chainIngress, chainIPv4, chainPorts, chainPortless, chainErrors}, []string{setOwned, setSchema}
+		chains = []string{chainIngress, chainIPv4, chainIPv6}
+		for _, f := range []family{ipv4, ipv6} {
+			for _, name := range []string{chainErrors, chainShared, chainPorts, chainPortless} {
+				chains = append(chains, name+f.suffix)
+			}
+		}
+		return chains, setNames()
 	case nft.TableFamilyARP:
 		return []string{chainOutput}, nil
+	case nft.TableFamilyIPv6:
+		return []string{chainOutput, chainOthers}, nil
 	default:
 		return []string{chainOthers}, nil
 	}
+}
+
+// setNames lists the names of our sets, in any layout.
+func setNames() []string {
+	names := []string{setOwned, setSchema}
+	for _, p := range portProtocols {
+		names = append(names, p.name+setServices)
+	}
+	return names
 }
 
 // holdsMore tells whether a table holds something that is neither chain nor set: a named counter, a flowtable.
@@ -86,15 +104,24 @@ func (t table) set(name string) (set, bool) {
 func stampOf(tables []table) (clusterip.Layout, error) {
 	for _, t := range tables {
 		s, ok := t.set(setSchema)
-		if !ok || len(s.elements) != 1 {
+		if !ok || len(s.elements) == 0 {
 			continue
 		}
-		layout, err := clusterip.ParseStamp(int(s.elements[0].key), s.elements[0].comment)
+		parts := inOrder(s.elements)
+		schema := int(parts[0].key & (1<<schemaBits - 1))
+		var stamp strings.Builder
+		for i, part := range parts {
+			if part.key != schemaKey(schema, i, len(parts)-1) {
+				return clusterip.Layout{}, fmt.Errorf("the stamp of table %s is not whole", t)
+			}
+			stamp.WriteString(part.comment)
+		}
+		layout, err := clusterip.ParseStamp(schema, stamp.String())
 		if err != nil {
 			return layout, fmt.Errorf("the stamp of table %s cannot be read: %w", t, err)
 		}
-		if tableName(layout.Address) != t.name {
-			return layout, fmt.Errorf("the stamp of table %s names another address, %s", t, layout.Address)
+		if tableName(layout.Address()) != t.name {
+			return layout, fmt.Errorf("the stamp of table %s names another address, %s", t, layout.Address())
 		}
 		return layout, nil
 	}
@@ -138,6 +165,11 @@ func damage(have, want []table) []string {
 		}
 		for _, difference := range have[i].differences(w) {
 			found = append(found, fmt.Sprintf("table %s: %s", w, difference))
+		}
+	}
+	for _, h := range have {
+		if !slices.ContainsFunc(want, func(w table) bool { return w.family == h.family }) {
+			found = append(found, fmt.Sprintf("table %s is left over", h))
 		}
 	}
 	return found
@@ -256,7 +288,7 @@ func buckets(want table) uint32 {
 func (s set) elementDifferences(want set, n uint32) []string {
 	var found []string
 	if s.name != setOwned {
-		if !slices.Equal(s.elements, want.elements) {
+		if !slices.Equal(inOrder(s.elements), inOrder(want.elements)) {
 			found = append(found, fmt.Sprintf("set %s is not as laid", s.name))
 		}
 		return found
@@ -267,6 +299,11 @@ func (s set) elementDifferences(want set, n uint32) []string {
 		}
 	}
 	return found
+}
+
+// inOrder sorts elements, which the kernel lists as it likes.
+func inOrder(elements []element) []element {
+	return slices.SortedFunc(slices.Values(elements), func(a, b element) int { return cmp.Compare(a.key, b.key) })
 }
 
 // alien says why an element of set owned cannot be one that we put there; empty if it can.

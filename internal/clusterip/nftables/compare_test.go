@@ -117,7 +117,7 @@ func TestJudge(t *testing.T) {
 }
 
 func TestForeignTablesAreLeftAlone(t *testing.T) {
-	name := tableName(layoutFor(clusterip.Multicast, clusterip.SourceIP).Address)
+	name := tableName(layoutFor(clusterip.Multicast, clusterip.SourceIP).Address())
 	for why, row := range map[string]struct {
 		table   table
 		foreign bool
@@ -138,5 +138,22 @@ func TestForeignTablesAreLeftAlone(t *testing.T) {
 				t.Errorf("%+v", judged)
 			}
 		})
+	}
+}
+
+func TestCommentInAnyUserData(t *testing.T) {
+	for name, row := range map[string]struct{ data, want string }{
+		"a comment":          {"\x00\x03hi\x00", "hi"},
+		"without its end":    {"\x00\x02hi", "hi"},
+		"behind another":     {"\x01\x01x\x00\x03hi\x00", "hi"},
+		"nothing":            {"", ""},
+		"half a header":      {"\x00", ""},
+		"longer than it is":  {"\x00\xffhi", ""},
+		"another, cut off":   {"\x01\x05x", ""},
+		"nothing but others": {"\x01\x01x", ""},
+	} {
+		if got := commentIn([]byte(row.data), 0); got != row.want {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }

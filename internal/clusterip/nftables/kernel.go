@@ -1,4 +1,4 @@
-// Package nftables is the way into nf_tables: it lays, reads, repairs and removes the tables of one address, over netlink
+// Package nftables is the way into nf_tables: it lays, reads, repairs and removes the tables of a resource, over netlink
 // (no nft program is needed on the node).
 package nftables
 
@@ -39,9 +39,9 @@ func (c *Conn) Close() error {
 	return errors.Join(err, c.raw.Close())
 }
 
-// families are those in which an address has a table.
+// families are those in which a resource may have a table.
 func families() []nft.TableFamily {
-	return []nft.TableFamily{nft.TableFamilyNetdev, nft.TableFamilyARP, nft.TableFamilyIPv4}
+	return []nft.TableFamily{nft.TableFamilyNetdev, nft.TableFamilyARP, nft.TableFamilyIPv4, nft.TableFamilyIPv6}
 }
 
 func familyName(family nft.TableFamily) string {
@@ -52,6 +52,8 @@ func familyName(family nft.TableFamily) string {
 		return "arp"
 	case nft.TableFamilyIPv4:
 		return "ip"
+	case nft.TableFamilyIPv6:
+		return "ip6"
 	default:
 		return fmt.Sprintf("family %d", family)
 	}

@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	nft "github.com/google/nftables"
@@ -22,14 +22,14 @@ import (
 // lastPause is the longest between two tries to read what somebody else's change cut in two.
 const lastPause = 50 * time.Millisecond
 
-// read returns the tables of an address as the kernel has them, of one generation of the ruleset.
-func (c *Conn) read(ctx context.Context, address netip.Addr) ([]table, error) {
+// read returns the tables of that name as the kernel has them, of one generation of the ruleset.
+func (c *Conn) read(ctx context.Context, name string) ([]table, error) {
 	for pause := time.Millisecond; ; pause = min(2*pause, lastPause) {
 		before, err := c.generation()
 		if err != nil {
 			return nil, err
 		}
-		tables, readErr := c.readOnce(tableName(address))
+		tables, readErr := c.readOnce(name)
 		after, err := c.generation()
 		if err != nil {
 			return nil, err
@@ -39,7 +39,7 @@ func (c *Conn) read(ctx context.Context, address netip.Addr) ([]table, error) {
 		}
 		select { // somebody reloads a firewall: let it finish
 		case <-ctx.Done():
-			return nil, fmt.Errorf("read tables %s: the ruleset changed during each try: %w", tableName(address), ctx.Err())
+			return nil, fmt.Errorf("read tables %s: the ruleset changed during each try: %w", name, ctx.Err())
 		case <-time.After(pause):
 		}
 	}
@@ -183,7 +183,7 @@ func (c *Conn) readRules(into *table) error {
 		case unix.NFTA_RULE_CHAIN:
 			chains[i] = a.String()
 		case unix.NFTA_RULE_USERDATA:
-			rules[i].comment, _ = userdata.GetString(a.Bytes(), userdata.TypeComment)
+			rules[i].comment = commentIn(a.Bytes(), userdata.TypeComment)
 		case unix.NFTA_RULE_EXPRESSIONS:
 			a.Nested(func(list *netlink.AttributeDecoder) error { return rules[i].decode(byte(into.family), list) })
 		}
@@ -235,6 +235,8 @@ func decodeExpression(family byte, name string, data []byte) (expr.Any, error) {
 		e = &expr.Cmp{}
 	case "counter":
 		e = &expr.Counter{}
+	case "exthdr":
+		e = &expr.Exthdr{}
 	case "hash":
 		e = &expr.Hash{}
 	case "immediate":
@@ -285,7 +287,7 @@ func (c *Conn) readSets(into *table) error {
 		return err
 	}
 	for i, s := range into.sets {
-		if s.name != setOwned && s.name != setSchema {
+		if !slices.Contains(setNames(), s.name) {
 			continue
 		}
 		replies, err := c.request(unix.NFT_MSG_GETSETELEM, into.family, netlink.Dump, ofTable, text(unix.NFTA_SET_ELEM_LIST_SET, s.name))
@@ -322,19 +324,43 @@ func (s *set) decode(list *netlink.AttributeDecoder) error {
 						return nil
 					})
 				case unix.NFTA_SET_ELEM_USERDATA:
-					e.comment, _ = userdata.GetString(a.Bytes(), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+					e.comment = commentIn(a.Bytes(), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+				case unix.NFTA_SET_ELEM_FLAGS:
+					e.end = a.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
 				case unix.NFTA_SET_ELEM_EXPR:
 					e.counted = true
 				}
 			}
-			if len(key) == keyLength {
+			switch len(key) {
+			case keyLength:
 				e.key = binary.NativeEndian.Uint32(key)
-				s.elements = append(s.elements, e)
+			case portLength:
+				e.key = uint32(binary.BigEndian.Uint16(key))
+			default:
+				return nil
 			}
+			s.elements = append(s.elements, e)
 			return nil
 		})
 	}
 	return nil
+}
+
+// commentIn finds a comment in what user space keeps with a rule or an element: type, length and value, one behind the other. The
+// kernel keeps anything, so nothing may be taken for granted (which userdata.GetString does).
+func commentIn(data []byte, comment userdata.Type) string {
+	const header = 2
+	for len(data) >= header {
+		length := int(data[1])
+		if len(data) < header+length {
+			return ""
+		}
+		if userdata.Type(data[0]) == comment {
+			return strings.TrimSuffix(string(data[header:header+length]), "\x00")
+		}
+		data = data[header+length:]
+	}
+	return ""
 }
 
 // request sends one message of the nf_tables subsystem and returns the replies.

@@ -2,29 +2,38 @@ package nftables
 
 import (
 	"encoding/binary"
+	"math"
+	"net"
 	"net/netip"
+	"slices"
+	"strings"
 
 	nft "github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
 )
 
-// What our tables contain, by name.
+// What our tables contain, by name. Those for IPv6 are called like those for IPv4, with a 6 behind.
 const (
 	tablePrefix = "clusterip-"
 
 	chainIngress  = "ingress"
 	chainIPv4     = "ipv4"
+	chainIPv6     = "ipv6"
 	chainPorts    = "ports"
 	chainPortless = "portless"
+	chainShared   = "shared"
 	chainErrors   = "errors"
 	chainOutput   = "output"
 	chainOthers   = "other_nics"
 
 	setOwned  = "owned"
 	setSchema = "schema"
+	// setServices follows a protocol's name.
+	setServices = "_services"
 )
 
 // ingressPriority is ahead of flowtables and of other tables' filters, which sit at 0 by convention: a foreign packet
@@ -43,26 +52,99 @@ const (
 	arpSenderMAC     = 8  // RFC 826, behind htype, ptype, hlen, plen and op
 	arpSenderIP      = 14 // RFC 826, for Ethernet and IPv4
 	ipFragmentOffset = 6  // RFC 791 section 3.1
-	ipSource         = 12
-	ipDestination    = 16
-	icmpType         = 0 // RFC 792
+	icmpType         = 0  // RFC 792, RFC 4443
+	icmpChecksum     = 2
+	ndTarget         = 8  // RFC 4861 section 4.3 and 4.4
+	ndOption         = 24 // the first, and of our kernel's messages the only one: a link-layer address
+	ndOptionMAC      = 26
 	sourcePort       = 0 // TCP, UDP, UDP-Lite, SCTP and DCCP alike
 	destinationPort  = 2
 
 	macLength  = 6
-	ipv4Length = 4
 	portLength = 2
 )
 
-// Registers of 4 bytes. Three in a row hold what is hashed; the first is dumped by the kernel under its old name, 1.
+// ICMPv6 types and options of neighbour discovery (RFC 4861 section 4).
+const (
+	ndSolicitation  = 135
+	ndAdvertisement = 136
+	ndSourceMAC     = 1
+	ndTargetMAC     = 2
+	ndOptionLength  = 1 // in units of 8 bytes
+)
+
+// Registers of 4 bytes, each with the name under which the kernel dumps it: it counts whole ones of 16 bytes where it can.
 const (
 	register0 = unix.NFT_REG_1
 	register1 = unix.NFT_REG32_01
 	register2 = unix.NFT_REG32_02
+	register4 = unix.NFT_REG_2
+	register5 = unix.NFT_REG32_05
 )
 
 // fragmentBits are the more-fragments flag and the fragment offset.
 var fragmentBits = []byte{0x3f, 0xff}
+
+// A family is what our rules must know of IPv4 or IPv6.
+type family struct {
+	is          func(netip.Addr) bool
+	suffix      string // of the chains' names
+	chain       string // that its packets go to
+	etherType   uint16
+	source      uint32 // offset in the header
+	destination uint32
+	length      uint32    // of an address
+	ports       [2]uint32 // the registers behind that of the source address
+	icmp        byte
+	errors      []icmpKind // for every node
+}
+
+type icmpKind struct {
+	number  byte
+	comment string
+}
+
+// ICMP errors come from a router, whose own address would hash elsewhere; a node without the connection ignores them. Path-MTU
+// discovery depends on them (RFC 1191, RFC 8201). Neighbour discovery is what ARP is for IPv4: each node answers for itself, and
+// needs the answers.
+var (
+	ipv4 = family{
+		is: netip.Addr.Is4, chain: chainIPv4, etherType: unix.ETH_P_IP,
+		source: 12, destination: 16, length: 4, ports: [2]uint32{register1, register2}, // RFC 791 section 3.1
+		icmp: unix.IPPROTO_ICMP,
+		errors: []icmpKind{
+			{3, "ICMP destination unreachable: on every node"},
+			{11, "ICMP time exceeded: on every node"},
+			{12, "ICMP parameter problem: on every node"},
+		},
+	}
+	ipv6 = family{
+		is: netip.Addr.Is6, suffix: "6", chain: chainIPv6, etherType: unix.ETH_P_IPV6,
+		source: 8, destination: 24, length: 16, ports: [2]uint32{register4, register5}, // RFC 8200 section 3
+		icmp: unix.IPPROTO_ICMPV6,
+		errors: []icmpKind{
+			{1, "ICMPv6 destination unreachable: on every node"},
+			{2, "ICMPv6 packet too big: on every node"},
+			{3, "ICMPv6 time exceeded: on every node"},
+			{4, "ICMPv6 parameter problem: on every node"},
+			{ndSolicitation, "neighbour solicitations: on every node"},
+			{ndAdvertisement, "neighbour advertisements: on every node"},
+		},
+	}
+)
+
+// portProtocols have ports where TCP has them.
+var portProtocols = []struct {
+	number byte
+	name   string // as in ocf.Service
+	title  string
+}{
+	{unix.IPPROTO_TCP, "tcp", "TCP"},
+	{unix.IPPROTO_UDP, "udp", "UDP"},
+	{unix.IPPROTO_SCTP, "sctp", "SCTP"},
+	{unix.IPPROTO_UDPLITE, "udplite", "UDP-Lite"},
+	{unix.IPPROTO_DCCP, "dccp", "DCCP"},
+}
 
 // A table is what we lay, and what the kernel shows of it.
 type table struct {
@@ -95,11 +177,12 @@ type rule struct {
 	unknown []string // expressions of kinds that we never lay, by name
 }
 
-// A set holds 4-byte integers in host order: bucket numbers, or the version of the schema.
+// A set holds 4-byte integers in host order, which are bucket numbers or a version of the schema; or intervals of ports, 2 bytes
+// as in the packet.
 type set struct {
 	name      string
 	keyLength uint32 // in bytes
-	flags     uint32 // NFT_SET_…: of a map, of intervals, of timeouts; ours has none
+	flags     uint32 // NFT_SET_…
 	elements  []element
 }
 
@@ -107,31 +190,80 @@ const keyLength = 4
 
 type element struct {
 	key     uint32
+	end     bool // of an interval: the first that does not belong to it
 	comment string
 	counted bool
 }
 
-// tableName is how the tables of an address are called, in every family.
-func tableName(address netip.Addr) string { return tablePrefix + address.String() }
+// tableName is how the tables of an address are called, in every family. nft(8) takes no colon in a name.
+func tableName(address netip.Addr) string {
+	return tablePrefix + strings.ReplaceAll(address.String(), ":", "-")
+}
 
-// rulesetOf returns the tables that schema 1 has for a layout, without the owned buckets.
+// rulesetOf returns the tables of a layout, without the owned buckets. Those of schema 1 are a special case of schema 2.
 func rulesetOf(layout clusterip.Layout) []table {
-	schema := set{name: setSchema, keyLength: keyLength, elements: []element{{key: uint32(layout.Schema), comment: layout.Stamp()}}}
-	return []table{
-		{
-			family: nft.TableFamilyNetdev, name: tableName(layout.Address),
-			chains: ingressChains(layout),
-			sets:   []set{{name: setOwned, keyLength: keyLength}, schema},
-		},
-		{
-			family: nft.TableFamilyARP, name: tableName(layout.Address),
-			chains: []chain{outputChain(layout)},
-		},
-		{
-			family: nft.TableFamilyIPv4, name: tableName(layout.Address),
-			chains: []chain{otherNICsChain(layout)},
-		},
+	name := tableName(layout.Address())
+	sets := append([]set{{name: setOwned, keyLength: keyLength}, schemaSet(layout)}, serviceSets(layout)...)
+	tables := []table{{family: nft.TableFamilyNetdev, name: name, chains: ingressChains(layout), sets: sets}}
+	if layout.Has(ipv4.is) {
+		tables = append(tables,
+			table{family: nft.TableFamilyARP, name: name, chains: []chain{arpChain(layout)}},
+			table{family: nft.TableFamilyIPv4, name: name, chains: []chain{otherNICsChain(ipv4, layout)}})
 	}
+	if layout.Has(ipv6.is) {
+		tables = append(tables, table{
+			family: nft.TableFamilyIPv6, name: name,
+			chains: []chain{neighbourChain(layout), otherNICsChain(ipv6, layout)},
+		})
+	}
+	return tables
+}
+
+// A key of set schema has, from the lowest bits on, the schema, the number of the stamp's part, and how many parts follow the first.
+// So the key of a stamp of one part is the schema.
+const (
+	schemaBits     = 16
+	stampPartBits  = 8
+	stampPartShift = schemaBits
+	moreShift      = schemaBits + stampPartBits
+)
+
+func schemaKey(schema, part, more int) uint32 {
+	return uint32(schema) | uint32(part)<<stampPartShift | uint32(more)<<moreShift
+}
+
+// schemaSet holds the stamp: one element for each part that a comment can hold. Schema 1 had but one, whatever its length.
+func schemaSet(layout clusterip.Layout) set {
+	parts := slices.Collect(slices.Chunk([]byte(layout.Stamp()), clusterip.MaxStampPart))
+	if layout.Schema == 1 {
+		parts = [][]byte{[]byte(layout.Stamp())}
+	}
+	s := set{name: setSchema, keyLength: keyLength}
+	for i, part := range parts {
+		s.elements = append(s.elements, element{key: schemaKey(layout.Schema, i, len(parts)-1), comment: string(part)})
+	}
+	return s
+}
+
+// serviceSets hold the shared ports, a set of intervals for each protocol that has some.
+func serviceSets(layout clusterip.Layout) []set {
+	var sets []set
+	for _, p := range portProtocols {
+		s := set{name: p.name + setServices, keyLength: portLength, flags: unix.NFT_SET_INTERVAL}
+		for _, service := range layout.Services {
+			if service.Protocol != p.name {
+				continue
+			}
+			s.elements = append(s.elements, element{key: uint32(service.First)})
+			if service.Last < math.MaxUint16 {
+				s.elements = append(s.elements, element{key: uint32(service.Last) + 1, end: true})
+			}
+		}
+		if len(s.elements) > 0 {
+			sets = append(sets, s)
+		}
+	}
+	return sets
 }
 
 func ingressBase(device string) *base {
@@ -148,121 +280,245 @@ func outputBase() *base {
 // ingressChains let in what the node owns and drop the rest. They sit before ip_rcv, which drops frames for a foreign
 // unicast MAC, and before conntrack, which then never sees a foreign packet.
 func ingressChains(layout clusterip.Layout) []chain {
-	ingress := chain{name: chainIngress, base: ingressBase(layout.NIC), rules: []rule{
+	ingress := chain{name: chainIngress, base: ingressBase(layout.NIC)}
+	if layout.Has(ipv4.is) {
 		// In unicast mode the kernel takes the frame for another host's; without this the node would never learn the
 		// MACs of its clients.
-		{comment: "ARP to the cluster MAC", exprs: join(toMAC(layout.MAC), protocol(unix.ETH_P_ARP), pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))},
-		{comment: "packets to the address", exprs: join(protocol(unix.ETH_P_IP), toAddress(layout.Address), jump(chainIPv4))},
-	}}
-	// An ICMP error comes from a router, whose own address would hash elsewhere; a node without the connection ignores it.
-	// Path-MTU discovery depends on it (RFC 1191).
-	ipv4 := chain{name: chainIPv4}
-	for _, kind := range []struct {
-		number byte
-		name   string
-	}{{3, "destination unreachable"}, {11, "time exceeded"}, {12, "parameter problem"}} {
-		ipv4.rules = append(ipv4.rules, rule{comment: "ICMP " + kind.name + ": on every node", exprs: join(
-			ipProtocolIs(unix.IPPROTO_ICMP), loadTransport(icmpType, 1), equal(kind.number), jump(chainErrors))})
+		ingress.rules = append(ingress.rules, rule{comment: "ARP to the cluster MAC", exprs: join(
+			toMAC(layout.MACs.IPv4), protocol(unix.ETH_P_ARP), pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))})
+	}
+	for _, address := range layout.Addresses() {
+		f := familyOf(address)
+		ingress.rules = append(ingress.rules, rule{comment: "packets to the address", exprs: join(
+			protocol(f.etherType), f.toAddress(address), goTo(f.chain))})
+	}
+	chains := []chain{ingress}
+	for _, f := range []family{ipv4, ipv6} {
+		if layout.Has(f.is) {
+			chains = append(chains, f.chains(layout)...)
+		}
+	}
+	return chains
+}
+
+func familyOf(address netip.Addr) family {
+	if address.Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
+// mac is the cluster MAC of the family.
+func (f family) mac(layout clusterip.Layout) clusterip.MAC {
+	if f.length == ipv4.length {
+		return layout.MACs.IPv4
+	}
+	return layout.MACs.IPv6
+}
+
+// chains are those for packets to the addresses of the family.
+func (f family) chains(layout clusterip.Layout) []chain {
+	mac := f.mac(layout)
+	first := chain{name: f.chain}
+	for _, kind := range f.errors {
+		first.rules = append(first.rules, rule{comment: kind.comment, exprs: join(
+			ipProtocolIs(f.icmp), loadTransport(icmpType, 1), equal(kind.number), goTo(chainErrors+f.suffix))})
 	}
 	// Several nodes may take the same frame here, so it must not become the host's own: a node that has just no address and
 	// forwards would send it on, to all of them again.
-	errors := chain{name: chainErrors, rules: []rule{
-		{comment: "heard, never forwarded", exprs: join(toMAC(layout.MAC), pkttype(unix.PACKET_MULTICAST))},
+	errors := chain{name: chainErrors + f.suffix, rules: []rule{
+		{comment: "heard, never forwarded", exprs: join(toMAC(mac), pkttype(unix.PACKET_MULTICAST))},
 		{comment: "for whoever has the connection", exprs: verdict(expr.VerdictAccept)},
 	}}
 	// Only frames for the cluster MAC become the host's own: not what a promiscuous NIC overhears.
-	ipv4.rules = append(ipv4.rules, rule{comment: "the cluster MAC is this host's", exprs: join(toMAC(layout.MAC), pkttype(unix.PACKET_HOST))})
-	drop := rule{comment: "foreign buckets", exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}}
-	if !layout.HashMode.Ports() {
-		ipv4.rules = append(ipv4.rules, hashRule("owned buckets", layout, nil), drop)
-		return []chain{ingress, ipv4, errors}
+	first.rules = append(first.rules, rule{comment: "the cluster MAC is this host's", exprs: join(toMAC(mac), pkttype(unix.PACKET_HOST))})
+	if !layout.HashMode.Ports() && len(layout.Services) == 0 {
+		first.rules = append(first.rules, f.ownedRule(layout, nil), foreignRule())
+		return []chain{first, errors}
 	}
-	ipv4.rules = append(ipv4.rules, rule{comment: "fragments hide their ports", exprs: join(
-		loadNetwork(ipFragmentOffset, portLength),
-		[]expr.Any{
+	dispatch, hashed := f.hashedChains(layout)
+	first.rules = append(first.rules, dispatch...)
+	return append([]chain{first, errors}, hashed...)
+}
+
+// hashedChains are where packets are hashed that have ports or not, and the rules that send them there.
+func (f family) hashedChains(layout clusterip.Layout) (dispatch []rule, chains []chain) {
+	portless := chain{name: chainShared + f.suffix, rules: []rule{f.ownedRule(layout, nil), foreignRule()}}
+	ports := portless
+	chains = []chain{portless}
+	if layout.HashMode.Ports() {
+		portless.name = chainPortless + f.suffix
+		load := []expr.Any{
+			&expr.Payload{DestRegister: f.ports[0], Base: expr.PayloadBaseTransportHeader, Offset: sourcePort, Len: portLength},
+			&expr.Payload{DestRegister: f.ports[1], Base: expr.PayloadBaseTransportHeader, Offset: destinationPort, Len: portLength},
+		}[:layout.HashMode.PortWords()]
+		ports = chain{name: chainPorts + f.suffix, rules: []rule{f.ownedRule(layout, load), foreignRule()}}
+		chains = []chain{ports, portless}
+	}
+	dispatch = []rule{{comment: "fragments hide their ports", exprs: join(f.isFragment(), goTo(portless.name))}}
+	if len(layout.Services) == 0 {
+		for _, p := range portProtocols {
+			dispatch = append(dispatch, rule{comment: p.title + " has ports", exprs: join(ipProtocolIs(p.number), goTo(ports.name))})
+		}
+		return append(dispatch, rule{comment: "all others have none", exprs: goTo(portless.name)}), chains
+	}
+	for _, p := range portProtocols {
+		isListed := func(s ocf.Service) bool { return s.Protocol == p.name }
+		if slices.ContainsFunc(layout.Services, isListed) {
+			dispatch = append(dispatch, rule{comment: p.title + " services that share load", exprs: join(
+				ipProtocolIs(p.number), loadTransport(destinationPort, portLength),
+				[]expr.Any{&expr.Lookup{SourceRegister: register0, SetName: p.name + setServices}}, goTo(ports.name))})
+		}
+	}
+	if slices.Contains(layout.Services, ocf.ICMP) {
+		dispatch = append(dispatch, rule{comment: "ICMP shares load", exprs: join(ipProtocolIs(f.icmp), goTo(portless.name))})
+	}
+	everythingElse := layout
+	everythingElse.Buckets = 1 // of one bucket the owner is that of bucket 0
+	return append(dispatch, f.hashRule("the rest is bucket 0's", everythingElse, nil), foreignRule()), chains
+}
+
+// isFragment matches a fragment, the first one too.
+func (f family) isFragment() []expr.Any {
+	if f.length == ipv4.length {
+		return join(loadNetwork(ipFragmentOffset, portLength), []expr.Any{
 			&expr.Bitwise{SourceRegister: register0, DestRegister: register0, Len: portLength, Mask: fragmentBits, Xor: []byte{0, 0}},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: []byte{0, 0}},
-		}, jump(chainPortless))})
-	for _, p := range []struct {
-		number byte
-		name   string
-	}{
-		{unix.IPPROTO_TCP, "TCP"},
-		{unix.IPPROTO_UDP, "UDP"},
-		{unix.IPPROTO_SCTP, "SCTP"},
-		{unix.IPPROTO_UDPLITE, "UDP-Lite"},
-		{unix.IPPROTO_DCCP, "DCCP"},
-	} {
-		ipv4.rules = append(ipv4.rules, rule{comment: p.name + " has ports", exprs: join(ipProtocolIs(p.number), jump(chainPorts))})
+		})
 	}
-	ipv4.rules = append(ipv4.rules, rule{comment: "all others have none", exprs: jump(chainPortless)})
+	return join([]expr.Any{&expr.Exthdr{
+		DestRegister: register0, Type: unix.IPPROTO_FRAGMENT, Len: 1, Flags: unix.NFT_EXTHDR_F_PRESENT, Op: expr.ExthdrOpIpv6,
+	}}, equal(1))
+}
 
-	ports := []expr.Any{
-		&expr.Payload{DestRegister: register1, Base: expr.PayloadBaseTransportHeader, Offset: sourcePort, Len: portLength},
-		&expr.Payload{DestRegister: register2, Base: expr.PayloadBaseTransportHeader, Offset: destinationPort, Len: portLength},
-	}[:layout.HashMode.Words()-1]
-	return []chain{
-		ingress, ipv4, errors,
-		{name: chainPorts, rules: []rule{hashRule("owned buckets", layout, ports), drop}},
-		{name: chainPortless, rules: []rule{hashRule("owned buckets", layout, nil), drop}},
-	}
+func foreignRule() rule {
+	return rule{comment: "foreign buckets", exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}}
+}
+
+func (f family) ownedRule(layout clusterip.Layout, ports []expr.Any) rule {
+	return f.hashRule("owned buckets", layout, ports)
 }
 
 // hashRule accepts a packet whose bucket is owned. One hash and one lookup, however many buckets the node owns.
 // Without ports it hashes the source address alone, with a seed that gives the same result as ports of 0 would
 // (clusterip.PortlessSeed).
-func hashRule(comment string, layout clusterip.Layout, ports []expr.Any) rule {
+func (f family) hashRule(comment string, layout clusterip.Layout, ports []expr.Any) rule {
 	seed := clusterip.PortlessSeed(layout.HashMode, layout.Seed)
 	if len(ports) > 0 {
 		seed = layout.Seed
 	}
 	return rule{comment: comment, exprs: join(
-		protocol(unix.ETH_P_IP), // has matched long ago; here it makes nft(8) print `ip saddr` instead of `@nh,96,32`
-		hash(layout, seed, ports),
+		protocol(f.etherType), // has matched long ago; here it makes nft(8) print `ip saddr` instead of `@nh,96,32`
+		f.hash(layout, seed, ports),
 		[]expr.Any{&expr.Lookup{SourceRegister: register0, SetName: setOwned}},
 		verdict(expr.VerdictAccept),
 	)}
 }
 
 // hash leaves the bucket in register 0.
-func hash(layout clusterip.Layout, seed clusterip.Seed, ports []expr.Any) []expr.Any {
-	return join(loadNetwork(ipSource, ipv4Length), ports, []expr.Any{&expr.Hash{
-		SourceRegister: register0, DestRegister: register0, Length: uint32(ipv4Length * (1 + len(ports))),
+func (f family) hash(layout clusterip.Layout, seed clusterip.Seed, ports []expr.Any) []expr.Any {
+	const portRegister = 4 // bytes that a port takes
+	return join(loadNetwork(f.source, f.length), f.mask(layout), ports, []expr.Any{&expr.Hash{
+		SourceRegister: register0, DestRegister: register0, Length: f.length + portRegister*uint32(len(ports)),
 		Modulus: layout.Buckets, Seed: uint32(seed), Type: expr.HashTypeJenkins,
 	}})
 }
 
-// outputChain puts the cluster MAC into what the node says by ARP about the address, requests as well as replies: a
+// mask leaves only the leading bits of the source address that are to be hashed.
+func (f family) mask(layout clusterip.Layout) []expr.Any {
+	bits, all := layout.HashPrefixes.IPv6, int(f.length)*8
+	if f.length == ipv4.length {
+		bits = layout.HashPrefixes.IPv4
+	}
+	if bits == all {
+		return nil
+	}
+	return []expr.Any{&expr.Bitwise{
+		SourceRegister: register0, DestRegister: register0, Len: f.length, Mask: net.CIDRMask(bits, all), Xor: make([]byte, f.length),
+	}}
+}
+
+// arpChain puts the cluster MAC into what the node says by ARP about the addresses, requests as well as replies: a
 // request that leaks the NIC's own MAC would destroy the clients' entry. The Ethernet source stays the NIC's own, so that
 // no switch ever learns the cluster MAC.
-func outputChain(layout clusterip.Layout) chain {
-	fromAddress := join(loadNetwork(arpSenderIP, ipv4Length), equal(ipv4Bytes(layout.Address)...))
-	return chain{name: chainOutput, base: outputBase(), rules: []rule{
-		// Linux answers ARP for any of its addresses on any NIC, with that NIC's MAC.
-		{comment: "no ARP for the address on other NICs", exprs: join(fromAddress, notNIC(expr.MetaKeyOIF, layout), verdict(expr.VerdictDrop))},
-		{comment: "ARP tells the cluster MAC", exprs: join(fromAddress, []expr.Any{
-			&expr.Immediate{Register: register0, Data: layout.MAC[:]},
-			&expr.Payload{
-				OperationType: expr.PayloadWrite, SourceRegister: register0,
-				Base: expr.PayloadBaseNetworkHeader, Offset: arpSenderMAC, Len: macLength,
-			},
-		})},
+func arpChain(layout clusterip.Layout) chain {
+	output := chain{name: chainOutput, base: outputBase()}
+	for _, address := range layout.Addresses() {
+		if !address.Is4() {
+			continue
+		}
+		fromAddress := join(loadNetwork(arpSenderIP, ipv4.length), equal(address.AsSlice()...))
+		output.rules = append(output.rules,
+			// Linux answers ARP for any of its addresses on any NIC, with that NIC's MAC.
+			rule{comment: "no ARP for the address on other NICs", exprs: join(fromAddress, notNIC(expr.MetaKeyOIF, layout), verdict(expr.VerdictDrop))},
+			rule{comment: "ARP tells the cluster MAC", exprs: join(fromAddress, []expr.Any{
+				&expr.Immediate{Register: register0, Data: layout.MACs.IPv4[:]},
+				&expr.Payload{
+					OperationType: expr.PayloadWrite, SourceRegister: register0,
+					Base: expr.PayloadBaseNetworkHeader, Offset: arpSenderMAC, Len: macLength,
+				},
+			})})
+	}
+	return output
+}
+
+// neighbourChain does the same for IPv6: in advertisements of an address, and in solicitations that come from it, with the
+// checksum. What has no link-layer address in it tells none and passes.
+func neighbourChain(layout clusterip.Layout) chain {
+	output := chain{name: chainOutput, base: &base{
+		kind: nft.ChainTypeFilter, hook: *nft.ChainHookOutput, policy: nft.ChainPolicyAccept,
 	}}
+	for _, address := range layout.Addresses() {
+		if !address.Is6() {
+			continue
+		}
+		for _, message := range []struct {
+			name   string
+			kind   byte
+			option byte
+			about  []expr.Any
+		}{
+			{"advertisements", ndAdvertisement, ndTargetMAC, loadTransport(ndTarget, ipv6.length)},
+			{"solicitations", ndSolicitation, ndSourceMAC, loadNetwork(ipv6.source, ipv6.length)},
+		} {
+			aboutAddress := join(ipProtocolIs(unix.IPPROTO_ICMPV6), loadTransport(icmpType, 1), equal(message.kind),
+				message.about, equal(address.AsSlice()...))
+			output.rules = append(output.rules,
+				rule{comment: "no neighbour " + message.name + " on other NICs", exprs: join(
+					aboutAddress, notNIC(expr.MetaKeyOIF, layout), verdict(expr.VerdictDrop))},
+				rule{comment: "neighbour " + message.name + " tell the cluster MAC", exprs: join(
+					aboutAddress, loadTransport(ndOption, 2), equal(message.option, ndOptionLength), []expr.Any{ //nolint:mnd // type and length
+						&expr.Immediate{Register: register0, Data: layout.MACs.IPv6[:]},
+						&expr.Payload{
+							OperationType: expr.PayloadWrite, SourceRegister: register0,
+							Base: expr.PayloadBaseTransportHeader, Offset: ndOptionMAC, Len: macLength,
+							CsumType: expr.CsumTypeInet, CsumOffset: icmpChecksum,
+						},
+					})})
+		}
+	}
+	return output
 }
 
 // otherNICsChain keeps the node's other NICs from answering: one on the same LAN that hears the cluster MAC, being promiscuous or
 // a macvlan, gets frames for a group, and Linux takes a unicast IP packet in such a frame for any of its addresses.
-func otherNICsChain(layout clusterip.Layout) chain {
-	return chain{name: chainOthers, base: &base{
+func otherNICsChain(f family, layout clusterip.Layout) chain {
+	prerouting := chain{name: chainOthers, base: &base{
 		kind: nft.ChainTypeFilter, hook: *nft.ChainHookPrerouting, priority: rawPriority, policy: nft.ChainPolicyAccept,
-	}, rules: []rule{{comment: "what other NICs overhear", exprs: join(
-		notNIC(expr.MetaKeyIIF, layout), toAddress(layout.Address),
-		[]expr.Any{
-			&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: register0},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: []byte{unix.PACKET_HOST}},
-		},
-		verdict(expr.VerdictDrop),
-	)}}}
+	}}
+	for _, address := range layout.Addresses() {
+		if f.is(address) {
+			prerouting.rules = append(prerouting.rules, rule{comment: "what other NICs overhear", exprs: join(
+				notNIC(expr.MetaKeyIIF, layout), f.toAddress(address),
+				[]expr.Any{
+					&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: register0},
+					&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: []byte{unix.PACKET_HOST}},
+				},
+				verdict(expr.VerdictDrop),
+			)})
+		}
+	}
+	return prerouting
 }
 
 func notNIC(key expr.MetaKey, layout clusterip.Layout) []expr.Any {
@@ -302,8 +558,8 @@ func toMAC(mac clusterip.MAC) []expr.Any {
 	)
 }
 
-func toAddress(address netip.Addr) []expr.Any {
-	return join(loadNetwork(ipDestination, ipv4Length), equal(ipv4Bytes(address)...))
+func (f family) toAddress(address netip.Addr) []expr.Any {
+	return join(loadNetwork(f.destination, f.length), equal(address.AsSlice()...))
 }
 
 func ipProtocolIs(number byte) []expr.Any {
@@ -324,11 +580,6 @@ func pkttype(kind byte) []expr.Any {
 
 func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
 
-func jump(chain string) []expr.Any {
+func goTo(chain string) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
-}
-
-func ipv4Bytes(address netip.Addr) []byte {
-	bytes := address.As4()
-	return bytes[:]
 }

@@ -30,11 +30,37 @@ var update = flag.Bool("update", false, "rewrite testdata/schema-N from what thi
 
 // layoutFor is what is laid in the tests: on the first NIC of a new namespace.
 func layoutFor(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
-	address := netip.MustParseAddr("192.168.10.3")
+	prefix := netip.MustParsePrefix("192.168.10.3/24")
 	return clusterip.Layout{
-		Schema: clusterip.Schema, Resource: "web-ip", Address: address, PrefixLength: 24, NIC: "eth0", NICIndex: 2,
-		MACMode: macMode, MAC: clusterip.DerivedMAC(macMode, address), HashMode: hashMode, Seed: 0x9e3779b9, Buckets: 8,
+		Schema: 1, Resource: "web-ip", Prefixes: []netip.Prefix{prefix}, NIC: "eth0", NICIndex: 2,
+		MACMode: macMode, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.DerivedMAC(macMode, prefix.Addr())},
+		HashMode: hashMode, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Seed: 0x9e3779b9, Buckets: 8,
 	}
+}
+
+// dualStack is the same with all that schema 2 knows.
+func dualStack(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
+	layout := layoutFor(macMode, hashMode)
+	layout.Schema = 2
+	for _, more := range []string{"192.168.10.4/24", "2001:db8:10::3/64", "2001:db8:10::4/64"} {
+		layout.Prefixes = append(layout.Prefixes, netip.MustParsePrefix(more))
+	}
+	layout.MACs.IPv6 = layout.MACs.IPv4
+	if macMode == clusterip.IGMP {
+		layout.MACs.IPv6 = clusterip.DerivedMAC(macMode, netip.MustParseAddr("2001:db8:10::3"))
+	}
+	layout.HashPrefixes = clusterip.PerFamily[int]{IPv4: 24, IPv6: 64}
+	layout.Services = []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 5000, Last: 65535}, {Protocol: "udp", First: 53, Last: 53}, ocf.ICMP}
+	return layout
+}
+
+// onlyIPv6 has but an IPv6 address.
+func onlyIPv6(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
+	layout := layoutFor(macMode, hashMode)
+	layout.Schema = 2
+	layout.Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:10::3/64")}
+	layout.MACs = clusterip.PerFamily[clusterip.MAC]{IPv6: clusterip.DerivedMAC(macMode, layout.Address())}
+	return layout
 }
 
 // allLayouts has every kind of tables that this version lays, by the name of its file in testdata.
@@ -42,7 +68,9 @@ func allLayouts() map[string]clusterip.Layout {
 	layouts := map[string]clusterip.Layout{}
 	for _, macMode := range clusterip.MACModes() {
 		for _, hashMode := range clusterip.HashModes() {
-			layouts[fmt.Sprintf("schema-%d-%s-%s.hex", clusterip.Schema, macMode, hashMode)] = layoutFor(macMode, hashMode)
+			layouts[fmt.Sprintf("schema-1-%s-%s.hex", macMode, hashMode)] = layoutFor(macMode, hashMode)
+			layouts[fmt.Sprintf("schema-2-dual-stack-%s-%s.hex", macMode, hashMode)] = dualStack(macMode, hashMode)
+			layouts[fmt.Sprintf("schema-2-ipv6-%s-%s.hex", macMode, hashMode)] = onlyIPv6(macMode, hashMode)
 		}
 	}
 	return layouts
@@ -79,7 +107,7 @@ func TestSchemaIsLaidAsRecorded(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got != string(want) {
-				t.Errorf("schema %d is laid differently from what is recorded; a change needs a new schema", clusterip.Schema)
+				t.Errorf("schema %d is laid differently from what is recorded; a change needs a new schema", layout.Schema)
 			}
 		})
 	}
@@ -106,7 +134,11 @@ func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			seen, err := c.ObserveTables(t.Context(), netip.MustParseAddr("192.168.10.3"))
+			address := netip.MustParseAddr("192.168.10.3")
+			if strings.Contains(file, "ipv6") {
+				address = netip.MustParseAddr("2001:db8:10::3")
+			}
+			seen, err := c.ObserveTables(t.Context(), address)
 			if err != nil {
 				t.Fatal(err)
 			}

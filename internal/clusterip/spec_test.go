@@ -1,0 +1,230 @@
+package clusterip
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// valuesOf is what the parser makes of good parameters.
+func valuesOf(given map[string]any) ocf.Values {
+	all := map[string]any{
+		"ip": nil, "cidr_netmask": nil, "nic": nil, "mac_mode": "multicast", "mac": nil, "hashmode": "sourceip", "hash_seed": nil,
+		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": nil,
+	}
+	for name, value := range given {
+		all[name] = value
+	}
+	return ocf.NewValues(all)
+}
+
+func addrs(texts ...string) []netip.Addr {
+	var all []netip.Addr
+	for _, text := range texts {
+		all = append(all, netip.MustParseAddr(text))
+	}
+	return all
+}
+
+func mac(t *testing.T, text string) net.HardwareAddr {
+	t.Helper()
+	m, err := net.ParseMAC(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestNewSpecDealsToFamilies(t *testing.T) {
+	const dual = "192.168.10.3 2001:db8:10::3"
+	for name, row := range map[string]struct {
+		ip           string
+		mode         MACMode
+		mac          string
+		netmask      []uint32
+		mac4, mac6   string // "": none
+		bits4, bits6 int
+		says         string // of the error
+	}{
+		"IPv4":                   {ip: "192.168.10.3", mac4: "03:c1:c0:a8:0a:03"},
+		"IPv6":                   {ip: "2001:db8:10::3", mac6: "03:c1:44:2a:81:af"},
+		"dual":                   {ip: dual, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03"},
+		"IPv6 first":             {ip: "2001:db8:10::3 192.168.10.3", mac4: "03:c1:44:2a:81:af", mac6: "03:c1:44:2a:81:af"},
+		"igmp":                   {ip: dual, mode: IGMP, mac4: "01:00:5e:7f:0a:03", mac6: "33:33:c4:2a:81:af"},
+		"igmp, MAC for IPv4":     {ip: dual, mode: IGMP, mac: "01:00:5e:7f:01:01", mac4: "01:00:5e:7f:01:01", mac6: "33:33:c4:2a:81:af"},
+		"igmp, MAC for IPv6":     {ip: dual, mode: IGMP, mac: "33:33:00:00:00:01", mac4: "01:00:5e:7f:0a:03", mac6: "33:33:00:00:00:01"},
+		"igmp, MAC for nobody":   {ip: "192.168.10.3", mode: IGMP, mac: "33:33:00:00:00:01", mac4: "01:00:5e:7f:0a:03", says: "no address of that family"},
+		"unicast, MAC for both":  {ip: dual, mode: Unicast, mac: "02:00:00:00:00:01", mac4: "02:00:00:00:00:01", mac6: "02:00:00:00:00:01"},
+		"one prefix length":      {ip: dual, netmask: []uint32{24}, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03", bits4: 24},
+		"two":                    {ip: dual, netmask: []uint32{24, 64}, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03", bits4: 24, bits6: 64},
+		"one for IPv6":           {ip: "2001:db8:10::3", netmask: []uint32{64}, mac6: "03:c1:44:2a:81:af", bits6: 64},
+		"one that fits IPv6":     {ip: dual, netmask: []uint32{64}, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03", bits4: 64, says: "24,64"},
+		"all routers' address":   {ip: "2001:db8:10::", netmask: []uint32{64}, mac6: "03:c1:f1:1d:8a:46", bits6: 64, says: "all routers"},
+		"point to point":         {ip: "2001:db8:10::", netmask: []uint32{127}, mac6: "03:c1:f1:1d:8a:46", bits6: 127},
+		"link-local without NIC": {ip: "fe80::3", mac6: "03:c1:43:6f:bb:4b", says: "parameter nic"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			given := map[string]any{"ip": addrs(strings.Fields(row.ip)...), "cidr_netmask": row.netmask}
+			if row.mode != "" {
+				given["mac_mode"] = string(row.mode)
+			}
+			if row.mac != "" {
+				given["mac"] = mac(t, row.mac)
+			}
+			spec, err := NewSpec(valuesOf(given), "web-ip", ocf.Clone{Buckets: 8})
+			if says := row.says != ""; says != (err != nil) || says && !strings.Contains(err.Error(), row.says) || err != nil && ocf.CodeOf(err) != ocf.ErrConfigured {
+				t.Errorf("error %v, want %q", err, row.says)
+			}
+			text := func(m MAC) string {
+				if m.IsZero() {
+					return ""
+				}
+				return m.String()
+			}
+			got := []string{text(spec.MACs.IPv4), text(spec.MACs.IPv6)}
+			if diff := cmp.Diff([]string{row.mac4, row.mac6}, got); diff != "" {
+				t.Errorf("MACs (-want +got):\n%s", diff)
+			}
+			if want := (PerFamily[int]{row.bits4, row.bits6}); spec.PrefixLengths != want {
+				t.Errorf("prefix lengths %v, want %v", spec.PrefixLengths, want)
+			}
+		})
+	}
+}
+
+// dualSpec is specOf with an IPv6 address beside.
+func dualSpec(mode MACMode, bucket Bucket) Spec {
+	spec := specOf(mode, bucket)
+	spec.Addresses = append(spec.Addresses, vip6)
+	spec.MACs.IPv6 = spec.MACs.IPv4
+	if mode == IGMP {
+		spec.MACs.IPv6 = DerivedMAC(mode, vip6)
+	}
+	return spec
+}
+
+// dualNode is freshNode with IPv6.
+func dualNode() State {
+	node := freshNode()
+	node.Connected = append(node.Connected, Route{NICIndex: eth0Index, Prefix: netip.MustParsePrefix("2001:db8:10::/64")})
+	return node
+}
+
+func TestDualStackIsLaidMendedAndRemoved(t *testing.T) {
+	vip6At := func(s *State) *Address {
+		i := slices.IndexFunc(s.Addresses, func(a Address) bool { return a.Prefix.Addr() == vip6 })
+		return &s.Addresses[i]
+	}
+	for name, spoil := range map[string]func(*State){
+		"nothing wrong":            func(*State) {},
+		"both addresses lost":      func(s *State) { s.Addresses = nil },
+		"IPv6 address tentative":   func(s *State) { vip6At(s).Tentative = true },
+		"IPv6 address with prefix": func(s *State) { vip6At(s).Prefix = netip.PrefixFrom(vip6, 128) },
+		"a rule changed":           func(s *State) { s.Tables.Damage = []string{"x"} },
+		"filters lost":             func(s *State) { s.Filters = nil },
+	} {
+		for _, mode := range MACModes() {
+			t.Run(name+"/"+string(mode), func(t *testing.T) {
+				kernel := &fakeKernel{State: dualNode()}
+				agent, _ := agentOn(kernel)
+				for _, bucket := range []Bucket{2, 5} {
+					if err := agent.Start(t.Context(), dualSpec(mode, bucket)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				spoil(&kernel.State)
+				if err := agent.Start(t.Context(), dualSpec(mode, 2)); err != nil {
+					t.Fatal(err)
+				}
+				if err := agent.Monitor(t.Context(), dualSpec(mode, 2), 0); err != nil {
+					t.Error(err)
+				}
+				before := len(kernel.applied)
+				if err := agent.Start(t.Context(), dualSpec(mode, 2)); err != nil || len(kernel.applied) != before {
+					t.Errorf("a repeated start: %v, %q", err, kernel.applied[before:])
+				}
+				for _, bucket := range []Bucket{2, 5} {
+					if err := agent.Stop(t.Context(), dualSpec(mode, bucket)); err != nil {
+						t.Error(err)
+					}
+				}
+				if len(kernel.Addresses)+len(kernel.Groups)+len(kernel.Filters) > 0 || kernel.Tables.Present {
+					t.Errorf("left: %+v", kernel.State)
+				}
+			})
+		}
+	}
+}
+
+// What belongs to a resource beside us is neither taken nor removed.
+func TestOtherResourcesAreLeftAlone(t *testing.T) {
+	other := Layout{
+		Schema: 2, Resource: "mail-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.5/24"), netip.PrefixFrom(vip6, 64)},
+		NIC: "eth0", NICIndex: eth0Index, MACMode: Multicast, MACs: PerFamily[MAC]{DerivedMAC(Multicast, vip), DerivedMAC(Multicast, vip)},
+		HashMode: SourceIP, HashPrefixes: wholeAddresses, Seed: 1, Buckets: 8,
+	}
+	node := dualNode()
+	node.Addresses = []Address{{NICIndex: eth0Index, Prefix: netip.PrefixFrom(vip6, 64)}}
+	node.Filters = []Filter{{NICIndex: eth0Index, MAC: DerivedMAC(Multicast, vip), Static: true}}
+	kernel := &fakeKernel{State: node, others: []Layout{other}}
+	agent, _ := agentOn(kernel)
+	for name, says := range map[string]string{"start": "belongs to mail-ip", "validate-all": "belongs to mail-ip"} {
+		err := agent.Start(t.Context(), dualSpec(Multicast, 1))
+		if name == "validate-all" {
+			err = agent.Validate(t.Context(), dualSpec(Multicast, 1))
+		}
+		if ocf.CodeOf(err) != ocf.ErrConfigured || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	kernel.Addresses = nil // that one has no address of it
+	err := agent.Start(t.Context(), specOf(Multicast, 1))
+	if ocf.CodeOf(err) != ocf.ErrConfigured || !strings.Contains(err.Error(), "is that of mail-ip too") {
+		t.Errorf("the same MAC: %v", err)
+	}
+	if err := agent.Stop(t.Context(), dualSpec(Multicast, 1)); err != nil {
+		t.Error(err)
+	}
+	if len(kernel.applied) > 0 {
+		t.Errorf("something was done: %q", kernel.applied)
+	}
+}
+
+func TestOwnerOfLayout(t *testing.T) {
+	layout := Layout{
+		HashMode: SourceIPSourcePort, HashPrefixes: PerFamily[int]{24, 64}, Seed: 7, Buckets: 1024,
+		Services: []ocf.Service{ocf.ICMP, {Protocol: "tcp", First: 80, Last: 90}},
+	}
+	web := Packet{Flow: Flow{Source: netip.MustParseAddr("192.0.2.77"), SourcePort: 4000, DestinationPort: 85}, Protocol: "tcp"}
+	bucket := layout.Owner(web)
+	for name, row := range map[string]struct {
+		change func(*Packet)
+		same   bool
+		zero   bool
+	}{
+		"a neighbour":           {func(p *Packet) { p.Source = netip.MustParseAddr("192.0.2.3") }, true, false},
+		"another network":       {func(p *Packet) { p.Source = netip.MustParseAddr("192.0.3.77") }, false, false},
+		"another source port":   {func(p *Packet) { p.SourcePort++ }, false, false},
+		"another listed port":   {func(p *Packet) { p.DestinationPort = 90 }, true, false},
+		"a port not listed":     {func(p *Packet) { p.DestinationPort = 91 }, false, true},
+		"a protocol not listed": {func(p *Packet) { p.Protocol = "udp" }, false, true},
+		"a fragment of it":      {func(p *Packet) { p.Protocol, p.Fragment = "udp", true }, false, false},
+	} {
+		p := web
+		row.change(&p)
+		if got := layout.Owner(p); (got == bucket) != row.same || (got == 0) != row.zero {
+			t.Errorf("%s: bucket %d, that of the first is %d", name, got, bucket)
+		}
+	}
+	neighbours := []string{"2001:db8::1", "2001:db8::ffff:1"}
+	if a, b := layout.Owner(Packet{Flow: Flow{Source: netip.MustParseAddr(neighbours[0])}, Protocol: "icmp"}),
+		layout.Owner(Packet{Flow: Flow{Source: netip.MustParseAddr(neighbours[1])}, Protocol: "icmp"}); a != b {
+		t.Errorf("%s and %s have the buckets %d and %d", neighbours[0], neighbours[1], a, b)
+	}
+}
