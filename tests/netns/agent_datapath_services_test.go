@@ -1,0 +1,57 @@
+package netns
+
+import "testing"
+
+// What is listed is spread; all else is answered by the owner of bucket 0, wherever that is. Fragments count as listed.
+func TestServices(t *testing.T) {
+	eachHashMode(t, func(t *testing.T, p parameters) {
+		const web, single, ranged = 80, 25, 5050
+		s := newSite(t, Options{}, 8, p.with("ip", dualStack, "services", "tcp/80, udp/5000-5100 tcp/443 icmp"))
+		for _, port := range []uint16{web, single, ranged} {
+			check(t, s.Serve(port))
+		}
+		check(t, s.startAll(1, 1, 2, 0, 1, 2, 0, 0))
+		for _, bucket0 := range []int{1, 2} {
+			if s.at[0] != bucket0 {
+				check(t, s.move(0, bucket0))
+			}
+			for _, target := range s.spec.Addresses {
+				for _, tt := range []struct {
+					proto  Proto
+					port   uint16
+					shared bool
+				}{{TCP, web, true}, {TCP, single, false}, {TCP, ranged, false}, {UDP, ranged, true}, {UDP, web, false}, {ICMP, 0, true}} {
+					r := probe(t, s.Network, Traffic{Target: target, Sources: s.SourcesLike(target, 48), Protos: []Proto{tt.proto}, Port: tt.port})
+					if err := r.ExactlyOnce(s.owner); err != nil {
+						t.Errorf("%s %s/%d: %v", target, tt.proto, tt.port, err)
+					}
+					if nodes := r.Answered(); len(nodes) == 3 != tt.shared || !tt.shared && nodes[bucket0] != 48 {
+						t.Errorf("%s %s/%d is answered by %v", target, tt.proto, tt.port, nodes)
+					}
+				}
+				fragments := Traffic{Target: target, Sources: s.SourcesLike(target, 48), Protos: []Proto{UDP}, Port: single, Size: 4000}
+				if err := probe(t, s.Network, fragments).ExactlyOnce(s.ownerWithoutPorts); err != nil {
+					t.Errorf("%s, fragments: %v", target, err)
+				}
+			}
+		}
+		check(t, s.monitorAll())
+	})
+}
+
+// Without icmp among the services, pings are bucket 0's.
+func TestPingsAreNotSharedUnlessListed(t *testing.T) {
+	s := newSite(t, Options{}, 4, webIP("ip", dualStack, "services", "tcp/7"))
+	check(t, s.startAll(2, 0, 1, 0))
+	for _, target := range s.spec.Addresses {
+		r := probe(t, s.Network, Traffic{Target: target, Sources: s.SourcesLike(target, 48)})
+		if err := r.ExactlyOnce(s.owner); err != nil {
+			t.Error(err)
+		}
+		for _, e := range r.Exchanges {
+			if e.Flow.Proto == ICMP && e.Answers[0].Node != 2 {
+				t.Fatalf("%s is answered by node%d", e.Flow, e.Answers[0].Node+1)
+			}
+		}
+	}
+}
