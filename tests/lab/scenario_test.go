@@ -29,7 +29,10 @@ const (
 	patience = 90 * time.Second
 )
 
-var shared = netip.MustParseAddr("192.168.10.3")
+var (
+	shared  = netip.MustParseAddr("192.168.10.3")
+	shared6 = netip.MustParseAddr("2001:db8:10::3")
+)
 
 // scratch is a folder for all tests, which TestMain removes.
 var scratch string
@@ -64,7 +67,11 @@ func playIn(t *testing.T, o Options, create ...string) *scenario {
 		s.clean[h.Name] = s.dump(h)
 		all = append(all, h.Name)
 	}
-	s.pcs(append(append([]string{"resource", "create", resource, "ocf:custom:clusterip", "ip=" + shared.String()}, create...),
+	ip := shared.String()
+	if o.IPv6 {
+		ip += " " + shared6.String()
+	}
+	s.pcs(append(append([]string{"resource", "create", resource, "ocf:custom:clusterip", "ip=" + ip}, create...),
 		"clone", fmt.Sprintf("clone-max=%d", buckets), fmt.Sprintf("clone-node-max=%d", buckets), "globally-unique=true",
 		"resource-stickiness=0")...)
 	s.even(buckets, all...)
@@ -129,11 +136,15 @@ func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 	status, err := s.Status(s.t.Context())
 	check(s.t, err)
 	placement := status.Placement(resource)
+	first := target
+	if target == shared6 {
+		first = shared
+	}
 	owner := func(f netns.Flow) int {
-		bucket := clusterip.Owner(clusterip.SourceIP, clusterip.Flow{Source: f.Src}, clusterip.DefaultSeed(target), uint32(count))
+		bucket := clusterip.Owner(clusterip.SourceIP, clusterip.Flow{Source: f.Src}, clusterip.DefaultSeed(first), uint32(count))
 		return s.Host(placement[int(bucket)]).index
 	}
-	report, err := s.Network.Probe(s.t.Context(), netns.Traffic{Target: target, Sources: s.Network.Sources(2 * asking)[asking:], Retries: 2})
+	report, err := s.Network.Probe(s.t.Context(), netns.Traffic{Target: target, Sources: s.Network.SourcesLike(target, 2*asking)[asking:], Retries: 2})
 	check(s.t, err)
 	if err := report.ExactlyOnce(owner); err != nil {
 		s.t.Error(err)

@@ -48,7 +48,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	executable, err := agentProgram()
 	check(t, err)
-	c := &cluster{netns.Start(t, netns.Options{}), t, executable, t.TempDir()}
+	c := &cluster{netns.Start(t, netns.Options{IPv6: true}), t, executable, t.TempDir()}
 	check(t, c.Serve(netns.EchoPort))
 	for bucket := range buckets {
 		c.call("start", bucket, bucket%len(c.Nodes))
@@ -62,7 +62,7 @@ func (c *cluster) call(action string, bucket, node int) {
 	n := strconv.Itoa(bucket)
 	r := c.Nodes[node].Run(c.t.Context(), []string{
 		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "OCF_ROOT=/usr/lib/ocf", "OCF_RA_VERSION_MAJOR=1", "OCF_RA_VERSION_MINOR=1",
-		"OCF_RESOURCE_INSTANCE=web-ip:" + n, "OCF_RESKEY_ip=" + shared.String(), "OCF_RESKEY_mac=" + clusterMAC.String(),
+		"OCF_RESOURCE_INSTANCE=web-ip:" + n, "OCF_RESKEY_ip=" + shared.String() + " " + shared6.String(), "OCF_RESKEY_mac=" + clusterMAC.String(),
 		"OCF_RESKEY_CRM_meta_clone=" + n, "OCF_RESKEY_CRM_meta_clone_max=" + strconv.Itoa(buckets),
 		"OCF_RESKEY_CRM_meta_globally_unique=true", "OCF_RESKEY_CRM_meta_timeout=20000",
 		"HA_RSCTMP=" + filepath.Join(c.locks, c.Nodes[node].Name),

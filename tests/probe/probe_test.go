@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ocf-clusterip/tests/netns"
 )
 
@@ -18,7 +20,14 @@ var (
 	// shared and clusterMAC are the article's.
 	shared     = netip.MustParseAddr("192.168.10.3")
 	clusterMAC = net.HardwareAddr{1, 2, 3, 4, 5, 6}
+	// shared6 is served by the same buckets.
+	shared6 = netip.MustParseAddr("2001:db8:10::3")
 )
+
+// at lets a probe ask another address.
+func at(target netip.Addr, n *netns.Network, sources int) func(*Options) {
+	return func(o *Options) { o.Target, o.Sources = target, n.SourcesLike(target, sources) }
+}
 
 const testTimeout = time.Minute // for anything that does not hang
 
@@ -185,8 +194,14 @@ func TestUnpluggedNodeIsAnOutageOfItsSources(t *testing.T) {
 }
 
 func TestBucketOwnedTwiceIsADuplicate(t *testing.T) {
+	for _, target := range []netip.Addr{shared, shared6} {
+		t.Run(target.String(), func(t *testing.T) { testBucketOwnedTwice(t, target) })
+	}
+}
+
+func testBucketOwnedTwice(t *testing.T, target netip.Addr) {
 	c := newCluster(t)
-	p := watch(t, c.Network, 32)
+	p := watch(t, c.Network, 32, at(target, c.Network, 32))
 	allAnswered(t, p)
 	c.call("start", 0, 1) // node1 has it
 	for _, proto := range []Proto{ICMP, UDP, Connect, Stream} {
@@ -264,6 +279,26 @@ func TestARPWithANodesMACIsWrong(t *testing.T) {
 			c.call("start", 0, 0) // mends it
 		})
 	}
+}
+
+func TestAdvertisementWithANodesMACIsWrong(t *testing.T) {
+	c := newCluster(t)
+	p := watch(t, c.Network, 4, at(shared6, c.Network, 4))
+	allAnswered(t, p)
+	nft(t, c.Nodes[0], "delete table ip6 clusterip-"+shared.String())
+	link, err := c.Client.Handle().LinkByName(netns.NIC)
+	check(t, err)
+	neighs, err := c.Client.Handle().NeighList(link.Attrs().Index, unix.AF_INET6)
+	check(t, err)
+	for _, n := range neighs { // so that it asks again
+		if n.IP.Equal(shared6.AsSlice()) {
+			check(t, c.Client.Handle().NeighDel(&n))
+		}
+	}
+	until(t, p, "wrong advertisement", func(e Event) bool { return e.Kind == WrongMAC })
+	expect(t, stop(t, p), WrongMAC, func(e Event) bool {
+		return e.Node == "node1" && e.Text == "an advertisement tells "+c.Nodes[0].MAC.String() && !e.Source.IsValid()
+	})
 }
 
 func TestAnswerFromNoNodesMACIsWrong(t *testing.T) {
