@@ -1,6 +1,7 @@
 package clusterip
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -18,9 +19,7 @@ func valuesOf(given map[string]any) ocf.Values {
 		"ip": nil, "cidr_netmask": nil, "nic": nil, "mac_mode": "multicast", "mac": nil, "hashmode": "sourceip", "hash_seed": nil,
 		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": nil,
 	}
-	for name, value := range given {
-		all[name] = value
-	}
+	maps.Copy(all, given)
 	return ocf.NewValues(all)
 }
 
