@@ -209,7 +209,7 @@ func (c *Conn) ApplyLinks(ctx context.Context, step clusterip.Step) error {
 	case clusterip.RemoveFilter:
 		err = c.removeFilter(step.NIC, step.MAC)
 	case clusterip.AddAddress:
-		err = c.addAddress(step)
+		err = c.addAddress(ctx, step)
 	case clusterip.RemoveAddress:
 		err = c.removeAddress(ctx, step)
 	default:
@@ -224,7 +224,7 @@ func (c *Conn) ApplyLinks(ctx context.Context, step clusterip.Step) error {
 // forever is an address's lifetime without an end (INFINITY_LIFE_TIME).
 const forever = math.MaxUint32
 
-func (c *Conn) addAddress(step clusterip.AddAddress) error {
+func (c *Conn) addAddress(ctx context.Context, step clusterip.AddAddress) error {
 	address := &netlink.Addr{IPNet: ipNetOf(step.Prefix)}
 	is6 := step.Prefix.Addr().Is6()
 	if is6 {
@@ -242,7 +242,26 @@ func (c *Conn) addAddress(step clusterip.AddAddress) error {
 			address.Scope = int(netlink.SCOPE_HOST)
 		}
 	}
-	return unless(unix.EEXIST, c.netlink.AddrAdd(at(step.NIC), address))
+	if err := unless(unix.EEXIST, c.netlink.AddrAdd(at(step.NIC), address)); err != nil || !is6 || step.Group {
+		return err
+	}
+	return c.waitLocal(ctx, step.Prefix.Addr())
+}
+
+// waitLocal waits until the kernel takes packets to an IPv6 address for its own. It does so only when a worker has found that no
+// duplicate is to be searched for (addrconf_dad_work in net/ipv6/addrconf.c); until then a router would forward them.
+func (c *Conn) waitLocal(ctx context.Context, address netip.Addr) error {
+	for pause := 50 * time.Microsecond; ; pause = min(2*pause, lastPause) {
+		routes, err := c.netlink.RouteGet(address.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("the kernel does not take %s for its own: %w", address, ctx.Err()), err)
+		case <-time.After(pause):
+		}
+	}
 }
 
 // removeAddress removes one address, and no other with it.
