@@ -179,7 +179,7 @@ func freshNode() State {
 func specOf(mode MACMode, bucket Bucket) Spec {
 	return Spec{
 		Resource: "web-ip", Bucket: bucket, Buckets: 8, Addresses: []netip.Addr{vip}, HashPrefixes: wholeAddresses,
-		MACMode: mode, MACs: PerFamily[MAC]{IPv4: DerivedMAC(mode, vip)}, HashMode: SourceIP, Seed: DefaultSeed(vip), CheckLink: true,
+		MACMode: mode, MACs: PerFamily[MAC]{IPv4: DerivedMAC(mode, vip)}, HashMode: SourceIP, HashCompat: XTCluster, Seed: DefaultSeed(vip), CheckLink: true,
 	}
 }
 

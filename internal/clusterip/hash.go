@@ -11,8 +11,7 @@ import (
 // Bucket is the number of a hash bucket, 0..N-1, equal to Pacemaker's clone instance number.
 type Bucket uint32
 
-// Seed is the initial value of the hash. All nodes must use the same one. It is never 0: google/nftables leaves a seed
-// of 0 out of its message, and the kernel then picks a random one on each node.
+// Seed is the initial value of the hash. All nodes must use the same one.
 type Seed uint32
 
 // String prints the seed as nft(8) does.
@@ -66,30 +65,46 @@ type Flow struct {
 	DestinationPort uint16
 }
 
+// HashCompat says whose buckets ours are, when old and new nodes serve one address together. IPv6 is hashed the same in both cases.
+type HashCompat string
+
+// The two that the kernel had before nftables.
+const (
+	XTCluster HashCompat = "xt_cluster" // iptables' match cluster (net/netfilter/xt_cluster.c)
+	ClusterIP HashCompat = "clusterip"  // iptables' target CLUSTERIP (net/ipv4/netfilter/ipt_CLUSTERIP.c of Linux 6.2)
+)
+
+// HashCompats are all of them.
+func HashCompats() []HashCompat { return []HashCompat{XTCluster, ClusterIP} }
+
 // Owner returns the bucket, 0..n-1, that must answer a packet: reciprocal_scale(jhash(words, seed), n), as
-// net/netfilter/nft_hash.c computes it. Every node gets the same result, whatever its byte order.
-func Owner(mode HashMode, flow Flow, seed Seed, n uint32) Bucket {
+// net/netfilter/nft_hash.c computes it. Jhash reads words in the kernel's own byte order, so nodes must all have the same; only
+// sourceip in the manner of the CLUSTERIP target does not depend on it.
+func Owner(mode HashMode, compat HashCompat, flow Flow, seed Seed, n uint32) Bucket {
 	words := make([]uint32, 0, maxAddressWords+maxPortWords)
-	words = append(words, wordsOf(flow.Source)...)
-	ports := [maxPortWords]uint32{
-		uint32(bits.ReverseBytes16(flow.SourcePort)),
-		uint32(bits.ReverseBytes16(flow.DestinationPort)),
+	if source := flow.Source.Unmap(); compat == ClusterIP && source.Is4() {
+		words = append(words, wordsOf(source, binary.BigEndian)...) // it hashes the address in host order
+	} else {
+		words = append(words, wordsOf(source, binary.NativeEndian)...)
 	}
-	words = append(words, ports[:mode.PortWords()]...)
+	for _, port := range []uint16{flow.SourcePort, flow.DestinationPort}[:mode.PortWords()] {
+		raw := binary.BigEndian.AppendUint16(nil, port) // at the start of its register
+		words = append(words, binary.NativeEndian.Uint32(append(raw, 0, 0)))
+	}
 	return Bucket(ReciprocalScale(Jhash(uint32(seed), words...), n))
 }
 
-// wordsOf returns an address as the hash sees it: its own bytes read as little-endian integers.
-func wordsOf(address netip.Addr) []uint32 {
+// wordsOf returns an address as words.
+func wordsOf(address netip.Addr, order binary.ByteOrder) []uint32 {
 	var words []uint32
 	for word := range slices.Chunk(address.Unmap().AsSlice(), bytesPerWord) {
-		words = append(words, binary.LittleEndian.Uint32(word))
+		words = append(words, order.Uint32(word))
 	}
 	return words
 }
 
-// Jhash is Bob Jenkins' lookup3 for 32-bit words, as jhash() in include/linux/jhash.h computes it for as many times 4 bytes.
-// It takes the packet's own bytes read as little-endian integers.
+// Jhash is Bob Jenkins' lookup3 for 32-bit words, as jhash2() in include/linux/jhash.h, and jhash() for the bytes that the words are
+// in the kernel's byte order.
 func Jhash(seed uint32, words ...uint32) uint32 {
 	initial := jhashInitval + uint32(len(words))*bytesPerWord + seed
 	abc := [wordsPerRound]uint32{initial, initial, initial}
@@ -160,7 +175,15 @@ func PortlessSeed(mode HashMode, seed Seed) Seed {
 	return seed + Seed(bytesPerWord*mode.PortWords())
 }
 
-// DefaultSeed derives the seed from the address, so that all nodes agree without being told.
+// ZeroWordSeed stands for the seed 0, which nf_tables cannot be told (google/nftables leaves it out, and the kernel then picks a random
+// one on each node): with one more word of 0 behind the others, it gives the same hash as seed 0 gives without. That works as long as
+// the word does not begin a new round of jhash.
+const ZeroWordSeed Seed = -bytesPerWord & 0xffffffff
+
+// ZeroSeedFits tells whether the mode can be hashed with seed 0, see ZeroWordSeed.
+func ZeroSeedFits(mode HashMode) bool { return mode.PortWords() < maxPortWords }
+
+// DefaultSeed derives the seed from the address, so that all nodes agree without being told, whatever their byte order.
 func DefaultSeed(address netip.Addr) Seed {
-	return max(1, Seed(Jhash(defaultSeedInitval, wordsOf(address)...)))
+	return max(1, Seed(Jhash(defaultSeedInitval, wordsOf(address, binary.LittleEndian)...)))
 }

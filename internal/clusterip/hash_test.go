@@ -3,7 +3,6 @@ package clusterip
 import (
 	"bufio"
 	"encoding/binary"
-	"math/bits"
 	"net/netip"
 	"os"
 	"strconv"
@@ -52,27 +51,15 @@ func readVectors(t *testing.T) []vector {
 	return vectors
 }
 
-// targetOwner is the CLUSTERIP target's own formula (clusterip_hashfn in net/ipv4/netfilter/ipt_CLUSTERIP.c of Linux 6.1):
-// ours, but with the source address in host order.
-func targetOwner(v vector) Bucket {
-	source := v.flow.Source.As4()
-	words := []uint32{
-		binary.BigEndian.Uint32(source[:]),
-		uint32(bits.ReverseBytes16(v.flow.SourcePort)),
-		uint32(bits.ReverseBytes16(v.flow.DestinationPort)),
-	}
-	return Bucket(ReciprocalScale(Jhash(uint32(v.seed), words[:1+v.mode.PortWords()]...), v.total))
-}
-
 func TestHashAgreesWithRealKernels(t *testing.T) {
 	count := map[string]int{}
 	for _, v := range readVectors(t) {
 		var got Bucket
 		switch v.target {
 		case "clusterip":
-			got = targetOwner(v)
+			got = Owner(v.mode, ClusterIP, v.flow, v.seed, v.total)
 		case "xt_cluster":
-			got = Owner(SourceIP, v.flow, v.seed, v.total)
+			got = Owner(SourceIP, XTCluster, v.flow, v.seed, v.total)
 		default:
 			t.Fatalf("unknown target %q", v.target)
 		}
@@ -92,10 +79,26 @@ func TestOwnerOfPortlessPacketsIsThatOfPortsZero(t *testing.T) {
 	for _, source := range []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::abcd:1")} {
 		for _, mode := range HashModes() {
 			for _, seed := range []Seed{1, 0x9e3779b9, 0xffffffff} {
-				got := Jhash(uint32(PortlessSeed(mode, seed)), wordsOf(source)...)
-				if want := Owner(mode, Flow{Source: source}, seed, 1024); Bucket(ReciprocalScale(got, 1024)) != want {
+				got := Jhash(uint32(PortlessSeed(mode, seed)), wordsOf(source, binary.NativeEndian)...)
+				if want := Owner(mode, XTCluster, Flow{Source: source}, seed, 1024); Bucket(ReciprocalScale(got, 1024)) != want {
 					t.Errorf("%s, %s, seed %s: hashing the address alone gives another bucket than ports of 0", source, mode, seed)
 				}
+			}
+		}
+	}
+}
+
+// What nf_tables is told instead of seed 0 gives the hash of seed 0.
+func TestZeroWordSeed(t *testing.T) {
+	for _, source := range []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::abcd:1")} {
+		for _, mode := range HashModes() {
+			words := wordsOf(source, binary.NativeEndian)
+			for i := range mode.PortWords() {
+				words = append(words, uint32(i+7))
+			}
+			equal := Jhash(0, words...) == Jhash(uint32(ZeroWordSeed), append(words, 0)...)
+			if equal != ZeroSeedFits(mode) {
+				t.Errorf("%s, %s: equal %t", source, mode, equal)
 			}
 		}
 	}
@@ -106,7 +109,7 @@ func TestOwnerSpreadsEvenly(t *testing.T) {
 	var counts [n]int
 	for i := range sources {
 		source := netip.AddrFrom4([4]byte{10, 7, byte(i >> 8), byte(i)})
-		counts[Owner(SourceIP, Flow{Source: source}, DefaultSeed(netip.MustParseAddr("192.168.10.3")), n)]++
+		counts[Owner(SourceIP, XTCluster, Flow{Source: source}, DefaultSeed(netip.MustParseAddr("192.168.10.3")), n)]++
 	}
 	chiSquared := 0.0
 	for _, count := range counts {

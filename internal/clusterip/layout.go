@@ -16,12 +16,13 @@ import (
 // Schema is the newest version of the tables that this program knows. It accepts every older one as it is, so that a package
 // upgrade moves no bucket; and it lays the oldest one that can say what is asked (Layout.withSchema), so that a node with an older
 // program understands it.
-const Schema = 2
+const Schema = 3
 
 // The schemas.
 const (
 	schemaIPv4 = 1 // one IPv4 address, hashed whole, all services shared
-	schemaAll  = 2 // any addresses; hash_prefix4, hash_prefix6, services; long stamps
+	schemaMany = 2 // any addresses; hash_prefix4, hash_prefix6, services; long stamps
+	schemaOld  = 3 // what agrees with old nodes: hash_compat, and hashes with seed 0
 )
 
 // PerFamily has a value for IPv4 and one for IPv6.
@@ -51,6 +52,7 @@ type Layout struct {
 	MACMode      MACMode
 	MACs         PerFamily[MAC] // the cluster MAC; none for a family without an address
 	HashMode     HashMode
+	HashCompat   HashCompat
 	HashPrefixes PerFamily[int] // how many leading bits of the source address are hashed
 	Seed         Seed
 	Buckets      uint32        // N
@@ -113,14 +115,17 @@ func (l Layout) Owner(p Packet) Bucket {
 	if p.Fragment {
 		p.SourcePort, p.DestinationPort = 0, 0
 	}
-	return Owner(l.HashMode, p.Flow, l.Seed, l.Buckets)
+	return Owner(l.HashMode, l.HashCompat, p.Flow, l.Seed, l.Buckets)
 }
 
 // withSchema chooses the oldest schema that can say what the layout says.
 func (l Layout) withSchema() Layout {
-	l.Schema = schemaAll
-	if len(l.Prefixes) == 1 && l.Address().Is4() && l.HashPrefixes.IPv4 == wholeAddresses.IPv4 && len(l.Services) == 0 &&
-		len(l.Stamp()) <= MaxStampPart {
+	l.Schema = schemaMany
+	switch {
+	case l.HashCompat == ClusterIP || l.Seed == 0 || PortlessSeed(l.HashMode, l.Seed) == 0:
+		l.Schema = schemaOld
+	case len(l.Prefixes) == 1 && l.Address().Is4() && l.HashPrefixes.IPv4 == wholeAddresses.IPv4 && len(l.Services) == 0 &&
+		len(l.Stamp()) <= MaxStampPart:
 		l.Schema = schemaIPv4
 	}
 	return l
@@ -138,6 +143,7 @@ func (l Layout) Disagreements(asked Layout) []string {
 	differ("clone-max", l.Buckets, asked.Buckets)
 	differ("hash_seed", l.Seed, asked.Seed)
 	differ("hashmode", l.HashMode, asked.HashMode)
+	differ("hash_compat", l.HashCompat, asked.HashCompat)
 	differ("hash_prefix4", l.HashPrefixes.IPv4, asked.HashPrefixes.IPv4)
 	differ("hash_prefix6", l.HashPrefixes.IPv6, asked.HashPrefixes.IPv6)
 	differ("mac_mode", l.MACMode, asked.MACMode)
@@ -193,6 +199,9 @@ func (l Layout) Stamp() string {
 	if !l.MACs.IPv6.IsZero() {
 		fmt.Fprintf(&b, " mac6=%s", l.MACs.IPv6)
 	}
+	if l.HashCompat == ClusterIP {
+		fmt.Fprintf(&b, " hash_compat=%s", l.HashCompat)
+	}
 	if l.HashPrefixes.IPv4 != wholeAddresses.IPv4 {
 		fmt.Fprintf(&b, " hash_prefix4=%d", l.HashPrefixes.IPv4)
 	}
@@ -222,7 +231,7 @@ func joined[T fmt.Stringer](list []T) string {
 
 // ParseStamp reads what Stamp wrote. Unknown keys are passed over: a newer program may have written them.
 func ParseStamp(schema int, stamp string) (Layout, error) {
-	layout := Layout{Schema: schema, HashPrefixes: wholeAddresses}
+	layout := Layout{Schema: schema, HashCompat: XTCluster, HashPrefixes: wholeAddresses}
 	fields := map[string]string{}
 	for field := range strings.FieldsSeq(stamp) {
 		key, value, _ := strings.Cut(field, "=")
@@ -254,6 +263,10 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 		layout.Services, err = each(text, ocf.ParseService)
 		return err
 	})
+	optional("hash_compat", func(text string) error {
+		layout.HashCompat = HashCompat(text)
+		return nil
+	})
 	layout.NIC = fields["nic"]
 	layout.Resource = fields["resource"]
 	layout.MACMode = MACMode(fields["mac_mode"])
@@ -268,7 +281,8 @@ func (l Layout) isPlausible() bool {
 	withoutMAC := func(a netip.Addr) bool { return l.MACs.Of(a).IsZero() }
 	bits := func(have, most int) bool { return have > 0 && have <= most }
 	return slices.Contains(MACModes(), l.MACMode) && slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
-		!l.Has(withoutMAC) && l.NIC != "" && l.Seed != 0 && l.Buckets > 0 && l.Buckets <= ocf.MaxBuckets &&
+		!l.Has(withoutMAC) && slices.Contains(HashCompats(), l.HashCompat) &&
+		(l.Seed != 0 || ZeroSeedFits(l.HashMode)) && l.NIC != "" && l.Buckets > 0 && l.Buckets <= ocf.MaxBuckets &&
 		bits(l.HashPrefixes.IPv4, wholeAddresses.IPv4) && bits(l.HashPrefixes.IPv6, wholeAddresses.IPv6)
 }
 

@@ -71,6 +71,8 @@ func TestBadStampIsRefused(t *testing.T) {
 		"bad index":      strings.Replace(good, "nic_index=2", "nic_index=-2", 1),
 		"unknown mode":   strings.Replace(good, "=igmp", "=magic", 1),
 		"no MAC for it":  strings.Replace(good, "192.168.10.3/24", "2001:db8::3/64", 1),
+		"bad compat":     good + " hash_compat=other",
+		"seed 0":         strings.NewReplacer("0x00000001", "0x0", "=sourceip", "=sourceip-sourceport-destport").Replace(good),
 		"bad prefix":     good + " hash_prefix4=33",
 		"bad service":    good + " services=tcp/0",
 		"long MAC":       strings.Replace(good, "0a:03", "0a:03:00:00", 1),

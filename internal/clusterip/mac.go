@@ -68,7 +68,7 @@ func DerivedMAC(mode MACMode, address netip.Addr) MAC {
 	if address.Unmap().Is4() {
 		a = address.Unmap().As4()
 	} else {
-		binary.BigEndian.PutUint32(a[:], Jhash(defaultSeedInitval, wordsOf(address)...))
+		binary.BigEndian.PutUint32(a[:], Jhash(defaultSeedInitval, wordsOf(address, binary.LittleEndian)...))
 	}
 	switch {
 	case mode == IGMP && address.Unmap().Is4():

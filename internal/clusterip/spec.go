@@ -24,6 +24,7 @@ type Spec struct {
 	MACMode      MACMode
 	MACs         PerFamily[MAC]
 	HashMode     HashMode
+	HashCompat   HashCompat
 	HashPrefixes PerFamily[int]
 	Seed         Seed
 	Services     []ocf.Service
@@ -49,7 +50,7 @@ func (s Spec) Address() netip.Addr {
 // NewSpec reads a spec from parameters that are right each by itself, and says which do not go together
 // (ocf.ErrConfigured). What it returns with an error is good enough to stop by.
 func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) {
-	seed, _ := values.Uint32("hash_seed")
+	seed, seedGiven := values.Uint32("hash_seed")
 	count, _ := values.Uint32("arp_count")
 	prefix4, _ := values.Uint32("hash_prefix4")
 	prefix6, _ := values.Uint32("hash_prefix6")
@@ -58,6 +59,7 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 		Resource: resource, Bucket: Bucket(clone.Bucket), Buckets: clone.Buckets,
 		Addresses: values.Addrs("ip"), NIC: values.String("nic"),
 		MACMode: MACMode(values.String("mac_mode")), HashMode: HashMode(values.String("hashmode")), Seed: Seed(seed),
+		HashCompat:    HashCompat(values.String("hash_compat")),
 		HashPrefixes:  PerFamily[int]{IPv4: int(prefix4), IPv6: int(prefix6)},
 		Services:      values.Services("services"),
 		CheckLink:     values.Bool("check_link"),
@@ -66,7 +68,7 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 	if len(spec.Addresses) == 0 {
 		return spec, nil // the parser has said so
 	}
-	if spec.Seed == 0 {
+	if !seedGiven {
 		spec.Seed = DefaultSeed(spec.Address())
 	}
 	faults := []error{
@@ -76,8 +78,8 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 	fault := func(format string, args ...any) {
 		faults = append(faults, ocf.Errorf(ocf.ErrConfigured, format, args...))
 	}
-	if PortlessSeed(spec.HashMode, spec.Seed) == 0 {
-		fault("parameter hash_seed=%s cannot be used with hashmode=%s: packets without ports would need seed 0, which nf_tables cannot be told; choose another", spec.Seed, spec.HashMode)
+	if spec.Seed == 0 && !ZeroSeedFits(spec.HashMode) {
+		fault("parameter hash_seed=0 cannot be used with hashmode=%s, because nf_tables cannot be told it; use another hashmode, or another seed on all nodes (--hash-init of the CLUSTERIP target)", spec.HashMode)
 	}
 	for _, address := range spec.Addresses {
 		length := spec.PrefixLengths.Of(address)
@@ -192,7 +194,7 @@ func (s Spec) macs() []MAC {
 // so while it fits, however routes have changed since. Its errors are ocf.ErrArgs: another node may do better.
 func (s Spec) Resolve(seen State) (Layout, error) {
 	layout := Layout{
-		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashPrefixes: s.HashPrefixes,
+		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashCompat: s.HashCompat, HashPrefixes: s.HashPrefixes,
 		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services,
 	}
 	nic, err := s.nic(seen)

@@ -16,7 +16,7 @@ import (
 // valuesOf is what the parser makes of good parameters.
 func valuesOf(given map[string]any) ocf.Values {
 	all := map[string]any{
-		"ip": nil, "cidr_netmask": nil, "nic": nil, "mac_mode": "multicast", "mac": nil, "hashmode": "sourceip", "hash_seed": nil,
+		"ip": nil, "cidr_netmask": nil, "nic": nil, "mac_mode": "multicast", "mac": nil, "hashmode": "sourceip", "hash_seed": nil, "hash_compat": "xt_cluster",
 		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": nil,
 	}
 	maps.Copy(all, given)
@@ -97,6 +97,30 @@ func TestNewSpecDealsToFamilies(t *testing.T) {
 	}
 }
 
+func TestSeeds(t *testing.T) {
+	for name, row := range map[string]struct {
+		seed any // nil: not given
+		mode HashMode
+		want Seed
+		says string
+	}{
+		"derived":                {nil, SourceIP, DefaultSeed(vip), ""},
+		"given":                  {uint32(7), SourceIP, 7, ""},
+		"0":                      {uint32(0), SourceIP, 0, ""},
+		"0 with a port":          {uint32(0), SourceIPSourcePort, 0, ""},
+		"0 with both ports":      {uint32(0), SourceIPSourcePortDestPort, 0, "hash_seed=0 cannot be used"},
+		"0 where ports are none": {uint32(0xfffffff8), SourceIPSourcePortDestPort, 0xfffffff8, ""},
+	} {
+		spec, err := NewSpec(valuesOf(map[string]any{"ip": []netip.Addr{vip}, "hash_seed": row.seed, "hashmode": string(row.mode)}), "web-ip", ocf.Clone{Buckets: 8})
+		if says := row.says != ""; says != (err != nil) || says && !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if spec.Seed != row.want {
+			t.Errorf("%s: seed %s", name, spec.Seed)
+		}
+	}
+}
+
 // dualSpec is specOf with an IPv6 address beside.
 func dualSpec(mode MACMode, bucket Bucket) Spec {
 	spec := specOf(mode, bucket)
@@ -166,7 +190,7 @@ func TestOtherResourcesAreLeftAlone(t *testing.T) {
 	other := Layout{
 		Schema: 2, Resource: "mail-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.5/24"), netip.PrefixFrom(vip6, 64)},
 		NIC: "eth0", NICIndex: eth0Index, MACMode: Multicast, MACs: PerFamily[MAC]{DerivedMAC(Multicast, vip), DerivedMAC(Multicast, vip)},
-		HashMode: SourceIP, HashPrefixes: wholeAddresses, Seed: 1, Buckets: 8,
+		HashMode: SourceIP, HashCompat: XTCluster, HashPrefixes: wholeAddresses, Seed: 1, Buckets: 8,
 	}
 	node := dualNode()
 	node.Addresses = []Address{{NICIndex: eth0Index, Prefix: netip.PrefixFrom(vip6, 64)}}

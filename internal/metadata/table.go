@@ -123,14 +123,29 @@ Packets without ports, such as those of ping, and fragments are always spread by
 			Short: "Start value of the hash",
 			Long: `
 Another seed deals the clients to the buckets in another way. Give one when the busiest clients happen to fall into the same
-bucket. 0 is not allowed, because the kernel would take a random one on each node.
+bucket, or when old nodes have one: --hash-init of the CLUSTERIP target, 0 unless given, or --cluster-hash-seed of iptables' match
+cluster. With hashmode=sourceip-sourceport-destport it cannot be 0.
 
 Without it, the seed is derived from ip, which is the same on all nodes and stays the same.`,
 			Kind:    Seed,
-			Min:     1,
+			Min:     0,
 			Max:     math.MaxUint32,
 			Derived: "derived from ip",
 			Example: "0x5eed",
+		},
+		{
+			Name:  "hash_compat",
+			Short: "Whose hash the old nodes of the cluster use",
+			Long: `
+Only for clusters whose nodes are replaced one by one, so that old and new ones serve the address together. IPv6 is the same in both
+cases.`,
+			Kind: Select,
+			Options: []Option{
+				{"xt_cluster", "That of iptables' match cluster, which ocf:heartbeat:IPaddr2 uses on new kernels."},
+				{"clusterip", "That of iptables' target CLUSTERIP, in each hashmode."},
+			},
+			Default: "xt_cluster",
+			Example: "clusterip",
 		},
 		{
 			Name:  "hash_prefix4",

@@ -181,7 +181,7 @@ func (d *demo) ask(ctx context.Context) error {
 }
 
 func bucketOf(client netip.Addr) int {
-	return int(clusterip.Owner(clusterip.SourceIP, clusterip.Flow{Source: client}, clusterip.DefaultSeed(address), buckets))
+	return int(clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: client}, clusterip.DefaultSeed(address), buckets))
 }
 
 func (d *demo) standby(ctx context.Context) error {

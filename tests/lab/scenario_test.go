@@ -141,7 +141,7 @@ func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 		first = shared
 	}
 	owner := func(f netns.Flow) int {
-		bucket := clusterip.Owner(clusterip.SourceIP, clusterip.Flow{Source: f.Src}, clusterip.DefaultSeed(first), uint32(count))
+		bucket := clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: f.Src}, clusterip.DefaultSeed(first), uint32(count))
 		return s.Host(placement[int(bucket)]).index
 	}
 	report, err := s.Network.Probe(s.t.Context(), netns.Traffic{Target: target, Sources: s.Network.SourcesLike(target, 2*asking)[asking:], Retries: 2})

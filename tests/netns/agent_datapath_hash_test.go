@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
 )
 
 // A tossed packet is sent into the network without any host behind it.
@@ -41,26 +42,44 @@ func (p tossed) frame(s *site) ethernet.Frame {
 	}
 }
 
-// What Linux 6.1's xt_cluster decided, with 13 nodes and the seed 0xffffffff, is what our tables decide.
+// What Linux 6.1's xt_cluster and CLUSTERIP target decided is what our tables decide.
 func TestKernelVectors(t *testing.T) {
-	const buckets, seed = 13, "4294967295"
 	text, err := os.ReadFile("../../internal/clusterip/testdata/kernel-hash-vectors.tsv")
 	check(t, err)
-	var packets []tossed
+	type decider struct{ compat, mode, seed, buckets string }
+	vectors := map[decider][]tossed{}
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
-		if len(f) != 9 || f[0] != "xt_cluster" || f[2] != seed || f[3] != strconv.Itoa(buckets) {
+		if len(f) != 9 {
 			continue
 		}
+		d := decider{compat: f[0], mode: f[1], seed: f[2], buckets: f[3]}
+		if d.compat == "xt_cluster" {
+			d.mode = string(clusterip.SourceIP)
+		}
 		p := toss(f[4], netip.MustParseAddr(f[5]), atoi(t, f[6]), atoi(t, f[7]))
-		p.bucket = int(atoi(t, f[8])) - 1 // it counts nodes from 1
-		packets = append(packets, p)
+		p.bucket = int(atoi(t, f[8])) - 1 // they count nodes from 1
+		vectors[d] = append(vectors[d], p)
 	}
-	if len(packets) != 144 {
-		t.Fatalf("%d vectors, want 144", len(packets))
+	if len(vectors) != 9 {
+		t.Fatalf("there are %d kinds of vectors, want 9", len(vectors))
 	}
-	s := newSite(t, Options{Nodes: 1}, buckets, webIP("hash_seed", seed))
-	s.tossAndCount(t, packets)
+	for d, packets := range vectors {
+		t.Run(fmt.Sprintf("%s, %s in %s with seed %s", d.compat, d.mode, d.buckets, d.seed), func(t *testing.T) {
+			p := webIP("hash_compat", d.compat, "hashmode", d.mode, "hash_seed", d.seed)
+			if d.seed == "0" && d.mode == string(clusterip.SourceIPSourcePortDestPort) {
+				n := Start(t, Options{Nodes: 1})
+				check(t, status(newAgent(t, n.Nodes[0], 16, p).start(1), ocf.ErrConfigured))
+				return
+			}
+			s := newSite(t, Options{Nodes: 1}, int(atoi(t, d.buckets)), p)
+			if len(packets) != 144 {
+				t.Errorf("%d vectors, want 144", len(packets))
+			}
+			s.tossAndCount(t, packets)
+			check(t, s.monitorAll())
+		})
+	}
 }
 
 // Hundreds of flows of all kinds, fragments among them, are counted in the bucket that the formula names.
@@ -75,15 +94,22 @@ func TestKernelHashesAsTheFormula(t *testing.T) {
 		{clusterip.SourceIPSourcePort, 16, ""},
 		{clusterip.SourceIPSourcePortDestPort, 7, "0xfffffff7"}, // without ports 0xffffffff, the last before 0
 		{clusterip.SourceIPSourcePortDestPort, 16, ""},
+		// Where the kernel must not be told the seed, with or without ports.
+		{clusterip.SourceIP, 16, "0"},
+		{clusterip.SourceIPSourcePort, 16, "0"},
+		{clusterip.SourceIPSourcePort, 16, "0xfffffffc"},
+		{clusterip.SourceIPSourcePortDestPort, 16, "0xfffffff8"},
 	} {
 		t.Run(fmt.Sprintf("%s in %d with seed %s", tt.mode, tt.buckets, tt.seed), func(t *testing.T) {
-			s := newSite(t, Options{Nodes: 1}, tt.buckets, webIP("ip", dualStack, "hashmode", string(tt.mode), "hash_seed", tt.seed))
-			random := rand.New(rand.NewPCG(1, 2))
-			var packets []tossed
-			for range 400 {
-				packets = append(packets, s.tossRandom(random), s.tossRandom6(random))
+			for _, compat := range clusterip.HashCompats() {
+				s := newSite(t, Options{Nodes: 1}, tt.buckets, webIP("ip", dualStack, "hashmode", string(tt.mode), "hash_seed", tt.seed, "hash_compat", string(compat)))
+				random := rand.New(rand.NewPCG(1, 2))
+				var packets []tossed
+				for range 400 {
+					packets = append(packets, s.tossRandom(random), s.tossRandom6(random))
+				}
+				s.tossAndCount(t, packets)
 			}
-			s.tossAndCount(t, packets)
 		})
 	}
 }
@@ -155,6 +181,9 @@ func (s *site) tossAndCount(t *testing.T, packets []tossed) {
 	// They are to be counted, not to be handled: most of the sources are not even reachable.
 	nft(t, node, `table inet uninterested { chain in { type filter hook prerouting priority -300; ip daddr 192.168.10.3 drop; ip6 daddr 2001:db8:10::3 drop; }; }`)
 	check(t, s.startAll(make([]int, len(s.at))...))
+	for _, options := range [][]string{{"list"}, {"-j", "list"}} { // Debian 12's nft crashes on some hashes
+		check(t, failure(node.Run(t.Context(), path, append(append([]string{"nft"}, options...), "ruleset")...)))
+	}
 	byBucket := map[int][]tossed{}
 	for _, p := range packets {
 		byBucket[p.bucket] = append(byBucket[p.bucket], p)

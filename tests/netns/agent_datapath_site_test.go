@@ -120,7 +120,7 @@ func (s *site) bucket(f Flow) int {
 
 func (s *site) bucketOf(f Flow, fragment bool) int {
 	layout := clusterip.Layout{
-		HashMode: s.spec.HashMode, HashPrefixes: s.spec.HashPrefixes, Seed: s.spec.Seed, Buckets: s.spec.Buckets, Services: s.spec.Services,
+		HashMode: s.spec.HashMode, HashCompat: s.spec.HashCompat, HashPrefixes: s.spec.HashPrefixes, Seed: s.spec.Seed, Buckets: s.spec.Buckets, Services: s.spec.Services,
 	}
 	return int(layout.Owner(clusterip.Packet{
 		Flow:     clusterip.Flow{Source: f.Src, SourcePort: f.SrcPort, DestinationPort: f.DstPort},

@@ -56,6 +56,7 @@ var advertised = []struct {
 	{name: "mac", kind: "string"},
 	{name: "hashmode", kind: "select", deflt: "sourceip", options: []string{"sourceip", "sourceip-sourceport", "sourceip-sourceport-destport"}},
 	{name: "hash_seed", kind: "string"}, // decimal or 0x…
+	{name: "hash_compat", kind: "select", deflt: "xt_cluster", options: []string{"xt_cluster", "clusterip"}},
 	{name: "hash_prefix4", kind: "integer", deflt: "32"},
 	{name: "hash_prefix6", kind: "integer", deflt: "128"},
 	{name: "services", kind: "string"},

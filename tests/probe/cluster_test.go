@@ -74,7 +74,7 @@ func (c *cluster) call(action string, bucket, node int) {
 
 // bucketOf is the oracle.
 func bucketOf(source netip.Addr) int {
-	return int(clusterip.Owner(clusterip.SourceIP, clusterip.Flow{Source: source}, clusterip.DefaultSeed(shared), buckets))
+	return int(clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: source}, clusterip.DefaultSeed(shared), buckets))
 }
 
 // homeOf returns the node that newCluster gave a source's bucket to.

@@ -231,6 +231,8 @@ func decodeExpression(family byte, name string, data []byte) (expr.Any, error) {
 	switch name {
 	case "bitwise":
 		e = &expr.Bitwise{}
+	case "byteorder":
+		return decodeByteorder(data)
 	case "cmp":
 		e = &expr.Cmp{}
 	case "counter":
@@ -261,6 +263,31 @@ func decodeExpression(family byte, name string, data []byte) (expr.Any, error) {
 		}
 	}
 	return e, nil
+}
+
+// decodeByteorder does what the library has not implemented.
+func decodeByteorder(data []byte) (*expr.Byteorder, error) {
+	attributes, err := netlink.NewAttributeDecoder(data)
+	if err != nil {
+		return nil, err
+	}
+	attributes.ByteOrder = binary.BigEndian
+	e := &expr.Byteorder{}
+	for attributes.Next() {
+		switch attributes.Type() {
+		case unix.NFTA_BYTEORDER_SREG:
+			e.SourceRegister = attributes.Uint32()
+		case unix.NFTA_BYTEORDER_DREG:
+			e.DestRegister = attributes.Uint32()
+		case unix.NFTA_BYTEORDER_OP:
+			e.Op = expr.ByteorderOp(attributes.Uint32())
+		case unix.NFTA_BYTEORDER_LEN:
+			e.Len = attributes.Uint32()
+		case unix.NFTA_BYTEORDER_SIZE:
+			e.Size = attributes.Uint32()
+		}
+	}
+	return e, attributes.Err()
 }
 
 func (c *Conn) readSets(into *table) error {

@@ -415,11 +415,22 @@ func (f family) hashRule(comment string, layout clusterip.Layout, ports []expr.A
 	)}
 }
 
-// hash leaves the bucket in register 0.
+// hash leaves the bucket in register 0. For seed 0 it hashes a word of 0 more (clusterip.ZeroWordSeed).
 func (f family) hash(layout clusterip.Layout, seed clusterip.Seed, ports []expr.Any) []expr.Any {
-	const portRegister = 4 // bytes that a port takes
-	return join(loadNetwork(f.source, f.length), f.mask(layout), ports, []expr.Any{&expr.Hash{
-		SourceRegister: register0, DestRegister: register0, Length: f.length + portRegister*uint32(len(ports)),
+	const word = 4 // bytes, which a port takes too
+	source := join(loadNetwork(f.source, f.length), f.mask(layout))
+	if layout.HashCompat == clusterip.ClusterIP && f.length == ipv4.length {
+		source = append(source, &expr.Byteorder{
+			SourceRegister: register0, DestRegister: register0, Op: expr.ByteorderNtoh, Len: f.length, Size: word,
+		})
+	}
+	words := ports
+	if seed == 0 {
+		words = join(ports, []expr.Any{&expr.Immediate{Register: f.ports[len(ports)], Data: make([]byte, word)}})
+		seed = clusterip.ZeroWordSeed
+	}
+	return join(source, words, []expr.Any{&expr.Hash{
+		SourceRegister: register0, DestRegister: register0, Length: f.length + word*uint32(len(words)),
 		Modulus: layout.Buckets, Seed: uint32(seed), Type: expr.HashTypeJenkins,
 	}})
 }

@@ -34,7 +34,7 @@ func layoutFor(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip
 	return clusterip.Layout{
 		Schema: 1, Resource: "web-ip", Prefixes: []netip.Prefix{prefix}, NIC: "eth0", NICIndex: 2,
 		MACMode: macMode, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.DerivedMAC(macMode, prefix.Addr())},
-		HashMode: hashMode, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Seed: 0x9e3779b9, Buckets: 8,
+		HashMode: hashMode, HashCompat: clusterip.XTCluster, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Seed: 0x9e3779b9, Buckets: 8,
 	}
 }
 
@@ -54,6 +54,16 @@ func dualStack(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip
 	return layout
 }
 
+// likeTheTarget agrees with old nodes.
+func likeTheTarget(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
+	layout := dualStack(macMode, hashMode)
+	layout.Schema, layout.HashCompat = 3, clusterip.ClusterIP
+	if clusterip.ZeroSeedFits(hashMode) {
+		layout.Seed = 0
+	}
+	return layout
+}
+
 // onlyIPv6 has but an IPv6 address.
 func onlyIPv6(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
 	layout := layoutFor(macMode, hashMode)
@@ -70,6 +80,7 @@ func allLayouts() map[string]clusterip.Layout {
 		for _, hashMode := range clusterip.HashModes() {
 			layouts[fmt.Sprintf("schema-1-%s-%s.hex", macMode, hashMode)] = layoutFor(macMode, hashMode)
 			layouts[fmt.Sprintf("schema-2-dual-stack-%s-%s.hex", macMode, hashMode)] = dualStack(macMode, hashMode)
+			layouts[fmt.Sprintf("schema-3-%s-%s.hex", macMode, hashMode)] = likeTheTarget(macMode, hashMode)
 			layouts[fmt.Sprintf("schema-2-ipv6-%s-%s.hex", macMode, hashMode)] = onlyIPv6(macMode, hashMode)
 		}
 	}
