@@ -1,0 +1,126 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// guestTimeout bounds a guest's life. Emulated, everything takes some twenty times as long.
+const guestTimeout = 15 * time.Minute
+
+// guestTests are those of package netns that run on the old kernel: each thing that the agent asks of a kernel, once.
+const guestTests = "^(" + "TestKernelVectors|TestEveryFlowIsAnsweredOnceByItsOwner/dual.stack/.*/sourceip-sourceport-destport" +
+	"|TestServices/sourceip-sourceport$|TestAFragmentedDatagramIsAnsweredOnce/sourceip-sourceport$" +
+	"|TestEveryWoundOfADualStackResource|TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn" +
+	"|TestTheAddressIsNoSourceOfTheNodesOwnConnections|TestICMPErrorsAreNotForwardedWithoutTheAddress" + ")$"
+
+// modules are what the tests' networks and the agent need of a kernel that has next to nothing built in.
+var modules = []string{
+	"veth", "bridge", "nf_tables", "nft_hash", "nft_ct", "nft_limit", "nft_compat", "arptable_filter", "crc32c_generic",
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOldKernel runs kernel tests on Debian 12's kernel.
+func TestOldKernel(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), guestTimeout)
+	defer cancel()
+	cache, err := os.UserCacheDir()
+	check(t, err)
+	kernels := filepath.Join(cache, "ocf-clusterip", "kernels")
+	check(t, os.MkdirAll(kernels, 0o755))
+	k, err := FetchKernel(ctx, kernels)
+	check(t, err)
+	t.Logf("Linux %s", k.Version)
+
+	scratch := t.TempDir()
+	programs := map[string][]string{
+		"init":          {"build", "-o", filepath.Join(scratch, "init"), "./tests/vm/init"},
+		"ocf-clusterip": {"build", "-o", filepath.Join(scratch, "ocf-clusterip"), "./cmd/ocf-clusterip"},
+		"netns.test":    {"test", "-c", "-o", filepath.Join(scratch, "netns.test"), "./tests/netns"},
+	}
+	for _, arguments := range programs {
+		cmd := exec.CommandContext(ctx, "go", arguments...)
+		cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("go %s: %v\n%s", strings.Join(arguments, " "), err, out)
+		}
+	}
+	image := filepath.Join(scratch, "initramfs")
+	check(t, makeInitramfs(ctx, image, k, scratch))
+
+	failed := regexp.MustCompile(`^\s*--- FAIL: `)
+	ran, passed := 0, regexp.MustCompile(`^\s*--- PASS: `)
+	status, err := Boot(ctx, k, image, func(line string) {
+		switch {
+		case passed.MatchString(line):
+			ran++
+			t.Log(line)
+		case failed.MatchString(line):
+			t.Error(line)
+		case !strings.HasPrefix(line, "=== "):
+			t.Log(line)
+		}
+	})
+	if err != nil || status != 0 {
+		t.Fatalf("the guest's tests: status %d, %v", status, err)
+	}
+	if ran < 20 {
+		t.Errorf("only %d tests passed in the guest: has the list lost its tests?", ran)
+	}
+}
+
+func makeInitramfs(ctx context.Context, to string, k Kernel, programs string) (err error) {
+	f, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	a, err := NewInitramfs(f)
+	if err != nil {
+		return err
+	}
+	for _, name := range modules {
+		if err := a.Module(k, name); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"ip", "bridge", "nft"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return err
+		}
+		if err := a.Program(ctx, path); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	for name, from := range map[string]string{"/init": "init", "/usr/sbin/ocf-clusterip": "ocf-clusterip", "/test/netns.test": "netns.test"} {
+		if err := a.File(name, filepath.Join(programs, from)); err != nil {
+			return err
+		}
+	}
+	const vectors = "internal/clusterip/testdata/kernel-hash-vectors.tsv"
+	if err := a.File("/"+vectors, filepath.Join("../..", vectors)); err != nil {
+		return err
+	}
+	command := []string{"/test/netns.test", "-test.v", "-test.run", guestTests, "-test.timeout", guestTimeout.String()}
+	if err := a.Text("/command", strings.Join(command, "\n")); err != nil {
+		return err
+	}
+	if err := a.Text("/test/package/README", "the tests' working directory\n"); err != nil {
+		return err
+	}
+	return a.Close()
+}
