@@ -92,6 +92,7 @@ lint: ## golangci-lint with .golangci.yml: formatting, the package map, faults
 vet: ## go vet
 	@echo '== vet'
 	$(GO) vet ./...
+	$(GO) vet -tags oldkernel ./tests/netns
 
 unit: ## the packages' own tests, with the race detector
 	@echo '== unit tests, with the race detector'

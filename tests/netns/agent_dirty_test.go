@@ -62,7 +62,7 @@ func TestStopWithBadParameters(t *testing.T) {
 		"an orphan instance out of any range":  {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:99999999999", ip},
 		"no instance":                          {tempDir, ip},
 		"a NIC that is not there":              {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_nic=eth9"},
-		"a mode that does not exist":           {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_mac_mode=magic", "OCF_RESKEY_mac=x", "OCF_RESKEY_hash_seed=0"},
+		"a mode that does not exist":           {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_mac_mode=magic", "OCF_RESKEY_mac=x", "OCF_RESKEY_hash_seed=-1"},
 		"bytes that are no text":               {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_nic=\xff\xfe", "OCF_RESKEY_hashmode=\x01"},
 		"a timeout that is none":               {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_CRM_meta_timeout=soon"},
 		"no folder for locks":                  {"HA_RSCTMP=" + file, "OCF_RESOURCE_INSTANCE=web-ip:2", ip},
@@ -115,7 +115,7 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 		"unicast MAC in multicast mode": {nil, []string{"mac", "02:00:00:00:00:01"}, ocf.ErrConfigured, "individual address", nil},
 		"multicast MAC in unicast mode": {nil, []string{"mac_mode", "unicast", "mac", "01:02:03:04:05:06"}, ocf.ErrConfigured, "group address", nil},
 		"MAC of no group in igmp mode":  {nil, []string{"mac_mode", "igmp", "mac", "01:02:03:04:05:06"}, ocf.ErrConfigured, "01:00:5e:7f:x:y", nil},
-		"several faults at once":        {nil, []string{"mac_mode", "x", "hash_seed", "0", "cidr_netmask", "33"}, ocf.ErrConfigured, "hash_seed", nil},
+		"several faults at once":        {nil, []string{"mac_mode", "x", "hash_seed", "-1", "cidr_netmask", "33"}, ocf.ErrConfigured, "hash_seed", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			commands(row.before...)(t, p)

@@ -53,6 +53,7 @@ func serve(t *testing.T, n *Network) {
 
 func probe(t *testing.T, n *Network, tr Traffic) *Report {
 	t.Helper()
+	tr.Retries = max(tr.Retries, retries)
 	r, err := n.Probe(t.Context(), tr)
 	if err != nil {
 		t.Fatal(err)
