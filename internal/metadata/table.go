@@ -36,8 +36,8 @@ func Parameters() []Parameter {
 			Short: "The IP addresses that the nodes share",
 			Long: `
 The address that clients use, IPv4 or IPv6, without a prefix length; or several, separated by spaces or commas, of one version or both.
-All are served by the same buckets, so that a client finds the same node at each; the first one names what the agent makes in the
-kernel. They must be unicast addresses of the networks that the interface is connected to, and no other host and no other resource may
+All are served by the same buckets, so that a client finds the same node at each address of a version; the first one names what the
+agent makes in the kernel. They must be unicast addresses of the networks that the interface is connected to, and no other host and no other resource may
 have them.
 
 An IPv6 address is put on the interface as deprecated (RFC 4862), so that the nodes do not choose it for connections of their own.`,

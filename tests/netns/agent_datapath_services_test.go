@@ -5,9 +5,9 @@ import "testing"
 // What is listed is spread; all else is answered by the owner of bucket 0, wherever that is. Fragments count as listed.
 func TestServices(t *testing.T) {
 	eachHashMode(t, func(t *testing.T, p parameters) {
-		const web, single, ranged = 80, 25, 5050
-		s := newSite(t, Options{}, 8, p.with("ip", dualStack, "services", "tcp/80, udp/5000-5100 tcp/443 icmp"))
-		for _, port := range []uint16{web, single, ranged} {
+		const web, single, ranged, last = 80, 25, 5050, 65535
+		s := newSite(t, Options{}, 8, p.with("ip", dualStack, "services", "tcp/80, udp/5000-5100 tcp/443 udp/60000-65535 icmp"))
+		for _, port := range []uint16{web, single, ranged, last} {
 			check(t, s.Serve(port))
 		}
 		check(t, s.startAll(1, 1, 2, 0, 1, 2, 0, 0))
@@ -20,7 +20,7 @@ func TestServices(t *testing.T) {
 					proto  Proto
 					port   uint16
 					shared bool
-				}{{TCP, web, true}, {TCP, single, false}, {TCP, ranged, false}, {UDP, ranged, true}, {UDP, web, false}, {ICMP, 0, true}} {
+				}{{TCP, web, true}, {TCP, single, false}, {TCP, ranged, false}, {UDP, ranged, true}, {UDP, last, true}, {TCP, last, false}, {UDP, web, false}, {ICMP, 0, true}} {
 					r := probe(t, s.Network, Traffic{Target: target, Sources: s.SourcesLike(target, 48), Protos: []Proto{tt.proto}, Port: tt.port})
 					if err := r.ExactlyOnce(s.owner); err != nil {
 						t.Errorf("%s %s/%d: %v", target, tt.proto, tt.port, err)
