@@ -71,6 +71,9 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		if err != nil {
 			return len(Leftovers(seen, spec.NIC)) > 0, err
 		}
+		if layout, err = a.choose(ctx, layout); err != nil {
+			return len(Leftovers(seen, spec.NIC)) > 0, err
+		}
 		goal := Goal{Layout: layout, NIC: spec.NIC, Owned: append(slices.Clone(seen.Tables.Owned), spec.Bucket)}
 		slices.Sort(goal.Owned)
 		goal.Owned = slices.Compact(goal.Owned)
@@ -102,6 +105,20 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		a.Log.Warningf("%v; neighbours with an old entry will learn the MAC only when it expires", err)
 	}
 	return nil
+}
+
+// choose settles the backend, if that is the agent's to do.
+func (a Agent) choose(ctx context.Context, layout Layout) (Layout, error) {
+	if layout.Backend != "" {
+		return layout, nil
+	}
+	chosen, reasons, err := a.Kernel.Choose(ctx, layout)
+	if err != nil {
+		return layout, err
+	}
+	layout.Backend = chosen
+	a.Log.Infof("backend %s%s", chosen, strings.Join(append([]string{""}, reasons...), "; "))
+	return layout.withSchema(), nil
 }
 
 // apart says why a layout cannot be laid beside the other resources on the node (ocf.ErrConfigured: so it would be everywhere).
@@ -410,6 +427,9 @@ func (a Agent) Validate(ctx context.Context, spec Spec) error {
 			return true, err
 		}
 		layout, err := spec.admit(seen)
+		if err == nil {
+			layout, err = a.choose(ctx, layout)
+		}
 		if err == nil {
 			err = a.apart(ctx, spec, layout)
 		}

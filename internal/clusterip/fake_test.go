@@ -123,6 +123,10 @@ func (k *fakeKernel) Layouts(context.Context) ([]Layout, error) {
 	return k.others, nil
 }
 
+func (k *fakeKernel) Choose(context.Context, Layout) (Backend, []string, error) {
+	return NFTables, nil, nil
+}
+
 type unlockFunc func(last bool) error
 
 func (f unlockFunc) Unlock(last bool) error { return f(last) }
@@ -179,7 +183,7 @@ func freshNode() State {
 func specOf(mode MACMode, bucket Bucket) Spec {
 	return Spec{
 		Resource: "web-ip", Bucket: bucket, Buckets: 8, Addresses: []netip.Addr{vip}, HashPrefixes: wholeAddresses,
-		MACMode: mode, MACs: PerFamily[MAC]{IPv4: DerivedMAC(mode, vip)}, HashMode: SourceIP, HashCompat: XTCluster, Seed: DefaultSeed(vip), CheckLink: true,
+		Backend: Auto, MACMode: mode, MACs: PerFamily[MAC]{IPv4: DerivedMAC(mode, vip)}, HashMode: SourceIP, HashCompat: XTCluster, Seed: DefaultSeed(vip), CheckLink: true,
 	}
 }
 

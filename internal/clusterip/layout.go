@@ -49,6 +49,7 @@ type Layout struct {
 	NIC      string         // by name
 	NICIndex int            // and by the kernel's index, which a rename does not change
 
+	Backend      Backend // "" where it is still to be chosen
 	MACMode      MACMode
 	MACs         PerFamily[MAC] // the cluster MAC; none for a family without an address
 	HashMode     HashMode
@@ -122,7 +123,7 @@ func (l Layout) Owner(p Packet) Bucket {
 func (l Layout) withSchema() Layout {
 	l.Schema = schemaMany
 	switch {
-	case l.HashCompat == ClusterIP || l.Seed == 0 || PortlessSeed(l.HashMode, l.Seed) == 0:
+	case l.Backend == Target || l.HashCompat == ClusterIP || l.Seed == 0 || PortlessSeed(l.HashMode, l.Seed) == 0:
 		l.Schema = schemaOld
 	case len(l.Prefixes) == 1 && l.Address().Is4() && l.HashPrefixes.IPv4 == wholeAddresses.IPv4 && len(l.Services) == 0 &&
 		len(l.Stamp()) <= MaxStampPart:
@@ -140,6 +141,9 @@ func (l Layout) Disagreements(asked Layout) []string {
 		}
 	}
 	differ("ip", l.Addresses(), asked.Addresses())
+	if asked.Backend != "" {
+		differ("backend", l.Backend, asked.Backend)
+	}
 	differ("clone-max", l.Buckets, asked.Buckets)
 	differ("hash_seed", l.Seed, asked.Seed)
 	differ("hashmode", l.HashMode, asked.HashMode)
@@ -199,6 +203,9 @@ func (l Layout) Stamp() string {
 	if !l.MACs.IPv6.IsZero() {
 		fmt.Fprintf(&b, " mac6=%s", l.MACs.IPv6)
 	}
+	if l.Backend == Target {
+		fmt.Fprintf(&b, " backend=%s", l.Backend)
+	}
 	if l.HashCompat == ClusterIP {
 		fmt.Fprintf(&b, " hash_compat=%s", l.HashCompat)
 	}
@@ -231,7 +238,7 @@ func joined[T fmt.Stringer](list []T) string {
 
 // ParseStamp reads what Stamp wrote. Unknown keys are passed over: a newer program may have written them.
 func ParseStamp(schema int, stamp string) (Layout, error) {
-	layout := Layout{Schema: schema, HashCompat: XTCluster, HashPrefixes: wholeAddresses}
+	layout := Layout{Schema: schema, Backend: NFTables, HashCompat: XTCluster, HashPrefixes: wholeAddresses}
 	fields := map[string]string{}
 	for field := range strings.FieldsSeq(stamp) {
 		key, value, _ := strings.Cut(field, "=")
@@ -263,6 +270,10 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 		layout.Services, err = each(text, ocf.ParseService)
 		return err
 	})
+	optional("backend", func(text string) error {
+		layout.Backend = Backend(text)
+		return nil
+	})
 	optional("hash_compat", func(text string) error {
 		layout.HashCompat = HashCompat(text)
 		return nil
@@ -280,7 +291,7 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 func (l Layout) isPlausible() bool {
 	withoutMAC := func(a netip.Addr) bool { return l.MACs.Of(a).IsZero() }
 	bits := func(have, most int) bool { return have > 0 && have <= most }
-	return slices.Contains(MACModes(), l.MACMode) && slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
+	return (l.Backend == NFTables || l.Backend == Target) && slices.Contains(MACModes(), l.MACMode) && slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
 		!l.Has(withoutMAC) && slices.Contains(HashCompats(), l.HashCompat) &&
 		(l.Seed != 0 || ZeroSeedFits(l.HashMode)) && l.NIC != "" && l.Buckets > 0 && l.Buckets <= ocf.MaxBuckets &&
 		bits(l.HashPrefixes.IPv4, wholeAddresses.IPv4) && bits(l.HashPrefixes.IPv6, wholeAddresses.IPv6)

@@ -29,7 +29,7 @@ func Plan(seen State, goal Goal) []Step {
 		steps = append(steps, Disown{Address: layout.Address(), Buckets: surplus})
 	}
 	if laid := seen.Tables.Laid; laid == nil || !laid.sameAs(layout) || len(seen.Tables.Damage) > 0 {
-		steps = append(steps, LayTables{Layout: layout, Keep: keep})
+		steps = append(steps, LayTables{Layout: layout, Keep: keep, Next: subtract(goal.Owned, keep)})
 	}
 	nic, _ := seen.nicAt(layout.NICIndex)
 	filtersWanted, groupsWanted := wanted(layout)

@@ -21,6 +21,7 @@ type Spec struct {
 	PrefixLengths PerFamily[int] // 0: that of the connected route
 	NIC           string         // "": the one whose connected routes hold the addresses
 
+	Backend      Backend
 	MACMode      MACMode
 	MACs         PerFamily[MAC]
 	HashMode     HashMode
@@ -59,6 +60,7 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 		Resource: resource, Bucket: Bucket(clone.Bucket), Buckets: clone.Buckets,
 		Addresses: values.Addrs("ip"), NIC: values.String("nic"),
 		MACMode: MACMode(values.String("mac_mode")), HashMode: HashMode(values.String("hashmode")), Seed: Seed(seed),
+		Backend:       Backend(values.String("backend")),
 		HashCompat:    HashCompat(values.String("hash_compat")),
 		HashPrefixes:  PerFamily[int]{IPv4: int(prefix4), IPv6: int(prefix6)},
 		Services:      values.Services("services"),
@@ -78,7 +80,10 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 	fault := func(format string, args ...any) {
 		faults = append(faults, ocf.Errorf(ocf.ErrConfigured, format, args...))
 	}
-	if spec.Seed == 0 && !ZeroSeedFits(spec.HashMode) {
+	if spec.Backend == Target {
+		spec.HashCompat = ClusterIP // it can do no other
+		faults = append(faults, spec.layout().FitsTarget())
+	} else if spec.Seed == 0 && !ZeroSeedFits(spec.HashMode) {
 		fault("parameter hash_seed=0 cannot be used with hashmode=%s, because nf_tables cannot be told it; use another hashmode, or another seed on all nodes (--hash-init of the CLUSTERIP target)", spec.HashMode)
 	}
 	for _, address := range spec.Addresses {
@@ -193,9 +198,10 @@ func (s Spec) macs() []MAC {
 // Resolve settles on this node what the spec leaves open: the NIC and the prefix lengths. What was laid by default stays
 // so while it fits, however routes have changed since. Its errors are ocf.ErrArgs: another node may do better.
 func (s Spec) Resolve(seen State) (Layout, error) {
-	layout := Layout{
-		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashCompat: s.HashCompat, HashPrefixes: s.HashPrefixes,
-		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services,
+	layout := s.layout()
+	layout.Prefixes = nil
+	if laid := seen.Tables.Laid; laid != nil && s.Backend == Auto {
+		layout.Backend = laid.Backend
 	}
 	nic, err := s.nic(seen)
 	if err != nil {
@@ -232,6 +238,21 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 		}
 	}
 	return layout.withSchema(), errors.Join(faults...)
+}
+
+// layout is as much of one as follows from the spec alone.
+func (s Spec) layout() Layout {
+	layout := Layout{
+		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashCompat: s.HashCompat, HashPrefixes: s.HashPrefixes,
+		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services,
+	}
+	if s.Backend != Auto {
+		layout.Backend = s.Backend
+	}
+	for _, address := range s.Addresses {
+		layout.Prefixes = append(layout.Prefixes, netip.PrefixFrom(address, address.BitLen()))
+	}
+	return layout
 }
 
 // prefixLength is what was asked for, or what was laid, or that of the NIC's own network.

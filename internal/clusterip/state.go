@@ -177,10 +177,12 @@ type Step interface{ fmt.Stringer }
 
 // The steps. Those for tables go by the resource's first address.
 type (
-	// LayTables lays the tables or mends them, in one transaction, and keeps the given buckets owned.
+	// LayTables lays the tables or mends them, in one transaction, and keeps the given buckets owned. Next are those that will be
+	// owned next: the CLUSTERIP target cannot be laid without any.
 	LayTables struct {
 		Layout Layout
 		Keep   []Bucket
+		Next   []Bucket
 	}
 	// Own lets the packets of the buckets in.
 	Own struct {
@@ -268,6 +270,8 @@ type Kernel interface {
 	Strangers(ctx context.Context, layout Layout) ([]Stranger, error)
 	// Layouts returns those of all resources on this node whose stamp can be read.
 	Layouts(ctx context.Context) ([]Layout, error)
+	// Choose chooses the backend for a layout, see Backends.
+	Choose(ctx context.Context, layout Layout) (chosen Backend, reasons []string, err error)
 }
 
 // Stranger is a host that says that an address of ours is its own.
@@ -281,6 +285,8 @@ type TableKernel interface {
 	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
 	ApplyTables(ctx context.Context, step Step) error
 	Layouts(ctx context.Context) ([]Layout, error)
+	// Supports says why a layout cannot be laid on this kernel; nil if it can, or if that cannot be told.
+	Supports(ctx context.Context, layout Layout) error
 }
 
 // LinkKernel is the part of a Kernel that has to do with NICs, addresses and MAC filters.
@@ -294,7 +300,7 @@ type LinkKernel interface {
 
 // Host is a Kernel made of its two parts.
 type Host struct {
-	TableKernel
+	*Backends
 	LinkKernel
 }
 

@@ -75,7 +75,7 @@ func TestParseFillsInDefaults(t *testing.T) {
 		t.Fatalf("unknown %v, error %v", unknown, err)
 	}
 	want := map[string]any{
-		"ip": addrs("192.168.10.3"), "cidr_netmask": nil, "nic": nil, "mac_mode": "multicast", "mac": nil,
+		"ip": addrs("192.168.10.3"), "cidr_netmask": nil, "nic": nil, "backend": "auto", "mac_mode": "multicast", "mac": nil,
 		"hashmode": "sourceip", "hash_seed": nil, "hash_compat": "xt_cluster",
 		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": 20 * time.Millisecond,
 	}

@@ -71,6 +71,21 @@ interface must have this name on all nodes.`,
 			Example: "eth0",
 		},
 		{
+			Name:  "backend",
+			Short: "Part of the kernel that filters packets",
+			Long: `
+What the node uses to answer its own buckets only. Nodes with different backends can serve an address together, when hash_compat,
+hash_seed, hashmode and mac are the same on all.`,
+			Kind: Select,
+			Options: []Option{
+				{"auto", "nftables if the kernel has what it needs, else clusterip. What is running is not changed."},
+				{"nftables", "nf_tables, as all kernels since 5.7 have it."},
+				{"clusterip", "iptables' target CLUSTERIP, which kernels before 6.3 have; the nodes need the program iptables-legacy. For one IPv4 address, up to 16 buckets, mac_mode=multicast, and without services and hash_prefix4. It implies hash_compat=clusterip."},
+			},
+			Default: "auto",
+			Example: "nftables",
+		},
+		{
 			Name:  "mac_mode",
 			Short: "Kind of the shared MAC address",
 			Long: `

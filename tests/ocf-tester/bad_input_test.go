@@ -42,6 +42,10 @@ func TestBadParameters(t *testing.T) {
 		{"a MAC of the family that ip has not", params("mac_mode", "igmp", "mac", "33:33:80:00:00:01"), []string{"mac", "ip"}},
 		{"a prefix length for IPv6 only", params("ip", "192.168.10.3 2001:db8::3", "cidr_netmask", "64"), []string{"cidr_netmask", "24,64"}},
 		{"the address of all routers", params("ip", "2001:db8:10::", "cidr_netmask", "64"), []string{"ip", "RFC 4291"}},
+		{
+			"what the target cannot do", params("backend", "clusterip", "ip", "192.168.10.3 2001:db8::3", "mac_mode", "unicast", "services", "tcp/80", "hash_prefix4", "24"),
+			[]string{"backend=clusterip", "ip is", "mac_mode", "services", "hash_prefix4"},
+		},
 		{"seed 0 with three words", params("hash_seed", "0", "hashmode", "sourceip-sourceport-destport"), []string{"hash_seed=0", "hashmode", "--hash-init"}},
 		{"broadcast MAC", params("mac", "ff:ff:ff:ff:ff:ff"), []string{"mac"}},
 		{"MAC of zeros", params("mac_mode", "unicast", "mac", "00:00:00:00:00:00"), []string{"mac"}},
@@ -61,6 +65,7 @@ func TestBadParameters(t *testing.T) {
 	rows = append(rows, each("mac", "01:02:03:04:05", "01:02:03:04:05:06:07:08", "01:02:03:04:05:0g", "eth0")...)
 	rows = append(rows, each("hashmode", "destport", "sourceip,sourceport", "SourceIP")...)
 	rows = append(rows, each("hash_seed", "-1", "4294967296", "0x100000000", "0x", "1.5", "seed")...)
+	rows = append(rows, each("backend", "iptables", "Auto")...)
 	rows = append(rows, each("hash_compat", "CLUSTERIP", "nftables")...)
 	rows = append(rows, each("hash_prefix4", "0", "33", "/24")...)
 	rows = append(rows, each("hash_prefix6", "0", "129", "x")...)
@@ -105,7 +110,7 @@ func TestBadParameters(t *testing.T) {
 func TestAllFaultsAtOnce(t *testing.T) {
 	n := newNode(t)
 	bad := params(
-		"ip", "192.168.10", "cidr_netmask", "0", "hash_prefix4", "0", "hash_prefix6", "0", "services", "http", "nic", "eth/0", "mac_mode", "broadcast", "mac", "01:02",
+		"ip", "192.168.10", "cidr_netmask", "0", "hash_prefix4", "0", "hash_prefix6", "0", "services", "http", "nic", "eth/0", "backend", "x", "mac_mode", "broadcast", "mac", "01:02",
 		"hashmode", "random", "hash_seed", "-1", "hash_compat", "x", "check_link", "maybe", "arp_count", "-1", "arp_interval", "x",
 		"CRM_meta_clone_max", "8", "CRM_meta_clone", "3",
 	)

@@ -27,12 +27,16 @@ var guestTests = strings.Join([]string{
 	"^TestTheAddressIsNoSourceOfTheNodesOwnConnections$",
 	"^TestICMPErrorsAreNotForwardedWithoutTheAddress$",
 	"^TestTogetherWithTheTarget$",
+	"^TestTargetBackend$",
+	"^TestEveryWoundOfTheTargetBackend$",
+	"^TestAutoTakesNFTables$",
+	"^TestTargetLaidByHandIsLeftAlone$",
 }, "|")
 
 // modules are what the tests' networks and the agent need of a kernel that has next to nothing built in.
 var modules = []string{
 	"veth", "bridge", "nf_tables", "nft_hash", "nft_ct", "nft_limit", "crc32c_generic", // for conntrack's SCTP
-	"iptable_filter", "ipt_CLUSTERIP",
+	"iptable_filter", "ipt_CLUSTERIP", "xt_comment",
 }
 
 func check(t *testing.T, err error) {
@@ -123,7 +127,7 @@ func makeInitramfs(ctx context.Context, to string, k Kernel, programs string) (e
 			return err
 		}
 	}
-	for _, extension := range []string{"libipt_CLUSTERIP", "libxt_standard"} {
+	for _, extension := range []string{"libipt_CLUSTERIP", "libxt_standard", "libxt_comment"} {
 		if err := a.Program(ctx, "/usr/lib/x86_64-linux-gnu/xtables/"+extension+".so"); err != nil {
 			return err
 		}

@@ -51,12 +51,10 @@ func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 
 // ApplyTables does one step, as one batch: the kernel takes all of it or nothing, and no packet meets half a rule set.
 func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
-	var err error
-	if c.nft == nil {
-		if c.nft, err = nft.New(nft.AsLasting()); err != nil {
-			return explain(fmt.Errorf("connect to nf_tables: %w", err))
-		}
+	if err := c.connect(); err != nil {
+		return err
 	}
+	var err error
 	switch step := step.(type) {
 	case clusterip.LayTables:
 		err = c.lay(ctx, step)
@@ -76,6 +74,16 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 		err = errors.Join(err, c.missingFeatures(lay.Layout))
 	}
 	return explain(err)
+}
+
+// connect opens the connection to write by.
+func (c *Conn) connect() (err error) {
+	if c.nft == nil {
+		if c.nft, err = nft.New(nft.AsLasting()); err != nil {
+			return explain(fmt.Errorf("connect to nf_tables: %w", err))
+		}
+	}
+	return nil
 }
 
 func tableOf(family nft.TableFamily, address netip.Addr) *nft.Table {
@@ -250,6 +258,14 @@ func (c *Conn) remove(ctx context.Context, address netip.Addr) error {
 		}
 	}
 	return nil
+}
+
+// Supports implements clusterip.TableKernel.
+func (c *Conn) Supports(_ context.Context, layout clusterip.Layout) error {
+	if err := c.connect(); err != nil {
+		return err
+	}
+	return c.missingFeatures(layout)
 }
 
 // missingFeatures asks the kernel which of the things that we lay it does not know, after it has refused them. It asks

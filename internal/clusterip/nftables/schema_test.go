@@ -33,7 +33,7 @@ func layoutFor(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip
 	prefix := netip.MustParsePrefix("192.168.10.3/24")
 	return clusterip.Layout{
 		Schema: 1, Resource: "web-ip", Prefixes: []netip.Prefix{prefix}, NIC: "eth0", NICIndex: 2,
-		MACMode: macMode, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.DerivedMAC(macMode, prefix.Addr())},
+		Backend: clusterip.NFTables, MACMode: macMode, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.DerivedMAC(macMode, prefix.Addr())},
 		HashMode: hashMode, HashCompat: clusterip.XTCluster, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Seed: 0x9e3779b9, Buckets: 8,
 	}
 }
