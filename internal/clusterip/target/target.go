@@ -67,11 +67,13 @@ func (c *Conn) Supports(ctx context.Context, layout clusterip.Layout) error {
 	return errors.Join(layout.FitsTarget(), err)
 }
 
-// rules lists the rules of the chain. Without the target's folder the module is not loaded, and no rule of it can be there.
+// rules lists the rules of the chain. Where the target has no file there is no rule of it, and no program is needed to tell.
 func (c *Conn) rules(ctx context.Context) ([]listed, error) {
-	if _, err := os.Stat(files); errors.Is(err, os.ErrNotExist) {
+	held, err := os.ReadDir(files)
+	if len(held) == 0 && (err == nil || errors.Is(err, os.ErrNotExist)) { // the module may not be loaded, or not exist
 		return nil, nil
-	} else if err != nil {
+	}
+	if err != nil {
 		return nil, err
 	}
 	program, err := c.open(ctx)
