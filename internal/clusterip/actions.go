@@ -166,6 +166,10 @@ func (s Spec) admit(seen State) (Layout, error) {
 				list(others), s.Address(), strings.Join(differ, "; "), s.name(), s.name())
 		}
 	}
+	if there := seen.Tables.Backend; there != "" && layout.Backend != "" && there != layout.Backend {
+		return layout, ocf.Errorf(ocf.ErrGeneric, "%s is laid here with backend=%s, asked is %s: stop it first (pcs resource disable %s)",
+			s.Address(), there, layout.Backend, s.name())
+	}
 	if nic, ok := seen.nicAt(layout.NICIndex); ok && s.CheckLink {
 		if why := nic.linkFault(); why != "" {
 			return layout, ocf.Errorf(ocf.ErrGeneric, "%s: clients cannot reach the address through it (check_link=false starts all the same)", why)

@@ -54,6 +54,7 @@ func (b *Backends) ObserveTables(ctx context.Context, address netip.Addr) (Table
 		return tables, err
 	}
 	if tables.Present || len(tables.Foreign) > 0 {
+		tables.Backend = NFTables
 		b.remember(address, NFTables)
 		return tables, nil
 	}
@@ -62,6 +63,7 @@ func (b *Backends) ObserveTables(ctx context.Context, address netip.Addr) (Table
 		return old, errors.Join(err, oldErr)
 	}
 	if old.Present {
+		old.Backend = Target
 		b.remember(address, Target)
 	}
 	return old, nil

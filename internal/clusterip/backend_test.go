@@ -125,3 +125,18 @@ func TestWhatTheTargetCannotDo(t *testing.T) {
 		t.Errorf("code %s", ocf.CodeOf(err))
 	}
 }
+
+// An address is never laid in two backends, even if what is there cannot say how it was laid.
+func TestOneBackendForAnAddress(t *testing.T) {
+	node := runningNode(t, Multicast, 2)
+	node.Tables.Laid, node.Tables.Owned, node.Tables.Backend = nil, nil, Target
+	spec := specOf(Multicast, 2)
+	spec.HashCompat = ClusterIP
+	if layout, err := spec.admit(node); err != nil || layout.Backend != Target {
+		t.Errorf("auto: %q (%v)", layout.Backend, err)
+	}
+	spec.Backend = NFTables
+	if _, err := spec.admit(node); ocf.CodeOf(err) != ocf.ErrGeneric || !strings.Contains(err.Error(), "backend=clusterip") {
+		t.Errorf("another one: %v", err)
+	}
+}

@@ -62,6 +62,7 @@ func (k *fakeKernel) Apply(_ context.Context, step Step) error {
 	case LayTables:
 		layout := step.Layout
 		tables.Present, tables.Laid, tables.Damage, tables.Owned = true, &layout, nil, slices.Clone(step.Keep)
+		tables.Backend = layout.Backend
 	case RemoveTables:
 		*tables = Tables{Foreign: tables.Foreign}
 	case Own:

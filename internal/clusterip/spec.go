@@ -200,8 +200,8 @@ func (s Spec) macs() []MAC {
 func (s Spec) Resolve(seen State) (Layout, error) {
 	layout := s.layout()
 	layout.Prefixes = nil
-	if laid := seen.Tables.Laid; laid != nil && s.Backend == Auto {
-		layout.Backend = laid.Backend
+	if s.Backend == Auto {
+		layout.Backend = seen.Tables.Backend // what is there stays there
 	}
 	nic, err := s.nic(seen)
 	if err != nil {

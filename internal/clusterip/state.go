@@ -57,6 +57,7 @@ type Filter struct {
 // Tables is what was seen of the tables that bear the first address in their name.
 type Tables struct {
 	Present bool     // something of ours is there
+	Backend Backend  // where; "" if nothing is
 	Laid    *Layout  // how it was laid; nil if that cannot be told
 	Owned   []Bucket // the buckets that this node answers for, in order
 	Damage  []string // what differs from how it was laid, in words
