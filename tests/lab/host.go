@@ -222,7 +222,22 @@ func (h *Host) Hang() error {
 			}
 		}
 	}
-	return nil
+	return h.awaitStop(first)
+}
+
+// awaitStop waits until the host's first process has taken the signal, which on a busy machine is not at once.
+func (h *Host) awaitStop(first int) error {
+	for deadline := time.Now().Add(killTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", first))
+		if err != nil {
+			return err
+		}
+		// The state follows the name in brackets, which may hold anything (proc_pid_stat(5)).
+		if bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" T ")) {
+			return nil
+		}
+	}
+	return fmt.Errorf("process 1 of %s does not stop", h.Name)
 }
 
 // Cut pulls a cable: netns.NIC on the LAN or netns.ManagementNIC.
