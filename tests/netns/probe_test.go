@@ -169,15 +169,16 @@ func TestProbeCountsLosses(t *testing.T) {
 		chain in { type filter hook prerouting priority 0;
 			ip daddr 192.168.10.3 udp dport != 7 accept
 			ip daddr 192.168.10.3 ip saddr . ip protocol != @seen add @seen { ip saddr . ip protocol } drop; }; }`)
-	traffic := Traffic{Target: shared, Sources: n.Sources(sources)}
+	// Not TCP: the client's kernel sends a lost SYN again, after a second, which the probe's wait may outlast.
+	traffic := Traffic{Target: shared, Sources: n.Sources(sources), Protos: []Proto{ICMP, UDP}}
 	r := probe(t, n, traffic)
-	if err := r.ExactlyOnce(always(0)); err == nil || r.Lost() != 3*sources || r.Sent() != 3*sources {
+	if err := r.ExactlyOnce(always(0)); err == nil || r.Lost() != 2*sources || r.Sent() != 2*sources {
 		t.Errorf("without retries: sent %d, lost %d, %v", r.Sent(), r.Lost(), err)
 	}
 	nft(t, n.Nodes[0], "flush set ip stand_in seen")
 	traffic.Retries = 2
 	r = probe(t, n, traffic)
-	if err := r.ExactlyOnce(always(0)); err != nil || r.Lost() != 3*sources || r.Sent() != 6*sources {
+	if err := r.ExactlyOnce(always(0)); err != nil || r.Lost() != 2*sources || r.Sent() != 4*sources {
 		t.Errorf("with retries: sent %d, lost %d, %v", r.Sent(), r.Lost(), err)
 	}
 }
