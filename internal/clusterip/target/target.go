@@ -12,12 +12,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/coreos/go-iptables/iptables"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/clusterip/xtables"
 	"ocf-clusterip/internal/ocf"
 )
 
@@ -27,37 +27,19 @@ const MaxBuckets = clusterip.MaxTargetBuckets
 // files has one for each address, in the network namespace of the thread that reads it.
 const files = "/proc/thread-self/net/ipt_CLUSTERIP"
 
-// programs are where iptables is, the one that speaks to the kernel's old tables first. The target cannot be had through nf_tables.
-func programs() []string {
-	return []string{"/usr/sbin/iptables-legacy", "/sbin/iptables-legacy", "/usr/sbin/iptables", "/sbin/iptables"}
-}
-
 // Conn is a connection to the old tables of one network namespace. The program is looked for when it is needed.
 type Conn struct {
-	iptables *iptables.IPTables
+	iptables *xtables.Program
 }
 
 var _ clusterip.TableKernel = (*Conn)(nil)
 
-func (c *Conn) open(ctx context.Context) (*iptables.IPTables, error) {
-	if c.iptables != nil {
-		return c.iptables, nil
+// open finds the iptables that speaks to the kernel's old tables: the target cannot be had through nf_tables.
+func (c *Conn) open(ctx context.Context) (program *xtables.Program, err error) {
+	if c.iptables == nil {
+		c.iptables, err = xtables.Open(ctx, xtables.Legacy, xtables.System)
 	}
-	seconds := 0 // to wait for iptables' own lock
-	if deadline, ok := ctx.Deadline(); ok {
-		seconds = max(1, int(time.Until(deadline).Seconds()))
-	}
-	for _, program := range programs() {
-		if _, err := os.Stat(program); err != nil {
-			continue
-		}
-		var err error
-		if c.iptables, err = iptables.New(iptables.Path(program), iptables.Timeout(seconds)); err != nil {
-			return nil, fmt.Errorf("%s: %w", program, err)
-		}
-		return c.iptables, nil
-	}
-	return nil, ocf.Errorf(ocf.ErrInstalled, "no iptables is installed (there is none of %s)", strings.Join(programs(), ", "))
+	return c.iptables, err
 }
 
 // Supports says why the target cannot be used for a layout. Whether the kernel has it shows only when a rule is laid: looking would
@@ -80,17 +62,12 @@ func (c *Conn) rules(ctx context.Context) ([]listed, error) {
 	if err != nil {
 		return nil, err
 	}
-	lines, err := program.List(table, chain)
-	if err != nil {
-		return nil, fmt.Errorf("list the rules of %s: %w", chain, err)
+	all, err := program.Rules(table, chain)
+	rules := make([]listed, len(all))
+	for i, rule := range all {
+		rules[i] = listed{rule}
 	}
-	var rules []listed
-	for _, line := range lines {
-		if strings.HasPrefix(line, "-A ") {
-			rules = append(rules, parseRule(line))
-		}
-	}
-	return rules, nil
+	return rules, err
 }
 
 // ObserveTables implements clusterip.TableKernel.
@@ -122,7 +99,7 @@ func judge(rules []listed, address netip.Addr) clusterip.Tables {
 	for _, r := range rules {
 		switch {
 		case !r.isFor(address):
-		case r.isOurs():
+		case r.IsStamped():
 			ours = append(ours, r)
 		default:
 			tables.Foreign = append(tables.Foreign, "iptables' CLUSTERIP rule for "+address.String())
@@ -133,7 +110,7 @@ func judge(rules []listed, address netip.Addr) clusterip.Tables {
 	}
 	tables.Present = true
 	damage := func(format string, args ...any) { tables.Damage = append(tables.Damage, fmt.Sprintf(format, args...)) }
-	laid, err := ours[0].layout()
+	laid, err := ours[0].Layout()
 	if err != nil {
 		damage("the stamp of the rule in %s cannot be read: %v", chain, err)
 		return tables
@@ -143,19 +120,14 @@ func judge(rules []listed, address netip.Addr) clusterip.Tables {
 		damage("the rule in %s is there %d times", chain, len(ours))
 	}
 	if ours[0].differsFrom(laid) {
-		damage("the rule in %s is not as laid: %s", chain, strings.Join(ours[0], " "))
+		damage("the rule in %s is not as laid: %s", chain, strings.Join(ours[0].Rule, " "))
 	}
-	for _, r := range rules[:slices.IndexFunc(rules, func(r listed) bool { return r.isFor(address) && r.isOurs() })] {
-		if !r.letsOn() {
-			damage("a rule before ours in %s may let packets for the address past it: %s", chain, strings.Join(r, " "))
+	for _, r := range rules[:slices.IndexFunc(rules, func(r listed) bool { return r.isFor(address) && r.IsStamped() })] {
+		if !r.LetsOn() {
+			damage("a rule before ours in %s may let packets for the address past it: %s", chain, strings.Join(r.Rule, " "))
 		}
 	}
 	return tables
-}
-
-// letsOn tells whether what the rule does not stop goes on to the rules behind it.
-func (l listed) letsOn() bool {
-	return slices.Contains([]string{"CLUSTERIP", "DROP", "REJECT", "LOG", "NFLOG", "MARK", "CONNMARK", ""}, l.option("-j")) && l.option("-g") == ""
 }
 
 // Layouts implements clusterip.TableKernel.
@@ -166,7 +138,7 @@ func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 	}
 	var layouts []clusterip.Layout
 	for _, r := range rules {
-		if layout, err := r.layout(); err == nil && r.isOurs() {
+		if layout, err := r.Layout(); err == nil && r.IsStamped() {
 			layouts = append(layouts, layout)
 		}
 	}
@@ -208,8 +180,8 @@ func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
 		return errors.New("the CLUSTERIP target cannot be laid without a bucket")
 	}
 	mark := ""
-	if slices.ContainsFunc(before, func(r listed) bool { return r.isFor(step.Layout.Address()) && r.isOurs() && r.mark() == "" }) {
-		mark = twin
+	if slices.ContainsFunc(before, func(r listed) bool { return r.isFor(step.Layout.Address()) && r.IsStamped() && r.Mark() == "" }) {
+		mark = xtables.Twin
 	}
 	if err := program.Insert(table, chain, 1, ruleOf(step.Layout, mark, first[0])...); err != nil {
 		return explain(err)
@@ -228,9 +200,8 @@ func (c *Conn) remove(ctx context.Context, address netip.Addr, rules []listed) e
 	}
 	var errs []error
 	for _, r := range rules {
-		const command = 2 // -A INPUT
-		if r.isFor(address) && r.isOurs() {
-			errs = append(errs, explain(program.Delete(table, chain, r[command:]...)))
+		if r.isFor(address) && r.IsStamped() {
+			errs = append(errs, explain(program.Delete(table, chain, r.Spec()...)))
 		}
 	}
 	return errors.Join(errs...)
