@@ -13,6 +13,7 @@ import (
 	"ocf-clusterip/internal/clusterip/link"
 	"ocf-clusterip/internal/clusterip/nftables"
 	"ocf-clusterip/internal/clusterip/target"
+	"ocf-clusterip/internal/clusterip/xtcluster"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
 )
@@ -191,7 +192,7 @@ func (c *call) withAgent(ctx context.Context, do func(context.Context, clusterip
 	}
 	defer links.Close()
 	return do(ctx, clusterip.Agent{
-		Kernel: clusterip.Host{Backends: &clusterip.Backends{NFTables: tables, Target: &target.Conn{}}, LinkKernel: links}, Log: c.log, Lock: c.lock,
+		Kernel: clusterip.Host{Backends: &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &target.Conn{}}, LinkKernel: links}, Log: c.log, Lock: c.lock,
 	})
 }
 

@@ -154,7 +154,7 @@ func (s Spec) admit(seen State) (Layout, error) {
 		return layout, err
 	}
 	if len(seen.Tables.Foreign) > 0 {
-		return layout, ocf.Errorf(ocf.ErrGeneric, "%s has our name but is not ours: look at it (nft list ruleset) and delete it",
+		return layout, ocf.Errorf(ocf.ErrGeneric, "%s has our name but is not ours: look at it (nft list ruleset, iptables-save) and delete it",
 			strings.Join(seen.Tables.Foreign, ", "))
 	}
 	others := subtract(seen.Tables.Owned, []Bucket{s.Bucket})

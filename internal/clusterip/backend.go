@@ -16,57 +16,87 @@ type Backend string
 const (
 	Auto     Backend = "auto"
 	NFTables Backend = "nftables"
-	Target   Backend = "clusterip" // iptables' target
+	Match    Backend = "xt_cluster" // iptables' match
+	Target   Backend = "clusterip"  // iptables' target
 )
+
+// MaxMatchBuckets is how many buckets the match can tell apart (XT_CLUSTER_NODES_MAX in include/uapi/linux/netfilter/xt_cluster.h).
+const MaxMatchBuckets = 32
 
 // MaxTargetBuckets is how many buckets the CLUSTERIP target can have (CLUSTERIP_MAX_NODES in
 // include/uapi/linux/netfilter_ipv4/ipt_CLUSTERIP.h).
 const MaxTargetBuckets = 16
 
-// FitsTarget says what of the layout the CLUSTERIP target cannot do (ocf.ErrConfigured).
-func (l Layout) FitsTarget() error {
+// Fits says what of the layout its backend, or the given one, cannot do (ocf.ErrConfigured). nftables can do everything.
+func (l Layout) Fits(backend Backend) error {
 	var faults []error
 	unless := func(fits bool, what string, value any) {
 		if !fits {
-			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "backend=clusterip cannot do %s %v", what, value))
+			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "backend=%s cannot do %s %v", backend, what, value))
 		}
 	}
+	most, compat := uint32(MaxTargetBuckets), ClusterIP
+	switch backend {
+	case Match:
+		most, compat = MaxMatchBuckets, XTCluster
+		unless(l.HashMode == SourceIP, "anything but hashmode=sourceip: it is", l.HashMode)
+		// ip_rcv drops the frames before the match sees them.
+		unless(l.MACMode != Unicast, "mac_mode=unicast: packets for a MAC that is not the NIC's own do not get as far; take multicast or igmp, not", l.MACMode)
+	case Target:
+		unless(l.MACMode == Multicast, "anything but mac_mode=multicast: it is", l.MACMode)
+	default:
+		return nil
+	}
 	unless(len(l.Prefixes) == 1 && l.Address().Is4(), "more than one IPv4 address: ip is", joined(l.Addresses()))
-	unless(l.Buckets <= MaxTargetBuckets, fmt.Sprintf("more than %d buckets: clone-max is", MaxTargetBuckets), l.Buckets)
-	unless(l.MACMode == Multicast, "anything but mac_mode=multicast: it is", l.MACMode)
+	unless(l.Buckets <= most, fmt.Sprintf("more than %d buckets: clone-max is", most), l.Buckets)
 	unless(l.HashPrefixes.IPv4 == wholeAddresses.IPv4, "hash_prefix4:", l.HashPrefixes.IPv4)
 	unless(len(l.Services) == 0, "services:", joined(l.Services))
-	unless(l.HashCompat == ClusterIP, "another hash than hash_compat=clusterip, on all nodes: it is", l.HashCompat)
+	unless(l.HashCompat == compat, fmt.Sprintf("another hash than hash_compat=%s, on all nodes: it is", compat), l.HashCompat)
 	return errors.Join(faults...)
 }
 
+// Answer is what a kernel says to the question whether it can do something.
+type Answer int
+
+// The answers.
+const (
+	CannotTell Answer = iota
+	Yes
+	No
+)
+
 // Backends is a TableKernel made of all of them: what is there says which one is meant.
 type Backends struct {
-	NFTables, Target TableKernel
-	laid             map[netip.Addr]Backend // which one an address was last seen or laid in
+	NFTables, Match, Target TableKernel
+	laid                    map[netip.Addr]Backend // which one an address was last seen or laid in
 }
 
-// ObserveTables implements TableKernel. A node has an address in one backend only, so the old one is asked only when the new one has
-// nothing.
+// backends are those to choose from, the best first.
+func backends() []Backend { return []Backend{NFTables, Match, Target} }
+
+// ObserveTables implements TableKernel. A node has an address in one backend only, so the next one is asked only where the one before
+// it has nothing, or is not there at all, as may be in an old kernel.
 func (b *Backends) ObserveTables(ctx context.Context, address netip.Addr) (Tables, error) {
-	tables, err := b.NFTables.ObserveTables(ctx, address)
-	if err != nil && ocf.CodeOf(err) != ocf.ErrInstalled { // an old kernel may have no nf_tables at all
-		return tables, err
+	var missing []error
+	for _, backend := range backends() {
+		tables, err := b.kernel(backend).ObserveTables(ctx, address)
+		if err != nil && ocf.CodeOf(err) == ocf.ErrInstalled {
+			missing = append(missing, err)
+			continue
+		}
+		if err != nil {
+			return tables, err
+		}
+		if tables.Present || len(tables.Foreign) > 0 {
+			tables.Backend = backend
+			b.remember(address, backend)
+			return tables, nil
+		}
 	}
-	if tables.Present || len(tables.Foreign) > 0 {
-		tables.Backend = NFTables
-		b.remember(address, NFTables)
-		return tables, nil
+	if len(missing) == len(backends()) {
+		return Tables{}, errors.Join(missing...)
 	}
-	old, oldErr := b.Target.ObserveTables(ctx, address)
-	if oldErr != nil {
-		return old, errors.Join(err, oldErr)
-	}
-	if old.Present {
-		old.Backend = Target
-		b.remember(address, Target)
-	}
-	return old, nil
+	return Tables{}, nil
 }
 
 func (b *Backends) remember(address netip.Addr, backend Backend) {
@@ -77,10 +107,14 @@ func (b *Backends) remember(address netip.Addr, backend Backend) {
 }
 
 func (b *Backends) kernel(backend Backend) TableKernel {
-	if backend == Target {
+	switch backend {
+	case Target:
 		return b.Target
+	case Match:
+		return b.Match
+	default:
+		return b.NFTables
 	}
-	return b.NFTables
 }
 
 // ApplyTables implements TableKernel.
@@ -102,25 +136,40 @@ func (b *Backends) ApplyTables(ctx context.Context, step Step) error {
 
 // Layouts implements TableKernel.
 func (b *Backends) Layouts(ctx context.Context) ([]Layout, error) {
-	layouts, err := b.NFTables.Layouts(ctx)
-	if err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
-		return nil, err
+	var all []Layout
+	for _, backend := range backends() {
+		layouts, err := b.kernel(backend).Layouts(ctx)
+		if err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
+			return nil, err
+		}
+		all = append(all, layouts...)
 	}
-	old, err := b.Target.Layouts(ctx)
-	return append(layouts, old...), err
+	return all, nil
 }
 
-// Choose says which backend a layout is to be laid in, when it is for the agent to choose: nftables if the kernel has what it needs,
-// else the CLUSTERIP target; and why not the others.
+// Choose says which backend a layout is to be laid in, when it is for the agent to choose: the first that can do it, or else the first
+// of which that cannot be told; and why not the others.
 func (b *Backends) Choose(ctx context.Context, layout Layout) (chosen Backend, reasons []string, err error) {
 	var faults []error
-	for _, backend := range []Backend{NFTables, Target} {
-		why := b.kernel(backend).Supports(ctx, layout)
+	var perhaps []Backend
+	for _, backend := range backends() {
+		answer, why := No, layout.Fits(backend)
 		if why == nil {
-			return backend, reasons, nil
+			answer, why = b.kernel(backend).Supports(ctx, layout)
 		}
-		reasons = append(reasons, fmt.Sprintf("not %s: %s", backend, ocf.OneLine(why.Error())))
+		switch answer {
+		case Yes:
+			return backend, reasons, nil
+		case CannotTell:
+			perhaps = append(perhaps, backend)
+			reasons = append(reasons, fmt.Sprintf("cannot tell whether %s would do: %s", backend, ocf.OneLine(why.Error())))
+		case No:
+			reasons = append(reasons, fmt.Sprintf("not %s: %s", backend, ocf.OneLine(why.Error())))
+		}
 		faults = append(faults, fmt.Errorf("%s: %w", backend, why))
+	}
+	if len(perhaps) > 0 {
+		return perhaps[0], reasons, nil
 	}
 	return "", reasons, ocf.Errorf(ocf.ErrInstalled, "no backend can do this: %w", errors.Join(faults...))
 }

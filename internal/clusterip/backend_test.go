@@ -16,6 +16,7 @@ type fakeBackend struct {
 	tables  Tables
 	applied []string
 	lacks   error // why it cannot be used
+	silent  bool  // that cannot be told
 	broken  error // of reading
 }
 
@@ -38,22 +39,43 @@ func (b *fakeBackend) Layouts(context.Context) ([]Layout, error) {
 	return []Layout{*b.tables.Laid}, b.broken
 }
 
-func (b *fakeBackend) Supports(context.Context, Layout) error { return b.lacks }
+func (b *fakeBackend) Supports(context.Context, Layout) (Answer, error) {
+	switch {
+	case b.lacks == nil:
+		return Yes, nil
+	case b.silent:
+		return CannotTell, b.lacks
+	default:
+		return No, b.lacks
+	}
+}
 
 func TestBackendIsChosen(t *testing.T) {
-	no := ocf.Errorf(ocf.ErrInstalled, "this kernel lacks it")
+	why := ocf.Errorf(ocf.ErrInstalled, "this kernel lacks it")
+	yes := func() *fakeBackend { return &fakeBackend{} }
+	no := func() *fakeBackend { return &fakeBackend{lacks: why} }
+	perhaps := func() *fakeBackend { return &fakeBackend{lacks: why, silent: true} }
+	plain := specOf(Multicast, 0)
+	plain.HashMode = SourceIP
+	old := plain
+	old.HashCompat = ClusterIP
 	for name, row := range map[string]struct {
-		nftables, target error
-		want             Backend
-		reasons          int
+		spec                    Spec
+		nftables, match, target *fakeBackend
+		want                    Backend
+		reasons                 int
 	}{
-		"both":          {nil, nil, NFTables, 0},
-		"nftables only": {nil, no, NFTables, 0},
-		"target only":   {no, nil, Target, 1},
-		"none":          {no, no, "", 2},
+		"all":                 {plain, yes(), yes(), yes(), NFTables, 0},
+		"no nftables":         {plain, no(), yes(), yes(), Match, 1},
+		"hash of the target":  {old, no(), yes(), yes(), Target, 2},
+		"another hash":        {plain, no(), no(), yes(), "", 3},
+		"none":                {plain, no(), no(), no(), "", 3},
+		"a sure one":          {plain, perhaps(), yes(), yes(), Match, 1},
+		"none is sure":        {plain, no(), perhaps(), perhaps(), Match, 3},
+		"the target, perhaps": {old, no(), yes(), perhaps(), Target, 3},
 	} {
-		b := &Backends{NFTables: &fakeBackend{lacks: row.nftables}, Target: &fakeBackend{lacks: row.target}}
-		chosen, reasons, err := b.Choose(t.Context(), Layout{})
+		b := &Backends{NFTables: row.nftables, Match: row.match, Target: row.target}
+		chosen, reasons, err := b.Choose(t.Context(), row.spec.layout())
 		if chosen != row.want || len(reasons) != row.reasons || (err != nil) != (row.want == "") || err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
 			t.Errorf("%s: %q because of %q (%v)", name, chosen, reasons, err)
 		}
@@ -61,9 +83,9 @@ func TestBackendIsChosen(t *testing.T) {
 }
 
 func TestStepsGoToTheBackendThatHasTheAddress(t *testing.T) {
-	for _, backend := range []Backend{NFTables, Target} {
-		nftables, target := &fakeBackend{}, &fakeBackend{}
-		b := &Backends{NFTables: nftables, Target: target}
+	for _, backend := range backends() {
+		fakes := map[Backend]*fakeBackend{NFTables: {}, Match: {}, Target: {}}
+		b := &Backends{NFTables: fakes[NFTables], Match: fakes[Match], Target: fakes[Target]}
 		layout := Layout{Backend: backend, Prefixes: []netip.Prefix{vip24}}
 		all := []Step{
 			LayTables{Layout: layout}, Own{Address: vip, Buckets: []Bucket{1}}, Disown{Address: vip, Buckets: []Bucket{1}}, RemoveTables{Address: vip},
@@ -74,19 +96,17 @@ func TestStepsGoToTheBackendThatHasTheAddress(t *testing.T) {
 			}
 		}
 		// Another process sees it where it is.
-		again := &Backends{NFTables: nftables, Target: target}
+		again := &Backends{NFTables: fakes[NFTables], Match: fakes[Match], Target: fakes[Target]}
 		if seen, err := again.ObserveTables(t.Context(), vip); err != nil || !seen.Present {
 			t.Errorf("%s: seen %+v (%v)", backend, seen, err)
 		}
 		if err := again.ApplyTables(t.Context(), all[1]); err != nil {
 			t.Fatal(err)
 		}
-		used, unused := nftables, target
-		if backend == Target {
-			used, unused = target, nftables
-		}
-		if len(used.applied) != len(all)+1 || len(unused.applied) > 0 {
-			t.Errorf("%s: nftables did %q, the target %q", backend, nftables.applied, target.applied)
+		for name, fake := range fakes {
+			if name == backend && len(fake.applied) != len(all)+1 || name != backend && len(fake.applied) > 0 {
+				t.Errorf("%s: %s did %q", backend, name, fake.applied)
+			}
 		}
 	}
 }
@@ -94,8 +114,9 @@ func TestStepsGoToTheBackendThatHasTheAddress(t *testing.T) {
 func TestBackendThatCannotBeReadIsNotTakenForEmpty(t *testing.T) {
 	broken := errors.New("cannot be read")
 	for name, b := range map[string]*Backends{
-		"nftables": {NFTables: &fakeBackend{broken: broken}, Target: &fakeBackend{}},
-		"target":   {NFTables: &fakeBackend{}, Target: &fakeBackend{broken: broken}},
+		"nftables": {NFTables: &fakeBackend{broken: broken}, Match: &fakeBackend{}, Target: &fakeBackend{}},
+		"match":    {NFTables: &fakeBackend{}, Match: &fakeBackend{broken: broken}, Target: &fakeBackend{}},
+		"target":   {NFTables: &fakeBackend{}, Match: &fakeBackend{}, Target: &fakeBackend{broken: broken}},
 	} {
 		if _, err := b.ObserveTables(t.Context(), vip); !errors.Is(err, broken) {
 			t.Errorf("%s: %v", name, err)
@@ -106,23 +127,33 @@ func TestBackendThatCannotBeReadIsNotTakenForEmpty(t *testing.T) {
 	}
 }
 
-func TestWhatTheTargetCannotDo(t *testing.T) {
-	spec := specOf(Multicast, 0)
-	spec.Backend, spec.HashCompat = Target, ClusterIP
-	if err := spec.layout().FitsTarget(); err != nil {
-		t.Errorf("what it can do: %v", err)
-	}
-	spec.Addresses = append(spec.Addresses, vip6)
-	spec.Buckets, spec.MACMode, spec.HashCompat, spec.HashPrefixes.IPv4, spec.Services = 17, Unicast, XTCluster, 24, []ocf.Service{ocf.ICMP}
-	err := spec.layout().FitsTarget()
-	says := strings.Split(err.Error(), "\n")
-	for _, what := range []string{"address", "buckets", "mac_mode", "hash_compat", "hash_prefix4", "services"} {
-		if !slices.ContainsFunc(says, func(line string) bool { return strings.Contains(line, what) }) {
-			t.Errorf("%s is not named: %q", what, says)
+func TestWhatIptablesCannotDo(t *testing.T) {
+	for backend, row := range map[Backend]struct {
+		compat, other HashCompat
+		tooMany       uint32
+		names         []string
+	}{
+		Target: {ClusterIP, XTCluster, 17, []string{"address", "buckets", "mac_mode", "hash_compat", "hash_prefix4", "services"}},
+		Match:  {XTCluster, ClusterIP, 33, []string{"address", "buckets", "mac_mode", "hash_compat", "hash_prefix4", "services", "hashmode"}},
+	} {
+		spec := specOf(Multicast, 0)
+		spec.Backend, spec.HashCompat, spec.HashMode = backend, row.compat, SourceIP
+		if err := spec.layout().Fits(backend); err != nil {
+			t.Errorf("%s, what it can do: %v", backend, err)
 		}
-	}
-	if ocf.CodeOf(err) != ocf.ErrConfigured {
-		t.Errorf("code %s", ocf.CodeOf(err))
+		spec.Addresses = append(spec.Addresses, vip6)
+		spec.Buckets, spec.MACMode, spec.HashCompat, spec.HashPrefixes.IPv4, spec.Services = row.tooMany, Unicast, row.other, 24, []ocf.Service{ocf.ICMP}
+		spec.HashMode = SourceIPSourcePort
+		err := spec.layout().Fits(backend)
+		says := strings.Split(err.Error(), "\n")
+		for _, what := range row.names {
+			if !slices.ContainsFunc(says, func(line string) bool { return strings.Contains(line, what) }) {
+				t.Errorf("%s: %s is not named: %q", backend, what, says)
+			}
+		}
+		if ocf.CodeOf(err) != ocf.ErrConfigured || len(says) != len(row.names) {
+			t.Errorf("%s: code %s, %q", backend, ocf.CodeOf(err), says)
+		}
 	}
 }
 

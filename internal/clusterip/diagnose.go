@@ -16,7 +16,7 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 	faults = append(faults, seen.Tables.Damage...)
 	switch laid := seen.Tables.Laid; {
 	case !seen.Tables.Present:
-		fault("our nftables tables are gone")
+		fault("our rules are gone")
 	case laid == nil: // said in Damage
 	default:
 		faults = append(faults, laid.Disagreements(layout)...)
@@ -86,7 +86,7 @@ func Leftovers(seen State, asked string) []string {
 		case RemoveFilter:
 			left = append(left, fmt.Sprintf("MAC filter %s on %s", step.MAC, step.NIC.Name))
 		case RemoveTables:
-			left = append(left, "nftables tables")
+			left = append(left, fmt.Sprintf("our rules (backend %s)", seen.Tables.Backend))
 		}
 	}
 	return left

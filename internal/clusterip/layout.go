@@ -123,7 +123,7 @@ func (l Layout) Owner(p Packet) Bucket {
 func (l Layout) withSchema() Layout {
 	l.Schema = schemaMany
 	switch {
-	case l.Backend == Target || l.HashCompat == ClusterIP || l.Seed == 0 || PortlessSeed(l.HashMode, l.Seed) == 0:
+	case l.Backend == Match || l.Backend == Target || l.HashCompat == ClusterIP || l.Seed == 0 || PortlessSeed(l.HashMode, l.Seed) == 0:
 		l.Schema = schemaOld
 	case len(l.Prefixes) == 1 && l.Address().Is4() && l.HashPrefixes.IPv4 == wholeAddresses.IPv4 && len(l.Services) == 0 &&
 		len(l.Stamp()) <= MaxStampPart:
@@ -203,7 +203,7 @@ func (l Layout) Stamp() string {
 	if !l.MACs.IPv6.IsZero() {
 		fmt.Fprintf(&b, " mac6=%s", l.MACs.IPv6)
 	}
-	if l.Backend == Target {
+	if l.Backend == Match || l.Backend == Target {
 		fmt.Fprintf(&b, " backend=%s", l.Backend)
 	}
 	if l.HashCompat == ClusterIP {
@@ -291,9 +291,9 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 func (l Layout) isPlausible() bool {
 	withoutMAC := func(a netip.Addr) bool { return l.MACs.Of(a).IsZero() }
 	bits := func(have, most int) bool { return have > 0 && have <= most }
-	return (l.Backend == NFTables || l.Backend == Target) && slices.Contains(MACModes(), l.MACMode) && slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
+	return slices.Contains(backends(), l.Backend) && slices.Contains(MACModes(), l.MACMode) && slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
 		!l.Has(withoutMAC) && slices.Contains(HashCompats(), l.HashCompat) &&
-		(l.Seed != 0 || ZeroSeedFits(l.HashMode)) && l.NIC != "" && l.Buckets > 0 && l.Buckets <= ocf.MaxBuckets &&
+		(l.Seed != 0 || l.Backend == Target || ZeroSeedFits(l.HashMode)) && l.NIC != "" && l.Buckets > 0 && l.Buckets <= ocf.MaxBuckets &&
 		bits(l.HashPrefixes.IPv4, wholeAddresses.IPv4) && bits(l.HashPrefixes.IPv6, wholeAddresses.IPv6)
 }
 

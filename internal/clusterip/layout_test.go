@@ -65,6 +65,11 @@ func TestBadStampIsRefused(t *testing.T) {
 	if _, err := ParseStamp(1, good+" later_key=1"); err != nil {
 		t.Errorf("an unknown key: %v", err)
 	}
+	target := strings.NewReplacer("0x00000001", "0x0", "=sourceip", "=sourceip-sourceport-destport", "=igmp", "=multicast").Replace(good) +
+		" backend=clusterip hash_compat=clusterip"
+	if _, err := ParseStamp(1, target); err != nil {
+		t.Errorf("seed 0 on the target, which takes it in each hash mode: %v", err)
+	}
 	for name, stamp := range map[string]string{
 		"empty":          "",
 		"no address":     strings.Replace(good, "ip=", "i=", 1),

@@ -82,8 +82,9 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 	}
 	if spec.Backend == Target {
 		spec.HashCompat = ClusterIP // it can do no other
-		faults = append(faults, spec.layout().FitsTarget())
-	} else if spec.Seed == 0 && !ZeroSeedFits(spec.HashMode) {
+	}
+	faults = append(faults, spec.layout().Fits(spec.Backend))
+	if spec.Backend != Target && spec.Seed == 0 && !ZeroSeedFits(spec.HashMode) {
 		fault("parameter hash_seed=0 cannot be used with hashmode=%s, because nf_tables cannot be told it; use another hashmode, or another seed on all nodes (--hash-init of the CLUSTERIP target)", spec.HashMode)
 	}
 	for _, address := range spec.Addresses {

@@ -286,8 +286,8 @@ type TableKernel interface {
 	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
 	ApplyTables(ctx context.Context, step Step) error
 	Layouts(ctx context.Context) ([]Layout, error)
-	// Supports says why a layout cannot be laid on this kernel; nil if it can, or if that cannot be told.
-	Supports(ctx context.Context, layout Layout) error
+	// Supports asks the kernel whether it has what a layout needs, and says why not, or why that cannot be told.
+	Supports(ctx context.Context, layout Layout) (Answer, error)
 }
 
 // LinkKernel is the part of a Kernel that has to do with NICs, addresses and MAC filters.

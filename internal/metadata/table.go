@@ -78,8 +78,9 @@ What the node uses to answer its own buckets only. Nodes with different backends
 hash_seed, hashmode and mac are the same on all.`,
 			Kind: Select,
 			Options: []Option{
-				{"auto", "nftables if the kernel has what it needs, else clusterip. What is running is not changed."},
+				{"auto", "nftables if the kernel has what it needs, else xt_cluster, else clusterip. What is running is not changed."},
 				{"nftables", "nf_tables, as all kernels since 5.7 have it."},
+				{"xt_cluster", "iptables' match cluster, for hosts whose firewall is iptables (of either kind); the nodes need the program iptables. For one IPv4 address, up to 32 buckets, hashmode=sourceip, mac_mode=multicast or igmp, and without services and hash_prefix4. It needs connection tracking for all packets to the address."},
 				{"clusterip", "iptables' target CLUSTERIP, which kernels before 6.3 have; the nodes need the program iptables-legacy. For one IPv4 address, up to 16 buckets, mac_mode=multicast, and without services and hash_prefix4. It implies hash_compat=clusterip."},
 			},
 			Default: "auto",

@@ -71,7 +71,8 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 		err = c.nft.Flush()
 	}
 	if lay, ok := step.(clusterip.LayTables); ok && err != nil {
-		err = errors.Join(err, c.missingFeatures(lay.Layout))
+		_, why := c.features(lay.Layout)
+		err = errors.Join(err, why)
 	}
 	return explain(err)
 }
@@ -261,18 +262,27 @@ func (c *Conn) remove(ctx context.Context, address netip.Addr) error {
 }
 
 // Supports implements clusterip.TableKernel.
-func (c *Conn) Supports(_ context.Context, layout clusterip.Layout) error {
-	if err := c.connect(); err != nil {
-		return err
+func (c *Conn) Supports(_ context.Context, layout clusterip.Layout) (clusterip.Answer, error) {
+	_, err := c.generation()
+	if err == nil {
+		err = c.connect()
 	}
-	return c.missingFeatures(layout)
+	switch {
+	case err == nil:
+		return c.features(layout)
+	case ocf.CodeOf(err) == ocf.ErrInstalled:
+		return clusterip.No, err
+	default:
+		return clusterip.CannotTell, err
+	}
 }
 
-// missingFeatures asks the kernel which of the things that we lay it does not know, after it has refused them. It asks
-// with batches whose last message cannot succeed, so that none of them ever takes effect.
-func (c *Conn) missingFeatures(layout clusterip.Layout) error {
+// features asks the kernel whether it knows the things that we lay. It asks with batches whose last message cannot succeed, so that
+// none of them ever takes effect.
+func (c *Conn) features(layout clusterip.Layout) (clusterip.Answer, error) {
 	const scratch = tablePrefix + "scratch"
 	var missing []string
+	var unclear []error
 	type feature struct {
 		option string
 		family nft.TableFamily
@@ -294,19 +304,25 @@ func (c *Conn) missingFeatures(layout clusterip.Layout) error {
 		feature.chain.name = "scratch"
 		want := table{family: feature.family, name: scratch, chains: []chain{feature.chain}}
 		if err := c.create(want); err != nil {
-			return err
+			return clusterip.CannotTell, err
 		}
 		c.nft.CreateTable(&nft.Table{Family: want.family, Name: want.name}) // EEXIST: it was made a moment ago
 		err := c.nft.Flush()
-		for _, unknown := range []error{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT} {
-			if errors.Is(err, unknown) {
-				missing = append(missing, feature.option)
-				break
-			}
+		is := func(known error) bool { return errors.Is(err, known) }
+		switch {
+		case slices.ContainsFunc([]error{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT}, is):
+			missing = append(missing, feature.option)
+		case is(unix.EEXIST): // and nothing else: all but the last message is accepted
+		default:
+			unclear = append(unclear, fmt.Errorf("ask for %s: %w", feature.option, err))
 		}
 	}
-	if len(missing) == 0 {
-		return nil
+	switch {
+	case len(missing) > 0:
+		return clusterip.No, ocf.Errorf(ocf.ErrInstalled, "this kernel lacks %s", strings.Join(missing, ", "))
+	case len(unclear) > 0:
+		return clusterip.CannotTell, errors.Join(unclear...)
+	default:
+		return clusterip.Yes, nil
 	}
-	return ocf.Errorf(ocf.ErrInstalled, "this kernel lacks %s", strings.Join(missing, ", "))
 }

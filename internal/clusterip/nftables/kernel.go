@@ -17,16 +17,21 @@ import (
 // Conn is a connection to the nf_tables of one network namespace.
 type Conn struct {
 	raw *netlink.Conn // to read by: see read.go
+	err error         // why there is none
 	nft *nft.Conn     // to write by; nil until something is written
 }
 
-// Open connects to the network namespace of the calling thread. A kernel without nf_tables gives ocf.ErrInstalled.
+// Open connects to the network namespace of the calling thread. On a kernel without nf_tables whatever is asked of the connection gives
+// ocf.ErrInstalled: another backend may do.
 func Open() (*Conn, error) {
 	raw, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return nil, explain(fmt.Errorf("connect to nf_tables: %w", err))
+		err = explain(fmt.Errorf("connect to nf_tables: %w", err))
 	}
-	return &Conn{raw: raw}, nil
+	if err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
+		return nil, err
+	}
+	return &Conn{raw: raw, err: err}, nil
 }
 
 // Close ends the connection. After a deletion the kernel lets it wait for a grace period, some 15 ms (nft_rcv_nl_event in
@@ -36,7 +41,10 @@ func (c *Conn) Close() error {
 	if c.nft != nil {
 		err = c.nft.CloseLasting()
 	}
-	return errors.Join(err, c.raw.Close())
+	if c.raw != nil {
+		err = errors.Join(err, c.raw.Close())
+	}
+	return err
 }
 
 // families are those in which a resource may have a table.

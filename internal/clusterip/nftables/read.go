@@ -74,9 +74,6 @@ func (c *Conn) readOnce(name string) ([]table, error) {
 // generation returns the number of the last change to any table in the namespace (nf_tables_getgen).
 func (c *Conn) generation() (uint32, error) {
 	replies, err := c.request(unix.NFT_MSG_GETGEN, nft.TableFamilyUnspecified, 0)
-	if errors.Is(err, unix.EINVAL) { // nfnetlink is there, but nobody has registered as nf_tables (nfnetlink_rcv_msg)
-		err = fmt.Errorf("%w (%w)", unix.EPROTONOSUPPORT, err)
-	}
 	if err != nil {
 		return 0, explain(fmt.Errorf("read the ruleset's generation: %w", err))
 	}
@@ -392,18 +389,25 @@ func commentIn(data []byte, comment userdata.Type) string {
 
 // request sends one message of the nf_tables subsystem and returns the replies.
 func (c *Conn) request(message uint16, family nft.TableFamily, flags netlink.HeaderFlags, attributes ...netlink.Attribute) ([]netlink.Message, error) {
+	if c.raw == nil {
+		return nil, c.err
+	}
 	data, err := netlink.MarshalAttributes(attributes)
 	if err != nil {
 		return nil, err
 	}
 	nfgenmsg := []byte{byte(family), unix.NFNETLINK_V0, 0, 0} // struct nfgenmsg, include/uapi/linux/netfilter/nfnetlink.h
-	return c.raw.Execute(netlink.Message{
+	replies, err := c.raw.Execute(netlink.Message{
 		Header: netlink.Header{
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message),
 			Flags: netlink.Request | flags,
 		},
 		Data: append(nfgenmsg, data...),
 	})
+	if errors.Is(err, unix.EINVAL) && len(attributes) == 0 { // nfnetlink is there, but nobody has registered as nf_tables (nfnetlink_rcv_msg)
+		err = fmt.Errorf("%w (%w)", unix.EPROTONOSUPPORT, err)
+	}
+	return replies, err
 }
 
 func text(kind uint16, value string) netlink.Attribute {

@@ -42,11 +42,12 @@ func (c *Conn) open(ctx context.Context) (program *xtables.Program, err error) {
 	return c.iptables, err
 }
 
-// Supports says why the target cannot be used for a layout. Whether the kernel has it shows only when a rule is laid: looking would
-// load the module.
-func (c *Conn) Supports(ctx context.Context, layout clusterip.Layout) error {
-	_, err := c.open(ctx)
-	return errors.Join(layout.FitsTarget(), err)
+// Supports implements clusterip.TableKernel.
+func (c *Conn) Supports(ctx context.Context, _ clusterip.Layout) (clusterip.Answer, error) {
+	if _, err := c.open(ctx); err != nil {
+		return clusterip.No, err
+	}
+	return xtables.KnowsTarget("CLUSTERIP", "CONFIG_IP_NF_TARGET_CLUSTERIP, which is gone since Linux 6.3")
 }
 
 // rules lists the rules of the chain. Where the target has no file there is no rule of it, and no program is needed to tell.

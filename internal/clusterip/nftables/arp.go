@@ -1,0 +1,101 @@
+package nftables
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	nft "github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+)
+
+// arpOnlyTable is how the table is called in which another backend's resource mangles ARP. Its name is not that of a resource which is
+// laid here.
+func arpOnlyTable(address netip.Addr) string { return tableName(address) + "-arp" }
+
+func arpOnly(layout clusterip.Layout) table {
+	return table{family: nft.TableFamilyARP, name: arpOnlyTable(layout.Address()), chains: []chain{arpChain(layout)}}
+}
+
+// ObserveARP reads the table in which another backend's resource mangles ARP, and says what of it is not as the layout wants.
+func (c *Conn) ObserveARP(ctx context.Context, layout clusterip.Layout) (present bool, damaged []string, err error) {
+	have, err := c.read(ctx, arpOnlyTable(layout.Address()))
+	return len(have) > 0, damage(have, []table{arpOnly(layout)}), err
+}
+
+// HasARP tells whether that table is there.
+func (c *Conn) HasARP(ctx context.Context, address netip.Addr) (bool, error) {
+	have, err := c.read(ctx, arpOnlyTable(address))
+	return slices.ContainsFunc(have, table.isOurs), err
+}
+
+// LayARP lays that table, or lays it anew. A kernel that has no ARP tables gives ocf.ErrInstalled.
+func (c *Conn) LayARP(ctx context.Context, layout clusterip.Layout) error {
+	if err := c.connect(); err != nil {
+		return err
+	}
+	want := arpOnly(layout)
+	have, err := c.read(ctx, want.name)
+	if err != nil {
+		return err
+	}
+	for _, h := range have {
+		if !h.isOurs() {
+			return ocf.Errorf(ocf.ErrGeneric, "table %s exists and is not ours; look at it (nft list table %s) and delete it", h, h)
+		}
+		c.nft.DelTable(&nft.Table{Family: h.family, Name: h.name})
+	}
+	if err := c.create(want); err != nil {
+		return err
+	}
+	if err := c.nft.Flush(); err != nil {
+		return explain(fmt.Errorf("lay table %s: %w", want, err))
+	}
+	return nil
+}
+
+// RemoveARP removes that table, if it is there.
+func (c *Conn) RemoveARP(ctx context.Context, address netip.Addr) error {
+	have, err := c.read(ctx, arpOnlyTable(address))
+	if err != nil || len(have) == 0 {
+		return err
+	}
+	if err := c.connect(); err != nil {
+		return err
+	}
+	for _, h := range have {
+		if h.isOurs() {
+			c.nft.DelTable(&nft.Table{Family: h.family, Name: h.name})
+		}
+	}
+	return explain(c.nft.Flush())
+}
+
+// ChainNames lists the chains of a table of family ip, such as one that iptables-nft keeps.
+func (c *Conn) ChainNames(tableName string) ([]string, error) {
+	replies, err := c.request(unix.NFT_MSG_GETCHAIN, nft.TableFamilyIPv4, netlink.Dump)
+	if err != nil {
+		return nil, explain(fmt.Errorf("list chains: %w", err))
+	}
+	names, tables := make([]string, len(replies)), make([]string, len(replies))
+	err = eachAttribute(replies, func(i int, a *netlink.AttributeDecoder) {
+		switch a.Type() {
+		case unix.NFTA_CHAIN_TABLE:
+			tables[i] = a.String()
+		case unix.NFTA_CHAIN_NAME:
+			names[i] = a.String()
+		}
+	})
+	var found []string
+	for i, name := range names {
+		if tables[i] == tableName {
+			found = append(found, name)
+		}
+	}
+	return found, err
+}
