@@ -40,9 +40,9 @@ func (p *patient) startBoth(t *testing.T) {
 }
 
 // by types a command into a shell on the node, so to say.
-func (p *patient) by(t *testing.T, command string) string {
+func (a *agent) by(t *testing.T, command string) string {
 	t.Helper()
-	r := p.host.Run(t.Context(), path, strings.Fields(command)...)
+	r := a.host.Run(t.Context(), path, strings.Fields(command)...)
 	if err := failure(r); err != nil {
 		t.Fatalf("%s: %v", command, err)
 	}

@@ -28,6 +28,14 @@ type site struct {
 // watches the nodes as long as the test runs.
 func newSite(t *testing.T, o Options, buckets int, p parameters) *site {
 	t.Helper()
+	s := newUnwatchedSite(t, o, buckets, p)
+	s.watch(t)
+	return s
+}
+
+// newUnwatchedSite needs no nf_tables.
+func newUnwatchedSite(t *testing.T, o Options, buckets int, p parameters) *site {
+	t.Helper()
 	values, _, err := metadata.Parse(p)
 	check(t, err)
 	o.IPv6 = o.IPv6 || slices.ContainsFunc(values.Addrs("ip"), netip.Addr.Is6)
@@ -35,9 +43,7 @@ func newSite(t *testing.T, o Options, buckets int, p parameters) *site {
 	serve(t, n)
 	spec, err := clusterip.NewSpec(values, "web-ip", ocf.Clone{Buckets: uint32(buckets)})
 	check(t, err)
-	s := &site{Network: n, clone: newClone(t, n, buckets, p), spec: spec}
-	s.watch(t)
-	return s
+	return &site{Network: n, clone: newClone(t, n, buckets, p), spec: spec}
 }
 
 // watch checks at the end of the test that each frame of a node had its NIC's own MAC as Ethernet source, that whatever a

@@ -5,34 +5,38 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 
+	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
 )
 
-// runtimeCalls are system calls of the Go runtime that tell nothing of the outside world and change nothing there; its
-// threads make them whenever they like, so they cannot be counted.
+const strace = "/usr/bin/strace"
+
+// runtimeCalls are system calls of the Go runtime that tell nothing of the outside world and change nothing there; it makes them
+// whenever it likes, so they cannot be counted.
 var runtimeCalls = []string{
 	"arch_prctl", "clone", "clone3", "epoll_pwait", "execve", "exit", "futex", "getpid", "gettid", "madvise", "mincore", "mmap",
 	"mprotect", "munmap", "nanosleep", "prctl", "prlimit64", "restart_syscall", "rseq", "rt_sigaction", "rt_sigprocmask",
 	"rt_sigreturn", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address", "sigaltstack", "tgkill",
 }
 
-const strace = "/usr/bin/strace"
-
 // A dangerousCall is one during which the agent gets killed. Other buckets run or not; bucket 5 is the one called for.
 type dangerousCall struct {
-	name    string
-	action  string
-	macMode string
-	ip      string                    // "": the IPv4 address
-	others  []int                     // run before and after
-	runs    bool                      // bucket 5 runs before
-	spoil   func(*killed, *testing.T) // something is broken before
+	name     string
+	action   string
+	macMode  string
+	backend  clusterip.Backend         // "": nftables
+	iptables string                    // which one; "" means that all system calls are dangerous, else only actingCalls
+	ip       string                    // "": the IPv4 address
+	others   []int                     // run before and after
+	runs     bool                      // bucket 5 runs before
+	spoil    func(*killed, *testing.T) // something is broken before
 }
 
 // killed is a node on which calls get killed.
@@ -49,7 +53,7 @@ const victim = 5
 // TestKilledAtEverySystemCall kills start and stop with signal 9 at each of their system calls. After each, monitor tells
 // the truth, start works, and stop leaves nothing.
 func TestKilledAtEverySystemCall(t *testing.T) {
-	for _, call := range []dangerousCall{
+	killAtEverySystemCall(t, []dangerousCall{
 		{name: "first start", action: "start", macMode: "multicast"},
 		{name: "first start", action: "start", macMode: "igmp"},
 		{name: "further start", action: "start", macMode: "unicast", others: []int{1}},
@@ -59,19 +63,34 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 		{name: "last stop", action: "stop", macMode: "unicast", runs: true},
 		{name: "first start, dual stack", action: "start", macMode: "igmp", ip: dualStack},
 		{name: "last stop, dual stack", action: "stop", macMode: "multicast", ip: dualStack, runs: true},
-	} {
-		t.Run(call.name+"/"+call.macMode, func(t *testing.T) {
+	})
+}
+
+// TestKilledWhileItActs: the same with iptables, which is killed with the agent; and only where the agent acts, because iptables takes
+// its time.
+func TestKilledWhileItActs(t *testing.T) { killAtEverySystemCall(t, slowCalls()) }
+
+// killAtEverySystemCall does it in a network for each.
+func killAtEverySystemCall(t *testing.T, calls []dangerousCall) {
+	t.Helper()
+	for _, call := range calls {
+		t.Run(strings.Join([]string{string(cmp.Or(call.backend, clusterip.NFTables)), call.iptables, call.name, call.macMode}, "/"), func(t *testing.T) {
 			t.Parallel()
 			n := Start(t, Options{Nodes: 1, IPv6: call.ip != ""})
 			k := &killed{
-				agent:         newAgent(t, n.Nodes[0], 8, webIP("ip", cmp.Or(call.ip, shared.String()), "mac_mode", call.macMode, "arp_count", "1")),
+				agent: newAgent(t, n.Nodes[0], 8, webIP("ip", cmp.Or(call.ip, shared.String()), "mac_mode", call.macMode, "arp_count", "1",
+					"backend", string(cmp.Or(call.backend, clusterip.NFTables)), "hashmode", "sourceip")),
 				dangerousCall: call,
+			}
+			if call.iptables != "" {
+				k.chooseIPTables(t, call.iptables)
+				administer(t, k.host, call.iptables)
 			}
 			k.rehearse(t)
 			counts := k.systemCalls(t)
 			kills := 0
 			for name, count := range counts {
-				for nth := 1; nth <= count; nth++ {
+				for nth := 1; nth <= count; nth += killEvery {
 					where := fmt.Sprintf("%s, call %d of %d", name, nth, count)
 					k.prepare(t)
 					if k.killAt(t, name, nth) {
@@ -85,7 +104,7 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 				}
 			}
 			t.Logf("killed %d times, at %d kinds of system calls", kills, len(counts))
-			if kills < 50 {
+			if kills < 30/killEvery {
 				t.Errorf("only %d kills hit their mark", kills)
 			}
 		})
@@ -109,8 +128,11 @@ func (k *killed) dump(t *testing.T) string {
 	t.Helper()
 	dump, err := k.host.Dump()
 	check(t, err)
-	return dump
+	return twins.Replace(dump)
 }
+
+// twins makes rules that were laid anew look like those before (xtables.Twin).
+var twins = strings.NewReplacer(ourTable+"b", ourTable, `"1b ip=`, `"1 ip=`)
 
 func (k *killed) prepare(t *testing.T) {
 	t.Helper()
@@ -136,29 +158,24 @@ func (k *killed) damage(t *testing.T) {
 	nft(t, k.host, "flush chain arp clusterip-"+shared.String()+" output; delete table ip clusterip-"+shared.String())
 }
 
-// systemCalls counts the calls of an undisturbed run, by name, as strace does: for each thread apart. The program makes all
-// of an action's on one thread.
+// systemCalls counts the calls of an undisturbed run, by name. The program makes all of an action's on its first thread.
 func (k *killed) systemCalls(t *testing.T) map[string]int {
 	t.Helper()
 	k.prepare(t)
 	log := filepath.Join(t.TempDir(), "strace")
-	check(t, status(k.underStrace("-o", log, "-e", "trace=!"+strings.Join(runtimeCalls, ",")), ocf.Success))
+	trace := "!" + strings.Join(runtimeCalls, ",")
+	if k.iptables != "" { // which takes its time
+		trace = strings.Join(actingCalls, ",")
+	}
+	check(t, status(k.underStrace("-o", log, "-e", "trace="+trace), ocf.Success))
 	k.stopAll(t, "undisturbed run")
 	text, err := os.ReadFile(log)
 	check(t, err)
-	perThread := map[string]map[string]int{}
 	counts := map[string]int{}
 	for line := range strings.Lines(string(text)) {
-		thread, call, _ := strings.Cut(line, " ")
-		name, _, isCall := strings.Cut(strings.TrimSpace(call), "(")
-		if !isCall || strings.HasPrefix(name, "?") || strings.HasPrefix(name, "<...") || strings.HasPrefix(name, "+++") {
-			continue
+		if name, _, isCall := strings.Cut(line, "("); isCall && isName.MatchString(name) {
+			counts[name]++
 		}
-		if perThread[thread] == nil {
-			perThread[thread] = map[string]int{}
-		}
-		perThread[thread][name]++
-		counts[name] = max(counts[name], perThread[thread][name])
 	}
 	if counts["sendmsg"] == 0 || counts["sendto"] == 0 {
 		t.Fatalf("this is not a run of the agent: %v", counts)
@@ -166,8 +183,15 @@ func (k *killed) systemCalls(t *testing.T) map[string]int {
 	return counts
 }
 
+// actingCalls are those by which the agent changes anything or has it changed: it asks the kernel, writes, and starts a program and
+// waits for it. A kill at any other leaves what one at the next of these does.
+var actingCalls = []string{"sendto", "sendmsg", "write", "pipe2", "waitid", "unlinkat"}
+
+var isName = regexp.MustCompile(`^\w+$`)
+
+// underStrace runs the action in a process namespace, which takes the programs that the agent has started along when it ends.
 func (k *killed) underStrace(options ...string) Result {
-	argv := append([]string{strace, "-f", "-qq"}, options...)
+	argv := slices.Concat(k.wrapper, []string{"/usr/bin/unshare", "--pid", "--fork", "/bin/sh", "-c", `"$@"; exit $?`, "sh", strace, "-qq"}, options)
 	return k.host.Run(k.ctx, k.environment(k.action, victim), append(argv, k.program, k.action)...)
 }
 
@@ -179,8 +203,9 @@ func (k *killed) killAt(t *testing.T, name string, nth int) bool {
 	if r.Err == nil && r.ExitCode == 0 {
 		return false
 	}
-	if r.Err == nil { // strace ends by the signal that its child ended by
-		t.Errorf("%s %d: exit status %d instead of a kill\n%s", name, nth, r.ExitCode, r.Stderr)
+	const killed = 128 + 9 // strace ends as its child did
+	if r.Err != nil || r.ExitCode != killed {
+		t.Errorf("%s %d: exit status %d instead of a kill: %v\n%s", name, nth, r.ExitCode, r.Err, r.Stderr)
 	}
 	return true
 }
@@ -200,15 +225,22 @@ func (k *killed) checkTruth(t *testing.T, where string) {
 		if want == ocf.ErrGeneric && len(k.others) > 0 && status(k.monitor(victim), ocf.NotRunning) == nil && !k.owned(t) {
 			return
 		}
-		t.Errorf("%s: monitor: %v\n%s", where, err, k.dump(t))
+		t.Errorf("%s: monitor: %v (-with bucket 5 +now):\n%s", where, err, changes(k.with, k.dump(t)))
 	}
 }
 
-// owned asks nft(8) whether the victim is in the set.
+// owned tells whether the node owns the victim: by its element of the set, its rule, or its number in the target's file.
 func (k *killed) owned(t *testing.T) bool {
 	t.Helper()
-	r := k.host.Run(t.Context(), []string{"PATH=/usr/sbin:/sbin"}, "/usr/sbin/nft", "list", "set", "netdev", "clusterip-"+shared.String(), "owned")
-	return strings.Contains(r.Stdout, fmt.Sprintf("0x%08x", victim))
+	switch k.backend {
+	case clusterip.Match:
+		return strings.Contains(k.dump(t), fmt.Sprintf(`"bucket %d"`, victim))
+	case clusterip.Target:
+		return regexp.MustCompile(fmt.Sprintf(`(?m)^%s nodes .*\b%d\b`, regexp.QuoteMeta(shared.String()), victim+1)).MatchString(k.dump(t))
+	default:
+		r := k.host.Run(t.Context(), path, "nft", "list", "set", "netdev", ourTable, "owned")
+		return strings.Contains(r.Stdout, fmt.Sprintf("0x%08x", victim))
+	}
 }
 
 func (k *killed) recover(t *testing.T, where string) {

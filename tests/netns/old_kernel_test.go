@@ -3,11 +3,16 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
@@ -15,6 +20,9 @@ import (
 
 // retries is how often a probe asks again where nobody answered: an emulated machine may be too slow for hundreds at once.
 const retries = 3
+
+// killEvery says at which of an action's system calls it is killed: a machine that is emulated has no time for each.
+const killEvery = 8
 
 // byHand is a node on which an admin has laid the CLUSTERIP target, as in the article.
 type byHand struct {
@@ -87,26 +95,16 @@ func TestTogetherWithTheTarget(t *testing.T) {
 	}
 }
 
-// iptablesRules lists all that iptables-legacy shows of a host.
-func iptablesRules(t *testing.T, h *Host) string {
-	t.Helper()
-	r := h.Run(t.Context(), path, "iptables-legacy", "-S")
-	check(t, failure(r))
-	return r.Stdout
-}
-
 // The agent on the old target serves as it does on nftables.
 func TestTargetBackend(t *testing.T) {
 	for _, mode := range clusterip.HashModes() {
 		t.Run(string(mode), func(t *testing.T) {
 			s := newSite(t, Options{}, 8, webIP("backend", "clusterip", "hashmode", string(mode)))
-			var before []string
 			for _, h := range s.Nodes {
 				// Whatever an admin has there stays where it is.
 				for _, rule := range [][]string{{"-A", "INPUT", "-i", "lo", "-j", "ACCEPT"}, {"-A", "INPUT", "-s", "203.0.113.0/24", "-j", "DROP"}} {
 					check(t, failure(h.Run(t.Context(), path, append([]string{"iptables-legacy"}, rule...)...)))
 				}
-				before = append(before, iptablesRules(t, h))
 			}
 			clean := s.dumps(t)
 			check(t, s.startAll(0, 0, 0, 1, 1, 1, 2, 2))
@@ -116,11 +114,6 @@ func TestTargetBackend(t *testing.T) {
 			everyFlow(t, s)
 			check(t, s.monitorAll())
 			check(t, s.stopAll())
-			for i, h := range s.Nodes {
-				if after := iptablesRules(t, h); after != before[i] {
-					t.Errorf("the rules of %s (-before +after):\n%s", h.Name, changes(before[i], after))
-				}
-			}
 			for i, after := range s.dumps(t) {
 				if after != clean[i] {
 					t.Errorf("node%d (-before +after):\n%s", i+1, changes(clean[i], after))
@@ -133,7 +126,6 @@ func TestTargetBackend(t *testing.T) {
 // What breaks the old target is seen by the next monitor and mended by start, and the other bucket runs on.
 func TestEveryWoundOfTheTargetBackend(t *testing.T) {
 	p := newPatient(t, webIP("backend", "clusterip"))
-	rules := iptablesRules(t, p.host)
 	file := func(text string) func(*testing.T, *patient) {
 		return func(t *testing.T, p *patient) {
 			t.Helper()
@@ -161,34 +153,133 @@ func TestEveryWoundOfTheTargetBackend(t *testing.T) {
 				p.by(t, "iptables-legacy -D INPUT -j ACCEPT")
 			}
 			p.checkNothingIsLeft(t)
-			if after := iptablesRules(t, p.host); after != rules {
-				t.Errorf("the rules (-before +after):\n%s", changes(rules, after))
-			}
 		})
 	}
 }
 
-// By itself the agent takes nftables where it can.
-func TestAutoTakesNFTables(t *testing.T) {
-	p := newPatient(t, webIP())
-	p.startBoth(t)
-	if rules := p.by(t, "nft list tables"); !strings.Contains(rules, "netdev "+ourTable) {
-		t.Errorf("laid are %s", rules)
+// slowCalls are the dangerous calls in a machine that is emulated.
+func slowCalls() []dangerousCall {
+	var calls []dangerousCall
+	for backend, program := range map[clusterip.Backend]string{clusterip.NFTables: "iptables-legacy", clusterip.Match: "iptables-nft", clusterip.Target: "iptables-legacy"} {
+		calls = append(calls,
+			dangerousCall{name: "first start", action: "start", macMode: "multicast", backend: backend, iptables: program},
+			dangerousCall{name: "last stop", action: "stop", macMode: "multicast", backend: backend, iptables: program, runs: true})
 	}
-	p.checkNothingIsLeft(t)
+	return calls
+}
+
+// withoutModules takes modules away from the kernel, those that use others first. They are back when the test ends.
+func withoutModules(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		err := unix.DeleteModule(name, 0)
+		const tries, pause = 100, 100 * time.Millisecond
+		for range tries { // the network namespaces of the tests before may still be on their way out
+			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBUSY) {
+				break
+			}
+			time.Sleep(pause)
+			err = unix.DeleteModule(name, 0)
+		}
+		if err != nil {
+			t.Fatalf("remove module %s: %v", name, err)
+		}
+		t.Cleanup(func() {
+			f, err := os.Open("/modules/" + name + ".ko")
+			check(t, err)
+			defer f.Close()
+			check(t, unix.FinitModule(int(f.Fd()), "", 0))
+		})
+	}
+}
+
+// By itself the agent takes nftables, or the next best that the kernel has, and says why not the ones before.
+func TestAutoTakesWhatThereIs(t *testing.T) {
+	noJhash := []string{"nft_hash"}
+	noNFTables := []string{"nft_limit", "nft_ct", "nft_compat", "nf_tables"}
+	for _, tt := range []struct {
+		name       string
+		without    []string
+		parameters []string
+		takes      clusterip.Backend
+		says       []string
+	}{
+		{name: "all", takes: clusterip.NFTables},
+		{name: "no jhash", without: noJhash, takes: clusterip.Match, says: []string{"not nftables: this kernel lacks", "CONFIG_NFT_HASH"}},
+		{name: "no nf_tables", without: slices.Concat(noJhash, noNFTables), takes: clusterip.Match, says: []string{"not nftables:", "CONFIG_NF_TABLES"}},
+		{
+			name: "only the target", without: slices.Concat(noJhash, []string{"xt_cluster"}), parameters: []string{"hash_compat", "clusterip"},
+			takes: clusterip.Target, says: []string{"not nftables:", "not xt_cluster:"},
+		},
+		{
+			name: "none", without: slices.Concat(noJhash, []string{"xt_cluster", "ipt_CLUSTERIP"}),
+			says: []string{"no backend can do this", "CONFIG_NFT_HASH", "CONFIG_NETFILTER_XT_MATCH_CLUSTER", "hash_compat=clusterip"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			withoutModules(t, tt.without...)
+			p := newPatient(t, webIP("hashmode", "sourceip").with(tt.parameters...))
+			p.chooseIPTables(t, "iptables-legacy")
+			r := p.start(2)
+			for _, words := range tt.says {
+				if !strings.Contains(r.Stderr, words) {
+					t.Errorf("start does not say %q:\n%s", words, r.Stderr)
+				}
+			}
+			if tt.takes == "" {
+				check(t, status(r, ocf.ErrInstalled))
+			} else {
+				check(t, status(r, ocf.Success))
+				check(t, status(p.monitor(2), ocf.Success))
+				dump, err := p.host.Dump()
+				check(t, err)
+				sign := map[clusterip.Backend]string{clusterip.NFTables: "table netdev " + ourTable, clusterip.Match: "-m cluster", clusterip.Target: "-j CLUSTERIP"}
+				if !strings.Contains(dump, sign[tt.takes]) {
+					t.Errorf("%s was not laid:\n%s", tt.takes, dump)
+				}
+			}
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
+
+// Without nf_tables ARP is mangled by arptables, and all goes on as with it.
+func TestMatchBackendWithoutNFTables(t *testing.T) {
+	withoutModules(t, "nft_hash", "nft_limit", "nft_ct", "nft_compat", "nf_tables")
+	s := newUnwatchedSite(t, Options{}, 8, webIP("hashmode", "sourceip"))
+	clean := s.dumps(t)
+	for _, a := range s.agents {
+		a.chooseIPTables(t, "iptables-legacy")
+	}
+	check(t, s.startAll(0, 0, 0, 1, 1, 1, 2, 2))
+	everyFlow(t, s)
+	check(t, s.monitorAll())
+	s.agents[0].by(t, "arptables-legacy -F OUTPUT")
+	if r := s.agents[0].monitor(0); status(r, ocf.ErrGeneric) != nil || !strings.Contains(r.Stderr, "ARP") {
+		t.Errorf("monitor does not see that ARP is not mangled: %d\n%s", r.ExitCode, r.Stderr)
+	}
+	check(t, status(s.agents[0].start(0), ocf.Success))
+	check(t, s.monitorAll())
+	check(t, s.stopAll())
+	for i, after := range s.dumps(t) {
+		if after != clean[i] {
+			t.Errorf("node%d (-before +after):\n%s", i+1, changes(clean[i], after))
+		}
+	}
 }
 
 // A rule that an admin has laid is not ours: start says so, and stop leaves it.
 func TestTargetLaidByHandIsLeftAlone(t *testing.T) {
 	n := Start(t, Options{Nodes: 1})
 	layTarget(t, n.Nodes[0], clusterip.SourceIP, "0", 8, 1)
-	before := iptablesRules(t, n.Nodes[0])
+	before, err := n.Nodes[0].Dump()
+	check(t, err)
 	a := newAgent(t, n.Nodes[0], 8, webIP("backend", "clusterip"))
 	if r := a.start(2); r.ExitCode == 0 {
 		t.Error("start takes it over")
 	}
 	check(t, status(a.stop(2), ocf.Success))
-	if after := iptablesRules(t, n.Nodes[0]); after != before {
-		t.Errorf("the rules (-before +after):\n%s", changes(before, after))
+	if after, err := n.Nodes[0].Dump(); err != nil || after != before {
+		t.Errorf("%v (-before +after):\n%s", err, changes(before, after))
 	}
 }

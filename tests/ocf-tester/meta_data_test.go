@@ -52,7 +52,7 @@ var advertised = []struct {
 	{name: "ip", kind: "string", required: true},
 	{name: "cidr_netmask", kind: "string"}, // one number or two
 	{name: "nic", kind: "string"},
-	{name: "backend", kind: "select", deflt: "auto", options: []string{"auto", "nftables", "clusterip"}},
+	{name: "backend", kind: "select", deflt: "auto", options: []string{"auto", "nftables", "xt_cluster", "clusterip"}},
 	{name: "mac_mode", kind: "select", deflt: "multicast", options: []string{"multicast", "igmp", "unicast"}},
 	{name: "mac", kind: "string"},
 	{name: "hashmode", kind: "select", deflt: "sourceip", options: []string{"sourceip", "sourceip-sourceport", "sourceip-sourceport-destport"}},

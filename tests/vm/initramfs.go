@@ -165,6 +165,9 @@ func (a *Initramfs) folder(name string) error {
 }
 
 func (a *Initramfs) link(name, target string) error {
+	if err := a.folder(filepath.Dir(name)); err != nil {
+		return err
+	}
 	a.present[name] = true
 	header := &cpio.Header{Name: strings.TrimPrefix(name, "/"), Mode: cpio.TypeSymlink | 0o777, Links: 1, Size: int64(len(target))}
 	if err := a.archive.WriteHeader(header); err != nil {
