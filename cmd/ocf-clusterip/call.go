@@ -10,12 +10,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/clusterip/conntrack"
 	"ocf-clusterip/internal/clusterip/link"
 	"ocf-clusterip/internal/clusterip/nftables"
 	"ocf-clusterip/internal/clusterip/target"
 	"ocf-clusterip/internal/clusterip/xtcluster"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
 )
 
 // A call is one action asked of the agent.
@@ -63,6 +65,7 @@ func (c *call) app() *cli.App {
 			action("monitor", "check that the bucket is answered and everything is as laid (OCF_CHECK_LEVEL 0, 10)", c.monitor),
 			action("validate-all", "check the parameters (OCF_CHECK_LEVEL 10: against this node too)", c.validateAll),
 			action("reload-agent", "take over changed reloadable parameters", c.reloadAgent),
+			hidden(action("sweep", "wait until no bucket drains any more, and clear up", c.sweep)),
 			action("notify", "does nothing", func(context.Context) error { return nil }),
 			action("meta-data", "describe the agent and its parameters in XML", c.metaData),
 			{Name: "usage", Aliases: []string{"help"}, Usage: "print this", Action: usage, HideHelpCommand: true},
@@ -78,6 +81,11 @@ func action(name, usage string, do func(context.Context) error) *cli.Command {
 		Name: name, Usage: usage, HideHelpCommand: true, OnUsageError: usageError,
 		Action: func(ctx *cli.Context) error { return do(ctx.Context) },
 	}
+}
+
+func hidden(command *cli.Command) *cli.Command {
+	command.Hidden = true
+	return command
 }
 
 func usageError(_ *cli.Context, err error, _ bool) error {
@@ -110,6 +118,7 @@ func (c *call) spec() (clusterip.Spec, error) {
 	clone, cloneErr := c.environment.Clone()
 	values, unknown, valuesErr := metadata.Parse(c.environment.Parameters)
 	spec, specErr := clusterip.NewSpec(values, c.environment.Resource(), clone)
+	spec.Probe = c.environment.Meta["interval"] == "" || c.environment.Meta["interval"] == "0"
 	for _, name := range unknown {
 		meant := ""
 		if known, ok := metadata.Suggest(name); ok {
@@ -167,20 +176,28 @@ func (c *call) validateAll(ctx context.Context) error {
 	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error { return agent.Validate(ctx, spec) })
 }
 
-// reloadAgent has nothing to change in the kernel: each action reads the reloadable parameters anew.
-func (c *call) reloadAgent(context.Context) error {
-	_, err := c.spec()
-	return err
+// reloadAgent changes what of the reloadable parameters is in the kernel; the others are read anew by each action.
+func (c *call) reloadAgent(ctx context.Context) error {
+	spec, err := c.spec()
+	if err != nil {
+		return err
+	}
+	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error { return agent.Reload(ctx, spec) })
 }
 
 // withAgent connects to the kernel for the time of an action, which ends before the resource manager would end it.
 func (c *call) withAgent(ctx context.Context, do func(context.Context, clusterip.Agent) error) (err error) {
-	if c.euid != 0 {
-		return ocf.Errorf(ocf.ErrPerm, "must run as root, not as user %d", c.euid)
-	}
 	const marginShare = 10 // of the timeout: to give up, to say why and to exit
 	ctx, cancel := context.WithTimeout(ctx, c.environment.Timeout-c.environment.Timeout/marginShare)
 	defer cancel()
+	return c.connected(ctx, do)
+}
+
+// connected connects an agent to the kernel and the cluster manager.
+func (c *call) connected(ctx context.Context, do func(context.Context, clusterip.Agent) error) (err error) {
+	if c.euid != 0 {
+		return ocf.Errorf(ocf.ErrPerm, "must run as root, not as user %d", c.euid)
+	}
 	tables, err := nftables.Open()
 	if err != nil {
 		return err
@@ -192,7 +209,8 @@ func (c *call) withAgent(ctx context.Context, do func(context.Context, clusterip
 	}
 	defer links.Close()
 	return do(ctx, clusterip.Agent{
-		Kernel: clusterip.Host{Backends: &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &target.Conn{}}, LinkKernel: links}, Log: c.log, Lock: c.lock,
+		Kernel: clusterip.Host{Backends: &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &target.Conn{}}, LinkKernel: links, ConnectionKernel: conntrack.Conn{}}, Log: c.log, Lock: c.lock,
+		Cluster: pacemaker.Cluster{Environ: c.environ}, Node: c.environment.Meta["on_node"], StartSweeper: c.startSweeper,
 	})
 }
 
@@ -201,7 +219,7 @@ func (c *call) lock(ctx context.Context, address netip.Addr) (clusterip.Unlocker
 	if err != nil {
 		return nil, err
 	}
-	return heldLock{lock}, nil
+	return heldLock{lock, func() error { return c.removeSweeperLock(address) }}, nil
 }
 
 // lockIfPossible goes on without a lock where none can be made, but not where somebody holds it.
@@ -216,7 +234,10 @@ func (c *call) lockIfPossible(ctx context.Context, address netip.Addr) (clusteri
 }
 
 // A heldLock may be none.
-type heldLock struct{ *ocf.Lock }
+type heldLock struct {
+	*ocf.Lock
+	removeOther func() error
+}
 
 // Unlock implements clusterip.Unlocker.
 func (l heldLock) Unlock(last bool) error {
@@ -225,7 +246,7 @@ func (l heldLock) Unlock(last bool) error {
 	}
 	var err error
 	if last {
-		err = l.Remove()
+		err = errors.Join(l.removeOther(), l.Remove())
 	}
 	return errors.Join(err, l.Release())
 }

@@ -17,6 +17,13 @@ type Agent struct {
 	Log    *ocf.Logger
 	// Lock keeps other calls for the address away until Unlock. Several instances of one resource are started at once.
 	Lock func(ctx context.Context, address netip.Addr) (Unlocker, error)
+
+	// What follows is used only where connections are to survive a move (Spec.Drain).
+
+	Cluster Cluster
+	Node    string // this node's name in the cluster; "" if there is none
+	// StartSweeper has Sweep run in the background.
+	StartSweeper func() error
 }
 
 // Unlocker ends a lock. Nothing of the lock itself is left behind when it is the last thing of the resource on the node.
@@ -61,9 +68,11 @@ func (a Agent) others(ctx context.Context, spec Spec) ([]Layout, error) {
 // the buckets that run. It reports success only of what it has read back.
 func (a Agent) Start(ctx context.Context, spec Spec) error {
 	var layout Layout
+	var cameBack []Bucket
 	announce := false
+	adoption, said := a.adoption(ctx, spec)
 	err := a.locked(ctx, spec.Address(), func() (bool, error) {
-		seen, err := a.observe(ctx, spec)
+		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
 			return true, err
 		}
@@ -77,6 +86,8 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		goal := Goal{Layout: layout, NIC: spec.NIC, Owned: append(slices.Clone(seen.Tables.Owned), spec.Bucket)}
 		slices.Sort(goal.Owned)
 		goal.Owned = slices.Compact(goal.Owned)
+		goal.Moves = seen.movesAfterStart(layout, adoption)
+		cameBack = subtract(seen.Tables.Moves.HandedOver, goal.Moves.HandedOver)
 		steps := Plan(seen, goal)
 		if slices.ContainsFunc(steps, func(s Step) bool { _, lays := s.(LayTables); return lays }) {
 			if err := a.apart(ctx, spec, layout); err != nil {
@@ -91,14 +102,28 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 			a.warn(Faults(seen, layout, spec.CheckLink), "start mends: ")
 		}
 		if err := a.lay(ctx, spec, seen, goal, steps); err != nil {
-			return a.undo(ctx, spec, seen, err), err
+			return a.undo(ctx, spec, seen, goal, err), err
 		}
 		announce = slices.ContainsFunc(steps, teachesNeighbours)
-		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address(), layout.NIC)
+		adopted := ""
+		if taken, ok := goal.Moves.adoption(spec.Bucket); ok {
+			adopted = fmt.Sprintf("; its former connections are served by %s for %s at most", strings.Join(taken.From, ", "), taken.Left)
+		}
+		a.Log.Infof("bucket %d of %s runs on %s%s", spec.Bucket, spec.Address(), layout.NIC, adopted)
 		return true, nil
 	})
-	if err != nil || !announce {
+	if err != nil {
 		return err
+	}
+	// Outside the lock too: the cluster manager takes its time.
+	a.takeBack(ctx, spec, cameBack)
+	if changed := said.taken(); len(changed) > 0 {
+		if err := a.state(ctx, spec, spec.Bucket, changed); err != nil {
+			a.Log.Infof("what nodes said of others that have left could not be taken back: %v", err)
+		}
+	}
+	if !announce {
+		return nil
 	}
 	// Outside the lock: the pauses between announcements must not hold up the other instances.
 	if err := a.Kernel.Announce(ctx, layout, spec.Announcements); err != nil {
@@ -170,6 +195,9 @@ func (s Spec) admit(seen State) (Layout, error) {
 		return layout, ocf.Errorf(ocf.ErrGeneric, "%s is laid here with backend=%s, asked is %s: stop it first (pcs resource disable %s)",
 			s.Address(), there, layout.Backend, s.name())
 	}
+	if err := layout.Fits(layout.Backend); err != nil {
+		return layout, fmt.Errorf("%w; or stop it first, so that another backend can be chosen (pcs resource disable %s)", err, s.name())
+	}
 	if nic, ok := seen.nicAt(layout.NICIndex); ok && s.CheckLink {
 		if why := nic.linkFault(); why != "" {
 			return layout, ocf.Errorf(ocf.ErrGeneric, "%s: clients cannot reach the address through it (check_link=false starts all the same)", why)
@@ -212,7 +240,7 @@ func (a Agent) lay(ctx context.Context, spec Spec, seen State, goal Goal, steps 
 func (a Agent) observeAgain(ctx context.Context, spec Spec, seen State, steps []Step) (State, error) {
 	for _, step := range steps {
 		switch step.(type) {
-		case Own, Disown:
+		case Own, Disown, Move:
 		default:
 			return a.observe(ctx, spec)
 		}
@@ -223,12 +251,11 @@ func (a Agent) observeAgain(ctx context.Context, spec Spec, seen State, steps []
 }
 
 // undo takes back a failed start: the bucket, and all the rest when no other bucket ran before. It tells whether anything is left.
-func (a Agent) undo(ctx context.Context, spec Spec, before State, cause error) (left bool) {
+func (a Agent) undo(ctx context.Context, spec Spec, before State, failed Goal, cause error) (left bool) {
 	a.Log.Errorf("start failed, taking it back: %v", cause)
-	goal := Goal{Layout: Layout{Prefixes: spec.named()}, NIC: spec.NIC, Owned: before.Tables.Owned}
-	if len(goal.Owned) > 0 { // those go on
+	if len(before.Tables.Owned) > 0 || len(before.movesKept(failed.Layout).Draining) > 0 { // those go on
 		if !before.owns(spec.Bucket) {
-			a.undoOwn(ctx, spec)
+			a.undoOwn(ctx, spec, before.Tables)
 		}
 		return true
 	}
@@ -237,7 +264,7 @@ func (a Agent) undo(ctx context.Context, spec Spec, before State, cause error) (
 		a.Log.Errorf("take back: %v", err)
 		return true
 	}
-	if err := a.remove(ctx, planRemoval(seen, goal)); err != nil {
+	if err := a.remove(ctx, planRemoval(seen, Goal{Layout: Layout{Prefixes: spec.named()}, NIC: spec.NIC})); err != nil {
 		a.Log.Errorf("take back: %v", err)
 		return true
 	}
@@ -245,12 +272,12 @@ func (a Agent) undo(ctx context.Context, spec Spec, before State, cause error) (
 }
 
 // undoOwn gives up the bucket of a failed start, if it got that far.
-func (a Agent) undoOwn(ctx context.Context, spec Spec) {
+func (a Agent) undoOwn(ctx context.Context, spec Spec, before Tables) {
 	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
 	if err == nil && !slices.Contains(tables.Owned, spec.Bucket) {
 		return
 	}
-	step := Disown{Address: spec.Address(), Buckets: []Bucket{spec.Bucket}}
+	step := giveUp(spec, tables, before.Moves)
 	if applyErr := a.Kernel.Apply(ctx, step); applyErr != nil {
 		a.Log.Errorf("take back: %v", errors.Join(err, fmt.Errorf("%s: %w", step, applyErr)))
 	}
@@ -274,9 +301,15 @@ func (a Agent) remove(ctx context.Context, steps []Step) error {
 
 // Stop makes the node silent for the spec's bucket, and takes everything away with the last one. It needs no more of the
 // spec than the address, and succeeds from any state, unless something resists.
+//
+// Where connections survive, their bucket is given up all the same, but served on to its last connection or the end of the drain; and
+// until then all that is shared stays.
 func (a Agent) Stop(ctx context.Context, spec Spec) error {
-	return a.locked(ctx, spec.Address(), func() (bool, error) {
-		seen, err := a.observe(ctx, spec)
+	drain := spec.Drain > 0 && a.handOver(ctx, spec)
+	var told []Bucket // that they drain
+	var moves Moves
+	err := a.locked(ctx, spec.Address(), func() (bool, error) {
+		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
 			return true, err
 		}
@@ -288,13 +321,18 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 				a.Log.Warningf("%s on %s is not ours; left alone", address.Prefix, seen.nicName(address.NICIndex))
 			}
 		}
+		told = slices.Clone(seen.Tables.Moves.HandedOver)
+		if drain {
+			told = append(told, spec.Bucket)
+		}
+		moves = seen.movesAfterStop(spec, drain)
 		others := subtract(seen.Tables.Owned, []Bucket{spec.Bucket})
-		if len(others) > 0 {
+		if len(others)+len(moves.Draining) > 0 {
 			if !seen.owns(spec.Bucket) {
 				a.Log.Infof("bucket %d of %s does not run here", spec.Bucket, spec.Address())
 				return true, nil
 			}
-			return true, a.disown(ctx, spec, seen)
+			return true, a.disown(ctx, spec, seen, moves)
 		}
 		steps := planRemoval(seen, Goal{Layout: Layout{Prefixes: spec.named()}, NIC: spec.NIC})
 		if len(steps) == 0 {
@@ -322,11 +360,18 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 		a.Log.Infof("bucket %d of %s stopped; nothing is left", spec.Bucket, spec.Address())
 		return false, nil
 	})
+	a.takeBack(ctx, spec, subtract(told, moves.HandedOver))
+	if len(moves.Draining) > 0 {
+		if err := a.StartSweeper(); err != nil {
+			a.Log.Warningf("what drains is cleared up by the next action, and not when it ends: %v", err)
+		}
+	}
+	return err
 }
 
 // disown stops a bucket beside others that go on.
-func (a Agent) disown(ctx context.Context, spec Spec, seen State) error {
-	step := Disown{Address: spec.Address(), Buckets: []Bucket{spec.Bucket}}
+func (a Agent) disown(ctx context.Context, spec Spec, seen State, moves Moves) error {
+	step := giveUp(spec, seen.Tables, moves)
 	applyErr := a.Kernel.Apply(ctx, step)
 	seen, err := a.observeAgain(ctx, spec, seen, []Step{step})
 	if err != nil {
@@ -335,8 +380,21 @@ func (a Agent) disown(ctx context.Context, spec Spec, seen State) error {
 	if seen.owns(spec.Bucket) {
 		return errors.Join(applyErr, fmt.Errorf("%s: bucket %d is still owned", step, spec.Bucket))
 	}
-	a.Log.Infof("bucket %d of %s stopped; buckets %s run on", spec.Bucket, spec.Address(), list(seen.Tables.Owned))
+	served := ""
+	if seen.Tables.Moves.drains(spec.Bucket) {
+		served = fmt.Sprintf("; its connections are served for %s at most", spec.Drain)
+	}
+	a.Log.Infof("bucket %d of %s stopped%s; buckets %s run on", spec.Bucket, spec.Address(), served, list(seen.Tables.Owned))
 	return nil
+}
+
+// giveUp is the step that ends a bucket beside others.
+func giveUp(spec Spec, tables Tables, moves Moves) Step {
+	buckets := []Bucket{spec.Bucket}
+	if tables.Laid != nil && tables.Laid.Drains {
+		return Move{Address: spec.Address(), Resource: spec.Resource, Disown: buckets, Moves: moves}
+	}
+	return Disown{Address: spec.Address(), Buckets: buckets}
 }
 
 // StopResource stops by the resource's name alone, for when the address is not known any more.
@@ -369,20 +427,33 @@ const NetworkLevel CheckLevel = 10
 // and, unless others do, nothing is left on the node; and what is wrong otherwise.
 func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 	var layout Layout
-	var asks bool
+	var moves Moves
+	var asks, looked bool
 	err := a.locked(ctx, spec.Address(), func() (bool, error) {
-		seen, err := a.observe(ctx, spec)
+		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
 			return true, err
 		}
+		looked, moves = true, seen.Tables.Moves
 		layout, err = a.judge(seen, spec)
 		// The answer is the same for all buckets of a node: its first one asks for them. The question takes a while, and
 		// Pacemaker runs few actions at once: after a failure they would hold up the starts of further buckets.
 		asks = err == nil && spec.Bucket == slices.Min(seen.Tables.Owned)
 		return len(Leftovers(seen, spec.NIC)) > 0, err
 	})
-	if err != nil || level < NetworkLevel || !asks {
+	if spec.Probe && looked {
+		a.introduce(ctx, spec, moves)
+	}
+	if err != nil {
 		return err
+	}
+	if adoption, ok := moves.adoption(spec.Bucket); ok && a.adopted(ctx, spec, adoption) {
+		if err := a.endAdoption(ctx, spec, adoption); err != nil {
+			return err
+		}
+	}
+	if level < NetworkLevel || !asks {
+		return nil
 	}
 	// Outside the lock, which the other instances need.
 	strangers, err := a.Kernel.Strangers(ctx, layout)
@@ -413,6 +484,9 @@ func (a Agent) judge(seen State, spec Spec) (Layout, error) {
 		return layout, nil
 	case seen.owns(spec.Bucket):
 		return layout, fmt.Errorf("bucket %d of %s runs, but: %s", spec.Bucket, spec.Address(), strings.Join(faults, "; "))
+	case len(seen.Tables.Owned) == 0 && seen.serves() && len(seen.Tables.Damage) == 0:
+		return layout, ocf.Errorf(ocf.NotRunning, "bucket %d of %s does not run here; connections of buckets %s are served until they end",
+			spec.Bucket, spec.Address(), list(seen.Tables.Moves.drained()))
 	case len(seen.Tables.Owned) > 0:
 		return layout, ocf.Errorf(ocf.NotRunning, "bucket %d of %s does not run here; buckets %s do",
 			spec.Bucket, spec.Address(), list(seen.Tables.Owned))

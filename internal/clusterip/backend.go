@@ -51,6 +51,7 @@ func (l Layout) Fits(backend Backend) error {
 	unless(l.Buckets <= most, fmt.Sprintf("more than %d buckets: clone-max is", most), l.Buckets)
 	unless(l.HashPrefixes.IPv4 == wholeAddresses.IPv4, "hash_prefix4:", l.HashPrefixes.IPv4)
 	unless(len(l.Services) == 0, "services:", joined(l.Services))
+	unless(!l.Drains, "drain above", 0)
 	unless(l.HashCompat == compat, fmt.Sprintf("another hash than hash_compat=%s, on all nodes: it is", compat), l.HashCompat)
 	return errors.Join(faults...)
 }
@@ -126,6 +127,8 @@ func (b *Backends) ApplyTables(ctx context.Context, step Step) error {
 	case Own:
 		return b.kernel(b.laid[step.Address]).ApplyTables(ctx, step)
 	case Disown:
+		return b.kernel(b.laid[step.Address]).ApplyTables(ctx, step)
+	case Move:
 		return b.kernel(b.laid[step.Address]).ApplyTables(ctx, step)
 	case RemoveTables:
 		return b.kernel(b.laid[step.Address]).ApplyTables(ctx, step)

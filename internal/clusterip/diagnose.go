@@ -20,6 +20,9 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 	case laid == nil: // said in Damage
 	default:
 		faults = append(faults, laid.Disagreements(layout)...)
+		if laid.Drains != layout.Drains {
+			fault("drain is switched %s, asked is the opposite", onOff(laid.Drains))
+		}
 		if laid.NIC != layout.NIC || laid.NICIndex != layout.NICIndex {
 			fault("our tables are on %s (index %d), asked is %s (index %d)", laid.NIC, laid.NICIndex, layout.NIC, layout.NICIndex)
 		}
@@ -42,6 +45,13 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 		}
 	}
 	return faults
+}
+
+func onOff(is bool) string {
+	if is {
+		return "on"
+	}
+	return "off"
 }
 
 func addressFaults(seen State, layout Layout) []string {

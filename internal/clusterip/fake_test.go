@@ -24,6 +24,7 @@ type fakeKernel struct {
 	onAnnounce func()
 	strangers  []Stranger
 	others     []Layout          // of other resources
+	open       map[Bucket]int    // connections
 	hostile    func(State) error // is called after each step: is the node in a state in which it must not be?
 }
 
@@ -41,6 +42,7 @@ func (k *fakeKernel) Observe(context.Context, []netip.Addr, []MAC) (State, error
 	seen := k.State
 	seen.Addresses, seen.Groups = slices.Clone(k.Addresses), slices.Clone(k.Groups)
 	seen.Filters, seen.Tables.Owned = slices.Clone(k.Filters), slices.Clone(k.Tables.Owned)
+	seen.Tables.Moves = k.Tables.Moves.without()
 	return seen, nil
 }
 
@@ -62,6 +64,7 @@ func (k *fakeKernel) Apply(_ context.Context, step Step) error {
 	case LayTables:
 		layout := step.Layout
 		tables.Present, tables.Laid, tables.Damage, tables.Owned = true, &layout, nil, slices.Clone(step.Keep)
+		tables.Moves = step.Moves
 		tables.Backend = layout.Backend
 	case RemoveTables:
 		*tables = Tables{Foreign: tables.Foreign}
@@ -70,6 +73,10 @@ func (k *fakeKernel) Apply(_ context.Context, step Step) error {
 		slices.Sort(tables.Owned)
 	case Disown:
 		tables.Owned = subtract(tables.Owned, step.Buckets)
+	case Move:
+		tables.Owned = append(subtract(tables.Owned, step.Disown), step.Own...)
+		slices.Sort(tables.Owned)
+		tables.Moves = step.Moves
 	case AddAddress:
 		address := Address{NICIndex: step.NIC.Index, Prefix: step.Prefix, AutoJoin: step.Group}
 		if step.Group {
@@ -127,6 +134,8 @@ func (k *fakeKernel) Layouts(context.Context) ([]Layout, error) {
 func (k *fakeKernel) Choose(context.Context, Layout) (Backend, []string, error) {
 	return NFTables, nil, nil
 }
+
+func (k *fakeKernel) Connections(context.Context, Layout) (map[Bucket]int, error) { return k.open, nil }
 
 type unlockFunc func(last bool) error
 

@@ -16,13 +16,14 @@ import (
 // Schema is the newest version of the tables that this program knows. It accepts every older one as it is, so that a package
 // upgrade moves no bucket; and it lays the oldest one that can say what is asked (Layout.withSchema), so that a node with an older
 // program understands it.
-const Schema = 3
+const Schema = 4
 
 // The schemas.
 const (
 	schemaIPv4 = 1 // one IPv4 address, hashed whole, all services shared
 	schemaMany = 2 // any addresses; hash_prefix4, hash_prefix6, services; long stamps
 	schemaOld  = 3 // what agrees with old nodes: hash_compat, and hashes with seed 0
+	schemaMove = 4 // moves that break no connection: drain
 )
 
 // PerFamily has a value for IPv4 and one for IPv6.
@@ -58,6 +59,7 @@ type Layout struct {
 	Seed         Seed
 	Buckets      uint32        // N
 	Services     []ocf.Service // what is shared; all if empty. The rest is for the owner of bucket 0
+	Drains       bool          // connections survive a move (Moves)
 }
 
 // Address is the first one, which names the tables.
@@ -123,6 +125,8 @@ func (l Layout) Owner(p Packet) Bucket {
 func (l Layout) withSchema() Layout {
 	l.Schema = schemaMany
 	switch {
+	case l.Drains:
+		l.Schema = schemaMove
 	case l.Backend == Match || l.Backend == Target || l.HashCompat == ClusterIP || l.Seed == 0 || PortlessSeed(l.HashMode, l.Seed) == 0:
 		l.Schema = schemaOld
 	case len(l.Prefixes) == 1 && l.Address().Is4() && l.HashPrefixes.IPv4 == wholeAddresses.IPv4 && len(l.Services) == 0 &&
@@ -218,11 +222,17 @@ func (l Layout) Stamp() string {
 	if len(l.Services) > 0 {
 		fmt.Fprintf(&b, " services=%s", joined(l.Services))
 	}
+	if l.Drains {
+		b.WriteString(" drain=" + drainsYes)
+	}
 	if l.Resource != "" {
 		fmt.Fprintf(&b, " resource=%s", l.Resource)
 	}
 	return b.String()
 }
+
+// drainsYes is the only value of the stamp's key drain.
+const drainsYes = "yes"
 
 // IsStamp tells whether the text is a stamp, or the first part of one, of whatever schema.
 func IsStamp(text string) bool { return strings.HasPrefix(text, "ip=") }
@@ -274,6 +284,13 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 		layout.Backend = Backend(text)
 		return nil
 	})
+	optional("drain", func(text string) error {
+		layout.Drains = true
+		if text != drainsYes {
+			return errors.New("is not " + drainsYes)
+		}
+		return nil
+	})
 	optional("hash_compat", func(text string) error {
 		layout.HashCompat = HashCompat(text)
 		return nil
@@ -294,7 +311,7 @@ func (l Layout) isPlausible() bool {
 	return slices.Contains(backends(), l.Backend) && slices.Contains(MACModes(), l.MACMode) && slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
 		!l.Has(withoutMAC) && slices.Contains(HashCompats(), l.HashCompat) &&
 		(l.Seed != 0 || l.Backend == Target || ZeroSeedFits(l.HashMode)) && l.NIC != "" && l.Buckets > 0 && l.Buckets <= ocf.MaxBuckets &&
-		bits(l.HashPrefixes.IPv4, wholeAddresses.IPv4) && bits(l.HashPrefixes.IPv6, wholeAddresses.IPv6)
+		(l.Backend == NFTables || !l.Drains) && bits(l.HashPrefixes.IPv4, wholeAddresses.IPv4) && bits(l.HashPrefixes.IPv6, wholeAddresses.IPv6)
 }
 
 func number(width int, into func(uint64)) func(string) error {

@@ -5,10 +5,11 @@ import (
 	"slices"
 )
 
-// Goal is what shall be on the node: the buckets to answer for, and how. Without buckets nothing shall be left.
+// Goal is what shall be on the node: the buckets to answer for, and how. Without any, and without one that drains, nothing shall be left.
 type Goal struct {
 	Layout Layout
 	Owned  []Bucket
+	Moves  Moves  // that go on
 	NIC    string // the NIC asked for, if any: says whose an address elsewhere is
 }
 
@@ -18,10 +19,11 @@ type Goal struct {
 // stands in the way elsewhere goes, and the buckets come last. Removing is the reverse: the buckets first, the tables
 // last. So a node never answers for a foreign bucket, nor with its NIC's own MAC, wherever it is interrupted.
 func Plan(seen State, goal Goal) []Step {
-	if len(goal.Owned) == 0 {
+	if len(goal.Owned)+len(goal.Moves.Draining) == 0 {
 		return planRemoval(seen, goal)
 	}
 	layout := goal.Layout
+	moves := seen.Tables.Moves
 	keep := intersect(seen.Tables.Owned, goal.Owned)
 	surplus := subtract(seen.Tables.Owned, goal.Owned)
 	var steps []Step
@@ -29,7 +31,8 @@ func Plan(seen State, goal Goal) []Step {
 		steps = append(steps, Disown{Address: layout.Address(), Buckets: surplus})
 	}
 	if laid := seen.Tables.Laid; laid == nil || !laid.sameAs(layout) || len(seen.Tables.Damage) > 0 {
-		steps = append(steps, LayTables{Layout: layout, Keep: keep, Next: subtract(goal.Owned, keep)})
+		moves = seen.movesKept(layout)
+		steps = append(steps, LayTables{Layout: layout, Keep: keep, Next: subtract(goal.Owned, keep), Moves: moves})
 	}
 	nic, _ := seen.nicAt(layout.NICIndex)
 	filtersWanted, groupsWanted := wanted(layout)
@@ -55,7 +58,11 @@ func Plan(seen State, goal Goal) []Step {
 	}
 	steps = append(steps, removeAddresses(seen, goal.NIC, wantedAddresses...)...)
 	steps = append(steps, removeFilters(seen, filtersWanted)...)
-	if missing := subtract(goal.Owned, keep); len(missing) > 0 {
+	missing := subtract(goal.Owned, keep)
+	switch {
+	case layout.Drains && (len(missing) > 0 || !moves.equal(goal.Moves)):
+		steps = append(steps, Move{Address: layout.Address(), Resource: layout.Resource, Own: missing, Moves: goal.Moves})
+	case !layout.Drains && len(missing) > 0:
 		steps = append(steps, Own{Address: layout.Address(), Resource: layout.Resource, Buckets: missing})
 	}
 	return steps

@@ -32,6 +32,8 @@ type Spec struct {
 
 	CheckLink     bool
 	Announcements Announcements
+	Probe         bool          // the cluster manager asks for the first time whether the bucket runs here
+	Drain         time.Duration // how long connections are served after a move; 0: not at all
 }
 
 // Announcements says how often a node tells its neighbours the address's MAC when it first has the address.
@@ -65,6 +67,7 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 		HashPrefixes:  PerFamily[int]{IPv4: int(prefix4), IPv6: int(prefix6)},
 		Services:      values.Services("services"),
 		CheckLink:     values.Bool("check_link"),
+		Drain:         values.Duration("drain"),
 		Announcements: Announcements{Count: count, Interval: values.Duration("arp_interval")},
 	}
 	if len(spec.Addresses) == 0 {
@@ -245,7 +248,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 func (s Spec) layout() Layout {
 	layout := Layout{
 		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashCompat: s.HashCompat, HashPrefixes: s.HashPrefixes,
-		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services,
+		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services, Drains: s.Drain > 0,
 	}
 	if s.Backend != Auto {
 		layout.Backend = s.Backend

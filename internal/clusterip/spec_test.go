@@ -17,7 +17,7 @@ import (
 func valuesOf(given map[string]any) ocf.Values {
 	all := map[string]any{
 		"ip": nil, "cidr_netmask": nil, "nic": nil, "backend": "auto", "mac_mode": "multicast", "mac": nil, "hashmode": "sourceip", "hash_seed": nil, "hash_compat": "xt_cluster",
-		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": nil,
+		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": nil, "drain": nil,
 	}
 	maps.Copy(all, given)
 	return ocf.NewValues(all)

@@ -60,6 +60,7 @@ type Tables struct {
 	Backend Backend  // where; "" if nothing is
 	Laid    *Layout  // how it was laid; nil if that cannot be told
 	Owned   []Bucket // the buckets that this node answers for, in order
+	Moves   Moves    // where connections survive moves
 	Damage  []string // what differs from how it was laid, in words
 	Foreign []string // tables of our name that are not ours
 }
@@ -163,6 +164,48 @@ func find[T any](all []T, is func(T) bool) (T, bool) {
 	return all[i], true
 }
 
+// serves tells whether the node answers for a bucket, or still serves connections of one.
+func (s State) serves() bool { return len(s.Tables.Owned)+len(s.Tables.Moves.Draining) > 0 }
+
+// movesAfterStart are those that go on when a bucket is taken over in a layout: one that it owned, or still drains, is simply its own.
+func (s State) movesAfterStart(layout Layout, adoption Adoption) Moves {
+	moves := s.movesKept(layout)
+	switch {
+	case s.owns(adoption.Bucket):
+		return moves
+	case !layout.Drains || len(adoption.From) == 0:
+		return moves.without(adoption.Bucket)
+	default:
+		return moves.withAdoption(adoption)
+	}
+}
+
+// movesAfterStop are those that go on when a bucket is given up, to be drained or not. In tables that are damaged none can be relied
+// on, unless other buckets have them mended.
+func (s State) movesAfterStop(spec Spec, drain bool) Moves {
+	moves := s.Tables.Moves
+	others := subtract(s.Tables.Owned, []Bucket{spec.Bucket})
+	switch {
+	case len(s.Tables.Damage) > 0 && len(others) == 0:
+		return Moves{}
+	case !s.owns(spec.Bucket):
+		return moves
+	case drain && len(s.Tables.Damage) == 0:
+		return moves.withDrain(spec.Bucket, spec.Drain)
+	default:
+		return moves.without(spec.Bucket)
+	}
+}
+
+// movesKept are those that can go on in a layout: where buckets are no longer the same, none can.
+func (s State) movesKept(layout Layout) Moves {
+	laid := s.Tables.Laid
+	if laid == nil || !laid.Drains || !layout.Drains || len(laid.Disagreements(layout)) > 0 {
+		return Moves{}
+	}
+	return s.Tables.Moves
+}
+
 func (s State) owns(bucket Bucket) bool { return slices.Contains(s.Tables.Owned, bucket) }
 
 // nicName is for words to people.
@@ -184,6 +227,7 @@ type (
 		Layout Layout
 		Keep   []Bucket
 		Next   []Bucket
+		Moves  Moves // to be kept
 	}
 	// Own lets the packets of the buckets in.
 	Own struct {
@@ -195,6 +239,14 @@ type (
 	Disown struct {
 		Address netip.Addr
 		Buckets []Bucket
+	}
+	// Move does both in one transaction, and says which moves go on then, instead of those before.
+	Move struct {
+		Address  netip.Addr
+		Resource string
+		Own      []Bucket
+		Disown   []Bucket
+		Moves    Moves
 	}
 	// RemoveTables removes what LayTables has laid.
 	RemoveTables struct{ Address netip.Addr }
@@ -230,6 +282,10 @@ func (s Own) String() string { return fmt.Sprintf("own buckets %s of %s", list(s
 
 func (s Disown) String() string {
 	return fmt.Sprintf("give up buckets %s of %s", list(s.Buckets), s.Address)
+}
+
+func (s Move) String() string {
+	return fmt.Sprintf("own buckets %s of %s, give up %s, then %s", list(s.Own), s.Address, list(s.Disown), s.Moves)
 }
 
 func (s RemoveTables) String() string {
@@ -271,6 +327,7 @@ type Kernel interface {
 	Strangers(ctx context.Context, layout Layout) ([]Stranger, error)
 	// Layouts returns those of all resources on this node whose stamp can be read.
 	Layouts(ctx context.Context) ([]Layout, error)
+	ConnectionKernel
 	// Choose chooses the backend for a layout, see Backends.
 	Choose(ctx context.Context, layout Layout) (chosen Backend, reasons []string, err error)
 }
@@ -299,10 +356,17 @@ type LinkKernel interface {
 	Strangers(ctx context.Context, layout Layout) ([]Stranger, error)
 }
 
-// Host is a Kernel made of its two parts.
+// ConnectionKernel is the part of a Kernel that tracks connections.
+type ConnectionKernel interface {
+	// Connections counts the connections to the layout's addresses that are open on this node, by bucket: those that a drain keeps.
+	Connections(ctx context.Context, layout Layout) (map[Bucket]int, error)
+}
+
+// Host is a Kernel made of its parts.
 type Host struct {
 	*Backends
 	LinkKernel
+	ConnectionKernel
 }
 
 // Observe implements Kernel.
@@ -328,7 +392,7 @@ func (h Host) Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (
 // Apply implements Kernel.
 func (h Host) Apply(ctx context.Context, step Step) error {
 	switch step.(type) {
-	case LayTables, Own, Disown, RemoveTables:
+	case LayTables, Own, Disown, Move, RemoveTables:
 		return h.ApplyTables(ctx, step)
 	default:
 		return h.ApplyLinks(ctx, step)

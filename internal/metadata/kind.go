@@ -38,6 +38,10 @@ func (p Parameter) parse(text string) (value any, fault string) {
 		if n, ok := p.parseNumber(text, 10); ok {
 			return time.Duration(n) * time.Millisecond, ""
 		}
+	case Seconds:
+		if n, ok := p.parseNumber(text, 10); ok {
+			return time.Duration(n) * time.Second, ""
+		}
 	case Seed:
 		digits, isHex := strings.CutPrefix(strings.ToLower(text), "0x")
 		base := 10

@@ -18,6 +18,7 @@ const (
 	Select                        // one of the Options; string
 	Unsigned                      // a number from Min to Max; uint32
 	Milliseconds                  // a number of them from Min to Max; time.Duration
+	Seconds                       // likewise
 	Seed                          // a number from Min to Max, decimal or hexadecimal; uint32
 	Boolean                       // bool
 	PrefixLengths                 // one number from Min to Max, or one for IPv4 and one for IPv6; []uint32
@@ -51,7 +52,7 @@ func (p Parameter) contentType() string {
 	switch p.Kind {
 	case Select:
 		return "select"
-	case Unsigned, Milliseconds:
+	case Unsigned, Milliseconds, Seconds:
 		return "integer"
 	case Boolean:
 		return "boolean"
@@ -79,6 +80,8 @@ func (p Parameter) allowed() string {
 		return fmt.Sprintf("a number from %d to %d", p.Min, p.Max)
 	case Milliseconds:
 		return fmt.Sprintf("a number of milliseconds from %d to %d", p.Min, p.Max)
+	case Seconds:
+		return fmt.Sprintf("a number of seconds from %d to %d", p.Min, p.Max)
 	case Seed:
 		return fmt.Sprintf("a number from %d to %d, decimal or hexadecimal with 0x in front", p.Min, p.Max)
 	case PrefixLengths:

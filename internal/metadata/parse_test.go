@@ -43,7 +43,7 @@ func value(v ocf.Values, p Parameter) any {
 		if n, ok := v.Uint32(p.Name); ok {
 			return n
 		}
-	case Milliseconds:
+	case Milliseconds, Seconds:
 		if d := v.Duration(p.Name); d != 0 {
 			return d
 		}
@@ -76,7 +76,7 @@ func TestParseFillsInDefaults(t *testing.T) {
 	}
 	want := map[string]any{
 		"ip": addrs("192.168.10.3"), "cidr_netmask": nil, "nic": nil, "backend": "auto", "mac_mode": "multicast", "mac": nil,
-		"hashmode": "sourceip", "hash_seed": nil, "hash_compat": "xt_cluster",
+		"hashmode": "sourceip", "hash_seed": nil, "drain": nil, "hash_compat": "xt_cluster",
 		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": 20 * time.Millisecond,
 	}
 	if diff := cmp.Diff(want, values(v), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
@@ -315,9 +315,12 @@ func TestSuggest(t *testing.T) {
 }
 
 // spell writes a value as an operator could.
-func spell(v any) string {
+func spell(v any, as Kind) string {
 	switch v := v.(type) {
 	case time.Duration:
+		if as == Seconds {
+			return fmt.Sprint(int(v.Seconds()))
+		}
 		return fmt.Sprint(v.Milliseconds())
 	case []netip.Addr, []uint32, []ocf.Service:
 		return strings.Trim(fmt.Sprint(v), "[]")
@@ -356,7 +359,7 @@ func FuzzParseParameters(f *testing.F) {
 				continue
 			}
 			first := value(v, p)
-			again, _, _ := Parse(map[string]string{p.Name: spell(first)})
+			again, _, _ := Parse(map[string]string{p.Name: spell(first, p.Kind)})
 			if !reflect.DeepEqual(first, value(again, p)) {
 				t.Errorf("%s=%q is %v, spelt again %v", p.Name, text, first, value(again, p))
 			}
@@ -394,7 +397,7 @@ func fuzzParameter(f *testing.F, name string, seeds ...string) {
 			}
 			return
 		}
-		if again, err := p.read(spell(first)); err != nil || !reflect.DeepEqual(first, again) {
+		if again, err := p.read(spell(first, p.Kind)); err != nil || !reflect.DeepEqual(first, again) {
 			t.Errorf("%q is %v, spelt again %v, %v", text, first, again, err)
 		}
 	})

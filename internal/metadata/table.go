@@ -201,6 +201,25 @@ it, everything is shared.`,
 			Example: "tcp/80 tcp/443 icmp",
 		},
 		{
+			Name:  "drain",
+			Short: "Seconds that connections are served after a move",
+			Long: `
+Above 0, a planned move of a bucket breaks no connection: the node that gives it up serves its established TCP and SCTP connections on,
+until they end or that many seconds are over, while its new owner takes the new ones. That holds for all that Pacemaker does on its own
+account and by order, a stop of the cluster software included, but not for a crash. What has no connections, such as UDP, moves at
+once. After the time, what is left is reset.
+
+The service itself must go on running on the former node for as long: keep it out of the group, or stop it gracefully and give its
+stop operation the time. All packets are tracked by the kernel (conntrack), which costs some processing and memory; 0 costs nothing.
+Needs backend=nftables. Set resource-stickiness=0, because moves no longer hurt.`,
+			Kind:       Seconds,
+			Min:        0,
+			Max:        86400,
+			Default:    "0",
+			Example:    "600",
+			Reloadable: true,
+		},
+		{
 			Name:  "check_link",
 			Short: "Monitor the link of the interface",
 			Long: `

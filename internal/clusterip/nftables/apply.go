@@ -62,6 +62,8 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 		err = c.addElements(ownedSet(tableOf(nft.TableFamilyNetdev, step.Address)), elementsOf(step.Resource, step.Buckets))
 	case clusterip.Disown:
 		err = c.nft.SetDeleteElements(ownedSet(tableOf(nft.TableFamilyNetdev, step.Address)), elementsOf("", step.Buckets))
+	case clusterip.Move:
+		err = c.move(step)
 	case clusterip.RemoveTables:
 		err = c.remove(ctx, step.Address)
 	default:
@@ -97,8 +99,9 @@ func setOf(t *nft.Table, s set) *nft.Set {
 	made := &nft.Set{
 		Table: t, Name: s.name, Counter: s.name == setOwned,
 		// By which the batch that makes the set refers to it. The library's own choice would differ from call to call.
-		ID:       uint32(slices.Index(setNames(), s.name) + 1),
-		Interval: s.flags&unix.NFT_SET_INTERVAL != 0,
+		ID:         uint32(slices.Index(setNames(), s.name) + 1),
+		Interval:   s.flags&unix.NFT_SET_INTERVAL != 0,
+		HasTimeout: s.flags&unix.NFT_SET_TIMEOUT != 0,
 	}
 	if made.Interval {
 		made.KeyType = nft.TypeInetService
@@ -125,7 +128,7 @@ func (s set) converted(elements []element) []nft.SetElement {
 		if s.keyLength == portLength {
 			key = binary.BigEndian.AppendUint16(nil, uint16(e.key))
 		}
-		all = append(all, nft.SetElement{Key: key, IntervalEnd: e.end, Comment: e.comment})
+		all = append(all, nft.SetElement{Key: key, IntervalEnd: e.end, Comment: e.comment, Timeout: e.left})
 	}
 	return all
 }
@@ -138,6 +141,7 @@ func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
 		return err
 	}
 	wanted := rulesetOf(step.Layout)
+	moves := moveElements(step.Layout.Resource, step.Moves)
 	for _, h := range have {
 		if h.isOurs() && !slices.ContainsFunc(wanted, func(w table) bool { return w.family == h.family }) {
 			c.nft.DelTable(&nft.Table{Family: h.family, Name: h.name})
@@ -151,6 +155,9 @@ func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
 						element{key: uint32(bucket), comment: commentOf(step.Layout.Resource, bucket), counted: true})
 				}
 			}
+			if isMoveSet(s.name) {
+				want.sets[i].elements = moves[s.name]
+			}
 		}
 		i := slices.IndexFunc(have, func(h table) bool { return h.family == want.family })
 		switch {
@@ -158,7 +165,7 @@ func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
 			err = c.create(want)
 		case !have[i].isOurs():
 			err = ocf.Errorf(ocf.ErrGeneric, "table %s exists and is not ours; look at it (nft list table %s) and delete it", want, want)
-		case len(have[i].structuralDifferences(want)) > 0:
+		case have[i].cannotBecome(want):
 			c.nft.DelTable(&nft.Table{Family: want.family, Name: want.name})
 			err = c.create(want)
 		default:
@@ -174,26 +181,34 @@ func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
 func (c *Conn) create(want table) error {
 	t := c.nft.AddTable(&nft.Table{Family: want.family, Name: want.name})
 	for _, s := range want.sets {
-		first := min(len(s.elements), elementsPerMessage)
-		if err := c.nft.AddSet(setOf(t, s), s.converted(s.elements[:first])); err != nil {
-			return err
-		}
-		if err := c.addElements(setOf(t, s), s.converted(s.elements[first:])); err != nil {
+		if err := c.addSet(t, s); err != nil {
 			return err
 		}
 	}
 	for _, w := range want.chains { // all of them first: rules go to chains
-		added := &nft.Chain{Table: t, Name: w.name}
-		if w.base != nil {
-			added.Type, added.Hooknum, added.Priority = w.base.kind, &w.base.hook, &w.base.priority
-			added.Policy, added.Device = &w.base.policy, w.base.device
-		}
-		c.nft.AddChain(added)
+		c.addChain(t, w)
 	}
 	for _, w := range want.chains {
 		c.addRules(t, w)
 	}
 	return nil
+}
+
+func (c *Conn) addSet(t *nft.Table, s set) error {
+	first := min(len(s.elements), elementsPerMessage)
+	if err := c.nft.AddSet(setOf(t, s), s.converted(s.elements[:first])); err != nil {
+		return err
+	}
+	return c.addElements(setOf(t, s), s.converted(s.elements[first:]))
+}
+
+func (c *Conn) addChain(t *nft.Table, w chain) {
+	added := &nft.Chain{Table: t, Name: w.name}
+	if w.base != nil {
+		added.Type, added.Hooknum, added.Priority = w.base.kind, &w.base.hook, &w.base.priority
+		added.Policy, added.Device = &w.base.policy, w.base.device
+	}
+	c.nft.AddChain(added)
 }
 
 // elementsPerMessage keeps a list of elements far below the 64 KiB that a netlink attribute can hold: what is beyond, the
@@ -218,33 +233,67 @@ func (c *Conn) addRules(t *nft.Table, w chain) {
 	}
 }
 
+// mend makes a table what is wanted without a moment in which it is not there: with what is missing added, and what is too much of
+// our own removed.
 func (c *Conn) mend(have, want table) error {
 	t := &nft.Table{Family: want.family, Name: want.name}
+	for _, w := range want.sets {
+		if h, there := have.set(w.name); !there {
+			if err := c.addSet(t, w); err != nil {
+				return err
+			}
+		} else if err := c.mendSet(t, h, w); err != nil {
+			return err
+		}
+	}
 	for _, w := range want.chains {
-		if h, _ := have.chain(w.name); len(h.ruleDifferences(w)) > 0 {
-			c.nft.FlushChain(&nft.Chain{Table: t, Name: w.name})
+		if _, there := have.chain(w.name); !there {
+			c.addChain(t, w)
+		}
+	}
+	for _, h := range have.chains {
+		if _, wanted := want.chain(h.name); !wanted {
+			c.nft.FlushChain(&nft.Chain{Table: t, Name: h.name})
+		}
+	}
+	for _, w := range want.chains {
+		h, there := have.chain(w.name)
+		if len(h.ruleDifferences(w)) > 0 {
+			if there {
+				c.nft.FlushChain(&nft.Chain{Table: t, Name: w.name})
+			}
 			c.addRules(t, w)
 		}
 	}
-	for _, w := range want.sets {
-		h, _ := have.set(w.name)
-		isIn := func(other set) func(element) bool {
-			return func(e element) bool { return slices.Contains(other.elements, e) }
+	for _, h := range have.chains { // nothing goes there any more
+		if _, wanted := want.chain(h.name); !wanted {
+			c.nft.DelChain(&nft.Chain{Table: t, Name: h.name})
 		}
-		remove := slices.DeleteFunc(slices.Clone(h.elements), isIn(w))
-		add := slices.DeleteFunc(slices.Clone(w.elements), isIn(h))
-		if len(remove) > 0 {
-			if err := c.nft.SetDeleteElements(setOf(t, w), w.converted(remove)); err != nil {
-				return err
-			}
-		}
-		if len(add) > 0 {
-			if err := c.addElements(setOf(t, w), w.converted(add)); err != nil {
-				return err
-			}
+	}
+	for _, h := range have.sets {
+		if _, wanted := want.set(h.name); !wanted {
+			c.nft.DelSet(setOf(t, h))
 		}
 	}
 	return nil
+}
+
+func (c *Conn) mendSet(t *nft.Table, have, want set) error {
+	if isMoveSet(want.name) {
+		c.nft.FlushSet(setOf(t, want))
+		return c.addElements(setOf(t, want), want.converted(want.elements))
+	}
+	isIn := func(other set) func(element) bool {
+		return func(e element) bool { return slices.Contains(other.elements, e) }
+	}
+	remove := slices.DeleteFunc(slices.Clone(have.elements), isIn(want))
+	add := slices.DeleteFunc(slices.Clone(want.elements), isIn(have))
+	if len(remove) > 0 {
+		if err := c.nft.SetDeleteElements(setOf(t, want), want.converted(remove)); err != nil {
+			return err
+		}
+	}
+	return c.addElements(setOf(t, want), want.converted(add))
 }
 
 // remove deletes our tables of an address, and leaves a foreign table of the same name alone.
@@ -299,6 +348,13 @@ func (c *Conn) features(layout clusterip.Layout) (clusterip.Answer, error) {
 	}
 	if layout.Has(ipv6.is) {
 		features = append(features, feature{"CONFIG_NF_TABLES_IPV6", nft.TableFamilyIPv6, chain{base: otherNICsChain(ipv6, layout).base}})
+	}
+	if layout.Drains {
+		in := nft.TableFamilyIPv6
+		if layout.Has(ipv4.is) {
+			in = nft.TableFamilyIPv4
+		}
+		features = append(features, feature{"CONFIG_NFT_CT and CONFIG_NF_CONNTRACK", in, chain{rules: []rule{{exprs: state(0)}}}})
 	}
 	for _, feature := range features {
 		feature.chain.name = "scratch"

@@ -31,12 +31,14 @@ func judge(tables []table) clusterip.Tables {
 	judged.Present = true
 	layout, err := stampOf(ours)
 	judged.Owned = ownedOf(ours)
+	judged.Moves = movesIn(ours)
 	if err != nil {
 		judged.Damage = append(judged.Damage, err.Error())
 		return judged
 	}
 	judged.Laid = &layout
 	judged.Owned = slices.DeleteFunc(judged.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= layout.Buckets })
+	judged.Moves = judged.Moves.Below(clusterip.Bucket(layout.Buckets))
 	if layout.Schema > clusterip.Schema {
 		judged.Damage = append(judged.Damage, fmt.Sprintf(
 			"laid by a newer version of this agent (schema %d, this one knows %d)", layout.Schema, clusterip.Schema))
@@ -74,9 +76,9 @@ func namesIn(tables nft.TableFamily) (chains, sets []string) {
 	case nft.TableFamilyARP:
 		return []string{chainOutput}, nil
 	case nft.TableFamilyIPv6:
-		return []string{chainOutput, chainOthers}, nil
+		return []string{chainOutput, chainOthers, chainMoves, chainDraining, chainAdopting}, nil
 	default:
-		return []string{chainOthers}, nil
+		return []string{chainOthers, chainMoves, chainDraining, chainAdopting}, nil
 	}
 }
 
@@ -85,6 +87,9 @@ func setNames() []string {
 	names := []string{setOwned, setSchema}
 	for _, p := range portProtocols {
 		names = append(names, p.name+setServices)
+	}
+	for _, s := range moveSets() {
+		names = append(names, s.name)
 	}
 	return names
 }
@@ -190,7 +195,28 @@ func (t table) differences(want table) []string {
 	return found
 }
 
-// structuralDifferences are those that only a new table mends.
+// cannotBecome tells whether only a new table mends what differs: there is something that is not ours, or of another kind.
+func (t table) cannotBecome(want table) bool {
+	ours, oursSets := namesIn(t.family)
+	if t.flags != want.flags || t.holdsMore() {
+		return true
+	}
+	for _, h := range t.chains {
+		w, wanted := want.chain(h.name)
+		if wanted && !reflect.DeepEqual(h.base, w.base) || !wanted && !slices.Contains(ours, h.name) {
+			return true
+		}
+	}
+	for _, h := range t.sets {
+		w, wanted := want.set(h.name)
+		if wanted && (h.keyLength != w.keyLength || h.flags != w.flags) || !wanted && !slices.Contains(oursSets, h.name) {
+			return true
+		}
+	}
+	return false
+}
+
+// structuralDifferences are those of what a table consists of.
 func (t table) structuralDifferences(want table) []string {
 	var found []string
 	if t.flags != want.flags {
@@ -287,6 +313,14 @@ func buckets(want table) uint32 {
 
 func (s set) elementDifferences(want set, n uint32) []string {
 	var found []string
+	if isMoveSet(s.name) {
+		for _, e := range s.elements {
+			if reason := s.strayMove(e, n); reason != "" {
+				found = append(found, fmt.Sprintf("set %s: element %d %s", s.name, e.key, reason))
+			}
+		}
+		return found
+	}
 	if s.name != setOwned {
 		if !slices.Equal(inOrder(s.elements), inOrder(want.elements)) {
 			found = append(found, fmt.Sprintf("set %s is not as laid", s.name))

@@ -139,12 +139,19 @@ func (c *Conn) readChains(into *table) error {
 }
 
 // requestChains asks for all chains of a family, because the kernel does not filter them by table. Only in family ip, where
-// a host may have thousands of others, it asks for ours alone if the table holds just one thing.
+// a host may have thousands of others, it asks for ours alone if the table holds no more.
 func (c *Conn) requestChains(of *table) ([]netlink.Message, error) {
-	if of.family == nft.TableFamilyIPv4 && of.use == 1 {
-		replies, err := c.request(unix.NFT_MSG_GETCHAIN, of.family, 0, text(unix.NFTA_CHAIN_TABLE, of.name), text(unix.NFTA_CHAIN_NAME, chainOthers))
-		if !errors.Is(err, unix.ENOENT) {
-			return replies, err
+	names, _ := namesIn(of.family)
+	if of.family == nft.TableFamilyIPv4 && int(of.use) <= len(names) {
+		var all []netlink.Message
+		for _, name := range names {
+			replies, err := c.request(unix.NFT_MSG_GETCHAIN, of.family, 0, text(unix.NFTA_CHAIN_TABLE, of.name), text(unix.NFTA_CHAIN_NAME, name))
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return nil, err
+			}
+			if all = append(all, replies...); len(all) == int(of.use) {
+				return all, nil
+			}
 		}
 	}
 	return c.request(unix.NFT_MSG_GETCHAIN, of.family, netlink.Dump)
@@ -234,6 +241,8 @@ func decodeExpression(family byte, name string, data []byte) (expr.Any, error) {
 		e = &expr.Cmp{}
 	case "counter":
 		e = &expr.Counter{}
+	case "ct":
+		e = &expr.Ct{}
 	case "exthdr":
 		e = &expr.Exthdr{}
 	case "hash":
@@ -353,6 +362,8 @@ func (s *set) decode(list *netlink.AttributeDecoder) error {
 					e.end = a.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
 				case unix.NFTA_SET_ELEM_EXPR:
 					e.counted = true
+				case unix.NFTA_SET_ELEM_EXPIRATION:
+					e.timed, e.left = true, time.Duration(a.Uint64())*time.Millisecond
 				}
 			}
 			switch len(key) {

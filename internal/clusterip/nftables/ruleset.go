@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	nft "github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -29,9 +30,15 @@ const (
 	chainErrors   = "errors"
 	chainOutput   = "output"
 	chainOthers   = "other_nics"
+	chainMoves    = "moves"
+	chainDraining = "draining"
+	chainAdopting = "adopting"
 
-	setOwned  = "owned"
-	setSchema = "schema"
+	setOwned      = "owned"
+	setSchema     = "schema"
+	setDraining   = "draining"
+	setAdopting   = "adopting"
+	setHandedOver = "handed_over"
 	// setServices follows a protocol's name.
 	setServices = "_services"
 )
@@ -42,6 +49,9 @@ const ingressPriority = -200
 
 // rawPriority is that of iptables' raw table: before conntrack.
 const rawPriority = -300
+
+// movesPriority is behind conntrack, which must know the packet, and ahead of all that admins do to packets by convention.
+const movesPriority = -190
 
 // arpOut is NF_ARP_OUT (include/uapi/linux/netfilter_arp.h): ARP has hook numbers of its own.
 const arpOut nft.ChainHook = 1
@@ -57,7 +67,9 @@ const (
 	ndTarget         = 8  // RFC 4861 section 4.3 and 4.4
 	ndOption         = 24 // the first, and of our kernel's messages the only one: a link-layer address
 	ndOptionMAC      = 26
-	sourcePort       = 0 // TCP, UDP, UDP-Lite, SCTP and DCCP alike
+	sctpChunkType    = 12 // RFC 9260 section 3: of the first chunk
+	tcpFlags         = 13 // RFC 9293 section 3.1
+	sourcePort       = 0  // TCP, UDP, UDP-Lite, SCTP and DCCP alike
 	destinationPort  = 2
 
 	macLength  = 6
@@ -80,6 +92,13 @@ const (
 	register2 = unix.NFT_REG32_02
 	register4 = unix.NFT_REG_2
 	register5 = unix.NFT_REG32_05
+)
+
+// What begins a connection: a SYN without the flags of any other segment, an INIT chunk (which comes alone).
+const (
+	tcpFinSynRstAck = 0x17
+	tcpSyn          = 0x02
+	sctpInit        = 1
 )
 
 // fragmentBits are the more-fragments flag and the fragment offset.
@@ -193,6 +212,8 @@ type element struct {
 	end     bool // of an interval: the first that does not belong to it
 	comment string
 	counted bool
+	timed   bool          // it ends by itself
+	left    time.Duration // until then
 }
 
 // tableName is how the tables of an address are called, in every family. nft(8) takes no colon in a name.
@@ -204,16 +225,19 @@ func tableName(address netip.Addr) string {
 func rulesetOf(layout clusterip.Layout) []table {
 	name := tableName(layout.Address())
 	sets := append([]set{{name: setOwned, keyLength: keyLength}, schemaSet(layout)}, serviceSets(layout)...)
+	if layout.Drains {
+		sets = append(sets, moveSets()...)
+	}
 	tables := []table{{family: nft.TableFamilyNetdev, name: name, chains: ingressChains(layout), sets: sets}}
 	if layout.Has(ipv4.is) {
 		tables = append(tables,
 			table{family: nft.TableFamilyARP, name: name, chains: []chain{arpChain(layout)}},
-			table{family: nft.TableFamilyIPv4, name: name, chains: []chain{otherNICsChain(ipv4, layout)}})
+			table{family: nft.TableFamilyIPv4, name: name, chains: append([]chain{otherNICsChain(ipv4, layout)}, moveChains(ipv4, layout)...)})
 	}
 	if layout.Has(ipv6.is) {
 		tables = append(tables, table{
 			family: nft.TableFamilyIPv6, name: name,
-			chains: []chain{neighbourChain(layout), otherNICsChain(ipv6, layout)},
+			chains: append([]chain{neighbourChain(layout), otherNICsChain(ipv6, layout)}, moveChains(ipv6, layout)...),
 		})
 	}
 	return tables
@@ -333,7 +357,7 @@ func (f family) chains(layout clusterip.Layout) []chain {
 	// Only frames for the cluster MAC become the host's own: not what a promiscuous NIC overhears.
 	first.rules = append(first.rules, rule{comment: "the cluster MAC is this host's", exprs: join(toMAC(mac), pkttype(unix.PACKET_HOST))})
 	if !layout.HashMode.Ports() && len(layout.Services) == 0 {
-		first.rules = append(first.rules, f.ownedRule(layout, nil), foreignRule())
+		first.rules = append(first.rules, f.bucketRules("owned buckets", layout, nil)...)
 		return []chain{first, errors}
 	}
 	dispatch, hashed := f.hashedChains(layout)
@@ -343,7 +367,7 @@ func (f family) chains(layout clusterip.Layout) []chain {
 
 // hashedChains are where packets are hashed that have ports or not, and the rules that send them there.
 func (f family) hashedChains(layout clusterip.Layout) (dispatch []rule, chains []chain) {
-	portless := chain{name: chainShared + f.suffix, rules: []rule{f.ownedRule(layout, nil), foreignRule()}}
+	portless := chain{name: chainShared + f.suffix, rules: f.bucketRules("owned buckets", layout, nil)}
 	ports := portless
 	chains = []chain{portless}
 	if layout.HashMode.Ports() {
@@ -352,7 +376,7 @@ func (f family) hashedChains(layout clusterip.Layout) (dispatch []rule, chains [
 			&expr.Payload{DestRegister: f.ports[0], Base: expr.PayloadBaseTransportHeader, Offset: sourcePort, Len: portLength},
 			&expr.Payload{DestRegister: f.ports[1], Base: expr.PayloadBaseTransportHeader, Offset: destinationPort, Len: portLength},
 		}[:layout.HashMode.PortWords()]
-		ports = chain{name: chainPorts + f.suffix, rules: []rule{f.ownedRule(layout, load), foreignRule()}}
+		ports = chain{name: chainPorts + f.suffix, rules: f.bucketRules("owned buckets", layout, load)}
 		chains = []chain{ports, portless}
 	}
 	dispatch = []rule{{comment: "fragments hide their ports", exprs: join(f.isFragment(), goTo(portless.name))}}
@@ -367,7 +391,7 @@ func (f family) hashedChains(layout clusterip.Layout) (dispatch []rule, chains [
 		if slices.ContainsFunc(layout.Services, isListed) {
 			dispatch = append(dispatch, rule{comment: p.title + " services that share load", exprs: join(
 				ipProtocolIs(p.number), loadTransport(destinationPort, portLength),
-				[]expr.Any{&expr.Lookup{SourceRegister: register0, SetName: p.name + setServices}}, goTo(ports.name))})
+				lookup(p.name+setServices), goTo(ports.name))})
 		}
 	}
 	if slices.Contains(layout.Services, ocf.ICMP) {
@@ -375,7 +399,7 @@ func (f family) hashedChains(layout clusterip.Layout) (dispatch []rule, chains [
 	}
 	everythingElse := layout
 	everythingElse.Buckets = 1 // of one bucket the owner is that of bucket 0
-	return append(dispatch, f.hashRule("the rest is bucket 0's", everythingElse, nil), foreignRule()), chains
+	return append(dispatch, f.bucketRules("the rest is bucket 0's", everythingElse, nil)...), chains
 }
 
 // isFragment matches a fragment, the first one too.
@@ -395,14 +419,31 @@ func foreignRule() rule {
 	return rule{comment: "foreign buckets", exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}}
 }
 
-func (f family) ownedRule(layout clusterip.Layout, ports []expr.Any) rule {
-	return f.hashRule("owned buckets", layout, ports)
+// bucketRules let a packet in or drop it, by its bucket. Where connections survive moves, those of a bucket that is on its way are
+// marked for conntrack to be asked (moveChains), by what kind of packet they seem to be: that lasts as far as prerouting, and is
+// nobody else's.
+func (f family) bucketRules(comment string, layout clusterip.Layout, ports []expr.Any) []rule {
+	owned := f.hashRule(comment, layout, ports, lookup(setOwned), verdict(expr.VerdictAccept))
+	if !layout.Drains {
+		return []rule{owned, foreignRule()}
+	}
+	var adopting, draining []rule
+	for _, p := range connectionProtocols {
+		marked := func(comment string, sought []expr.Any, kind byte) rule {
+			r := f.hashRule(p.title+" of "+comment, layout, ports, sought, toMAC(f.mac(layout)), pkttype(kind), verdict(expr.VerdictAccept))
+			r.exprs = join(ipProtocolIs(p.number), r.exprs)
+			return r
+		}
+		adopting = append(adopting, marked("adopted buckets", join(lookup(setAdopting), lookup(setOwned)), adoptingMark))
+		draining = append(draining, marked("draining buckets", lookup(setDraining), drainingMark))
+	}
+	return slices.Concat(adopting, []rule{owned}, draining, []rule{foreignRule()})
 }
 
-// hashRule accepts a packet whose bucket is owned. One hash and one lookup, however many buckets the node owns.
+// hashRule looks for a packet's bucket. One hash and one lookup, however many buckets the node owns.
 // Without ports it hashes the source address alone, with a seed that gives the same result as ports of 0 would
 // (clusterip.PortlessSeed).
-func (f family) hashRule(comment string, layout clusterip.Layout, ports []expr.Any) rule {
+func (f family) hashRule(comment string, layout clusterip.Layout, ports []expr.Any, then ...[]expr.Any) rule {
 	seed := clusterip.PortlessSeed(layout.HashMode, layout.Seed)
 	if len(ports) > 0 {
 		seed = layout.Seed
@@ -410,8 +451,7 @@ func (f family) hashRule(comment string, layout clusterip.Layout, ports []expr.A
 	return rule{comment: comment, exprs: join(
 		protocol(f.etherType), // has matched long ago; here it makes nft(8) print `ip saddr` instead of `@nh,96,32`
 		f.hash(layout, seed, ports),
-		[]expr.Any{&expr.Lookup{SourceRegister: register0, SetName: setOwned}},
-		verdict(expr.VerdictAccept),
+		join(then...),
 	)}
 }
 
@@ -532,11 +572,23 @@ func otherNICsChain(f family, layout clusterip.Layout) chain {
 	return prerouting
 }
 
+func isNIC(key expr.MetaKey, layout clusterip.Layout) []expr.Any {
+	return compareNIC(key, expr.CmpOpEq, layout)
+}
+
 func notNIC(key expr.MetaKey, layout clusterip.Layout) []expr.Any {
+	return compareNIC(key, expr.CmpOpNeq, layout)
+}
+
+func compareNIC(key expr.MetaKey, op expr.CmpOp, layout clusterip.Layout) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: register0},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: binary.NativeEndian.AppendUint32(nil, uint32(layout.NICIndex))},
+		&expr.Cmp{Op: op, Register: register0, Data: binary.NativeEndian.AppendUint32(nil, uint32(layout.NICIndex))},
 	}
+}
+
+func lookup(set string) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: register0, SetName: set}}
 }
 
 func join(parts ...[]expr.Any) []expr.Any {
@@ -580,6 +632,10 @@ func ipProtocolIs(number byte) []expr.Any {
 func protocol(etherType uint16) []expr.Any {
 	return join([]expr.Any{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: register0}},
 		equal(binary.BigEndian.AppendUint16(nil, etherType)...))
+}
+
+func pkttypeIs(kind byte) []expr.Any {
+	return join([]expr.Any{&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: register0}}, equal(kind))
 }
 
 func pkttype(kind byte) []expr.Any {

@@ -64,6 +64,12 @@ func likeTheTarget(macMode clusterip.MACMode, hashMode clusterip.HashMode) clust
 	return layout
 }
 
+// draining keeps connections when buckets move.
+func draining(layout clusterip.Layout) clusterip.Layout {
+	layout.Schema, layout.Drains = 4, true
+	return layout
+}
+
 // onlyIPv6 has but an IPv6 address.
 func onlyIPv6(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
 	layout := layoutFor(macMode, hashMode)
@@ -81,6 +87,8 @@ func allLayouts() map[string]clusterip.Layout {
 			layouts[fmt.Sprintf("schema-1-%s-%s.hex", macMode, hashMode)] = layoutFor(macMode, hashMode)
 			layouts[fmt.Sprintf("schema-2-dual-stack-%s-%s.hex", macMode, hashMode)] = dualStack(macMode, hashMode)
 			layouts[fmt.Sprintf("schema-3-%s-%s.hex", macMode, hashMode)] = likeTheTarget(macMode, hashMode)
+			layouts[fmt.Sprintf("schema-4-%s-%s.hex", macMode, hashMode)] = draining(layoutFor(macMode, hashMode))
+			layouts[fmt.Sprintf("schema-4-dual-stack-%s-%s.hex", macMode, hashMode)] = draining(dualStack(macMode, hashMode))
 			layouts[fmt.Sprintf("schema-2-ipv6-%s-%s.hex", macMode, hashMode)] = onlyIPv6(macMode, hashMode)
 		}
 	}

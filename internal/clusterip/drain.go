@@ -1,0 +1,147 @@
+package clusterip
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// observeTidily reads what is there, when what is left of drains that are over is cleared up: their time has ended them in the kernel,
+// and nobody has swept.
+func (a Agent) observeTidily(ctx context.Context, spec Spec) (State, error) {
+	seen, err := a.observe(ctx, spec)
+	if err != nil {
+		return seen, err
+	}
+	over := seen.Tables.Moves.over()
+	if len(over) == 0 {
+		return seen, nil
+	}
+	if err := a.endDrains(ctx, spec, seen, over); err != nil {
+		a.Log.Warningf("drains of buckets %s are over, but: %v", list(over), err)
+	}
+	return a.observe(ctx, spec)
+}
+
+// endDrains ends the drains of buckets, and with the last one takes everything away, if no bucket is owned. The others are told first: a
+// statement that nobody takes back would make them wait for connections that are gone.
+func (a Agent) endDrains(ctx context.Context, spec Spec, seen State, buckets []Bucket) error {
+	a.takeBack(ctx, spec, buckets)
+	moves := seen.Tables.Moves.without(buckets...)
+	if len(seen.Tables.Owned)+len(moves.Draining) == 0 {
+		return a.remove(ctx, planRemoval(seen, Goal{Layout: Layout{Prefixes: spec.named()}, NIC: spec.NIC}))
+	}
+	step := Move{Address: spec.Address(), Resource: spec.Resource, Moves: moves}
+	if err := a.Kernel.Apply(ctx, step); err != nil {
+		return fmt.Errorf("%s: %w", step, err)
+	}
+	return nil
+}
+
+// endAdoption lets the kernel answer for all connections of the bucket: those that it does not know get a reset.
+func (a Agent) endAdoption(ctx context.Context, spec Spec, adoption Adoption) error {
+	return a.locked(ctx, spec.Address(), func() (bool, error) {
+		tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
+		if err != nil {
+			return true, err
+		}
+		now, ok := tables.Moves.adoption(spec.Bucket)
+		if !ok || !slices.Equal(now.From, adoption.From) || now.Left > adoption.Left {
+			return true, nil // it was given away and taken over meanwhile
+		}
+		a.Log.Infof("bucket %d of %s: %v serve none of its connections any more", spec.Bucket, spec.Address(), adoption.From)
+		moves := tables.Moves
+		moves.Adopting = slices.DeleteFunc(slices.Clone(moves.Adopting), func(a Adoption) bool { return a.Bucket == spec.Bucket })
+		return true, a.Kernel.Apply(ctx, Move{Address: spec.Address(), Resource: spec.Resource, Moves: moves})
+	})
+}
+
+// How often Sweep looks: soon at first, for most connections are short, and then the more seldom the longer it has waited.
+const (
+	firstSweep  = time.Second
+	lastSweep   = 15 * time.Second
+	sweepGrowth = 4 // the pause is that part of the time that it has waited
+)
+
+// Sweep waits until the last drain of the address has ended, by itself or because the last connection was closed, and clears up. It
+// holds the lock only while it acts; done is called, with the lock held, when there is nothing left to wait for.
+func (a Agent) Sweep(ctx context.Context, spec Spec, done func()) error {
+	for begin := time.Now(); ; {
+		timer := time.NewTimer(min(max(firstSweep, time.Since(begin)/sweepGrowth), lastSweep))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+		if over, err := a.sweep(ctx, spec, done); err != nil || over {
+			return err
+		}
+	}
+}
+
+// sweep ends the drains without a connection. It tells whether no other goes on.
+func (a Agent) sweep(ctx context.Context, spec Spec, done func()) (over bool, err error) {
+	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
+	if err != nil {
+		return false, err
+	}
+	if idle := a.idle(ctx, tables); len(tables.Moves.HandedOver) > 0 && len(tables.Moves.over())+len(idle) == 0 {
+		return false, nil // no need for the lock
+	}
+	err = a.locked(ctx, spec.Address(), func() (bool, error) {
+		seen, err := a.observeTidily(ctx, spec)
+		if err == nil {
+			if idle := a.idle(ctx, seen.Tables); len(idle) > 0 {
+				if err = a.endDrains(ctx, spec, seen, idle); err == nil {
+					seen, err = a.observe(ctx, spec)
+				}
+			}
+		}
+		if over = err == nil && len(seen.Tables.Moves.HandedOver) == 0; over {
+			done()
+		}
+		return err != nil || len(Leftovers(seen, spec.NIC)) > 0, err
+	})
+	return over, err
+}
+
+// idle are the draining buckets without a connection; none if that cannot be told.
+func (a Agent) idle(ctx context.Context, tables Tables) []Bucket {
+	if len(tables.Moves.Draining) == 0 || tables.Laid == nil {
+		return nil
+	}
+	connections, err := a.Kernel.Connections(ctx, *tables.Laid)
+	if err != nil {
+		a.Log.Warningf("how many connections are left cannot be told, so drains go on for their whole time: %v", err)
+		return nil
+	}
+	return slices.DeleteFunc(tables.Moves.drained(), func(b Bucket) bool { return connections[b] > 0 })
+}
+
+// Reload takes over changed parameters that need no restart: whether connections survive moves is laid into the tables.
+func (a Agent) Reload(ctx context.Context, spec Spec) error {
+	var over []Bucket
+	err := a.locked(ctx, spec.Address(), func() (bool, error) {
+		seen, err := a.observeTidily(ctx, spec)
+		if err != nil {
+			return true, err
+		}
+		if laid := seen.Tables.Laid; !seen.owns(spec.Bucket) || laid == nil || laid.Drains == (spec.Drain > 0) {
+			return len(Leftovers(seen, spec.NIC)) > 0, nil
+		}
+		layout, err := spec.admit(seen)
+		if err != nil {
+			return true, err
+		}
+		goal := Goal{Layout: layout, NIC: spec.NIC, Owned: seen.Tables.Owned, Moves: seen.movesAfterStart(layout, Adoption{Bucket: spec.Bucket})}
+		over = subtract(seen.Tables.Moves.HandedOver, goal.Moves.HandedOver)
+		if steps := Plan(seen, goal); len(steps) > 0 {
+			return true, a.lay(ctx, spec, seen, goal, steps)
+		}
+		return true, nil
+	})
+	a.takeBack(ctx, spec, over)
+	return err
+}

@@ -1,0 +1,239 @@
+package clusterip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// A fakeCluster keeps what nodes say.
+type fakeCluster struct {
+	said     map[Bucket]Statements
+	presence map[string]Presence
+	leaves   bool
+	mute     error // nobody answers
+}
+
+func (c *fakeCluster) Statements(_ context.Context, _ netip.Addr, bucket Bucket) (Statements, error) {
+	return maps.Clone(c.said[bucket]), c.mute
+}
+
+func (c *fakeCluster) State(_ context.Context, _ netip.Addr, bucket Bucket, node string, drainers []Drainer) error {
+	if c.mute != nil {
+		return c.mute
+	}
+	if c.said == nil {
+		c.said = map[Bucket]Statements{}
+	}
+	if c.said[bucket] == nil {
+		c.said[bucket] = Statements{}
+	}
+	c.said[bucket][node] = slices.Clone(drainers)
+	return nil
+}
+
+func (c *fakeCluster) Presence(context.Context) (map[string]Presence, error) {
+	return c.presence, c.mute
+}
+
+func (c *fakeCluster) Leaves(context.Context) (bool, error) { return c.leaves, c.mute }
+
+// drainingAgent is node1, with a drain.
+func drainingAgent(kernel *fakeKernel, cluster *fakeCluster) Agent {
+	agent, _ := agentOn(kernel)
+	agent.Cluster, agent.Node, agent.StartSweeper = cluster, "node1", func() error { return nil }
+	return agent
+}
+
+func drainingSpec(bucket Bucket) Spec {
+	spec := specOf(Multicast, bucket)
+	spec.Drain = long
+	return spec
+}
+
+// runs starts buckets.
+func runs(t *testing.T, agent Agent, buckets ...Bucket) {
+	t.Helper()
+	for _, bucket := range buckets {
+		if err := agent.Start(t.Context(), drainingSpec(bucket)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func monitors(t *testing.T, agent Agent, bucket Bucket, want ocf.ExitCode) {
+	t.Helper()
+	if err := agent.Monitor(t.Context(), drainingSpec(bucket), 0); ocf.CodeOf(err) != want {
+		t.Errorf("monitor of bucket %d: %v, want %s", bucket, err, want)
+	}
+}
+
+func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
+	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
+	agent := drainingAgent(kernel, cluster)
+	runs(t, agent, 2, 5)
+	for i, bucket := range []Bucket{2, 5} {
+		if err := agent.Stop(t.Context(), drainingSpec(bucket)); err != nil {
+			t.Fatal(err)
+		}
+		if len(kernel.Tables.Moves.Draining) != i+1 || kernel.owns(bucket) || len(kernel.Addresses) != 1 {
+			t.Errorf("after stop of bucket %d: %+v", bucket, kernel.Tables)
+		}
+		if diff := cmp.Diff(Statements{"node1": {{"node1", long}}}, cluster.said[bucket]); diff != "" {
+			t.Errorf("said of bucket %d (-want +got):\n%s", bucket, diff)
+		}
+		monitors(t, agent, bucket, ocf.NotRunning)
+	}
+	runs(t, agent, 2)
+	monitors(t, agent, 2, ocf.Success)
+	monitors(t, agent, 5, ocf.NotRunning)
+	if diff := cmp.Diff(Moves{Draining: []Drain{{5, long}}, HandedOver: []Bucket{5}}, kernel.Tables.Moves, cmp.Transformer("", normalMoves)); diff != "" {
+		t.Errorf("moves (-want +got):\n%s", diff)
+	}
+	if said := cluster.said[2]["node1"]; len(said) > 0 {
+		t.Errorf("node1 owns bucket 2 and says %v", said)
+	}
+}
+
+// normalMoves makes no difference between an empty list and none.
+func normalMoves(m Moves) string {
+	return fmt.Sprintf("%+v", []any{m.Draining, m.Adopting, m.HandedOver})
+}
+
+// Whatever step of a stop or a start fails or is the last, a second try works, and what is said is no less than what is so.
+func TestEveryStepOfAMoveMayFailOrBeTheLast(t *testing.T) {
+	for _, how := range []string{"fails", "is never reached", "cannot be observed"} {
+		for n := 1; n <= 8; n++ {
+			t.Run(fmt.Sprintf("step %d %s", n, how), func(t *testing.T) {
+				ready := &fakeKernel{State: freshNode()}
+				cluster := &fakeCluster{}
+				runs(t, drainingAgent(ready, cluster), 2)
+				kernel := unreliable(ready.State, how, n)
+				agent := drainingAgent(kernel, cluster)
+				_, _ = exitCode(func() error { return agent.Stop(t.Context(), drainingSpec(2)) })
+				if kernel.Tables.Moves.drains(2) && len(cluster.said[2]["node1"]) == 0 {
+					t.Error("the bucket drains, and nobody knows")
+				}
+				kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
+				if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
+					t.Errorf("second stop: %v", err)
+				}
+				monitors(t, agent, 2, ocf.NotRunning)
+				kernel = unreliable(kernel.State, how, n)
+				agent = drainingAgent(kernel, cluster)
+				_, _ = exitCode(func() error { return agent.Start(t.Context(), drainingSpec(2)) })
+				kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
+				runs(t, agent, 2)
+				monitors(t, agent, 2, ocf.Success)
+			})
+		}
+	}
+}
+
+func TestWithoutAnAnswerNothingDrains(t *testing.T) {
+	for name, spoil := range map[string]func(*Agent, *fakeCluster){
+		"the cluster manager does not answer": func(_ *Agent, c *fakeCluster) { c.mute = errors.New("muted by the test") },
+		"the node has no name":                func(a *Agent, _ *fakeCluster) { a.Node = "" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
+			agent := drainingAgent(kernel, cluster)
+			runs(t, agent, 2)
+			spoil(&agent, cluster)
+			if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
+				t.Fatal(err)
+			}
+			if left := Leftovers(kernel.State, ""); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}
+
+func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
+	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{said: map[Bucket]Statements{2: {"node2": {{"node2", long}}}}}
+	cluster.presence = map[string]Presence{"node1": Member, "node2": Member}
+	agent := drainingAgent(kernel, cluster)
+	runs(t, agent, 2)
+	adopts := func() bool { _, ok := kernel.Tables.Moves.adoption(2); return ok }
+	monitors(t, agent, 2, ocf.Success)
+	if !adopts() {
+		t.Error("node2 drains, and is not waited for")
+	}
+	delete(cluster.said[2], "node2")
+	cluster.presence["node2"] = Left
+	monitors(t, agent, 2, ocf.Success)
+	if !adopts() {
+		t.Error("node2 has left the cluster, and is not waited for")
+	}
+	cluster.presence["node2"] = Lost
+	monitors(t, agent, 2, ocf.Success)
+	if adopts() {
+		t.Error("node2 has crashed, and is waited for")
+	}
+}
+
+// The sweeper ends what has no connection, and with the last drain everything.
+func TestSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
+		agent := drainingAgent(kernel, cluster)
+		runs(t, agent, 2, 5)
+		kernel.open = map[Bucket]int{2: 1}
+		for _, bucket := range []Bucket{2, 5} {
+			if err := agent.Stop(t.Context(), drainingSpec(bucket)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		swept := make(chan error)
+		done := 0
+		go func() { swept <- agent.Sweep(t.Context(), drainingSpec(2), func() { done++ }) }()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if drained := kernel.Tables.Moves.drained(); !slices.Equal(drained, []Bucket{2}) || len(cluster.said[5]["node1"]) > 0 {
+			t.Errorf("after two seconds buckets %v drain, and of 5 is said %v", drained, cluster.said[5])
+		}
+		kernel.open = nil
+		if err := <-swept; err != nil || done != 1 {
+			t.Errorf("the sweeper ended with %v, and was done %d times", err, done)
+		}
+		if left := Leftovers(kernel.State, ""); len(left) > 0 || len(cluster.said[2]["node1"]) > 0 {
+			t.Errorf("left: %v; said: %v", left, cluster.said)
+		}
+	})
+}
+
+// When its time is over, and nobody has swept, any action clears up.
+func TestAnyActionClearsUp(t *testing.T) {
+	for name, act := range map[string]func(Agent) error{
+		"monitor": func(a Agent) error { return a.Monitor(t.Context(), drainingSpec(7), 0) },
+		"stop":    func(a Agent) error { return a.Stop(t.Context(), drainingSpec(7)) },
+		"reload":  func(a Agent) error { return a.Reload(t.Context(), drainingSpec(7)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
+			agent := drainingAgent(kernel, cluster)
+			runs(t, agent, 2)
+			if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
+				t.Fatal(err)
+			}
+			kernel.Tables.Moves.Draining = nil // as the kernel does
+			if code := ocf.CodeOf(act(agent)); code != ocf.Success && code != ocf.NotRunning {
+				t.Errorf("it ends with %s", code)
+			}
+			if left := Leftovers(kernel.State, ""); len(left) > 0 || len(cluster.said[2]["node1"]) > 0 {
+				t.Errorf("left: %v; said: %v", left, cluster.said)
+			}
+		})
+	}
+}

@@ -1,0 +1,119 @@
+package clusterip
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Moves are the buckets of a node that are on their way to or from another one, so that no connection breaks: the former owner goes on
+// serving the connections that it has, while the new one takes those that are new. The kernel itself ends both after a time.
+type Moves struct {
+	Draining []Drain    // given away; their connections are still served here
+	Adopting []Adoption // owned; but connections that are not known here may be another node's
+	// HandedOver are those that the node has told the others that it drains, and has not said yet that it no longer does. They are
+	// what shows that something drained here, when that is over.
+	HandedOver []Bucket
+}
+
+// Drain is a bucket whose connections this node still serves.
+type Drain struct {
+	Bucket Bucket
+	Left   time.Duration
+}
+
+// Adoption is a bucket some of whose connections other nodes may still serve.
+type Adoption struct {
+	Bucket Bucket
+	Left   time.Duration
+	From   []string // the nodes' names
+}
+
+// String is for logs.
+func (m Moves) String() string {
+	var parts []string
+	for _, d := range m.Draining {
+		parts = append(parts, fmt.Sprintf("drain %d for %s", d.Bucket, d.Left.Round(time.Second)))
+	}
+	for _, a := range m.Adopting {
+		parts = append(parts, fmt.Sprintf("adopt %d from %s for %s", a.Bucket, strings.Join(a.From, ","), a.Left.Round(time.Second)))
+	}
+	if len(parts) == 0 {
+		return "no moves"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (m Moves) equal(other Moves) bool {
+	same := func(a, b Adoption) bool { return reflect.DeepEqual(a, b) }
+	return slices.Equal(m.Draining, other.Draining) && slices.EqualFunc(m.Adopting, other.Adopting, same) &&
+		slices.Equal(m.HandedOver, other.HandedOver)
+}
+
+// drains tells whether the bucket's connections are still served.
+func (m Moves) drains(bucket Bucket) bool { return slices.Contains(m.drained(), bucket) }
+
+func (m Moves) drained() []Bucket {
+	var buckets []Bucket
+	for _, d := range m.Draining {
+		buckets = append(buckets, d.Bucket)
+	}
+	return buckets
+}
+
+// over are the buckets whose drain has ended without anybody's having cleared up.
+func (m Moves) over() []Bucket { return subtract(m.HandedOver, m.drained()) }
+
+func (m Moves) adoption(bucket Bucket) (Adoption, bool) {
+	return find(m.Adopting, func(a Adoption) bool { return a.Bucket == bucket })
+}
+
+// without leaves out all that concerns the buckets.
+func (m Moves) without(buckets ...Bucket) Moves {
+	is := func(b Bucket) bool { return slices.Contains(buckets, b) }
+	return Moves{
+		Draining:   slices.DeleteFunc(slices.Clone(m.Draining), func(d Drain) bool { return is(d.Bucket) }),
+		Adopting:   slices.DeleteFunc(slices.Clone(m.Adopting), func(a Adoption) bool { return is(a.Bucket) }),
+		HandedOver: subtract(m.HandedOver, buckets),
+	}
+}
+
+// withDrain gives a bucket away.
+func (m Moves) withDrain(bucket Bucket, left time.Duration) Moves {
+	m = m.without(bucket)
+	m.Draining = append(m.Draining, Drain{Bucket: bucket, Left: left})
+	m.HandedOver = append(m.HandedOver, bucket)
+	slices.SortFunc(m.Draining, func(a, b Drain) int { return cmp.Compare(a.Bucket, b.Bucket) })
+	slices.Sort(m.HandedOver)
+	return m
+}
+
+// withAdoption takes a bucket over.
+func (m Moves) withAdoption(adoption Adoption) Moves {
+	m = m.without(adoption.Bucket)
+	m.Adopting = append(m.Adopting, adoption)
+	slices.SortFunc(m.Adopting, func(a, b Adoption) int { return cmp.Compare(a.Bucket, b.Bucket) })
+	return m
+}
+
+// Below leaves out what is no bucket of fewer than n.
+func (m Moves) Below(n Bucket) Moves {
+	var beyond []Bucket
+	for _, b := range slices.Concat(m.drained(), m.HandedOver) {
+		if b >= n {
+			beyond = append(beyond, b)
+		}
+	}
+	for _, a := range m.Adopting {
+		if a.Bucket >= n {
+			beyond = append(beyond, a.Bucket)
+		}
+	}
+	if len(beyond) == 0 {
+		return m
+	}
+	return m.without(beyond...)
+}

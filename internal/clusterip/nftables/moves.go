@@ -1,0 +1,198 @@
+package nftables
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	nft "github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// How ingress marks what prerouting shall ask conntrack about. The kernel drops only other hosts' packets before that (ip_rcv_core).
+const (
+	drainingMark = unix.PACKET_BROADCAST
+	adoptingMark = unix.PACKET_MULTICAST
+)
+
+// connectionProtocols have connections that conntrack knows, and a packet that begins one.
+var connectionProtocols = []struct {
+	number byte
+	title  string
+	begins []expr.Any
+}{
+	{unix.IPPROTO_TCP, "TCP", join(loadTransport(tcpFlags, 1), []expr.Any{
+		&expr.Bitwise{SourceRegister: register0, DestRegister: register0, Len: 1, Mask: []byte{tcpFinSynRstAck}, Xor: []byte{0}},
+	}, equal(tcpSyn))},
+	{unix.IPPROTO_SCTP, "SCTP", join(loadTransport(sctpChunkType, 1), equal(sctpInit))},
+}
+
+// moveSets hold the buckets that are on their way.
+func moveSets() []set {
+	return []set{
+		{name: setDraining, keyLength: keyLength, flags: unix.NFT_SET_TIMEOUT},
+		{name: setAdopting, keyLength: keyLength, flags: unix.NFT_SET_TIMEOUT},
+		{name: setHandedOver, keyLength: keyLength},
+	}
+}
+
+// moveChains decide, behind conntrack, about the marked packets. Of a draining bucket only what belongs to a connection goes on: all else
+// is the new owner's. Of an adopted one what conntrack does not know, and what begins no connection, is the former owner's: the
+// kernel would answer it with a reset.
+func moveChains(f family, layout clusterip.Layout) []chain {
+	if !layout.Drains {
+		return nil
+	}
+	const (
+		invalid     = expr.CtStateBitINVALID
+		established = expr.CtStateBitESTABLISHED
+	)
+	accept := join(pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))
+	drop := []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+	moves := chain{name: chainMoves, base: &base{
+		kind: nft.ChainTypeFilter, hook: *nft.ChainHookPrerouting, priority: movesPriority, policy: nft.ChainPolicyAccept,
+	}}
+	known := rule{comment: "connections that are known here", exprs: join(state(established), accept)}
+	draining := chain{name: chainDraining}
+	adopting := chain{name: chainAdopting, rules: []rule{{comment: "invalid", exprs: join(state(invalid), drop)}, known}}
+	for _, p := range connectionProtocols {
+		draining.rules = append(draining.rules, rule{
+			comment: "new " + p.title + " connections are the new owner's", exprs: join(ipProtocolIs(p.number), p.begins, drop),
+		})
+		adopting.rules = append(adopting.rules, rule{
+			comment: "new " + p.title + " connections", exprs: join(ipProtocolIs(p.number), p.begins, accept),
+		})
+	}
+	draining.rules = append(draining.rules, known, rule{comment: "all else is the new owner's", exprs: drop})
+	adopting.rules = append(adopting.rules, rule{comment: "connections of the former owner", exprs: drop})
+	for _, address := range layout.Addresses() {
+		if !f.is(address) {
+			continue
+		}
+		marked := func(mark byte) []expr.Any {
+			return join(isNIC(expr.MetaKeyIIF, layout), f.toAddress(address), toMAC(f.mac(layout)), pkttypeIs(mark))
+		}
+		moves.rules = append(moves.rules, rule{comment: "draining buckets", exprs: join(marked(drainingMark), goTo(chainDraining))})
+		for _, p := range connectionProtocols { // ICMP errors bear the same mark
+			moves.rules = append(moves.rules, rule{
+				comment: p.title + " of adopted buckets", exprs: join(marked(adoptingMark), ipProtocolIs(p.number), goTo(chainAdopting)),
+			})
+		}
+	}
+	return []chain{moves, draining, adopting}
+}
+
+// state matches a packet of which conntrack says one of these.
+func state(bits uint32) []expr.Any {
+	const length = 4
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: register0},
+		&expr.Bitwise{
+			SourceRegister: register0, DestRegister: register0, Len: length,
+			Mask: binary.NativeEndian.AppendUint32(nil, bits), Xor: make([]byte, length),
+		},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: make([]byte, length)},
+	}
+}
+
+// movesIn reads the moves from their sets.
+func movesIn(tables []table) clusterip.Moves {
+	var moves clusterip.Moves
+	for _, t := range tables {
+		draining, _ := t.set(setDraining)
+		for _, e := range inOrder(draining.elements) {
+			if e.isOurs() {
+				moves.Draining = append(moves.Draining, clusterip.Drain{Bucket: clusterip.Bucket(e.key), Left: e.left})
+			}
+		}
+		adopting, _ := t.set(setAdopting)
+		for _, e := range inOrder(adopting.elements) {
+			if from, ours := strings.CutPrefix(e.comment, adoptedFrom); ours {
+				moves.Adopting = append(moves.Adopting, clusterip.Adoption{
+					Bucket: clusterip.Bucket(e.key), Left: e.left, From: strings.Split(from, ","),
+				})
+			}
+		}
+		handedOver, _ := t.set(setHandedOver)
+		for _, e := range inOrder(handedOver.elements) {
+			if e.isOurs() {
+				moves.HandedOver = append(moves.HandedOver, clusterip.Bucket(e.key))
+			}
+		}
+	}
+	return moves
+}
+
+// adoptedFrom begins the comment of an adopted bucket; the names of nodes follow.
+const adoptedFrom = "from "
+
+// moveElements are what the sets hold, by name, when these moves go on.
+func moveElements(resource string, moves clusterip.Moves) map[string][]element {
+	elements := map[string][]element{setDraining: nil, setAdopting: nil, setHandedOver: nil}
+	put := func(name string, bucket clusterip.Bucket, comment string, left time.Duration) {
+		elements[name] = append(elements[name], element{key: uint32(bucket), comment: comment, left: left})
+	}
+	for _, d := range moves.Draining {
+		put(setDraining, d.Bucket, commentOf(resource, d.Bucket), max(d.Left, time.Millisecond)) // without a time it would last for ever
+	}
+	for _, a := range moves.Adopting {
+		put(setAdopting, a.Bucket, adoptedFrom+strings.Join(a.From, ","), max(a.Left, time.Millisecond))
+	}
+	for _, bucket := range moves.HandedOver {
+		put(setHandedOver, bucket, commentOf(resource, bucket), 0)
+	}
+	return elements
+}
+
+// move changes what is owned and replaces what the sets of moves hold. An element may end at any moment, so that it cannot be deleted
+// alone.
+func (c *Conn) move(step clusterip.Move) error {
+	t := tableOf(nft.TableFamilyNetdev, step.Address)
+	if len(step.Disown) > 0 {
+		if err := c.nft.SetDeleteElements(ownedSet(t), elementsOf("", step.Disown)); err != nil {
+			return err
+		}
+	}
+	if len(step.Own) > 0 {
+		if err := c.addElements(ownedSet(t), elementsOf(step.Resource, step.Own)); err != nil {
+			return err
+		}
+	}
+	return c.setMoves(t, step.Resource, step.Moves)
+}
+
+func (c *Conn) setMoves(t *nft.Table, resource string, moves clusterip.Moves) error {
+	elements := moveElements(resource, moves)
+	for _, s := range moveSets() {
+		c.nft.FlushSet(setOf(t, s))
+		if err := c.addElements(setOf(t, s), s.converted(elements[s.name])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isMoveSet tells whether a set of that name holds moves.
+func isMoveSet(name string) bool {
+	return slices.ContainsFunc(moveSets(), func(s set) bool { return s.name == name })
+}
+
+// strayMove says why an element of a set of moves cannot be one that we put there; empty if it can.
+func (s set) strayMove(e element, n uint32) string {
+	isTimed := s.flags&unix.NFT_SET_TIMEOUT != 0
+	switch {
+	case s.name == setAdopting && !strings.HasPrefix(e.comment, adoptedFrom), s.name != setAdopting && !e.isOurs():
+		return "was not put there by this agent"
+	case e.key >= n:
+		return fmt.Sprintf("is no bucket of 0..%d", n-1)
+	case isTimed && !e.timed:
+		return "never ends"
+	default:
+		return ""
+	}
+}

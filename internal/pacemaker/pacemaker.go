@@ -1,0 +1,232 @@
+// Package pacemaker is the way into the cluster manager: what a node tells the others through it, and what it knows of them.
+//
+// Nodes speak by private transient attributes, which pacemaker-attrd keeps in memory on all nodes: they are never in the CIB, and go
+// with the node that they are attributes of, or when Pacemaker is stopped there. It is asked through its own programs, whose
+// command lines are stable.
+package pacemaker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/beevik/etree"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+)
+
+// Where Pacemaker's programs are.
+const (
+	attrdUpdater = "/usr/sbin/attrd_updater"
+	cibadmin     = "/usr/sbin/cibadmin"
+)
+
+// askTime bounds one question. An answer takes some 30 ms.
+const askTime = 2 * time.Second
+
+// noSuchAttribute is attrd_updater's exit status when no node has the attribute: 78 in Pacemaker 2.1.5; CRM_EX_NOSUCH should it be mended
+// (crm_exit_e in include/crm/common/results.h).
+var noSuchAttribute = []int{78, 105}
+
+// Cluster is the cluster that this node is in.
+type Cluster struct {
+	Environ []string // the agent's environment, in the form of os.Environ
+}
+
+// Statements implements clusterip.Cluster.
+func (c Cluster) Statements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (clusterip.Statements, error) {
+	values, err := c.query(ctx, attribute(address, bucket), "-A")
+	if err != nil {
+		return nil, err
+	}
+	said := clusterip.Statements{}
+	for node, value := range values {
+		if value == "" { // attrd knows of the node, but not of a value
+			continue
+		}
+		drainers, err := parseDrainers(value)
+		if err != nil {
+			return nil, fmt.Errorf("attribute %s of %s: %w", attribute(address, bucket), ocf.Quote(node), err)
+		}
+		said[node] = drainers
+	}
+	return said, nil
+}
+
+// State implements clusterip.Cluster.
+func (c Cluster) State(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, drainers []clusterip.Drainer) error {
+	for _, d := range drainers {
+		if !isNodeName(d.Node) {
+			return fmt.Errorf("the node's name %s cannot be told to others", ocf.Quote(d.Node))
+		}
+	}
+	if !isNodeName(node) {
+		return fmt.Errorf("the node's name %s cannot be used", ocf.Quote(node))
+	}
+	_, err := c.run(ctx, attrdUpdater, "--private", "--name", attribute(address, bucket), "--node", node, "--update", formatDrainers(drainers))
+	return err
+}
+
+// Leaves implements clusterip.Cluster: the node that is to be stopped has an attribute that says since when.
+func (c Cluster) Leaves(ctx context.Context) (bool, error) {
+	values, err := c.query(ctx, "shutdown")
+	for _, since := range values {
+		return since != "" && since != "0", nil
+	}
+	return false, err
+}
+
+// Presence implements clusterip.Cluster.
+//
+// A node whose Pacemaker is stopped in order is expected to be down, and so is one that was fenced; but of that one the history of what
+// it did is deleted (send_stonith_update in daemons/controld/controld_fencing.c). A node that has crashed is expected to be a member.
+func (c Cluster) Presence(ctx context.Context) (map[string]clusterip.Presence, error) {
+	text, err := c.run(ctx, cibadmin, "--query", "--local", "--xpath", "/cib/status")
+	if err != nil {
+		return nil, err
+	}
+	return parsePresence(text)
+}
+
+func parsePresence(text string) (map[string]clusterip.Presence, error) {
+	document := etree.NewDocument()
+	if err := document.ReadFromString(text); err != nil {
+		return nil, fmt.Errorf("the status of the CIB: %w", err)
+	}
+	nodes := map[string]clusterip.Presence{}
+	for _, state := range document.FindElements("//node_state") {
+		is := func(attribute, value string) bool { return state.SelectAttrValue(attribute, "") == value }
+		presence := clusterip.Lost
+		switch {
+		case is("crmd", "online"):
+			presence = clusterip.Member
+		case is("expected", "down") && state.SelectElement("lrm") != nil:
+			presence = clusterip.Left
+		}
+		if name := state.SelectAttrValue("uname", ""); name != "" {
+			nodes[name] = presence
+		}
+	}
+	if len(nodes) == 0 {
+		return nil, errors.New("the status of the CIB names no node")
+	}
+	return nodes, nil
+}
+
+// attribute is the name of what nodes say of a bucket. IPv6's colons are spared those who type it.
+func attribute(address netip.Addr, bucket clusterip.Bucket) string {
+	return fmt.Sprintf("clusterip-%s-%d", strings.ReplaceAll(address.String(), ":", "-"), bucket)
+}
+
+// nobody is what a node says when no node drains the bucket.
+const nobody = "none"
+
+func formatDrainers(drainers []clusterip.Drainer) string {
+	if len(drainers) == 0 {
+		return nobody
+	}
+	words := make([]string, len(drainers))
+	for i, d := range drainers {
+		words[i] = fmt.Sprintf("%s:%d", d.Node, (d.Left+time.Second-1)/time.Second)
+	}
+	return strings.Join(words, ",")
+}
+
+// MaxDrain is the longest time that a statement may tell.
+const MaxDrain = 24 * time.Hour
+
+func parseDrainers(value string) ([]clusterip.Drainer, error) {
+	if value == nobody {
+		return nil, nil
+	}
+	var drainers []clusterip.Drainer
+	for word := range strings.SplitSeq(value, ",") {
+		node, left, _ := strings.Cut(word, ":")
+		seconds, ok := parseSeconds(left)
+		if !ok || !isNodeName(node) {
+			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int(MaxDrain.Seconds()))
+		}
+		drainers = append(drainers, clusterip.Drainer{Node: node, Left: seconds})
+	}
+	return drainers, nil
+}
+
+func parseSeconds(text string) (time.Duration, bool) {
+	const most = len("86400")
+	if len(text) == 0 || len(text) > most || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
+	var seconds time.Duration
+	for _, digit := range text {
+		seconds = seconds*10 + time.Duration(digit-'0')*time.Second //nolint:mnd // decimal
+	}
+	return seconds, seconds <= MaxDrain
+}
+
+// isNodeName tells whether a name can be one of a node, and stand in a list. (Corosync takes what a host name may be, and more.)
+func isNodeName(name string) bool { return nodeName.MatchString(name) }
+
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$`)
+
+// query returns the values of an attribute by node.
+func (c Cluster) query(ctx context.Context, name string, options ...string) (map[string]string, error) {
+	text, err := c.run(ctx, attrdUpdater, append([]string{"--name", name, "--query"}, options...)...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && slices.Contains(noSuchAttribute, exit.ExitCode()) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parseAttributes(text, name)
+}
+
+// parseAttributes reads lines such as `name="x" host="node1" value="y"`. XML's escapes do not occur in what we write; in other values they
+// are left as they are.
+func parseAttributes(text, name string) (map[string]string, error) {
+	values := map[string]string{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		fields := attributeLine.FindStringSubmatch(line)
+		if fields == nil || fields[1] != name {
+			return nil, fmt.Errorf("%s says %s, which is no value of %s", attrdUpdater, ocf.Quote(line), name)
+		}
+		values[fields[2]] = fields[3]
+	}
+	return values, nil
+}
+
+var attributeLine = regexp.MustCompile(`^name="([^"]*)" host="([^"]*)" value="([^"]*)"$`)
+
+// run runs one of Pacemaker's programs and returns what it prints.
+func (c Cluster) run(ctx context.Context, program string, arguments ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	var out, complaints bytes.Buffer
+	command := exec.CommandContext(ctx, program, arguments...) //nolint:gosec // the programs are constants; there is no shell
+	command.Env = slices.DeleteFunc(slices.Clone(c.Environ), func(variable string) bool {
+		// An agent's own variables make attrd_updater speak of this node alone, whatever it is told (pcmk__node_attr_target).
+		return strings.HasPrefix(variable, "OCF_")
+	})
+	command.Stdout, command.Stderr = &out, &complaints
+	command.WaitDelay = askTime // should a child of its keep the pipes
+	if err := command.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("no answer: %w", ctx.Err())
+		}
+		return "", fmt.Errorf("%s: %w %s", program, err, ocf.OneLine(complaints.String()))
+	}
+	return out.String(), nil
+}
+
+var _ clusterip.Cluster = Cluster{}
