@@ -136,6 +136,19 @@ func wounds() []wound {
 	}
 }
 
+// woundsOfMoves are those that only a resource with drain can have.
+func woundsOfMoves() []wound {
+	return []wound{
+		{name: "set of moves deleted", inflict: commands("nft flush table netdev "+ourTable, "nft delete set netdev "+ourTable+" draining"), says: "set draining is missing"},
+		{name: "chain of moves deleted", inflict: commands("nft delete chain ip " + ourTable + " moves"), says: "chain moves is missing"},
+		{name: "ip table deleted", inflict: commands("nft delete table ip " + ourTable), says: "table ip " + ourTable + " is missing"},
+		{name: "element that never ends", inflict: commands("nft add element netdev " + ourTable + " draining { 3 comment \"web-ip:3\" }"), says: "element 3 never ends"},
+		{name: "element of somebody", inflict: commands("nft add element netdev " + ourTable + " adopting { 3 timeout 1h }"), says: "element 3 was not put there by this agent"},
+		{name: "element out of range", inflict: commands("nft add element netdev " + ourTable + " handed_over { 99 comment \"web-ip:99\" }"), says: "element 99 is no bucket of 0..7"},
+		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
+	}
+}
+
 // wounds6 are those that only a resource with an IPv6 address and services can have.
 func wounds6() []wound {
 	vip := shared6.String()
@@ -171,6 +184,19 @@ func TestEveryWoundOfADualStackResource(t *testing.T) {
 					p.checkNothingIsLeft(t)
 				})
 			}
+		})
+	}
+}
+
+// TestEveryWoundOfMoves is seen and healed.
+func TestEveryWoundOfMoves(t *testing.T) {
+	p := newPatient(t, webIP("drain", "60"))
+	for _, w := range woundsOfMoves() {
+		t.Run(w.name, func(t *testing.T) {
+			p.startBoth(t)
+			w.inflict(t, p)
+			p.checkHealing(t, w)
+			p.checkNothingIsLeft(t)
 		})
 	}
 }
@@ -258,12 +284,13 @@ func (p *patient) ruleHandles(t *testing.T, family, chain string) []string {
 
 // TestEveryRuleIsMissed deletes each rule in turn, and puts another one in its place.
 func TestEveryRuleIsMissed(t *testing.T) {
-	p := newPatient(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp"))
+	p := newPatient(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp", "drain", "60"))
 	p.startBoth(t)
 	rules := 0
 	for _, chain := range []string{
 		"netdev ingress", "netdev ipv4", "netdev errors", "netdev ports", "netdev portless", "arp output", "ip other_nics",
 		"netdev ipv6", "netdev errors6", "netdev ports6", "netdev portless6", "ip6 output", "ip6 other_nics",
+		"ip moves", "ip draining", "ip adopting", "ip6 moves", "ip6 draining", "ip6 adopting",
 	} {
 		family, chain, _ := strings.Cut(chain, " ")
 		for i := range p.ruleHandles(t, family, chain) {
@@ -275,7 +302,7 @@ func TestEveryRuleIsMissed(t *testing.T) {
 			rules++
 		}
 	}
-	if rules < 45 {
+	if rules < 90 {
 		t.Errorf("only %d rules were found", rules)
 	}
 	p.checkNothingIsLeft(t)

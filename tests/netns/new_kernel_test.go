@@ -13,8 +13,11 @@ import (
 // retries is how often a probe asks again where nobody answered: an answer must come at once.
 const retries = 0
 
-// killEvery says at which of an action's system calls it is killed: at each.
-const killEvery = 1
+// At which of an action's system calls it is killed: at each; and where every one of them has iptables killed too, at every third.
+const (
+	killEvery     = 1
+	slowKillEvery = 3
+)
 
 // slowCalls are the dangerous calls of a backend that goes through iptables.
 func slowCalls() []dangerousCall {

@@ -22,7 +22,10 @@ import (
 const retries = 3
 
 // killEvery says at which of an action's system calls it is killed: a machine that is emulated has no time for each.
-const killEvery = 8
+const (
+	killEvery     = 8
+	slowKillEvery = 8
+)
 
 // byHand is a node on which an admin has laid the CLUSTERIP target, as in the article.
 type byHand struct {

@@ -72,6 +72,7 @@ func TestBadParameters(t *testing.T) {
 	rows = append(rows, each("services", "http", "tcp", "tcp/0", "tcp/65536", "tcp/90-80", "tcp/80,gre/1", "icmp/8", "tcp/80 ; reboot")...)
 	rows = append(rows, each("check_link", "maybe", "2")...)
 	rows = append(rows, each("arp_count", "-1", "1.5", "many", "4294967296")...)
+	rows = append(rows, each("drain", "-1", "86401", "10m", "1.5")...)
 	rows = append(rows, each("arp_interval", "-1", "20ms", "4294967296")...)
 
 	n := newNode(t)
@@ -111,7 +112,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	n := newNode(t)
 	bad := params(
 		"ip", "192.168.10", "cidr_netmask", "0", "hash_prefix4", "0", "hash_prefix6", "0", "services", "http", "nic", "eth/0", "backend", "x", "mac_mode", "broadcast", "mac", "01:02",
-		"hashmode", "random", "hash_seed", "-1", "hash_compat", "x", "check_link", "maybe", "arp_count", "-1", "arp_interval", "x",
+		"hashmode", "random", "hash_seed", "-1", "hash_compat", "x", "check_link", "maybe", "arp_count", "-1", "arp_interval", "x", "drain", "x",
 		"CRM_meta_clone_max", "8", "CRM_meta_clone", "3",
 	)
 	for _, action := range []string{"validate-all", "start"} {

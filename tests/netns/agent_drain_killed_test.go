@@ -1,0 +1,216 @@
+//go:build !oldkernel
+
+package netns
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// An interruptedMove is a call in the life of a bucket that moves from node1 to node2, during which the agent is killed.
+type interruptedMove struct {
+	name    string
+	action  string
+	node    int // on which it is called, from 0
+	bucket  int
+	drain   string
+	prepare func(*testing.T, *site, attributes)
+}
+
+const mover = 2
+
+// readEvery says at which of the calls is killed by which the agent mostly reads nf_tables.
+const readEvery = 12
+
+// TestKilledWhileItHandsOver kills with signal 9 at each system call by which the agent acts, the programs that it has started
+// included: its sweeper too. After each, monitor tells the truth on both nodes, the move can be made, what the nodes say of it is so,
+// and nothing is left in the end.
+func TestKilledWhileItHandsOver(t *testing.T) {
+	owned := func(t *testing.T, s *site, _ attributes) { check(t, errorsOf(s.startOn(0, 1), s.startOn(0, mover))) }
+	alone := func(t *testing.T, s *site, _ attributes) { check(t, s.startOn(0, mover)) }
+	given := func(t *testing.T, s *site, c attributes) { owned(t, s, c); check(t, s.stop(mover)) }
+	leaving := func(t *testing.T, s *site, c attributes) {
+		alone(t, s, c)
+		check(t, status(s.agents[1].call("monitor", mover, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning))
+		c.leaves(t, "node1")
+	}
+	taken := func(t *testing.T, s *site, c attributes) {
+		given(t, s, c)
+		check(t, s.startOn(1, mover))
+		c.forget(t, s.Nodes[0])
+		c.status(t, map[string]string{"node1": `crmd="offline" expected="member"`, "node2": `crmd="online" expected="member"`})
+	}
+	for _, move := range []interruptedMove{
+		{name: "stop beside others", action: "stop", prepare: owned},
+		{name: "last stop", action: "stop", prepare: alone},
+		{name: "last stop of a node that leaves", action: "stop", prepare: leaving},
+		{name: "start elsewhere", action: "start", node: 1, prepare: given},
+		{name: "start after a node has left", action: "start", node: 1, prepare: func(t *testing.T, s *site, c attributes) {
+			leaving(t, s, c)
+			check(t, s.stop(mover))
+			c.forget(t, s.Nodes[0])
+		}},
+		{name: "start on the same node", action: "start", prepare: given},
+		{name: "monitor that ends an adoption", action: "monitor", node: 1, prepare: taken},
+		{name: "sweep", action: "sweep", prepare: func(t *testing.T, s *site, c attributes) {
+			given(t, s, c)
+			killSweeper(t, s.agents[0])
+		}},
+		{name: "monitor after a drain", action: "monitor", drain: "1", prepare: func(t *testing.T, s *site, c attributes) {
+			alone(t, s, c)
+			check(t, s.stop(mover))
+			time.Sleep(1100 * time.Millisecond) // the drain itself: the kernel ends it
+		}},
+	} {
+		t.Run(move.name, func(t *testing.T) {
+			t.Parallel()
+			if move.drain == "" {
+				move.drain = "600"
+			}
+			s := newSite(t, Options{Nodes: 2}, 4, webIP("drain", move.drain, "arp_count", "0"))
+			cluster := newAttributes(t, s.agents...)
+			k := &moveKiller{site: s, attributes: cluster, interruptedMove: move, clean: s.dumps(t)}
+			counts := k.systemCalls(t)
+			kills := 0
+			for _, name := range slices.Sorted(maps.Keys(counts)) {
+				step := 1
+				if name == "sendmsg" {
+					step = readEvery
+				}
+				for nth := 1; nth <= counts[name] && !t.Failed(); nth += step {
+					k.prepare(t, s, cluster)
+					if k.underStrace("-o", "/dev/null", "-e", "trace="+name, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", name, nth)).ExitCode == 128+9 {
+						kills++
+					}
+					k.checkAfterwards(t, fmt.Sprintf("%s, call %d of %d", name, nth, counts[name]))
+				}
+			}
+			t.Logf("killed %d times, at %v", kills, counts)
+			if kills < 5 {
+				t.Errorf("only %d kills hit their mark", kills)
+			}
+		})
+	}
+}
+
+func errorsOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type moveKiller struct {
+	*site
+	attributes
+	interruptedMove
+	clean []string
+}
+
+func (k *moveKiller) underStrace(options ...string) Result {
+	a := k.agents[k.node]
+	argv := slices.Concat(a.wrapper, []string{"/usr/bin/unshare", "--pid", "--fork", "/bin/sh", "-c", `"$@"; exit $?`, "sh", strace, "-qq"}, options)
+	return a.host.Run(a.ctx, a.environment(k.action, mover), append(argv, a.program, k.action)...)
+}
+
+func (k *moveKiller) systemCalls(t *testing.T) map[string]int {
+	t.Helper()
+	k.prepare(t, k.site, k.attributes)
+	log := filepath.Join(t.TempDir(), "strace")
+	r := k.underStrace("-o", log, "-e", "trace="+strings.Join(actingCalls, ","))
+	text, err := os.ReadFile(log)
+	check(t, err)
+	counts := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		if name, _, isCall := strings.Cut(line, "("); isCall && isName.MatchString(name) {
+			counts[name]++
+		}
+	}
+	if r.Err != nil || counts["sendto"] == 0 {
+		t.Fatalf("this is not a run of the agent: %v, %v\n%s", r.Err, counts, r.Stderr)
+	}
+	k.checkAfterwards(t, "undisturbed run")
+	return counts
+}
+
+// checkAfterwards makes the move, whatever was done of it, and takes everything away.
+func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
+	t.Helper()
+	for node, a := range k.agents {
+		r := a.monitor(mover)
+		want := ocf.NotRunning
+		if k.holds(t, node, "owned") {
+			want = ocf.Success
+		} else if strings.Contains(r.Stderr, "this is left on the node") { // a start that did not get as far
+			want = ocf.ErrGeneric
+		}
+		if err := status(r, want); err != nil {
+			t.Errorf("%s: monitor on node%d: %v", where, node+1, err)
+		}
+	}
+	// Pacemaker repeats what has failed, and goes on only when it has not.
+	must := func(what string, r Result) {
+		if err := status(r, ocf.Success); err != nil {
+			t.Errorf("%s: %s: %v", where, what, err)
+		}
+	}
+	must("stop on node1", k.agents[0].stop(mover))
+	said := k.said(t, "node1", mover)
+	if k.action == "stop" && k.holds(t, 0, "draining") && !strings.Contains(said, "node1:") {
+		t.Errorf("%s: node1 drains, and says %q", where, said)
+	}
+	must("start on node2", k.agents[1].start(mover))
+	must("monitor on node2", k.agents[1].monitor(mover))
+	for _, a := range k.agents { // without a drain, a stop ends those that there are
+		for bucket := range 4 {
+			must("stop without drain", a.call("start", bucket, "OCF_RESKEY_drain=0"))
+			must("stop without drain", a.call("stop", bucket, "OCF_RESKEY_drain=0"))
+		}
+	}
+	for node, before := range k.clean {
+		if err := k.isClean(node, before); err != nil {
+			t.Errorf("%s: %v", where, err)
+		}
+	}
+	for _, node := range k.Nodes {
+		k.forget(t, node)
+	}
+	k.at = slices.Repeat([]int{nowhere}, len(k.at))
+	k.status(t, map[string]string{"node1": `crmd="online" expected="member"`, "node2": `crmd="online" expected="member"`})
+}
+
+// holds tells whether the node has the moving bucket in a set.
+func (k *moveKiller) holds(t *testing.T, node int, set string) bool {
+	t.Helper()
+	r := k.Nodes[node].Run(t.Context(), path, "nft", "list", "set", "netdev", ourTable, set)
+	return strings.Contains(r.Stdout, fmt.Sprintf("0x%08x", mover))
+}
+
+// killSweeper ends the sweeper that the agent has started on its node.
+func killSweeper(t *testing.T, a *agent) {
+	t.Helper()
+	eventually(t, "a sweeper runs", func() error {
+		text, err := os.ReadFile(filepath.Join(a.tempDir, "clusterip-"+shared.String()+".sweeper.lock"))
+		if err != nil {
+			return err
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			return err
+		}
+		return unix.Kill(pid, unix.SIGKILL)
+	})
+}

@@ -1,0 +1,337 @@
+package netns
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// session is a TCP connection of the client, with a server that sends everything back.
+type session struct {
+	conn   net.Conn
+	reader *bufio.Reader
+	flow   Flow
+	node   string // who has answered first
+}
+
+// open makes connections from that many sources, the next port each time, all at once.
+func (s *site) open(t *testing.T, target netip.Addr, port uint16, count int) []*session {
+	t.Helper()
+	check(t, s.Client.Resolve(t.Context(), NIC, target))
+	sessions := make([]*session, count)
+	errs := make([]error, count)
+	var all sync.WaitGroup
+	for i, source := range s.SourcesLike(target, count) {
+		all.Go(func() {
+			sessions[i] = &session{flow: Flow{Proto: TCP, Src: source, Dst: target, SrcPort: port, DstPort: EchoPort}}
+			errs[i] = sessions[i].open(t.Context(), s.Client)
+		})
+	}
+	all.Wait()
+	check(t, errors.Join(errs...))
+	t.Cleanup(func() { closeAll(sessions) })
+	return sessions
+}
+
+func (c *session) open(ctx context.Context, from *Host) error {
+	ctx, cancel := context.WithTimeout(ctx, testTimeout)
+	defer cancel()
+	conn, err := from.Dial(ctx, netip.AddrPortFrom(c.flow.Src, c.flow.SrcPort), netip.AddrPortFrom(c.flow.Dst, c.flow.DstPort))
+	if err != nil {
+		return err
+	}
+	c.conn, c.reader = conn, bufio.NewReader(conn)
+	if err := conn.SetDeadline(time.Now().Add(testTimeout)); err != nil {
+		return err
+	}
+	line, err := c.reader.ReadString('\n')
+	c.node = strings.TrimSuffix(line, "\n")
+	return err
+}
+
+// ask sends something and waits for the answer.
+func (c *session) ask() error {
+	if err := c.conn.SetDeadline(time.Now().Add(testTimeout)); err != nil {
+		return err
+	}
+	const question = "still there?"
+	if _, err := io.WriteString(c.conn, question); err != nil {
+		return err
+	}
+	answer := make([]byte, len(question))
+	_, err := io.ReadFull(c.reader, answer)
+	return err
+}
+
+// askAll asks on all connections at once, and returns the errors in their order.
+func askAll(sessions []*session) []error {
+	errs := make([]error, len(sessions))
+	var all sync.WaitGroup
+	for i, c := range sessions {
+		all.Go(func() { errs[i] = c.ask() })
+	}
+	all.Wait()
+	return errs
+}
+
+// closeAll ends connections in order, so that both sides know.
+func closeAll(sessions []*session) {
+	for _, c := range sessions {
+		if c != nil && c.conn != nil {
+			_ = c.conn.Close()
+		}
+	}
+}
+
+// kept expects that all connections go on.
+func kept(t *testing.T, what string, sessions []*session) {
+	t.Helper()
+	broken := 0
+	for i, err := range askAll(sessions) {
+		if err != nil {
+			if broken++; broken <= 3 {
+				t.Errorf("%s: connection from %s to %s: %v", what, sessions[i].flow.Src, sessions[i].node, err)
+			}
+		}
+	}
+	t.Logf("%s: %d of %d connections kept", what, len(sessions)-broken, len(sessions))
+}
+
+// reset expects that each connection gets a reset.
+func reset(t *testing.T, what string, sessions []*session) {
+	t.Helper()
+	for i, err := range askAll(sessions) {
+		if !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("%s: connection from %s to %s: %v, want a reset", what, sessions[i].flow.Src, sessions[i].node, err)
+		}
+	}
+}
+
+// ownedBy expects that new connections were answered by the owners of their buckets.
+func (s *site) ownedBy(t *testing.T, sessions []*session) {
+	t.Helper()
+	for _, c := range sessions {
+		if want := s.Nodes[s.owner(c.flow)].Name; c.node != want {
+			t.Errorf("a new connection from %s was answered by %s, bucket %d is on %s", c.flow.Src, c.node, s.bucket(c.flow), want)
+		}
+	}
+}
+
+// newDrainingSite has nodes that hand their connections over.
+func newDrainingSite(t *testing.T, o Options, buckets int, namesAndValues ...string) (*site, attributes) {
+	t.Helper()
+	s := newSite(t, o, buckets, webIP(append([]string{"drain", "60"}, namesAndValues...)...))
+	return s, newAttributes(t, s.agents...)
+}
+
+// eventually waits for something that the agent does by itself.
+func eventually(t *testing.T, what string, is func() error) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if err = is(); err == nil {
+			return
+		}
+	}
+	t.Errorf("%s: %v", what, err)
+}
+
+// isClean says what is left on a node, compared to a dump from before.
+func (s *site) isClean(node int, before string) error {
+	now, err := s.Nodes[node].Dump()
+	if err == nil && now != before {
+		err = fmt.Errorf("left on %s:\n%s", s.Nodes[node].Name, changes(before, now))
+	}
+	return err
+}
+
+// Each bucket moves from node to node, three times round: nobody loses a connection, whichever node it was made to.
+func TestMovesBreakNoConnection(t *testing.T) {
+	const buckets, count = 4, 48
+	for name, p := range map[string][]string{
+		"IPv4, multicast": {},
+		"IPv4, unicast":   {"mac_mode", "unicast", "hashmode", "sourceip-sourceport"},
+		"IPv6, igmp":      {"ip", shared6.String(), "mac_mode", "igmp", "hashmode", "sourceip-sourceport-destport"},
+		"IPv4, services":  {"services", "tcp/80"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _ := newDrainingSite(t, Options{}, buckets, p...)
+			clean := s.dumps(t)
+			check(t, s.startAll(0, 1, 2, 0))
+			target := s.spec.Address()
+			var all []*session
+			for round := range 3 {
+				fresh := s.open(t, target, uint16(30000+round), count)
+				s.ownedBy(t, fresh)
+				all = append(all, fresh...)
+				for bucket := range buckets {
+					check(t, s.move(bucket, (s.at[bucket]+1)%len(s.Nodes)))
+				}
+				check(t, s.monitorAll())
+				kept(t, fmt.Sprintf("round %d", round+1), all)
+			}
+			report := probe(t, s.Network, Traffic{Target: target, Sources: s.SourcesLike(target, 64), Retries: retries})
+			check(t, report.ExactlyOnce(s.owner))
+			check(t, s.stopAll())
+			kept(t, "all stopped", all)
+			closeAll(all)
+			for node := range s.Nodes {
+				eventually(t, "the sweepers clear up", func() error { return s.isClean(node, clean[node]) })
+			}
+		})
+	}
+}
+
+// Where the former owner has crashed, its clients get a reset; where it is only gone from the cluster, not.
+func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
+	const count = 16
+	t.Run("crashed", func(t *testing.T) {
+		t.Parallel()
+		s, cluster := newDrainingSite(t, Options{Nodes: 2}, 1)
+		check(t, s.startOn(0, 0))
+		sessions := s.open(t, shared, 30000, count)
+		check(t, s.UnplugNode(0, NIC))
+		cluster.forget(t, s.Nodes[0])
+		check(t, s.startOn(1, 0))
+		reset(t, "crashed", sessions)
+	})
+	t.Run("crashes while it drains", func(t *testing.T) {
+		t.Parallel()
+		s, cluster := newDrainingSite(t, Options{Nodes: 2}, 1)
+		check(t, s.startOn(0, 0))
+		sessions := s.open(t, shared, 30000, count)
+		check(t, s.move(0, 1))
+		check(t, status(s.agents[1].monitor(0), ocf.Success))
+		kept(t, "moved", sessions)
+		check(t, s.UnplugNode(0, NIC))
+		cluster.forget(t, s.Nodes[0])
+		cluster.status(t, map[string]string{"node1": `crmd="offline" expected="member"`, "node2": `crmd="online" expected="member"`})
+		check(t, status(s.agents[1].monitor(0), ocf.Success))
+		reset(t, "after the next monitor", sessions)
+	})
+	t.Run("its cluster software stops while it drains", func(t *testing.T) {
+		t.Parallel()
+		s, cluster := newDrainingSite(t, Options{Nodes: 2}, 1)
+		check(t, s.startOn(0, 0))
+		sessions := s.open(t, shared, 30000, count)
+		check(t, s.move(0, 1))
+		cluster.forget(t, s.Nodes[0])
+		cluster.status(t, map[string]string{"node1": `crmd="offline" expected="down"`, "node2": `crmd="online" expected="member"`})
+		check(t, status(s.agents[1].monitor(0), ocf.Success))
+		kept(t, "after the next monitor", sessions)
+	})
+	t.Run("its cluster software stops, and with it the bucket", func(t *testing.T) {
+		t.Parallel()
+		s, cluster := newDrainingSite(t, Options{Nodes: 2}, 1)
+		check(t, status(s.agents[1].call("monitor", 0, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning)) // Pacemaker's probe
+		if said := cluster.said(t, "node2", 0); said != "none" {
+			t.Errorf("after its probe node2 says %q", said)
+		}
+		check(t, s.startOn(0, 0))
+		sessions := s.open(t, shared, 30000, count)
+		cluster.leaves(t, "node1")
+		check(t, s.stop(0))
+		cluster.forget(t, s.Nodes[0])
+		cluster.status(t, map[string]string{"node1": `crmd="offline" expected="down"`, "node2": `crmd="online" expected="member"`})
+		check(t, s.startOn(1, 0))
+		check(t, status(s.agents[1].monitor(0), ocf.Success))
+		kept(t, "taken over", sessions)
+		if said := cluster.said(t, "node2", 0); said != "none" {
+			t.Errorf("after its start node2 says %q, which would outlast its use", said)
+		}
+	})
+}
+
+// A drain that is shorter than connections ends them with a reset, and leaves nothing, even if nobody sweeps.
+func TestDrainThatIsTooShort(t *testing.T) {
+	s, _ := newDrainingSite(t, Options{Nodes: 2}, 1, "drain", "3")
+	clean := s.dumps(t)
+	check(t, s.startOn(0, 0))
+	sessions := s.open(t, shared, 30000, 16)
+	check(t, s.move(0, 1))
+	kept(t, "moved", sessions)
+	eventually(t, "the sweeper clears up", func() error { return s.isClean(0, clean[0]) })
+	check(t, status(s.agents[1].monitor(0), ocf.Success))
+	reset(t, "after the drain", sessions)
+}
+
+// leaves marks a node as one whose cluster manager is about to stop.
+func (a attributes) leaves(t *testing.T, node string) {
+	t.Helper()
+	a.set(t, "shutdown", node, "1700000000")
+}
+
+// Where nobody can be told of a drain, there is none: the bucket goes at once, as without.
+func TestDrainWithoutAnybodyToTell(t *testing.T) {
+	for name, row := range map[string]struct {
+		spoil func(*testing.T, *site, attributes)
+		says  string
+	}{
+		"no Pacemaker": {func(_ *testing.T, s *site, _ attributes) { s.agents[0].wrapper = nil }, "stop without hand-over"},
+		"pacemaker-attrd hangs": {func(t *testing.T, _ *site, c attributes) {
+			check(t, os.WriteFile(filepath.Join(c.folder, "attrd_updater"), []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
+		}, "no answer"},
+		"pacemaker-attrd talks nonsense": {func(t *testing.T, _ *site, c attributes) {
+			c.set(t, "shutdown", "node1", "x\" value=\"y")
+		}, "which is no value of shutdown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, cluster := newDrainingSite(t, Options{Nodes: 1}, 1)
+			clean := s.dumps(t)
+			check(t, s.startOn(0, 0))
+			row.spoil(t, s, cluster)
+			r := s.agents[0].stop(0)
+			if err := status(r, ocf.Success); err != nil || !strings.Contains(r.Stderr, row.says) {
+				t.Errorf("stop does not say %q: %v\n%s", row.says, err, r.Stderr)
+			}
+			check(t, s.isClean(0, clean[0]))
+		})
+	}
+}
+
+// drain is reloadable: connections that were there before are known as soon as they say something.
+func TestDrainIsReloadable(t *testing.T) {
+	s, _ := newDrainingSite(t, Options{Nodes: 2}, 2, "drain", "0")
+	clean := s.dumps(t)
+	check(t, s.startAll(0, 0))
+	sessions := s.open(t, shared, 30000, 16)
+	for _, a := range s.agents {
+		a.parameters = a.parameters.with("drain", "60")
+	}
+	check(t, status(s.agents[0].monitor(0), ocf.ErrGeneric)) // until it is reloaded
+	for bucket := range 2 {
+		check(t, status(s.agents[0].call("reload-agent", bucket), ocf.Success))
+	}
+	check(t, s.monitorAll())
+	kept(t, "reloaded", sessions)
+	check(t, s.move(0, 1))
+	check(t, s.move(1, 1))
+	kept(t, "moved", sessions)
+	for _, a := range s.agents {
+		a.parameters = a.parameters.with("drain", "0")
+	}
+	for bucket := range 2 {
+		check(t, status(s.agents[1].call("reload-agent", bucket), ocf.Success))
+	}
+	check(t, s.monitorAll())
+	reset(t, "switched off", sessions)
+	check(t, s.stopAll())
+	check(t, s.isClean(1, clean[1]))
+	eventually(t, "the sweeper clears up", func() error { return s.isClean(0, clean[0]) })
+}
