@@ -25,12 +25,15 @@ const streamTimeout = 10 * time.Second
 
 // Probe begins to ask an address from the client's first sources; see package probe.
 func (l *Lab) Probe(ctx context.Context, target netip.Addr, sources int) (*probe.Probe, error) {
-	p, err := probe.Start(ctx, probe.Options{
-		Client: l.Network.Client, Target: target, Sources: l.Network.SourcesLike(target, sources), Node: l.NodeByMAC,
-		StreamTimeout: streamTimeout,
-	})
+	return l.ProbeWith(ctx, probe.Options{Target: target, Sources: l.Network.SourcesLike(target, sources)})
+}
+
+// ProbeWith begins to ask what the options say; who asks and who answers needs not be said.
+func (l *Lab) ProbeWith(ctx context.Context, o probe.Options) (*probe.Probe, error) {
+	o.Client, o.Node, o.StreamTimeout = l.Network.Client, l.NodeByMAC, streamTimeout
+	p, err := probe.Start(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("probe %s: %w", target, err)
+		return nil, fmt.Errorf("probe %s: %w", o.Target, err)
 	}
 	return p, nil
 }
