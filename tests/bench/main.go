@@ -64,10 +64,10 @@ func bench(ctx context.Context, o options) error {
 	}
 	begin := time.Now()
 	var r results
-	err = onNode(ctx, func(node *netns.Host, scratch string) error {
+	err = onNode(ctx, func(network *netns.Network, scratch string) error {
 		p := newProgress(os.Stderr)
 		defer p.end()
-		r, err = measure(ctx, p, node, scratch, agent, o)
+		r, err = measure(ctx, p, network, scratch, agent, o)
 		return err
 	})
 	if err != nil {
@@ -82,7 +82,7 @@ func bench(ctx context.Context, o options) error {
 }
 
 // onNode runs do with a node and a folder, and removes both, also after an error.
-func onNode(ctx context.Context, do func(node *netns.Host, scratch string) error) (err error) {
+func onNode(ctx context.Context, do func(network *netns.Network, scratch string) error) (err error) {
 	scratch, err := os.MkdirTemp("", "clusterip-bench-")
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func onNode(ctx context.Context, do func(node *netns.Host, scratch string) error
 		return fmt.Errorf("build a network: %w", err)
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
-	return do(network.Nodes[0], scratch)
+	return do(network, scratch)
 }
 
 // results are all that was measured.
@@ -102,10 +102,12 @@ type results struct {
 	floor
 	arp    []*arpSetting
 	crowds []*crowd
+	floods []*flood
 }
 
 // measure does all that there is to measure.
-func measure(ctx context.Context, p *progress, node *netns.Host, scratch, agent string, o options) (results, error) {
+func measure(ctx context.Context, p *progress, network *netns.Network, scratch, agent string, o options) (results, error) {
+	node := network.Nodes[0]
 	floor, err := newFloor(ctx, scratch)
 	if err != nil {
 		return results{}, err
@@ -115,5 +117,9 @@ func measure(ctx context.Context, p *progress, node *netns.Host, scratch, agent 
 		return results{}, err
 	}
 	crowds, err := crowds(ctx, p, node, agent, scratch, o.quick)
-	return results{pairs: d.pairs(), floor: floor, arp: d.arp, crowds: crowds}, err
+	if err != nil {
+		return results{}, err
+	}
+	floods, err := floods(ctx, p, network, agent, scratch, o.quick)
+	return results{pairs: d.pairs(), floor: floor, arp: d.arp, crowds: crowds, floods: floods}, err
 }
