@@ -18,7 +18,10 @@ pcs resource clone web-group interleave=true
 
 # Buckets run where the attribute is 1. (A colocation and an order with the clone of nginx would do more harm than good: Pacemaker
 # cannot interleave clones with different clone-node-max, so nginx failing on one server would restart the buckets of all.)
-pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 hashmode=sourceip \
+#
+# drain=600: moves break no connection, as long as nginx goes on running where they were made. So before you stop a server, take its
+# buckets away, and wait until its connections have ended: see docs/draining.md.
+pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 hashmode=sourceip drain=600 \
 	meta migration-threshold=1 failure-timeout=300s \
 	clone clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0
 pcs constraint location web-ip-clone rule score=-INFINITY not_defined web-works or web-works ne 1
