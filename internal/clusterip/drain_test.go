@@ -189,23 +189,26 @@ func TestSweep(t *testing.T) {
 		kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
 		agent := drainingAgent(kernel, cluster)
 		runs(t, agent, 2, 5)
-		kernel.open = map[Bucket]int{2: 1}
+		begin := time.Now()
+		alone := false // bucket 2, for a time
+		kernel.open = func() map[Bucket]int {
+			alone = alone || slices.Equal(kernel.Tables.Moves.drained(), []Bucket{2})
+			if time.Since(begin) < 3*time.Second {
+				return map[Bucket]int{2: 1}
+			}
+			return nil
+		}
 		for _, bucket := range []Bucket{2, 5} {
 			if err := agent.Stop(t.Context(), drainingSpec(bucket)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		swept := make(chan error)
 		done := 0
-		go func() { swept <- agent.Sweep(t.Context(), drainingSpec(2), func() { done++ }) }()
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		if drained := kernel.Tables.Moves.drained(); !slices.Equal(drained, []Bucket{2}) || len(cluster.said[5]["node1"]) > 0 {
-			t.Errorf("after two seconds buckets %v drain, and of 5 is said %v", drained, cluster.said[5])
-		}
-		kernel.open = nil
-		if err := <-swept; err != nil || done != 1 {
+		if err := agent.Sweep(t.Context(), drainingSpec(2), func() { done++ }); err != nil || done != 1 {
 			t.Errorf("the sweeper ended with %v, and was done %d times", err, done)
+		}
+		if waited := time.Since(begin); !alone || waited < 3*time.Second {
+			t.Errorf("bucket 2 has drained alone: %t, and the sweeper waited %s", alone, waited)
 		}
 		if left := Leftovers(kernel.State, ""); len(left) > 0 || len(cluster.said[2]["node1"]) > 0 {
 			t.Errorf("left: %v; said: %v", left, cluster.said)

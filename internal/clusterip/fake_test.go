@@ -23,9 +23,9 @@ type fakeKernel struct {
 	announced  int
 	onAnnounce func()
 	strangers  []Stranger
-	others     []Layout          // of other resources
-	open       map[Bucket]int    // connections
-	hostile    func(State) error // is called after each step: is the node in a state in which it must not be?
+	others     []Layout              // of other resources
+	open       func() map[Bucket]int // connections
+	hostile    func(State) error     // is called after each step: is the node in a state in which it must not be?
 }
 
 var (
@@ -135,7 +135,12 @@ func (k *fakeKernel) Choose(context.Context, Layout) (Backend, []string, error) 
 	return NFTables, nil, nil
 }
 
-func (k *fakeKernel) Connections(context.Context, Layout) (map[Bucket]int, error) { return k.open, nil }
+func (k *fakeKernel) Connections(context.Context, Layout) (map[Bucket]int, error) {
+	if k.open == nil {
+		return nil, nil
+	}
+	return k.open(), nil
+}
 
 type unlockFunc func(last bool) error
 

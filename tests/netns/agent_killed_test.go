@@ -2,6 +2,7 @@ package netns
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ type dangerousCall struct {
 	action   string
 	macMode  string
 	backend  clusterip.Backend         // "": nftables
-	iptables string                    // which one; "" means that all system calls are dangerous, else only actingCalls
+	iptables string                    // which one, if any
 	ip       string                    // "": the IPv4 address
 	others   []int                     // run before and after
 	runs     bool                      // bucket 5 runs before
@@ -50,10 +51,10 @@ type killed struct {
 
 const victim = 5
 
-// TestKilledAtEverySystemCall kills start and stop with signal 9 at each of their system calls. After each, monitor tells
-// the truth, start works, and stop leaves nothing.
-func TestKilledAtEverySystemCall(t *testing.T) {
-	killAtEverySystemCall(t, []dangerousCall{
+// TestKilledOnNFTables kills start and stop with signal 9 at each system call by which they act. After each, monitor tells the truth,
+// start works, and stop leaves nothing.
+func TestKilledOnNFTables(t *testing.T) {
+	killWhereItActs(t, []dangerousCall{
 		{name: "first start", action: "start", macMode: "multicast"},
 		{name: "first start", action: "start", macMode: "igmp"},
 		{name: "further start", action: "start", macMode: "unicast", others: []int{1}},
@@ -66,12 +67,11 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 	})
 }
 
-// TestKilledWhileItActs: the same with iptables, which is killed with the agent; and only where the agent acts, because iptables takes
-// its time.
-func TestKilledWhileItActs(t *testing.T) { killAtEverySystemCall(t, slowCalls()) }
+// TestKilledOnIPTables: the same with iptables, which is killed with the agent.
+func TestKilledOnIPTables(t *testing.T) { killWhereItActs(t, slowCalls()) }
 
-// killAtEverySystemCall does it in a network for each.
-func killAtEverySystemCall(t *testing.T, calls []dangerousCall) {
+// killWhereItActs does it in a network for each.
+func killWhereItActs(t *testing.T, calls []dangerousCall) {
 	t.Helper()
 	for _, call := range calls {
 		t.Run(strings.Join([]string{string(cmp.Or(call.backend, clusterip.NFTables)), call.iptables, call.name, call.macMode}, "/"), func(t *testing.T) {
@@ -166,9 +166,9 @@ func (k *killed) systemCalls(t *testing.T) map[string]int {
 	t.Helper()
 	k.prepare(t)
 	log := filepath.Join(t.TempDir(), "strace")
-	trace := "!" + strings.Join(runtimeCalls, ",")
-	if k.iptables != "" { // which takes its time
-		trace = strings.Join(actingCalls, ",")
+	trace := strings.Join(actingCalls, ",")
+	if *atEveryCall {
+		trace = "!" + strings.Join(runtimeCalls, ",")
 	}
 	check(t, status(k.underStrace("-o", log, "-e", "trace="+trace), ocf.Success))
 	k.stopAll(t, "undisturbed run")
@@ -186,9 +186,12 @@ func (k *killed) systemCalls(t *testing.T) map[string]int {
 	return counts
 }
 
-// actingCalls are those by which the agent changes anything or has it changed: it asks the kernel, writes, and starts a program and
-// waits for it. A kill at any other leaves what one at the next of these does.
-var actingCalls = []string{"sendto", "sendmsg", "write", "pipe2", "waitid", "unlinkat"}
+// actingCalls are those by which the agent changes anything or has it changed: it asks the kernel, takes the lock, writes, and starts a
+// program and waits for it. A kill at any other leaves what one at the next of these does.
+var actingCalls = []string{"sendto", "sendmsg", "openat", "flock", "ftruncate", "pwrite64", "write", "pipe2", "waitid", "unlinkat"}
+
+// atEveryCall proves that: it takes ten times as long.
+var atEveryCall = flag.Bool("at-every-call", false, "kill the agent at each of its system calls, not only where it acts")
 
 var isName = regexp.MustCompile(`^\w+$`)
 

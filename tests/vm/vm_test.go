@@ -36,7 +36,7 @@ var guestTests = map[string][]string{
 	"the match, kills and choices": {
 		"^TestMatchBackend$/^iptables-legacy$/^multicast$",
 		"^TestStopAfterTheMatchBackendsRulesWereDeleted$",
-		"^TestKilledWhileItActs$",
+		"^TestKilledOnIPTables$",
 		"^TestAutoTakesWhatThereIs$",
 		"^TestMatchBackendWithoutNFTables$",
 		"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
