@@ -75,9 +75,9 @@ bench-failover: ## the time from a node's death to the last start elsewhere, bes
 	$(GO) run ./tests/failover
 
 ##@ To test (as root on Debian 12; installs what it needs)
-.PHONY: test packages lint vet unit kernel test-vm cluster fuzz
+.PHONY: test packages lint vet unit kernels kernel test-vm cluster fuzz
 
-test: packages lint vet build-all unit kernel test-vm cluster fuzz ## everything below, in this order
+test: packages lint vet build-all unit kernels cluster fuzz ## everything below, in this order
 
 packages: ## installs the Debian packages of tests/packages.txt that are missing
 	@echo '== Debian packages'
@@ -102,13 +102,18 @@ unit: ## the packages' own tests, with the race detector
 		$(GO) test -C tools -json ./...
 	} | $(report)
 
+kernels: ## kernel and test-vm, side by side: an emulated machine leaves room
+	@echo '== contract and kernel tests, in network namespaces; and on an old kernel, emulated (the first run downloads 27 MB)'
+	packages=$$($(GO) list ./tests/... | grep -v -e /tests/lab)
+	$(GO) test -json -count=1 -p 2 -timeout 40m $$packages | $(report)
+
 kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
 	@echo '== contract and kernel tests, in network namespaces'
 	packages=$$($(GO) list ./tests/... | grep -v -e /tests/lab -e /tests/vm)
 	$(GO) test -json -count=1 -p 2 -timeout 30m $$packages | $(report)
 
 test-vm: ## the data path on Debian 12's own kernel, in an emulated machine
-	@echo '== tests on an old kernel, emulated (the first run on a machine downloads 27 MB): five minutes'
+	@echo '== tests on an old kernel, emulated (the first run on a machine downloads 27 MB): seven minutes'
 	$(GO) test -json -count=1 -timeout 30m ./tests/vm/... | $(report)
 
 cluster: ## real Pacemaker clusters in namespaces: planned changes, failures, the examples
