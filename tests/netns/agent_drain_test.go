@@ -134,7 +134,7 @@ func (s *site) ownedBy(t *testing.T, sessions []*session) {
 // newDrainingSite has nodes that hand their connections over.
 func newDrainingSite(t *testing.T, o Options, buckets int, namesAndValues ...string) (*site, attributes) {
 	t.Helper()
-	s := newSite(t, o, buckets, webIP(append([]string{"drain", "60"}, namesAndValues...)...))
+	s := newSite(t, o, buckets, webIP(append([]string{"drain", "3600"}, namesAndValues...)...)) // longer than any test takes, emulated ones too
 	return s, newAttributes(t, s.agents...)
 }
 
