@@ -26,6 +26,7 @@ type call struct {
 	environment    ocf.Environment
 	environmentErr error
 	log            *ocf.Logger
+	byHand         bool // a command for people, not an action
 }
 
 // run turns a panic into an error: Go would exit with 2, which tells the resource manager that the parameters are wrong.
@@ -68,6 +69,7 @@ func (c *call) app() *cli.App {
 			hidden(action("sweep", "wait until no bucket drains any more, and clear up", c.sweep)),
 			action("notify", "does nothing", func(context.Context) error { return nil }),
 			action("meta-data", "describe the agent and its parameters in XML", c.metaData),
+			c.whoisCommand(),
 			{Name: "usage", Aliases: []string{"help"}, Usage: "print this", Action: usage, HideHelpCommand: true},
 		},
 		Action:         c.unknown,

@@ -19,6 +19,7 @@ type process struct {
 	args    []string
 	environ []string
 	euid    int
+	stdin   io.Reader
 	stdout  io.Writer
 	stderr  io.Writer
 }
@@ -29,7 +30,7 @@ func main() {
 	runtime.GOMAXPROCS(1)
 	runtime.LockOSThread()
 	os.Exit(int(run(context.Background(), process{
-		args: os.Args, environ: os.Environ(), euid: os.Geteuid(), stdout: os.Stdout, stderr: os.Stderr,
+		args: os.Args, environ: os.Environ(), euid: os.Geteuid(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 	})))
 }
 
@@ -47,7 +48,11 @@ func run(ctx context.Context, p process) ocf.ExitCode {
 	case ocf.NotRunning:
 		call.log.Infof("%v", err)
 	default:
-		ocf.ExitReason(p.stderr, environment.ExitReasonPrefix, err)
+		prefix := environment.ExitReasonPrefix
+		if call.byHand {
+			prefix = "ocf-clusterip: "
+		}
+		ocf.ExitReason(p.stderr, prefix, err)
 	}
 	return code
 }

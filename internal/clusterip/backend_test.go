@@ -75,7 +75,7 @@ func TestBackendIsChosen(t *testing.T) {
 		"the target, perhaps": {old, no(), yes(), perhaps(), Target, 3},
 	} {
 		b := &Backends{NFTables: row.nftables, Match: row.match, Target: row.target}
-		chosen, reasons, err := b.Choose(t.Context(), row.spec.layout())
+		chosen, reasons, err := b.Choose(t.Context(), row.spec.Layout())
 		if chosen != row.want || len(reasons) != row.reasons || (err != nil) != (row.want == "") || err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
 			t.Errorf("%s: %q because of %q (%v)", name, chosen, reasons, err)
 		}
@@ -138,13 +138,13 @@ func TestWhatIptablesCannotDo(t *testing.T) {
 	} {
 		spec := specOf(Multicast, 0)
 		spec.Backend, spec.HashCompat, spec.HashMode = backend, row.compat, SourceIP
-		if err := spec.layout().Fits(backend); err != nil {
+		if err := spec.Layout().Fits(backend); err != nil {
 			t.Errorf("%s, what it can do: %v", backend, err)
 		}
 		spec.Addresses = append(spec.Addresses, vip6)
 		spec.Buckets, spec.MACMode, spec.HashCompat, spec.HashPrefixes.IPv4, spec.Services = row.tooMany, Unicast, row.other, 24, []ocf.Service{ocf.ICMP}
 		spec.HashMode = SourceIPSourcePort
-		err := spec.layout().Fits(backend)
+		err := spec.Layout().Fits(backend)
 		says := strings.Split(err.Error(), "\n")
 		for _, what := range row.names {
 			if !slices.ContainsFunc(says, func(line string) bool { return strings.Contains(line, what) }) {

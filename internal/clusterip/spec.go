@@ -86,7 +86,7 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 	if spec.Backend == Target {
 		spec.HashCompat = ClusterIP // it can do no other
 	}
-	faults = append(faults, spec.layout().Fits(spec.Backend))
+	faults = append(faults, spec.Layout().Fits(spec.Backend))
 	if spec.Backend != Target && spec.Seed == 0 && !ZeroSeedFits(spec.HashMode) {
 		fault("parameter hash_seed=0 cannot be used with hashmode=%s, because nf_tables cannot be told it; use another hashmode, or another seed on all nodes (--hash-init of the CLUSTERIP target)", spec.HashMode)
 	}
@@ -202,7 +202,7 @@ func (s Spec) macs() []MAC {
 // Resolve settles on this node what the spec leaves open: the NIC and the prefix lengths. What was laid by default stays
 // so while it fits, however routes have changed since. Its errors are ocf.ErrArgs: another node may do better.
 func (s Spec) Resolve(seen State) (Layout, error) {
-	layout := s.layout()
+	layout := s.Layout()
 	layout.Prefixes = nil
 	if s.Backend == Auto {
 		layout.Backend = seen.Tables.Backend // what is there stays there
@@ -244,8 +244,8 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	return layout.withSchema(), errors.Join(faults...)
 }
 
-// layout is as much of one as follows from the spec alone.
-func (s Spec) layout() Layout {
+// Layout is as much of one as follows from the spec alone: enough to tell which bucket a packet is in.
+func (s Spec) Layout() Layout {
 	layout := Layout{
 		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashCompat: s.HashCompat, HashPrefixes: s.HashPrefixes,
 		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services, Drains: s.Drain > 0,

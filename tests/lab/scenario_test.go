@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/tests/netns"
 	"ocf-clusterip/tests/probe"
 	"ocf-clusterip/tests/program"
@@ -144,11 +146,34 @@ func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 		bucket := clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: f.Src}, clusterip.DefaultSeed(first), uint32(count))
 		return s.Host(placement[int(bucket)]).index
 	}
-	report, err := s.Network.Probe(s.t.Context(), netns.Traffic{Target: target, Sources: s.Network.SourcesLike(target, 2*asking)[asking:], Retries: 2})
+	sources := s.Network.SourcesLike(target, 2*asking)[asking:]
+	report, err := s.Network.Probe(s.t.Context(), netns.Traffic{Target: target, Sources: sources, Retries: 2})
 	check(s.t, err)
 	if err := report.ExactlyOnce(owner); err != nil {
 		s.t.Error(err)
 	}
+	said := s.whois(s.Host(placement[0]), target, sources)
+	for _, source := range sources {
+		if want := s.Hosts[owner(netns.Flow{Src: source})].Name; said[source.String()] != want {
+			s.t.Errorf("whois says that %s answers %s, but %s does", said[source.String()], source, want)
+		}
+	}
+}
+
+// whois asks a host who answers the clients, and returns the nodes by client.
+func (s *scenario) whois(h *Host, target netip.Addr, clients []netip.Addr) map[string]string {
+	s.t.Helper()
+	argv := []string{"/usr/lib/ocf/resource.d/custom/clusterip", "whois", "--json", "--to", target.String()}
+	for _, client := range clients {
+		argv = append(argv, client.String())
+	}
+	var answers []operator.Answer
+	check(s.t, json.Unmarshal([]byte(run(s.t, h, argv...)), &answers))
+	nodes := map[string]string{}
+	for _, a := range answers {
+		nodes[a.Client] = strings.Join(a.Nodes, "+")
+	}
+	return nodes
 }
 
 // stop stops asking and returns what was seen.

@@ -141,3 +141,43 @@ func TestExitReasonPrefix(t *testing.T) {
 		checkStatus(t, n.run(t, vars{}, agent, "validate-all"), ocf.ErrConfigured)
 	})
 }
+
+// TestWhois is about the command for people, without anything to ask.
+func TestWhois(t *testing.T) {
+	n := newNode(t)
+	r := n.run(t, vars{}, program, "whois", "--to", address, "--buckets", "8", "192.168.64.1", "192.168.64.2:4711")
+	const want = `CLIENT             BUCKET  NODE  STATE
+192.168.64.1       2       -     unknown
+192.168.64.2:4711  4       -     unknown
+`
+	if r.ExitCode != 0 || r.Stdout != want || r.Stderr != "" {
+		t.Errorf("exit status %d, stderr %q, stdout:\n%s", r.ExitCode, r.Stderr, r.Stdout)
+	}
+	offline := []string{"--to", address, "--buckets", "8"}
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		names string // what the error must name
+	}{
+		{"no client", offline, "no client"},
+		{"no address", append(offline, "example.org"), "example.org"},
+		{"several faults", append(offline, "x", "y"), `"y"`},
+		{"a flag that does not exist", []string{"--bucket", "8"}, "bucket"},
+		{"no number", []string{"--to", address, "--buckets", "many", "192.0.2.7"}, "many"},
+		{"too many buckets", []string{"--to", address, "--buckets", "100000", "192.0.2.7"}, "1024"},
+		{"a parameter that is wrong", append(offline, "--hashmode", "random", "192.0.2.7"), "hashmode"},
+		{"a parameter that is of no use", []string{"--hashmode", "sourceip", "192.0.2.7"}, "--buckets"},
+		{"buckets of nobody knows what", []string{"--buckets", "8", "192.0.2.7"}, "--to"},
+		{"a protocol that is none", append(offline, "--protocol", "http", "192.0.2.7"), "http"},
+		{"a file that is not there", append(offline, "--file", "/nowhere"), "/nowhere"},
+		{"a port that is missing", append(offline, "--hashmode", "sourceip-sourceport", "192.0.2.7"), "192.0.2.7:PORT"},
+		{"nothing to ask", []string{"192.0.2.7"}, "no address is shared on this node"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := n.run(t, vars{}, append([]string{program, "whois"}, tt.args...)...)
+			if r.ExitCode != int(ocf.ErrArgs) || !strings.Contains(r.Stderr, tt.names) || strings.Contains(r.Stderr, "ocf-exit-reason") || r.Stdout != "" {
+				t.Errorf("exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
+			}
+		})
+	}
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/metadata"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator"
+	"ocf-clusterip/internal/pacemaker"
+)
+
+const whoisDescription = `Says for each client which hash bucket it falls into, and which node answers it.
+
+On a node that runs a bucket, it reads from the kernel how the address is laid, and asks Pacemaker where the buckets are. Anywhere else,
+say how it is laid: --to and --buckets, and whatever else is not as by default.
+
+   ocf-clusterip whois 192.0.2.7 198.51.100.20:4711
+   ocf-clusterip whois --to 192.168.10.3 --buckets 8 --file clients.txt
+
+The states: owned; adopting (owned, while another node may still serve former connections); draining (this node serves former
+connections, and nobody is known to own the bucket); doubled (several nodes answer: look at once); nobody; unknown.`
+
+// hashFlags are the parameters of the resource that say which bucket a packet is in, as flags.
+var hashFlags = []string{"hashmode", "hash_seed", "hash_compat", "hash_prefix4", "hash_prefix6", "services"}
+
+func flagOf(parameter string) string { return strings.ReplaceAll(parameter, "_", "-") }
+
+// whoisCommand is for people, who see its faults as such and not as an agent's.
+func (c *call) whoisCommand() *cli.Command {
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "to", Usage: "the shared `ADDRESS[:PORT]` that is asked; needed where there are several, or none"},
+		&cli.StringFlag{Name: "protocol", Value: "tcp", Usage: "`PROTOCOL` that is spoken: " + strings.Join(ocf.ServiceProtocols(), ", ")},
+		&cli.StringFlag{Name: "file", Usage: "read clients from `FILE`, one on each line; - is the standard input"},
+		&cli.BoolFlag{Name: "json", Usage: "write JSON"},
+		&cli.UintFlag{Name: "buckets", Usage: "ask nobody: there are so many buckets, `N` (clone-max)"},
+	}
+	for _, parameter := range metadata.Parameters() {
+		for _, name := range hashFlags {
+			if parameter.Name == name {
+				flags = append(flags, &cli.StringFlag{Name: flagOf(name), Usage: "with --buckets: the resource's parameter " + name})
+			}
+		}
+	}
+	return &cli.Command{
+		Name: "whois", Usage: "which node answers a client", ArgsUsage: "CLIENT[:PORT]...", Description: whoisDescription,
+		Flags: flags, HideHelpCommand: true,
+		Before: func(*cli.Context) error { c.byHand = true; return nil },
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
+			c.byHand = true
+			return ocf.Errorf(ocf.ErrArgs, "%w; see ocf-clusterip whois --help", err)
+		},
+		Action: c.whois,
+	}
+}
+
+func (c *call) whois(ctx *cli.Context) error {
+	target, err := targetOf(ctx.String("to"), ctx.String("protocol"))
+	clients, clientsErr := c.clientsOf(ctx)
+	if err := errors.Join(err, clientsErr); err != nil {
+		return err
+	}
+	known, err := c.known(ctx, target.Address)
+	if err != nil {
+		return err
+	}
+	if !target.Address.IsValid() {
+		target.Address = known.Layout.Address()
+	}
+	answers := make([]operator.Answer, 0, len(clients))
+	var faults []error
+	for _, client := range clients {
+		answer, err := operator.Whois(known, client, target)
+		answers, faults = append(answers, answer), append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	return operator.WriteAnswers(c.stdout, answers, ctx.Bool("json"))
+}
+
+// targetOf reads ADDRESS or ADDRESS:PORT; nothing is the only address that there is.
+func targetOf(to, protocol string) (operator.Target, error) {
+	target := operator.Target{Protocol: protocol}
+	for _, known := range ocf.ServiceProtocols() {
+		if protocol == known && to == "" {
+			return target, nil
+		}
+		if protocol == known {
+			asked, err := operator.ParseClient(to)
+			if err != nil {
+				return target, ocf.Errorf(ocf.ErrArgs, "--to %s is no address such as 192.168.10.3 or 192.168.10.3:80", ocf.Quote(to))
+			}
+			target.Address, target.Port = asked.Address, asked.Port
+			return target, nil
+		}
+	}
+	return target, ocf.Errorf(ocf.ErrArgs, "--protocol %s is none of %s", ocf.Quote(protocol), strings.Join(ocf.ServiceProtocols(), ", "))
+}
+
+func (c *call) clientsOf(ctx *cli.Context) ([]operator.Client, error) {
+	var clients []operator.Client
+	var faults []error
+	for _, text := range ctx.Args().Slice() {
+		client, err := operator.ParseClient(text)
+		clients, faults = append(clients, client), append(faults, err)
+	}
+	if file := ctx.String("file"); file != "" {
+		from, name := c.stdin, "the standard input"
+		if file != "-" {
+			text, err := os.ReadFile(file) //nolint:gosec // the admin says which
+			if err != nil {
+				return nil, ocf.Errorf(ocf.ErrArgs, "--file: %w", err)
+			}
+			from, name = bytes.NewReader(text), file
+		}
+		more, err := operator.ReadClients(from, name)
+		clients, faults = append(clients, more...), append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	if len(clients) == 0 {
+		return nil, ocf.Errorf(ocf.ErrArgs, "no client is named; see ocf-clusterip whois --help")
+	}
+	return clients, nil
+}
+
+// known is what the flags say of the resource, or what this node knows of it.
+func (c *call) known(ctx *cli.Context, address netip.Addr) (operator.Known, error) {
+	parameters := map[string]string{}
+	for _, name := range hashFlags {
+		if ctx.IsSet(flagOf(name)) {
+			parameters[name] = ctx.String(flagOf(name))
+		}
+	}
+	if !ctx.IsSet("buckets") {
+		if len(parameters) > 0 {
+			return operator.Known{}, ocf.Errorf(ocf.ErrArgs, "the resource's parameters are of use only with --buckets; without it they are read from the kernel")
+		}
+		return c.knownHere(ctx.Context, address)
+	}
+	if !address.IsValid() {
+		return operator.Known{}, ocf.Errorf(ocf.ErrArgs, "--buckets needs --to: the hash depends on the shared address")
+	}
+	buckets := ctx.Uint("buckets")
+	if buckets == 0 || buckets > ocf.MaxBuckets {
+		return operator.Known{}, ocf.Errorf(ocf.ErrArgs, "--buckets %d is not a number from 1 to %d", buckets, ocf.MaxBuckets)
+	}
+	parameters["ip"] = address.String()
+	values, _, err := metadata.Parse(parameters)
+	var spec clusterip.Spec
+	if err == nil {
+		spec, err = clusterip.NewSpec(values, "", ocf.Clone{Buckets: uint32(buckets)})
+	}
+	if err != nil {
+		return operator.Known{}, ocf.Errorf(ocf.ErrArgs, "%w", err)
+	}
+	return operator.Known{Layout: spec.Layout()}, nil
+}
+
+func (c *call) knownHere(ctx context.Context, address netip.Addr) (known operator.Known, err error) {
+	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
+		var why error
+		known, why, err = operator.Observe(ctx, agent.Kernel, pacemaker.Cluster{Environ: c.environ}, address)
+		if err == nil && why != nil {
+			c.log.Warningf("only this node is known: %v", why)
+		}
+		return err
+	})
+	return known, err
+}
