@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/beevik/etree"
@@ -172,9 +173,17 @@ func parseSeconds(text string) (time.Duration, bool) {
 }
 
 // isNodeName tells whether a name can be one of a node, and stand in a list. (Corosync takes what a host name may be, and more.)
-func isNodeName(name string) bool { return nodeName.MatchString(name) }
+func isNodeName(name string) bool { return nodeName().MatchString(name) }
 
-var nodeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$`)
+// Compiled when they are needed: most actions need none.
+var (
+	nodeName = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$`)
+	})
+	attributeLine = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^name="([^"]*)" host="([^"]*)" value="([^"]*)"$`)
+	})
+)
 
 // query returns the values of an attribute by node.
 func (c Cluster) query(ctx context.Context, name string, options ...string) (map[string]string, error) {
@@ -197,7 +206,7 @@ func parseAttributes(text, name string) (map[string]string, error) {
 		if line == "" {
 			continue
 		}
-		fields := attributeLine.FindStringSubmatch(line)
+		fields := attributeLine().FindStringSubmatch(line)
 		if fields == nil || fields[1] != name {
 			return nil, fmt.Errorf("%s says %s, which is no value of %s", attrdUpdater, ocf.Quote(line), name)
 		}
@@ -205,8 +214,6 @@ func parseAttributes(text, name string) (map[string]string, error) {
 	}
 	return values, nil
 }
-
-var attributeLine = regexp.MustCompile(`^name="([^"]*)" host="([^"]*)" value="([^"]*)"$`)
 
 // run runs one of Pacemaker's programs and returns what it prints.
 func (c Cluster) run(ctx context.Context, program string, arguments ...string) (string, error) {
