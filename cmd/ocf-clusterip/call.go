@@ -55,7 +55,7 @@ func (c *call) app() *cli.App {
 	return &cli.App{
 		Name: "ocf-clusterip", HelpName: "ocf-clusterip", Version: version,
 		Usage:       "several nodes share one IP address, each answers its own hash buckets",
-		UsageText:   "ocf-clusterip ACTION",
+		UsageText:   "ocf-clusterip ACTION\nocf-clusterip COMMAND [--help] [ARGUMENTS]",
 		Description: description,
 		Writer:      c.stdout, ErrWriter: c.stderr,
 		HideHelpCommand: true,
@@ -80,7 +80,7 @@ func (c *call) app() *cli.App {
 
 func action(name, usage string, do func(context.Context) error) *cli.Command {
 	return &cli.Command{
-		Name: name, Usage: usage, HideHelpCommand: true, OnUsageError: usageError,
+		Name: name, Usage: usage, Category: "Actions, for the cluster manager", HideHelpCommand: true, OnUsageError: usageError,
 		Action: func(ctx *cli.Context) error { return do(ctx.Context) },
 	}
 }

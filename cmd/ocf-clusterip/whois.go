@@ -50,7 +50,7 @@ func (c *call) whoisCommand() *cli.Command {
 		}
 	}
 	return &cli.Command{
-		Name: "whois", Usage: "which node answers a client", ArgsUsage: "CLIENT[:PORT]...", Description: whoisDescription,
+		Name: "whois", Usage: "which node answers a client", Category: "Commands, for people", ArgsUsage: "CLIENT[:PORT]...", Description: whoisDescription,
 		Flags: flags, HideHelpCommand: true,
 		Before: func(*cli.Context) error { c.byHand = true; return nil },
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
