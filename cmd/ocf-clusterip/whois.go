@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -42,12 +43,8 @@ func (c *call) whoisCommand() *cli.Command {
 		&cli.BoolFlag{Name: "json", Usage: "write JSON"},
 		&cli.UintFlag{Name: "buckets", Usage: "ask nobody: there are so many buckets, `N` (clone-max)"},
 	}
-	for _, parameter := range metadata.Parameters() {
-		for _, name := range hashFlags {
-			if parameter.Name == name {
-				flags = append(flags, &cli.StringFlag{Name: flagOf(name), Usage: "with --buckets: the resource's parameter " + name})
-			}
-		}
+	for _, name := range hashFlags {
+		flags = append(flags, &cli.StringFlag{Name: flagOf(name), Usage: "with --buckets: the resource's parameter " + name})
 	}
 	return &cli.Command{
 		Name: "whois", Usage: "which node answers a client", Category: "Commands, for people", ArgsUsage: "CLIENT[:PORT]...", Description: whoisDescription,
@@ -89,20 +86,18 @@ func (c *call) whois(ctx *cli.Context) error {
 // targetOf reads ADDRESS or ADDRESS:PORT; nothing is the only address that there is.
 func targetOf(to, protocol string) (operator.Target, error) {
 	target := operator.Target{Protocol: protocol}
-	for _, known := range ocf.ServiceProtocols() {
-		if protocol == known && to == "" {
-			return target, nil
-		}
-		if protocol == known {
-			asked, err := operator.ParseClient(to)
-			if err != nil {
-				return target, ocf.Errorf(ocf.ErrArgs, "--to %s is no address such as 192.168.10.3 or 192.168.10.3:80", ocf.Quote(to))
-			}
-			target.Address, target.Port = asked.Address, asked.Port
-			return target, nil
-		}
+	if !slices.Contains(ocf.ServiceProtocols(), protocol) {
+		return target, ocf.Errorf(ocf.ErrArgs, "--protocol %s is none of %s", ocf.Quote(protocol), strings.Join(ocf.ServiceProtocols(), ", "))
 	}
-	return target, ocf.Errorf(ocf.ErrArgs, "--protocol %s is none of %s", ocf.Quote(protocol), strings.Join(ocf.ServiceProtocols(), ", "))
+	if to == "" {
+		return target, nil
+	}
+	asked, err := operator.ParseClient(to)
+	if err != nil {
+		return target, ocf.Errorf(ocf.ErrArgs, "--to %s is no address such as 192.168.10.3 or 192.168.10.3:80", ocf.Quote(to))
+	}
+	target.Address, target.Port = asked.Address, asked.Port
+	return target, nil
 }
 
 func (c *call) clientsOf(ctx *cli.Context) ([]operator.Client, error) {

@@ -264,7 +264,7 @@ func (a Agent) undo(ctx context.Context, spec Spec, before State, failed Goal, c
 		a.Log.Errorf("take back: %v", err)
 		return true
 	}
-	if err := a.remove(ctx, planRemoval(seen, Goal{Layout: Layout{Prefixes: spec.named()}, NIC: spec.NIC})); err != nil {
+	if err := a.remove(ctx, spec.removal(seen)); err != nil {
 		a.Log.Errorf("take back: %v", err)
 		return true
 	}
@@ -334,7 +334,7 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 			}
 			return true, a.disown(ctx, spec, seen, moves)
 		}
-		steps := planRemoval(seen, Goal{Layout: Layout{Prefixes: spec.named()}, NIC: spec.NIC})
+		steps := spec.removal(seen)
 		if len(steps) == 0 {
 			a.Log.Infof("nothing of %s is here", spec.Address())
 			return false, nil

@@ -30,7 +30,7 @@ func (a Agent) endDrains(ctx context.Context, spec Spec, seen State, buckets []B
 	a.takeBack(ctx, spec, buckets)
 	moves := seen.Tables.Moves.without(buckets...)
 	if len(seen.Tables.Owned)+len(moves.Draining) == 0 {
-		return a.remove(ctx, planRemoval(seen, Goal{Layout: Layout{Prefixes: spec.named()}, NIC: spec.NIC}))
+		return a.remove(ctx, spec.removal(seen))
 	}
 	step := Move{Address: spec.Address(), Resource: spec.Resource, Moves: moves}
 	if err := a.Kernel.Apply(ctx, step); err != nil {
@@ -51,9 +51,7 @@ func (a Agent) endAdoption(ctx context.Context, spec Spec, adoption Adoption) er
 			return true, nil // it was given away and taken over meanwhile
 		}
 		a.Log.Infof("bucket %d of %s: %v serve none of its connections any more", spec.Bucket, spec.Address(), adoption.From)
-		moves := tables.Moves
-		moves.Adopting = slices.DeleteFunc(slices.Clone(moves.Adopting), func(a Adoption) bool { return a.Bucket == spec.Bucket })
-		return true, a.Kernel.Apply(ctx, Move{Address: spec.Address(), Resource: spec.Resource, Moves: moves})
+		return true, a.Kernel.Apply(ctx, Move{Address: spec.Address(), Resource: spec.Resource, Moves: tables.Moves.without(spec.Bucket)})
 	})
 }
 

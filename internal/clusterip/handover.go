@@ -63,14 +63,14 @@ func (s Statements) drainers(self string) []Drainer {
 	return all
 }
 
-// adoption is what it means for the bucket's new owner.
-func (s Statements) adoption(bucket Bucket, self string) (Adoption, bool) {
+// adoption is what it means for the bucket's new owner; from nobody, if nobody drains.
+func (s Statements) adoption(bucket Bucket, self string) Adoption {
 	adoption := Adoption{Bucket: bucket}
 	for _, d := range s.drainers(self) {
 		adoption.Left = max(adoption.Left, d.Left)
 		adoption.From = append(adoption.From, d.Node)
 	}
-	return adoption, len(adoption.From) > 0
+	return adoption
 }
 
 // taken is what nodes are to say when the bucket's new owner knows all: each no more than of itself, so that nothing about a node that
@@ -139,8 +139,7 @@ func (a Agent) adoption(ctx context.Context, spec Spec) (adoption Adoption, said
 	if err != nil {
 		a.Log.Warningf("start without hand-over, so connections to another node will break: %v", err)
 	}
-	adoption, _ = said.adoption(spec.Bucket, a.Node)
-	return adoption, said
+	return said.adoption(spec.Bucket, a.Node), said
 }
 
 // handOver tells the others that this node drains the bucket from now on, if it can. It tells whether they know.

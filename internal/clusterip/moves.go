@@ -73,11 +73,19 @@ func (m Moves) adoption(bucket Bucket) (Adoption, bool) {
 
 // without leaves out all that concerns the buckets.
 func (m Moves) without(buckets ...Bucket) Moves {
-	is := func(b Bucket) bool { return slices.Contains(buckets, b) }
+	return m.only(func(b Bucket) bool { return !slices.Contains(buckets, b) })
+}
+
+// Below leaves out what is no bucket of fewer than n.
+func (m Moves) Below(n Bucket) Moves {
+	return m.only(func(b Bucket) bool { return b < n })
+}
+
+func (m Moves) only(is func(Bucket) bool) Moves {
 	return Moves{
-		Draining:   slices.DeleteFunc(slices.Clone(m.Draining), func(d Drain) bool { return is(d.Bucket) }),
-		Adopting:   slices.DeleteFunc(slices.Clone(m.Adopting), func(a Adoption) bool { return is(a.Bucket) }),
-		HandedOver: subtract(m.HandedOver, buckets),
+		Draining:   slices.DeleteFunc(slices.Clone(m.Draining), func(d Drain) bool { return !is(d.Bucket) }),
+		Adopting:   slices.DeleteFunc(slices.Clone(m.Adopting), func(a Adoption) bool { return !is(a.Bucket) }),
+		HandedOver: slices.DeleteFunc(slices.Clone(m.HandedOver), func(b Bucket) bool { return !is(b) }),
 	}
 }
 
@@ -97,23 +105,4 @@ func (m Moves) withAdoption(adoption Adoption) Moves {
 	m.Adopting = append(m.Adopting, adoption)
 	slices.SortFunc(m.Adopting, func(a, b Adoption) int { return cmp.Compare(a.Bucket, b.Bucket) })
 	return m
-}
-
-// Below leaves out what is no bucket of fewer than n.
-func (m Moves) Below(n Bucket) Moves {
-	var beyond []Bucket
-	for _, b := range slices.Concat(m.drained(), m.HandedOver) {
-		if b >= n {
-			beyond = append(beyond, b)
-		}
-	}
-	for _, a := range m.Adopting {
-		if a.Bucket >= n {
-			beyond = append(beyond, a.Bucket)
-		}
-	}
-	if len(beyond) == 0 {
-		return m
-	}
-	return m.without(beyond...)
 }

@@ -68,6 +68,11 @@ func Plan(seen State, goal Goal) []Step {
 	return steps
 }
 
+// removal lists the steps that take everything of the spec's resource away.
+func (s Spec) removal(seen State) []Step {
+	return planRemoval(seen, Goal{Layout: Layout{Prefixes: s.named()}, NIC: s.NIC})
+}
+
 func planRemoval(seen State, goal Goal) []Step {
 	var steps []Step
 	if len(seen.Tables.Owned) > 0 {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -162,14 +163,9 @@ func parseDrainers(value string) ([]clusterip.Drainer, error) {
 
 func parseSeconds(text string) (time.Duration, bool) {
 	const most = len("86400")
-	if len(text) == 0 || len(text) > most || strings.Trim(text, "0123456789") != "" {
-		return 0, false
-	}
-	var seconds time.Duration
-	for _, digit := range text {
-		seconds = seconds*10 + time.Duration(digit-'0')*time.Second //nolint:mnd // decimal
-	}
-	return seconds, seconds <= MaxDrain
+	number, err := strconv.ParseUint(text, 10, 32)
+	seconds := time.Duration(number) * time.Second
+	return seconds, err == nil && len(text) <= most && seconds <= MaxDrain
 }
 
 // isNodeName tells whether a name can be one of a node, and stand in a list. (Corosync takes what a host name may be, and more.)

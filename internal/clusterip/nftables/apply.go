@@ -164,7 +164,7 @@ func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
 		case i < 0:
 			err = c.create(want)
 		case !have[i].isOurs():
-			err = ocf.Errorf(ocf.ErrGeneric, "table %s exists and is not ours; look at it (nft list table %s) and delete it", want, want)
+			err = refuse(want)
 		case have[i].cannotBecome(want):
 			c.nft.DelTable(&nft.Table{Family: want.family, Name: want.name})
 			err = c.create(want)
@@ -280,8 +280,7 @@ func (c *Conn) mend(have, want table) error {
 
 func (c *Conn) mendSet(t *nft.Table, have, want set) error {
 	if isMoveSet(want.name) {
-		c.nft.FlushSet(setOf(t, want))
-		return c.addElements(setOf(t, want), want.converted(want.elements))
+		return c.refill(t, want)
 	}
 	isIn := func(other set) func(element) bool {
 		return func(e element) bool { return slices.Contains(other.elements, e) }
@@ -302,12 +301,21 @@ func (c *Conn) remove(ctx context.Context, address netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range have {
+	c.deleteOurs(have)
+	return nil
+}
+
+func (c *Conn) deleteOurs(tables []table) {
+	for _, t := range tables {
 		if t.isOurs() {
 			c.nft.DelTable(&nft.Table{Family: t.family, Name: t.name})
 		}
 	}
-	return nil
+}
+
+// refuse is the error about a table of our name that is somebody else's.
+func refuse(t table) error {
+	return ocf.Errorf(ocf.ErrGeneric, "table %s exists and is not ours; look at it (nft list table %s) and delete it", t, t)
 }
 
 // Supports implements clusterip.TableKernel.

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/ocf"
 )
 
 // arpOnlyTable is how the table is called in which another backend's resource mangles ARP. Its name is not that of a resource which is
@@ -46,10 +45,10 @@ func (c *Conn) LayARP(ctx context.Context, layout clusterip.Layout) error {
 	}
 	for _, h := range have {
 		if !h.isOurs() {
-			return ocf.Errorf(ocf.ErrGeneric, "table %s exists and is not ours; look at it (nft list table %s) and delete it", h, h)
+			return refuse(h)
 		}
-		c.nft.DelTable(&nft.Table{Family: h.family, Name: h.name})
 	}
+	c.deleteOurs(have)
 	if err := c.create(want); err != nil {
 		return err
 	}
@@ -68,11 +67,7 @@ func (c *Conn) RemoveARP(ctx context.Context, address netip.Addr) error {
 	if err := c.connect(); err != nil {
 		return err
 	}
-	for _, h := range have {
-		if h.isOurs() {
-			c.nft.DelTable(&nft.Table{Family: h.family, Name: h.name})
-		}
-	}
+	c.deleteOurs(have)
 	return explain(c.nft.Flush())
 }
 

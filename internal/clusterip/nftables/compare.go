@@ -9,6 +9,7 @@ import (
 
 	nft "github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 )
@@ -313,22 +314,14 @@ func buckets(want table) uint32 {
 
 func (s set) elementDifferences(want set, n uint32) []string {
 	var found []string
-	if isMoveSet(s.name) {
-		for _, e := range s.elements {
-			if reason := s.strayMove(e, n); reason != "" {
-				found = append(found, fmt.Sprintf("set %s: element %d %s", s.name, e.key, reason))
-			}
-		}
-		return found
-	}
-	if s.name != setOwned {
+	if s.name != setOwned && !isMoveSet(s.name) {
 		if !slices.Equal(inOrder(s.elements), inOrder(want.elements)) {
 			found = append(found, fmt.Sprintf("set %s is not as laid", s.name))
 		}
 		return found
 	}
 	for _, e := range s.elements {
-		if reason := e.alien(n); reason != "" {
+		if reason := s.alien(e, n); reason != "" {
 			found = append(found, fmt.Sprintf("set %s: element %d %s", s.name, e.key, reason))
 		}
 	}
@@ -340,15 +333,21 @@ func inOrder(elements []element) []element {
 	return slices.SortedFunc(slices.Values(elements), func(a, b element) int { return cmp.Compare(a.key, b.key) })
 }
 
-// alien says why an element of set owned cannot be one that we put there; empty if it can.
-func (e element) alien(n uint32) string {
+// alien says why an element of a set of buckets cannot be one that we put there; empty if it can.
+func (s set) alien(e element, n uint32) string {
+	isOurs := e.isOurs()
+	if s.name == setAdopting {
+		isOurs = strings.HasPrefix(e.comment, adoptedFrom)
+	}
 	switch {
-	case !e.isOurs():
+	case !isOurs:
 		return "was not put there by this agent"
 	case e.key >= n:
 		return fmt.Sprintf("is no bucket of 0..%d", n-1)
-	case !e.counted:
+	case s.name == setOwned && !e.counted:
 		return "has no counter"
+	case s.flags&unix.NFT_SET_TIMEOUT != 0 && !e.timed:
+		return "never ends"
 	default:
 		return ""
 	}

@@ -2,7 +2,6 @@ package nftables
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -163,36 +162,23 @@ func (c *Conn) move(step clusterip.Move) error {
 			return err
 		}
 	}
-	return c.setMoves(t, step.Resource, step.Moves)
-}
-
-func (c *Conn) setMoves(t *nft.Table, resource string, moves clusterip.Moves) error {
-	elements := moveElements(resource, moves)
+	elements := moveElements(step.Resource, step.Moves)
 	for _, s := range moveSets() {
-		c.nft.FlushSet(setOf(t, s))
-		if err := c.addElements(setOf(t, s), s.converted(elements[s.name])); err != nil {
+		s.elements = elements[s.name]
+		if err := c.refill(t, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// refill makes a set hold its elements and no other.
+func (c *Conn) refill(t *nft.Table, s set) error {
+	c.nft.FlushSet(setOf(t, s))
+	return c.addElements(setOf(t, s), s.converted(s.elements))
+}
+
 // isMoveSet tells whether a set of that name holds moves.
 func isMoveSet(name string) bool {
 	return slices.ContainsFunc(moveSets(), func(s set) bool { return s.name == name })
-}
-
-// strayMove says why an element of a set of moves cannot be one that we put there; empty if it can.
-func (s set) strayMove(e element, n uint32) string {
-	isTimed := s.flags&unix.NFT_SET_TIMEOUT != 0
-	switch {
-	case s.name == setAdopting && !strings.HasPrefix(e.comment, adoptedFrom), s.name != setAdopting && !e.isOurs():
-		return "was not put there by this agent"
-	case e.key >= n:
-		return fmt.Sprintf("is no bucket of 0..%d", n-1)
-	case isTimed && !e.timed:
-		return "never ends"
-	default:
-		return ""
-	}
 }

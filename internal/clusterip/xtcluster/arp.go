@@ -122,12 +122,8 @@ func isARPRule(words []string, address netip.Addr) bool {
 
 // arpRules lists the rules of the old ARP table that are ours for an address.
 func arpRules(ctx context.Context, address netip.Addr) ([][]string, error) {
-	there, err := os.ReadFile(legacyARPTables)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if there, err := hasTable(legacyARPTables, arpTable); err != nil || !there {
 		return nil, err
-	}
-	if !slices.Contains(strings.Fields(string(there)), arpTable) {
-		return nil, nil
 	}
 	listed, err := arptables(ctx, "-n", "-L", arpChain)
 	if err != nil {

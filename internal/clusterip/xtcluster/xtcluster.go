@@ -69,12 +69,8 @@ func (c *Conn) chains(ctx context.Context) (map[string][]string, error) {
 	if found := ours(nft); len(found) > 0 {
 		names[xtables.NFT] = found
 	}
-	there, err := os.ReadFile(legacyTables)
-	if err != nil && !errors.Is(err, os.ErrNotExist) { // ip_tables may not be loaded
-		return nil, err
-	}
-	if !slices.Contains(strings.Fields(string(there)), table) {
-		return names, nil
+	if there, err := hasTable(legacyTables, table); err != nil || !there {
+		return names, err
 	}
 	program, err := c.program(ctx, xtables.Legacy, xtables.System)
 	if err != nil {
@@ -88,6 +84,15 @@ func (c *Conn) chains(ctx context.Context) (map[string][]string, error) {
 		names[xtables.Legacy] = found
 	}
 	return names, nil
+}
+
+// hasTable tells whether a list of the kernel's has a table. Where what keeps such tables is not loaded, there is no list.
+func hasTable(list, name string) (bool, error) {
+	tables, err := os.ReadFile(list) //nolint:gosec // one of two in /proc
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return slices.Contains(strings.Fields(string(tables)), name), err
 }
 
 // read returns what there is for an address, and the program that it was laid by; none if there is nothing.
