@@ -3,14 +3,11 @@ package lab
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/tests/probe"
 )
@@ -78,19 +75,11 @@ func (d *drained) finish(died ...string) (broken map[string]int) {
 		d.t.Error("nobody asked anything")
 	}
 	for _, l := range []*probe.Log{log, own} {
-		for _, kind := range []probe.Kind{probe.Duplicate, probe.WrongMAC} {
-			for _, e := range l.Of(kind) {
-				d.t.Error(e)
-			}
-		}
+		d.answeredOnce(l)
 		for _, e := range l.Of(probe.Broken) {
 			made := lastOpen(l, e)
-			dead := false
-			for _, node := range died {
-				dead = dead || made == node
-			}
 			switch {
-			case !dead:
+			case !slices.Contains(died, made):
 				d.t.Errorf("a connection to %s broke: %s", made, e)
 			case !strings.Contains(e.Text, "reset"):
 				d.t.Errorf("a connection to %s, which died, did not end with a reset: %s", made, e)
@@ -236,7 +225,9 @@ func TestDrainEnds(t *testing.T) {
 	d.change("node3 in standby, and its sweeper killed", func() {
 		d.pcs("node", "standby", "node3")
 		d.even(buckets, "node1", "node2")
-		check(t, d.killSweeper(d.Hosts[2]))
+		check(t, killOne(d.Hosts[2], "sweepers", func(pid int) bool {
+			return strings.HasSuffix(procFile(pid, "cmdline"), "\x00sweep\x00")
+		}))
 	}, "node1", "node2")
 	time.Sleep(8 * time.Second) // the drain itself: its end is what is waited for
 	if d.dump(d.Hosts[2]) == d.clean["node3"] {
@@ -246,31 +237,4 @@ func TestDrainEnds(t *testing.T) {
 	check(t, d.WaitIdle(t.Context()))
 	d.clearOf(d.Hosts[2])
 	d.finish("node1", "node2", "node3") // each may have had to break some
-}
-
-// killSweeper ends the host's sweeper.
-func (d *drained) killSweeper(h *Host) error {
-	first, err := h.pid()
-	if err != nil {
-		return err
-	}
-	pids, err := processesWith(first)
-	if err != nil {
-		return err
-	}
-	killed := 0
-	for _, pid := range pids {
-		command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err == nil && strings.HasSuffix(string(command), "\x00sweep\x00") {
-			killed++
-			err = unix.Kill(pid, unix.SIGKILL)
-		}
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-	}
-	if killed != 1 {
-		return fmt.Errorf("%d sweepers on %s", killed, h.Name)
-	}
-	return nil
 }

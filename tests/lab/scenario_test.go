@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -190,15 +191,21 @@ func (s *scenario) stop() (*probe.Log, *probe.Summary) {
 func (s *scenario) end() *probe.Summary {
 	s.t.Helper()
 	log, summary := s.stop()
+	s.answeredOnce(log)
+	if summary.Total.Asked == 0 {
+		s.t.Error("nobody asked anything")
+	}
+	return summary
+}
+
+// answeredOnce expects that nobody got two answers, or one with a wrong MAC.
+func (s *scenario) answeredOnce(log *probe.Log) {
+	s.t.Helper()
 	for _, kind := range []probe.Kind{probe.Duplicate, probe.WrongMAC} {
 		for _, e := range log.Of(kind) {
 			s.t.Error(e)
 		}
 	}
-	if summary.Total.Asked == 0 {
-		s.t.Error("nobody asked anything")
-	}
-	return summary
 }
 
 // noFailure expects that no action on our resource has failed, except those that the function excuses.
@@ -454,6 +461,11 @@ func TestHostsFail(t *testing.T) {
 
 // kill ends the one process of a host that has that name.
 func (s *scenario) kill(h *Host, name string) error {
+	return killOne(h, name, func(pid int) bool { return procFile(pid, "comm") == name+"\n" })
+}
+
+// killOne ends the one process of a host that is such a one.
+func killOne(h *Host, what string, is func(pid int) bool) error {
 	first, err := h.pid()
 	if err != nil {
 		return err
@@ -462,16 +474,20 @@ func (s *scenario) kill(h *Host, name string) error {
 	if err != nil {
 		return err
 	}
-	var found []int
-	for _, pid := range pids {
-		if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && strings.TrimSpace(string(comm)) == name {
-			found = append(found, pid)
-		}
-	}
+	found := slices.DeleteFunc(pids, func(pid int) bool { return !is(pid) })
 	if len(found) != 1 {
-		return fmt.Errorf("processes %v of %s are called %s", found, h.Name, name)
+		return fmt.Errorf("processes %v of %s are %s", found, h.Name, what)
 	}
 	return unix.Kill(found[0], unix.SIGKILL)
+}
+
+// procFile reads what the kernel says of a process; nothing, if it has ended.
+func procFile(pid int, name string) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 func TestPartsOfAHostFail(t *testing.T) {

@@ -200,3 +200,22 @@ func eachFamily(t *testing.T, test func(t *testing.T, ip string)) {
 		t.Run(name, func(t *testing.T) { test(t, ip) })
 	}
 }
+
+// isClean says what is left on a node, compared to a dump from before.
+func (s *site) isClean(node int, before string) error {
+	now, err := s.Nodes[node].Dump()
+	if err == nil && now != before {
+		err = fmt.Errorf("left on %s:\n%s", s.Nodes[node].Name, changes(before, now))
+	}
+	return err
+}
+
+// checkClean expects nothing to be left on any node, compared to dumps from before.
+func (s *site) checkClean(t *testing.T, before []string) {
+	t.Helper()
+	for node, dump := range before {
+		if err := s.isClean(node, dump); err != nil {
+			t.Error(err)
+		}
+	}
+}

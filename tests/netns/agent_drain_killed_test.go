@@ -3,6 +3,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -23,8 +24,8 @@ type interruptedMove struct {
 	name    string
 	action  string
 	node    int // on which it is called, from 0
-	bucket  int
 	drain   string
+	ends    ocf.ExitCode // with which the call ends when nobody kills it
 	prepare func(*testing.T, *site, attributes)
 }
 
@@ -37,7 +38,7 @@ const readEvery = 12
 // included: its sweeper too. After each, monitor tells the truth on both nodes, the move can be made, what the nodes say of it is so,
 // and nothing is left in the end.
 func TestKilledWhileItHandsOver(t *testing.T) {
-	owned := func(t *testing.T, s *site, _ attributes) { check(t, errorsOf(s.startOn(0, 1), s.startOn(0, mover))) }
+	owned := func(t *testing.T, s *site, _ attributes) { check(t, errors.Join(s.startOn(0, 1), s.startOn(0, mover))) }
 	alone := func(t *testing.T, s *site, _ attributes) { check(t, s.startOn(0, mover)) }
 	given := func(t *testing.T, s *site, c attributes) { owned(t, s, c); check(t, s.stop(mover)) }
 	leaving := func(t *testing.T, s *site, c attributes) {
@@ -48,8 +49,7 @@ func TestKilledWhileItHandsOver(t *testing.T) {
 	taken := func(t *testing.T, s *site, c attributes) {
 		given(t, s, c)
 		check(t, s.startOn(1, mover))
-		c.forget(t, s.Nodes[0])
-		c.status(t, map[string]string{"node1": `crmd="offline" expected="member"`, "node2": `crmd="online" expected="member"`})
+		c.lose(t, s.Nodes[0], hasCrashed)
 	}
 	for _, move := range []interruptedMove{
 		{name: "stop beside others", action: "stop", prepare: owned},
@@ -67,7 +67,7 @@ func TestKilledWhileItHandsOver(t *testing.T) {
 			given(t, s, c)
 			killSweeper(t, s.agents[0])
 		}},
-		{name: "monitor after a drain", action: "monitor", drain: "1", prepare: func(t *testing.T, s *site, c attributes) {
+		{name: "monitor after a drain", action: "monitor", drain: "1", ends: ocf.NotRunning, prepare: func(t *testing.T, s *site, c attributes) {
 			alone(t, s, c)
 			check(t, s.stop(mover))
 			time.Sleep(1100 * time.Millisecond) // the drain itself: the kernel ends it
@@ -90,7 +90,7 @@ func TestKilledWhileItHandsOver(t *testing.T) {
 				}
 				for nth := 1; nth <= counts[name] && !t.Failed(); nth += step {
 					k.prepare(t, s, cluster)
-					if k.underStrace("-o", "/dev/null", "-e", "trace="+name, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", name, nth)).ExitCode == 128+9 {
+					if k.traced().killAt(t, name, nth) {
 						kills++
 					}
 					k.checkAfterwards(t, fmt.Sprintf("%s, call %d of %d", name, nth, counts[name]))
@@ -104,15 +104,6 @@ func TestKilledWhileItHandsOver(t *testing.T) {
 	}
 }
 
-func errorsOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 type moveKiller struct {
 	*site
 	attributes
@@ -120,28 +111,14 @@ type moveKiller struct {
 	clean []string
 }
 
-func (k *moveKiller) underStrace(options ...string) Result {
-	a := k.agents[k.node]
-	argv := slices.Concat(a.wrapper, []string{"/usr/bin/unshare", "--pid", "--fork", "/bin/sh", "-c", `"$@"; exit $?`, "sh", strace, "-qq"}, options)
-	return a.host.Run(a.ctx, a.environment(k.action, mover), append(argv, a.program, k.action)...)
+func (k *moveKiller) traced() tracedCall {
+	return tracedCall{agent: k.agents[k.node], action: k.action, bucket: mover, ends: k.ends}
 }
 
 func (k *moveKiller) systemCalls(t *testing.T) map[string]int {
 	t.Helper()
 	k.prepare(t, k.site, k.attributes)
-	log := filepath.Join(t.TempDir(), "strace")
-	r := k.underStrace("-o", log, "-e", "trace="+strings.Join(actingCalls, ","))
-	text, err := os.ReadFile(log)
-	check(t, err)
-	counts := map[string]int{}
-	for line := range strings.Lines(string(text)) {
-		if name, _, isCall := strings.Cut(line, "("); isCall && isName.MatchString(name) {
-			counts[name]++
-		}
-	}
-	if r.Err != nil || counts["sendto"] == 0 {
-		t.Fatalf("this is not a run of the agent: %v, %v\n%s", r.Err, counts, r.Stderr)
-	}
+	counts := k.traced().systemCalls(t)
 	k.checkAfterwards(t, "undisturbed run")
 	return counts
 }
@@ -189,7 +166,7 @@ func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 		k.forget(t, node)
 	}
 	k.at = slices.Repeat([]int{nowhere}, len(k.at))
-	k.status(t, map[string]string{"node1": `crmd="online" expected="member"`, "node2": `crmd="online" expected="member"`})
+	k.status(t, nil)
 }
 
 // holds tells whether the node has the moving bucket in a set.

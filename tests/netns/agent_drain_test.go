@@ -150,15 +150,6 @@ func eventually(t *testing.T, what string, is func() error) {
 	t.Errorf("%s: %v", what, err)
 }
 
-// isClean says what is left on a node, compared to a dump from before.
-func (s *site) isClean(node int, before string) error {
-	now, err := s.Nodes[node].Dump()
-	if err == nil && now != before {
-		err = fmt.Errorf("left on %s:\n%s", s.Nodes[node].Name, changes(before, now))
-	}
-	return err
-}
-
 // Each bucket moves from node to node, three times round: nobody loses a connection, whichever node it was made to.
 func TestMovesBreakNoConnection(t *testing.T) {
 	const buckets, count = 4, 48
@@ -219,8 +210,7 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		kept(t, "moved", sessions)
 		check(t, s.UnplugNode(0, NIC))
-		cluster.forget(t, s.Nodes[0])
-		cluster.status(t, map[string]string{"node1": `crmd="offline" expected="member"`, "node2": `crmd="online" expected="member"`})
+		cluster.lose(t, s.Nodes[0], hasCrashed)
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		reset(t, "after the next monitor", sessions)
 	})
@@ -230,8 +220,7 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 		check(t, s.startOn(0, 0))
 		sessions := s.open(t, shared, 30000, count)
 		check(t, s.move(0, 1))
-		cluster.forget(t, s.Nodes[0])
-		cluster.status(t, map[string]string{"node1": `crmd="offline" expected="down"`, "node2": `crmd="online" expected="member"`})
+		cluster.lose(t, s.Nodes[0], hasStopped)
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		kept(t, "after the next monitor", sessions)
 	})
@@ -246,8 +235,7 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 		sessions := s.open(t, shared, 30000, count)
 		cluster.leaves(t, "node1")
 		check(t, s.stop(0))
-		cluster.forget(t, s.Nodes[0])
-		cluster.status(t, map[string]string{"node1": `crmd="offline" expected="down"`, "node2": `crmd="online" expected="member"`})
+		cluster.lose(t, s.Nodes[0], hasStopped)
 		check(t, s.startOn(1, 0))
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		kept(t, "taken over", sessions)

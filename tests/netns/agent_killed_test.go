@@ -2,10 +2,8 @@ package netns
 
 import (
 	"cmp"
-	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,16 +14,6 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
 )
-
-const strace = "/usr/bin/strace"
-
-// runtimeCalls are system calls of the Go runtime that tell nothing of the outside world and change nothing there; it makes them
-// whenever it likes, so they cannot be counted.
-var runtimeCalls = []string{
-	"arch_prctl", "clone", "clone3", "epoll_pwait", "execve", "exit", "futex", "getpid", "gettid", "madvise", "mincore", "mmap",
-	"mprotect", "munmap", "nanosleep", "prctl", "prlimit64", "restart_syscall", "rseq", "rt_sigaction", "rt_sigprocmask",
-	"rt_sigreturn", "sched_getaffinity", "sched_yield", "set_robust_list", "set_tid_address", "sigaltstack", "tgkill",
-}
 
 // A dangerousCall is one during which the agent gets killed. Other buckets run or not; bucket 5 is the one called for.
 type dangerousCall struct {
@@ -96,7 +84,7 @@ func killWhereItActs(t *testing.T, calls []dangerousCall) {
 				for nth := 1; nth <= count; nth += every {
 					where := fmt.Sprintf("%s, call %d of %d", name, nth, count)
 					k.prepare(t)
-					if k.killAt(t, name, nth) {
+					if k.traced().killAt(t, name, nth) {
 						kills++
 					}
 					k.checkTruth(t, where)
@@ -161,59 +149,17 @@ func (k *killed) damage(t *testing.T) {
 	nft(t, k.host, "flush chain arp clusterip-"+shared.String()+" output; delete table ip clusterip-"+shared.String())
 }
 
-// systemCalls counts the calls of an undisturbed run, by name. The program makes all of an action's on its first thread.
+// systemCalls counts the calls of an undisturbed run, by name.
 func (k *killed) systemCalls(t *testing.T) map[string]int {
 	t.Helper()
 	k.prepare(t)
-	log := filepath.Join(t.TempDir(), "strace")
-	trace := strings.Join(actingCalls, ",")
-	if *atEveryCall {
-		trace = "!" + strings.Join(runtimeCalls, ",")
-	}
-	check(t, status(k.underStrace("-o", log, "-e", "trace="+trace), ocf.Success))
+	counts := k.traced().systemCalls(t)
 	k.stopAll(t, "undisturbed run")
-	text, err := os.ReadFile(log)
-	check(t, err)
-	counts := map[string]int{}
-	for line := range strings.Lines(string(text)) {
-		if name, _, isCall := strings.Cut(line, "("); isCall && isName.MatchString(name) {
-			counts[name]++
-		}
-	}
-	if counts["sendmsg"] == 0 || counts["sendto"] == 0 {
-		t.Fatalf("this is not a run of the agent: %v", counts)
-	}
 	return counts
 }
 
-// actingCalls are those by which the agent changes anything or has it changed: it asks the kernel, takes the lock, writes, and starts a
-// program and waits for it. A kill at any other leaves what one at the next of these does.
-var actingCalls = []string{"sendto", "sendmsg", "openat", "flock", "ftruncate", "pwrite64", "write", "pipe2", "waitid", "unlinkat"}
-
-// atEveryCall proves that: it takes ten times as long.
-var atEveryCall = flag.Bool("at-every-call", false, "kill the agent at each of its system calls, not only where it acts")
-
-var isName = regexp.MustCompile(`^\w+$`)
-
-// underStrace runs the action in a process namespace, which takes the programs that the agent has started along when it ends.
-func (k *killed) underStrace(options ...string) Result {
-	argv := slices.Concat(k.wrapper, []string{"/usr/bin/unshare", "--pid", "--fork", "/bin/sh", "-c", `"$@"; exit $?`, "sh", strace, "-qq"}, options)
-	return k.host.Run(k.ctx, k.environment(k.action, victim), append(argv, k.program, k.action)...)
-}
-
-// killAt tells whether the process came so far. A run may have a call more or less than another, when a reply of the
-// kernel comes in other pieces.
-func (k *killed) killAt(t *testing.T, name string, nth int) bool {
-	t.Helper()
-	r := k.underStrace("-o", "/dev/null", "-e", "trace="+name, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", name, nth))
-	if r.Err == nil && r.ExitCode == 0 {
-		return false
-	}
-	const killed = 128 + 9 // strace ends as its child did
-	if r.Err != nil || r.ExitCode != killed {
-		t.Errorf("%s %d: exit status %d instead of a kill: %v\n%s", name, nth, r.ExitCode, r.Err, r.Stderr)
-	}
-	return true
+func (k *killed) traced() tracedCall {
+	return tracedCall{agent: k.agent, action: k.action, bucket: victim}
 }
 
 // checkTruth compares what monitor says with what is.

@@ -27,15 +27,22 @@ func (a *agent) chooseIPTables(t *testing.T, program string) {
 	a.wrapper = []string{"/usr/bin/unshare", "--mount", "/bin/sh", "-c", `mount --bind "$0" /etc/alternatives && exec "$@"`, alternatives}
 }
 
+// newPatientOnIPTables has its buckets in the match, beside rules of an admin.
+func newPatientOnIPTables(t *testing.T, program string) *patient {
+	t.Helper()
+	p := newPatient(t, webIP("backend", "xt_cluster", "hashmode", "sourceip"))
+	p.chooseIPTables(t, program)
+	administer(t, p.host, program)
+	clean, err := p.host.Dump()
+	check(t, err)
+	p.clean = clean
+	return p
+}
+
 // A node whose rules another program has deleted can be left clean all the same.
 func TestStopAfterTheMatchBackendsRulesWereDeleted(t *testing.T) {
 	eachIPTables(t, func(t *testing.T, program string) {
-		p := newPatient(t, webIP("backend", "xt_cluster", "hashmode", "sourceip"))
-		p.chooseIPTables(t, program)
-		administer(t, p.host, program)
-		clean, err := p.host.Dump()
-		check(t, err)
-		p.clean = clean
+		p := newPatientOnIPTables(t, program)
 		p.startBoth(t)
 		reload(program)(t, p)
 		p.checkNothingIsLeft(t)
@@ -80,11 +87,7 @@ func TestMatchBackend(t *testing.T) {
 				everyFlow(t, s)
 				check(t, s.monitorAll())
 				check(t, s.stopAll())
-				for i, after := range s.dumps(t) {
-					if after != clean[i] {
-						t.Errorf("node%d (-before +after):\n%s", i+1, changes(clean[i], after))
-					}
-				}
+				s.checkClean(t, clean)
 			})
 		}
 	})
@@ -93,12 +96,7 @@ func TestMatchBackend(t *testing.T) {
 // What breaks the match's rules is seen by the next monitor and mended by start, and the other bucket runs on.
 func TestEveryWoundOfTheMatchBackend(t *testing.T) {
 	eachIPTables(t, func(t *testing.T, program string) {
-		p := newPatient(t, webIP("backend", "xt_cluster", "hashmode", "sourceip"))
-		p.chooseIPTables(t, program)
-		administer(t, p.host, program)
-		clean, err := p.host.Dump()
-		check(t, err)
-		p.clean = clean
+		p := newPatientOnIPTables(t, program)
 		ours := "clusterip-" + shared.String()
 		in := func(format string) func(*testing.T, *patient) {
 			lines := strings.NewReplacer("IPTABLES", program+" -t mangle", "OURS", ours).Replace(format)

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,7 +11,10 @@ import (
 
 // attributes stands in for pacemaker-attrd and the CIB: a folder with a file for each attribute of each node, and a copy of the status. It
 // makes hand-overs fast enough to be killed at each of their system calls. (The real ones are in tests/lab.)
-type attributes struct{ folder string }
+type attributes struct {
+	folder string
+	nodes  []string
+}
 
 // attrdUpdater does what attrd_updater does with the options that the agent gives it.
 const attrdUpdater = `#!/bin/sh
@@ -49,29 +53,41 @@ func newAttributes(t *testing.T, agents ...*agent) attributes {
 	for name, text := range map[string]string{"attrd_updater": attrdUpdater, "cibadmin": cibAdmin} {
 		check(t, os.WriteFile(filepath.Join(folder, name), []byte(strings.ReplaceAll(text, "FOLDER", folder)), 0o755))
 	}
-	a := attributes{folder}
-	present := map[string]string{}
+	a := attributes{folder: folder}
 	for _, agent := range agents {
 		agent.wrapper = []string{
 			"/usr/bin/unshare", "--mount", "/bin/sh", "-c",
 			`for p in attrd_updater cibadmin; do mount --bind "$0/$p" "/usr/sbin/$p" || exit; done; NODE=$1; export NODE; shift; exec "$@"`, folder, agent.host.Name,
 		}
-		present[agent.host.Name] = `crmd="online" expected="member"`
+		a.nodes = append(a.nodes, agent.host.Name)
 	}
-	a.status(t, present)
+	a.status(t, nil)
 	return a
 }
 
-// status makes the CIB say where nodes are.
-func (a attributes) status(t *testing.T, nodes map[string]string) {
+// How the CIB says that a node has gone.
+const (
+	hasCrashed = `crmd="offline" expected="member"`
+	hasStopped = `crmd="offline" expected="down"`
+)
+
+// status makes the CIB say where nodes are: in the cluster, but for those that are gone.
+func (a attributes) status(t *testing.T, gone map[string]string) {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("<status>\n")
-	for name, state := range nodes {
-		fmt.Fprintf(&b, "<node_state uname=%q %s><lrm/></node_state>\n", name, state)
+	for _, name := range a.nodes {
+		fmt.Fprintf(&b, "<node_state uname=%q %s><lrm/></node_state>\n", name, cmp.Or(gone[name], `crmd="online" expected="member"`))
 	}
 	b.WriteString("</status>\n")
 	check(t, os.WriteFile(filepath.Join(a.folder, "status"), []byte(b.String()), 0o644))
+}
+
+// lose takes a node out of the cluster, and with it what it says.
+func (a attributes) lose(t *testing.T, node *Host, how string) {
+	t.Helper()
+	a.forget(t, node)
+	a.status(t, map[string]string{node.Name: how})
 }
 
 // forget takes away what a node says, as its crash does or the end of its Pacemaker.

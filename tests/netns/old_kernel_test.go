@@ -117,11 +117,7 @@ func TestTargetBackend(t *testing.T) {
 			everyFlow(t, s)
 			check(t, s.monitorAll())
 			check(t, s.stopAll())
-			for i, after := range s.dumps(t) {
-				if after != clean[i] {
-					t.Errorf("node%d (-before +after):\n%s", i+1, changes(clean[i], after))
-				}
-			}
+			s.checkClean(t, clean)
 		})
 	}
 }
@@ -264,11 +260,7 @@ func TestMatchBackendWithoutNFTables(t *testing.T) {
 	check(t, status(s.agents[0].start(0), ocf.Success))
 	check(t, s.monitorAll())
 	check(t, s.stopAll())
-	for i, after := range s.dumps(t) {
-		if after != clean[i] {
-			t.Errorf("node%d (-before +after):\n%s", i+1, changes(clean[i], after))
-		}
-	}
+	s.checkClean(t, clean)
 }
 
 // A rule that an admin has laid is not ours: start says so, and stop leaves it.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -109,25 +108,14 @@ func runGuest(t *testing.T, k Kernel, built string, tests []string) {
 	defer cancel()
 	image := filepath.Join(t.TempDir(), "initramfs")
 	check(t, makeInitramfs(ctx, image, k, built, tests))
-	failed := regexp.MustCompile(`^\s*--- FAIL: `)
-	passed := regexp.MustCompile(`^\s*--- PASS: (\w+)`)
-	ran := map[string]bool{}
-	status, err := Boot(ctx, k, image, func(line string) {
-		switch {
-		case passed.MatchString(line):
-			ran[passed.FindStringSubmatch(line)[1]] = true
-			t.Log(line)
-		case failed.MatchString(line):
-			t.Error(line)
-		case !strings.HasPrefix(line, "=== "):
-			t.Log(line)
-		}
-	})
+	var said transcript
+	status, err := Boot(ctx, k, image, said.add)
+	t.Log(said.failures())
 	if err != nil || status != 0 {
 		t.Fatalf("the guest's tests: status %d, %v", status, err)
 	}
 	for _, pattern := range tests {
-		if name, _, _ := strings.Cut(strings.Trim(pattern, "^$"), "$"); !ran[name] {
+		if name, _, _ := strings.Cut(strings.Trim(pattern, "^$"), "$"); !said.passed[name] {
 			t.Errorf("%s has not passed in the guest", name)
 		}
 	}
