@@ -85,6 +85,17 @@ func action(name, usage string, do func(context.Context) error) *cli.Command {
 	}
 }
 
+// forPeople makes a command one for people: they see its faults as such and not as an agent's.
+func (c *call) forPeople(command *cli.Command) *cli.Command {
+	command.Category, command.HideHelpCommand = "Commands, for people", true
+	command.Before = func(*cli.Context) error { c.byHand = true; return nil }
+	command.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
+		c.byHand = true
+		return ocf.Errorf(ocf.ErrArgs, "%w; see ocf-clusterip %s --help", err, command.Name)
+	}
+	return command
+}
+
 func hidden(command *cli.Command) *cli.Command {
 	command.Hidden = true
 	return command

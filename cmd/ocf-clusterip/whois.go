@@ -34,7 +34,6 @@ var hashFlags = []string{"hashmode", "hash_seed", "hash_compat", "hash_prefix4",
 
 func flagOf(parameter string) string { return strings.ReplaceAll(parameter, "_", "-") }
 
-// whoisCommand is for people, who see its faults as such and not as an agent's.
 func (c *call) whoisCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "to", Usage: "the shared `ADDRESS[:PORT]` that is asked; needed where there are several, or none"},
@@ -46,16 +45,10 @@ func (c *call) whoisCommand() *cli.Command {
 	for _, name := range hashFlags {
 		flags = append(flags, &cli.StringFlag{Name: flagOf(name), Usage: "with --buckets: the resource's parameter " + name})
 	}
-	return &cli.Command{
-		Name: "whois", Usage: "which node answers a client", Category: "Commands, for people", ArgsUsage: "CLIENT[:PORT]...", Description: whoisDescription,
-		Flags: flags, HideHelpCommand: true,
-		Before: func(*cli.Context) error { c.byHand = true; return nil },
-		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			c.byHand = true
-			return ocf.Errorf(ocf.ErrArgs, "%w; see ocf-clusterip whois --help", err)
-		},
-		Action: c.whois,
-	}
+	return c.forPeople(&cli.Command{
+		Name: "whois", Usage: "which node answers a client", ArgsUsage: "CLIENT[:PORT]...", Description: whoisDescription,
+		Flags: flags, Action: c.whois,
+	})
 }
 
 func (c *call) whois(ctx *cli.Context) error {
