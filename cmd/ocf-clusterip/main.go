@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"runtime"
@@ -34,6 +36,11 @@ func main() {
 	})))
 }
 
+// A verdict is the exit status of a command that checks something and has said what it found: 0 for healthy, 1 for degraded, 2 for broken.
+type verdict ocf.ExitCode
+
+func (v verdict) Error() string { return fmt.Sprintf("exit status %d", int(v)) }
+
 // run carries out one call and says what it exits with. A failure leaves its reason as one line on stderr.
 func run(ctx context.Context, p process) ocf.ExitCode {
 	environment, environmentErr := ocf.ParseEnvironment(p.environ)
@@ -42,6 +49,9 @@ func run(ctx context.Context, p process) ocf.ExitCode {
 		log: ocf.NewLogger(p.stderr, environment.Debug),
 	}
 	err := call.run(ctx)
+	if found, ok := errors.AsType[verdict](err); ok {
+		return ocf.ExitCode(found)
+	}
 	code := ocf.CodeOf(err)
 	switch code {
 	case ocf.Success:
