@@ -69,6 +69,7 @@ func (c *call) app() *cli.App {
 			hidden(action("sweep", "wait until no bucket drains any more, and clear up", c.sweep)),
 			action("notify", "does nothing", func(context.Context) error { return nil }),
 			action("meta-data", "describe the agent and its parameters in XML", c.metaData),
+			c.statusCommand(),
 			c.whoisCommand(),
 			{Name: "usage", Aliases: []string{"help"}, Usage: "print this", Action: usage, HideHelpCommand: true},
 		},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -64,13 +65,15 @@ func (c *call) whois(ctx *cli.Context) error {
 	if !target.Address.IsValid() {
 		target.Address = known.Layout.Address()
 	}
-	answers := make([]operator.Answer, 0, len(clients))
-	var faults []error
-	for _, client := range clients {
-		answer, err := operator.Whois(known, client, target)
-		answers, faults = append(answers, answer), append(faults, err)
+	answers, err := operator.WhoAre(known, clients, target)
+	if err != nil {
+		return err
 	}
-	if err := errors.Join(faults...); err != nil {
+	// Of moves, only about the buckets that matter here.
+	if err := known.LookForDrains(ctx.Context, pacemaker.Cluster{Environ: c.environ}, operator.BucketsOf(answers)); err != nil {
+		c.log.Warningf("whether nodes drain buckets cannot be told: %v", err)
+	}
+	if answers, err = operator.WhoAre(known, clients, target); err != nil {
 		return err
 	}
 	return operator.WriteAnswers(c.stdout, answers, ctx.Bool("json"))
@@ -154,13 +157,18 @@ func (c *call) known(ctx *cli.Context, address netip.Addr) (operator.Known, erro
 	return operator.Known{Layout: spec.Layout()}, nil
 }
 
+// knownHere asks the kernel and the cluster manager.
 func (c *call) knownHere(ctx context.Context, address netip.Addr) (known operator.Known, err error) {
 	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
-		var why error
-		known, why, err = operator.Observe(ctx, agent.Kernel, pacemaker.Cluster{Environ: c.environ}, address)
-		if err == nil && why != nil {
-			c.log.Warningf("only this node is known: %v", why)
+		survey, err := operator.Look(ctx, agent, pacemaker.Cluster{Environ: c.environ}, address)
+		if err != nil {
+			return fmt.Errorf("%w; or say --to and --buckets", err)
 		}
+		if survey.Why != nil {
+			c.log.Warningf("only this node is known: %v", survey.Why)
+		}
+		resource, err := survey.Only()
+		known = resource.Known
 		return err
 	})
 	return known, err

@@ -106,7 +106,7 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		}
 		announce = slices.ContainsFunc(steps, teachesNeighbours)
 		adopted := ""
-		if taken, ok := goal.Moves.adoption(spec.Bucket); ok {
+		if taken, ok := goal.Moves.Adoption(spec.Bucket); ok {
 			adopted = fmt.Sprintf("; its former connections are served by %s for %s at most", strings.Join(taken.From, ", "), taken.Left)
 		}
 		a.Log.Infof("bucket %d of %s runs on %s%s", spec.Bucket, spec.Address(), layout.NIC, adopted)
@@ -447,7 +447,7 @@ func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 	if err != nil {
 		return err
 	}
-	if adoption, ok := moves.adoption(spec.Bucket); ok && a.adopted(ctx, spec, adoption) {
+	if adoption, ok := moves.Adoption(spec.Bucket); ok && a.adopted(ctx, spec, adoption) {
 		if err := a.endAdoption(ctx, spec, adoption); err != nil {
 			return err
 		}

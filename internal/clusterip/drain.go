@@ -46,7 +46,7 @@ func (a Agent) endAdoption(ctx context.Context, spec Spec, adoption Adoption) er
 		if err != nil {
 			return true, err
 		}
-		now, ok := tables.Moves.adoption(spec.Bucket)
+		now, ok := tables.Moves.Adoption(spec.Bucket)
 		if !ok || !slices.Equal(now.From, adoption.From) || now.Left > adoption.Left {
 			return true, nil // it was given away and taken over meanwhile
 		}

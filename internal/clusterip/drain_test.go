@@ -165,7 +165,7 @@ func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 	cluster.presence = map[string]Presence{"node1": Member, "node2": Member}
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2)
-	adopts := func() bool { _, ok := kernel.Tables.Moves.adoption(2); return ok }
+	adopts := func() bool { _, ok := kernel.Tables.Moves.Adoption(2); return ok }
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 drains, and is not waited for")

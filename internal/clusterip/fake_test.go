@@ -46,6 +46,8 @@ func (k *fakeKernel) Observe(context.Context, []netip.Addr, []MAC) (State, error
 	return seen, nil
 }
 
+func (k *fakeKernel) Traffic(context.Context, Layout) (*Traffic, error) { return &Traffic{}, nil }
+
 func (k *fakeKernel) ObserveTables(ctx context.Context, address netip.Addr) (Tables, error) {
 	seen, err := k.Observe(ctx, []netip.Addr{address}, nil)
 	return seen.Tables, err

@@ -44,8 +44,8 @@ const (
 	Left                   // its cluster manager was stopped in order; its kernel goes on
 )
 
-// drainers are those who drain the bucket beside self, each once. What a node says of itself beats what others say of it.
-func (s Statements) drainers(self string) []Drainer {
+// Drainers are those who drain the bucket beside self, each once. What a node says of itself beats what others say of it.
+func (s Statements) Drainers(self string) []Drainer {
 	longest := map[string]time.Duration{}
 	for speaker, list := range s {
 		for _, d := range list {
@@ -66,7 +66,7 @@ func (s Statements) drainers(self string) []Drainer {
 // adoption is what it means for the bucket's new owner; from nobody, if nobody drains.
 func (s Statements) adoption(bucket Bucket, self string) Adoption {
 	adoption := Adoption{Bucket: bucket}
-	for _, d := range s.drainers(self) {
+	for _, d := range s.Drainers(self) {
 		adoption.Left = max(adoption.Left, d.Left)
 		adoption.From = append(adoption.From, d.Node)
 	}
@@ -150,7 +150,7 @@ func (a Agent) handOver(ctx context.Context, spec Spec) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
-	adoption, _ := seen.Moves.adoption(spec.Bucket)
+	adoption, _ := seen.Moves.Adoption(spec.Bucket)
 	var said Statements
 	leaves := false
 	if err = a.nameless(); err == nil {

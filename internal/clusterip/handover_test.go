@@ -28,7 +28,7 @@ func TestWhoDrains(t *testing.T) {
 		"one that says otherwise": {Statements{"node1": {{"node1", short}}, "node3": {{"node1", long}}}, []Drainer{{"node1", short}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(row.want, row.said.drainers("node2")); diff != "" {
+			if diff := cmp.Diff(row.want, row.said.Drainers("node2")); diff != "" {
 				t.Errorf("drainers (-want +got):\n%s", diff)
 			}
 		})

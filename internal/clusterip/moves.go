@@ -67,7 +67,8 @@ func (m Moves) drained() []Bucket {
 // over are the buckets whose drain has ended without anybody's having cleared up.
 func (m Moves) over() []Bucket { return subtract(m.HandedOver, m.drained()) }
 
-func (m Moves) adoption(bucket Bucket) (Adoption, bool) {
+// Adoption is that of a bucket, if it is adopted.
+func (m Moves) Adoption(bucket Bucket) (Adoption, bool) {
 	return find(m.Adopting, func(a Adoption) bool { return a.Bucket == bucket })
 }
 

@@ -328,6 +328,7 @@ type Kernel interface {
 	// Layouts returns those of all resources on this node whose stamp can be read.
 	Layouts(ctx context.Context) ([]Layout, error)
 	ConnectionKernel
+	TrafficKernel
 	// Choose chooses the backend for a layout, see Backends.
 	Choose(ctx context.Context, layout Layout) (chosen Backend, reasons []string, err error)
 }

@@ -2,7 +2,8 @@ package metadata
 
 import (
 	"strings"
-	"unicode/utf8"
+
+	"ocf-clusterip/internal/ocf"
 )
 
 // commandMark in front of a paragraph says that it is a command: it is never broken into lines.
@@ -22,25 +23,7 @@ func wrap(paragraph, indent string, width int) string {
 	if strings.HasPrefix(paragraph, commandMark) {
 		return indent + paragraph
 	}
-	var b strings.Builder
-	column := 0
-	for word := range strings.FieldsSeq(paragraph) {
-		length := utf8.RuneCountInString(word)
-		switch {
-		case column == 0:
-			b.WriteString(indent)
-			column = len(indent)
-		case column+1+length > width:
-			b.WriteString("\n" + indent)
-			column = len(indent)
-		default:
-			b.WriteByte(' ')
-			column++
-		}
-		b.WriteString(word)
-		column += length
-	}
-	return b.String()
+	return ocf.Wrap(paragraph, indent, width)
 }
 
 // wrapAll wraps paragraphs and puts a blank line between them.

@@ -4,7 +4,8 @@ package operator
 
 import (
 	"bufio"
-	"encoding/json"
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -67,6 +68,7 @@ type Known struct {
 	Here      clusterip.Tables
 	Node      string // this node; "" if its name is not known
 	Placement map[clusterip.Bucket][]string
+	Drainers  map[clusterip.Bucket][]clusterip.Drainer // other nodes that serve connections still
 }
 
 // An Answer says who answers a client.
@@ -82,7 +84,7 @@ type Answer struct {
 const (
 	Owned    = "owned"    // a node answers
 	Adopting = "adopting" // the same; but connections to the former owner may go on
-	Draining = "draining" // of a bucket that nobody owns: this node serves its connections still
+	Draining = "draining" // nobody owns the bucket, but a node serves its connections still
 	Nobody   = "nobody"   // the cluster manager says that no node answers
 	Unknown  = "unknown"  // nobody is there to ask
 	Doubled  = "doubled"  // several nodes answer
@@ -118,28 +120,50 @@ func Whois(known Known, client Client, target Target) (Answer, error) {
 	return answer, nil
 }
 
+// WhoAre tells it of several clients. All faults are reported at once.
+func WhoAre(known Known, clients []Client, target Target) ([]Answer, error) {
+	answers := make([]Answer, len(clients))
+	faults := make([]error, len(clients))
+	for i, client := range clients {
+		answers[i], faults[i] = Whois(known, client, target)
+	}
+	return answers, errors.Join(faults...)
+}
+
+// BucketsOf are the buckets that answers are about, each once.
+func BucketsOf(answers []Answer) []clusterip.Bucket {
+	var buckets []clusterip.Bucket
+	for _, a := range answers {
+		buckets = append(buckets, clusterip.Bucket(a.Bucket))
+	}
+	slices.Sort(buckets)
+	return slices.Compact(buckets)
+}
+
+// here is what this node is called.
+func (k Known) here() string { return cmp.Or(k.Node, "this node") }
+
 // owner tells which nodes answer for a bucket. Of itself a node's kernel knows better than the cluster manager.
 func (k Known) owner(bucket clusterip.Bucket) (nodes []string, state string) {
-	here := k.Node
-	if here == "" {
-		here = "this node"
-	}
+	here := k.here()
 	nodes = slices.DeleteFunc(slices.Clone(k.Placement[bucket]), func(node string) bool { return node == here })
 	owned := slices.Contains(k.Here.Owned, bucket)
 	if owned {
 		nodes = append(nodes, here)
 		slices.Sort(nodes)
 	}
-	isHere := func(a clusterip.Adoption) bool { return a.Bucket == bucket }
+	adopts := func(a clusterip.Adoption) bool { return a.Bucket == bucket }
 	drains := func(d clusterip.Drain) bool { return d.Bucket == bucket }
+	draining := len(k.Drainers[bucket]) > 0 || slices.ContainsFunc(k.Here.Moves.Draining, drains)
 	switch {
 	case len(nodes) > 1:
 		return nodes, Doubled
-	case owned && slices.ContainsFunc(k.Here.Moves.Adopting, isHere):
+	// Of itself a node knows best, which may have ended an adoption before it is said that the drain is over.
+	case owned && slices.ContainsFunc(k.Here.Moves.Adopting, adopts), !owned && len(nodes) == 1 && draining:
 		return nodes, Adopting
 	case len(nodes) == 1:
 		return nodes, Owned
-	case slices.ContainsFunc(k.Here.Moves.Draining, drains):
+	case draining:
 		return nil, Draining
 	case k.Placement != nil:
 		return nil, Nobody
@@ -151,9 +175,7 @@ func (k Known) owner(bucket clusterip.Bucket) (nodes []string, state string) {
 // WriteAnswers writes a line for each answer, or a JSON list.
 func WriteAnswers(to io.Writer, answers []Answer, asJSON bool) error {
 	if asJSON {
-		encoder := json.NewEncoder(to)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(answers)
+		return WriteJSON(to, answers)
 	}
 	const gap = 2
 	table := tabwriter.NewWriter(to, 0, 0, gap, ' ', 0)

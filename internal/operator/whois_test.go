@@ -75,7 +75,7 @@ func TestStates(t *testing.T) {
 		"here, and nobody to ask":           {clusterip.Tables{Owned: owned}, nil, []string{"node1"}, Owned},
 		"here, and adopting":                {clusterip.Tables{Owned: owned, Moves: adopting}, at("node1"), []string{"node1"}, Adopting},
 		"elsewhere":                         {clusterip.Tables{}, at("node2"), []string{"node2"}, Owned},
-		"elsewhere, and draining here":      {clusterip.Tables{Moves: draining}, at("node2"), []string{"node2"}, Owned},
+		"elsewhere, and draining here":      {clusterip.Tables{Moves: draining}, at("node2"), []string{"node2"}, Adopting},
 		"only draining":                     {clusterip.Tables{Moves: draining}, at(), []string{}, Draining},
 		"nowhere":                           {clusterip.Tables{}, at(), []string{}, Nobody},
 		"nobody to ask":                     {clusterip.Tables{}, nil, []string{}, Unknown},

@@ -1,9 +1,12 @@
 package pacemaker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/beevik/etree"
 )
@@ -14,7 +17,14 @@ type Resource struct {
 	Clone      string            // of the clone around it; "" if there is none
 	Parameters map[string]string // instance attributes, by name
 	Meta       map[string]string // meta attributes of the clone, or else of the primitive; what both have is the clone's
+	Buckets    uint32            // how many instances there are (clone-max; unless it is set, one for each node)
 }
+
+// ID is what the tools that clean up and refresh want to be told: they do not find a primitive whose clone is globally unique.
+func (r Resource) ID() string { return cmp.Or(r.Clone, r.Name) }
+
+// Disabled tells whether an admin wants it to be stopped.
+func (r Resource) Disabled() bool { return strings.EqualFold(r.Meta["target-role"], "Stopped") }
 
 // agentType is what the CIB calls the agent, whoever provides it.
 const agentType = "clusterip"
@@ -26,6 +36,15 @@ func (c Cluster) Configuration(ctx context.Context) (*etree.Element, error) {
 		return nil, err
 	}
 	return parseConfiguration(text)
+}
+
+// Resources returns those of this agent that are configured.
+func (c Cluster) Resources(ctx context.Context) ([]Resource, error) {
+	configuration, err := c.Configuration(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return Resources(configuration), nil
 }
 
 func parseConfiguration(text string) (*etree.Element, error) {
@@ -63,6 +82,13 @@ func Resources(configuration *etree.Element) []Resource {
 		for _, from := range sources {
 			pairs(resource.Parameters, from, "instance_attributes")
 			pairs(resource.Meta, from, "meta_attributes")
+		}
+		resource.Buckets = 1
+		if resource.Clone != "" {
+			resource.Buckets = uint32(len(configuration.FindElements("./nodes/node")))
+			if most, err := strconv.ParseUint(resource.Meta["clone-max"], 10, 32); err == nil {
+				resource.Buckets = uint32(most)
+			}
 		}
 		all = append(all, resource)
 	}

@@ -9,6 +9,7 @@ import (
 func TestResourcesOfThisAgent(t *testing.T) {
 	const text = `<configuration>
   <crm_config/>
+  <nodes><node id="1" uname="node1"/><node id="2" uname="node2"/><node id="3" uname="node3"/></nodes>
   <resources>
     <template id="shared" class="ocf" provider="custom" type="clusterip">
       <instance_attributes id="t"><nvpair id="t1" name="drain" value="600"/><nvpair id="t2" name="mac_mode" value="igmp"/></instance_attributes>
@@ -27,11 +28,16 @@ func TestResourcesOfThisAgent(t *testing.T) {
       </primitive>
       <primitive id="other" class="ocf" provider="heartbeat" type="IPaddr2"/>
     </group>
+    <clone id="plain-clone">
+      <primitive id="plain" class="ocf" provider="custom" type="clusterip"/>
+      <meta_attributes id="p"><nvpair id="p1" name="target-role" value="stopped"/></meta_attributes>
+    </clone>
   </resources>
 </configuration>`
 	want := []Resource{
-		{Name: "web-ip", Clone: "web-ip-clone", Parameters: map[string]string{"ip": "192.168.10.3"}, Meta: map[string]string{"clone-max": "8", "resource-stickiness": "0"}},
-		{Name: "lone", Parameters: map[string]string{"ip": "192.168.10.4", "mac_mode": "unicast", "drain": "600"}, Meta: map[string]string{}},
+		{Name: "web-ip", Clone: "web-ip-clone", Parameters: map[string]string{"ip": "192.168.10.3"}, Meta: map[string]string{"clone-max": "8", "resource-stickiness": "0"}, Buckets: 8},
+		{Name: "lone", Parameters: map[string]string{"ip": "192.168.10.4", "mac_mode": "unicast", "drain": "600"}, Meta: map[string]string{}, Buckets: 1},
+		{Name: "plain", Clone: "plain-clone", Parameters: map[string]string{}, Meta: map[string]string{"target-role": "stopped"}, Buckets: 3},
 	}
 	configuration, err := parseConfiguration(text)
 	if err != nil {

@@ -91,33 +91,6 @@ func TestPresence(t *testing.T) {
 	}
 }
 
-// What crm_mon of Pacemaker 2.1.5 printed, shortened.
-func TestPlacement(t *testing.T) {
-	const text = `<pacemaker-result api-version="2.25" request="crm_mon --output-as=xml">
-  <resources>
-    <resource id="power" resource_agent="stonith:fence_lab" role="Started"><node name="node1" id="1" cached="true"/></resource>
-    <clone id="web-ip-clone" multi_state="false" unique="true">
-      <resource id="web-ip:0" resource_agent="ocf:custom:clusterip" role="Started" active="true"><node name="node2" id="2"/></resource>
-      <resource id="web-ip:1" resource_agent="ocf:custom:clusterip" role="Stopped" active="false"/>
-      <resource id="web-ip:2" resource_agent="ocf:custom:clusterip" role="Started" active="true"><node name="node1" id="1"/><node name="node3" id="3"/></resource>
-      <resource id="web-ip:3" resource_agent="ocf:custom:clusterip" role="Starting"><node name="node1" id="1"/></resource>
-    </clone>
-    <resource id="web-ip2:0" role="Started"><node name="node9" id="9"/></resource>
-  </resources>
-  <status code="0" message="OK"/>
-</pacemaker-result>`
-	got, err := parsePlacement(text, "web-ip")
-	want := map[clusterip.Bucket][]string{0: {"node2"}, 2: {"node1", "node3"}}
-	if diff := cmp.Diff(want, got); err != nil || diff != "" {
-		t.Errorf("%v (-want +got):\n%s", err, diff)
-	}
-	for _, text := range []string{"", "<crm_mon/>", "no XML <"} {
-		if got, err := parsePlacement(text, "web-ip"); err == nil {
-			t.Errorf("%q is taken for %v", text, got)
-		}
-	}
-}
-
 func FuzzParseDrainers(f *testing.F) {
 	for _, value := range []string{"none", "node1:600", "a:1,b:2", "a:,", ":"} {
 		f.Add(value)
@@ -142,7 +115,10 @@ func FuzzParseAnswers(f *testing.F) {
 		if values, err := parseAttributes(text, "x"); err != nil && values != nil {
 			t.Errorf("%v with an error", values)
 		}
-		_, _ = parsePlacement(text, "web-ip")
+		_, _ = parseView(text)
+		if configuration, err := parseConfiguration(text); err == nil {
+			Resources(configuration)
+		}
 		if nodes, err := parsePresence(text); err == nil {
 			if _, nameless := nodes[""]; nameless {
 				t.Errorf("a node without a name in %q", text)

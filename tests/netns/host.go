@@ -97,7 +97,7 @@ func (h *Host) Run(ctx context.Context, env []string, argv ...string) Result {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	cmd.WaitDelay = time.Second // for a stray child that keeps the pipes open
+	cmd.WaitDelay = 10 * time.Second // for a stray child that keeps the pipes open; long, for machines that stand still
 
 	var begin time.Time
 	err := h.Do(func() error {

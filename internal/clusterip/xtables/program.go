@@ -49,15 +49,25 @@ func Open(ctx context.Context, flavours ...string) (*Program, error) {
 
 // Rules lists those of a chain.
 func (p *Program) Rules(table, chain string) ([]Rule, error) {
-	lines, err := p.List(table, chain)
-	if err != nil {
-		return nil, fmt.Errorf("list the rules of %s: %w", chain, err)
-	}
-	var rules []Rule
-	for _, line := range lines {
-		if strings.HasPrefix(line, "-A ") {
-			rules = append(rules, ParseRule(line))
+	return rulesOf(chain)(p.List(table, chain))
+}
+
+// CountedRules lists those of a chain with their counters.
+func (p *Program) CountedRules(table, chain string) ([]Rule, error) {
+	return rulesOf(chain)(p.ListWithCounters(table, chain))
+}
+
+func rulesOf(chain string) func(lines []string, err error) ([]Rule, error) {
+	return func(lines []string, err error) ([]Rule, error) {
+		if err != nil {
+			return nil, fmt.Errorf("list the rules of %s: %w", chain, err)
 		}
+		var rules []Rule
+		for _, line := range lines {
+			if strings.HasPrefix(line, "-A ") {
+				rules = append(rules, ParseRule(line))
+			}
+		}
+		return rules, nil
 	}
-	return rules, nil
 }

@@ -71,6 +71,21 @@ func (r Rule) Spec() []string {
 	return r
 }
 
+// Count is what a rule has counted, if it was listed with its counters: "-c PACKETS BYTES".
+func (r Rule) Count() clusterip.Count {
+	const behind = 2
+	i := slices.Index(r, "-c")
+	if i < 0 || i+behind >= len(r) {
+		return clusterip.Count{}
+	}
+	packets, packetsErr := strconv.ParseUint(r[i+1], 10, 64)
+	bytes, bytesErr := strconv.ParseUint(r[i+behind], 10, 64)
+	if packetsErr != nil || bytesErr != nil {
+		return clusterip.Count{}
+	}
+	return clusterip.Count{Packets: packets, Bytes: bytes}
+}
+
 // IsTo tells whether the rule is for packets to the address.
 func (r Rule) IsTo(address netip.Addr) bool {
 	prefix, err := netip.ParsePrefix(r.Option("-d"))

@@ -1,0 +1,432 @@
+package operator
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
+)
+
+// Health is how well a resource serves its clients; its number is the command's exit status.
+type Health int
+
+// The grades, from the best.
+const (
+	Healthy  Health = iota // each client has one answer, and there is nothing to do
+	Degraded               // it has; but somebody should look
+	Broken                 // some clients have none, or two, or one from a node that does not know it
+)
+
+var healths = [...]string{"healthy", "degraded", "broken"}
+
+func (h Health) String() string { return healths[h] }
+
+// MarshalText writes it into JSON as a word.
+func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// Status is what a survey means, for people and programs. docs/schema/status.schema.json describes its JSON.
+type Status struct {
+	Node      string           `json:"node"` // that was asked; "" if its name in the cluster is not known
+	Time      time.Time        `json:"time"`
+	Health    Health           `json:"health"` // the worst of all
+	Cluster   *ClusterStatus   `json:"cluster"`
+	Problems  []Problem        `json:"problems"` // of the cluster
+	Resources []ResourceStatus `json:"resources"`
+}
+
+// ClusterStatus is how the cluster manager sees the nodes.
+type ClusterStatus struct {
+	Quorum      bool         `json:"quorum"`
+	Fencing     bool         `json:"fencing"`
+	Maintenance bool         `json:"maintenance"`
+	Nodes       []NodeStatus `json:"nodes"`
+}
+
+// NodeStatus is how it sees one.
+type NodeStatus struct {
+	Name  string `json:"name"`
+	State string `json:"state"` // online, standby, maintenance, unclean, offline
+}
+
+// ResourceStatus is what is so of one resource.
+type ResourceStatus struct {
+	Name            string         `json:"name"` // "" if nobody has told it
+	Health          Health         `json:"health"`
+	Problems        []Problem      `json:"problems"`
+	Addresses       []netip.Addr   `json:"addresses"`
+	NIC             string         `json:"nic"` // on this node; "" if it is not known there
+	MACMode         string         `json:"mac_mode"`
+	MACs            []string       `json:"macs"`
+	HashMode        string         `json:"hashmode"`
+	HashCompat      string         `json:"hash_compat"`
+	HashPrefix4     int            `json:"hash_prefix4"`
+	HashPrefix6     int            `json:"hash_prefix6"`
+	SeedFingerprint string         `json:"seed_fingerprint"` // to compare nodes by; the seed itself is for nobody who wants to hit one node
+	Services        []string       `json:"services"`         // that share load; none: all
+	Backend         string         `json:"backend"`          // on this node; "" if nothing is laid there
+	BackendReason   string         `json:"backend_reason"`
+	DrainSeconds    float64        `json:"drain_seconds"` // 0: connections do not survive moves
+	Shares          []Share        `json:"shares"`
+	Foreign         *Traffic       `json:"foreign"` // packets for other nodes, dropped by this one; null: not counted
+	Buckets         []BucketStatus `json:"buckets"`
+}
+
+// Share is how many buckets a node has.
+type Share struct {
+	Node    string `json:"node"`
+	Buckets int    `json:"buckets"`
+}
+
+// BucketStatus is what is so of one bucket.
+type BucketStatus struct {
+	Bucket  clusterip.Bucket `json:"bucket"`
+	State   string           `json:"state"` // see the constants
+	Nodes   []string         `json:"nodes"` // that answer
+	Drains  []DrainStatus    `json:"drains"`
+	Traffic *Traffic         `json:"traffic"` // on this node; null: another one has it, or nobody counts
+}
+
+// DrainStatus is a node that serves former connections of a bucket.
+type DrainStatus struct {
+	Node        string  `json:"node"`
+	Seconds     float64 `json:"seconds"`     // at most, from now on this node, or from when another one said so
+	Connections *int    `json:"connections"` // on this node; null: not counted
+}
+
+// Traffic is what was counted, and how it grew since the status before; null without one.
+type Traffic struct {
+	Packets          uint64   `json:"packets"`
+	Bytes            uint64   `json:"bytes"`
+	PacketsPerSecond *float64 `json:"packets_per_second"`
+	BytesPerSecond   *float64 `json:"bytes_per_second"`
+}
+
+// Problem is something that should not be so, and what mends it.
+type Problem struct {
+	Health  Health `json:"health"` // that it makes
+	Text    string `json:"text"`
+	Command string `json:"command"` // to type; "" where there is no single one
+}
+
+// Judge says what a survey means.
+func Judge(survey Survey, now time.Time) Status {
+	status := Status{Node: survey.Node, Time: now.UTC(), Problems: []Problem{}, Resources: []ResourceStatus{}}
+	status.judgeCluster(survey)
+	for _, p := range status.Problems {
+		status.Health = max(status.Health, p.Health)
+	}
+	for _, r := range survey.Resources {
+		judged := r.status(survey)
+		status.Health = max(status.Health, judged.Health)
+		status.Resources = append(status.Resources, judged)
+	}
+	return status
+}
+
+func (s *Status) judgeCluster(survey Survey) {
+	degraded := func(command, format string, args ...any) {
+		s.Problems = append(s.Problems, Problem{Degraded, fmt.Sprintf(format, args...), command})
+	}
+	view := survey.Cluster
+	if view == nil {
+		why := "nobody has asked it"
+		if survey.Why != nil {
+			why = ocf.OneLine(survey.Why.Error())
+		}
+		degraded("systemctl status pacemaker", "Pacemaker does not answer, so only this node is known: %s", why)
+		return
+	}
+	s.Cluster = &ClusterStatus{Quorum: view.Quorum, Fencing: view.Fencing, Maintenance: view.Maintenance, Nodes: []NodeStatus{}}
+	if !view.Quorum {
+		degraded("corosync-quorumtool", "this part of the cluster has no quorum")
+	}
+	if !view.Fencing {
+		degraded("pcs property set stonith-enabled=true", "fencing is switched off, so a node that is lost and not dead may answer beside the others")
+	}
+	if view.Maintenance {
+		degraded("pcs property set maintenance-mode=false", "the cluster is in maintenance mode: Pacemaker starts, stops and moves nothing")
+	}
+	for _, node := range view.Nodes {
+		state := stateOf(node)
+		s.Cluster.Nodes = append(s.Cluster.Nodes, NodeStatus{node.Name, state})
+		switch state {
+		case "unclean":
+			degraded("stonith_admin --history "+node.Name+" --verbose", "%s is lost and not yet fenced: its buckets wait for that", node.Name)
+		case "offline":
+			degraded("pcs cluster start "+node.Name, "%s is offline, so the others do its work", node.Name)
+		case "maintenance":
+			degraded("pcs node unmaintenance "+node.Name, "%s is in maintenance mode: Pacemaker starts, stops and moves nothing there", node.Name)
+		}
+	}
+}
+
+func stateOf(node pacemaker.Node) string {
+	switch {
+	case node.Unclean:
+		return "unclean"
+	case !node.Online:
+		return "offline"
+	case node.Maintenance:
+		return "maintenance"
+	case node.Standby:
+		return "standby"
+	default:
+		return "online"
+	}
+}
+
+// fingerprintSeed is any constant, the same in every version.
+const fingerprintSeed = 0x66707273
+
+func (r Resource) status(survey Survey) ResourceStatus {
+	layout := r.Layout
+	status := ResourceStatus{
+		Name: cmp.Or(r.Asked.Resource, layout.Resource), Problems: []Problem{}, Addresses: layout.Addresses(), NIC: layout.NIC,
+		MACMode: string(layout.MACMode), MACs: []string{}, HashMode: string(layout.HashMode), HashCompat: string(layout.HashCompat),
+		HashPrefix4: layout.HashPrefixes.IPv4, HashPrefix6: layout.HashPrefixes.IPv6,
+		SeedFingerprint: fmt.Sprintf("%08x", clusterip.Jhash(fingerprintSeed, uint32(layout.Seed))), Services: []string{},
+		BackendReason: r.Backend, Shares: []Share{}, Buckets: []BucketStatus{},
+	}
+	for _, mac := range layout.AllMACs() {
+		status.MACs = append(status.MACs, mac.String())
+	}
+	for _, service := range layout.Services {
+		status.Services = append(status.Services, service.String())
+	}
+	if r.Here.Present {
+		status.Backend = string(layout.Backend)
+	}
+	if layout.Drains || r.Configured != nil {
+		status.DrainSeconds = r.Asked.Drain.Seconds()
+	}
+	if r.Traffic != nil {
+		status.Foreign = trafficOf(r.Traffic.Foreign)
+	}
+	shares := map[string]int{}
+	for _, bucket := range r.Known.buckets() {
+		b := r.bucket(bucket)
+		for _, node := range b.Nodes {
+			shares[node]++
+		}
+		status.Buckets = append(status.Buckets, b)
+	}
+	for node, buckets := range shares {
+		status.Shares = append(status.Shares, Share{node, buckets})
+	}
+	slices.SortFunc(status.Shares, func(a, b Share) int { return strings.Compare(a.Node, b.Node) })
+	r.judge(&status, survey)
+	for _, p := range status.Problems {
+		status.Health = max(status.Health, p.Health)
+	}
+	return status
+}
+
+func trafficOf(count clusterip.Count) *Traffic {
+	return &Traffic{Packets: count.Packets, Bytes: count.Bytes}
+}
+
+func (r Resource) bucket(bucket clusterip.Bucket) BucketStatus {
+	nodes, state := r.owner(bucket)
+	status := BucketStatus{Bucket: bucket, State: state, Nodes: append([]string{}, nodes...), Drains: []DrainStatus{}}
+	for _, d := range r.Here.Moves.Draining {
+		if d.Bucket == bucket {
+			drain := DrainStatus{Node: r.here(), Seconds: seconds(d.Left)}
+			if r.Connections != nil {
+				count := r.Connections[bucket]
+				drain.Connections = &count
+			}
+			status.Drains = append(status.Drains, drain)
+		}
+	}
+	for _, d := range r.Drainers[bucket] {
+		status.Drains = append(status.Drains, DrainStatus{Node: d.Node, Seconds: seconds(d.Left)})
+	}
+	if adoption, ok := r.Here.Moves.Adoption(bucket); ok {
+		for _, node := range adoption.From {
+			if !slices.ContainsFunc(status.Drains, func(d DrainStatus) bool { return d.Node == node }) {
+				status.Drains = append(status.Drains, DrainStatus{Node: node, Seconds: seconds(adoption.Left)})
+			}
+		}
+	}
+	if r.Traffic != nil {
+		if count, ok := r.Traffic.Buckets[bucket]; ok && slices.Contains(r.Here.Owned, bucket) {
+			status.Traffic = trafficOf(count)
+		}
+	}
+	return status
+}
+
+// seconds are whole ones: nobody wants to read more.
+func seconds(d time.Duration) float64 { return math.Ceil(d.Seconds()) }
+
+func (r Resource) judge(status *ResourceStatus, survey Survey) {
+	problem := func(health Health, command, format string, args ...any) {
+		status.Problems = append(status.Problems, Problem{health, fmt.Sprintf(format, args...), command})
+	}
+	name := status.Name
+	if r.Misconfigured != nil {
+		problem(Broken, "pcs resource config "+r.id(), "it is configured wrong: %s", ocf.OneLine(r.Misconfigured.Error()))
+	}
+	for _, fault := range r.Faults {
+		problem(Broken, r.mend(), "on %s: %s", r.here(), fault)
+	}
+	if len(r.Left) > 0 {
+		problem(Broken, r.mend(), "%s has no bucket, but this is left there: %s", r.here(), strings.Join(r.Left, ", "))
+	}
+	r.judgeBuckets(status, problem)
+	if survey.Cluster == nil || name == "" {
+		return
+	}
+	var blocked, unmanaged []string
+	for _, instance := range survey.Cluster.Instances {
+		switch bucket := fmt.Sprint(instance.Bucket); {
+		case instance.Resource != name:
+		case instance.Blocked:
+			blocked = append(blocked, bucket)
+		case !instance.Managed && !survey.Cluster.Maintenance:
+			unmanaged = append(unmanaged, bucket)
+		}
+	}
+	if len(blocked) > 0 {
+		problem(Degraded, "pcs resource cleanup "+r.id(), "%s %s: Pacemaker can do nothing more after a failure", plural("bucket", blocked), ranges(blocked))
+	}
+	if len(unmanaged) > 0 {
+		problem(Degraded, "pcs resource manage "+name, "%s %s: not managed by Pacemaker, which starts, stops and moves nothing", plural("bucket", unmanaged), ranges(unmanaged))
+	}
+	r.judgeFailures(survey.Cluster.Of(name), problem)
+	for _, err := range r.Unread {
+		problem(Degraded, "", "could not be read: %s", ocf.OneLine(err.Error()))
+	}
+}
+
+// judgeFailures tells of what has failed, for each node at once: mostly one fault makes several actions fail.
+func (r Resource) judgeFailures(failures []pacemaker.Failure, problem func(health Health, command, format string, args ...any)) {
+	byNode := map[string][]pacemaker.Failure{}
+	for _, failure := range failures {
+		byNode[failure.Node] = append(byNode[failure.Node], failure)
+	}
+	for _, node := range slices.Sorted(maps.Keys(byNode)) {
+		failed := byNode[node]
+		last := slices.MaxFunc(failed, func(a, b pacemaker.Failure) int { return strings.Compare(a.When, b.When) })
+		what := last.Action
+		if more := len(failed) - 1; more > 0 {
+			what += fmt.Sprintf(" and %d more", more)
+		}
+		if last.When != "" {
+			what += " at " + last.When
+		}
+		problem(Degraded, "pcs resource cleanup "+r.id(), "on %s has failed: %s: %s", node, what, ocf.OneLine(last.Reason))
+	}
+}
+
+// id is what tools are to be told.
+func (r Resource) id() string {
+	if r.Configured == nil {
+		return r.Asked.Resource
+	}
+	return r.Configured.ID()
+}
+
+// judgeBuckets tells of those that nobody answers, or several nodes, each kind at once.
+func (r Resource) judgeBuckets(status *ResourceStatus, problem func(health Health, command, format string, args ...any)) {
+	var nobody, several []string
+	var nodes []string
+	for _, b := range status.Buckets {
+		switch b.State {
+		case Nobody, Draining:
+			nobody = append(nobody, fmt.Sprint(b.Bucket))
+		case Doubled:
+			several = append(several, fmt.Sprint(b.Bucket))
+			nodes = append(nodes, b.Nodes...)
+		}
+	}
+	if len(several) > 0 {
+		slices.Sort(nodes)
+		nodes = slices.Compact(nodes)
+		problem(Broken, "pcs resource refresh "+r.id(), "%s %s: several nodes answer (%s)", plural("bucket", several), ranges(several), strings.Join(nodes, ", "))
+	}
+	switch {
+	case len(nobody) == 0:
+	case r.Configured != nil && r.Configured.Disabled():
+		problem(Broken, "pcs resource enable "+status.Name, "it is disabled, so nobody answers")
+	default:
+		problem(Broken, "pcs status --full", "%s %s: nobody answers", plural("bucket", nobody), ranges(nobody))
+	}
+}
+
+func plural(noun string, of []string) string {
+	if len(of) == 1 {
+		return noun
+	}
+	return noun + "s"
+}
+
+func ranges(buckets []string) string {
+	const most = 16
+	if len(buckets) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(buckets[:most], ","), len(buckets)-most)
+	}
+	return strings.Join(buckets, ",")
+}
+
+// mend is what makes the agent put right whatever is wrong here at once; the next monitor would too.
+func (r Resource) mend() string {
+	var here []clusterip.Bucket
+	for bucket, nodes := range r.Placement {
+		if slices.Contains(nodes, r.Node) {
+			here = append(here, bucket)
+		}
+	}
+	if len(here) == 0 {
+		if r.Configured == nil {
+			return ""
+		}
+		return "pcs resource refresh " + r.id()
+	}
+	slices.Sort(here)
+	instance := r.Asked.Resource
+	if r.Layout.Buckets > 1 {
+		instance = fmt.Sprintf("%s:%d", instance, here[0])
+	}
+	return "crm_resource --force-start -r " + instance
+}
+
+// Since makes rates of what was counted in the status before.
+func (s *Status) Since(before Status) {
+	elapsed := s.Time.Sub(before.Time).Seconds()
+	if elapsed <= 0 {
+		return
+	}
+	for i := range s.Resources {
+		now := &s.Resources[i]
+		was := slices.IndexFunc(before.Resources, func(r ResourceStatus) bool { return slices.Equal(r.Addresses, now.Addresses) })
+		if was < 0 {
+			continue
+		}
+		then := before.Resources[was]
+		now.Foreign.since(then.Foreign, elapsed)
+		if len(then.Buckets) != len(now.Buckets) {
+			continue
+		}
+		for b := range now.Buckets {
+			now.Buckets[b].Traffic.since(then.Buckets[b].Traffic, elapsed)
+		}
+	}
+}
+
+// since leaves the rates out where a counter began anew.
+func (t *Traffic) since(before *Traffic, seconds float64) {
+	if t == nil || before == nil || t.Packets < before.Packets || t.Bytes < before.Bytes {
+		return
+	}
+	packets, bytes := float64(t.Packets-before.Packets)/seconds, float64(t.Bytes-before.Bytes)/seconds
+	t.PacketsPerSecond, t.BytesPerSecond = &packets, &bytes
+}

@@ -1,0 +1,233 @@
+package operator
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// Style is how a text is to look.
+type Style struct {
+	Width  int // in columns
+	Colour bool
+}
+
+// colour is an SGR parameter (ECMA-48 section 8.3.117).
+type colour int
+
+const (
+	bold   colour = 1
+	red    colour = 31
+	green  colour = 32
+	yellow colour = 33
+	plain  colour = 39
+)
+
+// paint colours a text. In a column of a table each cell must be painted, because its width counts what cannot be seen: all with a colour
+// of two digits.
+func (s Style) paint(c colour, text string) string {
+	if !s.Colour {
+		return text
+	}
+	return fmt.Sprintf("\x1b[%02dm%s\x1b[0m", c, text)
+}
+
+func (h Health) colour() colour { return [...]colour{green, yellow, red}[h] }
+
+func stateColour(state string) colour {
+	switch state {
+	case Owned:
+		return green
+	case Adopting, Unknown:
+		return yellow
+	case Draining, Nobody, Doubled:
+		return red
+	default:
+		return plain
+	}
+}
+
+// WriteStatus writes a status for people.
+func WriteStatus(to io.Writer, status Status, style Style) error {
+	w := &strings.Builder{}
+	if status.Cluster != nil {
+		var nodes []string
+		for _, node := range status.Cluster.Nodes {
+			text := node.Name + " " + node.State
+			if node.Name == status.Node {
+				text += " (here)"
+			}
+			nodes = append(nodes, text)
+		}
+		field(w, style, "nodes", strings.Join(nodes, ", "))
+	}
+	writeProblems(w, style, status.Problems)
+	for i, r := range status.Resources {
+		if i > 0 || w.Len() > 0 {
+			fmt.Fprintln(w)
+		}
+		r.write(w, style)
+	}
+	_, err := io.WriteString(to, w.String())
+	return err
+}
+
+const (
+	fieldWidth = 12 // of a field's name
+	indent     = "  "
+)
+
+func field(w io.Writer, style Style, name, value string) {
+	hanging := strings.Repeat(" ", len(indent)+fieldWidth)
+	text := strings.TrimPrefix(ocf.Wrap(value, hanging, style.Width), hanging)
+	_, _ = fmt.Fprintf(w, "%s%-*s%s\n", indent, fieldWidth, name, text) // to a strings.Builder
+}
+
+func (r ResourceStatus) write(w io.Writer, style Style) {
+	title := style.paint(bold, cmp.Or(r.Name, "(no name)"))
+	_, _ = fmt.Fprintf(w, "%s %s: %s\n", title, joined(r.Addresses), style.paint(r.Health.colour(), r.Health.String()))
+	writeProblems(w, style, r.Problems)
+	if len(r.Buckets) == 0 {
+		return
+	}
+	field(w, style, "MAC", fmt.Sprintf("%s (%s%s)", strings.Join(r.MACs, " "), r.MACMode, on(r.NIC)))
+	hash := fmt.Sprintf("%s as %s, seed fingerprint %s, buckets: %d", r.HashMode, r.HashCompat, r.SeedFingerprint, len(r.Buckets))
+	if r.HashPrefix4 != 32 || r.HashPrefix6 != 128 {
+		hash += fmt.Sprintf(", networks of %d and %d bits", r.HashPrefix4, r.HashPrefix6)
+	}
+	field(w, style, "hash", hash)
+	if len(r.Services) > 0 {
+		field(w, style, "services", strings.Join(r.Services, " ")+"; the rest is bucket 0's")
+	}
+	if r.Backend == "" {
+		field(w, style, "backend", "none: nothing is laid on this node")
+	} else {
+		field(w, style, "backend", fmt.Sprintf("%s (%s)", r.Backend, r.BackendReason))
+	}
+	drain := "off: connections break when their bucket moves"
+	if r.DrainSeconds > 0 {
+		drain = fmt.Sprintf("connections survive moves for %s", time.Duration(r.DrainSeconds*float64(time.Second)).Round(time.Second))
+	}
+	field(w, style, "drain", drain)
+	if len(r.Shares) > 0 {
+		var shares []string
+		for _, share := range r.Shares {
+			shares = append(shares, fmt.Sprintf("%s %d", share.Node, share.Buckets))
+		}
+		field(w, style, "shares", strings.Join(shares, ", "))
+	}
+	if r.Foreign != nil {
+		field(w, style, "foreign", r.Foreign.String()+" for other nodes, dropped")
+	}
+	_, _ = fmt.Fprintln(w)
+	r.writeBuckets(w, style)
+}
+
+func on(nic string) string {
+	if nic == "" {
+		return ""
+	}
+	return " on " + nic
+}
+
+func joined[T fmt.Stringer](list []T) string {
+	texts := make([]string, len(list))
+	for i, one := range list {
+		texts[i] = one.String()
+	}
+	return strings.Join(texts, " ")
+}
+
+func (t Traffic) String() string {
+	text := fmt.Sprintf("%d packets, %s", t.Packets, bytesOf(float64(t.Bytes)))
+	if t.PacketsPerSecond != nil && t.BytesPerSecond != nil {
+		text += fmt.Sprintf(" (%.0f and %s a second)", *t.PacketsPerSecond, bytesOf(*t.BytesPerSecond))
+	}
+	return text
+}
+
+// bytesOf writes a number of bytes in the units of IEC 80000-13.
+func bytesOf(n float64) string {
+	const step = 1024
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	i := 0
+	for n >= step && i < len(units)-1 {
+		n, i = n/step, i+1
+	}
+	if i == 0 {
+		return fmt.Sprintf("%.0f B", n)
+	}
+	return fmt.Sprintf("%.1f %s", n, units[i])
+}
+
+// writeBuckets writes a table with a line for each bucket. What no bucket has gets no column.
+func (r ResourceStatus) writeBuckets(w io.Writer, style Style) {
+	has := func(is func(BucketStatus) bool) bool { return slices.ContainsFunc(r.Buckets, is) }
+	drains := has(func(b BucketStatus) bool { return len(b.Drains) > 0 })
+	counted := has(func(b BucketStatus) bool { return b.Traffic != nil })
+	rates := has(func(b BucketStatus) bool { return b.Traffic != nil && b.Traffic.PacketsPerSecond != nil })
+	const gap = 2
+	table := tabwriter.NewWriter(w, 0, 0, gap, ' ', 0)
+	row := func(bucket, node, state, drain, packets, bytes, packetRate, byteRate string) {
+		cells := []string{indent + bucket, node, state}
+		if drains {
+			cells = append(cells, drain)
+		}
+		if counted {
+			cells = append(cells, packets, bytes)
+		}
+		if rates {
+			cells = append(cells, packetRate, byteRate)
+		}
+		_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
+	}
+	row("BUCKET", "NODE", style.paint(plain, "STATE"), "DRAINS ON", "PACKETS", "BYTES", "PACKETS/S", "BYTES/S")
+	for _, b := range r.Buckets {
+		packets, bytes, packetRate, byteRate := "-", "-", "-", "-"
+		if t := b.Traffic; t != nil {
+			packets, bytes = fmt.Sprint(t.Packets), bytesOf(float64(t.Bytes))
+			if t.PacketsPerSecond != nil && t.BytesPerSecond != nil {
+				packetRate, byteRate = fmt.Sprintf("%.0f", *t.PacketsPerSecond), bytesOf(*t.BytesPerSecond)
+			}
+		}
+		row(fmt.Sprint(b.Bucket), cmp.Or(strings.Join(b.Nodes, ","), "-"), style.paint(stateColour(b.State), b.State), b.drains(), packets, bytes, packetRate, byteRate)
+	}
+	_ = table.Flush() // to a strings.Builder
+}
+
+func (b BucketStatus) drains() string {
+	var all []string
+	for _, d := range b.Drains {
+		text := fmt.Sprintf("%s (%.0f s", d.Node, d.Seconds)
+		if d.Connections != nil {
+			text = fmt.Sprintf("%s (%.0f s, %d open", d.Node, d.Seconds, *d.Connections)
+		}
+		all = append(all, text+")")
+	}
+	return cmp.Or(strings.Join(all, ", "), "-")
+}
+
+// writeProblems writes what is wrong, and under it what to type.
+func writeProblems(w io.Writer, style Style, problems []Problem) {
+	for _, p := range problems {
+		text := ocf.Wrap(p.Text, indent+indent, style.Width)
+		_, _ = fmt.Fprintf(w, "%s%s %s\n", indent, style.paint(p.Health.colour(), "!"), strings.TrimPrefix(text, indent+indent))
+		if p.Command != "" {
+			_, _ = fmt.Fprintf(w, "%s%s$ %s\n", indent, indent, p.Command)
+		}
+	}
+}
+
+// WriteJSON writes a value for programs.
+func WriteJSON(to io.Writer, value any) error {
+	encoder := json.NewEncoder(to)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}

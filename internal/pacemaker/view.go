@@ -1,0 +1,154 @@
+package pacemaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/beevik/etree"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// Where further programs of Pacemaker are.
+const (
+	crmMon  = "/usr/sbin/crm_mon"
+	crmNode = "/usr/sbin/crm_node"
+)
+
+// View is the cluster as the cluster manager sees it.
+type View struct {
+	Quorum      bool
+	Fencing     bool // stonith-enabled
+	Maintenance bool // nobody starts or stops anything
+	Nodes       []Node
+	Instances   []Instance
+	Failures    []Failure // that nobody has cleaned up
+}
+
+// Node is one of the cluster.
+type Node struct {
+	Name        string
+	Online      bool
+	Standby     bool
+	Maintenance bool
+	Unclean     bool // it is to be fenced
+}
+
+// Instance is one of a clone whose instances are distinct, or of no clone.
+type Instance struct {
+	Resource string // without the instance number
+	Bucket   clusterip.Bucket
+	Nodes    []string // where it is active
+	Managed  bool
+	Failed   bool
+	Blocked  bool // a failure keeps Pacemaker from doing anything with it
+}
+
+// Failure is an action that has failed.
+type Failure struct {
+	Action string // such as web-ip:3_monitor_10000
+	Node   string
+	Reason string // the exit reason, or else the exit status in words
+	When   string // as crm_mon writes it; "" if it does not
+}
+
+// View asks for it.
+func (c Cluster) View(ctx context.Context) (*View, error) {
+	text, err := c.run(ctx, crmMon, "--one-shot", "--output-as=xml", "--include=none,dc,options,nodes,resources,failures")
+	if err != nil {
+		return nil, err
+	}
+	return parseView(text)
+}
+
+func parseView(text string) (*View, error) {
+	document := etree.NewDocument()
+	if err := document.ReadFromString(text); err != nil {
+		return nil, fmt.Errorf("what crm_mon says: %w", err)
+	}
+	result := document.FindElement("/pacemaker-result")
+	if result == nil {
+		return nil, errors.New("what crm_mon says is no result")
+	}
+	is := func(e *etree.Element, attribute string) bool {
+		return e != nil && e.SelectAttrValue(attribute, "") == "true"
+	}
+	options := result.FindElement("./summary/cluster_options")
+	view := &View{
+		Quorum:      is(result.FindElement("./summary/current_dc"), "with_quorum"),
+		Fencing:     is(options, "stonith-enabled"),
+		Maintenance: is(options, "maintenance-mode"),
+	}
+	for _, node := range result.FindElements("./nodes/node") {
+		view.Nodes = append(view.Nodes, Node{
+			Name: node.SelectAttrValue("name", ""), Online: is(node, "online"), Standby: is(node, "standby") || is(node, "standby_onfail"),
+			Maintenance: is(node, "maintenance"), Unclean: is(node, "unclean"),
+		})
+	}
+	for _, instance := range result.FindElements("./resources//resource") {
+		if !strings.HasSuffix(instance.SelectAttrValue("resource_agent", ""), ":"+agentType) {
+			continue
+		}
+		name, number, isInstance := strings.Cut(instance.SelectAttrValue("id", ""), ":")
+		bucket, err := strconv.ParseUint(number, 10, 16)
+		if isInstance && err != nil {
+			continue
+		}
+		read := Instance{
+			Resource: name, Bucket: clusterip.Bucket(bucket),
+			Managed: is(instance, "managed"), Failed: is(instance, "failed"), Blocked: is(instance, "blocked"),
+		}
+		if instance.SelectAttrValue("role", "") == "Started" {
+			for _, node := range instance.SelectElements("node") {
+				read.Nodes = append(read.Nodes, node.SelectAttrValue("name", ""))
+			}
+		}
+		view.Instances = append(view.Instances, read)
+	}
+	for _, failure := range result.FindElements("./failures/failure") {
+		read := Failure{
+			Action: failure.SelectAttrValue("op_key", ""), Node: failure.SelectAttrValue("node", ""),
+			Reason: failure.SelectAttrValue("exitreason", ""), When: failure.SelectAttrValue("last-rc-change", ""),
+		}
+		if read.Reason == "" {
+			read.Reason = failure.SelectAttrValue("exitstatus", "unknown")
+		}
+		view.Failures = append(view.Failures, read)
+	}
+	return view, nil
+}
+
+// Placement tells where the buckets of a resource are active: by bucket the node, or several.
+func (v *View) Placement(resource string) map[clusterip.Bucket][]string {
+	placement := map[clusterip.Bucket][]string{}
+	for _, instance := range v.Instances {
+		if instance.Resource == resource && len(instance.Nodes) > 0 {
+			placement[instance.Bucket] = append(placement[instance.Bucket], instance.Nodes...)
+		}
+	}
+	return placement
+}
+
+// Of returns the failures of a resource's instances.
+func (v *View) Of(resource string) []Failure {
+	var found []Failure
+	for _, failure := range v.Failures {
+		name, _, isInstance := strings.Cut(failure.Action, ":")
+		if name == resource && isInstance || strings.HasPrefix(failure.Action, resource+"_") {
+			found = append(found, failure)
+		}
+	}
+	return found
+}
+
+// NodeName returns this node's name in the cluster.
+func (c Cluster) NodeName(ctx context.Context) (string, error) {
+	text, err := c.run(ctx, crmNode, "--name")
+	if name := strings.TrimSpace(text); err != nil || isNodeName(name) {
+		return name, err
+	}
+	return "", errors.New("crm_node says no name")
+}
