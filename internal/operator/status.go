@@ -32,6 +32,16 @@ func (h Health) String() string { return healths[h] }
 // MarshalText writes it into JSON as a word.
 func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
+// UnmarshalText reads it.
+func (h *Health) UnmarshalText(text []byte) error {
+	i := slices.Index(healths[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("%q is none of %s", text, strings.Join(healths[:], ", "))
+	}
+	*h = Health(i)
+	return nil
+}
+
 // Status is what a survey means, for people and programs. docs/schema/status.schema.json describes its JSON.
 type Status struct {
 	Node      string           `json:"node"` // that was asked; "" if its name in the cluster is not known
@@ -211,6 +221,9 @@ func (r Resource) status(survey Survey) ResourceStatus {
 		status.Foreign = trafficOf(r.Traffic.Foreign)
 	}
 	shares := map[string]int{}
+	if r.Configured == nil && !r.Here.Present { // how many there are is not known
+		layout.Buckets, r.Layout.Buckets = 0, 0
+	}
 	for _, bucket := range r.Known.buckets() {
 		b := r.bucket(bucket)
 		for _, node := range b.Nodes {
@@ -323,7 +336,7 @@ func (r Resource) judgeFailures(failures []pacemaker.Failure, problem func(healt
 		if last.When != "" {
 			what += " at " + last.When
 		}
-		problem(Degraded, "pcs resource cleanup "+r.id(), "on %s has failed: %s: %s", node, what, ocf.OneLine(last.Reason))
+		problem(Degraded, "pcs resource cleanup "+r.id(), "has failed on %s: %s: %s", node, what, ocf.OneLine(last.Reason))
 	}
 }
 

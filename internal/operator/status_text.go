@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"ocf-clusterip/internal/ocf"
 )
@@ -113,7 +112,7 @@ func (r ResourceStatus) write(w io.Writer, style Style) {
 	}
 	drain := "off: connections break when their bucket moves"
 	if r.DrainSeconds > 0 {
-		drain = fmt.Sprintf("connections survive moves for %s", time.Duration(r.DrainSeconds*float64(time.Second)).Round(time.Second))
+		drain = fmt.Sprintf("connections survive moves for %.0f s", r.DrainSeconds)
 	}
 	field(w, style, "drain", drain)
 	if len(r.Shares) > 0 {

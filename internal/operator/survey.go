@@ -64,15 +64,26 @@ func Look(ctx context.Context, agent clusterip.Agent, cluster Cluster, address n
 	survey.Resources = slices.DeleteFunc(slices.Clone(resources), func(r Resource) bool {
 		return address.IsValid() && !slices.Contains(r.Asked.Addresses, address)
 	})
-	if len(survey.Resources) == 0 {
-		return survey, unknown(resources, address)
+	known := len(survey.Resources) > 0
+	if !known && address.IsValid() {
+		survey.Resources = []Resource{{Asked: byDefault(address)}}
 	}
 	for i := range survey.Resources {
 		if err := survey.Resources[i].look(ctx, agent, &survey); err != nil {
 			return survey, err
 		}
 	}
+	if !known && (len(survey.Resources) == 0 || len(survey.Resources[0].Left) == 0) {
+		return survey, unknown(resources, address)
+	}
 	return survey, nil
+}
+
+// byDefault is how an address of which nobody knows would be laid: enough to find what is left of it.
+func byDefault(address netip.Addr) clusterip.Spec {
+	values, _, _ := metadata.Parse(map[string]string{"ip": address.String()})
+	spec, _ := clusterip.NewSpec(values, "", ocf.Clone{Buckets: 1})
+	return spec
 }
 
 // merge makes one list of what is configured and of what is laid.

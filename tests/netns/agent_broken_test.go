@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator"
 )
 
 // ourTable is how the tables of the shared address are called, in every family.
@@ -180,12 +182,30 @@ func TestEveryWoundOfADualStackResource(t *testing.T) {
 				t.Run(w.name, func(t *testing.T) {
 					p.startBoth(t)
 					w.inflict(t, p)
+					if mode == clusterip.Multicast {
+						p.checkStatus(t, w)
+					}
 					p.checkHealing(t, w)
 					p.checkNothingIsLeft(t)
 				})
 			}
 		})
 	}
+}
+
+// checkStatus expects that an operator who asks is told of the wound, in monitor's words.
+func (p *patient) checkStatus(t *testing.T, w wound) {
+	t.Helper()
+	var said operator.Status
+	r := p.host.Run(t.Context(), path, p.program, "status", "--json", shared.String())
+	check(t, status(r, ocf.ExitCode(operator.Broken)))
+	check(t, json.Unmarshal([]byte(r.Stdout), &said))
+	for _, problem := range said.Resources[0].Problems {
+		if problem.Health == operator.Broken && strings.Contains(problem.Text, w.says) {
+			return
+		}
+	}
+	t.Errorf("status does not say %q:\n%s", w.says, r.Stdout)
 }
 
 // TestEveryWoundOfMoves is seen and healed.

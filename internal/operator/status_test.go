@@ -1,0 +1,232 @@
+package operator
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
+)
+
+var update = flag.Bool("update", false, "write the golden texts")
+
+// golden compares a text with what a file says it should be.
+func golden(t *testing.T, file, text string) {
+	t.Helper()
+	file = filepath.Join("testdata", file)
+	if *update {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (make it with: go test ./internal/operator -update)", err)
+	}
+	if diff := cmp.Diff(string(want), text); diff != "" {
+		t.Errorf("%s (-want +got; if it is right: go test ./internal/operator -update):\n%s", file, diff)
+	}
+}
+
+var now = time.Date(2026, 11, 26, 2, 0, 0, 0, time.UTC)
+
+// surveyOf is what node1 of three knows of a resource of eight buckets when all is well.
+func surveyOf(change ...func(*Survey)) Survey {
+	known := knownOf(clusterip.SourceIP)
+	known.Layout.NIC, known.Layout.MACMode, known.Layout.Backend, known.Layout.Drains = "eth0", clusterip.Multicast, clusterip.NFTables, true
+	mac := clusterip.DerivedMAC(clusterip.Multicast, vip)
+	known.Layout.MACs = clusterip.PerFamily[clusterip.MAC]{IPv4: mac, IPv6: mac}
+	laid := known.Layout
+	known.Here = clusterip.Tables{Present: true, Laid: &laid, Backend: clusterip.NFTables, Owned: []clusterip.Bucket{0, 3, 6}}
+	known.Placement = map[clusterip.Bucket][]string{
+		0: {"node1"}, 1: {"node2"}, 2: {"node3"}, 3: {"node1"}, 4: {"node2"}, 5: {"node3"}, 6: {"node1"}, 7: {"node2"},
+	}
+	spec := laid.Spec()
+	spec.Backend, spec.Drain = clusterip.Auto, 10*time.Minute
+	survey := Survey{
+		Node: "node1",
+		Cluster: &pacemaker.View{Quorum: true, Fencing: true, Nodes: []pacemaker.Node{
+			{Name: "node1", Online: true}, {Name: "node2", Online: true}, {Name: "node3", Online: true},
+		}},
+		Resources: []Resource{{
+			Known: known, Asked: spec, Configured: &pacemaker.Resource{Name: "web-ip", Clone: "web-ip-clone"}, Backend: "auto: the first choice",
+			Connections: map[clusterip.Bucket]int{0: 3, 5: 12},
+			Traffic: &clusterip.Traffic{
+				Buckets: map[clusterip.Bucket]clusterip.Count{0: {Packets: 12, Bytes: 1200}, 3: {Packets: 3456789, Bytes: 5 << 30}, 6: {}},
+				Foreign: clusterip.Count{Packets: 98765, Bytes: 12 << 20},
+			},
+		}},
+	}
+	for _, do := range change {
+		do(&survey)
+	}
+	return survey
+}
+
+// What an operator sees, on a terminal of 80 columns and in a pipe.
+func TestStatusAsText(t *testing.T) {
+	for name, survey := range map[string]Survey{
+		"healthy": surveyOf(),
+		"moves": surveyOf(func(s *Survey) {
+			r := &s.Resources[0]
+			r.Here.Moves = clusterip.Moves{
+				Draining: []clusterip.Drain{{Bucket: 5, Left: 590*time.Second + 1}},
+				Adopting: []clusterip.Adoption{{Bucket: 6, Left: 30 * time.Second, From: []string{"node3"}}},
+			}
+			r.Drainers = map[clusterip.Bucket][]clusterip.Drainer{7: {{Node: "node3", Left: 600 * time.Second}}}
+		}),
+		"faults": surveyOf(func(s *Survey) {
+			s.Cluster.Nodes[2] = pacemaker.Node{Name: "node3", Unclean: true}
+			s.Cluster.Failures = []pacemaker.Failure{
+				{Action: "web-ip:3_monitor_10000", Node: "node1", Reason: "bucket 3 of 192.168.10.3 runs, but: our rules are gone", When: "2026-11-26 01:54:37Z"},
+				{Action: "web-ip:0_monitor_10000", Node: "node1", Reason: "error", When: "2026-11-26 01:54:36Z"},
+			}
+			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 1, Managed: true, Blocked: true}, {Resource: "other", Bucket: 1}}
+			r := &s.Resources[0]
+			r.Faults = []string{"address 192.168.10.3/24 is missing on eth0", "table arp clusterip-192.168.10.3: chain output: rule \"ARP tells the cluster MAC\" is missing or changed"}
+			r.Placement[2], r.Placement[5], r.Placement[6] = nil, nil, []string{"node2"}
+			r.Unread = []error{errors.New("list the tracked connections: device or resource busy")}
+		}),
+		"without-pacemaker": surveyOf(func(s *Survey) {
+			s.Node, s.Cluster, s.Why = "", nil, errors.New("/usr/sbin/crm_node: exit status 102 error: Could not connect to controller: Connection refused")
+			r := &s.Resources[0]
+			r.Node, r.Placement, r.Configured, r.Traffic = "", nil, nil, nil
+			r.Layout.Services = []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}, ocf.ICMP}
+			r.Layout.HashPrefixes = clusterip.PerFamily[int]{IPv4: 24, IPv6: 64}
+		}),
+		"two-resources": surveyOf(func(s *Survey) {
+			other := s.Resources[0]
+			other.Asked.Resource, other.Configured = "dns-ip", &pacemaker.Resource{Name: "dns-ip", Clone: "dns-ip-clone", Meta: map[string]string{"target-role": "Stopped"}}
+			other.Layout.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.168.10.4/24")}
+			other.Layout.Drains, other.Asked.Drain = false, 0
+			other.Here, other.Traffic, other.Placement = clusterip.Tables{}, nil, map[clusterip.Bucket][]string{}
+			s.Resources = append(s.Resources, other)
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var pipe, terminal strings.Builder
+			status := Judge(survey, now)
+			for to, style := range map[*strings.Builder]Style{&pipe: {Width: 80}, &terminal: {Width: 80, Colour: true}} {
+				if err := WriteStatus(to, status, style); err != nil {
+					t.Fatal(err)
+				}
+			}
+			golden(t, "status-"+name+".txt", pipe.String())
+			golden(t, "status-"+name+".ansi", terminal.String())
+			for line := range strings.Lines(pipe.String()) {
+				if !strings.Contains(line, "$ ") && len([]rune(strings.TrimRight(line, "\n"))) > 80 {
+					t.Errorf("longer than 80 columns: %s", line)
+				}
+			}
+			isValid(t, "status", status)
+		})
+	}
+}
+
+// isValid checks a value's JSON against its schema, and that no member is there that the schema does not describe.
+func isValid(t *testing.T, schema string, value any) {
+	t.Helper()
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	text, err := os.ReadFile("../../docs/schema/" + schema + ".schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A later version may say more, but this one says nothing that is not described.
+	closed, err := jsonschema.UnmarshalJSON(strings.NewReader(strings.ReplaceAll(string(text), `"properties": {`, `"additionalProperties": false, "properties": {`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compiler.AddResource("closed.json", closed); err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := compiler.Compile("closed.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var object bytes.Buffer
+	if err := WriteJSON(&object, value); err != nil {
+		t.Fatal(err)
+	}
+	instance, err := jsonschema.UnmarshalJSON(&object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compiled.Validate(instance); err != nil {
+		t.Errorf("the JSON does not fit docs/schema/%s.schema.json: %v", schema, err)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(*Survey)
+		want   Health
+		says   string
+	}{
+		"all is well":             {func(*Survey) {}, Healthy, ""},
+		"a node in standby":       {func(s *Survey) { s.Cluster.Nodes[2].Standby = true }, Healthy, ""},
+		"a drain":                 {func(s *Survey) { s.Resources[0].Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}} }, Healthy, ""},
+		"a node offline":          {func(s *Survey) { s.Cluster.Nodes[2].Online = false }, Degraded, "node3 is offline"},
+		"no quorum":               {func(s *Survey) { s.Cluster.Quorum = false }, Degraded, "quorum"},
+		"no fencing":              {func(s *Survey) { s.Cluster.Fencing = false }, Degraded, "fencing"},
+		"maintenance":             {func(s *Survey) { s.Cluster.Maintenance = true }, Degraded, "maintenance"},
+		"a node's maintenance":    {func(s *Survey) { s.Cluster.Nodes[1].Maintenance = true }, Degraded, "node2 is in maintenance"},
+		"nobody to ask":           {func(s *Survey) { s.Cluster, s.Why = nil, errors.New("refused") }, Degraded, "refused"},
+		"a fault here":            {func(s *Survey) { s.Resources[0].Faults = []string{"our rules are gone"} }, Broken, "our rules are gone"},
+		"leftovers":               {func(s *Survey) { s.Resources[0].Left = []string{"192.168.10.3/24 on eth0"} }, Broken, "192.168.10.3/24 on eth0"},
+		"configured wrong":        {func(s *Survey) { s.Resources[0].Misconfigured = errors.New("parameter ip=x") }, Broken, "parameter ip=x"},
+		"nobody answers a bucket": {func(s *Survey) { delete(s.Resources[0].Placement, 1) }, Broken, "bucket 1: nobody"},
+		"only drained": {func(s *Survey) {
+			delete(s.Resources[0].Placement, 1)
+			s.Resources[0].Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
+		}, Broken, "bucket 1: nobody"},
+		"two answer a bucket":        {func(s *Survey) { s.Resources[0].Placement[0] = []string{"node2"} }, Broken, "node1, node2"},
+		"Pacemaker believes, we not": {func(s *Survey) { s.Resources[0].Here.Owned = []clusterip.Bucket{0, 3} }, Broken, "bucket 6: nobody"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status := Judge(surveyOf(row.change), now)
+			text, err := json.Marshal(status)
+			if err != nil || status.Health != row.want || !strings.Contains(string(text), row.says) {
+				t.Errorf("%v, want %v because %q: %v\n%s", status.Health, row.want, row.says, err, text)
+			}
+		})
+	}
+}
+
+func TestRates(t *testing.T) {
+	before := Judge(surveyOf(), now)
+	after := Judge(surveyOf(func(s *Survey) {
+		s.Resources[0].Traffic.Buckets[0] = clusterip.Count{Packets: 32, Bytes: 1300}
+		s.Resources[0].Traffic.Buckets[3] = clusterip.Count{Packets: 1, Bytes: 1} // it has been away meanwhile
+	}), now.Add(2*time.Second))
+	after.Since(before)
+	buckets := after.Resources[0].Buckets
+	if rate := buckets[0].Traffic.PacketsPerSecond; rate == nil || *rate != 10 {
+		t.Errorf("packets per second of bucket 0: %v, want 10", rate)
+	}
+	if rate := buckets[0].Traffic.BytesPerSecond; rate == nil || *rate != 50 {
+		t.Errorf("bytes per second of bucket 0: %v, want 50", rate)
+	}
+	if rate := buckets[3].Traffic.PacketsPerSecond; rate != nil {
+		t.Errorf("bucket 3's counter began anew, but has the rate %v", *rate)
+	}
+	if buckets[1].Traffic != nil {
+		t.Error("another node's bucket has a counter")
+	}
+	if rate := after.Resources[0].Foreign.PacketsPerSecond; rate == nil || *rate != 0 {
+		t.Errorf("foreign packets per second: %v, want 0", rate)
+	}
+	isValid(t, "status", after)
+}
