@@ -1,0 +1,142 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ocf-clusterip/internal/operator"
+)
+
+// status asks a host for the status, and checks that the exit status says the same.
+func (s *scenario) status(h *Host) operator.ResourceStatus {
+	s.t.Helper()
+	argv, err := h.EnterCommand("ocf-clusterip", "status", "--json", shared.String())
+	check(s.t, err)
+	r := h.machine.Run(s.t.Context(), environment, argv...)
+	check(s.t, r.Err)
+	var status operator.Status
+	if err := json.Unmarshal([]byte(r.Stdout), &status); err != nil || len(status.Resources) != 1 {
+		s.t.Fatalf("status on %s: %v\n%s%s", h.Name, err, r.Stdout, r.Stderr)
+	}
+	if r.ExitCode != int(status.Health) {
+		s.t.Errorf("status on %s says %s with exit status %d", h.Name, status.Health, r.ExitCode)
+	}
+	resource := status.Resources[0]
+	resource.Problems = append(resource.Problems, status.Problems...)
+	resource.Health = status.Health
+	return resource
+}
+
+// agrees expects that the status on a host shows the buckets where Pacemaker has them.
+func (s *scenario) agrees(h *Host, placement map[int]string) operator.ResourceStatus {
+	s.t.Helper()
+	status := s.status(h)
+	for _, b := range status.Buckets {
+		if want := []string{placement[int(b.Bucket)]}; !slices.Equal(b.Nodes, want) || b.State != operator.Owned && b.State != operator.Adopting {
+			s.t.Errorf("status on %s: bucket %d is %s by %v, and Pacemaker has it on %v", h.Name, b.Bucket, b.State, b.Nodes, want)
+		}
+	}
+	if len(status.Buckets) != len(placement) {
+		s.t.Errorf("status on %s shows %d buckets of %d", h.Name, len(status.Buckets), len(placement))
+	}
+	return status
+}
+
+// has tells whether the status names a problem of that health, and returns what is to be typed.
+func has(status operator.ResourceStatus, health operator.Health, says string) (command string, ok bool) {
+	for _, p := range status.Problems {
+		if p.Health == health && strings.Contains(p.Text, says) {
+			return p.Command, true
+		}
+	}
+	return "", false
+}
+
+// What an operator is told is what is so: when all is well, while buckets drain, of a fault, and while a host is dead.
+func TestOperatorIsToldTheTruth(t *testing.T) {
+	t.Parallel()
+	d := playDraining(t, Options{StayOff: true}, 600)
+	healthy := func(what string) {
+		for _, h := range d.Hosts {
+			if status := d.status(h); status.Health != operator.Healthy {
+				t.Errorf("%s: status on %s is %s: %v", what, h.Name, status.Health, status.Problems)
+			}
+		}
+	}
+	healthy("at first")
+
+	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
+	healthy("while node3 drains")
+	d.exactlyOnce(shared, buckets)
+	open := 0
+	for _, b := range d.status(d.Hosts[2]).Buckets {
+		for _, drain := range b.Drains {
+			if drain.Node != "node3" || drain.Connections == nil || drain.Seconds < 1 || drain.Seconds > 600 || b.State != operator.Adopting {
+				t.Errorf("bucket %d is %s, and drains: %+v", b.Bucket, b.State, drain)
+				continue
+			}
+			open += *drain.Connections
+		}
+	}
+	if most := streaming + asking; open == 0 || open > most {
+		t.Errorf("node3 serves %d connections still, of %d at most", open, most)
+	}
+	for _, b := range d.status(d.Hosts[0]).Buckets {
+		if b.State == operator.Adopting && (len(b.Drains) != 1 || b.Drains[0].Node != "node3") {
+			t.Errorf("bucket %d drains on node3, node1 says %+v", b.Bucket, b.Drains)
+		}
+	}
+
+	// In maintenance mode nobody mends but the operator.
+	d.pcs("property", "set", "maintenance-mode=true")
+	check(t, d.WaitIdle(t.Context()))
+	const missing = "address 192.168.10.3/24 is missing on eth0"
+	run(t, d.Hosts[1], "ip", "address", "delete", shared.String()+"/24", "dev", "eth0")
+	command, ok := has(d.status(d.Hosts[1]), operator.Broken, missing)
+	if _, maintained := has(d.status(d.Hosts[0]), operator.Degraded, "maintenance"); !ok || !maintained {
+		t.Errorf("the missing address is named: %t; maintenance: %t", ok, maintained)
+	}
+	run(t, d.Hosts[1], strings.Fields(command)...)
+	if status := d.status(d.Hosts[1]); status.Health != operator.Degraded {
+		t.Errorf("after %q: %s, %v", command, status.Health, status.Problems)
+	}
+	d.pcs("property", "set", "maintenance-mode=false")
+	check(t, d.WaitIdle(t.Context()))
+	healthy("mended")
+
+	d.change("node2 loses power", func() {
+		check(t, d.Hosts[1].Off())
+		d.notices(d.Hosts[0], "node2")
+		d.takenOver(d.Hosts[0], "node2")
+	}, "node1")
+	if _, ok := has(d.status(d.Hosts[0]), operator.Degraded, "node2 is offline"); !ok {
+		t.Errorf("node2 is off, and status says %v", d.status(d.Hosts[0]).Problems)
+	}
+	d.exactlyOnce(shared, buckets)
+	d.finish("node2")
+}
+
+// notices waits until the status on a host names another that is lost.
+func (s *scenario) notices(h *Host, lost string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	for {
+		status := s.status(h)
+		_, unclean := has(status, operator.Degraded, lost+" is lost and not yet fenced")
+		_, offline := has(status, operator.Degraded, lost+" is offline")
+		if unclean || offline {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			s.t.Fatal(fmt.Errorf("status on %s does not notice that %s is lost: %v", h.Name, lost, status.Problems))
+		case <-time.After(pollInterval):
+		}
+	}
+}
