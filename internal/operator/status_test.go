@@ -175,9 +175,11 @@ func TestHealth(t *testing.T) {
 		want   Health
 		says   string
 	}{
-		"all is well":             {func(*Survey) {}, Healthy, ""},
-		"a node in standby":       {func(s *Survey) { s.Cluster.Nodes[2].Standby = true }, Healthy, ""},
-		"a drain":                 {func(s *Survey) { s.Resources[0].Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}} }, Healthy, ""},
+		"all is well":       {func(*Survey) {}, Healthy, ""},
+		"a node in standby": {func(s *Survey) { s.Cluster.Nodes[2].Standby = true }, Healthy, ""},
+		"a drain": {func(s *Survey) {
+			s.Resources[0].Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
+		}, Healthy, ""},
 		"a node offline":          {func(s *Survey) { s.Cluster.Nodes[2].Online = false }, Degraded, "node3 is offline"},
 		"no quorum":               {func(s *Survey) { s.Cluster.Quorum = false }, Degraded, "quorum"},
 		"no fencing":              {func(s *Survey) { s.Cluster.Fencing = false }, Degraded, "fencing"},
