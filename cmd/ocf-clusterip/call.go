@@ -71,6 +71,7 @@ func (c *call) app() *cli.App {
 			action("meta-data", "describe the agent and its parameters in XML", c.metaData),
 			c.statusCommand(),
 			c.whoisCommand(),
+			c.networkCommand(),
 			{Name: "usage", Aliases: []string{"help"}, Usage: "print this", Action: usage, HideHelpCommand: true},
 		},
 		Action:         c.unknown,
