@@ -292,7 +292,7 @@ func (r Resource) judge(status *ResourceStatus, survey Survey) {
 		problem(Broken, r.mend(), "on %s: %s", r.here(), fault)
 	}
 	if len(r.Left) > 0 {
-		problem(Broken, r.mend(), "%s has no bucket, but this is left there: %s", r.here(), strings.Join(r.Left, ", "))
+		problem(Broken, r.mend(), "no bucket runs on %s, but this is left on the node: %s", r.here(), strings.Join(r.Left, ", "))
 	}
 	r.judgeBuckets(status, problem)
 	if survey.Cluster == nil || name == "" {

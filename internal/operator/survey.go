@@ -73,7 +73,7 @@ func Look(ctx context.Context, agent clusterip.Agent, cluster Cluster, address n
 			return survey, err
 		}
 	}
-	if !known && (len(survey.Resources) == 0 || len(survey.Resources[0].Left) == 0) {
+	if !known && (len(survey.Resources) == 0 || len(survey.Resources[0].Left) == 0 && !survey.Resources[0].Here.Present) {
 		return survey, unknown(resources, address)
 	}
 	return survey, nil

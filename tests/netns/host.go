@@ -179,6 +179,54 @@ func (h *Host) waitUp(ctx context.Context, nic string) error {
 	}
 }
 
+// waitIPv6 waits until a link has an IPv6 address of its own, and the kernel listens for neighbours that ask for each that it has: a worker
+// sees to that later (addrconf_dad_work in net/ipv6/addrconf.c).
+func (h *Host) waitIPv6(ctx context.Context, nic string) error {
+	ctx, cancel := context.WithTimeout(ctx, upTimeout)
+	defer cancel()
+	for {
+		missing, err := h.unheard(nic)
+		if err != nil || missing == "" {
+			return err
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("wait for IPv6 of %s of %s, which has no %s: %w", nic, h.Name, missing, err)
+		}
+	}
+}
+
+// unheard names what a link lacks before its IPv6 addresses can be asked for.
+func (h *Host) unheard(nic string) (string, error) {
+	link, err := h.handle.LinkByName(nic)
+	if err != nil {
+		return "", fmt.Errorf("%s of %s: %w", nic, h.Name, err)
+	}
+	addresses, err := h.handle.AddrList(link, netlink.FAMILY_V6)
+	if err != nil {
+		return "", fmt.Errorf("addresses of %s of %s: %w", nic, h.Name, err)
+	}
+	var groups []byte
+	if err := h.Do(func() error {
+		groups, err = os.ReadFile("/proc/thread-self/net/igmp6")
+		return err
+	}); err != nil {
+		return "", err
+	}
+	hasOwn := false
+	for _, address := range addresses {
+		hasOwn = hasOwn || address.IP.IsLinkLocalUnicast()
+		// The solicited-node group (RFC 4291 section 2.7.1).
+		group := fmt.Sprintf("ff0200000000000000000001ff%x", []byte(address.IP.To16()[13:]))
+		if !bytes.Contains(groups, []byte(nic+" ")) || !bytes.Contains(groups, []byte(group)) {
+			return "group " + group, nil
+		}
+	}
+	if !hasOwn {
+		return "link-local address", nil
+	}
+	return "", nil
+}
+
 // close takes the host's kernel away.
 func (h *Host) close() error {
 	if !h.running() {

@@ -205,16 +205,16 @@ func (n *Network) attach(ctx context.Context, name string, mac net.HardwareAddr,
 		return nil, err
 	}
 	h.MAC, h.Addr = mac, nth(n.options.LAN, number)
-	return h, errors.Join(n.connect(ctx, h, NIC, mac, netip.PrefixFrom(h.Addr, n.options.LAN.Bits())), n.addIPv6(h, number))
+	return h, errors.Join(n.connect(ctx, h, NIC, mac, netip.PrefixFrom(h.Addr, n.options.LAN.Bits())), n.addIPv6(ctx, h, number))
 }
 
 // addIPv6 gives a host its IPv6 address on the LAN, if there is IPv6.
-func (n *Network) addIPv6(h *Host, number int) error {
+func (n *Network) addIPv6(ctx context.Context, h *Host, number int) error {
 	if !n.options.IPv6 {
 		return nil
 	}
 	h.Addr6 = nth(lan6, number)
-	return h.addAddress(NIC, netip.PrefixFrom(h.Addr6, lan6.Bits()))
+	return errors.Join(h.addAddress(NIC, netip.PrefixFrom(h.Addr6, lan6.Bits())), h.waitIPv6(ctx, NIC))
 }
 
 // viaClient is the way to the client's further IPv6 addresses.
@@ -245,7 +245,7 @@ func (n *Network) connectNode(ctx context.Context, i int) error {
 		return err
 	}
 	if err := errors.Join(
-		h.addRoute(&netlink.Route{Dst: ipNet(n.options.Clients), Scope: netlink.SCOPE_LINK}), n.addIPv6(h, number),
+		h.addRoute(&netlink.Route{Dst: ipNet(n.options.Clients), Scope: netlink.SCOPE_LINK}), n.addIPv6(ctx, h, number),
 	); err != nil {
 		return err
 	}

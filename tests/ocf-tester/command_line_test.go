@@ -8,10 +8,10 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// TestActionsThatDoNotExist covers the optional actions that the agent does not advertise, too.
+// TestActionsThatDoNotExist covers the optional actions that the agent does not advertise, too. (The status of the LSB is a command for people.)
 func TestActionsThatDoNotExist(t *testing.T) {
 	n := newNode(t)
-	for _, action := range []string{"frobnicate", "START", "start ", "promote", "demote", "migrate_to", "migrate_from", "reload", "recover", "status"} {
+	for _, action := range []string{"frobnicate", "START", "start ", "promote", "demote", "migrate_to", "migrate_from", "reload", "recover"} {
 		t.Run(action, func(t *testing.T) {
 			reason := checkStatus(t, n.call(t, service(), action), ocf.ErrUnimplemented)
 			if !strings.Contains(reason, strings.TrimSpace(action)) {
