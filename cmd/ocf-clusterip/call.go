@@ -72,6 +72,7 @@ func (c *call) app() *cli.App {
 			c.statusCommand(),
 			c.whoisCommand(),
 			c.networkCommand(),
+			c.planCommand(),
 			{Name: "usage", Aliases: []string{"help"}, Usage: "print this", Action: usage, HideHelpCommand: true},
 		},
 		Action:         c.unknown,

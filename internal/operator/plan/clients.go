@@ -1,0 +1,151 @@
+package plan
+
+import (
+	"slices"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// Clients is how those in a log spread over buckets and nodes.
+type Clients struct {
+	Source   string     `json:"source"`
+	Lines    uint64     `json:"lines"`
+	Without  uint64     `json:"lines_without_an_address"`
+	Unfit    uint64     `json:"lines_of_no_client"` // loopback, multicast and the like
+	Requests uint64     `json:"requests"`
+	IPv4     int        `json:"ipv4_clients"` // or networks, where these are hashed
+	IPv6     int        `json:"ipv6_clients"`
+	All      bool       `json:"all_clients_known"` // or some only as requests, because they were too many
+	Seed     string     `json:"hash_seed"`
+	ByBucket []Load     `json:"by_bucket"`
+	ByNode   []NodeLoad `json:"by_node"`
+	Heaviest []Heavy    `json:"heaviest"`
+	Reseed   SeedAdvice `json:"seed_advice"`
+}
+
+// NodeLoad is what a node bears while all nodes are there.
+type NodeLoad struct {
+	Node    string `json:"node"`
+	Buckets int    `json:"buckets"`
+	Load
+	Share  float64 `json:"share"`
+	OfEven float64 `json:"of_even_share"`
+}
+
+// Heavy is one of the clients with the most requests.
+type Heavy struct {
+	Client   string  `json:"client"`
+	Requests uint64  `json:"requests"`
+	Share    float64 `json:"share"`
+	Bucket   uint32  `json:"bucket"`
+	Node     string  `json:"node"`
+}
+
+// shown is how many of the heaviest clients are named.
+const shown = 5
+
+func (p *Plan) clients(before Placement, loads []Load) *Clients {
+	tally := p.question.Log.Tally
+	c := &Clients{
+		Source: p.question.Log.Name, Lines: tally.Lines, Without: tally.Without, Unfit: tally.Unfit,
+		Requests: tally.Lines - tally.Without - tally.Unfit, IPv4: len(tally.ipv4), IPv6: len(tally.ipv6), All: tally.complete(),
+		Seed: tally.layout.Seed.String(), ByBucket: loads, ByNode: make([]NodeLoad, p.nodes), Heaviest: []Heavy{},
+	}
+	share := func(requests uint64) float64 { return float64(requests) / float64(max(1, c.Requests)) }
+	for bucket, node := range before {
+		n := &c.ByNode[node]
+		n.Buckets++
+		n.Clients += loads[bucket].Clients
+		n.Requests += loads[bucket].Requests
+	}
+	for node := range c.ByNode {
+		n := &c.ByNode[node]
+		n.Node, n.Share = p.Nodes[node], share(n.Requests)
+		n.OfEven = n.Share * float64(p.nodes)
+	}
+	for _, heavy := range tally.heaviest(shown) {
+		bucket := tally.bucket(heavy.address)
+		c.Heaviest = append(c.Heaviest, Heavy{tally.name(heavy), heavy.requests, share(heavy.requests), uint32(bucket), p.Nodes[before[bucket]]})
+	}
+	c.Reseed = adviseSeed(tally, before, p.nodes)
+	return c
+}
+
+// SeedAdvice says whether another hash_seed would spread these clients better.
+type SeedAdvice struct {
+	Verdict string  `json:"verdict"`
+	OfEven  float64 `json:"of_even_share"`        // the largest share of a node now, while all nodes are there
+	Seed    string  `json:"hash_seed,omitempty"`  // the better one
+	Then    float64 `json:"then_of_even_share,omitempty"` // OfEven with it
+}
+
+// The verdicts.
+const (
+	NoRequests = "no requests"
+	Even       = "even"           // no seed is needed
+	OneClient  = "one client"     // makes more than a node's share; no seed divides it
+	NoBetter   = "no better seed" // was found
+	Better     = "better seed"
+)
+
+const (
+	tolerable  = 1.25 // even shares on one node
+	seedsTried = 64
+	weighty    = 1000 // clients that the search looks at: what is beyond the heaviest is spread evenly by any seed
+)
+
+// adviseSeed looks for another seed only where a few heavy clients can be what makes the shares uneven: many light ones are spread evenly by
+// any.
+func adviseSeed(t *Tally, before Placement, nodes int) SeedAdvice {
+	now := worstShare(t.Loads(), before, nodes)
+	advice := SeedAdvice{OfEven: now}
+	heavy := t.heaviest(weighty)
+	var total, heavys uint64
+	for _, load := range t.Loads() {
+		total += load.Requests
+	}
+	for _, c := range heavy {
+		heavys += c.requests
+	}
+	switch {
+	case total == 0:
+		advice.Verdict = NoRequests
+		return advice
+	case now <= tolerable:
+		advice.Verdict = Even
+		return advice
+	case float64(heavy[0].requests)*float64(nodes) > tolerable*float64(total):
+		advice.Verdict = OneClient
+		return advice
+	}
+	best, least := *t, now
+	for seed := range clusterip.Seed(seedsTried) {
+		other := *t
+		other.layout.Seed = seed + 1
+		shares := make([]float64, nodes)
+		for bucket := range before {
+			shares[before[bucket]] += float64(total-heavys) / float64(len(before))
+		}
+		for _, c := range heavy {
+			shares[before[other.bucket(c.address)]] += float64(c.requests)
+		}
+		if share := slices.Max(shares) * float64(nodes) / float64(total); share < least {
+			best, least = other, share
+		}
+	}
+	advice.Verdict = NoBetter
+	if !t.complete() || best.layout.Seed == t.layout.Seed {
+		return advice
+	}
+	if then := worstShare(best.Loads(), before, nodes); then-1 <= (now-1)/2 {
+		advice.Verdict, advice.Seed, advice.Then = Better, best.layout.Seed.String(), then
+	}
+	return advice
+}
+
+// worstShare is that of the node that bears most, in even shares.
+func worstShare(loads []Load, before Placement, nodes int) float64 {
+	w := newWeighing(requestsOf(loads), nodes)
+	w.weigh(before, nil)
+	return w.share(slices.Max(w.now)) * float64(nodes)
+}

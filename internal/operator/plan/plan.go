@@ -1,0 +1,264 @@
+// Package plan tells before it happens what a cluster of so many nodes and buckets will do: what each node bears while all are there and
+// after every possible failure, what it costs, and how the clients that an operator has spread over it.
+package plan
+
+import (
+	"slices"
+	"time"
+
+	"ocf-clusterip/internal/metadata"
+)
+
+// Question is what is planned.
+type Question struct {
+	Nodes    int
+	Buckets  int
+	Fail     int // up to so many nodes at once; less than Nodes
+	Monitors []Monitor
+	Resource Resource
+	Log      *Log // nil: it is not known who the clients are
+}
+
+// MaxFail is how many failures at once are planned for.
+const MaxFail = 4
+
+// Log is a log that was read.
+type Log struct {
+	Name  string
+	Tally *Tally
+}
+
+// Monitor is a recurring operation.
+type Monitor struct {
+	Level    string        `json:"check_level"`
+	Interval time.Duration `json:"-"`
+	Timeout  time.Duration `json:"-"`
+	Seconds  float64       `json:"interval_seconds"`
+}
+
+// Every is the same monitor with another interval.
+func (m Monitor) Every(interval time.Duration) Monitor {
+	m.Interval, m.Seconds = interval, interval.Seconds()
+	return m
+}
+
+// Monitors are those that the agent's meta-data advises.
+func Monitors() []Monitor {
+	var all []Monitor
+	for _, action := range metadata.Actions() {
+		if action.Interval > 0 {
+			all = append(all, Monitor{Level: action.Depth, Timeout: action.Timeout}.Every(action.Interval))
+		}
+	}
+	return all
+}
+
+// Plan is the answer.
+type Plan struct {
+	Nodes          []string  `json:"nodes"`
+	Buckets        int       `json:"buckets"`
+	Placement      []string  `json:"placement"` // the node of each bucket, while all nodes are there
+	Outcomes       []Outcome `json:"outcomes"`  // by the number of nodes that fail at once: 0, 1, …
+	Failures       []Failure `json:"failures"`
+	FailuresLeft   int       `json:"failures_left_out"` // that are not in the list, because it would be too long
+	Monitors       []Monitor `json:"monitors"`
+	Cost           Cost      `json:"cost"`
+	Advice         Advice    `json:"advice"`
+	Clients        *Clients  `json:"clients,omitempty"`
+	Commands       Commands  `json:"commands"`
+
+	question    Question
+	nodes       int
+	worstOfNode [][]float64 // for each outcome and node, its greatest share of all requests or, where these are not known, of all buckets
+}
+
+// Outcome is what may come of the failure of so many nodes at once, whichever they are.
+type Outcome struct {
+	Failed    int     `json:"failed"`
+	Left      int     `json:"left"`
+	Failures  int     `json:"failures"` // in how many ways so many nodes can fail
+	Tried     int     `json:"tried"`    // of which so many were tried, evenly chosen
+	Most      int     `json:"most_buckets"`
+	MostOn    int     `json:"nodes_with_most"`
+	Least     int     `json:"least_buckets"`
+	ByBuckets Burden  `json:"by_buckets"`
+	ByClients *Burden `json:"by_requests,omitempty"`
+}
+
+// Burden is what the node bears that bears most.
+type Burden struct {
+	Share       float64  `json:"largest_share"` // of all, in the worst failure
+	OfEven      float64  `json:"of_even_share"` // the same, in even shares of the nodes that are left
+	OfNow       float64  `json:"of_even_share_before"`
+	TypicalEven float64  `json:"typical_of_even_share"` // OfEven in the middle one of all failures
+	Node        string   `json:"node"`                  // that bears it
+	Failed      []string `json:"failed_nodes"`          // when these fail
+}
+
+// Failure is what becomes of the shares when those nodes fail at once.
+type Failure struct {
+	Failed []string       `json:"failed_nodes"`
+	Counts map[string]int `json:"buckets"`
+}
+
+const (
+	mostTried  = 5000 // ways to fail, of each number of nodes
+	mostListed = 600  // altogether; all single and double failures of 32 nodes are 528
+)
+
+// Make answers.
+func Make(q Question) Plan {
+	p := Plan{question: q, nodes: q.Nodes, Buckets: q.Buckets, Nodes: NodeNames(q.Nodes), Failures: []Failure{}, Monitors: q.Monitors}
+	p.Advice = advise(q)
+	before := Start(p.Buckets, q.Nodes)
+	p.Placement = p.names(before)
+	var loads []Load
+	if q.Log != nil {
+		loads = q.Log.Tally.Loads()
+	}
+	for count := range q.Fail + 1 {
+		p.try(before, loads, count)
+	}
+	p.Cost = costOf(p.Buckets, q.Nodes, q.Monitors)
+	p.Commands = q.Resource.commands(p.Buckets, q.Monitors)
+	if q.Log != nil {
+		p.Clients = p.clients(before, loads)
+	}
+	return p
+}
+
+func (p *Plan) names(nodes []int) []string {
+	names := make([]string, len(nodes))
+	for i, node := range nodes {
+		names[i] = p.Nodes[node]
+	}
+	return names
+}
+
+// try finds out what comes of the failure of so many nodes.
+func (p *Plan) try(before Placement, loads []Load, count int) {
+	out := Outcome{Failed: count, Left: p.nodes - count, Failures: combinations(p.nodes, count)}
+	scheduler := newScheduler(p.nodes)
+	ones := make([]uint64, p.Buckets)
+	for bucket := range ones {
+		ones[bucket] = 1
+	}
+	byBuckets, byClients := newWeighing(ones, p.nodes), newWeighing(requestsOf(loads), p.nodes)
+	list := len(p.Failures)+out.Failures <= mostListed && count > 0
+	for failed := range failures(p.nodes, count, mostTried) {
+		after := scheduler.place(before, failed)
+		out.Tried++
+		byBuckets.weigh(after, failed)
+		if loads != nil {
+			byClients.weigh(after, failed)
+		}
+		if list {
+			p.Failures = append(p.Failures, p.failure(after, failed))
+		}
+	}
+	if !list && count > 0 {
+		p.FailuresLeft += out.Failures
+	}
+	left := p.Buckets / out.Left // Pacemaker keeps shares even, whoever fails
+	out.Least, out.Most, out.MostOn = left, left, out.Left
+	if more := p.Buckets % out.Left; more > 0 {
+		out.Most, out.MostOn = left+1, more
+	}
+	out.ByBuckets = p.burden(byBuckets, count)
+	worst := byBuckets
+	if loads != nil {
+		burden := p.burden(byClients, count)
+		out.ByClients, worst = &burden, byClients
+	}
+	p.worstOfNode = append(p.worstOfNode, worst.shares())
+	p.Outcomes = append(p.Outcomes, out)
+}
+
+func (p *Plan) failure(after Placement, failed []int) Failure {
+	counts := map[string]int{}
+	for node, count := range after.Counts(p.nodes) {
+		if !slices.Contains(failed, node) {
+			counts[p.Nodes[node]] = count
+		}
+	}
+	return Failure{Failed: p.names(failed), Counts: counts}
+}
+
+// A weighing finds the nodes that bear most of what the buckets weigh.
+type weighing struct {
+	weights []uint64 // of each bucket
+	total   uint64
+	now     []uint64 // of each node, in the failure at hand
+	worst   []uint64 // of each node, in any
+	maxima  []uint64 // of each failure
+	node    int      // that bears most in any
+	failed  []int    // when these fail
+}
+
+func newWeighing(weights []uint64, nodes int) *weighing {
+	w := &weighing{weights: weights, now: make([]uint64, nodes), worst: make([]uint64, nodes)}
+	for _, weight := range weights {
+		w.total += weight
+	}
+	return w
+}
+
+func (w *weighing) weigh(after Placement, failed []int) {
+	clear(w.now)
+	for bucket, node := range after {
+		w.now[node] += w.weights[bucket]
+	}
+	most := slices.Max(w.now)
+	if most > slices.Max(w.worst) || len(w.maxima) == 0 {
+		w.node, w.failed = slices.Index(w.now, most), slices.Clone(failed)
+	}
+	w.maxima = append(w.maxima, most)
+	for node, weight := range w.now {
+		w.worst[node] = max(w.worst[node], weight)
+	}
+}
+
+func (w *weighing) share(weight uint64) float64 {
+	return float64(weight) / float64(max(1, w.total))
+}
+
+func (w *weighing) shares() []float64 {
+	all := make([]float64, len(w.worst))
+	for node, weight := range w.worst {
+		all[node] = w.share(weight)
+	}
+	return all
+}
+
+func (p *Plan) burden(w *weighing, failed int) Burden {
+	slices.Sort(w.maxima)
+	left := float64(p.nodes - failed)
+	worst := w.share(w.maxima[len(w.maxima)-1])
+	return Burden{
+		Share: worst, OfEven: worst * left, OfNow: worst * float64(p.nodes),
+		TypicalEven: w.share(w.maxima[len(w.maxima)/2]) * left,
+		Node:        p.Nodes[w.node], Failed: p.names(w.failed),
+	}
+}
+
+func requestsOf(loads []Load) []uint64 {
+	weights := make([]uint64, len(loads))
+	for bucket, load := range loads {
+		weights[bucket] = load.Requests
+	}
+	return weights
+}
+
+// Headroom is how much of what it can do a node may bear while all are there, so that none has too much to bear after any failure.
+func (p *Plan) Headroom() float64 {
+	most := 1.0
+	for _, outcome := range p.Outcomes {
+		burden := outcome.ByBuckets
+		if outcome.ByClients != nil {
+			burden = *outcome.ByClients
+		}
+		most = max(most, burden.OfNow)
+	}
+	return 1 / most
+}
+

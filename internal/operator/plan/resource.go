@@ -1,0 +1,56 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Resource is how the resource is made, apart from its number of buckets.
+type Resource struct {
+	Address    string
+	Parameters []Parameter // beside ip
+}
+
+// Parameter is one of the resource.
+type Parameter struct{ Name, Value string }
+
+// ExampleAddress stands for one that is not known yet.
+const ExampleAddress = "192.168.10.3"
+
+// Commands are what to type.
+type Commands struct {
+	Create []string `json:"create"` // makes the resource
+	Change []string `json:"change"` // gives one that there is another number of buckets: all must stop meanwhile
+}
+
+func (r Resource) commands(buckets int, monitors []Monitor) Commands {
+	create := "pcs resource create web-ip ocf:custom:clusterip ip=" + quoted(r.Address)
+	for _, parameter := range r.Parameters {
+		create += " " + parameter.Name + "=" + quoted(parameter.Value)
+	}
+	if !slices.Equal(monitors, Monitors()) { // else pcs takes them from the meta-data
+		create += " \\\n    op"
+		for _, monitor := range monitors {
+			create += " monitor interval=" + strconv.FormatFloat(monitor.Seconds, 'f', -1, 64) + "s timeout=" + strconv.Itoa(int(monitor.Timeout.Seconds())) + "s"
+			if monitor.Level != "0" {
+				create += " OCF_CHECK_LEVEL=" + monitor.Level
+			}
+		}
+	}
+	meta := fmt.Sprintf("clone-max=%d clone-node-max=%d", buckets, buckets)
+	return Commands{
+		Create: []string{create + " \\\n    clone " + meta + " globally-unique=true resource-stickiness=0"},
+		Change: []string{"pcs resource disable web-ip --wait=60", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
+	}
+}
+
+// quoted writes a value as a shell reads it.
+func quoted(value string) string {
+	const harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:,="
+	if value != "" && strings.Trim(value, harmless) == "" {
+		return value
+	}
+	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+}

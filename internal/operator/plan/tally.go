@@ -1,0 +1,208 @@
+package plan
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net/netip"
+	"slices"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// MaxClients is of how many clients a Tally keeps an account: some 100 MB of memory. Of any further ones only the requests are counted.
+const MaxClients = 2_000_000
+
+// A Tally counts the requests of clients, one for each line of a log. Its memory is bounded, however long the log is.
+type Tally struct {
+	Lines   uint64
+	Without uint64 // lines in which there is no address
+	Unfit   uint64 // lines whose address is no client's: loopback, unspecified, multicast, broadcast
+
+	layout clusterip.Layout
+	most   int
+	ipv4   map[uint32]uint64
+	ipv6   map[[16]byte]uint64
+	others []uint64 // for each bucket, the requests of clients beyond the most
+}
+
+// NewTally returns an empty one, for so many clients at most. Where the layout hashes networks, each of them counts as one client. The layout says which bucket a client is in. It must not look at ports, of which logs tell nothing; what is
+// in a log is taken to be of a listed service.
+func NewTally(layout clusterip.Layout, mostClients int) *Tally {
+	layout.Services = nil
+	return &Tally{
+		layout: layout, most: mostClients, ipv4: map[uint32]uint64{}, ipv6: map[[16]byte]uint64{},
+		others: make([]uint64, layout.Buckets),
+	}
+}
+
+const (
+	chunk = 256 << 10 // bytes that are read at once; of a longer line only so much is looked at
+)
+
+// ErrCompressed says that a log must be unpacked first.
+var ErrCompressed = errors.New("is compressed")
+
+// Read counts the lines of a log, and says now and then how many bytes it has read.
+func (t *Tally) Read(from io.Reader, progress func(bytes int64)) error {
+	buffer := make([]byte, chunk)
+	held := 0 // bytes of a line that has not ended
+	inLong, first := false, true
+	for read := int64(0); ; {
+		n, err := from.Read(buffer[held:])
+		text := buffer[:held+n]
+		if first && n > 0 {
+			if isCompressed(text) {
+				return ErrCompressed
+			}
+			first = false
+		}
+		for {
+			end := bytes.IndexByte(text, '\n')
+			if end < 0 {
+				break
+			}
+			if !inLong {
+				t.count(text[:end])
+			}
+			inLong, text = false, text[end+1:]
+		}
+		switch {
+		case err == io.EOF:
+			if len(text) > 0 && !inLong {
+				t.count(text)
+			}
+			return nil
+		case err != nil:
+			return err
+		case inLong:
+			text = nil
+		case len(text) == len(buffer):
+			t.count(text)
+			inLong, text = true, nil
+		}
+		held = copy(buffer, text)
+		read += int64(n)
+		progress(read)
+	}
+}
+
+// isCompressed knows what logs are packed with: gzip, bzip2, xz, zstd (RFC 1952, RFC 8878, and the formats' own descriptions).
+func isCompressed(head []byte) bool {
+	return slices.ContainsFunc([]string{"\x1f\x8b", "BZh", "\xfd7zXZ", "\x28\xb5\x2f\xfd"}, func(magic string) bool {
+		return bytes.HasPrefix(head, []byte(magic))
+	})
+}
+
+// count counts a line.
+func (t *Tally) count(line []byte) {
+	t.Lines++
+	address, ok := FirstAddress(line)
+	switch {
+	case !ok:
+		t.Without++
+		return
+	case !isClients(address):
+		t.Unfit++
+		return
+	}
+	if bits := t.layout.HashPrefixes.Of(address); bits < address.BitLen() {
+		address = netip.PrefixFrom(address, bits).Masked().Addr()
+	}
+	if address.Is4() {
+		octets := address.As4()
+		add(t, t.ipv4, binary.BigEndian.Uint32(octets[:]), address)
+		return
+	}
+	add(t, t.ipv6, address.As16(), address)
+}
+
+func isClients(address netip.Addr) bool {
+	return !address.IsLoopback() && !address.IsUnspecified() && !address.IsMulticast() && address != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+func add[K comparable](t *Tally, clients map[K]uint64, key K, address netip.Addr) {
+	if len(t.ipv4)+len(t.ipv6) >= t.most {
+		if _, known := clients[key]; !known {
+			t.others[t.bucket(address)]++
+			return
+		}
+	}
+	clients[key]++
+}
+
+func (t *Tally) bucket(address netip.Addr) clusterip.Bucket {
+	return t.layout.Owner(clusterip.Packet{Flow: clusterip.Flow{Source: address}})
+}
+
+// A client is one of whom an account is kept, or a network of them.
+type client struct {
+	address  netip.Addr
+	requests uint64
+}
+
+// clients goes through those of whom an account is kept.
+func (t *Tally) clients(yield func(client) bool) {
+	for key, requests := range t.ipv4 {
+		if !yield(client{netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, key))), requests}) {
+			return
+		}
+	}
+	for key, requests := range t.ipv6 {
+		if !yield(client{netip.AddrFrom16(key), requests}) {
+			return
+		}
+	}
+}
+
+// name is what to call a client.
+func (t *Tally) name(c client) string {
+	if bits := t.layout.HashPrefixes.Of(c.address); bits < c.address.BitLen() {
+		return netip.PrefixFrom(c.address, bits).String()
+	}
+	return c.address.String()
+}
+
+// heaviest returns the clients with the most requests, the most first.
+func (t *Tally) heaviest(count int) []client {
+	heavier := func(a, b client) int {
+		return cmp.Or(cmp.Compare(b.requests, a.requests), a.address.Compare(b.address))
+	}
+	var top []client
+	for c := range t.clients {
+		if len(top) >= 2*count { // sorted seldom
+			slices.SortFunc(top, heavier)
+			top = top[:count]
+		}
+		top = append(top, c)
+	}
+	slices.SortFunc(top, heavier)
+	return top[:min(count, len(top))]
+}
+
+// complete tells whether an account is kept of every client.
+func (t *Tally) complete() bool {
+	return !slices.ContainsFunc(t.others, func(requests uint64) bool { return requests > 0 })
+}
+
+// A Load is what clients make of work.
+type Load struct {
+	Clients  int    `json:"clients"`
+	Requests uint64 `json:"requests"`
+}
+
+// Loads returns that of each bucket.
+func (t *Tally) Loads() []Load {
+	loads := make([]Load, t.layout.Buckets)
+	for c := range t.clients {
+		bucket := &loads[t.bucket(c.address)]
+		bucket.Clients++
+		bucket.Requests += c.requests
+	}
+	for bucket, requests := range t.others {
+		loads[bucket].Requests += requests
+	}
+	return loads
+}

@@ -1,0 +1,112 @@
+package plan
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+var vip = netip.MustParseAddr("192.168.10.3")
+
+func layout(buckets uint32) clusterip.Layout {
+	return clusterip.Layout{
+		Prefixes: []netip.Prefix{netip.PrefixFrom(vip, 32)}, HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster,
+		HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Seed: clusterip.DefaultSeed(vip), Buckets: buckets,
+	}
+}
+
+// tallied counts a log, or fails.
+func tallied(t *testing.T, buckets uint32, most int, log string) *Tally {
+	t.Helper()
+	tally := NewTally(layout(buckets), most)
+	if err := tally.Read(strings.NewReader(log), func(int64) {}); err != nil {
+		t.Fatal(err)
+	}
+	return tally
+}
+
+func requests(loads []Load) (clients int, requests uint64) {
+	for _, load := range loads {
+		clients, requests = clients+load.Clients, requests+load.Requests
+	}
+	return clients, requests
+}
+
+func TestTally(t *testing.T) {
+	const log = `192.0.2.7 - - "GET /"
+192.0.2.7 - - "GET /a"
+
+# a remark
+2001:db8::7 - - "GET /"
+127.0.0.1 - - "GET /server-status"
+::1 - - "GET /server-status"
+::ffff:192.0.2.7 - - "GET /b"
+192.0.2.8:4000 the last, without an end`
+	tally := tallied(t, 8, MaxClients, log)
+	if tally.Lines != 9 || tally.Without != 2 || tally.Unfit != 2 {
+		t.Errorf("%d lines, %d without an address, %d unfit", tally.Lines, tally.Without, tally.Unfit)
+	}
+	want := make([]Load, 8)
+	for client, requests := range map[string]uint64{"192.0.2.7": 3, "192.0.2.8": 1, "2001:db8::7": 1} {
+		bucket := layout(8).Owner(clusterip.Packet{Flow: clusterip.Flow{Source: netip.MustParseAddr(client)}, Protocol: "tcp"})
+		want[bucket].Clients++
+		want[bucket].Requests += requests
+	}
+	if diff := cmp.Diff(want, tally.Loads()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if top := tally.heaviest(1); len(top) != 1 || top[0].address.String() != "192.0.2.7" || top[0].requests != 3 {
+		t.Errorf("the heaviest is %v", top)
+	}
+}
+
+// What lies across the ends of chunks is neither lost nor counted twice.
+func TestTallyReadsInPieces(t *testing.T) {
+	log := "192.0.2.1\n" + strings.Repeat("x", 3*chunk) + " 192.0.2.2\n" + "192.0.2.3 " + strings.Repeat("y", chunk) + "\n192.0.2.4\n"
+	for name, tally := range map[string]*Tally{"at once": NewTally(layout(4), 9), "in halves": NewTally(layout(4), 9)} {
+		from := strings.NewReader(log)
+		var err error
+		if name == "at once" {
+			err = tally.Read(from, func(int64) {})
+		} else {
+			err = tally.Read(iotest.HalfReader(from), func(int64) {})
+		}
+		if clients, _ := requests(tally.Loads()); err != nil || tally.Lines != 4 || tally.Without != 1 || clients != 3 {
+			t.Errorf("%s: %d lines, %d without, %d clients, %v", name, tally.Lines, tally.Without, clients, err)
+		}
+	}
+}
+
+func TestTallySaysWhyItCannotRead(t *testing.T) {
+	if err := NewTally(layout(4), 9).Read(strings.NewReader("\x1f\x8b\x08rest"), func(int64) {}); !errors.Is(err, ErrCompressed) {
+		t.Errorf("a compressed log: %v", err)
+	}
+	broken := errors.New("disk is on fire")
+	if err := NewTally(layout(4), 9).Read(iotest.ErrReader(broken), func(int64) {}); !errors.Is(err, broken) {
+		t.Errorf("a broken one: %v", err)
+	}
+}
+
+// Beyond the bound, every request is still in its bucket.
+func TestTallyIsBounded(t *testing.T) {
+	var log strings.Builder
+	for i := range 100 {
+		log.WriteString(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}).String() + "\n2001:db8::" + string(rune('a'+i%6)) + "\n")
+	}
+	all, bounded := tallied(t, 8, MaxClients, log.String()).Loads(), tallied(t, 8, 10, log.String())
+	clients, _ := requests(bounded.Loads())
+	if clients != 10 || bounded.complete() {
+		t.Errorf("an account is kept of %d clients", clients)
+	}
+	for bucket, load := range bounded.Loads() {
+		if load.Requests != all[bucket].Requests {
+			t.Errorf("bucket %d: %d requests, want %d", bucket, load.Requests, all[bucket].Requests)
+		}
+	}
+}

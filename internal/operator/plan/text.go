@@ -1,0 +1,432 @@
+package plan
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Screen is what a text is for.
+type Screen struct {
+	Width  int // in columns
+	Colour bool
+}
+
+// WriteText writes the plan for people.
+func (p *Plan) WriteText(to io.Writer, screen Screen) error {
+	w := &writer{screen: screen}
+	w.line("%s, %s: %s", counted(p.nodes, "node"), counted(p.Buckets, "bucket"), shares(p.Outcomes[0]))
+	p.writeOutcomes(w)
+	p.writeFailures(w)
+	if p.Clients != nil {
+		p.writeClients(w)
+	}
+	p.writeCost(w)
+	p.writeCommands(w)
+	_, err := io.WriteString(to, w.String())
+	return err
+}
+
+func (p *Plan) writeOutcomes(w *writer) {
+	w.title("When nodes fail at once, whichever they are")
+	t := table{{"FAILED", "LEFT", "BUCKETS ON A NODE", "LARGEST SHARE", "OF EVEN", "OF NOW"}}
+	for _, o := range p.Outcomes {
+		t.row(fmt.Sprint(o.Failed), fmt.Sprint(o.Left), shares(o), percent(o.ByBuckets.Share), times(o.ByBuckets.OfEven), times(o.ByBuckets.OfNow))
+	}
+	w.table(t)
+	w.prose("LARGEST SHARE of all buckets on one node; OF EVEN: in even shares of the nodes that are left; OF NOW: in even shares of all nodes. " +
+		"Only buckets of nodes that fail move.")
+	if p.Clients == nil {
+		w.prose("Worst case: " + p.worst() + ".")
+	}
+}
+
+// worst says what a survivor must bear.
+func (p *Plan) worst() string {
+	room := p.Headroom()
+	return fmt.Sprintf("a survivor bears %s times what an even share is now, so load no node above %s of what it can do", times(1/room), wholePercent(room))
+}
+
+// writeFailures lists each failure where that can be looked through.
+func (p *Plan) writeFailures(w *writer) {
+	const most = 40
+	if p.FailuresLeft > 0 || len(p.Failures) == 0 || len(p.Failures) > most {
+		return
+	}
+	t := table{append([]string{"FAILED"}, p.Nodes...)}
+	counts := p.counts()
+	row := []string{"none"}
+	for _, count := range counts {
+		row = append(row, fmt.Sprint(count))
+	}
+	t.row(row...)
+	for _, failure := range p.Failures {
+		row := []string{strings.Join(failure.Failed, ", ")}
+		for _, node := range p.Nodes {
+			if count, up := failure.Counts[node]; up {
+				row = append(row, fmt.Sprint(count))
+			} else {
+				row = append(row, "-")
+			}
+		}
+		t.row(row...)
+	}
+	if t.width() > w.screen.Width {
+		return
+	}
+	w.title("Buckets on each node")
+	w.table(t)
+}
+
+// counts is how many buckets each node has while all are there.
+func (p *Plan) counts() []int {
+	counts := make([]int, p.nodes)
+	for _, node := range p.Placement {
+		counts[slices.Index(p.Nodes, node)]++
+	}
+	return counts
+}
+
+func (p *Plan) writeClients(w *writer) {
+	c := p.Clients
+	w.title("Clients in " + c.Source)
+	ipv4, ipv6 := c.IPv4, c.IPv6
+	known := counted(ipv4+ipv6, "client")
+	if ipv6 > 0 && ipv4 > 0 {
+		known += fmt.Sprintf(" (%s of IPv4, %s of IPv6)", grouped(ipv4), grouped(ipv6))
+	}
+	if !c.All {
+		known = "more than " + known
+	}
+	w.prose(fmt.Sprintf("%s, %s, %s.", counted(int(c.Lines), "line"), counted(int(c.Requests), "request"), known))
+	if !c.All {
+		w.prose(fmt.Sprintf("Requests are all counted; clients only up to %s, to bound the memory.", grouped(ipv4+ipv6)))
+	}
+	if c.Without > 0 {
+		w.prose(fmt.Sprintf("Passed over: %s without an address.", counted(int(c.Without), "line")))
+	}
+	if c.Unfit > 0 {
+		w.prose(fmt.Sprintf("Passed over: %s whose first address is no client's (loopback, multicast).", counted(int(c.Unfit), "line")))
+	}
+	if c.Requests == 0 {
+		return
+	}
+	p.writeNodes(w)
+	p.writeBuckets(w)
+	p.writeBurdens(w)
+	p.writeHeaviest(w)
+}
+
+// writeNodes is a table with a bar for each node's requests.
+func (p *Plan) writeNodes(w *writer) {
+	c := p.Clients
+	t := table{{"NODE", "BUCKETS", "CLIENTS", "REQUESTS", "SHARE", "OF EVEN"}}
+	most := 0.0
+	for _, n := range c.ByNode {
+		t.row(n.Node, fmt.Sprint(n.Buckets), grouped(n.Clients), grouped(int(n.Requests)), percent(n.Share), times(n.OfEven))
+		most = max(most, n.OfEven)
+	}
+	room := min(w.screen.Width-t.width()-gap, widestBar)
+	lines := t.lines()
+	for i, line := range lines {
+		if i > 0 && room >= narrowestBar {
+			ofEven := c.ByNode[i-1].OfEven
+			line += strings.Repeat(" ", gap) + w.coloured(bar(ofEven/max(most, 1), room), ofEven)
+		}
+		w.line("%s", line)
+	}
+	w.line("")
+}
+
+const (
+	gap          = 2 // columns between columns
+	widestBar    = 40
+	narrowestBar = 8
+)
+
+// writeBuckets is a histogram of the requests of each bucket.
+func (p *Plan) writeBuckets(w *writer) {
+	weights := requestsOf(p.Clients.ByBucket)
+	most, least := slices.Max(weights), slices.Min(weights)
+	label := len(fmt.Sprint(len(weights) - 1))
+	perLine := (w.screen.Width - label - gap) / 16 * 16 //nolint:mnd // so that buckets are easy to count
+	w.line("Requests of each bucket: at most %s (bucket %d), at least %s (bucket %d), on average %s", grouped(int(most)), slices.Index(weights, most),
+		grouped(int(least)), slices.Index(weights, least), grouped(int(p.Clients.Requests)/len(weights)))
+	number := 0
+	for part := range slices.Chunk(weights, max(16, perLine)) { //nolint:mnd // as above
+		var columns strings.Builder
+		for _, weight := range part {
+			columns.WriteString(column(float64(weight) / float64(max(1, most))))
+		}
+		w.line("%*d%s%s", label, number, strings.Repeat(" ", gap), columns.String())
+		number += len(part)
+	}
+	w.line("")
+}
+
+// writeBurdens says what nodes bear after failures.
+func (p *Plan) writeBurdens(w *writer) {
+	t := table{{"FAILED", "WORST SHARE", "OF EVEN", "OF NOW", "TYPICAL", "ON", "WHEN THESE FAIL"}}
+	tried := ""
+	for _, o := range p.Outcomes {
+		b := o.ByClients
+		failed := strings.Join(b.Failed, ", ")
+		if failed == "" {
+			failed = "none"
+		}
+		t.row(fmt.Sprint(o.Failed), percent(b.Share), times(b.OfEven), times(b.OfNow), times(b.TypicalEven), b.Node, failed)
+		if o.Tried < o.Failures {
+			tried = fmt.Sprintf(" Of the %s ways in which %d nodes can fail, %s were tried.", grouped(o.Failures), o.Failed, grouped(o.Tried))
+		}
+	}
+	w.line("Requests of the node that bears most, when nodes fail at once")
+	w.table(t)
+	w.prose("TYPICAL: OF EVEN in the middle one of all such failures." + tried)
+	w.prose("Worst case: " + p.worst() + ".")
+}
+
+func (p *Plan) writeHeaviest(w *writer) {
+	c := p.Clients
+	t := table{{"HEAVIEST", "REQUESTS", "SHARE", "BUCKET", "NODE"}}
+	for _, h := range c.Heaviest {
+		t.row(h.Client, grouped(int(h.Requests)), percent(h.Share), fmt.Sprint(h.Bucket), h.Node)
+	}
+	w.table(t)
+	w.prose(c.Reseed.words(c))
+}
+
+// words say what to do about the seed.
+func (s SeedAdvice) words(c *Clients) string {
+	switch s.Verdict {
+	case Even:
+		return fmt.Sprintf("The seed will do: no node has more than %s even shares of the requests, and another seed would not stay better.", times(s.OfEven))
+	case OneClient:
+		return fmt.Sprintf("One node has %s even shares of the requests. %s alone makes %s, more than a node's share: no seed divides one client.",
+			times(s.OfEven), c.Heaviest[0].Client, percent(c.Heaviest[0].Share))
+	case Better:
+		return fmt.Sprintf("One node has %s even shares of the requests, because of a few heavy clients. hash_seed=%s would make it %s (the best of %d seeds): "+
+			"worth it only if these clients stay the heaviest. A change of the seed needs all buckets to stop.", times(s.OfEven), s.Seed, times(s.Then), seedsTried)
+	case NoBetter:
+		return fmt.Sprintf("One node has %s even shares of the requests, and none of %d other seeds makes that much better: the heaviest clients are too few or too heavy.",
+			times(s.OfEven), seedsTried)
+	default:
+		return ""
+	}
+}
+
+func (p *Plan) writeCost(w *writer) {
+	w.title("How many buckets")
+	t := table{{"BUCKETS", "OF EVEN", "OF NOW", "MONITORS/S ON A NODE", "IN THE CLUSTER", ""}}
+	for _, choice := range p.Advice.Choices {
+		remark := ""
+		switch choice.Buckets {
+		case p.Advice.Buckets:
+			remark = "advised"
+		case p.Buckets:
+			remark = "asked"
+		}
+		if remark == "advised" && p.Buckets == choice.Buckets {
+			remark = "advised, planned here"
+		}
+		t.row(fmt.Sprint(choice.Buckets), times(choice.OfEven), times(choice.OfNow), rate(choice.Cost.OnNode), rate(choice.Cost.InCluster), remark)
+	}
+	w.table(t)
+	var intervals []string
+	for _, monitor := range p.Monitors {
+		intervals = append(intervals, fmt.Sprintf("every %vs (OCF_CHECK_LEVEL=%s)", monitor.Seconds, monitor.Level))
+	}
+	w.prose(fmt.Sprintf("OF EVEN, OF NOW: in the worst failure of at most %s. Monitors run %s.", counted(len(p.Outcomes)-1, "node"), strings.Join(intervals, " and ")))
+	w.prose("Take as many buckets as for the most nodes there will ever be: to change the number, all must stop.")
+}
+
+func (p *Plan) writeCommands(w *writer) {
+	w.title("To make it")
+	for _, command := range p.Commands.Create {
+		w.line("%s", command)
+	}
+	w.line("")
+	w.line("or, to give one that there is so many buckets:")
+	for _, command := range p.Commands.Change {
+		w.line("%s", command)
+	}
+}
+
+// A writer keeps a text.
+type writer struct {
+	strings.Builder
+	screen Screen
+}
+
+func (w *writer) line(format string, args ...any) {
+	fmt.Fprintf(w, format+"\n", args...)
+}
+
+func (w *writer) title(text string) {
+	if w.screen.Colour {
+		text = bold + text + plain
+	}
+	w.line("\n%s", text)
+}
+
+// prose breaks a text into lines.
+func (w *writer) prose(text string) {
+	column := 0
+	for word := range strings.FieldsSeq(text) {
+		length := utf8.RuneCountInString(word)
+		switch {
+		case column == 0:
+		case column+1+length > min(w.screen.Width, 100): //nolint:mnd // columns that are easy to read
+			w.WriteByte('\n')
+			column = 0
+		default:
+			w.WriteByte(' ')
+			column++
+		}
+		w.WriteString(word)
+		column += length
+	}
+	if column > 0 {
+		w.WriteByte('\n')
+	}
+}
+
+func (w *writer) table(t table) {
+	for _, line := range t.lines() {
+		w.line("%s", line)
+	}
+}
+
+// The colours of a terminal (ECMA-48, SGR).
+const (
+	plain  = "\x1b[0m"
+	bold   = "\x1b[1m"
+	red    = "\x1b[31m"
+	green  = "\x1b[32m"
+	yellow = "\x1b[33m"
+)
+
+// coloured gives a bar the colour of what it tells.
+func (w *writer) coloured(bar string, ofEven float64) string {
+	const tooMuch = 1.5
+	switch {
+	case !w.screen.Colour:
+		return bar
+	case ofEven > tooMuch:
+		return red + bar + plain
+	case ofEven > tolerable:
+		return yellow + bar + plain
+	default:
+		return green + bar + plain
+	}
+}
+
+// bar draws a part of a whole, in eighths of a column.
+func bar(part float64, columns int) string {
+	const eighths = "▏▎▍▌▋▊▉█"
+	n := int(part*float64(columns)*8 + 0.5)
+	text := strings.Repeat("█", n/8)
+	if rest := n % 8; rest > 0 {
+		text += string([]rune(eighths)[rest-1])
+	}
+	return text
+}
+
+// column draws a part of a whole, as high as a line.
+func column(part float64) string {
+	const eighths = "▁▂▃▄▅▆▇█"
+	n := int(part*8 + 0.5)
+	if n == 0 && part == 0 {
+		return " "
+	}
+	return string([]rune(eighths)[max(n, 1)-1])
+}
+
+// A table has words on the left of their columns, and numbers on the right.
+type table [][]string
+
+func (t *table) row(cells ...string) { *t = append(*t, cells) }
+
+func (t table) widths() []int {
+	widths := make([]int, len(t[0]))
+	for _, row := range t {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	return widths
+}
+
+func (t table) width() int {
+	sum := -gap
+	for _, width := range t.widths() {
+		sum += width + gap
+	}
+	return sum
+}
+
+func (t table) lines() []string {
+	widths := t.widths()
+	lines := make([]string, len(t))
+	for i, row := range t {
+		var b strings.Builder
+		for j, cell := range row {
+			space := strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell))
+			if t.isNumeric(j) {
+				cell = space + cell
+			} else {
+				cell += space
+			}
+			if j > 0 {
+				b.WriteString(strings.Repeat(" ", gap))
+			}
+			b.WriteString(cell)
+		}
+		lines[i] = strings.TrimRight(b.String(), " ")
+	}
+	return lines
+}
+
+// isNumeric looks at what is below the head of a column.
+func (t table) isNumeric(column int) bool {
+	for _, row := range t[1:] {
+		if _, err := strconv.ParseFloat(strings.NewReplacer(",", "", "%", "", "×", "").Replace(row[column]), 64); err != nil && row[column] != "-" {
+			return false
+		}
+	}
+	return true
+}
+
+// shares tells how many buckets nodes have.
+func shares(o Outcome) string {
+	if o.MostOn == o.Left {
+		return fmt.Sprintf("%d on each", o.Most)
+	}
+	return fmt.Sprintf("%d on %d, %d on %d", o.Most, o.MostOn, o.Least, o.Left-o.MostOn)
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return grouped(n) + " " + what + "s"
+}
+
+// grouped writes a number with a comma before each three digits.
+func grouped(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+func percent(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
+
+func wholePercent(share float64) string { return fmt.Sprintf("%d%%", int(100*share)) }
+
+func times(factor float64) string { return fmt.Sprintf("%.2f", factor) }
+
+func rate(perSecond float64) string { return fmt.Sprintf("%.2f", perSecond) }
