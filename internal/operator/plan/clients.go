@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"iter"
 	"slices"
 
 	"ocf-clusterip/internal/clusterip"
@@ -17,6 +18,8 @@ type Clients struct {
 	IPv6     int        `json:"ipv6_clients"`
 	All      bool       `json:"all_clients_known"` // or some only as requests, because they were too many
 	Seed     string     `json:"hash_seed"`
+	Prefix4  int        `json:"hash_prefix4"`
+	Prefix6  int        `json:"hash_prefix6"`
 	ByBucket []Load     `json:"by_bucket"`
 	ByNode   []NodeLoad `json:"by_node"`
 	Heaviest []Heavy    `json:"heaviest"`
@@ -49,7 +52,7 @@ func (p *Plan) clients(before Placement, loads []Load) *Clients {
 	c := &Clients{
 		Source: p.question.Log.Name, Lines: tally.Lines, Without: tally.Without, Unfit: tally.Unfit,
 		Requests: tally.Lines - tally.Without - tally.Unfit, IPv4: len(tally.ipv4), IPv6: len(tally.ipv6), All: tally.complete(),
-		Seed: tally.layout.Seed.String(), ByBucket: loads, ByNode: make([]NodeLoad, p.nodes), Heaviest: []Heavy{},
+		Seed: tally.layout.Seed.String(), Prefix4: tally.layout.HashPrefixes.IPv4, Prefix6: tally.layout.HashPrefixes.IPv6, ByBucket: loads, ByNode: make([]NodeLoad, p.nodes), Heaviest: []Heavy{},
 	}
 	share := func(requests uint64) float64 { return float64(requests) / float64(max(1, c.Requests)) }
 	for bucket, node := range before {
@@ -71,11 +74,25 @@ func (p *Plan) clients(before Placement, loads []Load) *Clients {
 	return c
 }
 
+// networks yields the lengths of the prefixes by which clients are hashed as one.
+func (c *Clients) networks() iter.Seq2[string, int] {
+	const whole4, whole6 = 32, 128
+	return func(yield func(string, int) bool) {
+		if c.IPv4 > 0 && c.Prefix4 < whole4 && !yield("IPv4", c.Prefix4) {
+			return
+		}
+		if c.IPv6 > 0 && c.Prefix6 < whole6 {
+			yield("IPv6", c.Prefix6)
+		}
+	}
+}
+
 // SeedAdvice says whether another hash_seed would spread these clients better.
 type SeedAdvice struct {
 	Verdict string  `json:"verdict"`
-	OfEven  float64 `json:"of_even_share"`        // the largest share of a node now, while all nodes are there
-	Seed    string  `json:"hash_seed,omitempty"`  // the better one
+	OfEven  float64 `json:"of_even_share"`                // the largest share of a node now, while all nodes are there
+	Heavy   float64 `json:"share_of_the_heaviest"`        // what the 100 heaviest clients make of all requests
+	Seed    string  `json:"hash_seed,omitempty"`          // the better one
 	Then    float64 `json:"then_of_even_share,omitempty"` // OfEven with it
 }
 
@@ -84,6 +101,7 @@ const (
 	NoRequests = "no requests"
 	Even       = "even"           // no seed is needed
 	OneClient  = "one client"     // makes more than a node's share; no seed divides it
+	Chance     = "chance"         // many clients of different weight: another seed is another draw
 	NoBetter   = "no better seed" // was found
 	Better     = "better seed"
 )
@@ -91,11 +109,10 @@ const (
 const (
 	tolerable  = 1.25 // even shares on one node
 	seedsTried = 64
-	weighty    = 1000 // clients that the search looks at: what is beyond the heaviest is spread evenly by any seed
+	weighty    = 100 // clients are a few: these are looked at when a seed is sought, the others spread evenly by any
 )
 
-// adviseSeed looks for another seed only where a few heavy clients can be what makes the shares uneven: many light ones are spread evenly by
-// any.
+// adviseSeed seeks another seed only where a few heavy clients make half of the requests or more, so that it will be of use tomorrow, too.
 func adviseSeed(t *Tally, before Placement, nodes int) SeedAdvice {
 	now := worstShare(t.Loads(), before, nodes)
 	advice := SeedAdvice{OfEven: now}
@@ -107,6 +124,7 @@ func adviseSeed(t *Tally, before Placement, nodes int) SeedAdvice {
 	for _, c := range heavy {
 		heavys += c.requests
 	}
+	advice.Heavy = float64(heavys) / float64(max(1, total))
 	switch {
 	case total == 0:
 		advice.Verdict = NoRequests
@@ -116,6 +134,9 @@ func adviseSeed(t *Tally, before Placement, nodes int) SeedAdvice {
 		return advice
 	case float64(heavy[0].requests)*float64(nodes) > tolerable*float64(total):
 		advice.Verdict = OneClient
+		return advice
+	case heavys < total/2:
+		advice.Verdict = Chance
 		return advice
 	}
 	best, least := *t, now

@@ -55,17 +55,17 @@ func Monitors() []Monitor {
 
 // Plan is the answer.
 type Plan struct {
-	Nodes          []string  `json:"nodes"`
-	Buckets        int       `json:"buckets"`
-	Placement      []string  `json:"placement"` // the node of each bucket, while all nodes are there
-	Outcomes       []Outcome `json:"outcomes"`  // by the number of nodes that fail at once: 0, 1, …
-	Failures       []Failure `json:"failures"`
-	FailuresLeft   int       `json:"failures_left_out"` // that are not in the list, because it would be too long
-	Monitors       []Monitor `json:"monitors"`
-	Cost           Cost      `json:"cost"`
-	Advice         Advice    `json:"advice"`
-	Clients        *Clients  `json:"clients,omitempty"`
-	Commands       Commands  `json:"commands"`
+	Nodes        []string  `json:"nodes"`
+	Buckets      int       `json:"buckets"`
+	Placement    []string  `json:"placement"` // the node of each bucket, while all nodes are there
+	Outcomes     []Outcome `json:"outcomes"`  // by the number of nodes that fail at once: 0, 1, …
+	Failures     []Failure `json:"failures"`
+	FailuresLeft int       `json:"failures_left_out"` // that are not in the list, because it would be too long
+	Monitors     []Monitor `json:"monitors"`
+	Cost         Cost      `json:"cost"`
+	Advice       Advice    `json:"advice"`
+	Clients      *Clients  `json:"clients,omitempty"`
+	Commands     Commands  `json:"commands"`
 
 	question    Question
 	nodes       int
@@ -261,4 +261,3 @@ func (p *Plan) Headroom() float64 {
 	}
 	return 1 / most
 }
-

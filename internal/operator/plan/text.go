@@ -105,6 +105,9 @@ func (p *Plan) writeClients(w *writer) {
 	if !c.All {
 		w.prose(fmt.Sprintf("Requests are all counted; clients only up to %s, to bound the memory.", grouped(ipv4+ipv6)))
 	}
+	for version, network := range c.networks() {
+		w.prose(fmt.Sprintf("Of %s, each network of /%d counts as one client.", version, network))
+	}
 	if c.Without > 0 {
 		w.prose(fmt.Sprintf("Passed over: %s without an address.", counted(int(c.Without), "line")))
 	}
@@ -134,9 +137,9 @@ func (p *Plan) writeNodes(w *writer) {
 	for i, line := range lines {
 		if i > 0 && room >= narrowestBar {
 			ofEven := c.ByNode[i-1].OfEven
-			line += strings.Repeat(" ", gap) + w.coloured(bar(ofEven/max(most, 1), room), ofEven)
+			line += strings.Repeat(" ", gap+t.width()-utf8.RuneCountInString(line)) + w.coloured(bar(ofEven/max(most, 1), room), ofEven)
 		}
-		w.line("%s", line)
+		w.line("%s", strings.TrimRight(line, " "))
 	}
 	w.line("")
 }
@@ -154,14 +157,14 @@ func (p *Plan) writeBuckets(w *writer) {
 	label := len(fmt.Sprint(len(weights) - 1))
 	perLine := (w.screen.Width - label - gap) / 16 * 16 //nolint:mnd // so that buckets are easy to count
 	w.line("Requests of each bucket: at most %s (bucket %d), at least %s (bucket %d), on average %s", grouped(int(most)), slices.Index(weights, most),
-		grouped(int(least)), slices.Index(weights, least), grouped(int(p.Clients.Requests)/len(weights)))
+		grouped(int(least)), slices.Index(weights, least), average(p.Clients.Requests, len(weights)))
 	number := 0
 	for part := range slices.Chunk(weights, max(16, perLine)) { //nolint:mnd // as above
 		var columns strings.Builder
 		for _, weight := range part {
 			columns.WriteString(column(float64(weight) / float64(max(1, most))))
 		}
-		w.line("%*d%s%s", label, number, strings.Repeat(" ", gap), columns.String())
+		w.line("%s", strings.TrimRight(fmt.Sprintf("%*d%s%s", label, number, strings.Repeat(" ", gap), columns.String()), " "))
 		number += len(part)
 	}
 	w.line("")
@@ -194,24 +197,30 @@ func (p *Plan) writeHeaviest(w *writer) {
 	for _, h := range c.Heaviest {
 		t.row(h.Client, grouped(int(h.Requests)), percent(h.Share), fmt.Sprint(h.Bucket), h.Node)
 	}
+	w.line("")
 	w.table(t)
 	w.prose(c.Reseed.words(c))
 }
 
 // words say what to do about the seed.
 func (s SeedAdvice) words(c *Clients) string {
+	now := fmt.Sprintf("The seed: one node has %s even shares of the requests. ", times(s.OfEven))
+	heaviest := fmt.Sprintf("the %d heaviest make %s", weighty, percent(s.Heavy))
+	if known := c.IPv4 + c.IPv6; known <= weighty {
+		heaviest = fmt.Sprintf("there are only %d", known)
+	}
 	switch s.Verdict {
 	case Even:
-		return fmt.Sprintf("The seed will do: no node has more than %s even shares of the requests, and another seed would not stay better.", times(s.OfEven))
+		return fmt.Sprintf("The seed will do: no node has more than %s even shares of the requests, and with another seed that would not stay less.", times(s.OfEven))
 	case OneClient:
-		return fmt.Sprintf("One node has %s even shares of the requests. %s alone makes %s, more than a node's share: no seed divides one client.",
-			times(s.OfEven), c.Heaviest[0].Client, percent(c.Heaviest[0].Share))
+		return now + fmt.Sprintf("%s alone makes %s of them, more than a node's share, and no seed divides a client.", c.Heaviest[0].Client, percent(c.Heaviest[0].Share))
+	case Chance:
+		return now + fmt.Sprintf("That is the chance of the draw and not of a few clients: %s. Another seed is another draw; more buckets do not help either.", heaviest)
 	case Better:
-		return fmt.Sprintf("One node has %s even shares of the requests, because of a few heavy clients. hash_seed=%s would make it %s (the best of %d seeds): "+
-			"worth it only if these clients stay the heaviest. A change of the seed needs all buckets to stop.", times(s.OfEven), s.Seed, times(s.Then), seedsTried)
+		return now + fmt.Sprintf("It is because of a few clients: %s. With hash_seed=%s it would be %s, the best of %d seeds; "+
+			"worth it only if these clients stay the heaviest. To change the seed, all buckets must stop.", heaviest, s.Seed, times(s.Then), seedsTried)
 	case NoBetter:
-		return fmt.Sprintf("One node has %s even shares of the requests, and none of %d other seeds makes that much better: the heaviest clients are too few or too heavy.",
-			times(s.OfEven), seedsTried)
+		return now + fmt.Sprintf("It is because of a few clients: %s, and none of %d other seeds spreads them much better.", heaviest, seedsTried)
 	default:
 		return ""
 	}
@@ -421,6 +430,14 @@ func grouped(n int) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
+}
+
+func average(sum uint64, of int) string {
+	const exact = 100 // and more needs no decimals
+	if mean := float64(sum) / float64(of); mean < exact {
+		return fmt.Sprintf("%.1f", mean)
+	}
+	return grouped(int(sum) / of)
 }
 
 func percent(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
