@@ -62,7 +62,9 @@ func (p *Plan) WritePicture(to io.Writer) error {
 	}
 	d.svg.CreateElement("title").SetText(title)
 	d.text(margin, 36, title, "title")
-	d.text(margin, 58, "In the worst case "+p.worst()+".", "small")
+	if len(p.Outcomes) > 1 {
+		d.text(margin, 58, "In the worst case "+p.worst()+".", "small")
+	}
 	p.drawNodes(d, headHeight, of)
 	if p.Clients != nil {
 		p.drawBuckets(d, headHeight+legendHeight+chartHeight+footHeight)

@@ -27,12 +27,18 @@ type Commands struct {
 
 func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 	create := "pcs resource create web-ip ocf:custom:clusterip ip=" + quoted(r.Address)
-	for _, parameter := range r.Parameters {
+	for i, parameter := range r.Parameters {
+		if i == 0 {
+			create += " \\\n   "
+		}
 		create += " " + parameter.Name + "=" + quoted(parameter.Value)
 	}
 	if !slices.Equal(monitors, Monitors()) { // else pcs takes them from the meta-data
 		create += " \\\n    op"
-		for _, monitor := range monitors {
+		for i, monitor := range monitors {
+			if i > 0 {
+				create += " \\\n   "
+			}
 			create += " monitor interval=" + strconv.FormatFloat(monitor.Seconds, 'f', -1, 64) + "s timeout=" + strconv.Itoa(int(monitor.Timeout.Seconds())) + "s"
 			if monitor.Level != "0" {
 				create += " OCF_CHECK_LEVEL=" + monitor.Level
@@ -41,7 +47,7 @@ func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 	}
 	meta := fmt.Sprintf("clone-max=%d clone-node-max=%d", buckets, buckets)
 	return Commands{
-		Create: []string{create + " \\\n    clone " + meta + " globally-unique=true resource-stickiness=0"},
+		Create: []string{create + " \\\n    clone " + meta + " \\\n    globally-unique=true resource-stickiness=0"},
 		Change: []string{"pcs resource disable web-ip --wait=60", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
 	}
 }

@@ -40,6 +40,12 @@ func (p *Plan) writeOutcomes(w *writer) {
 	w.prose("LARGEST SHARE of all buckets on one node; OF EVEN: in even shares of the nodes that are left; OF NOW: in even shares of all nodes. " +
 		"Only buckets of nodes that fail move.")
 	if p.Clients == nil {
+		p.writeWorst(w)
+	}
+}
+
+func (p *Plan) writeWorst(w *writer) {
+	if len(p.Outcomes) > 1 {
 		w.prose("Worst case: " + p.worst() + ".")
 	}
 }
@@ -156,8 +162,8 @@ func (p *Plan) writeBuckets(w *writer) {
 	most, least := slices.Max(weights), slices.Min(weights)
 	label := len(fmt.Sprint(len(weights) - 1))
 	perLine := (w.screen.Width - label - gap) / 16 * 16 //nolint:mnd // so that buckets are easy to count
-	w.line("Requests of each bucket: at most %s (bucket %d), at least %s (bucket %d), on average %s", grouped(int(most)), slices.Index(weights, most),
-		grouped(int(least)), slices.Index(weights, least), average(p.Clients.Requests, len(weights)))
+	w.prose(fmt.Sprintf("Requests of each bucket: at most %s (bucket %d), at least %s (bucket %d), on average %s.", grouped(int(most)), slices.Index(weights, most),
+		grouped(int(least)), slices.Index(weights, least), average(p.Clients.Requests, len(weights))))
 	number := 0
 	for part := range slices.Chunk(weights, max(16, perLine)) { //nolint:mnd // as above
 		var columns strings.Builder
@@ -188,7 +194,7 @@ func (p *Plan) writeBurdens(w *writer) {
 	w.line("Requests of the node that bears most, when nodes fail at once")
 	w.table(t)
 	w.prose("TYPICAL: OF EVEN in the middle one of all such failures." + tried)
-	w.prose("Worst case: " + p.worst() + ".")
+	p.writeWorst(w)
 }
 
 func (p *Plan) writeHeaviest(w *writer) {
@@ -228,26 +234,27 @@ func (s SeedAdvice) words(c *Clients) string {
 
 func (p *Plan) writeCost(w *writer) {
 	w.title("How many buckets")
-	t := table{{"BUCKETS", "OF EVEN", "OF NOW", "MONITORS/S ON A NODE", "IN THE CLUSTER", ""}}
+	t := table{{"BUCKETS", "OF EVEN", "OF NOW", "MONITORS/S: NODE", "CLUSTER", ""}}
 	for _, choice := range p.Advice.Choices {
-		remark := ""
-		switch choice.Buckets {
-		case p.Advice.Buckets:
-			remark = "advised"
-		case p.Buckets:
-			remark = "asked"
+		var remarks []string
+		if choice.Buckets == p.Advice.Buckets {
+			remarks = append(remarks, "advised")
 		}
-		if remark == "advised" && p.Buckets == choice.Buckets {
-			remark = "advised, planned here"
+		if choice.Buckets == p.Buckets {
+			remarks = append(remarks, "planned here")
 		}
-		t.row(fmt.Sprint(choice.Buckets), times(choice.OfEven), times(choice.OfNow), rate(choice.Cost.OnNode), rate(choice.Cost.InCluster), remark)
+		t.row(fmt.Sprint(choice.Buckets), times(choice.OfEven), times(choice.OfNow), rate(choice.Cost.OnNode), rate(choice.Cost.InCluster), strings.Join(remarks, ", "))
 	}
 	w.table(t)
 	var intervals []string
 	for _, monitor := range p.Monitors {
 		intervals = append(intervals, fmt.Sprintf("every %vs (OCF_CHECK_LEVEL=%s)", monitor.Seconds, monitor.Level))
 	}
-	w.prose(fmt.Sprintf("OF EVEN, OF NOW: in the worst failure of at most %s. Monitors run %s.", counted(len(p.Outcomes)-1, "node"), strings.Join(intervals, " and ")))
+	when := "while all nodes are there"
+	if fail := len(p.Outcomes) - 1; fail > 0 {
+		when = "in the worst failure of at most " + counted(fail, "node")
+	}
+	w.prose(fmt.Sprintf("OF EVEN, OF NOW: %s. Monitors run %s.", when, strings.Join(intervals, " and ")))
 	w.prose("Take as many buckets as for the most nodes there will ever be: to change the number, all must stop.")
 }
 

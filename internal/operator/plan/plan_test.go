@@ -1,0 +1,230 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// golden compares a text with the file that is under version control.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (make it with: go test ./internal/operator/plan -update)", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s is out of date: go test ./internal/operator/plan -update (-file +now):\n%s", file, diff)
+	}
+}
+
+func question(nodes, buckets, fail int) Question {
+	return Question{Nodes: nodes, Buckets: buckets, Fail: fail, Monitors: Monitors(), Resource: Resource{Address: ExampleAddress}}
+}
+
+// withLog adds a log in which client i has requests(i) lines.
+func withLog(t *testing.T, q Question, clients int, requests func(int) int) Question {
+	t.Helper()
+	var log strings.Builder
+	for i := range clients {
+		line := fmt.Sprintf("10.%d.%d.%d - - \"GET /\"\n", i>>16, i>>8&0xff, i&0xff)
+		if i%10 == 9 {
+			line = fmt.Sprintf("2001:db8::%x - - \"GET /\"\n", i)
+		}
+		log.WriteString(strings.Repeat(line, requests(i)))
+	}
+	log.WriteString("# rotated\n127.0.0.1 - - \"GET /server-status\"\n")
+	q.Log = &Log{Name: "access.log", Tally: tallied(t, uint32(q.Buckets), MaxClients, log.String())}
+	return q
+}
+
+// questions are of every kind.
+func questions(t *testing.T) map[string]Question {
+	t.Helper()
+	slow := question(2, 8, 1)
+	slow.Monitors[0], slow.Monitors[1] = slow.Monitors[0].Every(30*time.Second), slow.Monitors[1].Every(5*time.Minute)
+	slow.Resource = Resource{Address: "2001:db8::3", Parameters: []Parameter{{"hash_prefix6", "64"}, {"services", "tcp/80 tcp/443"}}}
+	return map[string]Question{
+		"two-nodes":      slow,
+		"three-nodes":    question(3, 12, 2),
+		"sixteen-nodes":  question(16, 64, 2),
+		"forty-nodes":    question(40, 100, 3),
+		"one-node":       question(1, 4, 0),
+		"many-clients":   withLog(t, question(4, 64, 1), 5000, func(int) int { return 2 }),
+		"few-clients":    withLog(t, question(8, 32, 1), 60, func(i int) int { return 5 << (i % 7) }),
+		"one-big-client": withLog(t, question(4, 16, 1), 100, func(i int) int { return 1 + 400/(1+100*i) }),
+		"uneven-clients": withLog(t, question(16, 64, 2), 900, func(i int) int { return 1 + 200/(i%300+20) }),
+	}
+}
+
+func TestTextsAndPictures(t *testing.T) {
+	for name, q := range questions(t) {
+		t.Run(name, func(t *testing.T) {
+			p := Make(q)
+			var text, picture bytes.Buffer
+			if err := p.WriteText(&text, Screen{Width: 80}); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".txt", text.Bytes())
+			for line := range strings.Lines(text.String()) {
+				if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 80 {
+					t.Errorf("%d columns: %s", n, line)
+				}
+				if strings.TrimRight(line, " \n")+"\n" != line {
+					t.Errorf("spaces at the end: %q", line)
+				}
+			}
+			if err := p.WritePicture(&picture); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".svg", picture.Bytes())
+			for decoder := xml.NewDecoder(&picture); ; {
+				if _, err := decoder.Token(); errors.Is(err, io.EOF) {
+					break
+				} else if err != nil {
+					t.Fatalf("the picture is no XML: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// What is written as JSON is what docs/schema says, and the schema leaves no field out.
+func TestJSONKeepsItsSchema(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile("../../../docs/schema/plan.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, q := range questions(t) {
+		t.Run(name, func(t *testing.T) {
+			text, err := json.Marshal(Make(q))
+			if err != nil {
+				t.Fatal(err)
+			}
+			instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := schema.Validate(instance); err != nil {
+				t.Errorf("%v\n%s", err, text)
+			}
+			instance.(map[string]any)["surprise"] = true
+			if schema.Validate(instance) == nil {
+				t.Error("the schema accepts anything")
+			}
+		})
+	}
+}
+
+func TestColour(t *testing.T) {
+	q := withLog(t, question(4, 16, 1), 100, func(i int) int { return 1 + 400/(1+100*i) })
+	p := Make(q)
+	var text bytes.Buffer
+	if err := p.WriteText(&text, Screen{Width: 120, Colour: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{bold + "How many buckets" + plain, red + "█", green + "█"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q is not in\n%s", want, text.String())
+		}
+	}
+}
+
+func TestBurdens(t *testing.T) {
+	p := Make(question(16, 64, 2))
+	for failed, want := range []float64{1, 1.25, 1.25} {
+		if got := p.Outcomes[failed].ByBuckets.OfNow; got != want {
+			t.Errorf("%d nodes fail: %v of an even share, want %v", failed, got, want)
+		}
+	}
+	if got := p.Headroom(); got != 0.8 {
+		t.Errorf("load no node above %v", got)
+	}
+	if got, want := len(p.Failures), 16+16*15/2; got != want || p.FailuresLeft != 0 {
+		t.Errorf("%d failures are listed, want %d; %d are left out", got, want, p.FailuresLeft)
+	}
+	if p := Make(question(40, 160, 3)); p.FailuresLeft != 780+9880 || p.Outcomes[3].Tried > mostTried {
+		t.Errorf("%d failures are left out, %d are tried", p.FailuresLeft, p.Outcomes[3].Tried)
+	}
+}
+
+// With what is advised, no node ever bears more than 5/4 of an even share, whatever fails.
+func TestAdviceHolds(t *testing.T) {
+	for nodes := 1; nodes <= 64; nodes++ {
+		buckets := Advised(nodes)
+		for left := 1; left <= nodes; left++ {
+			if most := float64((buckets+left-1)/left) * float64(left) / float64(buckets); most > 1.25 {
+				t.Errorf("%d of %d nodes are left, and one has %v of an even share", left, nodes, most)
+			}
+		}
+	}
+}
+
+// Another seed is advised only where it will be of use tomorrow, and then it does what is promised.
+func TestSeedAdvice(t *testing.T) {
+	for name, row := range map[string]struct {
+		nodes, buckets, clients int
+		requests                func(int) int
+		want                    string
+	}{
+		"many like clients":             {4, 64, 5000, func(int) int { return 1 }, Even},
+		"one client is most of it":      {4, 16, 100, func(i int) int { return 1 + 400/(1+100*i) }, OneClient},
+		"a few heavy ones":              {8, 32, 60, func(i int) int { return 5 << (i % 7) }, Better},
+		"many of different weight":      {16, 64, 900, func(i int) int { return 1 + 200/(i%300+20) }, Chance},
+		"few, and no seed is any good":  {4, 16, 5, func(int) int { return 1 }, NoBetter},
+		"nobody but the machine itself": {4, 16, 0, nil, NoRequests},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := withLog(t, question(row.nodes, row.buckets, 1), row.clients, row.requests)
+			got := Make(q).Clients.Reseed
+			if got.Verdict != row.want {
+				t.Fatalf("%+v, want %s", got, row.want)
+			}
+			if got.Verdict != Better {
+				return
+			}
+			other := *q.Log.Tally
+			if _, err := fmt.Sscan(got.Seed, &other.layout.Seed); err != nil {
+				t.Fatal(err)
+			}
+			q.Log.Tally = &other
+			worst := 0.0
+			for _, node := range Make(q).Clients.ByNode {
+				worst = max(worst, node.OfEven)
+			}
+			if worst != got.Then || got.Then >= got.OfEven {
+				t.Errorf("%+v is promised, and it is %v", got, worst)
+			}
+		})
+	}
+}
+
+func TestCommandsAreQuoted(t *testing.T) {
+	for value, want := range map[string]string{
+		"tcp/80": "tcp/80", "tcp/80 tcp/443": "'tcp/80 tcp/443'", "": "''", "$(reboot)": "'$(reboot)'", "it's": `'it'\''s'`,
+	} {
+		if got := quoted(value); got != want {
+			t.Errorf("%s is quoted as %s, want %s", value, got, want)
+		}
+	}
+}
