@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -33,13 +34,13 @@ Of each line of the log the first address counts, as one request. docs/planning.
 
 func (c *call) planCommand() *cli.Command {
 	flags := []cli.Flag{
-		&cli.UintFlag{Name: "nodes", Usage: "there are so many nodes, `N`"},
-		&cli.UintFlag{Name: "buckets", Usage: "so many buckets, `N` (clone-max); without it, as many as are advised"},
+		&cli.UintFlag{Name: "nodes", Usage: "there are so many nodes, `N`", DefaultText: "none, it must be said"},
+		&cli.UintFlag{Name: "buckets", Usage: "so many buckets, `N` (clone-max)", DefaultText: "as many as are advised"},
 		&cli.UintFlag{Name: "fail", Value: 1, Usage: fmt.Sprintf("up to `N` nodes fail at once, at most %d", plan.MaxFail)},
 		&cli.StringFlag{Name: "clients", Usage: "spread the clients of `FILE`, addresses or any log; - is the standard input. Needs --to"},
 		&cli.StringFlag{Name: "svg", Usage: "draw a picture into `FILE`"},
 		&cli.BoolFlag{Name: "json", Usage: "write JSON (docs/schema/plan.schema.json)"},
-		&cli.StringFlag{Name: "to", Usage: "the shared `ADDRESS`, which the seed follows from"},
+		&cli.StringFlag{Name: "to", Usage: "the shared `ADDRESS`, or a list of them: the seed follows from the first"},
 		&cli.StringFlag{Name: "monitor-interval", Usage: "`INTERVALS` of the monitors of OCF_CHECK_LEVEL 0 and 10, such as 30s,300s; by default the agent's"},
 	}
 	for _, name := range hashFlags {
@@ -64,7 +65,7 @@ func (c *call) plan(ctx *cli.Context) error {
 	answer := plan.Make(question)
 	if file := ctx.String("svg"); file != "" {
 		if err := writePicture(file, answer.WritePicture); err != nil {
-			return fmt.Errorf("--svg: %w", err)
+			return ocf.Errorf(ocf.ErrArgs, "--svg: %w", err)
 		}
 	}
 	if ctx.Bool("json") {
@@ -129,6 +130,9 @@ func resourceOf(ctx *cli.Context, buckets uint32) (plan.Resource, clusterip.Layo
 	resource := plan.Resource{Address: plan.ExampleAddress}
 	if ctx.IsSet("to") {
 		resource.Address = ctx.String("to")
+		if _, _, err := metadata.Parse(map[string]string{"ip": resource.Address}); err != nil {
+			return resource, clusterip.Layout{}, ocf.Errorf(ocf.ErrArgs, "--to %s is no address such as 192.168.10.3, nor a list of them", ocf.Quote(resource.Address))
+		}
 	}
 	parameters := map[string]string{"ip": resource.Address}
 	for _, name := range hashFlags {
@@ -248,12 +252,17 @@ func (p *progress) end() {
 
 // checkPicture says before the work begins that a picture cannot be written.
 func checkPicture(name string) error {
-	info, err := os.Lstat(name)
-	if name == "" || errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular() {
+	if name == "" {
 		return nil
 	}
-	if err == nil {
+	info, err := os.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = os.Stat(filepath.Dir(name))
+	} else if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is no regular file", name)
+	}
+	if err == nil {
+		return nil
 	}
 	return ocf.Errorf(ocf.ErrArgs, "--svg: %w", err)
 }
@@ -271,7 +280,7 @@ func writePicture(name string, write func(io.Writer) error) (err error) {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return ocf.Errorf(ocf.ErrArgs, "%s is no regular file", name)
+		return fmt.Errorf("%s is no regular file", name)
 	}
 	if err := file.Truncate(0); err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// MaxClients is of how many clients a Tally keeps an account: some 100 MB of memory. Of any further ones only the requests are counted.
-const MaxClients = 2_000_000
+// MaxClients is of how many clients a Tally keeps an account: some 130 MB of memory. Of any further ones only the requests are counted.
+const MaxClients = 1_000_000
 
 // A Tally counts the requests of clients, one for each line of a log. Its memory is bounded, however long the log is.
 type Tally struct {

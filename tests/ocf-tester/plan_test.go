@@ -1,0 +1,104 @@
+package ocftester
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// TestPlan is about the command for people, which needs neither root nor a cluster.
+func TestPlan(t *testing.T) {
+	n := newNode(t)
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	access := file("access.log", "192.168.64.1 - - \"GET /\"\n192.168.64.1 - - \"GET /a\"\nno address\n[2001:db8::7]:4711 - -\n")
+	picture, link, pipe := filepath.Join(dir, "plan.svg"), filepath.Join(dir, "link.svg"), filepath.Join(dir, "pipe.svg")
+	for _, err := range []error{os.Symlink(access, link), syscall.Mkfifo(pipe, 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	planned := func(args ...string) []string { return append([]string{program, "plan"}, args...) }
+
+	r := n.run(t, vars{}, asNobody(planned("--nodes", "3")...)...)
+	for _, want := range []string{"3 nodes, 12 buckets: 4 on each", "load no\nnode above 66%", "clone clone-max=12 clone-node-max=12"} {
+		if r.ExitCode != 0 || r.Stderr != "" || !strings.Contains(r.Stdout, want) {
+			t.Errorf("exit status %d, stderr %q; %q is not in\n%s", r.ExitCode, r.Stderr, want, r.Stdout)
+		}
+	}
+
+	// The buckets are those that whois names.
+	r = n.run(t, vars{}, planned("--nodes", "4", "--buckets", "8", "--to", address, "--clients", access, "--svg", picture, "--json")...)
+	var answer struct {
+		Clients struct {
+			Requests int `json:"requests"`
+			Heaviest []struct {
+				Client string `json:"client"`
+				Bucket int    `json:"bucket"`
+			} `json:"heaviest"`
+		} `json:"clients"`
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), &answer); err != nil || r.ExitCode != 0 || r.Stderr != "" {
+		t.Fatalf("%v, exit status %d, stderr %q, stdout\n%s", err, r.ExitCode, r.Stderr, r.Stdout)
+	}
+	if c := answer.Clients; c.Requests != 3 || len(c.Heaviest) != 2 || c.Heaviest[0].Client != "192.168.64.1" || c.Heaviest[0].Bucket != 2 {
+		t.Errorf("%+v", c)
+	}
+	if info, err := os.Stat(picture); err != nil || info.Mode() != 0o644 {
+		t.Errorf("the picture: %v, %v", info, err)
+	}
+	out := n.shell(t, "echo 192.0.2.7 | ocf-clusterip plan --nodes 2 --to "+address+" --clients -")
+	if !strings.Contains(out, "Clients in the standard input\n1 line, 1 request, 1 client.") {
+		t.Errorf("from a pipe:\n%s", out)
+	}
+
+	for _, tt := range []struct {
+		name  string
+		args  []string
+		names []string // what the error must name
+	}{
+		{"nothing said", nil, []string{"--nodes"}},
+		{"no node", []string{"--nodes", "0"}, []string{"--nodes 0"}},
+		{"no number", []string{"--nodes", "many"}, []string{"many", "plan --help"}},
+		{"several faults", []string{"--nodes", "3", "--fail", "9", "--buckets", "5000", "--to", "here", "more"}, []string{"--fail 9", "1024", `--to "here"`, `"more"`}},
+		{"all fail", []string{"--nodes", "3", "--fail", "3"}, []string{"at most 2"}},
+		{"monitors alike", []string{"--nodes", "3", "--monitor-interval", "30s,30s"}, []string{"--monitor-interval", "30s,300s"}},
+		{"a monitor that is no time", []string{"--nodes", "3", "--monitor-interval", "soon"}, []string{"soon"}},
+		{"clients of nobody knows what", []string{"--nodes", "3", "--clients", access}, []string{"--to"}},
+		{"a log that is not there", []string{"--nodes", "3", "--to", address, "--clients", "/nowhere"}, []string{"/nowhere"}},
+		{"a folder", []string{"--nodes", "3", "--to", address, "--clients", dir}, []string{dir, "directory"}},
+		{"a log of nobody", []string{"--nodes", "3", "--to", address, "--clients", file("empty.log", "nobody\n")}, []string{"no address", "empty.log"}},
+		{"a packed log", []string{"--nodes", "3", "--to", address, "--clients", file("log.gz", "\x1f\x8b\x08")}, []string{"compressed", "zcat"}},
+		{"ports", []string{"--nodes", "3", "--to", address, "--clients", access, "--hashmode", "sourceip-sourceport"}, []string{"--hashmode", "ports"}},
+		{"a parameter that is wrong", []string{"--nodes", "3", "--hash-prefix4", "99"}, []string{"hash_prefix4", "32"}},
+		{"a picture through a link", []string{"--nodes", "3", "--svg", link}, []string{link, "no regular file"}},
+		{"a picture into a pipe", []string{"--nodes", "3", "--svg", pipe}, []string{pipe, "no regular file"}},
+		{"a picture into nowhere", []string{"--nodes", "3", "--svg", "/nowhere/x.svg"}, []string{"/nowhere"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := n.run(t, vars{}, planned(tt.args...)...)
+			if r.ExitCode != int(ocf.ErrArgs) || r.Stdout != "" || strings.Contains(r.Stderr, "ocf-exit-reason") {
+				t.Errorf("exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
+			}
+			for _, name := range tt.names {
+				if !strings.Contains(r.Stderr, name) {
+					t.Errorf("%q is not named: %s", name, r.Stderr)
+				}
+			}
+		})
+	}
+	if text, err := os.ReadFile(access); err != nil || !strings.HasPrefix(string(text), "192.168.64.1") {
+		t.Errorf("what the link leads to is overwritten: %q, %v", text, err)
+	}
+}
