@@ -1,5 +1,6 @@
 // Command bench measures what each action of the agent costs, from fork to exit, beside Debian's ocf:heartbeat:IPaddr2
-// doing the like for a plain address, in turns on the same node; and how long many instances on one node take. The node
+// doing the like for a plain address, in turns on the same node; how long many instances on one node take; and how long the command
+// plan takes for a long log. The node
 // is a network namespace that it makes and takes away again. It needs root, what `make build` has built, and the Debian
 // package resource-agents.
 package main
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -26,7 +28,11 @@ type options struct {
 	rounds int
 	quick  bool
 	check  bool
+	only   string
 }
+
+// onlyPlan is what -only can say.
+const onlyPlan = "plan"
 
 func run() int {
 	var o options
@@ -34,7 +40,12 @@ func run() int {
 	flag.IntVar(&o.rounds, "rounds", 30, "how often everything is done")
 	flag.BoolVar(&o.quick, "quick", false, "a few seconds only, to see whether it works: the figures mean little")
 	flag.BoolVar(&o.check, "check", false, "end with status 1 if a promise is not kept")
+	flag.StringVar(&o.only, "only", "", "measure nothing but this: "+onlyPlan)
 	flag.Parse()
+	if o.only != "" && o.only != onlyPlan {
+		fmt.Fprintf(os.Stderr, "bench: -only %q is not %s\n", o.only, onlyPlan)
+		return 1
+	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
@@ -62,6 +73,9 @@ func bench(ctx context.Context, o options) error {
 	if o.quick {
 		o.rounds = 2
 	}
+	if o.only == onlyPlan {
+		return benchPlan(ctx, agent, o)
+	}
 	begin := time.Now()
 	var r results
 	err = onNode(ctx, func(network *netns.Network, scratch string) error {
@@ -75,6 +89,28 @@ func bench(ctx context.Context, o options) error {
 	}
 	fmt.Print(describe(ctx, agent, o.rounds, time.Since(begin)))
 	fmt.Print(r.report(o.quick))
+	if o.check && !r.kept() {
+		return errNotKept
+	}
+	return nil
+}
+
+// benchPlan measures the command plan alone.
+func benchPlan(ctx context.Context, agent string, o options) error {
+	scratch, err := os.MkdirTemp("", "clusterip-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	p := newProgress(os.Stderr)
+	r, err := races(ctx, p, agent, scratch, o.quick)
+	p.end()
+	if err != nil {
+		return err
+	}
+	var t table
+	t.row(r.verdict()...)
+	fmt.Printf("%s on %s, %d cores of %s\n%s\n%s", firstLine(ctx, agent, "--version"), kernel(), runtime.NumCPU(), processor(), r.report(), t.String())
 	if o.check && !r.kept() {
 		return errNotKept
 	}
@@ -103,6 +139,7 @@ type results struct {
 	arp    []*arpSetting
 	crowds []*crowd
 	floods []*flood
+	race   *race
 }
 
 // measure does all that there is to measure.
@@ -121,5 +158,9 @@ func measure(ctx context.Context, p *progress, network *netns.Network, scratch, 
 		return results{}, err
 	}
 	floods, err := floods(ctx, p, network, agent, scratch, o.quick)
-	return results{pairs: d.pairs(), floor: floor, arp: d.arp, crowds: crowds, floods: floods}, err
+	if err != nil {
+		return results{}, err
+	}
+	race, err := races(ctx, p, agent, scratch, o.quick)
+	return results{pairs: d.pairs(), floor: floor, arp: d.arp, crowds: crowds, floods: floods, race: race}, err
 }

@@ -24,7 +24,7 @@ type series struct {
 	laps []lap
 }
 
-// patience is how long a program may take, which none comes near.
+// patience is how long an action may take, which none comes near.
 const patience = 20 * time.Second
 
 // run runs the program once on the calling thread, which is inside the node, and keeps what it cost. No shell, no pipes.
@@ -37,8 +37,13 @@ func (s *series) run(ctx context.Context) error {
 	return nil
 }
 
-// execute runs a program to its end, which must be a success.
+// execute runs an action to its end, which must be a success.
 func execute(ctx context.Context, env, argv []string) (lap, error) {
+	return executeWithin(ctx, patience, env, argv)
+}
+
+// executeWithin runs a program to its end, which must be a success.
+func executeWithin(ctx context.Context, patience time.Duration, env, argv []string) (lap, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return lap{}, err

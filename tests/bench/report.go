@@ -46,7 +46,7 @@ func (r results) kept() bool {
 			return false
 		}
 	}
-	return true
+	return r.race.kept()
 }
 
 // report is all that was found, as text.
@@ -60,6 +60,7 @@ func (r results) report(quick bool) string {
 		"\nThe least that any program costs here: medians in ms\n\n" + r.least() +
 		"\nAll instances on one node together: medians in ms\n\n" + r.together() +
 		"\nA packet, from the sender's call until TCP or UDP would get it: medians, beside the same to an address of the node's own\n\n" + r.floodTable() +
+		r.race.report() +
 		"\nPromises\n\n" + r.verdicts()
 	if quick {
 		text += "\n  -quick: the figures of so few runs mean little.\n"
@@ -121,6 +122,7 @@ func (r results) verdicts() string {
 		t.row(fmt.Sprintf("%s at least %.0f times cheaper than IPaddr2's", p.action, p.factor), verdict,
 			fmt.Sprintf("%.1f in wall time, %.1f in CPU time", wall, cpu))
 	}
+	t.row(r.race.verdict()...)
 	for _, p := range r.pairs {
 		if p.name == monitorRuns {
 			p.ours = median(r.emptyGo.laps)
