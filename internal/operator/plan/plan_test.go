@@ -109,6 +109,36 @@ func TestTextsAndPictures(t *testing.T) {
 	}
 }
 
+// docs/planning.md explains an answer and shows a picture: both must be what the command says.
+func TestDocumentShowsWhatIsSaid(t *testing.T) {
+	read := func(path ...string) string {
+		text, err := os.ReadFile(filepath.Join(path...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	docs := filepath.Join("..", "..", "..", "docs")
+	if *update {
+		if err := os.WriteFile(filepath.Join(docs, "planning.svg"), []byte(read("testdata", "uneven-clients.svg")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var example strings.Builder
+	for line := range strings.Lines(read("testdata", "sixteen-nodes.txt")) {
+		if line != "\n" {
+			line = "    " + line
+		}
+		example.WriteString(line)
+	}
+	if !strings.Contains(read(docs, "planning.md"), example.String()) {
+		t.Errorf("docs/planning.md does not show this:\n%s", example.String())
+	}
+	if read(docs, "planning.svg") != read("testdata", "uneven-clients.svg") {
+		t.Error("docs/planning.svg is out of date: go test ./internal/operator/plan -update")
+	}
+}
+
 // What is written as JSON is what docs/schema says, and the schema leaves no field out.
 func TestJSONKeepsItsSchema(t *testing.T) {
 	schema, err := jsonschema.NewCompiler().Compile("../../../docs/schema/plan.schema.json")
