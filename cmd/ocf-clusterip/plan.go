@@ -238,7 +238,7 @@ func (p *progress) report(read int64, lines uint64) {
 	p.told, p.any = time.Now(), true
 	text := fmt.Sprintf("%d MB, %d lines", read/1e6, lines)
 	if p.size > 0 {
-		text = fmt.Sprintf("%d%%, %s", min(100, 100*read/p.size), text) //nolint:mnd // per cent
+		text = fmt.Sprintf("%d%%, %s", min(100, 100*read/p.size), text)
 	}
 	_, _ = fmt.Fprint(p.to, clearLine+text)
 }

@@ -94,14 +94,14 @@ func (r *race) write(ctx context.Context, p *progress, name string) (int64, erro
 	}
 	defer file.Close()
 	to := bufio.NewWriterSize(file, 1<<20)
-	for i := range r.lines {
+	for i := range r.lines { // an error stays with the writer until Flush
 		if i%100_000 == 0 {
 			p.report("a long log: %d of %d lines are written", i, r.lines)
 			if err := ctx.Err(); err != nil {
 				return 0, err
 			}
 		}
-		fmt.Fprintf(to, "%s - - [10/Oct/2026:13:%02d:%02d +0200] \"GET /articles/%d.html HTTP/1.1\" 200 %d \"-\" \"Mozilla/5.0 (X11; Linux x86_64)\"\n",
+		_, _ = fmt.Fprintf(to, "%s - - [10/Oct/2026:13:%02d:%02d +0200] \"GET /articles/%d.html HTTP/1.1\" 200 %d \"-\" \"Mozilla/5.0 (X11; Linux x86_64)\"\n",
 			clients[zipf.Uint64()], i/60%60, i%60, random.IntN(10_000), random.IntN(90_000))
 	}
 	if err := to.Flush(); err != nil {

@@ -48,7 +48,7 @@ func addressOf(word []byte) (netip.Addr, bool) {
 			return address, true // client:192.0.2.7
 		}
 	}
-	if colons < 2 { //nolint:mnd // the fewest of an IPv6 address
+	if colons < 2 {
 		return netip.Addr{}, false
 	}
 	return parse6(word)

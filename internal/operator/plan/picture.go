@@ -10,6 +10,9 @@ import (
 	"github.com/beevik/etree"
 )
 
+// onDarkPages begins what CSS is for pages that are dark.
+const onDarkPages = "@media (prefers-color-scheme: dark) {" //nolint:misspell // CSS's own word
+
 // style suits light pages and dark ones.
 const style = `
 svg { font: 13px system-ui, "Liberation Sans", sans-serif; }
@@ -26,7 +29,7 @@ text { fill: #1f2328; }
 .fail2 { fill: #d55e00; }
 .fail3 { fill: #cc79a7; }
 .fail4 { fill: #8c6bb1; }
-@media (prefers-color-scheme: dark) {
+` + onDarkPages + `
   .paper { fill: #0d1117; stroke: #3d444d; }
   text { fill: #f0f6fc; }
   .small { fill: #9198a1; }
@@ -148,7 +151,7 @@ func newDrawing(width, height float64) *drawing {
 
 // set gives an element attributes: names and values in turns.
 func (d *drawing) set(e *etree.Element, attributes ...any) {
-	for pair := range slices.Chunk(attributes, 2) { //nolint:mnd // a pair
+	for pair := range slices.Chunk(attributes, 2) {
 		value := fmt.Sprint(pair[1])
 		if number, ok := pair[1].(float64); ok {
 			value = strconv.FormatFloat(math.Round(100*number)/100, 'f', -1, 64)
@@ -193,7 +196,8 @@ type chart struct {
 // chart draws the axis of values from 0 to most.
 func (d *drawing) chart(top, most float64, bars int) *chart {
 	tick := 0.25
-	for most/tick > 6 { //nolint:mnd // as many lines are enough
+	const lines = 6 // are enough
+	for most/tick > lines {
 		tick *= 2
 	}
 	c := &chart{drawing: d, top: top, most: math.Ceil(most/tick) * tick, step: (pictureWidth - 2*margin - axisWidth) / float64(bars)}

@@ -11,7 +11,7 @@ import (
 func TestPlacement(t *testing.T) {
 	for name, row := range map[string]struct {
 		buckets, nodes int
-		failed         [][]int // one after the other
+		failed         [][]int // one set after the other
 		want           Placement
 	}{
 		"in turns":                     {10, 4, nil, Placement{0, 1, 2, 3, 0, 1, 2, 3, 0, 1}},
@@ -20,7 +20,11 @@ func TestPlacement(t *testing.T) {
 		"two fail":                     {10, 4, [][]int{{0, 1}}, Placement{2, 3, 2, 3, 2, 3, 2, 3, 2, 3}},
 		"two fail, one after another":  {10, 4, [][]int{{0}, {0, 1}}, Placement{2, 2, 2, 3, 3, 3, 2, 3, 2, 3}},
 		"what runs stays, beside more": {14, 6, [][]int{{0, 2}}, Placement{3, 1, 4, 3, 4, 5, 5, 1, 1, 3, 4, 5, 3, 1}},
-		"all but one fail":             {4, 3, [][]int{{0, 2}}, Placement{1, 1, 1, 1}},
+		"one comes back":               {5, 4, [][]int{{0}, {}}, Placement{1, 0, 2, 3, 2}},
+		"they come and go": {23, 6, [][]int{{2}, {2, 4}, {4}}, Placement{
+			0, 1, 5, 3, 5, 5, 0, 1, 0, 3, 0, 5, 2, 1, 1, 3, 2, 2, 2, 1, 3, 3, 0,
+		}},
+		"all but one fail": {4, 3, [][]int{{0, 2}}, Placement{1, 1, 1, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := Start(row.buckets, row.nodes)

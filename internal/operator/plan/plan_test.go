@@ -222,6 +222,7 @@ func TestSeedAdvice(t *testing.T) {
 		"a few heavy ones":              {8, 32, 60, func(i int) int { return 5 << (i % 7) }, Better},
 		"many of different weight":      {16, 64, 900, func(i int) int { return 1 + 200/(i%300+20) }, Chance},
 		"few, and no seed is any good":  {4, 16, 5, func(int) int { return 1 }, NoBetter},
+		"few, and none is much better":  {6, 24, 22, func(int) int { return 1 }, NoBetter},
 		"nobody but the machine itself": {4, 16, 0, nil, NoRequests},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,28 +26,28 @@ type Commands struct {
 }
 
 func (r Resource) commands(buckets int, monitors []Monitor) Commands {
-	create := "pcs resource create web-ip ocf:custom:clusterip ip=" + quoted(r.Address)
-	for i, parameter := range r.Parameters {
-		if i == 0 {
-			create += " \\\n   "
+	var parameters, operations []string
+	for _, parameter := range r.Parameters {
+		parameters = append(parameters, parameter.Name+"="+quoted(parameter.Value))
+	}
+	for _, monitor := range monitors {
+		operation := fmt.Sprintf("monitor interval=%ss timeout=%.0fs", strconv.FormatFloat(monitor.Seconds, 'f', -1, 64), monitor.Timeout.Seconds())
+		if monitor.Level != "0" {
+			operation += " OCF_CHECK_LEVEL=" + monitor.Level
 		}
-		create += " " + parameter.Name + "=" + quoted(parameter.Value)
+		operations = append(operations, operation)
+	}
+	lines := []string{"pcs resource create web-ip ocf:custom:clusterip ip=" + quoted(r.Address)}
+	if len(parameters) > 0 {
+		lines = append(lines, strings.Join(parameters, " "))
 	}
 	if !slices.Equal(monitors, Monitors()) { // else pcs takes them from the meta-data
-		create += " \\\n    op"
-		for i, monitor := range monitors {
-			if i > 0 {
-				create += " \\\n   "
-			}
-			create += " monitor interval=" + strconv.FormatFloat(monitor.Seconds, 'f', -1, 64) + "s timeout=" + strconv.Itoa(int(monitor.Timeout.Seconds())) + "s"
-			if monitor.Level != "0" {
-				create += " OCF_CHECK_LEVEL=" + monitor.Level
-			}
-		}
+		lines = append(lines, "op "+operations[0])
+		lines = append(lines, operations[1:]...)
 	}
 	meta := fmt.Sprintf("clone-max=%d clone-node-max=%d", buckets, buckets)
 	return Commands{
-		Create: []string{create + " \\\n    clone " + meta + " \\\n    globally-unique=true resource-stickiness=0"},
+		Create: []string{strings.Join(append(lines, "clone "+meta, "globally-unique=true resource-stickiness=0"), " \\\n    ")},
 		Change: []string{"pcs resource disable web-ip --wait=60", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
 )
 
 var vip = netip.MustParseAddr("192.168.10.3")
@@ -31,11 +32,11 @@ func tallied(t *testing.T, buckets uint32, most int, log string) *Tally {
 	return tally
 }
 
-func requests(loads []Load) (clients int, requests uint64) {
+func clientsOf(loads []Load) (clients int) {
 	for _, load := range loads {
-		clients, requests = clients+load.Clients, requests+load.Requests
+		clients += load.Clients
 	}
-	return clients, requests
+	return clients
 }
 
 func TestTally(t *testing.T) {
@@ -77,7 +78,7 @@ func TestTallyReadsInPieces(t *testing.T) {
 		} else {
 			err = tally.Read(iotest.HalfReader(from), func(int64) {})
 		}
-		if clients, _ := requests(tally.Loads()); err != nil || tally.Lines != 4 || tally.Without != 1 || clients != 3 {
+		if clients := clientsOf(tally.Loads()); err != nil || tally.Lines != 4 || tally.Without != 1 || clients != 3 {
 			t.Errorf("%s: %d lines, %d without, %d clients, %v", name, tally.Lines, tally.Without, clients, err)
 		}
 	}
@@ -100,7 +101,7 @@ func TestTallyIsBounded(t *testing.T) {
 		log.WriteString(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}).String() + "\n2001:db8::" + string(rune('a'+i%6)) + "\n")
 	}
 	all, bounded := tallied(t, 8, MaxClients, log.String()).Loads(), tallied(t, 8, 10, log.String())
-	clients, _ := requests(bounded.Loads())
+	clients := clientsOf(bounded.Loads())
 	if clients != 10 || bounded.complete() {
 		t.Errorf("an account is kept of %d clients", clients)
 	}
@@ -108,5 +109,31 @@ func TestTallyIsBounded(t *testing.T) {
 		if load.Requests != all[bucket].Requests {
 			t.Errorf("bucket %d: %d requests, want %d", bucket, load.Requests, all[bucket].Requests)
 		}
+	}
+}
+
+// What the layout says of the hash is what counts, but not of the services: the log is of one of them.
+func TestTallyHashesAsTheAgent(t *testing.T) {
+	networks := layout(64)
+	networks.HashPrefixes = clusterip.PerFamily[int]{IPv4: 24, IPv6: 64}
+	networks.Services = []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}}
+	tally := NewTally(networks, MaxClients)
+	const log = "192.0.2.7\n192.0.2.8\n192.0.3.7\n2001:db8::7\n2001:db8::8\n2001:db8:0:1::7\n"
+	if err := tally.Read(strings.NewReader(log), func(int64) {}); err != nil {
+		t.Fatal(err)
+	}
+	want := make([]Load, 64)
+	for network, requests := range map[string]uint64{"192.0.2.9": 2, "192.0.3.9": 1, "2001:db8::9": 2, "2001:db8:0:1::9": 1} {
+		packet := clusterip.Packet{Flow: clusterip.Flow{Source: netip.MustParseAddr(network), DestinationPort: 80}, Protocol: "tcp"}
+		bucket := networks.Owner(packet)
+		want[bucket].Clients++
+		want[bucket].Requests += requests
+	}
+	if diff := cmp.Diff(want, tally.Loads()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	names := []string{tally.name(tally.heaviest(2)[0]), tally.name(tally.heaviest(2)[1])}
+	if diff := cmp.Diff([]string{"192.0.2.0/24", "2001:db8::/64"}, names); diff != "" {
+		t.Errorf("the heaviest (-want +got)\n%s", diff)
 	}
 }

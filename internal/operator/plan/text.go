@@ -26,7 +26,7 @@ func (p *Plan) WriteText(to io.Writer, screen Screen) error {
 	}
 	p.writeCost(w)
 	p.writeCommands(w)
-	_, err := io.WriteString(to, w.String())
+	_, err := io.WriteString(to, w.text.String())
 	return err
 }
 
@@ -156,16 +156,19 @@ const (
 	narrowestBar = 8
 )
 
+// inLine is of what number of buckets a line has a multiple, so that they are easy to count.
+const inLine = 16
+
 // writeBuckets is a histogram of the requests of each bucket.
 func (p *Plan) writeBuckets(w *writer) {
 	weights := requestsOf(p.Clients.ByBucket)
 	most, least := slices.Max(weights), slices.Min(weights)
 	label := len(fmt.Sprint(len(weights) - 1))
-	perLine := (w.screen.Width - label - gap) / 16 * 16 //nolint:mnd // so that buckets are easy to count
+	perLine := (w.screen.Width - label - gap) / inLine * inLine
 	w.prose(fmt.Sprintf("Requests of each bucket: at most %s (bucket %d), at least %s (bucket %d), on average %s.", grouped(int(most)), slices.Index(weights, most),
 		grouped(int(least)), slices.Index(weights, least), average(p.Clients.Requests, len(weights))))
 	number := 0
-	for part := range slices.Chunk(weights, max(16, perLine)) { //nolint:mnd // as above
+	for part := range slices.Chunk(weights, max(inLine, perLine)) {
 		var columns strings.Builder
 		for _, weight := range part {
 			columns.WriteString(column(float64(weight) / float64(max(1, most))))
@@ -272,12 +275,12 @@ func (p *Plan) writeCommands(w *writer) {
 
 // A writer keeps a text.
 type writer struct {
-	strings.Builder
+	text   strings.Builder
 	screen Screen
 }
 
 func (w *writer) line(format string, args ...any) {
-	fmt.Fprintf(w, format+"\n", args...)
+	fmt.Fprintf(&w.text, format+"\n", args...)
 }
 
 func (w *writer) title(text string) {
@@ -287,6 +290,9 @@ func (w *writer) title(text string) {
 	w.line("\n%s", text)
 }
 
+// readable is how many columns are easy to read.
+const readable = 100
+
 // prose breaks a text into lines.
 func (w *writer) prose(text string) {
 	column := 0
@@ -294,18 +300,18 @@ func (w *writer) prose(text string) {
 		length := utf8.RuneCountInString(word)
 		switch {
 		case column == 0:
-		case column+1+length > min(w.screen.Width, 100): //nolint:mnd // columns that are easy to read
-			w.WriteByte('\n')
+		case column+1+length > min(w.screen.Width, readable):
+			w.text.WriteByte('\n')
 			column = 0
 		default:
-			w.WriteByte(' ')
+			w.text.WriteByte(' ')
 			column++
 		}
-		w.WriteString(word)
+		w.text.WriteString(word)
 		column += length
 	}
 	if column > 0 {
-		w.WriteByte('\n')
+		w.text.WriteByte('\n')
 	}
 }
 
