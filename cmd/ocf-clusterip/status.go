@@ -104,7 +104,7 @@ func (c *call) look(ctx context.Context, address netip.Addr) (status operator.St
 
 // watch shows the status until the process is ended.
 func (c *call) watch(ctx context.Context, address netip.Addr, screen screen) error {
-	const clear = "\x1b[H\x1b[2J" // ECMA-48: cursor to the first line and column; erase all
+	const clearScreen = "\x1b[H\x1b[2J" // ECMA-48: cursor to the first line and column; erase all
 	var before operator.Status
 	for {
 		status, err := c.look(ctx, address)
@@ -114,7 +114,7 @@ func (c *call) watch(ctx context.Context, address netip.Addr, screen screen) err
 		status.Since(before)
 		before = status
 		var page bytes.Buffer
-		page.WriteString(clear)
+		page.WriteString(clearScreen)
 		if err := operator.WriteStatus(&page, status, screen.style()); err != nil {
 			return err
 		}

@@ -224,7 +224,7 @@ func (r Resource) status(survey Survey) ResourceStatus {
 	if r.Configured == nil && !r.Here.Present { // how many there are is not known
 		layout.Buckets, r.Layout.Buckets = 0, 0
 	}
-	for _, bucket := range r.Known.buckets() {
+	for _, bucket := range r.buckets() {
 		b := r.bucket(bucket)
 		for _, node := range b.Nodes {
 			shares[node]++
@@ -309,10 +309,10 @@ func (r Resource) judge(status *ResourceStatus, survey Survey) {
 		}
 	}
 	if len(blocked) > 0 {
-		problem(Degraded, "pcs resource cleanup "+r.id(), "%s %s: Pacemaker can do nothing more after a failure", plural("bucket", blocked), ranges(blocked))
+		problem(Degraded, "pcs resource cleanup "+r.id(), "%s: Pacemaker can do nothing more after a failure", numbered(blocked))
 	}
 	if len(unmanaged) > 0 {
-		problem(Degraded, "pcs resource manage "+name, "%s %s: not managed by Pacemaker, which starts, stops and moves nothing", plural("bucket", unmanaged), ranges(unmanaged))
+		problem(Degraded, "pcs resource manage "+name, "%s: not managed by Pacemaker, which starts, stops and moves nothing", numbered(unmanaged))
 	}
 	r.judgeFailures(survey.Cluster.Of(name), problem)
 	for _, err := range r.Unread {
@@ -364,30 +364,28 @@ func (r Resource) judgeBuckets(status *ResourceStatus, problem func(health Healt
 	if len(several) > 0 {
 		slices.Sort(nodes)
 		nodes = slices.Compact(nodes)
-		problem(Broken, "pcs resource refresh "+r.id(), "%s %s: several nodes answer (%s)", plural("bucket", several), ranges(several), strings.Join(nodes, ", "))
+		problem(Broken, "pcs resource refresh "+r.id(), "%s: several nodes answer (%s)", numbered(several), strings.Join(nodes, ", "))
 	}
 	switch {
 	case len(nobody) == 0:
 	case r.Configured != nil && r.Configured.Disabled():
 		problem(Broken, "pcs resource enable "+status.Name, "it is disabled, so nobody answers")
 	default:
-		problem(Broken, "pcs status --full", "%s %s: nobody answers", plural("bucket", nobody), ranges(nobody))
+		problem(Broken, "pcs status --full", "%s: nobody answers", numbered(nobody))
 	}
 }
 
-func plural(noun string, of []string) string {
-	if len(of) == 1 {
-		return noun
-	}
-	return noun + "s"
-}
-
-func ranges(buckets []string) string {
+// numbered names some buckets, but no more than can be read.
+func numbered(buckets []string) string {
 	const most = 16
-	if len(buckets) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(buckets[:most], ","), len(buckets)-most)
+	switch {
+	case len(buckets) == 1:
+		return "bucket " + buckets[0]
+	case len(buckets) > most:
+		return fmt.Sprintf("buckets %s and %d more", strings.Join(buckets[:most], ","), len(buckets)-most)
+	default:
+		return "buckets " + strings.Join(buckets, ",")
 	}
-	return strings.Join(buckets, ",")
 }
 
 // mend is what makes the agent put right whatever is wrong here at once; the next monitor would too.

@@ -218,7 +218,7 @@ func (s Survey) Only() (Resource, error) {
 func (s *Survey) LookForDrains(ctx context.Context, cluster Cluster) {
 	for i := range s.Resources {
 		r := &s.Resources[i]
-		if err := r.Known.LookForDrains(ctx, cluster, r.buckets()); err != nil {
+		if err := r.LookForDrains(ctx, cluster, r.buckets()); err != nil {
 			r.Unread = append(r.Unread, err)
 		}
 	}
