@@ -24,22 +24,32 @@ const lastPause = 50 * time.Millisecond
 
 // read returns the tables of that name as the kernel has them, of one generation of the ruleset.
 func (c *Conn) read(ctx context.Context, name string) ([]table, error) {
+	var tables []table
+	err := c.Consistently(ctx, "tables "+name, func() (err error) {
+		tables, err = c.readOnce(name)
+		return err
+	})
+	return tables, err
+}
+
+// Consistently reads until nothing has changed meanwhile.
+func (c *Conn) Consistently(ctx context.Context, what string, readOnce func() error) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, lastPause) {
 		before, err := c.generation()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		tables, readErr := c.readOnce(name)
+		readErr := readOnce()
 		after, err := c.generation()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if before == after {
-			return tables, readErr
+			return readErr
 		}
 		select { // somebody reloads a firewall: let it finish
 		case <-ctx.Done():
-			return nil, fmt.Errorf("read tables %s: the ruleset changed during each try: %w", name, ctx.Err())
+			return fmt.Errorf("read %s: the ruleset changed during each try: %w", what, ctx.Err())
 		case <-time.After(pause):
 		}
 	}
@@ -419,6 +429,13 @@ func (c *Conn) request(message uint16, family nft.TableFamily, flags netlink.Hea
 		err = fmt.Errorf("%w (%w)", unix.EPROTONOSUPPORT, err)
 	}
 	return replies, err
+}
+
+// Dump asks for all that there is of something, whoever's it is, in a family or in all (nft.TableFamilyUnspecified). The first byte of each
+// reply's data is the family.
+func (c *Conn) Dump(message uint16, family nft.TableFamily, attributes ...netlink.Attribute) ([]netlink.Message, error) {
+	replies, err := c.request(message, family, netlink.Dump, attributes...)
+	return replies, explain(err)
 }
 
 func text(kind uint16, value string) netlink.Attribute {
