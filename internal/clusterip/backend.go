@@ -156,10 +156,7 @@ func (b *Backends) Choose(ctx context.Context, layout Layout) (chosen Backend, r
 	var faults []error
 	var perhaps []Backend
 	for _, backend := range backends() {
-		answer, why := No, layout.Fits(backend)
-		if why == nil {
-			answer, why = b.kernel(backend).Supports(ctx, layout)
-		}
+		answer, why := b.can(ctx, backend, layout)
 		switch answer {
 		case Yes:
 			return backend, reasons, nil
@@ -175,4 +172,12 @@ func (b *Backends) Choose(ctx context.Context, layout Layout) (chosen Backend, r
 		return perhaps[0], reasons, nil
 	}
 	return "", reasons, ocf.Errorf(ocf.ErrInstalled, "no backend can do this: %w", errors.Join(faults...))
+}
+
+// can tells whether a backend can do a layout, and this kernel the backend.
+func (b *Backends) can(ctx context.Context, backend Backend, layout Layout) (Answer, error) {
+	if err := layout.Fits(backend); err != nil {
+		return No, err
+	}
+	return b.kernel(backend).Supports(ctx, layout)
 }

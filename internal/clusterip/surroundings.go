@@ -1,0 +1,75 @@
+package clusterip
+
+import (
+	"context"
+	"net/netip"
+)
+
+// Surroundings are what of a node is around its resources, and may be in their way. No action asks for them: who looks for a fault does.
+type Surroundings struct {
+	Links      []Link
+	Routes     []Route // connected ones, of both families
+	Gateways   []Gateway
+	Neighbours []Neighbour
+}
+
+// Link is what else there is to know of a NIC.
+type Link struct {
+	NICIndex    int
+	Promiscuous bool
+	Master      string // the interface that it is a port of; "" if it is none
+	MasterKind  string // "bridge", "bond", …
+}
+
+// Gateway is a router for whatever has no route of its own.
+type Gateway struct {
+	NICIndex int
+	Address  netip.Addr // not valid where the route needs none
+	IPv6     bool
+}
+
+// Neighbour is a host of which a MAC is known.
+type Neighbour struct {
+	NICIndex int
+	Address  netip.Addr
+	MAC      MAC
+}
+
+// Obstacle is a place in one of the node's firewalls where packets for an address end, or may end.
+type Obstacle struct {
+	Table    string   // "inet filter", or "iptables-legacy filter"
+	Chain    string   // "input"
+	Rule     string   // which one, or "policy drop"
+	Show     string   // the command that shows it
+	Packets  []string // that it is about, in words
+	Certain  bool     // it stops some of them for sure, whoever the client is
+	Untracks bool     // it stops none, but keeps them from conntrack
+}
+
+// RouterAnswer is how a router has answered two pings: one from the NIC's own address, and one from the shared address.
+type RouterAnswer struct {
+	Direct bool  // it answers pings at all
+	To     []MAC // that its answers to the shared address were sent to, as far as this node could hear them
+}
+
+// Capability is what a kernel says to the question whether a backend can do a layout.
+type Capability struct {
+	Backend Backend
+	Answer  Answer
+	Why     error // not, or not to be told
+}
+
+// Capabilities asks for all backends what Choose asks for until one will do.
+func (b *Backends) Capabilities(ctx context.Context, layout Layout) []Capability {
+	var all []Capability
+	for _, backend := range backends() {
+		answer, why := b.can(ctx, backend, layout)
+		all = append(all, Capability{backend, answer, why})
+	}
+	return all
+}
+
+// Observe reads all that concerns the spec's resource, and leaves out what is another's.
+func Observe(ctx context.Context, kernel Kernel, spec Spec) (State, error) {
+	return Agent{Kernel: kernel}.observe(ctx, spec)
+}
