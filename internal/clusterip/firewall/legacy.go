@@ -1,0 +1,235 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/clusterip/xtables"
+	"ocf-clusterip/internal/ocf"
+)
+
+// Where the kernel says which tables iptables-legacy has. Without asking for them nothing is loaded.
+const (
+	tables4 = "/proc/thread-self/net/ip_tables_names"
+	tables6 = "/proc/thread-self/net/ip6_tables_names"
+)
+
+// readLegacy reads what iptables-legacy has laid, if anything. Its tables see packets before those of nf_tables of the same priority.
+func readLegacy(ctx context.Context, layout clusterip.Layout) ([]table, error) {
+	var tables []table
+	for _, version := range []struct {
+		is      func(netip.Addr) bool
+		names   string
+		program string
+	}{{netip.Addr.Is4, tables4, xtables.Legacy}, {netip.Addr.Is6, tables6, "ip6tables-legacy"}} {
+		names, err := os.ReadFile(version.names)
+		if errors.Is(err, fs.ErrNotExist) || !layout.Has(version.is) || strings.TrimSpace(string(names)) == "" {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		program, err := xtables.Open(ctx, version.program)
+		if err != nil {
+			return nil, err
+		}
+		for name := range strings.FieldsSeq(string(names)) {
+			read, err := readLegacyTable(program, version.program, name, version.is)
+			if err != nil {
+				return nil, err
+			}
+			tables = append(tables, read)
+		}
+	}
+	return tables, nil
+}
+
+func readLegacyTable(program *xtables.Program, programName, name string, is func(netip.Addr) bool) (table, error) {
+	t := table{name: programName + " " + name}
+	// As in include/uapi/linux/netfilter_ipv4.h.
+	priority, filters := map[string]int64{"raw": -300, "mangle": -150, "filter": 0, "security": 50}[name]
+	if !filters {
+		return t, nil // nat
+	}
+	chains, err := program.ListChains(name)
+	if err != nil {
+		return t, fmt.Errorf("list the chains of %s: %w", t.name, err)
+	}
+	for _, chainName := range chains {
+		lines, err := program.List(name, chainName)
+		if err != nil {
+			return t, fmt.Errorf("list the rules of %s %s: %w", t.name, chainName, err)
+		}
+		c := chain{name: chainName}
+		at := map[string]int64{"PREROUTING": atPrerouting, "INPUT": atInput}[chainName]
+		if at > 0 {
+			c.hook = &hook{
+				sees:     func(p probe) bool { return !p.arp && is(p.to) },
+				order:    at*ordersPerHook + priority - lowestPriority,
+				showWith: programName + " -t " + name + " -nvL %s",
+			}
+		}
+		for _, line := range lines {
+			if c.hook != nil && strings.HasPrefix(line, "-P ") {
+				c.hook.drops = strings.HasSuffix(line, " DROP")
+			}
+			if strings.HasPrefix(line, "-A ") {
+				c.rules = append(c.rules, legacyRule(xtables.ParseRule(line)))
+			}
+		}
+		t.chains = append(t.chains, c)
+	}
+	return t, nil
+}
+
+// legacyRule is a line of `iptables -S`, in words.
+type legacyRule xtables.Rule
+
+func (r legacyRule) String() string { return "rule " + strings.Join(r, " ") }
+
+// judge implements rule. Our own rules, and jumps to our own chains, are passed over.
+func (r legacyRule) judge(p probe) []outcome {
+	words := xtables.Rule(r)
+	so := yes
+	spec := words.Spec()
+	inverted := false
+	for i := 0; i < len(spec); i++ {
+		word := spec[i]
+		if word == "!" {
+			inverted = true
+			continue
+		}
+		if !strings.HasPrefix(word, "-") {
+			continue
+		}
+		value := ""
+		if i+1 < len(spec) {
+			value = spec[i+1]
+		}
+		if word == "-j" || word == "-g" {
+			break
+		}
+		m := p.option(word, value)
+		if inverted {
+			m = not(m)
+		}
+		so, inverted = min(so, m), false
+		if word == "--comment" { // whose text may be anything
+			i++
+		}
+	}
+	target := words.Option("-j")
+	switch {
+	case words.IsStamped() || strings.HasPrefix(target, ours) || so == no:
+		return nil
+	case words.Option("-g") != "":
+		return []outcome{{match: so, action: jumpForGood, chain: words.Option("-g")}}
+	case target == "DROP" || target == "REJECT" || target == "TARPIT":
+		return []outcome{{match: so, action: drop}}
+	case target == "ACCEPT" || target == "NFQUEUE" || target == "QUEUE":
+		return []outcome{{match: so, action: accept}}
+	case target == "RETURN":
+		return []outcome{{match: so, action: comeBack}}
+	case target == "NOTRACK" || target == "CT" && slices.Contains(words, "--notrack"):
+		return []outcome{{match: so, action: untrack}}
+	case words.LetsOn() || target == "CT":
+		return nil
+	default:
+		return []outcome{{match: so, action: jump, chain: target}}
+	}
+}
+
+// option judges a condition as iptables lists it.
+func (p *probe) option(name, text string) match {
+	is := func(it bool) match {
+		if it {
+			return yes
+		}
+		return no
+	}
+	switch name {
+	case "-d":
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return perhaps
+		}
+		return is(prefix.Contains(p.to))
+	case "-i":
+		stem, open := strings.CutSuffix(text, "+")
+		return is(open && strings.HasPrefix(p.nic, stem) || text == p.nic)
+	case "-p":
+		return p.isProtocol(text)
+	case "--dport", "--dports":
+		return p.isPort(text)
+	case "--state", "--ctstate":
+		return is(slices.Contains(strings.Split(text, ","), "NEW"))
+	case "--syn":
+		return is(p.protocol == unix.IPPROTO_TCP)
+	case "--icmp-type", "--icmpv6-type":
+		return is(text == strconv.Itoa(int(p.icmpType)))
+	case "-m":
+		if slices.Contains([]string{"limit", "hashlimit", "recent", "connlimit", "statistic", "geoip", "mac", "iprange", "quota", "time"}, text) {
+			return some
+		}
+		return yes // its conditions follow
+	case "--comment":
+		return yes
+	case "-s", "--sport", "--sports", "--mac-source", "--src-range":
+		return some
+	default:
+		return perhaps
+	}
+}
+
+func (p *probe) isProtocol(text string) match {
+	numbers := map[string]uint8{"icmp": unix.IPPROTO_ICMP, "icmpv6": unix.IPPROTO_ICMPV6, "ipv6-icmp": unix.IPPROTO_ICMPV6}
+	number, known := numbers[text]
+	if !known && slices.Contains(ocf.ServiceProtocols(), text) {
+		number, known = protocolNumber(text), true
+	}
+	if parsed, err := strconv.ParseUint(text, 10, 8); err == nil {
+		number, known = uint8(parsed), true
+	}
+	switch {
+	case text == "all" || text == "0":
+		return yes
+	case known && number == p.protocol:
+		return yes
+	case known:
+		return no
+	default: // one that has a name in /etc/protocols and is none of a service
+		return no
+	}
+}
+
+// isPort reads 80, 80:90 or 80,443.
+func (p *probe) isPort(text string) match {
+	if p.port == 0 {
+		return perhaps
+	}
+	for ports := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(ports, ":")
+		if !isRange {
+			last = first
+		}
+		from, fromErr := strconv.ParseUint(first, 10, 16)
+		to, toErr := strconv.ParseUint(last, 10, 16)
+		if fromErr != nil || toErr != nil {
+			return perhaps
+		}
+		if uint16(from) <= p.port && p.port <= uint16(to) {
+			return yes
+		}
+	}
+	return no
+}
