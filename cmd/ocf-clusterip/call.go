@@ -73,6 +73,7 @@ func (c *call) app() *cli.App {
 			c.whoisCommand(),
 			c.networkCommand(),
 			c.planCommand(),
+			c.doctorCommand(),
 			{Name: "usage", Aliases: []string{"help"}, Usage: "print this", Action: usage, HideHelpCommand: true},
 		},
 		Action:         c.unknown,
@@ -210,7 +211,23 @@ func (c *call) withAgent(ctx context.Context, do func(context.Context, clusterip
 }
 
 // connected connects an agent to the kernel and the cluster manager.
-func (c *call) connected(ctx context.Context, do func(context.Context, clusterip.Agent) error) (err error) {
+func (c *call) connected(ctx context.Context, do func(context.Context, clusterip.Agent) error) error {
+	return c.withKernel(func(k kernel) error {
+		return do(ctx, clusterip.Agent{
+			Kernel: k.Host, Log: c.log, Lock: c.lock,
+			Cluster: pacemaker.Cluster{Environ: c.environ}, Node: c.environment.Meta["on_node"], StartSweeper: c.startSweeper,
+		})
+	})
+}
+
+// A kernel is this node's, with the ways into it that only those take who look for a fault.
+type kernel struct {
+	clusterip.Host
+	tables *nftables.Conn
+	links  *link.Conn
+}
+
+func (c *call) withKernel(do func(kernel) error) (err error) {
 	if c.euid != 0 {
 		return ocf.Errorf(ocf.ErrPerm, "must run as root, not as user %d", c.euid)
 	}
@@ -224,10 +241,8 @@ func (c *call) connected(ctx context.Context, do func(context.Context, clusterip
 		return err
 	}
 	defer links.Close()
-	return do(ctx, clusterip.Agent{
-		Kernel: clusterip.Host{Backends: &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &target.Conn{}}, LinkKernel: links, ConnectionKernel: conntrack.Conn{}}, Log: c.log, Lock: c.lock,
-		Cluster: pacemaker.Cluster{Environ: c.environ}, Node: c.environment.Meta["on_node"], StartSweeper: c.startSweeper,
-	})
+	backends := &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &target.Conn{}}
+	return do(kernel{clusterip.Host{Backends: backends, LinkKernel: links, ConnectionKernel: conntrack.Conn{}}, tables, links})
 }
 
 func (c *call) lock(ctx context.Context, address netip.Addr) (clusterip.Unlocker, error) {

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/beevik/etree"
+	"github.com/urfave/cli/v2"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/clusterip/firewall"
+	"ocf-clusterip/internal/clusterip/sysctl"
+	"ocf-clusterip/internal/metadata"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator/doctor"
+	"ocf-clusterip/internal/pacemaker"
+)
+
+const doctorDescription = `Looks at this node, its cluster and its network, and says of each thing whether it is as it should be; if not: what was seen, why it
+matters, and what to type. It changes nothing. Run it on each node: each compares itself with the cluster's one configuration.
+
+It examines the resources that the cluster configures, and those that are laid on this node. Before there is any, or on a node without
+Pacemaker, say what is to be, as the resource's parameters:
+
+   ocf-clusterip doctor
+   ocf-clusterip doctor --ip 192.168.10.3 --nic eth0 --services "tcp/80 tcp/443" --buckets 8
+
+The exit status is 0 when all is well, 1 when there are warnings, 2 when there are failures. What could not be told is a warning.`
+
+// corosyncConf is where Corosync reads what it is to do, unless the environment says otherwise, as it does to Corosync itself.
+const (
+	corosyncConf     = "/etc/corosync/corosync.conf"
+	corosyncVariable = "COROSYNC_MAIN_CONFIG_FILE"
+)
+
+// longestWait is the most that somebody may want to listen for a querier, in seconds.
+const longestWait = 3600
+
+func (c *call) doctorCommand() *cli.Command {
+	flags := []cli.Flag{
+		&cli.BoolFlag{Name: "json", Usage: "write JSON"},
+		&cli.UintFlag{Name: "wait", Usage: "with mac_mode=igmp: listen for a querier for so many `SECONDS`; they ask every 125 s"},
+		&cli.UintFlag{Name: "buckets", Usage: "with --ip: how many buckets there are to be, `N` (clone-max)", Value: 1},
+	}
+	for _, p := range metadata.Parameters() {
+		flags = append(flags, &cli.StringFlag{Name: flagOf(p.Name), Usage: "the resource's parameter " + p.Name + ": " + p.Short})
+	}
+	return c.forPeople(&cli.Command{
+		Name: "doctor", Usage: "what is wrong here, why it matters, and what to type", ArgsUsage: " ", Description: doctorDescription,
+		Flags: flags, Action: c.doctor,
+	})
+}
+
+func (c *call) doctor(ctx *cli.Context) error {
+	asked, err := c.askedOf(ctx)
+	if err != nil {
+		return err
+	}
+	wait := time.Duration(ctx.Uint("wait")) * time.Second
+	limit, cancel := context.WithTimeout(ctx.Context, ocf.DefaultTimeout+2*wait)
+	defer cancel()
+	var facts doctor.Facts
+	err = c.withKernel(func(k kernel) error {
+		g := gatherer{call: c, kernel: k, cluster: pacemaker.Cluster{Environ: c.environ}, wait: wait}
+		facts, err = g.gather(limit, asked)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	findings := doctor.Examine(facts)
+	if ctx.Bool("json") {
+		err = doctor.WriteJSON(c.stdout, facts, findings)
+	} else {
+		screen := c.screen()
+		err = doctor.Write(c.stdout, facts, findings, doctor.Style{Width: screen.width, Colour: screen.colour})
+	}
+	if worst := doctor.Worst(findings); err == nil && worst != doctor.OK {
+		return verdict(worst)
+	}
+	return err
+}
+
+// askedOf is the resource that the flags describe; nil if they do not.
+func (c *call) askedOf(ctx *cli.Context) (*doctor.Resource, error) {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, ocf.Errorf(ocf.ErrArgs, format, args...)) }
+	if ctx.Args().Present() {
+		fault("%s is not a flag; the address is said with --ip", ocf.Quote(ctx.Args().First()))
+	}
+	if ctx.Uint("wait") > longestWait {
+		fault("--wait %d is not a number of seconds from 0 to %d", ctx.Uint("wait"), longestWait)
+	}
+	parameters := map[string]string{}
+	for _, p := range metadata.Parameters() {
+		if ctx.IsSet(flagOf(p.Name)) {
+			parameters[p.Name] = ctx.String(flagOf(p.Name))
+		}
+	}
+	buckets := ctx.Uint("buckets")
+	if buckets == 0 || buckets > ocf.MaxBuckets {
+		fault("--buckets %d is not a number from 1 to %d", buckets, ocf.MaxBuckets)
+	}
+	if len(parameters) == 0 && !ctx.IsSet("buckets") {
+		return nil, errors.Join(faults...)
+	}
+	if parameters["ip"] == "" {
+		fault("the resource's parameters and --buckets need --ip; without any of them, what is configured or laid here is examined")
+		return nil, errors.Join(faults...)
+	}
+	r := resourceOf(parameters, "", uint32(min(buckets, ocf.MaxBuckets)))
+	r.Origin = doctor.FromFlags
+	if r.SpecErr != nil {
+		fault("%w", r.SpecErr)
+	}
+	return &r, errors.Join(faults...)
+}
+
+func resourceOf(parameters map[string]string, name string, buckets uint32) doctor.Resource {
+	values, unknown, valuesErr := metadata.Parse(parameters)
+	spec, specErr := clusterip.NewSpec(values, name, ocf.Clone{Buckets: buckets})
+	return doctor.Resource{Spec: spec, SpecErr: errors.Join(valuesErr, specErr), Unknown: unknown}
+}
+
+// A gatherer asks the node, its cluster and its network.
+type gatherer struct {
+	call    *call
+	kernel  kernel
+	cluster pacemaker.Cluster
+	wait    time.Duration
+}
+
+func (g gatherer) gather(ctx context.Context, asked *doctor.Resource) (doctor.Facts, error) {
+	var facts doctor.Facts
+	facts.Configuration = doctor.Tell(g.cluster.Configuration(ctx))
+	facts.Pacemaker = !errors.Is(facts.Configuration.Err, fs.ErrNotExist) // cibadmin is not there
+	if facts.Pacemaker {
+		facts.Node, _ = g.cluster.NodeName(ctx) // only to be shown
+		facts.Corosync = doctor.Tell(g.call.corosyncConf())
+	}
+	laid, laidErr := g.kernel.Layouts(ctx)
+	switch {
+	case asked != nil:
+		facts.Resources = []doctor.Resource{*asked}
+	default:
+		facts.Resources = known(facts.Configuration.Value, laid)
+	}
+	if len(facts.Resources) == 0 {
+		if laidErr != nil {
+			return facts, laidErr
+		}
+		return facts, ocf.Errorf(ocf.ErrArgs, "no address is shared on this node, and no cluster says that one is to be; say which with --ip")
+	}
+	for i := range facts.Resources {
+		g.examine(ctx, &facts.Resources[i])
+	}
+	return facts, nil
+}
+
+func (c *call) corosyncConf() (string, error) {
+	path := corosyncConf
+	for _, variable := range c.environ {
+		if value, is := strings.CutPrefix(variable, corosyncVariable+"="); is && value != "" {
+			path = value
+		}
+	}
+	text, err := os.ReadFile(path)
+	return string(text), err
+}
+
+// known are the resources that the cluster configures, and those that are laid here without that.
+func known(configuration *etree.Element, laid []clusterip.Layout) []doctor.Resource {
+	var all []doctor.Resource
+	if configuration != nil {
+		for _, configured := range pacemaker.Resources(configuration) {
+			r := resourceOf(configured.Parameters, configured.Name, bucketsOf(configuration, configured))
+			c := doctor.Configured(configured)
+			r.Origin, r.Configured = doctor.FromCIB, &c
+			all = append(all, r)
+		}
+	}
+	for _, layout := range laid {
+		isKnown := func(r doctor.Resource) bool { return r.Spec.Address() == layout.Address() }
+		if !slices.ContainsFunc(all, isKnown) {
+			all = append(all, doctor.Resource{Origin: doctor.FromKernel, Spec: doctor.SpecOf(layout)})
+		}
+	}
+	return all
+}
+
+// bucketsOf is clone-max: the number of nodes, unless it is given.
+func bucketsOf(configuration *etree.Element, configured pacemaker.Resource) uint32 {
+	if configured.Clone == "" {
+		return 1
+	}
+	number, err := strconv.ParseUint(configured.Meta["clone-max"], 10, 32)
+	if err != nil {
+		number = uint64(len(configuration.FindElements("./nodes/node")))
+	}
+	return uint32(min(max(number, 1), ocf.MaxBuckets))
+}
+
+// examine asks what there is to ask about one resource. What depends on an interface is left out when it is not known which.
+func (g gatherer) examine(ctx context.Context, r *doctor.Resource) {
+	if len(r.Spec.Addresses) == 0 {
+		return
+	}
+	r.State = doctor.Tell(clusterip.Observe(ctx, g.kernel, r.Spec))
+	if r.State.Err != nil {
+		return
+	}
+	r.Sysctls = map[string]doctor.Told[string]{}
+	for _, name := range doctor.Sysctls(r.State.Value.NICs) {
+		r.Sysctls[name] = doctor.Tell(sysctl.Read(name))
+	}
+	r.Around = doctor.Tell(g.kernel.links.Surroundings(ctx))
+	layout, _ := r.Layout()
+	if layout.NICIndex == 0 {
+		return
+	}
+	r.Capabilities = g.kernel.Capabilities(ctx, layout)
+	layout, _ = r.Layout() // with a backend
+	r.Obstacles = doctor.Tell(firewall.Look(ctx, g.kernel.tables, layout))
+	if _, why := r.Spec.Resolve(r.State.Value); why != nil || r.Around.Err != nil {
+		return // an address in the way, for instance, or no IPv6
+	}
+	g.askNetwork(ctx, r, layout)
+	r.Around = doctor.Tell(g.kernel.links.Surroundings(ctx)) // who has answered is a neighbour now
+}
+
+// askNetwork asks the hosts and routers of the LAN, if the interface leads there.
+func (g gatherer) askNetwork(ctx context.Context, r *doctor.Resource, layout clusterip.Layout) {
+	links := g.kernel.links
+	nic, ok := r.State.Value.NICNamed(layout.NIC)
+	if !ok || !nic.Up || !nic.Running {
+		return
+	}
+	strangers := doctor.Tell(links.Strangers(ctx, layout))
+	r.Strangers = &strangers
+	if layout.MACMode == clusterip.IGMP {
+		r.Waited = g.wait
+		hears := func(ipv6 bool) *doctor.Told[bool] {
+			heard := doctor.Tell(links.HearsQuerier(ctx, nic, ipv6, g.wait))
+			return &heard
+		}
+		if layout.Has(netip.Addr.Is4) {
+			r.Querier.IPv4 = hears(false)
+		}
+		if layout.Has(netip.Addr.Is6) {
+			r.Querier.IPv6 = hears(true)
+		}
+	}
+	address, has := firstIPv4(layout)
+	if !has || !r.State.Value.Tables.Present {
+		return
+	}
+	for _, gateway := range r.Around.Value.Gateways {
+		if gateway.NICIndex == nic.Index && gateway.Address.Is4() {
+			answer := doctor.Tell(links.AskRouter(ctx, nic.Index, address, gateway.Address))
+			r.Router, r.RouterAt = &answer, gateway.Address
+			return
+		}
+	}
+}
+
+func firstIPv4(layout clusterip.Layout) (netip.Addr, bool) {
+	for _, address := range layout.Addresses() {
+		if address.Is4() {
+			return address, true
+		}
+	}
+	return netip.Addr{}, false
+}

@@ -1,0 +1,198 @@
+package doctor
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/beevik/etree"
+)
+
+// A cib is the configuration of the cluster, or none. Rules in it are not evaluated: of a name that occurs twice the first value counts.
+type cib struct{ configuration *etree.Element }
+
+func (c cib) find(path string) []*etree.Element {
+	if c.configuration == nil {
+		return nil
+	}
+	return c.configuration.FindElements(path)
+}
+
+// first is the value of the first pair of that name.
+func first(pairs []*etree.Element, name string) (string, bool) {
+	for _, pair := range pairs {
+		if pair.SelectAttrValue("name", "") == name {
+			return pair.SelectAttrValue("value", ""), true
+		}
+	}
+	return "", false
+}
+
+// property is one of the cluster as a whole.
+func (c cib) property(name, otherwise string) string {
+	if value, ok := first(c.find("./crm_config/cluster_property_set/nvpair"), name); ok {
+		return value
+	}
+	return otherwise
+}
+
+// nodes are the names of the cluster's own nodes, remote ones too if asked for.
+func (c cib) nodes(remote bool) []string {
+	var names []string
+	for _, node := range c.find("./nodes/node") {
+		if node.SelectAttrValue("type", "member") == "member" || remote {
+			names = append(names, node.SelectAttrValue("uname", ""))
+		}
+	}
+	return names
+}
+
+// primitive is a resource by its name.
+func (c cib) primitive(name string) *etree.Element {
+	for _, primitive := range c.find("./resources//primitive") {
+		if primitive.SelectAttrValue("id", "") == name {
+			return primitive
+		}
+	}
+	return nil
+}
+
+// template is that of a primitive, or the primitive itself.
+func (c cib) template(of *etree.Element) *etree.Element {
+	name := of.SelectAttrValue("template", "")
+	for _, template := range c.find("./resources/template") {
+		if name != "" && template.SelectAttrValue("id", "") == name {
+			return template
+		}
+	}
+	return of
+}
+
+// An operation of a resource.
+type operation struct {
+	name              string
+	interval, timeout time.Duration
+	timeoutGiven      bool
+	enabled           bool
+	onFail            string
+}
+
+// defaultTimeout is Pacemaker's own.
+const defaultTimeout = 20 * time.Second
+
+// operations are those of a resource, or else of its template.
+func (c cib) operations(resource string) []operation {
+	primitive := c.primitive(resource)
+	if primitive == nil {
+		return nil
+	}
+	elements := primitive.FindElements("./operations/op")
+	if len(elements) == 0 {
+		elements = c.template(primitive).FindElements("./operations/op")
+	}
+	standard := defaultTimeout
+	if text, ok := first(c.find("./op_defaults/meta_attributes/nvpair"), "timeout"); ok {
+		if t, ok := parseTime(text); ok {
+			standard = t
+		}
+	}
+	var all []operation
+	for _, element := range elements {
+		value := func(name, otherwise string) string {
+			if value, ok := first(element.FindElements("./meta_attributes/nvpair"), name); ok {
+				return value
+			}
+			return element.SelectAttrValue(name, otherwise)
+		}
+		op := operation{name: value("name", ""), timeout: standard, enabled: isTrue(value("enabled", "true")), onFail: value("on-fail", "")}
+		op.interval, _ = parseTime(value("interval", "0"))
+		if t, ok := parseTime(value("timeout", "")); ok {
+			op.timeout, op.timeoutGiven = t, true
+		}
+		all = append(all, op)
+	}
+	return all
+}
+
+// parseTime reads a time as Pacemaker does (crm_get_msec): a number, of seconds unless a unit follows.
+func parseTime(text string) (time.Duration, bool) {
+	text = strings.TrimSpace(text)
+	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
+	number, err := strconv.ParseUint(text[:digits], 10, 32)
+	units := map[string]time.Duration{
+		"": time.Second, "s": time.Second, "sec": time.Second, "ms": time.Millisecond, "msec": time.Millisecond, "us": time.Microsecond,
+		"usec": time.Microsecond, "m": time.Minute, "min": time.Minute, "h": time.Hour, "hr": time.Hour,
+	}
+	unit, known := units[strings.ToLower(strings.TrimSpace(text[digits:]))]
+	return time.Duration(number) * unit, err == nil && known
+}
+
+// isTrue reads a boolean as Pacemaker does (crm_str_to_boolean).
+func isTrue(value string) bool {
+	switch strings.ToLower(value) {
+	case "true", "on", "yes", "y", "1":
+		return true
+	default:
+		return false
+	}
+}
+
+// A partner is another clone that a constraint ties to ours.
+type partner struct {
+	constraint string
+	clone      *etree.Element
+	ordered    bool // else it is only where, not when
+}
+
+// partners are the clones that constraints tie to a clone.
+func (c cib) partners(clone string) []partner {
+	var all []partner
+	for _, kind := range []string{"rsc_order", "rsc_colocation"} {
+		for _, constraint := range c.find("./constraints/" + kind) {
+			var names []string
+			for _, attribute := range []string{"first", "then", "rsc", "with-rsc"} {
+				names = append(names, constraint.SelectAttrValue(attribute, ""))
+			}
+			for _, reference := range constraint.FindElements("./resource_set/resource_ref") {
+				names = append(names, reference.SelectAttrValue("id", ""))
+			}
+			if !slices.Contains(names, clone) {
+				continue
+			}
+			for _, other := range c.find("./resources/clone") {
+				name := other.SelectAttrValue("id", "")
+				if name != clone && slices.Contains(names, name) {
+					all = append(all, partner{constraint.SelectAttrValue("id", ""), other, kind == "rsc_order"})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// meta is a meta attribute of a resource, its clone or its group.
+func meta(element *etree.Element, name string) (string, bool) {
+	for e := element; e != nil && e.Tag != "resources"; e = e.Parent() {
+		if value, ok := first(e.FindElements("./meta_attributes/nvpair"), name); ok {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// fenceDevices are the names of those that may be used, and of those that are switched off.
+func (c cib) fenceDevices() (usable, off []string) {
+	for _, primitive := range c.find("./resources//primitive") {
+		if c.template(primitive).SelectAttrValue("class", "") != "stonith" {
+			continue
+		}
+		name := primitive.SelectAttrValue("id", "")
+		if role, _ := meta(primitive, "target-role"); strings.EqualFold(role, "stopped") {
+			off = append(off, name)
+		} else {
+			usable = append(usable, name)
+		}
+	}
+	return usable, off
+}

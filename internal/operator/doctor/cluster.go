@@ -1,0 +1,219 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// clusterChecks look at the cluster as a whole.
+func clusterChecks() []check {
+	const group = "cluster"
+	hasCluster := func(s subject) bool { return s.Pacemaker }
+	hasCIB := func(s subject) bool { return s.Pacemaker && s.Configuration.Err == nil }
+	hasCorosync := func(s subject) bool {
+		_, err := s.corosync()
+		return s.Pacemaker && err == nil
+	}
+	return []check{
+		{group, "cib", "Without the cluster's configuration nobody can tell whether this node agrees with it.", hasCluster, judgeCIB},
+		{
+			group, "fencing", "A node that the others have lost sight of may go on answering. Only fencing makes sure that it does not: without it clients get two answers.",
+			hasCIB, judgeFencing,
+		},
+		{
+			group, "quorum-policy", "Each half of a parted cluster would go on, and take the other's buckets.",
+			hasCIB, judgeQuorumPolicy,
+		},
+		{group, "maintenance", "In maintenance Pacemaker mends nothing, and takes nothing over from a node that dies.", hasCIB, judgeMaintenance},
+		{group, "corosync", "What Corosync cannot read it does not start with.", hasCluster, judgeCorosync},
+		{group, "nodes", "A node that only one of Corosync and Pacemaker knows is counted wrongly, for quorum or for buckets.", both(hasCIB, hasCorosync), judgeNodes},
+		{
+			group, "quorum", "Two nodes need two_node, or the loss of one stops the other; more must not have it, or parts of a parted cluster go on.",
+			hasCorosync, judgeQuorum,
+		},
+		{
+			group, "token", "Most of a failover is the token's time, in which the dead node's clients have no answer. One too short has busy nodes fenced.",
+			hasCorosync, judgeToken,
+		},
+		{group, "links", "With a single link, a switch that fails has healthy nodes fenced.", hasCorosync, judgeLinks},
+	}
+}
+
+func judgeCIB(s subject) answer {
+	if s.Configuration.Err != nil {
+		return cannotTell(s.Configuration.Err, "pcs cluster status", "pcs cluster start")
+	}
+	return ok("read; nodes: %s", strings.Join(s.cib.nodes(true), ", "))
+}
+
+func judgeFencing(s subject) answer {
+	usable, off := s.cib.fenceDevices()
+	watchdog := s.cib.property("stonith-watchdog-timeout", "0")
+	create := "pcs stonith create fence-NODE fence_ipmilan ip=… username=… password=… pcmk_host_list=NODE   # for each node"
+	switch {
+	case !isTrue(s.cib.property("stonith-enabled", "true")):
+		return fail("fencing is switched off (stonith-enabled)", "pcs property set stonith-enabled=true")
+	case len(usable) > 0:
+		return ok("enabled, with %s", strings.Join(usable, ", "))
+	case watchdog != "0" && watchdog != "":
+		return ok("enabled, with a watchdog (stonith-watchdog-timeout=%s)", watchdog)
+	case len(off) > 0:
+		return fail("all fencing devices are disabled: "+strings.Join(off, ", "), "pcs stonith enable "+off[0])
+	default:
+		return fail("there is no fencing device", create)
+	}
+}
+
+func judgeQuorumPolicy(s subject) answer {
+	policy := s.cib.property("no-quorum-policy", "stop")
+	if policy == "ignore" {
+		return fail("no-quorum-policy=ignore", "pcs property set no-quorum-policy=stop   # of two nodes, two_node in corosync.conf does what is meant")
+	}
+	return ok("no-quorum-policy=%s", policy)
+}
+
+func judgeMaintenance(s subject) answer {
+	var answers []answer
+	if isTrue(s.cib.property("maintenance-mode", "false")) {
+		answers = append(answers, warn("the cluster is in maintenance mode", "pcs property set maintenance-mode=false"))
+	}
+	if isTrue(s.cib.property("stop-all-resources", "false")) {
+		answers = append(answers, warn("all resources are stopped (stop-all-resources)", "pcs property set stop-all-resources=false"))
+	}
+	for _, node := range s.cib.find("./nodes/node") {
+		name := node.SelectAttrValue("uname", "")
+		pairs := node.FindElements("./instance_attributes/nvpair")
+		if value, _ := first(pairs, "maintenance"); isTrue(value) {
+			answers = append(answers, warn(name+" is in maintenance", "pcs node unmaintenance "+name))
+		}
+		if value, _ := first(pairs, "standby"); isTrue(value) {
+			answers = append(answers, warn(name+" is in standby", "pcs node unstandby "+name))
+		}
+	}
+	return all("no node is in maintenance or standby", answers...)
+}
+
+// corosync is the parsed corosync.conf.
+func (s subject) corosync() (*section, error) {
+	if s.Corosync.Err != nil {
+		return nil, s.Corosync.Err
+	}
+	return parseCorosync(s.Corosync.Value)
+}
+
+func judgeCorosync(s subject) answer {
+	conf, err := s.corosync()
+	switch {
+	case s.Corosync.Err != nil:
+		return cannotTell(err, "ls -l /etc/corosync/corosync.conf")
+	case err != nil:
+		return fail("corosync.conf, "+err.Error(), "corosync -t")
+	case len(conf.nodes()) == 0:
+		return warn("corosync.conf has no nodelist", "man corosync.conf")
+	default:
+		return ok("corosync.conf can be read; nodes: %d", len(conf.nodes()))
+	}
+}
+
+func judgeNodes(s subject) answer {
+	conf, _ := s.corosync()
+	var names []string
+	for _, node := range conf.nodes() {
+		names = append(names, node.name)
+	}
+	known := s.cib.nodes(false)
+	var answers []answer
+	for _, name := range names {
+		if name != "" && !slices.Contains(known, name) {
+			answers = append(answers, warn(fmt.Sprintf("%s is in corosync.conf, but Pacemaker does not know it", name), "pcs cluster start "+name))
+		}
+	}
+	for _, name := range known {
+		if !slices.Contains(names, name) && !slices.Contains(names, "") {
+			answers = append(answers, warn(fmt.Sprintf("Pacemaker knows %s, which is not in corosync.conf", name), "crm_node --force --remove "+name))
+		}
+	}
+	return all("the same in corosync.conf and the CIB", answers...)
+}
+
+func judgeQuorum(s subject) answer {
+	conf, _ := s.corosync()
+	nodes := len(conf.nodes())
+	twoNode := conf.value("quorum", "two_node") == "1"
+	const two = 2
+	edit := "# edit quorum in /etc/corosync/corosync.conf, the same on all nodes; then"
+	reload := "corosync-cfgtool -R"
+	switch {
+	case nodes == 0:
+		return ok("the nodes are not listed")
+	case conf.value("quorum", "provider") != "corosync_votequorum":
+		return fail("no quorum is counted (quorum, provider)", edit, reload)
+	case twoNode && nodes != two:
+		return fail(fmt.Sprintf("two_node: 1 with %d nodes", nodes), edit, reload)
+	case twoNode && conf.hasDevice():
+		return fail("two_node: 1 beside a quorum device", edit, reload)
+	case nodes == two && !twoNode && !conf.hasDevice():
+		return fail("two nodes without two_node: 1", edit, reload)
+	default:
+		return ok("as it should be; nodes: %d", nodes)
+	}
+}
+
+func judgeToken(s subject) answer {
+	conf, _ := s.corosync()
+	// The default is that of Corosync 3.1.
+	const standard, shortest, longest = 3 * time.Second, 500 * time.Millisecond, 10 * time.Second
+	token, tokenErr := milliseconds(conf.value("totem", "token"), standard)
+	consensus, consensusErr := milliseconds(conf.value("totem", "consensus"), token*6/5)
+	edit := "# set totem.token to 1000 and no consensus in /etc/corosync/corosync.conf, the same on all nodes; then"
+	reload := "corosync-cfgtool -R"
+	switch {
+	case tokenErr != nil || consensusErr != nil:
+		return fail(errors.Join(tokenErr, consensusErr).Error(), edit, reload)
+	case consensus < token*6/5:
+		return fail(fmt.Sprintf("consensus of %s is less than 1.2 times the token of %s", consensus, token), edit, reload)
+	case token < shortest:
+		return warn(fmt.Sprintf("a node that is silent for %s counts as dead", token), edit, reload)
+	case token > longest:
+		return warn(fmt.Sprintf("a node is dead for %s before anybody acts", token), edit, reload)
+	default:
+		return ok("%s", token)
+	}
+}
+
+func milliseconds(text string, standard time.Duration) (time.Duration, error) {
+	if text == "" {
+		return standard, nil
+	}
+	number, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no number of milliseconds", text)
+	}
+	return time.Duration(number) * time.Millisecond, nil
+}
+
+func judgeLinks(s subject) answer {
+	conf, _ := s.corosync()
+	least, most := 0, 0
+	for i, node := range conf.nodes() {
+		if i == 0 || node.links < least {
+			least = node.links
+		}
+		most = max(most, node.links)
+	}
+	add := "pcs cluster link add node1=ADDRESS node2=ADDRESS …   # over another switch"
+	switch {
+	case most == 0:
+		return ok("the nodes are not listed")
+	case least != most:
+		return warn(fmt.Sprintf("nodes have %d to %d links", least, most), add)
+	case most == 1:
+		return warn("the nodes have one link", add)
+	default:
+		return ok("%d", most)
+	}
+}

@@ -1,0 +1,504 @@
+package doctor
+
+import (
+	"errors"
+	"flag"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/beevik/etree"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/metadata"
+	"ocf-clusterip/internal/ocf"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+const eth0, eth1 = 2, 3
+
+var errUnread = errors.New("permission denied")
+
+func configuration(t *testing.T, text string) *etree.Element {
+	t.Helper()
+	document := etree.NewDocument()
+	if err := document.ReadFromString(text); err != nil {
+		t.Fatal(err)
+	}
+	return document.Root()
+}
+
+const goodCIB = `<configuration>
+  <crm_config/>
+  <nodes><node id="1" uname="node1"/><node id="2" uname="node2"/></nodes>
+  <resources>
+    <primitive id="power" class="stonith" type="fence_ipmilan"/>
+    <clone id="web-ip-clone">
+      <primitive id="web-ip" class="ocf" provider="custom" type="clusterip">
+        <operations><op id="m" name="monitor" interval="10s"/></operations>
+      </primitive>
+    </clone>
+  </resources>
+</configuration>`
+
+const goodCorosync = `totem {
+	version: 2
+}
+nodelist {
+	node {
+		name: node1
+		ring0_addr: 10.1.0.1
+		ring1_addr: 10.2.0.1
+	}
+	node {
+		name: node2
+		ring0_addr: 10.1.0.2
+		ring1_addr: 10.2.0.2
+	}
+}
+quorum {
+	provider: corosync_votequorum
+	two_node: 1
+}
+`
+
+func specOf(t *testing.T, parameters map[string]string) clusterip.Spec {
+	t.Helper()
+	values, _, err := metadata.Parse(parameters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := clusterip.NewSpec(values, "web-ip", ocf.Clone{Buckets: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
+// good are the facts of a good cluster of two, in which nothing runs on this node yet. They are made anew for each test.
+func good(t *testing.T) Facts {
+	t.Helper()
+	prefix := netip.MustParsePrefix("192.168.10.0/24")
+	state := clusterip.State{
+		NICs: []clusterip.NIC{
+			{Index: eth0, Name: "eth0", MAC: clusterip.MAC{2, 0, 0, 0, 1, 1}, Up: true, Running: true, ARP: true},
+			{Index: eth1, Name: "eth1", MAC: clusterip.MAC{2, 0, 0, 0, 5, 1}, Up: true, Running: true, ARP: true},
+		},
+		Connected: []clusterip.Route{{NICIndex: eth0, Prefix: prefix}},
+	}
+	sysctls := map[string]Told[string]{}
+	for _, name := range Sysctls(state.NICs) {
+		sysctls[name] = Tell("0", nil)
+	}
+	sysctls[conntrackMax], sysctls[conntrackLoose] = Tell("1000", nil), Tell("1", nil)
+	router := Tell(clusterip.RouterAnswer{Direct: true, To: []clusterip.MAC{{3, 0xc1, 192, 168, 10, 3}}}, nil)
+	strangers := Told[[]clusterip.Stranger]{}
+	return Facts{
+		Node: "node1", Pacemaker: true,
+		Configuration: Tell(configuration(t, goodCIB), nil),
+		Corosync:      Tell(goodCorosync, nil),
+		Resources: []Resource{{
+			Origin: FromCIB,
+			Configured: &Configured{Name: "web-ip", Clone: "web-ip-clone", Meta: map[string]string{
+				"globally-unique": "true", "clone-max": "8", "clone-node-max": "8", "resource-stickiness": "0",
+			}},
+			Spec:         specOf(t, map[string]string{"ip": "192.168.10.3", "drain": "600"}),
+			State:        Tell(state, nil),
+			Capabilities: []clusterip.Capability{{Backend: clusterip.NFTables, Answer: clusterip.Yes}, {Backend: clusterip.Match, Answer: clusterip.No, Why: errUnread}},
+			Around: Tell(clusterip.Surroundings{
+				Links:    []clusterip.Link{{NICIndex: eth0}, {NICIndex: eth1}},
+				Routes:   []clusterip.Route{{NICIndex: eth0, Prefix: prefix}, {NICIndex: eth1, Prefix: netip.MustParsePrefix("10.1.0.0/24")}},
+				Gateways: []clusterip.Gateway{{NICIndex: eth0, Address: netip.MustParseAddr("192.168.10.254")}},
+			}, nil),
+			Sysctls:   sysctls,
+			Strangers: &strangers, Router: &router, RouterAt: netip.MustParseAddr("192.168.10.254"),
+		}},
+	}
+}
+
+// bad are the verdicts that are not ok, by check.
+func bad(findings []Finding) map[string]Verdict {
+	found := map[string]Verdict{}
+	for _, f := range findings {
+		if f.Verdict != OK {
+			found[f.Check] = f.Verdict
+		}
+	}
+	return found
+}
+
+// Each row changes one thing in a good cluster.
+func TestChecks(t *testing.T) {
+	resource := func(change func(r *Resource)) func(*Facts) {
+		return func(f *Facts) { change(&f.Resources[0]) }
+	}
+	sysctl := func(value string, names ...string) func(*Facts) {
+		return resource(func(r *Resource) {
+			for _, name := range names {
+				r.Sysctls[name] = Tell(value, nil)
+			}
+		})
+	}
+	unread := func(names ...string) func(*Facts) {
+		return resource(func(r *Resource) {
+			for _, name := range names {
+				r.Sysctls[name] = Tell("", errUnread)
+			}
+		})
+	}
+	cib := func(old, replacement string) func(*Facts) {
+		return func(f *Facts) {
+			if !strings.Contains(goodCIB, old) {
+				t.Fatalf("no %s in the CIB", old)
+			}
+			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, old, replacement, 1))
+		}
+	}
+	property := func(name, value string) func(*Facts) {
+		return cib("<crm_config/>", `<crm_config><cluster_property_set id="p"><nvpair id="x" name="`+name+`" value="`+value+`"/></cluster_property_set></crm_config>`)
+	}
+	clone := func(name, value string) func(*Facts) {
+		return resource(func(r *Resource) { r.Configured.Meta[name] = value })
+	}
+	corosync := func(old, replacement string) func(*Facts) {
+		return func(f *Facts) { f.Corosync.Value = strings.Replace(goodCorosync, old, replacement, 1) }
+	}
+	obstacle := func(o clusterip.Obstacle) func(*Facts) {
+		o.Show, o.Packets = "nft list ruleset", []string{"tcp/80"}
+		return resource(func(r *Resource) { r.Obstacles.Value = append(r.Obstacles.Value, o) })
+	}
+	secondWay := func(f *Facts) {
+		around := &f.Resources[0].Around.Value
+		around.Gateways = append(around.Gateways, clusterip.Gateway{NICIndex: eth1})
+	}
+	also := func(changes ...func(*Facts)) func(*Facts) {
+		return func(f *Facts) {
+			for _, change := range changes {
+				change(f)
+			}
+		}
+	}
+	igmp := func(heard bool, err error, waited time.Duration) func(*Facts) {
+		return resource(func(r *Resource) {
+			told := Tell(heard, err)
+			r.Querier.IPv4, r.Waited = &told, waited
+		})
+	}
+	laid := func(change func(*clusterip.Layout)) func(*Facts) {
+		return resource(func(r *Resource) {
+			layout, err := r.Layout()
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(&layout)
+			r.State.Value.Tables = clusterip.Tables{Present: true, Backend: clusterip.NFTables, Laid: &layout, Owned: []clusterip.Bucket{0}}
+			r.State.Value.Addresses = []clusterip.Address{{NICIndex: eth0, Prefix: layout.Prefixes[0]}}
+			r.State.Value.Filters = []clusterip.Filter{{NICIndex: eth0, MAC: layout.MACs.IPv4, Static: true}}
+		})
+	}
+	match := resource(func(r *Resource) {
+		r.Spec.Backend, r.Spec.Drain = clusterip.Match, 0
+		r.Capabilities = []clusterip.Capability{{Backend: clusterip.Match, Answer: clusterip.Yes}}
+	})
+	for name, row := range map[string]struct {
+		change func(*Facts)
+		want   map[string]Verdict
+	}{
+		"nothing": {func(*Facts) {}, nil},
+		"without Pacemaker": {func(f *Facts) {
+			f.Pacemaker, f.Configuration, f.Corosync = false, Tell[*etree.Element](nil, fs.ErrNotExist), Tell("", fs.ErrNotExist)
+			f.Resources[0].Configured, f.Resources[0].Origin = nil, FromFlags
+		}, nil},
+
+		"no clone":                       {resource(func(r *Resource) { r.Configured.Clone = "" }), map[string]Verdict{"unique": Warning}},
+		"anonymous instances":            {clone("globally-unique", ""), map[string]Verdict{"unique": Failure}},
+		"clone-node-max for no failure":  {also(clone("clone-node-max", "4")), map[string]Verdict{"clone-node-max": Failure}},
+		"clone-node-max for one failure": {also(cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="9" uname="r" type="remote"/>`), clone("clone-node-max", "4")), map[string]Verdict{"clone-node-max": Warning}},
+		"nodes without a bucket":         {also(resource(func(r *Resource) { r.Spec.Buckets = 1 })), map[string]Verdict{"buckets": Warning}},
+		"notifications":                  {clone("notify", "yes"), map[string]Verdict{"notify": Warning}},
+		"sticky":                         {clone("resource-stickiness", "INFINITY"), map[string]Verdict{"stickiness": Warning}},
+		"a default of stickiness":        {also(func(f *Facts) { delete(f.Resources[0].Configured.Meta, "resource-stickiness") }, cib("<crm_config/>", `<crm_config/><rsc_defaults><meta_attributes id="d"><nvpair id="d1" name="resource-stickiness" value="0"/></meta_attributes></rsc_defaults>`)), nil},
+		"a monitor that is switched off": {cib(`interval="10s"`, `interval="10s" enabled="false"`), map[string]Verdict{"monitor": Failure}},
+		"a monitor without consequence":  {cib(`interval="10s"`, `interval="10s" on-fail="ignore"`), map[string]Verdict{"monitor": Warning}},
+		"a monitor without a rest":       {cib(`interval="10s"`, `interval="100ms"`), map[string]Verdict{"monitor": Warning}},
+		"a monitor in a template": {func(f *Facts) {
+			f.Configuration.Value = configuration(t, `<configuration><nodes><node uname="node1"/><node uname="node2"/></nodes><resources><primitive id="power" class="stonith"/><template id="t"><operations><op name="monitor" interval="10s"/></operations></template><clone id="web-ip-clone"><primitive id="web-ip" template="t"/></clone></resources></configuration>`)
+		}, nil},
+		"a timeout of all operations":          {cib("<crm_config/>", `<crm_config/><op_defaults><meta_attributes id="d"><nvpair id="d1" name="timeout" value="5"/></meta_attributes></op_defaults>`), map[string]Verdict{"timeouts": Warning}},
+		"in maintenance by itself":             {clone("maintenance", "true"), map[string]Verdict{"managed": Warning}},
+		"a parameter that there is not":        {resource(func(r *Resource) { r.Unknown = []string{"nick"} }), map[string]Verdict{"parameters": Warning}},
+		"parameters that do not go together":   {resource(func(r *Resource) { r.SpecErr = errors.Join(errUnread, errUnread) }), map[string]Verdict{"parameters": Failure}},
+		"a constraint that can be interleaved": {also(clone("interleave", "true"), cib("</resources>", `<clone id="other"><primitive id="o"/><meta_attributes id="om"><nvpair id="o1" name="interleave" value="true"/><nvpair id="o2" name="clone-node-max" value="8"/></meta_attributes></clone></resources><constraints><rsc_colocation id="c"><resource_set id="s"><resource_ref id="other"/><resource_ref id="web-ip-clone"/></resource_set></rsc_colocation></constraints>`)), nil},
+		"a constraint that can not":            {cib("</resources>", `<clone id="other"><primitive id="o"/></clone></resources><constraints><rsc_colocation id="c" rsc="web-ip-clone" with-rsc="other"/></constraints>`), map[string]Verdict{"interleave": Warning}},
+
+		"fencing switched off":          {property("stonith-enabled", "no"), map[string]Verdict{"fencing": Failure}},
+		"a watchdog instead of devices": {also(property("stonith-watchdog-timeout", "10"), func(f *Facts) { drop(f, "power") }), nil},
+		"no device":                     {func(f *Facts) { drop(f, "power") }, map[string]Verdict{"fencing": Failure}},
+		"no matter about quorum":        {property("no-quorum-policy", "ignore"), map[string]Verdict{"quorum-policy": Failure}},
+		"everything is stopped":         {property("stop-all-resources", "true"), map[string]Verdict{"maintenance": Warning}},
+		"a node in maintenance":         {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"><instance_attributes id="i"><nvpair id="i1" name="maintenance" value="true"/></instance_attributes></node>`), map[string]Verdict{"maintenance": Warning}},
+		"a CIB that cannot be read": {func(f *Facts) {
+			f.Configuration = Tell[*etree.Element](nil, errUnread)
+			f.Resources[0].Configured = nil
+		}, map[string]Verdict{"cib": Warning}},
+
+		"two nodes without two_node":    {corosync("two_node: 1", ""), map[string]Verdict{"quorum": Failure}},
+		"two nodes and a quorum device": {corosync("two_node: 1", "device {\n\tmodel: net\n}"), nil},
+		"two_node and a quorum device":  {corosync("two_node: 1", "two_node: 1\ndevice {\n\tmodel: net\n}"), map[string]Verdict{"quorum": Failure}},
+		"one link":                      {func(f *Facts) { f.Corosync.Value = strings.ReplaceAll(goodCorosync, "ring1_addr", "# ") }, map[string]Verdict{"links": Warning}},
+		"a token that is no number":     {corosync("version: 2", "token: 1s"), map[string]Verdict{"token": Failure}},
+		"a token of a minute":           {corosync("version: 2", "token: 60000"), map[string]Verdict{"token": Warning}},
+		"a node that Corosync has lost": {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="3" uname="node3"/>`), map[string]Verdict{"nodes": Warning}},
+		"corosync.conf that is unread":  {func(f *Facts) { f.Corosync = Tell("", errUnread) }, map[string]Verdict{"corosync": Warning}},
+		"corosync.conf without nodes":   {func(f *Facts) { f.Corosync.Value = "totem {\n}\n" }, map[string]Verdict{"corosync": Warning, "nodes": Warning}},
+
+		"a kernel that has nothing": {resource(func(r *Resource) {
+			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.No, Why: errUnread}
+		}), map[string]Verdict{"backend": Failure}},
+		"a kernel that does not tell": {resource(func(r *Resource) {
+			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.CannotTell, Why: errUnread}
+		}), map[string]Verdict{"backend": Warning}},
+		"a backend that will not do":     {resource(func(r *Resource) { r.Spec.Backend, r.Spec.Drain = clusterip.Match, 0 }), map[string]Verdict{"backend": Failure}},
+		"conntrack is rather full":       {sysctl("800", conntrackCount), map[string]Verdict{"conntrack": Warning}},
+		"conntrack is full":              {sysctl("1000", conntrackCount), map[string]Verdict{"conntrack": Failure}},
+		"conntrack that nobody may read": {unread(conntrackCount), map[string]Verdict{"conntrack": Warning}},
+		"conntrack that is not loaded": {resource(func(r *Resource) {
+			for _, n := range []string{conntrackCount, conntrackMax, conntrackLoose} {
+				r.Sysctls[n] = Tell("", fs.ErrNotExist)
+			}
+		}), nil},
+		"conntrack of no use without drain": {also(sysctl("1000", conntrackCount), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
+		"strict conntrack":                  {sysctl("0", conntrackLoose), map[string]Verdict{"conntrack-loose": Warning}},
+		"untracked":                         {obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true, Certain: true}), map[string]Verdict{"notrack": Failure}},
+		"perhaps untracked":                 {obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true}), map[string]Verdict{"notrack": Warning}},
+		"untracked, and no matter":          {also(obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
+		"dropped":                           {obstacle(clusterip.Obstacle{Table: "inet filter", Certain: true}), map[string]Verdict{"firewall": Failure}},
+		"perhaps dropped":                   {obstacle(clusterip.Obstacle{Table: "inet filter"}), map[string]Verdict{"firewall": Warning}},
+		"refused by firewalld":              {obstacle(clusterip.Obstacle{Table: "inet firewalld", Certain: true}), map[string]Verdict{"firewalld": Failure}},
+		"a firewall that cannot be read":    {resource(func(r *Resource) { r.Obstacles.Err = errUnread }), map[string]Verdict{"firewall": Warning, "firewalld": Warning, "notrack": Warning}},
+		"no such interface":                 {resource(func(r *Resource) { r.Spec.NIC = "eth7" }), map[string]Verdict{"interface": Failure}},
+		"a port of a bridge": {resource(func(r *Resource) {
+			r.Around.Value.Links[0] = clusterip.Link{NICIndex: eth0, Master: "br0", MasterKind: "bridge"}
+		}), map[string]Verdict{"interface": Failure}},
+		"a member of a VRF": {resource(func(r *Resource) {
+			r.Around.Value.Links[0] = clusterip.Link{NICIndex: eth0, Master: "red", MasterKind: "vrf"}
+		}), nil},
+		"switched off":                        {resource(func(r *Resource) { r.State.Value.NICs[0].Up = false }), map[string]Verdict{"link": Failure}},
+		"no carrier":                          {resource(func(r *Resource) { r.State.Value.NICs[0].Running = false }), map[string]Verdict{"link": Failure}},
+		"a strict way, and only one":          {sysctl("1", "net/ipv4/conf/all/rp_filter"), nil},
+		"a strict way of two":                 {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce"), sysctl("1", "net/ipv4/conf/all/rp_filter")), map[string]Verdict{"reverse-path": Warning}},
+		"loose for one, strict for all":       {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce", "net/ipv4/conf/eth0/rp_filter"), sysctl("1", "net/ipv4/conf/all/rp_filter")), nil},
+		"a second way that is down":           {also(secondWay, resource(func(r *Resource) { r.State.Value.NICs[1].Up = false })), nil},
+		"a second way that tells the address": {secondWay, map[string]Verdict{"arp-announce": Warning}},
+		"never an answer to ARP":              {sysctl("8", "net/ipv4/conf/all/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
+		"answers to the same subnet":          {sysctl("2", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
+		"a parameter that nobody may read":    {unread("net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
+		"a parameter that is no number":       {sysctl("x", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
+		"group frames are dropped":            {sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast"), map[string]Verdict{"group-frames": Warning}},
+		"and with the match that is deadly":   {also(match, sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast")), map[string]Verdict{"group-frames": Failure}},
+		"a second NIC that overhears": {also(match, resource(func(r *Resource) {
+			around := &r.Around.Value
+			around.Links[1].Promiscuous = true
+			around.Routes[1].Prefix = around.Routes[0].Prefix
+		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), map[string]Verdict{"other-nics": Failure}},
+		"our rules keep it deaf": {also(resource(func(r *Resource) {
+			around := &r.Around.Value
+			around.Links[1].Promiscuous = true
+			around.Routes[1].Prefix = around.Routes[0].Prefix
+		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), nil},
+		"surroundings that cannot be read": {resource(func(r *Resource) { r.Around = Tell(clusterip.Surroundings{}, errUnread) }), map[string]Verdict{"reverse-path": Warning, "arp-announce": Warning, "other-nics": Warning}},
+		"IPv6 switched off": {also(resource(func(r *Resource) {
+			r.Spec = specOf(t, map[string]string{"ip": "192.168.10.3 2001:db8::3", "nic": "eth0"})
+		}), sysctl("1", "net/ipv6/conf/eth0/disable_ipv6")), map[string]Verdict{"ipv6": Failure}},
+
+		"laid as asked":              {laid(func(*clusterip.Layout) {}), nil},
+		"laid with another seed":     {laid(func(l *clusterip.Layout) { l.Seed++ }), map[string]Verdict{"agreement": Failure}},
+		"laid without drain":         {laid(func(l *clusterip.Layout) { l.Drains = false }), map[string]Verdict{"agreement": Failure}},
+		"laid, and damaged":          {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Tables.Damage = []string{"a rule is gone"} })), map[string]Verdict{"as-laid": Failure}},
+		"laid, and without a filter": {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Filters = nil })), map[string]Verdict{"as-laid": Failure}},
+		"laid, and not configured":   {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Configured, r.Origin = nil, FromKernel })), map[string]Verdict{"agreement": Failure}},
+		"foreign rules of our name":  {resource(func(r *Resource) { r.State.Value.Tables.Foreign = []string{"table ip clusterip-192.168.10.3"} }), map[string]Verdict{"as-laid": Failure}},
+		"a filter that was left": {resource(func(r *Resource) {
+			r.State.Value.Filters = []clusterip.Filter{{NICIndex: eth0, MAC: r.Spec.MACs.IPv4, Static: true}}
+		}), map[string]Verdict{"as-laid": Failure}},
+		"a kernel that cannot be read": {resource(func(r *Resource) { r.State, r.Sysctls = Tell(clusterip.State{}, errUnread), nil }), map[string]Verdict{"as-laid": Warning, "conntrack": Warning, "conntrack-loose": Warning}},
+		"the NIC's own MAC":            {resource(func(r *Resource) { r.Spec.MACs.IPv4, r.Router = r.State.Value.NICs[0].MAC, nil }), map[string]Verdict{"mac": Failure}},
+		"two resources of one address": {func(f *Facts) {
+			other := Resource{Spec: f.Resources[0].Spec, State: Tell(clusterip.State{}, errUnread)}
+			other.Spec.Resource, other.Spec.NIC, other.Spec.MACs.IPv4, other.Spec.Drain = "other", "eth1", clusterip.MAC{3}, 0
+			f.Resources[0].Spec.NIC = "eth0"
+			f.Resources = append(f.Resources, other)
+		}, map[string]Verdict{"mac": Failure, "as-laid": Warning}},
+
+		"a stranger": {resource(func(r *Resource) {
+			r.Strangers.Value = []clusterip.Stranger{{Address: r.Spec.Address(), MAC: clusterip.MAC{2}}}
+		}), map[string]Verdict{"strangers": Failure}},
+		"strangers of whom nobody knows":  {resource(func(r *Resource) { r.Strangers.Err = errUnread }), map[string]Verdict{"strangers": Warning}},
+		"a router with another MAC":       {resource(func(r *Resource) { r.Router.Value.To = []clusterip.MAC{{2}} }), map[string]Verdict{"router": Failure}},
+		"a router with a MAC of nobody's": {resource(func(r *Resource) { r.Router.Value.To = nil }), map[string]Verdict{"router": Failure}},
+		"a router that is silent":         {resource(func(r *Resource) { r.Router.Value = clusterip.RouterAnswer{} }), map[string]Verdict{"router": Warning}},
+		"a router that cannot be asked":   {resource(func(r *Resource) { r.Router.Err = errUnread }), map[string]Verdict{"router": Warning}},
+		"a querier":                       {igmp(true, nil, 0), nil},
+		"nobody has listened":             {igmp(false, nil, 0), map[string]Verdict{"querier": Warning}},
+		"nobody has listened for long":    {igmp(false, nil, time.Second), map[string]Verdict{"querier": Warning}},
+		"no querier":                      {igmp(false, nil, 130*time.Second), map[string]Verdict{"querier": Failure}},
+		"nobody could listen":             {igmp(false, errUnread, 0), map[string]Verdict{"querier": Warning}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			facts := good(t)
+			row.change(&facts)
+			findings := Examine(facts)
+			if diff := cmp.Diff(row.want, bad(findings), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("(-want +got):\n%s%+v", diff, findings)
+			}
+			for _, f := range findings {
+				if f.Seen == "" || f.Verdict != OK && (f.Why == "" || len(f.Do) == 0) {
+					t.Errorf("what was seen, why it matters and what to type is not all there: %+v", f)
+				}
+			}
+		})
+	}
+}
+
+// drop takes a resource out of the CIB.
+func drop(f *Facts, id string) {
+	for _, e := range f.Configuration.Value.FindElements("./resources/primitive") {
+		if e.SelectAttrValue("id", "") == id {
+			e.Parent().RemoveChild(e)
+		}
+	}
+}
+
+func TestStrangersAreNamed(t *testing.T) {
+	facts := good(t)
+	r := &facts.Resources[0]
+	mac := clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
+	r.Strangers.Value = []clusterip.Stranger{{Address: r.Spec.Address(), MAC: mac}}
+	r.Around.Value.Neighbours = []clusterip.Neighbour{{NICIndex: eth0, Address: netip.MustParseAddr("192.168.10.12"), MAC: mac}}
+	for _, f := range Examine(facts) {
+		if f.Check == "strangers" && (!strings.Contains(f.Seen, "mac_mode=unicast") || !strings.Contains(f.Seen, "192.168.10.12")) {
+			t.Errorf("who it is is not said: %s", f.Seen)
+		}
+	}
+}
+
+func TestNoSecretIsTold(t *testing.T) {
+	facts := good(t)
+	facts.Configuration.Value = configuration(t, strings.Replace(goodCIB, `type="fence_ipmilan"/>`, `type="fence_ipmilan"><instance_attributes id="s"><nvpair id="s1" name="password" value="hush"/></instance_attributes></primitive>`, 1))
+	var text strings.Builder
+	if err := WriteJSON(&text, facts, Examine(facts)); err != nil || strings.Contains(text.String(), "hush") {
+		t.Errorf("%v\n%s", err, text.String())
+	}
+}
+
+func TestParseCorosync(t *testing.T) {
+	conf, err := parseCorosync(goodCorosync)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := conf.nodes(); len(got) != 2 || got[1] != (corosyncNode{"node2", 2}) || conf.value("quorum", "two_node") != "1" {
+		t.Errorf("%+v", got)
+	}
+	for text, want := range map[string]string{
+		"totem {":                   "section totem has no end",
+		"}":                         "line 1",
+		"token: 1":                  "is in no section",
+		"totem {\n\ttoken 1\n}":     "line 2",
+		"totem {\n: 1\n}":           "line 2",
+		"{\n}":                      "without a name",
+		"totem {\n interface {\n }": "section totem has no end",
+	} {
+		if got, err := parseCorosync(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	last, err := parseCorosync("totem {\n token: 1\n token:2 \n}\ntotem {\n token : 3\n}\n")
+	if err != nil || last.value("totem", "token") != "3" {
+		t.Errorf("%+v, %v", last, err)
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"10": 10 * time.Second, "10s": 10 * time.Second, "1 min": time.Minute, "500ms": time.Millisecond * 500, "2h": 2 * time.Hour, "0": 0,
+	} {
+		if got, ok := parseTime(text); !ok || got != want {
+			t.Errorf("%q: %s, %t", text, got, ok)
+		}
+	}
+	for _, text := range []string{"", "s", "-1", "PT20S", "1.5s", "99999999999"} {
+		if got, ok := parseTime(text); ok {
+			t.Errorf("%q is taken for %s", text, got)
+		}
+	}
+}
+
+func FuzzParseCorosync(f *testing.F) {
+	f.Add(goodCorosync)
+	f.Add("totem {\n\tinterface {\n\t\tlinknumber: 0\n\t}\n}\n# end")
+	f.Add("quorum {\n device {\n}\n}")
+	f.Fuzz(func(t *testing.T, text string) {
+		facts := Facts{Pacemaker: true, Corosync: Tell(text, nil), Configuration: Tell[*etree.Element](nil, errUnread)}
+		for _, finding := range Examine(facts) {
+			if finding.Seen == "" {
+				t.Errorf("%s says nothing", finding.Check)
+			}
+		}
+	})
+}
+
+func TestText(t *testing.T) {
+	facts := good(t)
+	facts.Resources[0].Configured.Meta["notify"] = "true"
+	facts.Resources[0].Obstacles.Value = []clusterip.Obstacle{{
+		Table: "inet filter", Chain: "input", Rule: "policy drop", Certain: true, Show: "nft -a list chain inet filter input",
+		Packets: []string{"tcp/80 to 192.168.10.3", "ARP requests for 192.168.10.3"},
+	}}
+	findings := Examine(facts)
+	for file, style := range map[string]Style{"pipe.txt": {Width: 80}, "colour.txt": {Width: 120, Colour: true}} {
+		var text strings.Builder
+		if err := Write(&text, facts, findings, style); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, file, text.String())
+	}
+	var text strings.Builder
+	if err := WriteJSON(&text, facts, findings); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "report.json", text.String())
+	names := map[string]bool{}
+	for _, c := range append(resourceChecks(), clusterChecks()...) {
+		if names[c.name] {
+			t.Errorf("two checks are called %s", c.name)
+		}
+		if len(c.name) > seenColumn-nameColumn-1 {
+			t.Errorf("check %s has too long a name for its column", c.name)
+		}
+		names[c.name] = true
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (make it with: go test ./internal/operator/doctor -update)", err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}

@@ -1,0 +1,326 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+)
+
+// kernelChecks ask what this kernel can do.
+func kernelChecks() []check {
+	const group = "kernel"
+	return []check{
+		{
+			group, "backend", "Without a backend that the kernel has, no bucket starts on this node.",
+			func(s subject) bool { return len(s.Capabilities) > 0 }, judgeBackend,
+		},
+		{
+			group, "conntrack", "With drain, connections survive moves because conntrack knows them. When its table is full, new connections are dropped.",
+			drains, judgeConntrack,
+		},
+		{
+			group, "conntrack-loose", "Connections that were there before drain was switched on are known only if conntrack takes them up in their middle.",
+			drains, judgeLoose,
+		},
+	}
+}
+
+func judgeBackend(s subject) answer {
+	chosen := s.backend()
+	var others []string
+	var verdict clusterip.Answer
+	var why error
+	for _, c := range s.Capabilities {
+		said := map[clusterip.Answer]string{clusterip.Yes: "yes", clusterip.No: "no", clusterip.CannotTell: "cannot tell"}[c.Answer]
+		if c.Backend == chosen {
+			verdict, why = c.Answer, c.Why
+			continue
+		}
+		others = append(others, fmt.Sprintf("%s: %s", c.Backend, said))
+	}
+	seen := fmt.Sprintf("%s (%s)", chosen, strings.Join(others, ", "))
+	do := "modprobe nf_tables   # or a kernel with CONFIG_NF_TABLES and its netdev, arp and ip6 families"
+	switch {
+	case chosen == "":
+		var reasons []string
+		for _, c := range s.Capabilities {
+			reasons = append(reasons, fmt.Sprintf("%s: %s", c.Backend, ocf.OneLine(c.Why.Error())))
+		}
+		return fail("this kernel has no backend that would do: "+strings.Join(reasons, "; "), do)
+	case verdict == clusterip.No:
+		return fail(fmt.Sprintf("backend=%s will not do here: %s", chosen, ocf.OneLine(why.Error())), s.update("backend=auto"))
+	case verdict == clusterip.CannotTell:
+		return cannotTell(why, do)
+	default:
+		return ok("%s", seen)
+	}
+}
+
+// readSysctl is what to type when a kernel parameter could not be read.
+const readSysctl = "sysctl -a   # does root get an answer?"
+
+// sysctl is a kernel parameter as a number. One that this kernel does not have is 0: nobody can have switched it on.
+func (s subject) sysctl(format string, of ...any) (uint64, error) {
+	name := fmt.Sprintf(format, of...)
+	told, asked := s.Sysctls[name]
+	switch {
+	case !asked:
+		return 0, fmt.Errorf("%s was not read", name)
+	case errors.Is(told.Err, fs.ErrNotExist):
+		return 0, nil
+	case told.Err != nil:
+		return 0, told.Err
+	}
+	number, err := strconv.ParseUint(told.Value, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s is %s, no number", name, ocf.Quote(told.Value))
+	}
+	return number, nil
+}
+
+// effective is the greater one of a NIC's own parameter and of all (include/linux/inetdevice.h, IN_DEV_MAXCONF), and the commands that
+// set both.
+func (s subject) effective(format, nic string) (uint64, error) {
+	everywhere, err := s.sysctl(format, "all")
+	own, ownErr := s.sysctl(format, nic)
+	return max(everywhere, own), errors.Join(err, ownErr)
+}
+
+// set is what to type for a kernel parameter: with slashes, which names of interfaces may need.
+func set(value int, format string, of ...string) []string {
+	var commands []string
+	for _, one := range of {
+		commands = append(commands, fmt.Sprintf("sysctl -w "+format+"=%d", one, value))
+	}
+	return append(commands, "# and in /etc/sysctl.d/, so that it lasts")
+}
+
+func judgeConntrack(s subject) answer {
+	count, countErr := s.sysctl(conntrackCount)
+	most, mostErr := s.sysctl(conntrackMax)
+	if err := errors.Join(countErr, mostErr); err != nil {
+		return cannotTell(err, readSysctl)
+	}
+	if most == 0 {
+		return ok("not in use yet")
+	}
+	const whole, full, much = 100, 95, 75
+	share := count * whole / most
+	seen := fmt.Sprintf("%d of %d entries are taken (%d %%)", count, most, share)
+	do := fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d   # some 300 bytes each", most*2)
+	switch {
+	case share >= full:
+		return fail(seen, do)
+	case share >= much:
+		return warn(seen, do)
+	default:
+		return ok("%s", seen)
+	}
+}
+
+func judgeLoose(s subject) answer {
+	told := s.Sysctls[conntrackLoose]
+	loose, err := s.sysctl(conntrackLoose)
+	switch {
+	case err != nil:
+		return cannotTell(err, readSysctl)
+	case errors.Is(told.Err, fs.ErrNotExist):
+		return ok("not in use yet")
+	case loose == 0:
+		return warn("nf_conntrack_tcp_loose=0", "sysctl -w net.netfilter.nf_conntrack_tcp_loose=1")
+	default:
+		return ok("nf_conntrack_tcp_loose=1")
+	}
+}
+
+// nicChecks look at the interface, and at the other ones.
+func nicChecks() []check {
+	const group = "interface"
+	is4 := func(s subject) bool { return hasNIC(s) && s.layout.Has(netip.Addr.Is4) }
+	is6 := func(s subject) bool { return hasNIC(s) && s.layout.Has(netip.Addr.Is6) }
+	isGroup := func(s subject) bool {
+		return hasNIC(s) && slices.ContainsFunc(s.layout.AllMACs(), clusterip.MAC.Group)
+	}
+	return []check{
+		{
+			group, "interface", "The address must be on an Ethernet interface of its own network, the same on all nodes, and on no other one.",
+			func(s subject) bool { return s.State.Err == nil && len(s.Spec.Addresses) > 0 }, judgeInterface,
+		},
+		{group, "link", "Without a link no client reaches this node, and its buckets move away.", hasNIC, judgeLink},
+		{group, "ipv6", "An interface without IPv6 cannot have the address.", is6, judgeIPv6},
+		{
+			group, "reverse-path", "A strict reverse path filter drops packets of clients that the node would answer through another interface.",
+			is4, judgeReversePath,
+		},
+		{group, "arp-ignore", "The node must answer ARP requests for the address, or clients do not find it.", is4, judgeARPIgnore},
+		{
+			group, "arp-announce", "ARP requests that name the address as their sender are let out on its own interface only; others are dropped, and the neighbour is not found.",
+			is4, judgeARPAnnounce,
+		},
+		{
+			group, "group-frames", "The kernel drops unicast packets in frames to a group MAC: ICMP errors (path MTU), and what moves with drain.",
+			isGroup, judgeGroupFrames,
+		},
+		{
+			group, "other-nics", "An interface on the same network that is promiscuous hears the frames for the cluster MAC too, and this backend would answer them a second time.",
+			hasNIC, judgeOtherNICs,
+		},
+	}
+}
+
+func judgeInterface(s subject) answer {
+	if _, err := s.Layout(); err != nil {
+		return fail(strings.Join(lines(err), "; "), "ip -brief address", "ip -brief link")
+	}
+	for _, link := range s.Around.Value.Links {
+		// A VRF takes nothing away.
+		if link.NICIndex == s.nic.Index && link.Master != "" && link.MasterKind != "vrf" {
+			return fail(fmt.Sprintf("%s is a port of %s (%s), which takes its packets: the address belongs there", s.nic.Name, link.Master, link.MasterKind),
+				s.update("nic="+link.Master))
+		}
+	}
+	return ok("%s has %s", s.nic.Name, addressList(s.layout.Prefixes))
+}
+
+func judgeLink(s subject) answer {
+	switch {
+	case !s.nic.Up:
+		return fail(s.nic.Name+" is down", fmt.Sprintf("ip link set %s up", s.nic.Name))
+	case !s.nic.Running:
+		return fail(s.nic.Name+" has no carrier", fmt.Sprintf("ethtool %s   # and look at its cable and switch port", s.nic.Name))
+	default:
+		return ok("%s is up and has a carrier", s.nic.Name)
+	}
+}
+
+func judgeIPv6(s subject) answer {
+	name := fmt.Sprintf(disablesIPv6, s.nic.Name)
+	told := s.Sysctls[name]
+	off, err := s.sysctl(disablesIPv6, s.nic.Name)
+	switch {
+	case errors.Is(told.Err, fs.ErrNotExist):
+		return fail(s.nic.Name+" has no IPv6: its MTU is below 1280, or the kernel has none", fmt.Sprintf("ip link set %s mtu 1500", s.nic.Name))
+	case err != nil:
+		return cannotTell(err, readSysctl)
+	case off != 0:
+		return fail("IPv6 is switched off on "+s.nic.Name, set(0, disablesIPv6, s.nic.Name)...)
+	default:
+		return ok("switched on")
+	}
+}
+
+// leadsOut tells whether the node reaches clients through a NIC: it leads to a router, or to the address's own network.
+func (s subject) leadsOut(nic clusterip.NIC) bool {
+	toRouter := func(g clusterip.Gateway) bool { return g.NICIndex == nic.Index && !g.IPv6 }
+	return slices.ContainsFunc(s.Around.Value.Gateways, toRouter) || s.isOnLAN(nic)
+}
+
+// isOnLAN tells whether a NIC is connected to an address's network.
+func (s subject) isOnLAN(nic clusterip.NIC) bool {
+	return slices.ContainsFunc(s.Around.Value.Routes, func(r clusterip.Route) bool {
+		return r.NICIndex == nic.Index && slices.ContainsFunc(s.layout.Addresses(), r.Prefix.Contains)
+	})
+}
+
+// others are the NICs beside the address's that are in use.
+func (s subject) others() []clusterip.NIC {
+	return slices.DeleteFunc(slices.Clone(s.State.Value.NICs), func(n clusterip.NIC) bool {
+		return n.Index == s.nic.Index || !n.Up || n.Loopback
+	})
+}
+
+func judgeReversePath(s subject) answer {
+	filter, err := s.effective(reversePath, s.nic.Name)
+	if err := errors.Join(err, s.Around.Err); err != nil {
+		return cannotTell(err, readSysctl)
+	}
+	const strict = 1
+	if filter != strict {
+		return ok("not strict")
+	}
+	for _, other := range s.others() {
+		if s.leadsOut(other) {
+			return warn(fmt.Sprintf("rp_filter is strict on %s, and clients may be answered through %s", s.nic.Name, other.Name), set(2, reversePath, s.nic.Name)...)
+		}
+	}
+	return ok("strict, but clients come and go through %s only", s.nic.Name)
+}
+
+func judgeARPIgnore(s subject) answer {
+	ignore, err := s.effective(arpIgnore, s.nic.Name)
+	const sameSubnet, never = 2, 8
+	switch {
+	case err != nil:
+		return cannotTell(err, readSysctl)
+	case ignore == never:
+		return fail(fmt.Sprintf("arp_ignore=%d: the node answers no ARP request", ignore), set(0, arpIgnore, "all", s.nic.Name)...)
+	case ignore == sameSubnet:
+		return warn(fmt.Sprintf("arp_ignore=%d: hosts of another subnet get no answer", ignore), set(1, arpIgnore, "all", s.nic.Name)...)
+	default:
+		return ok("arp_ignore=%d", ignore)
+	}
+}
+
+func judgeARPAnnounce(s subject) answer {
+	if s.Around.Err != nil {
+		return cannotTell(s.Around.Err, "ip address; ip route; ip neighbour")
+	}
+	const bestLocal = 2
+	var answers []answer
+	for _, other := range s.others() {
+		announce, err := s.effective(arpAnnounce, other.Name)
+		switch {
+		case !s.leadsOut(other):
+		case err != nil:
+			answers = append(answers, cannotTell(err, readSysctl))
+		case announce < bestLocal:
+			answers = append(answers, warn(fmt.Sprintf("clients may be answered through %s, where arp_announce=%d", other.Name, announce), set(bestLocal, arpAnnounce, other.Name)...))
+		}
+	}
+	return all("requests name no address of another interface", answers...)
+}
+
+func judgeGroupFrames(s subject) answer {
+	var answers []answer
+	judge := func(drops uint64, err error, commands []string) {
+		switch {
+		case err != nil:
+			answers = append(answers, cannotTell(err, readSysctl))
+		case drops != 0 && s.layout.Backend == clusterip.NFTables:
+			answers = append(answers, warn("drop_unicast_in_l2_multicast=1 on "+s.nic.Name, commands...))
+		case drops != 0: // the other backends make the packets the host's own too late
+			answers = append(answers, fail("drop_unicast_in_l2_multicast=1 on "+s.nic.Name+": all packets for the address are dropped", commands...))
+		}
+	}
+	if s.layout.Has(netip.Addr.Is4) && s.layout.MACs.IPv4.Group() {
+		drops, err := s.effective(dropsGroups4, s.nic.Name)
+		judge(drops, err, set(0, dropsGroups4, "all", s.nic.Name))
+	}
+	if s.layout.Has(netip.Addr.Is6) && s.layout.MACs.IPv6.Group() {
+		drops, err := s.sysctl(dropsGroups6, s.nic.Name) // IPv6 does not ask for all
+		judge(drops, err, set(0, dropsGroups6, s.nic.Name))
+	}
+	return all("unicast packets in them are taken", answers...)
+}
+
+func judgeOtherNICs(s subject) answer {
+	if s.Around.Err != nil {
+		return cannotTell(s.Around.Err, "ip address; ip route; ip neighbour")
+	}
+	var answers []answer
+	deaf := s.layout.Backend == clusterip.NFTables
+	for _, other := range s.others() {
+		promiscuous := slices.ContainsFunc(s.Around.Value.Links, func(l clusterip.Link) bool { return l.NICIndex == other.Index && l.Promiscuous })
+		if promiscuous && s.isOnLAN(other) && !deaf {
+			answers = append(answers, fail(other.Name+" is on the same network, and promiscuous", fmt.Sprintf("ip link set %s promisc off", other.Name)))
+		}
+	}
+	return all("none hears frames for the address and answers them", answers...)
+}

@@ -1,0 +1,147 @@
+package doctor
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// A Style is how a text is written.
+type Style struct {
+	Width  int // in columns
+	Colour bool
+}
+
+// WriteJSON writes an object: the node, the worst verdict, and all findings.
+func WriteJSON(to io.Writer, facts Facts, findings []Finding) error {
+	encoder := json.NewEncoder(to)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(struct {
+		Node     string    `json:"node,omitempty"`
+		Verdict  Verdict   `json:"verdict"`
+		Findings []Finding `json:"findings"`
+	}{facts.Node, Worst(findings), findings})
+}
+
+// Columns of the text.
+const (
+	verdictColumn = 2
+	nameColumn    = 11
+	seenColumn    = 27
+)
+
+// Write writes the findings by what they are about: a line for each that is good, and what matters of the others.
+func Write(to io.Writer, facts Facts, findings []Finding, style Style) error {
+	var b strings.Builder
+	subject, group := "\x00", ""
+	counts := map[Verdict]int{}
+	for _, f := range findings {
+		counts[f.Verdict]++
+		if f.Resource != subject {
+			if b.Len() > 0 {
+				b.WriteByte('\n')
+			}
+			b.WriteString(heading(facts, f.Resource) + "\n")
+			subject, group = f.Resource, ""
+		}
+		if f.Group != group {
+			if f.Resource != "" {
+				b.WriteString(strings.Repeat(" ", verdictColumn-1) + f.Group + "\n")
+			}
+			group = f.Group
+		}
+		writeFinding(&b, f, style)
+	}
+	fmt.Fprintf(&b, "\n%d checks: %s\n", len(findings), summary(counts))
+	_, err := io.WriteString(to, b.String())
+	return err
+}
+
+func heading(facts Facts, resource string) string {
+	for _, r := range facts.Resources {
+		if r.name() == resource {
+			return fmt.Sprintf("%s, %s", resource, r.Origin)
+		}
+	}
+	return "The cluster"
+}
+
+func writeFinding(b *strings.Builder, f Finding, style Style) {
+	fmt.Fprintf(b, "%s%s %-*s ", strings.Repeat(" ", verdictColumn), mark(f.Verdict, style.Colour), seenColumn-nameColumn-1, f.Check)
+	if f.Verdict == OK {
+		b.WriteString(cut(f.Seen, style.Width-seenColumn) + "\n")
+		return
+	}
+	writeWrapped(b, f.Seen, seenColumn, style.Width, true)
+	writeWrapped(b, f.Why, nameColumn, style.Width, false)
+	for _, line := range f.Do {
+		// Whole, so that it can be copied.
+		b.WriteString(strings.Repeat(" ", nameColumn+verdictColumn) + line + "\n")
+	}
+}
+
+// mark is the verdict in its column.
+func mark(v Verdict, colour bool) string {
+	text := fmt.Sprintf("%-*s", nameColumn-verdictColumn-1, v)
+	if v == Failure {
+		text = strings.ToUpper(text)
+	}
+	if !colour {
+		return text
+	}
+	codes := map[Verdict]string{OK: "32", Warning: "33", Failure: "1;31"}
+	return "\x1b[" + codes[v] + "m" + text + "\x1b[0m"
+}
+
+// writeWrapped breaks a text at blanks. The first line may have begun already.
+func writeWrapped(b *strings.Builder, text string, indent, width int, begun bool) {
+	const narrowest = 20
+	room := max(narrowest, width-indent)
+	left := strings.Repeat(" ", indent)
+	line := ""
+	flush := func() {
+		if !begun {
+			b.WriteString(left)
+		}
+		b.WriteString(line + "\n")
+		begun, line = false, ""
+	}
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > room {
+			flush()
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	flush()
+}
+
+// cut shortens a text to a number of columns.
+func cut(text string, columns int) string {
+	runes := []rune(text)
+	if len(runes) <= columns || columns < 1 {
+		return text
+	}
+	return string(runes[:columns-1]) + "…"
+}
+
+func summary(counts map[Verdict]int) string {
+	var parts []string
+	for _, v := range []Verdict{Failure, Warning} {
+		switch n := counts[v]; {
+		case n == 1:
+			parts = append(parts, "1 "+v.String())
+		case n > 1:
+			parts = append(parts, fmt.Sprintf("%d %ss", n, v))
+		}
+	}
+	if len(parts) == 0 {
+		return "all is well"
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,307 @@
+package doctor
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"ocf-clusterip/tests/netns"
+)
+
+const (
+	warning = "warning"
+	failure = "failure"
+)
+
+// A planted row is one fault in a cluster that is otherwise good.
+type planted struct {
+	name  string
+	plant func(t *testing.T, s *site)
+	mend  func(t *testing.T, s *site) // nil: the cluster's files are made good again anyway
+	args  []string
+	want  map[string]string // verdicts of the checks that find it; all others are ok
+	says  string            // in what was seen, or is to be typed
+}
+
+// on runs a line on node1.
+func on(line string) func(*testing.T, *site) {
+	return func(t *testing.T, s *site) { t.Helper(); s.shell(t, s.Nodes[0], line) }
+}
+
+// onRouter runs a line on the router.
+func onRouter(line string) func(*testing.T, *site) {
+	return func(t *testing.T, s *site) { t.Helper(); s.shell(t, s.Router, line) }
+}
+
+// inConf replaces text in corosync.conf.
+func inConf(old, replacement string) func(*testing.T, *site) {
+	return func(t *testing.T, s *site) {
+		t.Helper()
+		text, err := os.ReadFile(s.corosync())
+		check(t, err)
+		changed := strings.Replace(string(text), old, replacement, 1)
+		if changed == string(text) {
+			t.Fatalf("corosync.conf has no %q", old)
+		}
+		check(t, os.WriteFile(s.corosync(), []byte(changed), 0o644))
+	}
+}
+
+// restart lays what is missing on node1.
+func restart(t *testing.T, s *site) {
+	t.Helper()
+	s.agent(t, s.Nodes[0], "start", 0, s.parameters()...)
+}
+
+func only(check, verdict string) map[string]string { return map[string]string{check: verdict} }
+
+// meta sets a meta attribute of the clone, with Pacemaker's own tool.
+func meta(name, value string) func(*testing.T, *site) {
+	return on("crm_resource --resource web-ip-clone --meta --set-parameter " + name + " --parameter-value " + value)
+}
+
+// create adds XML to the CIB.
+func create(scope, xml string) string {
+	return "cibadmin --create --scope " + scope + " --xml-text '" + xml + "'"
+}
+
+const (
+	deleteMonitor = "cibadmin --delete --xpath '//op[@name=\"monitor\"]'"
+	nginx         = `<clone id="web-clone"><primitive id="web" class="ocf" provider="heartbeat" type="nginx"/></clone>`
+	ordered       = `<rsc_order id="web-first" first="web-clone" then="web-ip-clone"/>`
+	secondIP      = `<primitive id="other-ip" class="ocf" provider="custom" type="clusterip"><instance_attributes id="o"><nvpair id="o1" name="ip" value="192.168.10.3"/><nvpair id="o2" name="nic" value="eth1"/><nvpair id="o3" name="mac" value="03:c1:00:00:00:09"/></instance_attributes></primitive>`
+
+	onlySSH = "nft 'add table inet mine; add chain inet mine in { type filter hook input priority 0; policy drop; }; " +
+		"add rule inet mine in ct state vmap { established : accept, related : accept, invalid : drop }; add rule inet mine in iif lo accept; " +
+		"add rule inet mine in meta l4proto ipv6-icmp accept; add rule inet mine in tcp dport { 22, 2222-2224 } accept'"
+
+	secondNIC = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 10.9.0.1/24 dev eth9 && ip route add default via 10.9.0.2 dev eth9 metric 500"
+)
+
+// inTheCluster are faults of the configuration.
+func inTheCluster() []planted {
+	return []planted{
+		{name: "fencing is switched off", plant: on("crm_attribute --name stonith-enabled --update false"), want: only("fencing", failure), says: "stonith-enabled=true"},
+		{name: "no fencing device", plant: on("cibadmin --delete --xpath '//primitive[@id=\"fence\"]'"), want: only("fencing", failure), says: "stonith create"},
+		{name: "the fencing device is disabled", plant: on("crm_resource --resource fence --meta --set-parameter target-role --parameter-value Stopped"), want: only("fencing", failure), says: "stonith enable fence"},
+		{name: "no quorum, and no matter", plant: on("crm_attribute --name no-quorum-policy --update ignore"), want: only("quorum-policy", failure)},
+		{name: "maintenance mode", plant: on("crm_attribute --name maintenance-mode --update true"), want: only("maintenance", warning), says: "maintenance-mode=false"},
+		{name: "a node in standby", plant: on("crm_attribute --node node2 --name standby --update on"), want: only("maintenance", warning), says: "unstandby node2"},
+		{name: "instances that are not told apart", plant: meta("globally-unique", "false"), want: only("unique", failure), says: "globally-unique=true"},
+		{name: "no room for a dead node's buckets", plant: on("crm_resource --resource web-ip-clone --meta --delete-parameter clone-node-max"), want: only("clone-node-max", failure), says: "clone-node-max=8"},
+		{name: "room for one dead node's buckets", plant: meta("clone-node-max", "4"), want: only("clone-node-max", warning), says: "clone-node-max=8"},
+		{name: "nodes without a bucket to spare", plant: on(create("nodes", `<node id="r1" uname="r1" type="remote"/>`) + "; " + create("nodes", `<node id="r2" uname="r2" type="remote"/>`)), want: only("buckets", warning), says: "clone-max=20"},
+		{name: "notifications", plant: meta("notify", "true"), want: only("notify", warning)},
+		{name: "sticky buckets", plant: meta("resource-stickiness", "100"), want: only("stickiness", warning)},
+		{name: "buckets as sticky as by default", plant: on("crm_resource --resource web-ip-clone --meta --delete-parameter resource-stickiness"), want: only("stickiness", warning)},
+		{name: "an order that restarts all buckets", plant: on(create("resources", nginx) + "; " + create("constraints", ordered)), want: only("interleave", warning), says: "web-first"},
+		{name: "no monitor", plant: on(deleteMonitor), want: only("monitor", failure), says: "op monitor interval=10s"},
+		{name: "a monitor that runs too seldom", plant: on(`cibadmin --modify --xml-text '<op id="web-ip-monitor-interval-10s" interval="300s"/>'`), want: only("monitor", warning), says: "5m"},
+		{name: "a stop that is given up too soon", plant: on(`cibadmin --modify --xml-text '<op id="web-ip-stop-interval-0s" timeout="5s"/>'`), want: only("timeouts", warning), says: "op stop timeout=20s"},
+		{name: "disabled", plant: on("crm_resource --resource web-ip --meta --set-parameter target-role --parameter-value Stopped"), want: only("managed", warning), says: "resource enable web-ip"},
+		{name: "not managed", plant: on("crm_resource --resource web-ip --meta --set-parameter is-managed --parameter-value false"), want: only("managed", warning), says: "resource manage web-ip"},
+		{name: "a parameter that is wrong", plant: on("crm_resource --resource web-ip --set-parameter hashmode --parameter-value random"), want: only("parameters", failure), says: "hashmode"},
+		{name: "a parameter that is misspelt", plant: on("crm_resource --resource web-ip --set-parameter hash_mode --parameter-value sourceip"), want: only("parameters", warning), says: "is hashmode meant?"},
+		{name: "another seed than is laid", plant: on("crm_resource --resource web-ip --set-parameter hash_seed --parameter-value 5"), want: only("agreement", failure), says: "hash_seed"},
+		{name: "another number of buckets than is laid", plant: func(t *testing.T, s *site) {
+			t.Helper()
+			meta("clone-max", "16")(t, s)
+			meta("clone-node-max", "16")(t, s)
+		}, want: only("agreement", failure), says: "clone-max is 8, asked is 16"},
+		{name: "another MAC mode than is laid", plant: on("crm_resource --resource web-ip --set-parameter mac_mode --parameter-value unicast"), want: only("agreement", failure), says: "mac_mode"},
+		{name: "laid, but not configured", plant: on("cibadmin --delete --xpath '//clone'"), want: only("agreement", failure), says: "the cluster does not know it"},
+		{name: "two nodes' setting for three", plant: inConf("corosync_votequorum", "corosync_votequorum\n\ttwo_node: 1"), want: only("quorum", failure), says: "two_node: 1 with 3 nodes"},
+		{name: "no quorum is counted", plant: inConf("provider: corosync_votequorum", "# nothing"), want: only("quorum", failure)},
+		{name: "a token for nervous clusters", plant: inConf("token: 1000", "token: 200"), want: only("token", warning)},
+		{name: "a consensus below the token", plant: inConf("token: 1000", "token: 1000\n\tconsensus: 500"), want: only("token", failure)},
+		{name: "one node has one link", plant: inConf("\t\tring1_addr: 10.2.0.2\n", ""), want: only("links", warning)},
+		{name: "a node that Pacemaker does not know", plant: inConf("quorum {", "nodelist {\n\tnode {\n\t\tname: node4\n\t\tring0_addr: 10.1.0.4\n\t\tring1_addr: 10.2.0.4\n\t}\n}\nquorum {"), want: only("nodes", warning), says: "node4"},
+		{name: "corosync.conf that is broken", plant: inConf("version: 2", "version 2"), want: only("corosync", failure), says: "line 3"},
+		{name: "no corosync.conf", plant: func(t *testing.T, s *site) { t.Helper(); check(t, os.Remove(s.corosync())) }, want: only("corosync", warning), says: "could not tell"},
+		{name: "a CIB that nobody can read", plant: func(t *testing.T, s *site) {
+			t.Helper()
+			check(t, os.WriteFile(s.cib(), []byte("<cib"), 0o644))
+		}, want: only("cib", warning), says: "could not tell"},
+	}
+}
+
+// onTheNode are faults of node1's kernel, and of the network.
+func onTheNode() []planted {
+	return []planted{
+		{name: "the address was deleted", plant: on("ip address delete 192.168.10.3/24 dev eth0"), mend: restart, want: only("as-laid", failure), says: "address 192.168.10.3/24 is missing"},
+		{name: "the rules were flushed", plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"), mend: restart, want: only("as-laid", failure)},
+		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), mend: restart, want: only("as-laid", failure)},
+		{name: "the MAC filter was deleted", plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"), mend: restart, want: only("as-laid", failure), says: "no longer lets the cluster MAC"},
+		{name: "the cable was pulled", plant: func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, netns.NIC)) }, mend: func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, netns.NIC)) }, want: only("link", failure), says: "no carrier"},
+		{name: "a rule drops the address", plant: on("nft 'add table inet mine; add chain inet mine in { type filter hook input priority 0; }; add rule inet mine in ip daddr 192.168.10.0/28 counter drop'"), mend: on("nft delete table inet mine"), want: only("firewall", failure), says: "nft -a list chain inet mine in"},
+		{name: "a firewall of which nobody knows whether it lets services in", plant: on(onlySSH), mend: on("nft delete table inet mine"), want: only("firewall", warning), says: "policy drop may drop tcp to 192.168.10.3"},
+		{name: "firewalld", plant: on("nft 'add table inet firewalld; add chain inet firewalld filter_INPUT { type filter hook input priority 10; }; add rule inet firewalld filter_INPUT ct state { established, related } accept; add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited'"), mend: on("nft delete table inet firewalld"), want: only("firewalld", failure), says: "firewall-cmd"},
+		{name: "iptables' policy", plant: on("iptables-legacy -P INPUT DROP"), mend: on("iptables-legacy -P INPUT ACCEPT"), want: only("firewall", failure), says: "iptables-legacy"},
+		{name: "a rule of iptables-nft", plant: on("iptables-nft -A INPUT -d 192.168.10.3 -p tcp -m conntrack --ctstate NEW -j REJECT"), mend: on("iptables-nft -F INPUT"), want: only("firewall", failure), says: "tcp to 192.168.10.3"},
+		{name: "ARP is filtered", plant: on("nft 'add table arp mine; add chain arp mine in { type filter hook input priority 0; policy drop; }'"), mend: on("nft delete table arp mine"), want: only("firewall", failure), says: "ARP requests"},
+		{name: "connections are not tracked", plant: on("nft 'add table ip mine; add chain ip mine pre { type filter hook prerouting priority raw; }; add rule ip mine pre ip daddr 192.168.10.3 notrack'"), mend: on("nft delete table ip mine"), want: only("notrack", failure)},
+		{name: "conntrack takes up no connection in its middle", plant: on("echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), mend: on("echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), want: only("conntrack-loose", warning)},
+		{name: "no answer to ARP", plant: on("echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), want: only("arp-ignore", failure)},
+		{name: "a strict reverse path, and two ways out", plant: on(secondNIC + "; echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce; echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), want: only("reverse-path", warning), says: "eth9"},
+		{name: "ARP requests that name the address elsewhere", plant: on(secondNIC), mend: on("ip link delete eth9"), want: only("arp-announce", warning), says: "net/ipv4/conf/eth9/arp_announce=2"},
+		{name: "unicast packets in group frames are dropped", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), want: only("group-frames", warning)},
+		{name: "a stranger has the address", plant: func(t *testing.T, s *site) {
+			t.Helper()
+			s.shell(t, s.Client, "ip address add 192.168.10.3/32 dev eth0")
+		}, mend: func(t *testing.T, s *site) {
+			t.Helper()
+			s.shell(t, s.Client, "ip address delete 192.168.10.3/32 dev eth0")
+		}, want: only("strangers", failure), says: "02:00:00:00:02:01"},
+		{name: "a node with another MAC", plant: func(t *testing.T, s *site) {
+			t.Helper()
+			s.shell(t, s.Nodes[0], "ip neighbour replace 192.168.10.12 lladdr 02:00:00:00:01:02 dev eth0")
+			s.shell(t, s.Nodes[1], "nft delete table arp clusterip-192.168.10.3")
+		}, mend: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1, s.parameters()...) }, want: only("strangers", failure), says: "192.168.10.12"},
+		{name: "the router has another MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:00:99 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "02:00:00:00:00:99"},
+		{name: "the router has one node's MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:01:02 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "does not go to the cluster MAC"},
+		{name: "the router is silent", plant: onRouter("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), mend: onRouter("echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), want: only("router", warning), says: "could not tell"},
+	}
+}
+
+// TestPlanted wants each fault to be found by the check that is for it, and by no other.
+func TestPlanted(t *testing.T) {
+	s := newSite(t)
+	if bad := s.doctor(t); len(bad.bad()) > 0 {
+		t.Fatalf("the good cluster is found fault with:\n%s", bad.text())
+	}
+	t.Run("in the cluster", func(t *testing.T) {
+		for _, row := range inTheCluster() {
+			t.Run(row.name, func(t *testing.T) {
+				t.Parallel() // each has files of its own
+				own := *s
+				own.folder = t.TempDir()
+				own.reset(t)
+				row.find(t, &own)
+			})
+		}
+	})
+	t.Run("on the node", func(t *testing.T) {
+		for _, row := range onTheNode() {
+			t.Run(row.name, func(t *testing.T) { row.find(t, s) })
+		}
+	})
+	if bad := s.doctor(t); len(bad.bad()) > 0 {
+		t.Errorf("after all of this, the good cluster is found fault with:\n%s", bad.text())
+	}
+}
+
+func (p planted) find(t *testing.T, s *site) {
+	t.Helper()
+	p.plant(t, s)
+	if p.mend != nil {
+		defer p.mend(t, s)
+	}
+	r := s.doctor(t)
+	p.compare(t, r)
+	said := func(f finding) bool {
+		return f.Verdict != "ok" && strings.Contains(f.Seen+"\n"+strings.Join(f.Do, "\n"), p.says)
+	}
+	if !slices.ContainsFunc(r.Findings, said) {
+		t.Errorf("nothing says %q:\n%+v", p.says, r.Findings)
+	}
+}
+
+func (p planted) compare(t *testing.T, r report) {
+	t.Helper()
+	if diff := cmp.Diff(p.want, r.bad(), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("(-want +got):\n%s%s", diff, r.text())
+	}
+}
+
+// TestBeforeItExists is about a node without Pacemaker, and a resource that is only planned.
+func TestBeforeItExists(t *testing.T) {
+	executable, err := agentProgram()
+	check(t, err)
+	s := &site{Network: netns.Start(t, netns.Options{IPv6: true, Snooping: true, Querier: true}), program: executable, folder: t.TempDir()}
+	s.shell(t, s.Switch, "echo 100 >/sys/class/net/br0/bridge/multicast_query_interval") // every second
+	for _, row := range []planted{
+		{name: "all is well", args: []string{"--ip", shared + " " + shared6, "--buckets", "8"}},
+		{name: "an address that another host has", args: []string{"--ip", "192.168.10.12"}, want: only("strangers", failure), says: "02:00:00:00:01:02"},
+		{name: "no such interface", args: []string{"--ip", shared, "--nic", "eth7"}, want: only("interface", failure), says: "eth7"},
+		{name: "a network that is not here", args: []string{"--ip", "10.77.0.1"}, want: only("interface", failure)},
+		{name: "a backend that this kernel does not have", args: []string{"--ip", shared, "--backend", "clusterip"}, want: only("backend", failure)},
+		{name: "nobody has listened for a querier", args: []string{"--ip", shared, "--mac-mode", "igmp"}, want: only("querier", warning), says: "--wait 130"},
+		{name: "a querier is heard", args: []string{"--ip", shared + " " + shared6, "--mac-mode", "igmp", "--wait", "30"}},
+		{
+			name: "a firewall that does not let the service in", plant: on(onlySSH), mend: on("nft delete table inet mine"),
+			args: []string{"--ip", shared, "--services", "tcp/80 tcp/2223"}, want: only("firewall", failure), says: "policy drop drops tcp/80 to 192.168.10.3",
+		},
+		{
+			name: "a firewall that lets the services in", plant: on(onlySSH), mend: on("nft delete table inet mine"),
+			args: []string{"--ip", shared + " " + shared6, "--services", "tcp/22 tcp/2223"},
+		},
+		{
+			name: "no IPv6", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"),
+			args: []string{"--ip", "2001:db8:10::3", "--nic", "eth0"}, want: only("ipv6", failure),
+		},
+		{
+			name: "a port of a bridge", plant: on("ip link add br9 up type bridge; ip link add v9 type veth peer name w9; ip link set v9 up master br9; ip link set w9 up; ip address add 10.5.0.1/24 dev v9"),
+			mend: on("ip link delete v9; ip link delete br9"), args: []string{"--ip", "10.5.0.3"}, want: only("interface", failure), says: "nic=br9",
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if row.plant != nil {
+				row.plant(t, s)
+			}
+			if row.mend != nil {
+				defer row.mend(t, s)
+			}
+			// No cluster: cibadmin is not there.
+			r := s.without(t, "/usr/sbin/cibadmin", row.args...)
+			row.compare(t, r)
+			for _, f := range r.Findings {
+				if f.Resource == "" {
+					t.Errorf("there is no cluster, but %s was checked", f.Check)
+				}
+			}
+		})
+	}
+}
+
+// TestWrongInput: what a new user may type, and get wrong.
+func TestWrongInput(t *testing.T) {
+	executable, err := agentProgram()
+	check(t, err)
+	s := &site{Network: netns.Start(t, netns.Options{Nodes: 1}), program: executable, folder: t.TempDir()}
+	for _, row := range []struct {
+		name  string
+		args  []string
+		names []string // what the error must name
+	}{
+		{"nothing to look at", nil, []string{"--ip"}},
+		{"an address as an argument", []string{shared}, []string{shared, "--ip"}},
+		{"no address", []string{"--ip", "example.org"}, []string{"example.org"}},
+		{"an address that is missing", []string{"--nic", "eth0"}, []string{"--ip"}},
+		{"buckets of nobody knows what", []string{"--buckets", "8"}, []string{"--ip"}},
+		{"no number", []string{"--ip", shared, "--buckets", "many"}, []string{"many"}},
+		{"too many buckets", []string{"--ip", shared, "--buckets", "2000"}, []string{"2000", "1024"}},
+		{"no patience that is a time", []string{"--ip", shared, "--wait", "100000"}, []string{"100000", "3600"}},
+		{"several faults", []string{"--ip", shared, "--hashmode", "random", "--mac-mode", "none"}, []string{"random", "none"}},
+		{"parameters that do not go together", []string{"--ip", shared, "--backend", "xt_cluster", "--drain", "5"}, []string{"xt_cluster", "drain"}},
+		{"a flag that does not exist", []string{"--frobnicate"}, []string{"frobnicate", "doctor --help"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), hung)
+			defer cancel()
+			r := s.Nodes[0].Run(ctx, s.environ(), append([]string{s.program, "doctor"}, row.args...)...)
+			if r.Err != nil || r.ExitCode != 2 || r.Stdout != "" || strings.Contains(r.Stderr, "goroutine") || strings.Contains(r.Stderr, "ocf-exit-reason") {
+				t.Errorf("status %d, %v, stdout %q, stderr %q", r.ExitCode, r.Err, r.Stdout, r.Stderr)
+			}
+			for _, name := range row.names {
+				if !strings.Contains(r.Stderr, name) {
+					t.Errorf("the error does not name %q: %s", name, r.Stderr)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,154 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/clusterip/firewall"
+	"ocf-clusterip/internal/clusterip/nftables"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/netns"
+)
+
+// TestFirewalls lays rules with the admins' own programs, and wants to hear what becomes of a client's first packet to a web server at the
+// address: certainly dropped (!), perhaps (?), not tracked (~), or nothing of it.
+func TestFirewalls(t *testing.T) {
+	s := &site{Network: netns.Start(t, netns.Options{Nodes: 1, IPv6: true}), folder: t.TempDir()}
+	node := s.Nodes[0]
+	eth0, err := node.Handle().LinkByName(netns.NIC)
+	check(t, err)
+	layout := clusterip.Layout{
+		Prefixes: []netip.Prefix{netip.MustParsePrefix(shared + "/24"), netip.MustParsePrefix(shared6 + "/64")}, NIC: netns.NIC, NICIndex: eth0.Attrs().Index, Backend: clusterip.NFTables,
+		MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}, IPv6: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}}, Services: []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}},
+	}
+	const (
+		all  = " tcp/80 to 192.168.10.3, tcp/80 to 2001:db8:10::3, neighbour discovery to 2001:db8:10::3"
+		tcp  = " tcp/80 to 192.168.10.3, tcp/80 to 2001:db8:10::3"
+		tcp4 = " tcp/80 to 192.168.10.3"
+		arp  = " ARP requests for 192.168.10.3"
+	)
+	// input is a base chain of table inet f, with rules.
+	input := func(rules ...string) string {
+		lines := []string{"add table inet f", "add chain inet f in { type filter hook input priority 0; }"}
+		for _, rule := range rules {
+			if !strings.HasPrefix(rule, "add ") {
+				rule = "add rule inet f in " + rule
+			}
+			lines = append(lines, rule)
+		}
+		return "nft '" + strings.Join(lines, "; ") + "'"
+	}
+	chainOf := func(family, hook, rule string) string {
+		return fmt.Sprintf("nft 'add table %[1]s f; add chain %[1]s f in { type filter hook %[2]s; }; add rule %[1]s f in %[3]s'", family, hook, rule)
+	}
+	const flush = `nft flush ruleset
+for program in iptables-legacy:ip_tables ip6tables-legacy:ip6_tables; do
+	for table in $(cat /proc/net/${program#*:}_names); do
+		${program%:*} -t $table -F; ${program%:*} -t $table -X
+		[ $table != filter ] || ${program%:*} -P INPUT ACCEPT
+	done
+done`
+	for _, row := range []struct {
+		name, rules string
+		want        []string
+	}{
+		{"nothing", "true", nil},
+		{"everything", input("drop"), []string{"!" + all}},
+		{"the policy", "nft 'add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }'", []string{"!" + all}},
+		{"a table that sleeps", "nft 'add table inet f { flags dormant; }; add chain inet f in { type filter hook input priority 0; policy drop; }'", nil},
+		{"the address", input("ip daddr 192.168.10.3 drop"), []string{"!" + tcp4}},
+		{"another address", input("ip daddr 192.168.10.4 drop"), nil},
+		{"all but another address", input("ip daddr != 192.168.10.4 tcp dport 80 drop"), []string{"!" + tcp4}},
+		{"a network", input("ip daddr 192.168.0.0/16 drop"), []string{"!" + tcp4}},
+		{"a range", input("ip daddr 192.168.10.1-192.168.10.9 reject"), []string{"!" + tcp4}},
+		{"a range beside it", input("ip daddr 192.168.10.4-192.168.10.9 reject"), nil},
+		{"the port", input("tcp dport 80 drop"), []string{"!" + tcp}},
+		{"another port", input("tcp dport 81 drop"), nil},
+		{"a set of ports", input("tcp dport { 22, 80, 443 } drop"), []string{"!" + tcp}},
+		{"a set without it", input("tcp dport { 22, 443 } drop"), nil},
+		{"all but a set", input("tcp dport != { 22, 443 } drop"), []string{"!" + tcp}},
+		{"a set of ranges", input("tcp dport { 22, 70-90 } drop"), []string{"!" + tcp}},
+		{"a set of ranges without it", input("tcp dport { 22, 81-90, 70-79 } drop"), nil},
+		{"an open range", input("tcp dport { 22, 80-65535 } drop"), []string{"!" + tcp}},
+		{"addresses with ports", input("ip daddr . tcp dport { 192.168.10.3 . 80, 192.168.10.4 . 81 } drop"), []string{"!" + tcp4}},
+		{"other addresses with ports", input("ip daddr . tcp dport { 192.168.10.3 . 81, 192.168.10.4 . 80 } drop"), nil},
+		{"networks with ports", input("add set inet f s { type ipv4_addr . inet_service; flags interval; }", "add element inet f s { 192.168.10.0/24 . 70-90 }", "ip daddr . tcp dport @s drop"), []string{"?" + tcp4}},
+		{"a map of verdicts", input("tcp dport vmap { 22 : accept, 80 : drop }"), []string{"!" + tcp}},
+		{"a map without it", input("tcp dport vmap { 22 : accept, 81 : drop }"), nil},
+		{"a map by state", input("ct state vmap { established : accept, new : drop }"), []string{"!" + all}},
+		{"invalid ones", input("ct state invalid drop", "ct state { invalid, untracked } drop"), nil},
+		{"new ones", input("tcp flags syn ct state new drop"), []string{"!" + tcp}},
+		{"scans", input("tcp flags & (fin | syn | rst | ack) != syn ct state new drop"), nil},
+		{"fragments", input("ip frag-off & 0x1fff != 0 drop"), nil},
+		{"another interface", input("iifname \"eth1\" drop", "iif lo drop"), nil},
+		{"this interface", input("iifname \"eth0\" drop"), []string{"!" + all}},
+		{"interfaces by a pattern", input("iifname \"eth*\" drop"), []string{"!" + all}},
+		{"some clients", input("ip saddr 192.0.2.0/24 drop", "ip saddr { 192.0.2.1, 192.0.2.9 } drop"), nil},
+		{"all other clients", input("ip saddr != 192.0.2.0/24 drop"), []string{"?" + tcp4}},
+		{"too many", input("limit rate over 10/second drop"), nil},
+		{"marks of somebody's", input("meta mark 7 drop"), []string{"?" + all}},
+		{"broadcasts", input("meta pkttype { broadcast, multicast } drop"), nil},
+		{"all but unicasts, before all else", chainOf("netdev", "ingress device \"eth0\" priority 0", "meta pkttype != host ip daddr 192.168.10.3 drop"), []string{"?" + tcp4}},
+		{"an order of things", input("tcp dport 80 accept", "tcp dport 80 drop"), nil},
+		{"another order of things", input("ip saddr 192.0.2.0/24 accept", "tcp dport 80 drop"), []string{"!" + tcp}},
+		{"a chain of one's own", input("add chain inet f web", "add rule inet f web ct state established return", "add rule inet f web drop", "tcp dport 80 jump web"), []string{"!" + tcp}},
+		{"a chain for others", input("add chain inet f ssh", "add rule inet f ssh drop", "tcp dport 22 jump ssh"), nil},
+		{"addresses that are not the host's", input("fib daddr type != local drop"), nil},
+		{"ways back that there are not", input("fib saddr . iif oif missing drop"), nil},
+		{"hops", input("ip6 nexthdr icmpv6 icmpv6 type nd-neighbor-solicit drop"), []string{"!" + " neighbour discovery to 2001:db8:10::3"}},
+		{"before all else", chainOf("netdev", "ingress device \"eth0\" priority 0", "ip daddr 192.168.10.3 drop"), []string{"!" + tcp4}},
+		{"before all else, elsewhere", chainOf("netdev", "ingress device \"lo\" priority 0", "drop"), nil},
+		{"prerouting", chainOf("ip", "prerouting priority mangle", "tcp dport 80 drop"), []string{"!" + tcp4}},
+		{"what goes through", chainOf("ip", "forward priority filter", "drop"), nil},
+		{"ARP", chainOf("arp", "input priority filter", "arp operation request drop"), []string{"!" + arp}},
+		{"ARP for others", chainOf("arp", "input priority filter", "arp daddr ip 192.168.10.4 drop"), nil},
+		{"ARP for us", chainOf("arp", "input priority filter", "arp daddr ip 192.168.10.3 drop"), []string{"!" + arp}},
+		{"no tracking", chainOf("ip", "prerouting priority raw", "tcp dport 80 notrack"), []string{"~!" + tcp4}},
+		{"our own", "nft 'add table inet clusterip-10.0.0.1; add chain inet clusterip-10.0.0.1 in { type filter hook input priority 0; policy drop; }'", nil},
+		{"iptables on nf_tables", "iptables-nft -A INPUT -d 192.168.10.3/32 -p tcp -m tcp --dport 80 -j REJECT", []string{"!" + tcp4}},
+		{"its connections", "iptables-nft -P INPUT DROP; iptables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables-nft -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT", []string{"!" + tcp4}},
+		{"its service", "iptables-nft -P INPUT DROP; iptables-nft -A INPUT -m conntrack --ctstate INVALID -j DROP; iptables-nft -A INPUT -p tcp -m tcp --dport 80 -m comment --comment web -j ACCEPT", nil},
+		{"its multiport", "iptables-nft -A INPUT -p tcp -m multiport --dports 80,443 -j DROP", []string{"?" + tcp4}},
+		{"its notrack", "iptables-nft -t raw -A PREROUTING -p tcp -m tcp --dport 80 -j CT --notrack", []string{"~!" + tcp4}},
+		{"iptables' old interface", "iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -i lo -j ACCEPT", []string{"!" + tcp4}},
+		{"its chains", "iptables-legacy -N web; iptables-legacy -A web -s 192.0.2.0/24 -j RETURN; iptables-legacy -A web -j REJECT; iptables-legacy -A INPUT -p tcp -m tcp --dport 80 -j web", []string{"?" + tcp4}},
+		{"IPv6 of it", "ip6tables-legacy -A INPUT -p tcp -m tcp --dport 80 -j DROP", []string{"! tcp/80 to 2001:db8:10::3"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			defer s.shell(t, node, flush)
+			s.shell(t, node, row.rules)
+			var found []clusterip.Obstacle
+			err := node.Do(func() error {
+				tables, err := nftables.Open()
+				if err != nil {
+					return err
+				}
+				defer tables.Close()
+				found, err = firewall.Look(t.Context(), tables, layout)
+				return err
+			})
+			check(t, err)
+			var got []string
+			for _, o := range found {
+				mark := "?"
+				if o.Certain {
+					mark = "!"
+				}
+				if o.Untracks {
+					mark = "~" + mark
+				}
+				got = append(got, mark+" "+strings.Join(o.Packets, ", "))
+				if o.Show == "" || o.Table == "" || o.Rule == "" {
+					t.Errorf("where it is, is not said: %+v", o)
+				}
+			}
+			if !slices.Equal(got, row.want) {
+				t.Errorf("%q, want %q\n%s", got, row.want, s.shell(t, node, "nft list ruleset 2>/dev/null; iptables-legacy-save; ip6tables-legacy-save"))
+			}
+		})
+	}
+}

@@ -1,0 +1,210 @@
+// Package doctor plants misconfigurations in a cluster that is otherwise good, and wants `ocf-clusterip doctor` to find each, and no more.
+//
+// The nodes are real as far as their kernels go: addresses, rules, parameters, neighbours and a router are those of network namespaces. The
+// cluster is what Pacemaker's own tools read from a file (CIB_file), and corosync.conf.
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/program"
+)
+
+// hung bounds each call. Nothing here takes a fraction of it.
+const hung = 2 * time.Minute
+
+// scratch is a folder for all tests, which TestMain removes.
+var scratch string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "doctor-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	scratch = dir
+	return m.Run()
+}
+
+// agentProgram builds the agent once.
+var agentProgram = sync.OnceValues(func() (string, error) { return program.Agent(scratch) })
+
+const (
+	shared  = "192.168.10.3"
+	shared6 = "2001:db8:10::3"
+	router  = "192.168.10.254"
+	buckets = 8
+)
+
+// A site is a cluster, of which node1 is examined.
+type site struct {
+	*netns.Network
+	program string
+	folder  string // of the cluster's files, and the agents' locks
+}
+
+// newSite makes a good cluster: all buckets run, dealt to the nodes, and clients can come through a router.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	executable, err := agentProgram()
+	check(t, err)
+	s := &site{Network: netns.Start(t, netns.Options{IPv6: true}), program: executable, folder: t.TempDir()}
+	check(t, s.AddRouter(t.Context(), 1500))
+	for _, node := range s.Nodes {
+		s.shell(t, node, "ip route add default via "+router)
+	}
+	s.start(t, s.parameters()...)
+	s.reset(t)
+	return s
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// parameters are those of the resource, as in the CIB.
+func (s *site) parameters() []string {
+	return []string{"ip=" + shared + " " + shared6, "nic=" + netns.NIC, "drain=600"}
+}
+
+// start starts all buckets, dealt to the nodes.
+func (s *site) start(t *testing.T, parameters ...string) {
+	t.Helper()
+	for bucket := range buckets {
+		s.agent(t, s.Nodes[bucket%len(s.Nodes)], "start", bucket, parameters...)
+	}
+}
+
+// agent calls the agent as Pacemaker does.
+func (s *site) agent(t *testing.T, node *netns.Host, action string, bucket int, parameters ...string) {
+	t.Helper()
+	n := strconv.Itoa(buckets)
+	environ := []string{
+		"HA_RSCTMP=" + filepath.Join(s.folder, node.Name), fmt.Sprintf("OCF_RESOURCE_INSTANCE=web-ip:%d", bucket),
+		"OCF_RESKEY_CRM_meta_clone_max=" + n, fmt.Sprintf("OCF_RESKEY_CRM_meta_clone=%d", bucket), "OCF_RESKEY_CRM_meta_globally_unique=true",
+	}
+	for _, p := range parameters {
+		environ = append(environ, "OCF_RESKEY_"+p)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), hung)
+	defer cancel()
+	if r := node.Run(ctx, environ, s.program, action); r.Err != nil || r.ExitCode != 0 {
+		t.Fatalf("%s of bucket %d on %s: status %d, %v\n%s", action, bucket, node.Name, r.ExitCode, r.Err, r.Stderr)
+	}
+}
+
+// shell runs a line as an admin would type it.
+func (s *site) shell(t *testing.T, node *netns.Host, line string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hung)
+	defer cancel()
+	environ := append(s.environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	r := node.Run(ctx, environ, "/bin/sh", "-ec", line)
+	if r.Err != nil || r.ExitCode != 0 {
+		t.Fatalf("%s on %s: status %d, %v\n%s", line, node.Name, r.ExitCode, r.Err, r.Stderr)
+	}
+	return r.Stdout
+}
+
+func (s *site) cib() string      { return filepath.Join(s.folder, "cib.xml") }
+func (s *site) corosync() string { return filepath.Join(s.folder, "corosync.conf") }
+
+// environ is that of a member of the cluster.
+func (s *site) environ() []string {
+	return []string{"CIB_file=" + s.cib(), "COROSYNC_MAIN_CONFIG_FILE=" + s.corosync(), "HA_RSCTMP=" + filepath.Join(s.folder, s.Nodes[0].Name)}
+}
+
+// reset makes the cluster's files good again.
+func (s *site) reset(t *testing.T) {
+	t.Helper()
+	for file, to := range map[string]string{"good.cib.xml": s.cib(), "corosync.conf": s.corosync()} {
+		text, err := os.ReadFile(filepath.Join("testdata", file))
+		check(t, err)
+		check(t, os.WriteFile(to, text, 0o644))
+	}
+}
+
+// A report is what doctor writes as JSON.
+type report struct {
+	Verdict  string
+	Findings []finding
+}
+
+type finding struct {
+	Resource, Group, Check, Verdict, Seen, Why string
+	Do                                         []string
+}
+
+// doctor examines node1, and wants the exit status to be that of the worst verdict.
+func (s *site) doctor(t *testing.T, args ...string) report {
+	t.Helper()
+	return s.report(t, append([]string{s.program, "doctor", "--json"}, args...)...)
+}
+
+// without examines node1 as if a program were not installed.
+func (s *site) without(t *testing.T, file string, args ...string) report {
+	t.Helper()
+	// What is mounted over it leads nowhere.
+	const hidden = `mount -t tmpfs none "$0" && exec "$@"`
+	return s.report(t, append([]string{"/usr/bin/unshare", "--mount", "/bin/sh", "-c", hidden, filepath.Dir(file), s.program, "doctor", "--json"}, args...)...)
+}
+
+func (s *site) report(t *testing.T, argv ...string) report {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hung)
+	defer cancel()
+	r := s.Nodes[0].Run(ctx, s.environ(), argv...)
+	if r.Err != nil {
+		t.Fatalf("%v\n%s", r.Err, r.Stderr)
+	}
+	var seen report
+	if err := json.Unmarshal([]byte(r.Stdout), &seen); err != nil {
+		t.Fatalf("status %d, no JSON (%v):\n%s\n%s", r.ExitCode, err, r.Stdout, r.Stderr)
+	}
+	if want := []string{"ok", "warning", "failure"}[r.ExitCode]; seen.Verdict != want {
+		t.Errorf("exit status is %d, but the verdict %s", r.ExitCode, seen.Verdict)
+	}
+	for _, f := range seen.Findings {
+		if f.Seen == "" || f.Verdict != "ok" && (f.Why == "" || len(f.Do) == 0) {
+			t.Errorf("check %s says %s without saying what was seen, why it matters and what to type: %+v", f.Check, f.Verdict, f)
+		}
+	}
+	return seen
+}
+
+// bad are the findings that are not ok, by check, with their verdicts.
+func (r report) bad() map[string]string {
+	bad := map[string]string{}
+	for _, f := range r.Findings {
+		if f.Verdict != "ok" {
+			bad[f.Check] = f.Verdict
+		}
+	}
+	return bad
+}
+
+func (r report) text() string {
+	var b strings.Builder
+	for _, f := range r.Findings {
+		if f.Verdict != "ok" {
+			fmt.Fprintf(&b, "%s: %s: %s\n", f.Verdict, f.Check, f.Seen)
+		}
+	}
+	return b.String()
+}
