@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -98,12 +97,11 @@ func (c *call) askedOf(ctx *cli.Context) (*doctor.Resource, error) {
 	if ctx.Uint("wait") > longestWait {
 		fault("--wait %d is not a number of seconds from 0 to %d", ctx.Uint("wait"), longestWait)
 	}
-	parameters := map[string]string{}
+	var names []string
 	for _, p := range metadata.Parameters() {
-		if ctx.IsSet(flagOf(p.Name)) {
-			parameters[p.Name] = ctx.String(flagOf(p.Name))
-		}
+		names = append(names, p.Name)
 	}
+	parameters := given(ctx, names)
 	buckets := ctx.Uint("buckets")
 	if buckets == 0 || buckets > ocf.MaxBuckets {
 		fault("--buckets %d is not a number from 1 to %d", buckets, ocf.MaxBuckets)
@@ -115,7 +113,7 @@ func (c *call) askedOf(ctx *cli.Context) (*doctor.Resource, error) {
 		fault("the resource's parameters and --buckets need --ip; without any of them, what is configured or laid here is examined")
 		return nil, errors.Join(faults...)
 	}
-	r := resourceOf(parameters, "", uint32(min(buckets, ocf.MaxBuckets)))
+	r := examined(parameters, "", uint32(min(buckets, ocf.MaxBuckets)))
 	r.Origin = doctor.FromFlags
 	if r.SpecErr != nil {
 		fault("%w", r.SpecErr)
@@ -123,10 +121,10 @@ func (c *call) askedOf(ctx *cli.Context) (*doctor.Resource, error) {
 	return &r, errors.Join(faults...)
 }
 
-func resourceOf(parameters map[string]string, name string, buckets uint32) doctor.Resource {
-	values, unknown, valuesErr := metadata.Parse(parameters)
-	spec, specErr := clusterip.NewSpec(values, name, ocf.Clone{Buckets: buckets})
-	return doctor.Resource{Spec: spec, SpecErr: errors.Join(valuesErr, specErr), Unknown: unknown}
+func examined(parameters map[string]string, name string, buckets uint32) doctor.Resource {
+	var r doctor.Resource
+	r.Spec, r.Unknown, r.SpecErr = specOf(parameters, name, buckets)
+	return r
 }
 
 // A gatherer asks the node, its cluster and its network.
@@ -180,31 +178,18 @@ func known(configuration *etree.Element, laid []clusterip.Layout) []doctor.Resou
 	var all []doctor.Resource
 	if configuration != nil {
 		for _, configured := range pacemaker.Resources(configuration) {
-			r := resourceOf(configured.Parameters, configured.Name, bucketsOf(configuration, configured))
-			c := doctor.Configured(configured)
-			r.Origin, r.Configured = doctor.FromCIB, &c
+			r := examined(configured.Parameters, configured.Name, min(max(configured.Buckets, 1), ocf.MaxBuckets))
+			r.Origin, r.Configured = doctor.FromCIB, &configured
 			all = append(all, r)
 		}
 	}
 	for _, layout := range laid {
 		isKnown := func(r doctor.Resource) bool { return r.Spec.Address() == layout.Address() }
 		if !slices.ContainsFunc(all, isKnown) {
-			all = append(all, doctor.Resource{Origin: doctor.FromKernel, Spec: doctor.SpecOf(layout)})
+			all = append(all, doctor.Resource{Origin: doctor.FromKernel, Spec: layout.Spec()})
 		}
 	}
 	return all
-}
-
-// bucketsOf is clone-max: the number of nodes, unless it is given.
-func bucketsOf(configuration *etree.Element, configured pacemaker.Resource) uint32 {
-	if configured.Clone == "" {
-		return 1
-	}
-	number, err := strconv.ParseUint(configured.Meta["clone-max"], 10, 32)
-	if err != nil {
-		number = uint64(len(configuration.FindElements("./nodes/node")))
-	}
-	return uint32(min(max(number, 1), ocf.MaxBuckets))
 }
 
 // examine asks what there is to ask about one resource. What depends on an interface is left out when it is not known which.

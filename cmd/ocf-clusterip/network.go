@@ -10,7 +10,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/operator/network"
@@ -26,9 +25,6 @@ are not as by default. Without --vendor it says what any network needs, and what
    ocf-clusterip network --vendor linux-bridge --bridge vmbr0 --ports tap101i0,tap102i0 --ip 192.168.10.3 --mac-mode unicast
 
 Commands are verified with the vendors' documentation, those for Linux by a test. Where something could not be verified, the text says so.`
-
-// layoutFlags are the parameters of the resource that say which MAC stands for the address, as flags.
-func layoutFlags() []string { return []string{"ip", "mac_mode", "mac"} }
 
 func (c *call) networkCommand() *cli.Command {
 	flag := func(name, usage string) cli.Flag { return &cli.StringFlag{Name: name, Usage: usage} }
@@ -70,12 +66,7 @@ func (c *call) network(ctx *cli.Context) error {
 
 // networkLayout is what the flags say of the address, or what this node knows of it.
 func (c *call) networkLayout(ctx *cli.Context) (clusterip.Layout, error) {
-	parameters := map[string]string{}
-	for _, name := range layoutFlags() {
-		if ctx.IsSet(flagOf(name)) {
-			parameters[name] = ctx.String(flagOf(name))
-		}
-	}
+	parameters := given(ctx, macParameters())
 	_, offline := parameters["ip"]
 	switch {
 	case !offline && len(parameters) > 0:
@@ -85,10 +76,9 @@ func (c *call) networkLayout(ctx *cli.Context) (clusterip.Layout, error) {
 	case ctx.IsSet("to"):
 		return clusterip.Layout{}, ocf.Errorf(ocf.ErrArgs, "--to chooses among the addresses that this node knows, and --ip asks nobody: say one of them")
 	}
-	values, _, err := metadata.Parse(parameters)
-	spec, specErr := clusterip.NewSpec(values, "", ocf.Clone{Buckets: 1})
-	if err := errors.Join(err, specErr); err != nil {
-		return clusterip.Layout{}, ocf.Errorf(ocf.ErrArgs, "%w", err)
+	spec, _, err := specOf(parameters, "", 1)
+	if err != nil {
+		return clusterip.Layout{}, err
 	}
 	return spec.Layout(), nil
 }

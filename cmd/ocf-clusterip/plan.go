@@ -43,7 +43,7 @@ func (c *call) planCommand() *cli.Command {
 		&cli.StringFlag{Name: "to", Usage: "the shared `ADDRESS`, or a list of them: the seed follows from the first"},
 		&cli.StringFlag{Name: "monitor-interval", Usage: "`INTERVALS` of the monitors of OCF_CHECK_LEVEL 0 and 10, such as 30s,300s; by default the agent's"},
 	}
-	for _, name := range hashFlags {
+	for _, name := range hashParameters() {
 		flags = append(flags, &cli.StringFlag{Name: flagOf(name), Usage: "the resource's parameter " + name})
 	}
 	return c.forPeople(&cli.Command{
@@ -107,7 +107,7 @@ func planQuestion(ctx *cli.Context) (plan.Question, clusterip.Layout, error) {
 	if buckets == 0 {
 		buckets = uint(plan.Advised(int(min(nodes, ocf.MaxBuckets))))
 	}
-	resource, layout, err := resourceOf(ctx, uint32(min(max(buckets, 1), ocf.MaxBuckets)))
+	resource, layout, err := plannedResource(ctx, uint32(min(max(buckets, 1), ocf.MaxBuckets)))
 	faults = append(faults, err)
 	if ctx.IsSet("clients") {
 		switch {
@@ -125,8 +125,8 @@ func planQuestion(ctx *cli.Context) (plan.Question, clusterip.Layout, error) {
 	}, layout, errors.Join(faults...)
 }
 
-// resourceOf reads the flags that are the resource's parameters.
-func resourceOf(ctx *cli.Context, buckets uint32) (plan.Resource, clusterip.Layout, error) {
+// plannedResource reads the flags that are the resource's parameters.
+func plannedResource(ctx *cli.Context, buckets uint32) (plan.Resource, clusterip.Layout, error) {
 	resource := plan.Resource{Address: plan.ExampleAddress}
 	if ctx.IsSet("to") {
 		resource.Address = ctx.String("to")
@@ -135,19 +135,15 @@ func resourceOf(ctx *cli.Context, buckets uint32) (plan.Resource, clusterip.Layo
 		}
 	}
 	parameters := map[string]string{"ip": resource.Address}
-	for _, name := range hashFlags {
+	for _, name := range hashParameters() {
 		if ctx.IsSet(flagOf(name)) {
 			parameters[name] = ctx.String(flagOf(name))
 			resource.Parameters = append(resource.Parameters, plan.Parameter{Name: name, Value: parameters[name]})
 		}
 	}
-	values, _, err := metadata.Parse(parameters)
-	var spec clusterip.Spec
-	if err == nil {
-		spec, err = clusterip.NewSpec(values, "", ocf.Clone{Buckets: buckets})
-	}
+	spec, _, err := specOf(parameters, "", buckets)
 	if err != nil {
-		return resource, clusterip.Layout{}, ocf.Errorf(ocf.ErrArgs, "%w", err)
+		return resource, clusterip.Layout{}, err
 	}
 	return resource, spec.Layout(), nil
 }

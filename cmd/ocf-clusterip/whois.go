@@ -13,7 +13,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/pacemaker"
@@ -30,11 +29,6 @@ say how it is laid: --to and --buckets, and whatever else is not as by default.
 The states: owned; adopting (owned, while another node may still serve former connections); draining (this node serves former
 connections, and nobody is known to own the bucket); doubled (several nodes answer: look at once); nobody; unknown.`
 
-// hashFlags are the parameters of the resource that say which bucket a packet is in, as flags.
-var hashFlags = []string{"hashmode", "hash_seed", "hash_compat", "hash_prefix4", "hash_prefix6", "services"}
-
-func flagOf(parameter string) string { return strings.ReplaceAll(parameter, "_", "-") }
-
 func (c *call) whoisCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "to", Usage: "the shared `ADDRESS[:PORT]` that is asked; needed where there are several, or none"},
@@ -43,7 +37,7 @@ func (c *call) whoisCommand() *cli.Command {
 		&cli.BoolFlag{Name: "json", Usage: "write JSON"},
 		&cli.UintFlag{Name: "buckets", Usage: "ask nobody: there are so many buckets, `N` (clone-max)"},
 	}
-	for _, name := range hashFlags {
+	for _, name := range hashParameters() {
 		flags = append(flags, &cli.StringFlag{Name: flagOf(name), Usage: "with --buckets: the resource's parameter " + name})
 	}
 	return c.forPeople(&cli.Command{
@@ -126,12 +120,7 @@ func (c *call) clientsOf(ctx *cli.Context) ([]operator.Client, error) {
 
 // known is what the flags say of the resource, or what this node knows of it.
 func (c *call) known(ctx *cli.Context, address netip.Addr) (operator.Known, error) {
-	parameters := map[string]string{}
-	for _, name := range hashFlags {
-		if ctx.IsSet(flagOf(name)) {
-			parameters[name] = ctx.String(flagOf(name))
-		}
-	}
+	parameters := given(ctx, hashParameters())
 	if !ctx.IsSet("buckets") {
 		if len(parameters) > 0 {
 			return operator.Known{}, ocf.Errorf(ocf.ErrArgs, "the resource's parameters are of use only with --buckets; without it they are read from the kernel")
@@ -146,13 +135,9 @@ func (c *call) known(ctx *cli.Context, address netip.Addr) (operator.Known, erro
 		return operator.Known{}, ocf.Errorf(ocf.ErrArgs, "--buckets %d is not a number from 1 to %d", buckets, ocf.MaxBuckets)
 	}
 	parameters["ip"] = address.String()
-	values, _, err := metadata.Parse(parameters)
-	var spec clusterip.Spec
-	if err == nil {
-		spec, err = clusterip.NewSpec(values, "", ocf.Clone{Buckets: uint32(buckets)})
-	}
+	spec, _, err := specOf(parameters, "", uint32(buckets))
 	if err != nil {
-		return operator.Known{}, ocf.Errorf(ocf.ErrArgs, "%w", err)
+		return operator.Known{}, err
 	}
 	return operator.Known{Layout: spec.Layout()}, nil
 }

@@ -18,6 +18,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -106,7 +107,7 @@ func good(t *testing.T) Facts {
 		Corosync:      Tell(goodCorosync, nil),
 		Resources: []Resource{{
 			Origin: FromCIB,
-			Configured: &Configured{Name: "web-ip", Clone: "web-ip-clone", Meta: map[string]string{
+			Configured: &pacemaker.Resource{Name: "web-ip", Clone: "web-ip-clone", Meta: map[string]string{
 				"globally-unique": "true", "clone-max": "8", "clone-node-max": "8", "resource-stickiness": "0",
 			}},
 			Spec:         specOf(t, map[string]string{"ip": "192.168.10.3", "drain": "600"}),

@@ -11,6 +11,7 @@ import (
 	"github.com/beevik/etree"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/pacemaker"
 )
 
 // Told is the answer to a question asked of the node or its cluster: a value, or why there is none.
@@ -35,7 +36,7 @@ type Facts struct {
 // Resource is what is known of one resource. What was not asked, because an answer to something else made it pointless, is left out.
 type Resource struct {
 	Origin     Origin
-	Configured *Configured // as in the CIB; nil if it is not there
+	Configured *pacemaker.Resource // as in the CIB; nil if it is not there
 	Spec       clusterip.Spec
 	SpecErr    error    // what is wrong with the parameters
 	Unknown    []string // parameters that there are not
@@ -61,14 +62,6 @@ const (
 	FromKernel Origin = "as laid on this node"
 	FromFlags  Origin = "as asked"
 )
-
-// Configured is a resource in the CIB, as pacemaker.Resource has it.
-type Configured struct {
-	Name       string
-	Clone      string
-	Parameters map[string]string
-	Meta       map[string]string
-}
 
 // Layout is how the resource is on this node, or else how it is to be there. An error says why it cannot be as asked: an interface without
 // IPv6 is another question.
@@ -124,18 +117,6 @@ func (r Resource) cloneName() string {
 		return r.Configured.Clone
 	}
 	return r.name()
-}
-
-// SpecOf is what a layout was laid by. How long its connections drain is not known.
-func SpecOf(laid clusterip.Layout) clusterip.Spec {
-	spec := clusterip.Spec{
-		Resource: laid.Resource, Buckets: laid.Buckets, Addresses: laid.Addresses(), NIC: laid.NIC, Backend: laid.Backend, MACMode: laid.MACMode, MACs: laid.MACs,
-		HashMode: laid.HashMode, HashCompat: laid.HashCompat, HashPrefixes: laid.HashPrefixes, Seed: laid.Seed, Services: laid.Services, CheckLink: true,
-	}
-	if laid.Drains {
-		spec.Drain = time.Second
-	}
-	return spec
 }
 
 // Parameters of the kernel that matter, by their paths below /proc/sys. Those of a NIC have its name in them.
