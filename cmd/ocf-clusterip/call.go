@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"runtime/debug"
 
@@ -15,6 +16,7 @@ import (
 	"ocf-clusterip/internal/clusterip/nftables"
 	"ocf-clusterip/internal/clusterip/target"
 	"ocf-clusterip/internal/clusterip/xtcluster"
+	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/pacemaker"
@@ -37,6 +39,11 @@ func (c *call) run(ctx context.Context) (err error) {
 			err = fmt.Errorf("internal error, please report it: %v (HA_debug=1 shows where)", cause)
 		}
 	}()
+	cli.HelpPrinter = func(to io.Writer, _ string, of any) {
+		if err := manual.WriteHelp(to, of, c.screen().width); err != nil {
+			c.log.Warningf("write help: %v", err)
+		}
+	}
 	return c.app().RunContext(ctx, c.args)
 }
 
@@ -44,7 +51,8 @@ const description = `An OCF resource agent. The cluster manager calls it with on
 environment as OCF_RESKEY_name=value; 'pcs resource describe ocf:custom:clusterip' describes them.
 By hand, for one node and one bucket:
 
-   OCF_RESKEY_ip=192.168.10.3 OCF_RESOURCE_INSTANCE=web-ip ocf-clusterip start`
+   OCF_RESKEY_ip=192.168.10.3 OCF_RESOURCE_INSTANCE=web-ip \
+       ocf-clusterip start`
 
 // app is the command line. Whatever is behind the action is passed over (OCF RA API 1.1, section "Execution Syntax").
 func (c *call) app() *cli.App {

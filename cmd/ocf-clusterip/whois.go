@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/pacemaker"
@@ -32,7 +33,7 @@ connections, and nobody is known to own the bucket); doubled (several nodes answ
 func (c *call) whoisCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "to", Usage: "the shared `ADDRESS[:PORT]` that is asked; needed where there are several, or none"},
-		&cli.StringFlag{Name: "protocol", Value: "tcp", Usage: "`PROTOCOL` that is spoken: " + strings.Join(ocf.ServiceProtocols(), ", ")},
+		&manual.Choice{StringFlag: &cli.StringFlag{Name: "protocol", Value: "tcp", Usage: "`PROTOCOL` that is spoken"}, Values: ocf.ServiceProtocols()},
 		&cli.StringFlag{Name: "file", Usage: "read clients from `FILE`, one on each line; - is the standard input"},
 		&cli.BoolFlag{Name: "json", Usage: "write JSON"},
 		&cli.UintFlag{Name: "buckets", Usage: "ask nobody: there are so many buckets, `N` (clone-max)"},

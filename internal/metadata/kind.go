@@ -59,7 +59,7 @@ func (p Parameter) parse(text string) (value any, fault string) {
 			return false, ""
 		}
 	}
-	return nil, "is not " + p.allowed()
+	return nil, "is not " + p.Allowed()
 }
 
 func (p Parameter) parseNumber(digits string, base int) (uint32, bool) {
@@ -93,7 +93,7 @@ func (p Parameter) parseAddresses(text string) (any, string) {
 	}
 	switch {
 	case len(addresses) == 0:
-		return nil, "is not " + p.allowed()
+		return nil, "is not " + p.Allowed()
 	case len(addresses) > maxAddresses:
 		return nil, fmt.Sprintf("has %d addresses, at most %d are possible; make two resources", len(addresses), maxAddresses)
 	case len(faults) == 1 && len(addresses) == 1:
@@ -126,7 +126,7 @@ func (p Parameter) parseAddress(text string) (netip.Addr, string) {
 	}
 	switch {
 	case err != nil:
-		return addr, "is not " + p.allowed()
+		return addr, "is not " + p.Allowed()
 	case addr.Zone() != "":
 		return addr, "has a zone: say with parameter nic which interface"
 	case addr.Is4In6():
@@ -146,12 +146,12 @@ func (p Parameter) parsePrefixLengths(text string) (any, string) {
 	for _, one := range list(text) {
 		n, ok := p.parseNumber(one, 10)
 		if !ok {
-			return nil, "is not " + p.allowed()
+			return nil, "is not " + p.Allowed()
 		}
 		lengths = append(lengths, n)
 	}
 	if len(lengths) == 0 || len(lengths) > families {
-		return nil, "is not " + p.allowed()
+		return nil, "is not " + p.Allowed()
 	}
 	return lengths, ""
 }
@@ -161,12 +161,12 @@ func (p Parameter) parseServices(text string) (any, string) {
 	for _, one := range list(text) {
 		service, err := ocf.ParseService(one)
 		if err != nil {
-			return nil, fmt.Sprintf("is not %s: %v", p.allowed(), err)
+			return nil, fmt.Sprintf("is not %s: %v", p.Allowed(), err)
 		}
 		services = append(services, service)
 	}
 	if len(services) == 0 {
-		return nil, "is not " + p.allowed()
+		return nil, "is not " + p.Allowed()
 	}
 	return ocf.MergeServices(services), ""
 }
@@ -176,7 +176,7 @@ func (p Parameter) parseInterfaceName(text string) (any, string) {
 	const ifnamsiz = 16 // with the NUL behind it
 	unfit := func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == ':' }
 	if text == "" || len(text) >= ifnamsiz || text == "." || text == ".." || strings.ContainsFunc(text, unfit) {
-		return nil, "is not " + p.allowed()
+		return nil, "is not " + p.Allowed()
 	}
 	return text, ""
 }
@@ -185,7 +185,7 @@ func (p Parameter) parseMAC(text string) (any, string) {
 	mac, err := net.ParseMAC(text)
 	switch {
 	case err != nil || len(mac) != 6:
-		return nil, "is not " + p.allowed()
+		return nil, "is not " + p.Allowed()
 	case bytes.Equal(mac, []byte{0, 0, 0, 0, 0, 0}):
 		return nil, "is all zeros, which no host can have"
 	case bytes.Equal(mac, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}):

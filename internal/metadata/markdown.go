@@ -16,7 +16,7 @@ func Markdown() string {
 	fmt.Fprint(&b, "<!-- Made from internal/metadata/table.go by `go test ./internal/metadata -update`: change it there. -->\n\n")
 	section(1, "Parameters and actions")
 	for _, text := range paragraphs(agentLong) {
-		if command, isCommand := strings.CutPrefix(text, commandMark); isCommand {
+		if command, isCommand := strings.CutPrefix(text, CommandMark); isCommand {
 			fmt.Fprintf(&b, "```sh\n%s\n```\n\n", command)
 		} else {
 			paragraph(text)
@@ -55,7 +55,7 @@ func Markdown() string {
 			}
 			fmt.Fprintln(&b)
 		}
-		item(&b, "Allowed", p.allowed())
+		item(&b, "Allowed", p.Allowed())
 		switch {
 		case p.Required:
 			item(&b, "Required", "yes")

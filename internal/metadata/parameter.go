@@ -47,8 +47,8 @@ type Option struct {
 	Meaning string // a sentence or more
 }
 
-// contentType returns the type as the meta-data document spells it.
-func (p Parameter) contentType() string {
+// ContentType returns the type as the meta-data document spells it.
+func (p Parameter) ContentType() string {
 	switch p.Kind {
 	case Select:
 		return "select"
@@ -61,8 +61,8 @@ func (p Parameter) contentType() string {
 	}
 }
 
-// allowed says which values a parameter may have, so that "is not …" is a fault and "Allowed: …" a manual.
-func (p Parameter) allowed() string {
+// Allowed says which values a parameter may have, so that "is not …" is a fault and "Allowed: …" a manual.
+func (p Parameter) Allowed() string {
 	switch p.Kind {
 	case Addresses:
 		return "an IPv4 or IPv6 address such as " + p.Example + ", or a list of them"

@@ -48,7 +48,7 @@ func (p Parameter) read(text string) (any, error) {
 // absent returns what the parameter is when it is not given.
 func (p Parameter) absent() (any, error) {
 	if p.Required {
-		return nil, ocf.Errorf(ocf.ErrConfigured, "parameter %s is missing: it must be %s", p.Name, p.allowed())
+		return nil, ocf.Errorf(ocf.ErrConfigured, "parameter %s is missing: it must be %s", p.Name, p.Allowed())
 	}
 	if p.Default == "" {
 		return nil, nil

@@ -6,8 +6,22 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// commandMark in front of a paragraph says that it is a command: it is never broken into lines.
-const commandMark = "$ "
+// A Description says what the agent is.
+type Description struct {
+	Name, Short string
+	Long        []string // paragraphs; one that is a command begins with CommandMark
+}
+
+// Describe returns the description of the agent.
+func Describe() Description {
+	return Description{Name: agentName, Short: agentShort, Long: paragraphs(agentLong)}
+}
+
+// Paragraphs returns what is to be said about a parameter, without its options and what its other fields say.
+func (p Parameter) Paragraphs() []string { return paragraphs(p.Long) }
+
+// CommandMark in front of a paragraph says that it is a command: it is never broken into lines.
+const CommandMark = "$ "
 
 // paragraphs splits the text of the table at its blank lines, and puts each paragraph on one line.
 func paragraphs(text string) []string {
@@ -20,7 +34,7 @@ func paragraphs(text string) []string {
 
 // wrap breaks a paragraph into lines of at most width characters, each with the indent in front.
 func wrap(paragraph, indent string, width int) string {
-	if strings.HasPrefix(paragraph, commandMark) {
+	if strings.HasPrefix(paragraph, CommandMark) {
 		return indent + paragraph
 	}
 	return ocf.Wrap(paragraph, indent, width)
@@ -41,7 +55,7 @@ func (p Parameter) manual() []string {
 	for _, option := range p.Options {
 		all = append(all, option.Value+": "+option.Meaning)
 	}
-	facts := "Allowed: " + p.allowed() + "."
+	facts := "Allowed: " + p.Allowed() + "."
 	if d := p.defaultText(); d != "" {
 		facts += " Default: " + d + "."
 	}

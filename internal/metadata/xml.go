@@ -74,7 +74,7 @@ func (p Parameter) addTo(parameters *etree.Element) {
 	e.CreateAttr("reloadable", bit(p.Reloadable))
 	describe(e, p.manual(), p.Short)
 	content := e.CreateElement("content")
-	content.CreateAttr("type", p.contentType())
+	content.CreateAttr("type", p.ContentType())
 	if p.Default != "" {
 		content.CreateAttr("default", p.Default)
 	}

@@ -1,0 +1,33 @@
+# fish completion for sample-tool
+# Made from the program's own definitions.
+
+complete -c sample-tool -f
+complete -c sample-tool -n '__fish_use_subcommand' -l help -s h -d 'show help'
+complete -c sample-tool -n '__fish_use_subcommand' -l version -s v -d 'print the version'
+
+complete -c sample-tool -n '__fish_use_subcommand' -a start -d 'begin'
+complete -c sample-tool -n '__fish_seen_subcommand_from start' -l help -s h -d 'show help'
+
+complete -c sample-tool -n '__fish_use_subcommand' -a stop -d 'end; it\'s $(reboot) `harmless` [really]: \\o/'
+complete -c sample-tool -n '__fish_seen_subcommand_from stop' -l help -s h -d 'show help'
+
+complete -c sample-tool -n '__fish_use_subcommand' -a ask -d 'ask for something'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l to -s t -x -d 'the ADDRESS[:PORT] to ask; it\'s \\ $(reboot)'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l file -r -F -d 'read from FILE'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l a-name-of-such-a-length -x -d 'leaves no room beside it for what it means'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l json -d 'write JSON'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l buckets -x -d 'how many there are'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l fail -x -d 'how many fail'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l port -x -d 'PORTS of the switch'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l colour -x -a 'red green' -d 'of WHICH colour'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l help -s h -d 'show help'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l mac-mode -x -a 'multicast igmp unicast' -d 'the parameter mac_mode'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l nic -x -a '(__fish_print_interfaces)' -d 'the parameter nic'
+
+complete -c sample-tool -n '__fish_use_subcommand' -a read -d 'read files'
+complete -c sample-tool -n '__fish_seen_subcommand_from read' -F
+complete -c sample-tool -n '__fish_seen_subcommand_from read' -l help -s h -d 'show help'
+
+complete -c sample-tool -n '__fish_use_subcommand' -a help -d 'print this'
+complete -c sample-tool -n '__fish_use_subcommand' -a usage -d 'print this'
+complete -c sample-tool -n '__fish_seen_subcommand_from help usage' -l help -s h -d 'show help'

@@ -1,0 +1,76 @@
+#compdef sample-tool
+# Made from the program's own definitions.
+
+_sample_tool_commands() {
+	local -a commands
+	commands=(
+		'start:begin'
+		'stop:end; it'\''s $(reboot) `harmless` [really]: \o/'
+	)
+	_describe -t commands-0 'Actions' commands
+	commands=(
+		'ask:ask for something'
+		'read:read files'
+	)
+	_describe -t commands-1 'Commands' commands
+	commands=(
+		'help:print this'
+		'usage:print this'
+	)
+	_describe -t commands-2 'Other commands' commands
+}
+
+_sample_tool() {
+	local curcontext=$curcontext state line
+	typeset -A opt_args
+	_arguments -C \
+		'(--help -h)--help[show help]' \
+		'(--help -h)-h[show help]' \
+		'(--version -v)--version[print the version]' \
+		'(--version -v)-v[print the version]' \
+		'1:command:_sample_tool_commands' \
+		'*::argument:->arguments'
+	[[ $state == arguments ]] || return
+	case $words[1] in
+	(start)
+		_arguments \
+			'(--help -h)--help[show help]' \
+			'(--help -h)-h[show help]'
+		;;
+	(stop)
+		_arguments \
+			'(--help -h)--help[show help]' \
+			'(--help -h)-h[show help]'
+		;;
+	(ask)
+		_arguments \
+			'(--to -t)--to=[the ADDRESS\[\:PORT\] to ask; it'\''s \\ $(reboot)]:ADDRESS\[\:PORT\]: ' \
+			'(--to -t)-t[the ADDRESS\[\:PORT\] to ask; it'\''s \\ $(reboot)]:ADDRESS\[\:PORT\]: ' \
+			'(--file)--file=[read from FILE]:FILE:_files' \
+			'(--a-name-of-such-a-length)--a-name-of-such-a-length=[leaves no room beside it for what it means]:VALUE: ' \
+			'(--json)--json[write JSON]' \
+			'(--buckets)--buckets=[how many there are]:VALUE: ' \
+			'(--fail)--fail=[how many fail]:VALUE: ' \
+			'*--port=[PORTS of the switch]:PORTS: ' \
+			'(--colour)--colour=[of WHICH colour]:WHICH:(red green)' \
+			'(--help -h)--help[show help]' \
+			'(--help -h)-h[show help]' \
+			'(--mac-mode)--mac-mode=[the parameter mac_mode]:VALUE:(multicast igmp unicast)' \
+			'(--nic)--nic=[the parameter nic]:VALUE:_net_interfaces' \
+			'*:WHOM\[\:PORT\]...: '
+		;;
+	(read)
+		_arguments \
+			'(--help -h)--help[show help]' \
+			'(--help -h)-h[show help]' \
+			'*:FILE...:_files'
+		;;
+	(help|usage)
+		_arguments \
+			'(--help -h)--help[show help]' \
+			'(--help -h)-h[show help]'
+		;;
+	esac
+}
+
+_sample_tool "$@"
