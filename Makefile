@@ -15,20 +15,30 @@ FUZZTIME ?= 100000x
 
 sbindir  := /usr/sbin
 agentdir := /usr/lib/ocf/resource.d/custom
+mandir   := /usr/share/man
+bashdir  := /usr/share/bash-completion/completions
+zshdir   := /usr/share/zsh/vendor-completions
+fishdir  := /usr/share/fish/vendor_completions.d
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # Static and reproducible. The cli library's generator of man pages is left out (urfave_cli_no_docs), and so are symbol and
 # debug tables (-s -w; a panic still prints its stack): Pacemaker starts the program for each action, so it must be small.
 # The version is git's, without Go's own stamp (-buildvcs): that one fails in a clone which belongs to another user.
-compile := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags urfave_cli_no_docs -ldflags '-s -w -X main.version=$(version)'
+flags   := -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(version)'
+compile := CGO_ENABLED=0 $(GO) build $(flags) -tags urfave_cli_no_docs
+
+# The program writes its manual itself, in a build of its own that is for this machine and not for the one it is made for. The
+# pages' date is that of the commit, so that the same source always makes the same (reproducible-builds.org).
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+write-manual := GOOS= GOARCH= CGO_ENABLED=0 SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' $(GO) run $(flags) -tags urfave_cli_no_docs,manual ./cmd/ocf-clusterip manual
 
 golangci := $(GO) tool -modfile=tools/go.mod golangci-lint
 # Reads `go test -json`, and fails for a skipped test as for a failed one.
 report   := $(GO) run -C tools ./testreport
 
 ##@ To build and install
-.PHONY: build build-all install uninstall clean
+.PHONY: build build-all manual install uninstall clean
 
 build: ## bin/ocf-clusterip, a static binary
 	$(compile) -o '$(BIN)/ocf-clusterip' ./cmd/ocf-clusterip
@@ -38,14 +48,24 @@ build-all: ## bin/<arch>/ocf-clusterip for amd64, arm64 and s390x
 		GOOS=linux GOARCH=$$arch $(compile) -o "$(BIN)/$$arch/ocf-clusterip" ./cmd/ocf-clusterip
 	done
 
-install: build ## the program to $(DESTDIR)/usr/sbin, and its link among the resource agents
+manual: ## bin/manual: the manual pages, and what bash, zsh and fish complete commands with
+	$(write-manual) '$(BIN)/manual'
+
+install: build manual ## the program to $(DESTDIR)/usr/sbin, its link among the resource agents, its manual
 	install -D -m 0755 '$(BIN)/ocf-clusterip' '$(DESTDIR)$(sbindir)/ocf-clusterip'
 	install -d -m 0755 '$(DESTDIR)$(agentdir)'
 	# Relative, so that it is right below DESTDIR too.
 	ln -sfnr '$(DESTDIR)$(sbindir)/ocf-clusterip' '$(DESTDIR)$(agentdir)/clusterip'
+	install -D -m 0644 '$(BIN)/manual/ocf-clusterip.8' '$(DESTDIR)$(mandir)/man8/ocf-clusterip.8'
+	install -D -m 0644 '$(BIN)/manual/ocf_custom_clusterip.7' '$(DESTDIR)$(mandir)/man7/ocf_custom_clusterip.7'
+	install -D -m 0644 '$(BIN)/manual/ocf-clusterip.bash' '$(DESTDIR)$(bashdir)/ocf-clusterip'
+	install -D -m 0644 '$(BIN)/manual/ocf-clusterip.zsh' '$(DESTDIR)$(zshdir)/_ocf-clusterip'
+	install -D -m 0644 '$(BIN)/manual/ocf-clusterip.fish' '$(DESTDIR)$(fishdir)/ocf-clusterip.fish'
 
 uninstall: ## takes away what install laid
 	rm -f '$(DESTDIR)$(agentdir)/clusterip' '$(DESTDIR)$(sbindir)/ocf-clusterip'
+	rm -f '$(DESTDIR)$(mandir)/man8/ocf-clusterip.8' '$(DESTDIR)$(mandir)/man7/ocf_custom_clusterip.7'
+	rm -f '$(DESTDIR)$(bashdir)/ocf-clusterip' '$(DESTDIR)$(zshdir)/_ocf-clusterip' '$(DESTDIR)$(fishdir)/ocf-clusterip.fish'
 	if [ -d '$(DESTDIR)$(agentdir)' ]; then rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(agentdir)'; fi
 
 clean: ## removes what was built
@@ -93,6 +113,7 @@ vet: ## go vet
 	@echo '== vet'
 	$(GO) vet ./...
 	$(GO) vet -tags oldkernel ./tests/netns
+	$(GO) vet -tags manual ./cmd/ocf-clusterip
 
 unit: ## the packages' own tests, with the race detector
 	@echo '== unit tests, with the race detector'
@@ -136,8 +157,8 @@ fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 fmt: ## formats all Go code
 	$(golangci) fmt ./...
 
-update-golden: ## writes docs/parameters.md and the golden meta-data anew: read the diff
-	$(GO) test ./internal/metadata -update
+update-golden: ## writes docs/parameters.md and the golden texts anew: read the diff
+	$(GO) test ./internal/metadata ./internal/manual -update
 
 update-picture: demo ## writes docs/demo.svg, the README's picture, anew
 	cp demo-out/answers.svg docs/demo.svg

@@ -44,7 +44,9 @@ func (c *call) run(ctx context.Context) (err error) {
 			c.log.Warningf("write help: %v", err)
 		}
 	}
-	return c.app().RunContext(ctx, c.args)
+	app := c.app()
+	app.Commands = append(app.Commands, c.makers()...)
+	return app.RunContext(ctx, c.args)
 }
 
 const description = `An OCF resource agent. The cluster manager calls it with one action; parameters come in the

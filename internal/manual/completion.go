@@ -187,14 +187,14 @@ func Zsh(program Program) string {
 	write("\t[[ $state == arguments ]] || return\n\tcase $words[1] in")
 	for _, command := range program.commands() {
 		write("\t(%s)", strings.Join(command.names(), "|"))
-		var rest []string
-		switch {
-		case command.Files:
-			rest = []string{"*:" + zshEscape(command.Arguments) + ":_files"}
-		case command.Arguments != "":
-			rest = []string{"*:" + zshEscape(command.Arguments) + ": "}
+		rest, action := command.Arguments, " "
+		if rest == "" {
+			rest = "no argument" // else zsh offers options
 		}
-		arguments("\t\t", "_arguments", command.Options, rest...)
+		if command.Files {
+			action = "_files"
+		}
+		arguments("\t\t", "_arguments", command.Options, "*:"+zshEscape(rest)+":"+action)
 		write("\t\t;;")
 	}
 	write("\tesac\n}\n\n%s \"$@\"", function)

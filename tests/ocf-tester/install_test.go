@@ -15,16 +15,23 @@ func TestInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{agent, program}, files(t, dir)); diff != "" {
+	everything := []string{agent, program, bashCompletion, fishCompletion, agentPage, commandPage, zshCompletion}
+	if diff := cmp.Diff(everything, files(t, dir)); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
 
-	info, err := os.Lstat(dir + program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info.Mode() != 0o755 {
-		t.Errorf("%s has mode %v, want a file that all may run and root may write", program, info.Mode())
+	for _, file := range everything[1:] {
+		info, err := os.Lstat(dir + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := os.FileMode(0o644)
+		if file == program {
+			want = 0o755
+		}
+		if info.Mode() != want {
+			t.Errorf("%s has mode %v, want %v: all may use it, and root may write it", file, info.Mode(), want)
+		}
 	}
 
 	// Relative, so that a package's build folder may move to / with the link still right.
@@ -39,7 +46,7 @@ func TestInstall(t *testing.T) {
 	if again := makeTarget("install", dir); again != nil {
 		t.Errorf("installed over itself: %v", again)
 	}
-	if diff := cmp.Diff([]string{agent, program}, files(t, dir)); diff != "" {
+	if diff := cmp.Diff(everything, files(t, dir)); diff != "" {
 		t.Errorf("files after a second install (-want +got):\n%s", diff)
 	}
 }

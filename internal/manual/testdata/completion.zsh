@@ -35,12 +35,14 @@ _sample_tool() {
 	(start)
 		_arguments \
 			'(--help -h)--help[show help]' \
-			'(--help -h)-h[show help]'
+			'(--help -h)-h[show help]' \
+			'*:no argument: '
 		;;
 	(stop)
 		_arguments \
 			'(--help -h)--help[show help]' \
-			'(--help -h)-h[show help]'
+			'(--help -h)-h[show help]' \
+			'*:no argument: '
 		;;
 	(ask)
 		_arguments \
@@ -68,7 +70,8 @@ _sample_tool() {
 	(help|usage)
 		_arguments \
 			'(--help -h)--help[show help]' \
-			'(--help -h)-h[show help]'
+			'(--help -h)-h[show help]' \
+			'*:no argument: '
 		;;
 	esac
 }
