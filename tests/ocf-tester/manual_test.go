@@ -73,8 +73,8 @@ func TestManualPagesAreWellFormed(t *testing.T) {
 					t.Errorf("does not fit 80 columns: %s", line)
 				}
 			}
-			if !strings.Contains(text, version) {
-				t.Errorf("the page does not say that it is of %s", version)
+			if !strings.Contains(text, version) || !strings.Contains(text, "2023-11-14") {
+				t.Errorf("the page does not say that it is of %s, of the source's date", version)
 			}
 		})
 	}

@@ -31,6 +31,9 @@ const (
 	// version is what the build under test calls itself.
 	version = "v0.0.0-contract"
 
+	// sourceDate is of when its source claims to be: 14 November 2023.
+	sourceDate = "1700000000"
+
 	// address is the shared one, of the LAN that the node's eth0 is on (192.168.10.0/24).
 	address = "192.168.10.3"
 
@@ -67,7 +70,7 @@ var installed = sync.OnceValues(func() (string, error) {
 // makeTarget runs make with a DESTDIR, and a place of its own for what it compiles.
 func makeTarget(target, destdir string) error {
 	cmd := exec.Command("make", "--no-print-directory", "-C", "../..", target,
-		"DESTDIR="+destdir, "BIN="+filepath.Join(scratch, "bin"), "version="+version)
+		"DESTDIR="+destdir, "BIN="+filepath.Join(scratch, "bin"), "version="+version, "SOURCE_DATE_EPOCH="+sourceDate)
 	// Not as a part of the make that may have called the tests.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=")
