@@ -29,7 +29,7 @@ It examines the resources that the cluster configures, and those that are laid o
 Pacemaker, say what is to be, as the resource's parameters:
 
    ocf-clusterip doctor
-   ocf-clusterip doctor --ip 192.168.10.3 --nic eth0 --services "tcp/80 tcp/443" --buckets 8
+   ocf-clusterip doctor --ip 192.168.10.3 --nic eth0 --buckets 8
 
 The exit status is 0 when all is well, 1 when there are warnings, 2 when there are failures. What could not be told is a warning.`
 

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/operator/network"
@@ -22,7 +22,8 @@ On a node it reads from the kernel and the cluster how the address is laid. Anyw
 are not as by default. Without --vendor it says what any network needs, and what hypervisors do.
 
    ocf-clusterip network --vendor ios --vlan 10 --ports Gi1/0/1,Gi1/0/2
-   ocf-clusterip network --vendor linux-bridge --bridge vmbr0 --ports tap101i0,tap102i0 --ip 192.168.10.3 --mac-mode unicast
+   ocf-clusterip network --ip 192.168.10.3 --mac-mode unicast \
+       --vendor linux-bridge --bridge vmbr0 --ports tap101i0,tap102i0
 
 Commands are verified with the vendors' documentation, those for Linux by a test. Where something could not be verified, the text says so.`
 
@@ -31,7 +32,7 @@ func (c *call) networkCommand() *cli.Command {
 	return c.forPeople(&cli.Command{
 		Name: "network", Usage: "what to tell the switches and routers, as commands to copy", Description: networkDescription,
 		Flags: []cli.Flag{
-			flag("vendor", "whose commands: `NAME`, one of "+strings.Join(network.Vendors(), ", ")),
+			&manual.Choice{StringFlag: &cli.StringFlag{Name: "vendor", Usage: "whose commands: `NAME`"}, Values: network.Vendors()},
 			flag("ports", "the switch's ports that the nodes are plugged into: `NAME,...`"),
 			flag("vlan", "the `NUMBER` of the VLAN that the address is in"),
 			flag("vlan-name", "its `NAME` (junos, mac_mode=igmp)"),

@@ -27,8 +27,9 @@ nodes fail, how many buckets to take and what they cost; and how your own client
 
    ocf-clusterip plan --nodes 3
    ocf-clusterip plan --nodes 16 --buckets 64 --fail 2
-   ocf-clusterip plan --nodes 4 --to 192.168.10.3 --clients /var/log/nginx/access.log --svg spread.svg
-   zcat -f /var/log/nginx/access.log* | ocf-clusterip plan --nodes 4 --to 192.168.10.3 --clients -
+   ocf-clusterip plan --nodes 4 --to 192.168.10.3 --clients access.log
+   zcat -f access.log* |
+       ocf-clusterip plan --nodes 4 --to 192.168.10.3 --clients -
 
 Of each line of the log the first address counts, as one request. docs/planning.md says how to read the answer.`
 

@@ -17,9 +17,9 @@ import (
 const statusDescription = `Says which node answers each hash bucket, and what is wrong, with the command that mends it. What it says of this node
 it reads from the kernel, the rest it asks Pacemaker.
 
-   ocf-clusterip status                 all shared addresses of the cluster
-   ocf-clusterip status 192.168.10.3    one of them
-   ocf-clusterip status --watch         again and again, with rates
+   ocf-clusterip status               # all shared addresses
+   ocf-clusterip status 192.168.10.3  # one of them
+   ocf-clusterip status --watch       # again and again, with rates
 
 The exit status is 0 when all is well, 1 when all clients are answered but somebody should look, and 2 when some are not answered, or
 twice. docs/schema/status.schema.json describes the JSON.`
