@@ -78,8 +78,7 @@ func (c *call) doctor(ctx *cli.Context) error {
 	if ctx.Bool("json") {
 		err = doctor.WriteJSON(c.stdout, facts, findings)
 	} else {
-		screen := c.screen()
-		err = doctor.Write(c.stdout, facts, findings, doctor.Style{Width: screen.width, Colour: screen.colour})
+		err = doctor.Write(c.stdout, facts, findings, c.screen().style())
 	}
 	if worst := doctor.Worst(findings); err == nil && worst != doctor.OK {
 		return verdict(worst)

@@ -74,8 +74,7 @@ func (c *call) plan(ctx *cli.Context) error {
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(answer)
 	}
-	screen := c.screen()
-	return answer.WriteText(c.stdout, plan.Screen{Width: screen.width, Colour: screen.colour})
+	return answer.WriteText(c.stdout, c.screen().style())
 }
 
 // planQuestion reads all flags, and says everything that is wrong with them.

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"ocf-clusterip/internal/operator/style"
 )
 
 // pipeWidth is how wide a text is made, in columns, that does not go to a terminal.
@@ -33,3 +35,5 @@ func (c *call) screen() screen {
 	})
 	return s
 }
+
+func (s screen) style() style.Style { return style.Style{Width: s.width, Colour: s.colour} }

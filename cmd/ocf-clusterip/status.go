@@ -76,8 +76,6 @@ func (c *call) status(ctx *cli.Context) error {
 	return err
 }
 
-func (s screen) style() operator.Style { return operator.Style{Width: s.width, Colour: s.colour} }
-
 // look reads the status. What seems wrong is looked at twice: an action may be half done.
 func (c *call) look(ctx context.Context, address netip.Addr) (status operator.Status, err error) {
 	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {

@@ -39,7 +39,7 @@ func (e Environment) Clone() (Clone, error) {
 	}
 
 	// Instances of an anonymous clone have numbers too, but Pacemaker may give any of them any number, and the same one twice.
-	unique := isTrue(e.Meta["globally_unique"])
+	unique := IsTrue(e.Meta["globally_unique"])
 	if buckets > 1 && !unique {
 		return Clone{}, Errorf(ErrConfigured, "clone-max=%d without globally-unique=true: every instance is a hash bucket of its own, "+
 			"so the instances must be told apart: run `pcs resource meta %s globally-unique=true`", buckets, id)
@@ -101,8 +101,8 @@ func splitInstance(instance string) (resource, number string, found bool) {
 	return instance[:i], instance[i+1:], true
 }
 
-// isTrue reads a meta attribute as Pacemaker does (crm_str_to_boolean).
-func isTrue(value string) bool {
+// IsTrue reads a meta attribute as Pacemaker does (crm_str_to_boolean).
+func IsTrue(value string) bool {
 	switch strings.ToLower(value) {
 	case "true", "on", "yes", "y", "1":
 		return true

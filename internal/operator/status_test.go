@@ -17,6 +17,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator/style"
 	"ocf-clusterip/internal/pacemaker"
 )
 
@@ -118,8 +119,8 @@ func TestStatusAsText(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var pipe, terminal strings.Builder
 			status := Judge(survey, now)
-			for to, style := range map[*strings.Builder]Style{&pipe: {Width: 80}, &terminal: {Width: 80, Colour: true}} {
-				if err := WriteStatus(to, status, style); err != nil {
+			for to, look := range map[*strings.Builder]style.Style{&pipe: {Width: 80}, &terminal: {Width: 80, Colour: true}} {
+				if err := WriteStatus(to, status, look); err != nil {
 					t.Fatal(err)
 				}
 			}

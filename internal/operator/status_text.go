@@ -10,51 +10,28 @@ import (
 	"text/tabwriter"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator/style"
 )
 
-// Style is how a text is to look.
-type Style struct {
-	Width  int // in columns
-	Colour bool
+func (h Health) colour() style.Colour {
+	return [...]style.Colour{style.Green, style.Yellow, style.Red}[h]
 }
 
-// colour is an SGR parameter (ECMA-48 section 8.3.117).
-type colour int
-
-const (
-	bold   colour = 1
-	red    colour = 31
-	green  colour = 32
-	yellow colour = 33
-	plain  colour = 39
-)
-
-// paint colours a text. In a column of a table each cell must be painted, because its width counts what cannot be seen: all with a colour
-// of two digits.
-func (s Style) paint(c colour, text string) string {
-	if !s.Colour {
-		return text
-	}
-	return fmt.Sprintf("\x1b[%02dm%s\x1b[0m", c, text)
-}
-
-func (h Health) colour() colour { return [...]colour{green, yellow, red}[h] }
-
-func stateColour(state string) colour {
+func stateColour(state string) style.Colour {
 	switch state {
 	case Owned:
-		return green
+		return style.Green
 	case Adopting, Unknown:
-		return yellow
+		return style.Yellow
 	case Draining, Nobody, Doubled:
-		return red
+		return style.Red
 	default:
-		return plain
+		return style.Plain
 	}
 }
 
 // WriteStatus writes a status for people.
-func WriteStatus(to io.Writer, status Status, style Style) error {
+func WriteStatus(to io.Writer, status Status, look style.Style) error {
 	w := &strings.Builder{}
 	if status.Cluster != nil {
 		var nodes []string
@@ -65,14 +42,14 @@ func WriteStatus(to io.Writer, status Status, style Style) error {
 			}
 			nodes = append(nodes, text)
 		}
-		field(w, style, "nodes", strings.Join(nodes, ", "))
+		field(w, look, "nodes", strings.Join(nodes, ", "))
 	}
-	writeProblems(w, style, status.Problems)
+	writeProblems(w, look, status.Problems)
 	for i, r := range status.Resources {
 		if i > 0 || w.Len() > 0 {
 			fmt.Fprintln(w)
 		}
-		r.write(w, style)
+		r.write(w, look)
 	}
 	_, err := io.WriteString(to, w.String())
 	return err
@@ -83,50 +60,50 @@ const (
 	indent     = "  "
 )
 
-func field(w io.Writer, style Style, name, value string) {
+func field(w io.Writer, look style.Style, name, value string) {
 	hanging := strings.Repeat(" ", len(indent)+fieldWidth)
-	text := strings.TrimPrefix(ocf.Wrap(value, hanging, style.Width), hanging)
+	text := strings.TrimPrefix(ocf.Wrap(value, hanging, look.Width), hanging)
 	_, _ = fmt.Fprintf(w, "%s%-*s%s\n", indent, fieldWidth, name, text) // to a strings.Builder
 }
 
-func (r ResourceStatus) write(w io.Writer, style Style) {
-	title := style.paint(bold, cmp.Or(r.Name, "(no name)"))
-	_, _ = fmt.Fprintf(w, "%s %s: %s\n", title, joined(r.Addresses), style.paint(r.Health.colour(), r.Health.String()))
-	writeProblems(w, style, r.Problems)
+func (r ResourceStatus) write(w io.Writer, look style.Style) {
+	title := look.Paint(style.Bold, cmp.Or(r.Name, "(no name)"))
+	_, _ = fmt.Fprintf(w, "%s %s: %s\n", title, joined(r.Addresses), look.Paint(r.Health.colour(), r.Health.String()))
+	writeProblems(w, look, r.Problems)
 	if len(r.Buckets) == 0 {
 		return
 	}
-	field(w, style, "MAC", fmt.Sprintf("%s (%s%s)", strings.Join(r.MACs, " "), r.MACMode, on(r.NIC)))
+	field(w, look, "MAC", fmt.Sprintf("%s (%s%s)", strings.Join(r.MACs, " "), r.MACMode, on(r.NIC)))
 	hash := fmt.Sprintf("%s as %s, seed fingerprint %s, buckets: %d", r.HashMode, r.HashCompat, r.SeedFingerprint, len(r.Buckets))
 	if r.HashPrefix4 != 32 || r.HashPrefix6 != 128 {
 		hash += fmt.Sprintf(", networks of %d and %d bits", r.HashPrefix4, r.HashPrefix6)
 	}
-	field(w, style, "hash", hash)
+	field(w, look, "hash", hash)
 	if len(r.Services) > 0 {
-		field(w, style, "services", strings.Join(r.Services, " ")+"; the rest is bucket 0's")
+		field(w, look, "services", strings.Join(r.Services, " ")+"; the rest is bucket 0's")
 	}
 	if r.Backend == "" {
-		field(w, style, "backend", "none: nothing is laid on this node")
+		field(w, look, "backend", "none: nothing is laid on this node")
 	} else {
-		field(w, style, "backend", fmt.Sprintf("%s (%s)", r.Backend, r.BackendReason))
+		field(w, look, "backend", fmt.Sprintf("%s (%s)", r.Backend, r.BackendReason))
 	}
 	drain := "off: connections break when their bucket moves"
 	if r.DrainSeconds > 0 {
 		drain = fmt.Sprintf("connections survive moves for %.0f s", r.DrainSeconds)
 	}
-	field(w, style, "drain", drain)
+	field(w, look, "drain", drain)
 	if len(r.Shares) > 0 {
 		var shares []string
 		for _, share := range r.Shares {
 			shares = append(shares, fmt.Sprintf("%s %d", share.Node, share.Buckets))
 		}
-		field(w, style, "shares", strings.Join(shares, ", "))
+		field(w, look, "shares", strings.Join(shares, ", "))
 	}
 	if r.Foreign != nil {
-		field(w, style, "foreign", r.Foreign.String()+" for other nodes, dropped")
+		field(w, look, "foreign", r.Foreign.String()+" for other nodes, dropped")
 	}
 	_, _ = fmt.Fprintln(w)
-	r.writeBuckets(w, style)
+	r.writeBuckets(w, look)
 }
 
 func on(nic string) string {
@@ -167,7 +144,7 @@ func bytesOf(n float64) string {
 }
 
 // writeBuckets writes a table with a line for each bucket. What no bucket has gets no column.
-func (r ResourceStatus) writeBuckets(w io.Writer, style Style) {
+func (r ResourceStatus) writeBuckets(w io.Writer, look style.Style) {
 	has := func(is func(BucketStatus) bool) bool { return slices.ContainsFunc(r.Buckets, is) }
 	drains := has(func(b BucketStatus) bool { return len(b.Drains) > 0 })
 	counted := has(func(b BucketStatus) bool { return b.Traffic != nil })
@@ -187,7 +164,7 @@ func (r ResourceStatus) writeBuckets(w io.Writer, style Style) {
 		}
 		_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
 	}
-	row("BUCKET", "NODE", style.paint(plain, "STATE"), "DRAINS ON", "PACKETS", "BYTES", "PACKETS/S", "BYTES/S")
+	row("BUCKET", "NODE", look.Paint(style.Plain, "STATE"), "DRAINS ON", "PACKETS", "BYTES", "PACKETS/S", "BYTES/S")
 	for _, b := range r.Buckets {
 		packets, bytes, packetRate, byteRate := "-", "-", "-", "-"
 		if t := b.Traffic; t != nil {
@@ -196,7 +173,7 @@ func (r ResourceStatus) writeBuckets(w io.Writer, style Style) {
 				packetRate, byteRate = fmt.Sprintf("%.0f", *t.PacketsPerSecond), bytesOf(*t.BytesPerSecond)
 			}
 		}
-		row(fmt.Sprint(b.Bucket), cmp.Or(strings.Join(b.Nodes, ","), "-"), style.paint(stateColour(b.State), b.State), b.drains(), packets, bytes, packetRate, byteRate)
+		row(fmt.Sprint(b.Bucket), cmp.Or(strings.Join(b.Nodes, ","), "-"), look.Paint(stateColour(b.State), b.State), b.drains(), packets, bytes, packetRate, byteRate)
 	}
 	_ = table.Flush() // to a strings.Builder
 }
@@ -214,10 +191,10 @@ func (b BucketStatus) drains() string {
 }
 
 // writeProblems writes what is wrong, and under it what to type.
-func writeProblems(w io.Writer, style Style, problems []Problem) {
+func writeProblems(w io.Writer, look style.Style, problems []Problem) {
 	for _, p := range problems {
-		text := ocf.Wrap(p.Text, indent+indent, style.Width)
-		_, _ = fmt.Fprintf(w, "%s%s %s\n", indent, style.paint(p.Health.colour(), "!"), strings.TrimPrefix(text, indent+indent))
+		text := ocf.Wrap(p.Text, indent+indent, look.Width)
+		_, _ = fmt.Fprintf(w, "%s%s %s\n", indent, look.Paint(p.Health.colour(), "!"), strings.TrimPrefix(text, indent+indent))
 		if p.Command != "" {
 			_, _ = fmt.Fprintf(w, "%s%s$ %s\n", indent, indent, p.Command)
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/beevik/etree"
+
+	"ocf-clusterip/internal/ocf"
 )
 
 // A cib is the configuration of the cluster, or none. Rules in it are not evaluated: of a name that occurs twice the first value counts.
@@ -105,7 +107,7 @@ func (c cib) operations(resource string) []operation {
 			}
 			return element.SelectAttrValue(name, otherwise)
 		}
-		op := operation{name: value("name", ""), timeout: standard, enabled: isTrue(value("enabled", "true")), onFail: value("on-fail", "")}
+		op := operation{name: value("name", ""), timeout: standard, enabled: ocf.IsTrue(value("enabled", "true")), onFail: value("on-fail", "")}
 		op.interval, _ = parseTime(value("interval", "0"))
 		if t, ok := parseTime(value("timeout", "")); ok {
 			op.timeout, op.timeoutGiven = t, true
@@ -126,16 +128,6 @@ func parseTime(text string) (time.Duration, bool) {
 	}
 	unit, known := units[strings.ToLower(strings.TrimSpace(text[digits:]))]
 	return time.Duration(number) * unit, err == nil && known
-}
-
-// isTrue reads a boolean as Pacemaker does (crm_str_to_boolean).
-func isTrue(value string) bool {
-	switch strings.ToLower(value) {
-	case "true", "on", "yes", "y", "1":
-		return true
-	default:
-		return false
-	}
 }
 
 // A partner is another clone that a constraint ties to ours.

@@ -82,7 +82,7 @@ func judgeUnique(s subject) answer {
 		return warn("the resource is no clone: one node has the whole address, as with ocf:heartbeat:IPaddr2",
 			fmt.Sprintf("pcs resource clone %s clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0", s.name()))
 	}
-	if !isTrue(s.Configured.Meta["globally-unique"]) {
+	if !ocf.IsTrue(s.Configured.Meta["globally-unique"]) {
 		return fail("globally-unique is not true", fmt.Sprintf("pcs resource meta %s globally-unique=true", s.cloneName()))
 	}
 	return ok("globally-unique=true, clone-max=%d", s.Spec.Buckets)
@@ -126,7 +126,7 @@ func judgeBuckets(s subject) answer {
 }
 
 func judgeNotify(s subject) answer {
-	if isTrue(s.Configured.Meta["notify"]) {
+	if ocf.IsTrue(s.Configured.Meta["notify"]) {
 		return warn("notify=true", fmt.Sprintf("pcs resource meta %s notify=", s.cloneName()))
 	}
 	return ok("no notifications")
@@ -163,7 +163,7 @@ func judgeInterleave(s subject) answer {
 		if ours == "" {
 			ours = "1"
 		}
-		if isTrue(interleaves) && isTrue(s.Configured.Meta["interleave"]) && nodeMax == ours {
+		if ocf.IsTrue(interleaves) && ocf.IsTrue(s.Configured.Meta["interleave"]) && nodeMax == ours {
 			continue
 		}
 		answers = append(answers, warn(fmt.Sprintf("constraint %s ties %s to %s, with clone-node-max=%s and interleave=%s", p.constraint, s.cloneName(), name, nodeMax, orNone(interleaves)),
@@ -245,7 +245,7 @@ func judgeManaged(s subject) answer {
 		answers = append(answers, warn("the resource is disabled (target-role=Stopped)", "pcs resource enable "+s.name()))
 	}
 	managed, given := s.Configured.Meta["is-managed"]
-	if given && !isTrue(managed) || isTrue(s.Configured.Meta["maintenance"]) {
+	if given && !ocf.IsTrue(managed) || ocf.IsTrue(s.Configured.Meta["maintenance"]) {
 		answers = append(answers, warn("the resource is not managed", "pcs resource manage "+s.name()))
 	}
 	return all("enabled and managed", answers...)

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ocf-clusterip/internal/ocf"
 )
 
 // clusterChecks look at the cluster as a whole.
@@ -55,7 +57,7 @@ func judgeFencing(s subject) answer {
 	watchdog := s.cib.property("stonith-watchdog-timeout", "0")
 	create := "pcs stonith create fence-NODE fence_ipmilan ip=… username=… password=… pcmk_host_list=NODE   # for each node"
 	switch {
-	case !isTrue(s.cib.property("stonith-enabled", "true")):
+	case !ocf.IsTrue(s.cib.property("stonith-enabled", "true")):
 		return fail("fencing is switched off (stonith-enabled)", "pcs property set stonith-enabled=true")
 	case len(usable) > 0:
 		return ok("enabled, with %s", strings.Join(usable, ", "))
@@ -78,19 +80,19 @@ func judgeQuorumPolicy(s subject) answer {
 
 func judgeMaintenance(s subject) answer {
 	var answers []answer
-	if isTrue(s.cib.property("maintenance-mode", "false")) {
+	if ocf.IsTrue(s.cib.property("maintenance-mode", "false")) {
 		answers = append(answers, warn("the cluster is in maintenance mode", "pcs property set maintenance-mode=false"))
 	}
-	if isTrue(s.cib.property("stop-all-resources", "false")) {
+	if ocf.IsTrue(s.cib.property("stop-all-resources", "false")) {
 		answers = append(answers, warn("all resources are stopped (stop-all-resources)", "pcs property set stop-all-resources=false"))
 	}
 	for _, node := range s.cib.find("./nodes/node") {
 		name := node.SelectAttrValue("uname", "")
 		pairs := node.FindElements("./instance_attributes/nvpair")
-		if value, _ := first(pairs, "maintenance"); isTrue(value) {
+		if value, _ := first(pairs, "maintenance"); ocf.IsTrue(value) {
 			answers = append(answers, warn(name+" is in maintenance", "pcs node unmaintenance "+name))
 		}
-		if value, _ := first(pairs, "standby"); isTrue(value) {
+		if value, _ := first(pairs, "standby"); ocf.IsTrue(value) {
 			answers = append(answers, warn(name+" is in standby", "pcs node unstandby "+name))
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator/style"
 	"ocf-clusterip/internal/pacemaker"
 )
 
@@ -463,7 +464,7 @@ func TestText(t *testing.T) {
 		Packets: []string{"tcp/80 to 192.168.10.3", "ARP requests for 192.168.10.3"},
 	}}
 	findings := Examine(facts)
-	for file, style := range map[string]Style{"pipe.txt": {Width: 80}, "colour.txt": {Width: 120, Colour: true}} {
+	for file, style := range map[string]style.Style{"pipe.txt": {Width: 80}, "colour.txt": {Width: 120, Colour: true}} {
 		var text strings.Builder
 		if err := Write(&text, facts, findings, style); err != nil {
 			t.Fatal(err)

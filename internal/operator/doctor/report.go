@@ -6,13 +6,9 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
-)
 
-// A Style is how a text is written.
-type Style struct {
-	Width  int // in columns
-	Colour bool
-}
+	"ocf-clusterip/internal/operator/style"
+)
 
 // WriteJSON writes an object: the node, the worst verdict, and all findings.
 func WriteJSON(to io.Writer, facts Facts, findings []Finding) error {
@@ -34,7 +30,7 @@ const (
 )
 
 // Write writes the findings by what they are about: a line for each that is good, and what matters of the others.
-func Write(to io.Writer, facts Facts, findings []Finding, style Style) error {
+func Write(to io.Writer, facts Facts, findings []Finding, look style.Style) error {
 	var b strings.Builder
 	subject, group := "\x00", ""
 	counts := map[Verdict]int{}
@@ -53,7 +49,7 @@ func Write(to io.Writer, facts Facts, findings []Finding, style Style) error {
 			}
 			group = f.Group
 		}
-		writeFinding(&b, f, style)
+		writeFinding(&b, f, look)
 	}
 	fmt.Fprintf(&b, "\n%d checks: %s\n", len(findings), summary(counts))
 	_, err := io.WriteString(to, b.String())
@@ -69,14 +65,14 @@ func heading(facts Facts, resource string) string {
 	return "The cluster"
 }
 
-func writeFinding(b *strings.Builder, f Finding, style Style) {
-	fmt.Fprintf(b, "%s%s %-*s ", strings.Repeat(" ", verdictColumn), mark(f.Verdict, style.Colour), seenColumn-nameColumn-1, f.Check)
+func writeFinding(b *strings.Builder, f Finding, look style.Style) {
+	fmt.Fprintf(b, "%s%s %-*s ", strings.Repeat(" ", verdictColumn), mark(f.Verdict, look), seenColumn-nameColumn-1, f.Check)
 	if f.Verdict == OK {
-		b.WriteString(cut(f.Seen, style.Width-seenColumn) + "\n")
+		b.WriteString(cut(f.Seen, look.Width-seenColumn) + "\n")
 		return
 	}
-	writeWrapped(b, f.Seen, seenColumn, style.Width, true)
-	writeWrapped(b, f.Why, nameColumn, style.Width, false)
+	writeWrapped(b, f.Seen, seenColumn, look.Width, true)
+	writeWrapped(b, f.Why, nameColumn, look.Width, false)
 	for _, line := range f.Do {
 		// Whole, so that it can be copied.
 		b.WriteString(strings.Repeat(" ", nameColumn+verdictColumn) + line + "\n")
@@ -84,16 +80,12 @@ func writeFinding(b *strings.Builder, f Finding, style Style) {
 }
 
 // mark is the verdict in its column.
-func mark(v Verdict, colour bool) string {
+func mark(v Verdict, look style.Style) string {
 	text := fmt.Sprintf("%-*s", nameColumn-verdictColumn-1, v)
 	if v == Failure {
 		text = strings.ToUpper(text)
 	}
-	if !colour {
-		return text
-	}
-	codes := map[Verdict]string{OK: "32", Warning: "33", Failure: "1;31"}
-	return "\x1b[" + codes[v] + "m" + text + "\x1b[0m"
+	return look.Paint(map[Verdict]style.Colour{OK: style.Green, Warning: style.Yellow, Failure: style.Red}[v], text)
 }
 
 // writeWrapped breaks a text at blanks. The first line may have begun already.

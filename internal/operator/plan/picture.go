@@ -13,8 +13,8 @@ import (
 // onDarkPages begins what CSS is for pages that are dark.
 const onDarkPages = "@media (prefers-color-scheme: dark) {" //nolint:misspell // CSS's own word
 
-// style suits light pages and dark ones.
-const style = `
+// pictureStyle suits light pages and dark ones.
+const pictureStyle = `
 svg { font: 13px system-ui, "Liberation Sans", sans-serif; }
 .paper { fill: #ffffff; stroke: #d0d7de; }
 text { fill: #1f2328; }
@@ -144,7 +144,7 @@ func newDrawing(width, height float64) *drawing {
 	d := &drawing{document: etree.NewDocument()}
 	d.svg = d.document.CreateElement("svg")
 	d.set(d.svg, "xmlns", "http://www.w3.org/2000/svg", "width", width, "height", height, "viewBox", fmt.Sprintf("0 0 %g %g", width, height), "role", "img")
-	d.svg.CreateElement("style").SetText(style)
+	d.svg.CreateElement("style").SetText(pictureStyle)
 	d.add(d.svg, "rect", "x", 0.5, "y", 0.5, "width", width-1, "height", height-1, "rx", 6.0, "class", "paper")
 	return d
 }

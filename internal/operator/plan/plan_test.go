@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"ocf-clusterip/internal/operator/style"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -82,7 +84,7 @@ func TestTextsAndPictures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := Make(q)
 			var text, picture bytes.Buffer
-			if err := p.WriteText(&text, Screen{Width: 80}); err != nil {
+			if err := p.WriteText(&text, style.Style{Width: 80}); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, name+".txt", text.Bytes())
@@ -170,10 +172,11 @@ func TestColour(t *testing.T) {
 	q := withLog(t, question(4, 16, 1), 100, func(i int) int { return 1 + 400/(1+100*i) })
 	p := Make(q)
 	var text bytes.Buffer
-	if err := p.WriteText(&text, Screen{Width: 120, Colour: true}); err != nil {
+	look := style.Style{Width: 120, Colour: true}
+	if err := p.WriteText(&text, look); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{bold + "How many buckets" + plain, red + "█", green + "█"} {
+	for _, want := range []string{look.Paint(style.Bold, "How many buckets"), "\x1b[31m█", "\x1b[32m█"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in\n%s", want, text.String())
 		}

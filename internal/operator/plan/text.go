@@ -7,17 +7,13 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"ocf-clusterip/internal/operator/style"
 )
 
-// Screen is what a text is for.
-type Screen struct {
-	Width  int // in columns
-	Colour bool
-}
-
 // WriteText writes the plan for people.
-func (p *Plan) WriteText(to io.Writer, screen Screen) error {
-	w := &writer{screen: screen}
+func (p *Plan) WriteText(to io.Writer, look style.Style) error {
+	w := &writer{style: look}
 	w.line("%s, %s: %s", counted(p.nodes, "node"), counted(p.Buckets, "bucket"), shares(p.Outcomes[0]))
 	p.writeOutcomes(w)
 	p.writeFailures(w)
@@ -80,7 +76,7 @@ func (p *Plan) writeFailures(w *writer) {
 		}
 		t.row(row...)
 	}
-	if t.width() > w.screen.Width {
+	if t.width() > w.style.Width {
 		return
 	}
 	w.title("Buckets on each node")
@@ -138,7 +134,7 @@ func (p *Plan) writeNodes(w *writer) {
 		t.row(n.Node, fmt.Sprint(n.Buckets), grouped(n.Clients), grouped(int(n.Requests)), percent(n.Share), times(n.OfEven))
 		most = max(most, n.OfEven)
 	}
-	room := min(w.screen.Width-t.width()-gap, widestBar)
+	room := min(w.style.Width-t.width()-gap, widestBar)
 	lines := t.lines()
 	for i, line := range lines {
 		if i > 0 && room >= narrowestBar {
@@ -164,7 +160,7 @@ func (p *Plan) writeBuckets(w *writer) {
 	weights := requestsOf(p.Clients.ByBucket)
 	most, least := slices.Max(weights), slices.Min(weights)
 	label := len(fmt.Sprint(len(weights) - 1))
-	perLine := (w.screen.Width - label - gap) / inLine * inLine
+	perLine := (w.style.Width - label - gap) / inLine * inLine
 	w.prose(fmt.Sprintf("Requests of each bucket: at most %s (bucket %d), at least %s (bucket %d), on average %s.", grouped(int(most)), slices.Index(weights, most),
 		grouped(int(least)), slices.Index(weights, least), average(p.Clients.Requests, len(weights))))
 	number := 0
@@ -275,8 +271,8 @@ func (p *Plan) writeCommands(w *writer) {
 
 // A writer keeps a text.
 type writer struct {
-	text   strings.Builder
-	screen Screen
+	text  strings.Builder
+	style style.Style
 }
 
 func (w *writer) line(format string, args ...any) {
@@ -284,10 +280,7 @@ func (w *writer) line(format string, args ...any) {
 }
 
 func (w *writer) title(text string) {
-	if w.screen.Colour {
-		text = bold + text + plain
-	}
-	w.line("\n%s", text)
+	w.line("\n%s", w.style.Paint(style.Bold, text))
 }
 
 // readable is how many columns are easy to read.
@@ -300,7 +293,7 @@ func (w *writer) prose(text string) {
 		length := utf8.RuneCountInString(word)
 		switch {
 		case column == 0:
-		case column+1+length > min(w.screen.Width, readable):
+		case column+1+length > min(w.style.Width, readable):
 			w.text.WriteByte('\n')
 			column = 0
 		default:
@@ -321,27 +314,16 @@ func (w *writer) table(t table) {
 	}
 }
 
-// The colours of a terminal (ECMA-48, SGR).
-const (
-	plain  = "\x1b[0m"
-	bold   = "\x1b[1m"
-	red    = "\x1b[31m"
-	green  = "\x1b[32m"
-	yellow = "\x1b[33m"
-)
-
 // coloured gives a bar the colour of what it tells.
 func (w *writer) coloured(bar string, ofEven float64) string {
 	const tooMuch = 1.5
 	switch {
-	case !w.screen.Colour:
-		return bar
 	case ofEven > tooMuch:
-		return red + bar + plain
+		return w.style.Paint(style.Red, bar)
 	case ofEven > tolerable:
-		return yellow + bar + plain
+		return w.style.Paint(style.Yellow, bar)
 	default:
-		return green + bar + plain
+		return w.style.Paint(style.Green, bar)
 	}
 }
 
