@@ -69,6 +69,11 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 		}
 	}
 	healthy("at first")
+	for _, h := range d.Hosts {
+		if found := d.doctor(h); !slices.Equal(found, []string{"links"}) { // the lab's nodes have but one
+			t.Errorf("doctor on %s finds %v in a good cluster", h.Name, found)
+		}
+	}
 
 	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
 	healthy("while node3 drains")
@@ -119,6 +124,28 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	}
 	d.exactlyOnce(shared, buckets)
 	d.finish("node2")
+}
+
+// doctor returns the checks that are not ok on a host.
+func (s *scenario) doctor(h *Host) []string {
+	s.t.Helper()
+	argv, err := h.EnterCommand("ocf-clusterip", "doctor", "--json")
+	check(s.t, err)
+	r := h.machine.Run(s.t.Context(), environment, argv...)
+	check(s.t, r.Err)
+	var said struct {
+		Findings []struct{ Check, Verdict string }
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), &said); err != nil || len(said.Findings) == 0 {
+		s.t.Fatalf("doctor on %s: %v\n%s%s", h.Name, err, r.Stdout, r.Stderr)
+	}
+	var found []string
+	for _, f := range said.Findings {
+		if f.Verdict != "ok" {
+			found = append(found, f.Check)
+		}
+	}
+	return found
 }
 
 // notices waits until the status on a host names another that is lost.
