@@ -84,6 +84,7 @@ func (c *call) app() *cli.App {
 			c.networkCommand(),
 			c.planCommand(),
 			c.doctorCommand(),
+			c.metricsCommand(),
 			{Name: "usage", Aliases: []string{"help"}, Usage: "print this", Action: usage, HideHelpCommand: true},
 		},
 		Action:         c.unknown,

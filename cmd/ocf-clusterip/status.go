@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -26,6 +28,8 @@ twice. docs/schema/status.schema.json describes the JSON.`
 
 const (
 	watchInterval = 2 * time.Second
+	// looks are how often what seems wrong is looked at.
+	looks = 2
 	// settleTime is what an action may need that is half done when it is looked at.
 	settleTime = 300 * time.Millisecond
 )
@@ -42,15 +46,9 @@ func (c *call) statusCommand() *cli.Command {
 }
 
 func (c *call) status(ctx *cli.Context) error {
-	var address netip.Addr
-	if ctx.NArg() > 1 {
-		return ocf.Errorf(ocf.ErrArgs, "%d addresses are given, one is allowed; without any, all are shown", ctx.NArg())
-	}
-	if text := ctx.Args().First(); text != "" {
-		var err error
-		if address, err = netip.ParseAddr(text); err != nil {
-			return ocf.Errorf(ocf.ErrArgs, "%s is no address such as 192.168.10.3", ocf.Quote(text))
-		}
+	address, err := addressOf(ctx)
+	if err != nil {
+		return err
 	}
 	screen := c.screen()
 	switch {
@@ -61,7 +59,7 @@ func (c *call) status(ctx *cli.Context) error {
 	case ctx.Bool("watch"):
 		return c.watch(ctx.Context, address, screen)
 	}
-	status, err := c.look(ctx.Context, address)
+	status, err := c.look(ctx.Context, address, true)
 	if err != nil {
 		return err
 	}
@@ -76,18 +74,42 @@ func (c *call) status(ctx *cli.Context) error {
 	return err
 }
 
-// look reads the status. What seems wrong is looked at twice: an action may be half done.
-func (c *call) look(ctx context.Context, address netip.Addr) (status operator.Status, err error) {
+// addressOf reads the only argument of a command; without one all addresses are meant.
+func addressOf(ctx *cli.Context) (netip.Addr, error) {
+	for _, arg := range ctx.Args().Slice() {
+		if strings.HasPrefix(arg, "-") {
+			return netip.Addr{}, ocf.Errorf(ocf.ErrArgs, "%s comes after the address: flags go before it", ocf.Quote(arg))
+		}
+	}
+	if ctx.NArg() > 1 {
+		return netip.Addr{}, ocf.Errorf(ocf.ErrArgs, "%d addresses are given, one is allowed; without any, all are shown", ctx.NArg())
+	}
+	text := ctx.Args().First()
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	address, err := netip.ParseAddr(text)
+	if err != nil || address.Zone() != "" {
+		return netip.Addr{}, ocf.Errorf(ocf.ErrArgs, "%s is no address such as 192.168.10.3", ocf.Quote(text))
+	}
+	return address.Unmap(), nil
+}
+
+// look reads the status; what drains on other nodes only if that is wanted, because it takes a question for each bucket. What seems wrong is
+// looked at twice: an action may be half done. With an operator.NotSharedError the status says the rest.
+func (c *call) look(ctx context.Context, address netip.Addr, drainsElsewhere bool) (status operator.Status, err error) {
 	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
-		for range 2 {
+		for attempt := 1; ; attempt++ {
 			cluster := pacemaker.Cluster{Environ: c.environ}
 			survey, err := operator.Look(ctx, agent, cluster, address)
-			if err != nil {
+			if _, none := errors.AsType[*operator.NotSharedError](err); err != nil && !none {
 				return err
 			}
-			survey.LookForDrains(ctx, cluster)
-			if status = operator.Judge(survey, time.Now()); status.Health != operator.Broken {
-				return nil
+			if drainsElsewhere {
+				survey.LookForDrains(ctx, cluster)
+			}
+			if status = operator.Judge(survey, time.Now()); status.Health != operator.Broken || attempt == looks {
+				return err
 			}
 			select {
 			case <-ctx.Done():
@@ -95,7 +117,6 @@ func (c *call) look(ctx context.Context, address netip.Addr) (status operator.St
 			case <-time.After(settleTime):
 			}
 		}
-		return nil
 	})
 	return status, err
 }
@@ -105,7 +126,7 @@ func (c *call) watch(ctx context.Context, address netip.Addr, screen screen) err
 	const clearScreen = "\x1b[H\x1b[2J" // ECMA-48: cursor to the first line and column; erase all
 	var before operator.Status
 	for {
-		status, err := c.look(ctx, address)
+		status, err := c.look(ctx, address, true)
 		if err != nil {
 			return err
 		}

@@ -46,7 +46,7 @@ type Resource struct {
 }
 
 // Look reads what is known of the resource that has an address, or of all. Without a cluster manager this node knows of itself alone, and the
-// survey says why.
+// survey says why. Where there is none, the error is a NotSharedError, and the survey says the rest.
 func Look(ctx context.Context, agent clusterip.Agent, cluster Cluster, address netip.Addr) (Survey, error) {
 	var survey Survey
 	layouts, err := agent.Kernel.Layouts(ctx)
@@ -74,6 +74,7 @@ func Look(ctx context.Context, agent clusterip.Agent, cluster Cluster, address n
 		}
 	}
 	if !known && (len(survey.Resources) == 0 || len(survey.Resources[0].Left) == 0 && !survey.Resources[0].Here.Present) {
+		survey.Resources = nil
 		return survey, unknown(resources, address)
 	}
 	return survey, nil
@@ -104,15 +105,25 @@ func merge(configured []pacemaker.Resource, layouts []clusterip.Layout) []Resour
 	return all
 }
 
+// NotSharedError says that nobody knows of an address, or of any.
+type NotSharedError struct {
+	Address netip.Addr   // invalid: any
+	There   []netip.Addr // that are known
+}
+
+func (e *NotSharedError) Error() string {
+	if len(e.There) == 0 {
+		return "no address is shared on this node, and none is configured in its cluster"
+	}
+	return fmt.Sprintf("%s is not shared on this node or in its cluster; there are %s", e.Address, strings.ReplaceAll(joined(e.There), " ", ", "))
+}
+
 func unknown(all []Resource, address netip.Addr) error {
-	var there []string
+	fault := &NotSharedError{Address: address}
 	for _, r := range all {
-		there = append(there, fmt.Sprint(r.Asked.Address()))
+		fault.There = append(fault.There, r.Asked.Address())
 	}
-	if len(there) == 0 {
-		return ocf.Errorf(ocf.ErrArgs, "no address is shared on this node, and none is configured in its cluster")
-	}
-	return ocf.Errorf(ocf.ErrArgs, "%s is not shared on this node or in its cluster; there are %s", address, strings.Join(there, ", "))
+	return ocf.Errorf(ocf.ErrArgs, "%w", fault)
 }
 
 // look reads of this node what concerns the resource, and of the cluster where its buckets are.

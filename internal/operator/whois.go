@@ -141,7 +141,9 @@ func BucketsOf(answers []Answer) []clusterip.Bucket {
 }
 
 // here is what this node is called.
-func (k Known) here() string { return cmp.Or(k.Node, "this node") }
+func (k Known) here() string { return nameOf(k.Node) }
+
+func nameOf(thisNode string) string { return cmp.Or(thisNode, "this node") }
 
 // owner tells which nodes answer for a bucket. Of itself a node's kernel knows better than the cluster manager.
 func (k Known) owner(bucket clusterip.Bucket) (nodes []string, state string) {

@@ -1,0 +1,232 @@
+package operator
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// metric is one of Prometheus' in its text format (prometheus.io/docs/instrumenting/exposition_formats). The library that writes it would
+// make each action of the agent start a third later: it registers messages of protobuf whatever the program is called for.
+type metric struct {
+	name    string
+	kind    string
+	help    string
+	samples []sample
+}
+
+const (
+	gauge   = "gauge"
+	counter = "counter"
+)
+
+type sample struct {
+	labels []label
+	value  float64
+}
+
+type label struct{ name, value string }
+
+// nodeStates are all that stateOf returns.
+var nodeStates = [...]string{"online", "standby", "maintenance", "unclean", "offline"}
+
+// WriteMetrics writes a status for Prometheus. What is not known has no sample; of what drains on other nodes these tell themselves.
+func WriteMetrics(to io.Writer, status Status, version string) error {
+	w := &strings.Builder{}
+	for _, m := range status.metrics(version) {
+		m.write(w)
+	}
+	_, err := io.WriteString(to, w.String())
+	return err
+}
+
+// metrics are all that there are; contrib/README.md lists them.
+func (s Status) metrics(version string) []metric {
+	return []metric{
+		{"clusterip_build_info", gauge, "The version of the program that wrote the metrics.", one(1, label{"version", version})},
+		{"clusterip_node_info", gauge, "The name of this node in the cluster.", s.nodeInfo()},
+		{"clusterip_last_run_timestamp_seconds", gauge, "When the metrics were made.", one(float64(s.Time.UnixMilli()) / float64(time.Second/time.Millisecond))},
+		{"clusterip_health", gauge, "The worst of the cluster and all resources: 0 healthy, 1 degraded, 2 broken.", one(float64(s.Health))},
+		{"clusterip_pacemaker_up", gauge, "Whether Pacemaker answers on this node.", one(truth(s.Cluster != nil))},
+		{"clusterip_cluster_quorate", gauge, "Whether this part of the cluster has quorum.", s.cluster(func(c ClusterStatus) bool { return c.Quorum })},
+		{"clusterip_cluster_fencing_enabled", gauge, "Whether lost nodes are fenced (stonith-enabled).", s.cluster(func(c ClusterStatus) bool { return c.Fencing })},
+		{"clusterip_cluster_maintenance", gauge, "Whether the cluster is in maintenance mode.", s.cluster(func(c ClusterStatus) bool { return c.Maintenance })},
+		{"clusterip_cluster_node_state", gauge, "How Pacemaker sees each node: 1 for the state that it is in.", s.nodes()},
+		{"clusterip_cluster_bucket_nodes", gauge, "How many nodes answer the bucket, as Pacemaker and this node's kernel know; it should be 1.", s.buckets(bucketNodes)},
+
+		{"clusterip_resource_info", gauge, "How the address is laid. All but nic and backend must be the same on all nodes.", s.resourceInfo()},
+		{"clusterip_resource_health", gauge, "0 healthy, 1 degraded, 2 broken; ocf-clusterip status says why.", s.resources(func(r ResourceStatus) (float64, bool) { return float64(r.Health), true })},
+		{"clusterip_resource_buckets", gauge, "How many hash buckets there are.", s.resources(func(r ResourceStatus) (float64, bool) { return float64(len(r.Buckets)), true })},
+		{"clusterip_resource_drain_limit_seconds", gauge, "How long connections survive the move of their bucket; 0 if they do not.", s.resources(drainLimit)},
+		{"clusterip_foreign_packets_total", counter, "Packets that this node has dropped because others answer them.", s.resources(func(r ResourceStatus) (float64, bool) { return r.Foreign.packets() })},
+		{"clusterip_foreign_bytes_total", counter, "Bytes of these packets.", s.resources(func(r ResourceStatus) (float64, bool) { return r.Foreign.bytes() })},
+
+		{"clusterip_bucket_owned", gauge, "Whether this node answers the bucket, as its kernel says.", s.buckets(s.owned)},
+		{"clusterip_bucket_adopting", gauge, "Whether it answers while others may serve former connections.", s.buckets(s.adopting)},
+		{"clusterip_bucket_draining", gauge, "Whether it has given the bucket away and serves former connections.", s.buckets(s.draining)},
+		{"clusterip_bucket_drain_remaining_seconds", gauge, "When the kernel will end that.", s.buckets(s.drainRemaining)},
+		{"clusterip_bucket_drain_connections", gauge, "How many such connections are open.", s.buckets(s.drainConnections)},
+		{"clusterip_bucket_packets_total", counter, "Packets of the bucket that this node has let in since it owns it.", s.buckets(func(b BucketStatus) (float64, bool) { return b.Traffic.packets() })},
+		{"clusterip_bucket_bytes_total", counter, "Bytes of these packets.", s.buckets(func(b BucketStatus) (float64, bool) { return b.Traffic.bytes() })},
+	}
+}
+
+func one(value float64, labels ...label) []sample { return []sample{{labels, value}} }
+
+func truth(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// drainLimit is not known of what was laid by hand: less than a second says only that there is one.
+func drainLimit(r ResourceStatus) (float64, bool) {
+	return r.DrainSeconds, r.DrainSeconds == 0 || r.DrainSeconds >= 1
+}
+
+func (s Status) nodeInfo() []sample {
+	if s.Node == "" {
+		return nil
+	}
+	return one(1, label{"node", s.Node})
+}
+
+func (s Status) cluster(is func(ClusterStatus) bool) []sample {
+	if s.Cluster == nil {
+		return nil
+	}
+	return one(truth(is(*s.Cluster)))
+}
+
+func (s Status) nodes() []sample {
+	if s.Cluster == nil {
+		return nil
+	}
+	var samples []sample
+	for _, node := range s.Cluster.Nodes {
+		for _, state := range nodeStates {
+			samples = append(samples, sample{[]label{{"node", node.Name}, {"state", state}}, truth(node.State == state)})
+		}
+	}
+	return samples
+}
+
+// labels say which resource it is.
+func (r ResourceStatus) labels(more ...label) []label {
+	address := ""
+	if len(r.Addresses) > 0 { // none is configured
+		address = r.Addresses[0].String()
+	}
+	return append([]label{{"resource", r.Name}, {"address", address}}, more...)
+}
+
+func (s Status) resourceInfo() []sample {
+	var samples []sample
+	for _, r := range s.Resources {
+		samples = append(samples, one(1, r.labels(
+			label{"addresses", joined(r.Addresses)}, label{"nic", r.NIC}, label{"backend", r.Backend},
+			label{"mac_mode", r.MACMode}, label{"macs", strings.Join(r.MACs, " ")}, label{"hashmode", r.HashMode}, label{"hash_compat", r.HashCompat},
+			label{"hash_prefix4", strconv.Itoa(r.HashPrefix4)}, label{"hash_prefix6", strconv.Itoa(r.HashPrefix6)},
+			label{"services", strings.Join(r.Services, " ")}, label{"seed_fingerprint", r.SeedFingerprint},
+		)...)...)
+	}
+	return samples
+}
+
+func (s Status) resources(value func(ResourceStatus) (value float64, known bool)) []sample {
+	var samples []sample
+	for _, r := range s.Resources {
+		if value, known := value(r); known {
+			samples = append(samples, sample{r.labels(), value})
+		}
+	}
+	return samples
+}
+
+func (s Status) buckets(value func(BucketStatus) (value float64, known bool)) []sample {
+	var samples []sample
+	for _, r := range s.Resources {
+		for _, b := range r.Buckets {
+			if value, known := value(b); known {
+				samples = append(samples, sample{r.labels(label{"bucket", fmt.Sprint(b.Bucket)}), value})
+			}
+		}
+	}
+	return samples
+}
+
+func bucketNodes(b BucketStatus) (float64, bool) { return float64(len(b.Nodes)), b.State != Unknown }
+
+func (s Status) owned(b BucketStatus) (float64, bool) {
+	return truth(slices.Contains(b.Nodes, nameOf(s.Node))), true
+}
+
+func (s Status) adopting(b BucketStatus) (float64, bool) {
+	owned, _ := s.owned(b)
+	return truth(owned == 1 && b.State == Adopting), true
+}
+
+// drain is this node's.
+func (s Status) drain(b BucketStatus) (DrainStatus, bool) {
+	i := slices.IndexFunc(b.Drains, func(d DrainStatus) bool { return d.Node == nameOf(s.Node) })
+	if i < 0 {
+		return DrainStatus{}, false
+	}
+	return b.Drains[i], true
+}
+
+func (s Status) draining(b BucketStatus) (float64, bool) {
+	_, drains := s.drain(b)
+	return truth(drains), true
+}
+
+func (s Status) drainRemaining(b BucketStatus) (float64, bool) {
+	drain, drains := s.drain(b)
+	return drain.Seconds, drains
+}
+
+func (s Status) drainConnections(b BucketStatus) (float64, bool) {
+	drain, _ := s.drain(b)
+	if drain.Connections == nil {
+		return 0, false
+	}
+	return float64(*drain.Connections), true
+}
+
+func (t *Traffic) packets() (float64, bool) {
+	if t == nil {
+		return 0, false
+	}
+	return float64(t.Packets), true
+}
+
+func (t *Traffic) bytes() (float64, bool) {
+	if t == nil {
+		return 0, false
+	}
+	return float64(t.Bytes), true
+}
+
+func (m metric) write(w *strings.Builder) {
+	fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", m.name, m.help, m.name, m.kind)
+	for _, s := range m.samples {
+		labels := make([]string, len(s.labels))
+		for i, l := range s.labels {
+			labels[i] = fmt.Sprintf(`%s="%s"`, l.name, labelValue(l.value))
+		}
+		selector := ""
+		if len(labels) > 0 {
+			selector = "{" + strings.Join(labels, ",") + "}"
+		}
+		fmt.Fprintf(w, "%s%s %s\n", m.name, selector, strconv.FormatFloat(s.value, 'f', -1, 64))
+	}
+}
+
+// labelValue escapes what the format has other uses for. It must be UTF-8.
+func labelValue(text string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(strings.ToValidUTF8(text, "\ufffd"))
+}
