@@ -46,7 +46,7 @@ func (l Layout) Spec() Spec {
 		HashMode: l.HashMode, HashCompat: l.HashCompat, HashPrefixes: l.HashPrefixes, Seed: l.Seed, Services: l.Services, CheckLink: true,
 	}
 	if l.Drains {
-		spec.Drain = 1 // for how long is not laid
+		spec.Drain = 1 // for how long is not laid, only that it is above 0
 	}
 	return spec
 }

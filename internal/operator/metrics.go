@@ -83,9 +83,11 @@ func truth(is bool) float64 {
 	return 0
 }
 
-// drainLimit is not known of what was laid by hand: less than a second says only that there is one.
 func drainLimit(r ResourceStatus) (float64, bool) {
-	return r.DrainSeconds, r.DrainSeconds == 0 || r.DrainSeconds >= 1
+	if r.DrainSeconds == nil {
+		return 0, false
+	}
+	return *r.DrainSeconds, true
 }
 
 func (s Status) nodeInfo() []sample {

@@ -83,7 +83,7 @@ type ResourceStatus struct {
 	Services        []string       `json:"services"`         // that share load; none: all
 	Backend         string         `json:"backend"`          // on this node; "" if nothing is laid there
 	BackendReason   string         `json:"backend_reason"`
-	DrainSeconds    float64        `json:"drain_seconds"` // 0: connections do not survive moves
+	DrainSeconds    *float64       `json:"drain_seconds"` // 0: connections do not survive moves; null: they do, for how long is not known
 	Shares          []Share        `json:"shares"`
 	Foreign         *Traffic       `json:"foreign"` // packets for other nodes, dropped by this one; null: not counted
 	Buckets         []BucketStatus `json:"buckets"`
@@ -214,8 +214,8 @@ func (r Resource) status(survey Survey) ResourceStatus {
 	if r.Here.Present {
 		status.Backend = string(layout.Backend)
 	}
-	if layout.Drains || r.Configured != nil {
-		status.DrainSeconds = r.Asked.Drain.Seconds()
+	if limit := r.Asked.Drain.Seconds(); r.Configured != nil || !layout.Drains {
+		status.DrainSeconds = &limit
 	}
 	if r.Traffic != nil {
 		status.Foreign = trafficOf(r.Traffic.Foreign)

@@ -87,9 +87,13 @@ func (r ResourceStatus) write(w io.Writer, look style.Style) {
 	} else {
 		field(w, look, "backend", fmt.Sprintf("%s (%s)", r.Backend, r.BackendReason))
 	}
-	drain := "off: connections break when their bucket moves"
-	if r.DrainSeconds > 0 {
-		drain = fmt.Sprintf("connections survive moves for %.0f s", r.DrainSeconds)
+	drain := "connections survive moves; for how long is not known here"
+	switch limit := r.DrainSeconds; {
+	case limit == nil:
+	case *limit > 0:
+		drain = fmt.Sprintf("connections survive moves for %.0f s", *limit)
+	default:
+		drain = "off: connections break when their bucket moves"
 	}
 	field(w, look, "drain", drain)
 	if len(r.Shares) > 0 {

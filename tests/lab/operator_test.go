@@ -78,6 +78,7 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
 	healthy("while node3 drains")
 	d.exactlyOnce(shared, buckets)
+	d.metrics(d.Hosts...)
 	open := 0
 	for _, b := range d.status(d.Hosts[2]).Buckets {
 		for _, drain := range b.Drains {
@@ -124,6 +125,27 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	}
 	d.exactlyOnce(shared, buckets)
 	d.finish("node2")
+}
+
+// metrics expects that each bucket is owned by one of the hosts, as their metrics say.
+func (s *scenario) metrics(hosts ...*Host) {
+	s.t.Helper()
+	owners := map[string]int{}
+	for _, h := range hosts {
+		for line := range strings.Lines(run(s.t, h, "ocf-clusterip", "metrics")) {
+			if sample, is := strings.CutPrefix(line, "clusterip_bucket_owned{"); is && strings.HasSuffix(sample, "} 1\n") {
+				owners[sample]++
+			}
+		}
+	}
+	for sample, count := range owners {
+		if count != 1 {
+			s.t.Errorf("%d hosts say that they own {%s", count, sample)
+		}
+	}
+	if len(owners) != buckets {
+		s.t.Errorf("%d buckets of %d are owned, as metrics say", len(owners), buckets)
+	}
 }
 
 // doctor returns the checks that are not ok on a host.

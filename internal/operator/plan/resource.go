@@ -37,7 +37,8 @@ func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 		}
 		operations = append(operations, operation)
 	}
-	lines := []string{"pcs resource create web-ip ocf:custom:clusterip ip=" + quoted(r.Address)}
+	// With stickiness 0 buckets move whenever a node comes back: that shall break no connection.
+	lines := []string{"pcs resource create web-ip ocf:custom:clusterip ip=" + quoted(r.Address) + " drain=600"}
 	if len(parameters) > 0 {
 		lines = append(lines, strings.Join(parameters, " "))
 	}
