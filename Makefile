@@ -158,7 +158,7 @@ fmt: ## formats all Go code
 	$(golangci) fmt ./...
 
 update-golden: ## writes docs/parameters.md and the golden texts anew: read the diff
-	$(GO) test ./internal/metadata ./internal/manual -update
+	$(GO) test ./internal/metadata ./internal/manual ./internal/operator/... -update
 
 update-picture: demo ## writes docs/demo.svg, the README's picture, anew
 	cp demo-out/answers.svg docs/demo.svg

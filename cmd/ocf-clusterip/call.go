@@ -121,7 +121,7 @@ func usageError(_ *cli.Context, err error, _ bool) error {
 }
 
 func (c *call) unknown(ctx *cli.Context) error {
-	const known = "start, stop, monitor, validate-all, reload-agent, notify, meta-data, usage"
+	const known = "start, stop, monitor, validate-all, reload-agent, notify, meta-data, usage; and commands for people, see ocf-clusterip --help"
 	if !ctx.Args().Present() {
 		return ocf.Errorf(ocf.ErrUnimplemented, "no action given; there are %s", known)
 	}
