@@ -17,20 +17,30 @@ import (
 // Traffic implements clusterip.TrafficKernel.
 func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip.Traffic, error) {
 	name := tableName(layout.Address())
-	tables, err := c.read(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	traffic := &clusterip.Traffic{Buckets: map[clusterip.Bucket]clusterip.Count{}}
-	for _, t := range tables {
-		if t.family == nft.TableFamilyNetdev {
-			traffic.Foreign = t.foreign()
+	traffic := &clusterip.Traffic{}
+	err := c.Consistently(ctx, "the counters of table "+name, func() error {
+		tables, err := c.readOnce(name)
+		if err != nil {
+			return err
 		}
-	}
+		for _, t := range tables {
+			if t.family == nft.TableFamilyNetdev {
+				traffic.Foreign = t.foreign()
+			}
+		}
+		traffic.Buckets, err = c.ownedCounts(name)
+		return err
+	})
+	return traffic, err
+}
+
+// ownedCounts reads what the elements of set owned have counted.
+func (c *Conn) ownedCounts(name string) (map[clusterip.Bucket]clusterip.Count, error) {
+	counts := map[clusterip.Bucket]clusterip.Count{}
 	replies, err := c.request(unix.NFT_MSG_GETSETELEM, nft.TableFamilyNetdev, netlink.Dump, text(unix.NFTA_SET_ELEM_LIST_TABLE, name),
 		text(unix.NFTA_SET_ELEM_LIST_SET, setOwned))
 	if errors.Is(err, unix.ENOENT) {
-		return traffic, nil
+		return counts, nil
 	}
 	if err == nil {
 		err = eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
@@ -39,7 +49,7 @@ func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip
 			}
 			a.Nested(func(list *netlink.AttributeDecoder) error {
 				for list.Next() {
-					list.Nested(func(e *netlink.AttributeDecoder) error { return addCount(traffic.Buckets, e) })
+					list.Nested(func(e *netlink.AttributeDecoder) error { return addCount(counts, e) })
 				}
 				return nil
 			})
@@ -48,7 +58,7 @@ func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip
 	if err != nil {
 		return nil, explain(fmt.Errorf("counters of set %s of table netdev %s: %w", setOwned, name, err))
 	}
-	return traffic, nil
+	return counts, nil
 }
 
 // foreign adds up what the rules have dropped that end the way of foreign packets.
@@ -102,9 +112,14 @@ func addCount(into map[clusterip.Bucket]clusterip.Count, element *netlink.Attrib
 			})
 		}
 	}
-	if len(key) == keyLength {
-		into[clusterip.Bucket(binary.NativeEndian.Uint32(key))] = count
+	if len(key) != keyLength {
+		return nil
 	}
+	bucket := clusterip.Bucket(binary.NativeEndian.Uint32(key))
+	if _, twice := into[bucket]; twice {
+		return errTorn
+	}
+	into[bucket] = count
 	return nil
 }
 
