@@ -28,8 +28,8 @@ twice. docs/schema/status.schema.json describes the JSON.`
 
 const (
 	watchInterval = 2 * time.Second
-	// looks are how often what seems wrong is looked at.
-	looks = 2
+	// looks are how often what seems broken is looked at, at most.
+	looks = 4
 	// settleTime is what an action may need that is half done when it is looked at.
 	settleTime = 300 * time.Millisecond
 )
@@ -95,8 +95,8 @@ func addressOf(ctx *cli.Context) (netip.Addr, error) {
 	return address.Unmap(), nil
 }
 
-// look reads the status; what drains on other nodes only if that is wanted, because it takes a question for each bucket. What seems wrong is
-// looked at twice: an action may be half done. With an operator.NotSharedError the status says the rest.
+// look reads the status; what drains on other nodes only if that is wanted, because it takes a question for each bucket. What is broken must be
+// so twice: an action may be half done. With an operator.NotSharedError the status says the rest.
 func (c *call) look(ctx context.Context, address netip.Addr, drainsElsewhere bool) (status operator.Status, err error) {
 	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
 		for attempt := 1; ; attempt++ {
@@ -108,12 +108,14 @@ func (c *call) look(ctx context.Context, address netip.Addr, drainsElsewhere boo
 			if drainsElsewhere {
 				survey.LookForDrains(ctx, cluster)
 			}
-			if status = operator.Judge(survey, time.Now()); status.Health != operator.Broken || attempt == looks {
+			before := status
+			status = operator.Judge(survey, time.Now())
+			if status.Health != operator.Broken || attempt == looks || before.IsConfirmedBy(status) {
 				return err
 			}
 			select {
 			case <-ctx.Done():
-				return ctx.Err()
+				return err // better than nothing
 			case <-time.After(settleTime):
 			}
 		}

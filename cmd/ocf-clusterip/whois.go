@@ -27,8 +27,8 @@ say how it is laid: --to and --buckets, and whatever else is not as by default.
    ocf-clusterip whois 192.0.2.7 198.51.100.20:4711
    ocf-clusterip whois --to 192.168.10.3 --buckets 8 --file clients.txt
 
-The states: owned; adopting (owned, while another node may still serve former connections); draining (this node serves former
-connections, and nobody is known to own the bucket); doubled (several nodes answer: look at once); nobody; unknown.`
+The states: owned; adopting (owned, while another node may still serve former connections); draining (nobody owns the bucket, but a node
+serves former connections); doubled (several nodes answer: look at once); nobody; unknown.`
 
 func (c *call) whoisCommand() *cli.Command {
 	flags := []cli.Flag{
@@ -56,9 +56,6 @@ func (c *call) whois(ctx *cli.Context) error {
 	known, err := c.known(ctx, target.Address)
 	if err != nil {
 		return err
-	}
-	if !target.Address.IsValid() {
-		target.Address = known.Layout.Address()
 	}
 	answers, err := operator.WhoAre(known, clients, target)
 	if err != nil {

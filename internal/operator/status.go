@@ -171,7 +171,11 @@ func (s *Status) judgeCluster(survey Survey) {
 		case "unclean":
 			degraded("stonith_admin --history "+node.Name+" --verbose", "%s is lost and not yet fenced: its buckets wait for that", node.Name)
 		case "offline":
-			degraded("pcs cluster start "+node.Name, "%s is offline, so the others do its work", node.Name)
+			command := "pcs cluster start " + node.Name
+			if node.Remote {
+				command = "pcs resource enable " + node.Name
+			}
+			degraded(command, "%s is offline, so the others do its work", node.Name)
 		case "maintenance":
 			degraded("pcs node unmaintenance "+node.Name, "%s is in maintenance mode: Pacemaker starts, stops and moves nothing there", node.Name)
 		}
@@ -295,28 +299,54 @@ func (r Resource) judge(status *ResourceStatus, survey Survey) {
 		problem(Broken, r.mend(), "no bucket runs on %s, but this is left on the node: %s", r.here(), strings.Join(r.Left, ", "))
 	}
 	r.judgeBuckets(status, problem)
-	if survey.Cluster == nil || name == "" {
+	for _, err := range r.Unread {
+		problem(Degraded, "", "could not be read: %s", ocf.OneLine(err.Error()))
+	}
+	switch {
+	case survey.Cluster == nil:
+		return
+	case r.Configured == nil && r.Here.Present:
+		problem(Degraded, "pcs resource config", "Pacemaker does not know it, so nobody watches it, or takes it over")
 		return
 	}
-	var blocked, unmanaged []string
-	for _, instance := range survey.Cluster.Instances {
-		switch bucket := fmt.Sprint(instance.Bucket); {
-		case instance.Resource != name:
+	r.judgeInstances(survey.Cluster, problem)
+	r.judgeFailures(survey.Cluster.Of(name), problem)
+}
+
+// judgeInstances tells what Pacemaker cannot or may not do with instances, each kind at once.
+func (r Resource) judgeInstances(cluster *pacemaker.View, problem func(health Health, command, format string, args ...any)) {
+	var blocked, failed, unmanaged []string
+	isMaintained := func(name string) bool {
+		return cluster.Maintenance || slices.ContainsFunc(cluster.Nodes, func(n pacemaker.Node) bool { return n.Name == name && n.Maintenance })
+	}
+	for _, instance := range cluster.Instances {
+		bucket := fmt.Sprint(instance.Bucket)
+		if instance.Resource != r.Asked.Resource {
+			continue
+		}
+		// Of itself a node's kernel knows better, and has said.
+		if instance.Failed && !slices.Equal(instance.Nodes, []string{r.Node}) {
+			failed = append(failed, bucket)
+		}
+		switch {
 		case instance.Blocked:
 			blocked = append(blocked, bucket)
-		case !instance.Managed && !survey.Cluster.Maintenance:
+		case !instance.Managed && !slices.ContainsFunc(instance.Nodes, isMaintained) && !cluster.Maintenance:
 			unmanaged = append(unmanaged, bucket)
 		}
+	}
+	if len(failed) > 0 {
+		problem(Broken, "pcs resource refresh "+r.id(), "%s: failed where Pacemaker has it", numbered(failed))
 	}
 	if len(blocked) > 0 {
 		problem(Degraded, "pcs resource cleanup "+r.id(), "%s: Pacemaker can do nothing more after a failure", numbered(blocked))
 	}
 	if len(unmanaged) > 0 {
-		problem(Degraded, "pcs resource manage "+name, "%s: not managed by Pacemaker, which starts, stops and moves nothing", numbered(unmanaged))
-	}
-	r.judgeFailures(survey.Cluster.Of(name), problem)
-	for _, err := range r.Unread {
-		problem(Degraded, "", "could not be read: %s", ocf.OneLine(err.Error()))
+		command := "pcs resource manage " + r.Asked.Resource
+		if r.Configured != nil && ocf.IsTrue(r.Configured.Meta["maintenance"]) {
+			command = "pcs resource meta " + r.id() + " maintenance="
+		}
+		problem(Degraded, command, "%s: not managed by Pacemaker, which starts, stops and moves nothing", numbered(unmanaged))
 	}
 }
 
@@ -396,18 +426,38 @@ func (r Resource) mend() string {
 			here = append(here, bucket)
 		}
 	}
-	if len(here) == 0 {
-		if r.Configured == nil {
-			return ""
-		}
+	switch {
+	case r.Configured == nil:
+		return ""
+	case len(here) == 0:
 		return "pcs resource refresh " + r.id()
 	}
 	slices.Sort(here)
-	instance := r.Asked.Resource
-	if r.Layout.Buckets > 1 {
-		instance = fmt.Sprintf("%s:%d", instance, here[0])
+	return "crm_resource --force-start -r " + r.Configured.Instance(here[0])
+}
+
+// IsConfirmedBy tells whether a status that was made a moment later says of the same thing that it is broken: else an action was half done.
+func (s Status) IsConfirmedBy(later Status) bool {
+	before := s.broken()
+	return slices.ContainsFunc(later.broken(), func(what string) bool { return slices.Contains(before, what) })
+}
+
+// broken names what is, a bucket that nobody answers or several by its number.
+func (s Status) broken() []string {
+	var what []string
+	for _, r := range s.Resources {
+		for _, b := range r.Buckets {
+			if b.State == Nobody || b.State == Draining || b.State == Doubled {
+				what = append(what, fmt.Sprintf("bucket %d of %v", b.Bucket, r.Addresses))
+			}
+		}
+		for _, p := range r.Problems {
+			if p.Health == Broken {
+				what = append(what, fmt.Sprintf("%v: %s", r.Addresses, p.Text))
+			}
+		}
 	}
-	return "crm_resource --force-start -r " + instance
+	return what
 }
 
 // Since makes rates of what was counted in the status before.

@@ -195,6 +195,33 @@ func TestHealth(t *testing.T) {
 			delete(s.Resources[0].Placement, 1)
 			s.Resources[0].Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
 		}, Broken, "bucket 1: nobody"},
+		"a lost node's buckets": {func(s *Survey) {
+			s.Cluster.Nodes[2] = pacemaker.Node{Name: "node3", Unclean: true}
+			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 2, Nodes: []string{"node3"}, Managed: true}}
+			s.Resources[0].Placement = s.Cluster.Placement("web-ip")
+		}, Broken, "bucket"},
+		"it drains, and there is nobody to ask": {func(s *Survey) {
+			r := &s.Resources[0]
+			s.Cluster, s.Why, r.Placement, r.Configured, r.Here.Owned = nil, errors.New("refused"), nil, nil, nil
+			r.Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
+		}, Degraded, "refused"},
+		"laid here, and the cluster does not know it": {func(s *Survey) { s.Resources[0].Configured = nil; s.Resources[0].Placement = nil }, Degraded, "does not know it"},
+		"an instance failed elsewhere": {func(s *Survey) {
+			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 1, Nodes: []string{"node2"}, Managed: true, Failed: true}}
+		}, Broken, "bucket 1: failed"},
+		"an instance failed here, and the kernel knows better": {func(s *Survey) {
+			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 0, Nodes: []string{"node1"}, Managed: true, Failed: true}}
+		}, Healthy, ""},
+		"not managed": {func(s *Survey) {
+			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 1, Nodes: []string{"node2"}}}
+		}, Degraded, "bucket 1: not managed"},
+		"not managed, because the node is in maintenance": {func(s *Survey) {
+			s.Cluster.Nodes[1].Maintenance = true
+			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 1, Nodes: []string{"node2"}}}
+		}, Degraded, `"problems":[]`},
+		"unread without Pacemaker": {func(s *Survey) {
+			s.Cluster, s.Resources[0].Unread = nil, []error{errors.New("busy")}
+		}, Degraded, "busy"},
 		"two answer a bucket":        {func(s *Survey) { s.Resources[0].Placement[0] = []string{"node2"} }, Broken, "node1, node2"},
 		"Pacemaker believes, we not": {func(s *Survey) { s.Resources[0].Here.Owned = []clusterip.Bucket{0, 3} }, Broken, "bucket 6: nobody"},
 	} {
@@ -205,6 +232,35 @@ func TestHealth(t *testing.T) {
 				t.Errorf("%v, want %v because %q: %v\n%s", status.Health, row.want, row.says, err, text)
 			}
 		})
+	}
+}
+
+// What is broken at one look and mended at the next was an action that was half done.
+func TestBrokenOnlyIfConfirmed(t *testing.T) {
+	lost := func(buckets ...clusterip.Bucket) Status {
+		return Judge(surveyOf(func(s *Survey) {
+			for _, b := range buckets {
+				delete(s.Resources[0].Placement, b)
+			}
+		}), now)
+	}
+	faulty := func(fault string) Status {
+		return Judge(surveyOf(func(s *Survey) { s.Resources[0].Faults = []string{fault} }), now)
+	}
+	for name, row := range map[string]struct {
+		first, second Status
+		want          bool
+	}{
+		"the same bucket":            {lost(1), lost(1, 2), true},
+		"another bucket, in transit": {lost(1), lost(2), false},
+		"the same fault":             {faulty("our rules are gone"), faulty("our rules are gone"), true},
+		"another fault":              {faulty("our rules are gone"), faulty("eth0 is down"), false},
+		"mended":                     {lost(1), lost(), false},
+		"the first look":             {Status{}, lost(1), false},
+	} {
+		if got := row.first.IsConfirmedBy(row.second); got != row.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }
 

@@ -58,7 +58,9 @@ func Look(ctx context.Context, agent clusterip.Agent, cluster Cluster, address n
 		survey.Cluster, survey.Why = cluster.View(ctx)
 	}
 	if survey.Why == nil {
-		configured, survey.Why = cluster.Resources(ctx)
+		if configured, survey.Why = cluster.Resources(ctx); survey.Why != nil {
+			survey.Cluster = nil // of no use without
+		}
 	}
 	resources := merge(configured, layouts)
 	survey.Resources = slices.DeleteFunc(slices.Clone(resources), func(r Resource) bool {
@@ -75,7 +77,7 @@ func Look(ctx context.Context, agent clusterip.Agent, cluster Cluster, address n
 	}
 	if !known && (len(survey.Resources) == 0 || len(survey.Resources[0].Left) == 0 && !survey.Resources[0].Here.Present) {
 		survey.Resources = nil
-		return survey, unknown(resources, address)
+		return survey, unknown(resources, address, survey.Why)
 	}
 	return survey, nil
 }
@@ -93,7 +95,7 @@ func merge(configured []pacemaker.Resource, layouts []clusterip.Layout) []Resour
 	for _, c := range configured {
 		values, _, parseErr := metadata.Parse(c.Parameters)
 		spec, specErr := clusterip.NewSpec(values, c.Name, ocf.Clone{Buckets: c.Buckets})
-		all = append(all, Resource{Asked: spec, Configured: &c, Misconfigured: errors.Join(parseErr, specErr)})
+		all = append(all, Resource{Asked: spec, Configured: &c, Misconfigured: errors.Join(parseErr, c.Fault, specErr)})
 	}
 	for _, layout := range layouts {
 		// By its address: one that was laid by hand has no name, or another one.
@@ -109,17 +111,24 @@ func merge(configured []pacemaker.Resource, layouts []clusterip.Layout) []Resour
 type NotSharedError struct {
 	Address netip.Addr   // invalid: any
 	There   []netip.Addr // that are known
+	Why     error        // why the cluster does not answer, if it does not
 }
 
 func (e *NotSharedError) Error() string {
-	if len(e.There) == 0 {
+	switch {
+	case e.Why != nil && len(e.There) == 0:
+		return fmt.Sprintf("no address is shared on this node, and Pacemaker does not answer: %s", ocf.OneLine(e.Why.Error()))
+	case e.Why != nil:
+		return fmt.Sprintf("%s is not shared on this node; there are %s; and Pacemaker does not answer: %s",
+			e.Address, strings.ReplaceAll(joined(e.There), " ", ", "), ocf.OneLine(e.Why.Error()))
+	case len(e.There) == 0:
 		return "no address is shared on this node, and none is configured in its cluster"
 	}
 	return fmt.Sprintf("%s is not shared on this node or in its cluster; there are %s", e.Address, strings.ReplaceAll(joined(e.There), " ", ", "))
 }
 
-func unknown(all []Resource, address netip.Addr) error {
-	fault := &NotSharedError{Address: address}
+func unknown(all []Resource, address netip.Addr, why error) error {
+	fault := &NotSharedError{Address: address, Why: why}
 	for _, r := range all {
 		fault.There = append(fault.There, r.Asked.Address())
 	}
@@ -177,31 +186,39 @@ func (r Resource) whyBackend(ctx context.Context, agent clusterip.Agent) (string
 const askAtOnce = 8
 
 // LookForDrains asks which other nodes drain the buckets; of those that connections of survive no move nobody is asked. What cannot be told
-// is left out, and the error says why.
+// is left out, and the error says why, once.
 func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []clusterip.Bucket) error {
 	if !k.Layout.Drains || k.Placement == nil {
 		return nil
 	}
 	var guard sync.Mutex
-	var faults []error
+	var fault error
 	k.Drainers = map[clusterip.Bucket][]clusterip.Drainer{}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var asked sync.WaitGroup
 	places := make(chan struct{}, askAtOnce)
 	for _, bucket := range buckets {
 		places <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
 		asked.Go(func() {
+			defer func() { <-places }()
 			said, err := cluster.Statements(ctx, k.Layout.Address(), bucket)
 			guard.Lock()
 			defer guard.Unlock()
 			if drainers := said.Drainers(k.Node); len(drainers) > 0 {
 				k.Drainers[bucket] = drainers
 			}
-			faults = append(faults, err)
-			<-places
+			if err != nil && fault == nil {
+				fault = err
+				cancel() // whoever does not answer one question in time will not answer the others
+			}
 		})
 	}
 	asked.Wait()
-	return errors.Join(faults...)
+	return fault
 }
 
 // buckets are all of the layout.

@@ -90,9 +90,15 @@ const (
 	Doubled  = "doubled"  // several nodes answer
 )
 
-// Whois tells who answers a client.
+// Whois tells who answers a client. Without an address that is asked for, it is the first of the client's version.
 func Whois(known Known, client Client, target Target) (Answer, error) {
 	layout := known.Layout
+	if !target.Address.IsValid() {
+		target.Address = layout.Address()
+		if i := slices.IndexFunc(layout.Addresses(), func(a netip.Addr) bool { return a.Is4() == client.Address.Is4() }); i >= 0 {
+			target.Address = layout.Addresses()[i]
+		}
+	}
 	if !slices.Contains(layout.Addresses(), target.Address) {
 		return Answer{}, ocf.Errorf(ocf.ErrArgs, "%s is none of the resource's addresses (%v)", target.Address, layout.Addresses())
 	}
@@ -165,7 +171,7 @@ func (k Known) owner(bucket clusterip.Bucket) (nodes []string, state string) {
 		return nodes, Adopting
 	case len(nodes) == 1:
 		return nodes, Owned
-	case draining:
+	case draining && k.Placement != nil:
 		return nil, Draining
 	case k.Placement != nil:
 		return nil, Nobody

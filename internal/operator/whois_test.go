@@ -111,6 +111,7 @@ func TestWhatMustBeSaid(t *testing.T) {
 		"the service":                 {knownOf(clusterip.SourceIP, web), "192.0.2.7", Target{Address: vip, Protocol: "tcp"}, "--to 192.168.10.3:80"},
 		"another address":             {knownOf(clusterip.SourceIP), "192.0.2.7", Target{Address: netip.MustParseAddr("192.168.10.9"), Protocol: "tcp"}, "none of the resource's addresses"},
 		"another version":             {knownOf(clusterip.SourceIP), "2001:db8::7", Target{Address: vip, Protocol: "tcp"}, "not of one IP version"},
+		"a version's first address":   {knownOf(clusterip.SourceIP), "2001:db8::7", Target{Protocol: "tcp"}, ""},
 		"the resource's other family": {knownOf(clusterip.SourceIP), "2001:db8::7", Target{Address: netip.MustParseAddr("2001:db8::3"), Protocol: "tcp"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

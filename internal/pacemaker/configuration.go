@@ -5,10 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/beevik/etree"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
 )
 
 // Resource is one of this agent as it is configured: a clone whose instances are the buckets, or an address of its own.
@@ -16,12 +21,21 @@ type Resource struct {
 	Name       string            // of the primitive, without an instance number
 	Clone      string            // of the clone around it; "" if there is none
 	Parameters map[string]string // instance attributes, by name
-	Meta       map[string]string // meta attributes of the clone, or else of the primitive; what both have is the clone's
+	Meta       map[string]string // meta attributes that have an effect: the clone's own; of the rest, the primitive's before the clone's
 	Buckets    uint32            // how many instances there are (clone-max; unless it is set, one for each node)
+	Fault      error             // why there cannot be so many; then Buckets is 1
 }
 
 // ID is what the tools that clean up and refresh want to be told: they do not find a primitive whose clone is globally unique.
 func (r Resource) ID() string { return cmp.Or(r.Clone, r.Name) }
+
+// Instance is what to tell the tools that work on one instance.
+func (r Resource) Instance(bucket clusterip.Bucket) string {
+	if r.Clone == "" {
+		return r.Name
+	}
+	return fmt.Sprintf("%s:%d", r.Name, bucket)
+}
 
 // Disabled tells whether an admin wants it to be stopped.
 func (r Resource) Disabled() bool { return strings.EqualFold(r.Meta["target-role"], "Stopped") }
@@ -74,25 +88,45 @@ func Resources(configuration *etree.Element) []Resource {
 		if last.SelectAttrValue("class", "") != "ocf" || last.SelectAttrValue("type", "") != agentType {
 			continue
 		}
-		resource := Resource{Name: primitive.SelectAttrValue("id", ""), Parameters: map[string]string{}, Meta: map[string]string{}}
-		if parent := primitive.Parent(); parent.Tag == "clone" {
-			resource.Clone = parent.SelectAttrValue("id", "")
-			pairs(resource.Meta, parent, "meta_attributes")
-		}
+		resource := Resource{Name: primitive.SelectAttrValue("id", ""), Parameters: map[string]string{}, Meta: map[string]string{}, Buckets: 1}
 		for _, from := range sources {
 			pairs(resource.Parameters, from, "instance_attributes")
 			pairs(resource.Meta, from, "meta_attributes")
 		}
-		resource.Buckets = 1
-		if resource.Clone != "" {
-			resource.Buckets = uint32(len(configuration.FindElements("./nodes/node")))
-			if most, err := strconv.ParseUint(resource.Meta["clone-max"], 10, 32); err == nil {
-				resource.Buckets = uint32(most)
+		maps.DeleteFunc(resource.Meta, func(name, _ string) bool { return isOfClone(name) })
+		// Or the clone is around a group that the primitive is in.
+		for around := primitive.Parent(); around != nil; around = around.Parent() {
+			if around.Tag == "clone" {
+				resource.Clone = around.SelectAttrValue("id", "")
+				pairs(resource.Meta, around, "meta_attributes")
+				resource.countBuckets(len(configuration.FindElements("./nodes/node")))
 			}
 		}
 		all = append(all, resource)
 	}
 	return all
+}
+
+// isOfClone tells whether a meta attribute is one that only a clone has.
+func isOfClone(name string) bool {
+	return strings.HasPrefix(name, "clone-") || slices.Contains([]string{"globally-unique", "interleave", "notify", "ordered", "promotable"}, name)
+}
+
+// countBuckets settles how many instances the clone has, as the agent will.
+func (r *Resource) countBuckets(nodes int) {
+	text, given := r.Meta["clone-max"]
+	if !given {
+		text = strconv.Itoa(max(1, nodes))
+	}
+	number, err := strconv.ParseUint(text, 10, 32)
+	switch {
+	case err != nil || number < 1 || number > ocf.MaxBuckets:
+		r.Fault = fmt.Errorf("clone-max=%s is not a number from 1 to %d", ocf.Quote(text), ocf.MaxBuckets)
+	case number > 1 && !ocf.IsTrue(r.Meta["globally-unique"]):
+		r.Fault = fmt.Errorf("clone-max=%d without globally-unique=true: every instance is a hash bucket of its own", number)
+	default:
+		r.Buckets = uint32(number)
+	}
 }
 
 // pairs adds the name-value pairs in an element's sets of that kind, but not over others.

@@ -1,13 +1,13 @@
 package pacemaker
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestResourcesOfThisAgent(t *testing.T) {
-	const text = `<configuration>
+const someConfiguration = `<configuration>
   <crm_config/>
   <nodes><node id="1" uname="node1"/><node id="2" uname="node2"/><node id="3" uname="node3"/></nodes>
   <resources>
@@ -18,9 +18,12 @@ func TestResourcesOfThisAgent(t *testing.T) {
     <clone id="web-ip-clone">
       <primitive id="web-ip" class="ocf" provider="custom" type="clusterip">
         <instance_attributes id="a"><nvpair id="a1" name="ip" value="192.168.10.3"/></instance_attributes>
-        <meta_attributes id="m"><nvpair id="m1" name="resource-stickiness" value="1"/></meta_attributes>
+        <meta_attributes id="m"><nvpair id="m1" name="resource-stickiness" value="1"/><nvpair id="m2" name="clone-max" value="99"/></meta_attributes>
       </primitive>
-      <meta_attributes id="c"><nvpair id="c1" name="clone-max" value="8"/><nvpair id="c2" name="resource-stickiness" value="0"/></meta_attributes>
+      <meta_attributes id="c">
+        <nvpair id="c1" name="clone-max" value="8"/><nvpair id="c2" name="resource-stickiness" value="0"/><nvpair id="c3" name="globally-unique" value="true"/>
+        <nvpair id="c4" name="target-role" value="stopped"/>
+      </meta_attributes>
     </clone>
     <group id="g">
       <primitive id="lone" template="shared">
@@ -28,27 +31,57 @@ func TestResourcesOfThisAgent(t *testing.T) {
       </primitive>
       <primitive id="other" class="ocf" provider="heartbeat" type="IPaddr2"/>
     </group>
-    <clone id="plain-clone">
-      <primitive id="plain" class="ocf" provider="custom" type="clusterip"/>
-      <meta_attributes id="p"><nvpair id="p1" name="target-role" value="stopped"/></meta_attributes>
+    <clone id="group-clone">
+      <group id="grouped"><primitive id="in-group" class="ocf" provider="custom" type="clusterip"/></group>
+      <meta_attributes id="d"><nvpair id="d1" name="globally-unique" value="yes"/></meta_attributes>
     </clone>
   </resources>
 </configuration>`
+
+func TestResourcesOfThisAgent(t *testing.T) {
 	want := []Resource{
-		{Name: "web-ip", Clone: "web-ip-clone", Parameters: map[string]string{"ip": "192.168.10.3"}, Meta: map[string]string{"clone-max": "8", "resource-stickiness": "0"}, Buckets: 8},
+		{Name: "web-ip", Clone: "web-ip-clone", Parameters: map[string]string{"ip": "192.168.10.3"}, Buckets: 8, Meta: map[string]string{
+			"clone-max": "8", "resource-stickiness": "1", "globally-unique": "true", "target-role": "stopped",
+		}},
 		{Name: "lone", Parameters: map[string]string{"ip": "192.168.10.4", "mac_mode": "unicast", "drain": "600"}, Meta: map[string]string{}, Buckets: 1},
-		{Name: "plain", Clone: "plain-clone", Parameters: map[string]string{}, Meta: map[string]string{"target-role": "stopped"}, Buckets: 3},
+		{Name: "in-group", Clone: "group-clone", Parameters: map[string]string{}, Meta: map[string]string{"globally-unique": "yes"}, Buckets: 3},
 	}
-	configuration, err := parseConfiguration(text)
+	configuration, err := parseConfiguration(someConfiguration)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, Resources(configuration)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	got := Resources(configuration)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("(-want +got):\n%s", diff)
+	}
+	if !got[0].Disabled() || got[0].ID() != "web-ip-clone" || got[0].Instance(3) != "web-ip:3" {
+		t.Errorf("web-ip: disabled %t, %s, %s", got[0].Disabled(), got[0].ID(), got[0].Instance(3))
+	}
+	if got[1].Disabled() || got[1].ID() != "lone" || got[1].Instance(0) != "lone" {
+		t.Errorf("lone: disabled %t, %s, %s", got[1].Disabled(), got[1].ID(), got[1].Instance(0))
 	}
 	for _, text := range []string{"", "<cib/>", "no XML <"} {
 		if got, err := parseConfiguration(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
+		}
+	}
+}
+
+// What the agent would refuse.
+func TestBucketsThatCannotBe(t *testing.T) {
+	for _, meta := range []string{
+		`<nvpair name="clone-max" value="1025"/><nvpair name="globally-unique" value="true"/>`,
+		`<nvpair name="clone-max" value="0"/><nvpair name="globally-unique" value="true"/>`,
+		`<nvpair name="clone-max" value="many"/><nvpair name="globally-unique" value="true"/>`,
+		`<nvpair name="clone-max" value="8"/>`,
+	} {
+		configuration, err := parseConfiguration(fmt.Sprintf(`<configuration><resources><clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/>
+			<meta_attributes>%s</meta_attributes></clone></resources></configuration>`, meta))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Resources(configuration); len(got) != 1 || got[0].Fault == nil || got[0].Buckets != 1 {
+			t.Errorf("%s: %+v", meta, got)
 		}
 	}
 }

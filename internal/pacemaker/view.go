@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,7 @@ type Node struct {
 	Standby     bool
 	Maintenance bool
 	Unclean     bool // it is to be fenced
+	Remote      bool // it runs no cluster manager of its own
 }
 
 // Instance is one of a clone whose instances are distinct, or of no clone.
@@ -85,7 +87,7 @@ func parseView(text string) (*View, error) {
 	for _, node := range result.FindElements("./nodes/node") {
 		view.Nodes = append(view.Nodes, Node{
 			Name: node.SelectAttrValue("name", ""), Online: is(node, "online"), Standby: is(node, "standby") || is(node, "standby_onfail"),
-			Maintenance: is(node, "maintenance"), Unclean: is(node, "unclean"),
+			Maintenance: is(node, "maintenance"), Unclean: is(node, "unclean"), Remote: node.SelectAttrValue("type", "member") != "member",
 		})
 	}
 	for _, instance := range result.FindElements("./resources//resource") {
@@ -121,12 +123,18 @@ func parseView(text string) (*View, error) {
 	return view, nil
 }
 
-// Placement tells where the buckets of a resource are active: by bucket the node, or several.
+// Placement tells where the buckets of a resource are active: by bucket the node, or several. On a node that is lost Pacemaker takes them for
+// active until it is fenced, but nobody answers there.
 func (v *View) Placement(resource string) map[clusterip.Bucket][]string {
+	isThere := func(name string) bool {
+		return slices.ContainsFunc(v.Nodes, func(n Node) bool { return n.Name == name && n.Online })
+	}
 	placement := map[clusterip.Bucket][]string{}
 	for _, instance := range v.Instances {
-		if instance.Resource == resource && len(instance.Nodes) > 0 {
-			placement[instance.Bucket] = append(placement[instance.Bucket], instance.Nodes...)
+		for _, node := range instance.Nodes {
+			if instance.Resource == resource && isThere(node) {
+				placement[instance.Bucket] = append(placement[instance.Bucket], node)
+			}
 		}
 	}
 	return placement
@@ -136,8 +144,12 @@ func (v *View) Placement(resource string) map[clusterip.Bucket][]string {
 func (v *View) Of(resource string) []Failure {
 	var found []Failure
 	for _, failure := range v.Failures {
+		// RESOURCE[:NUMBER]_ACTION_INTERVAL, and names may hold underscores.
 		name, _, isInstance := strings.Cut(failure.Action, ":")
-		if name == resource && isInstance || strings.HasPrefix(failure.Action, resource+"_") {
+		for i := 0; i < 2 && !isInstance; i++ {
+			name = name[:max(0, strings.LastIndex(name, "_"))]
+		}
+		if name == resource {
 			found = append(found, failure)
 		}
 	}

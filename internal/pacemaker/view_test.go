@@ -18,7 +18,7 @@ func TestView(t *testing.T) {
   <nodes>
     <node name="node1" online="true" standby="false" standby_onfail="false" maintenance="false" unclean="false"/>
     <node name="node2" online="true" standby="true" standby_onfail="false" maintenance="true" unclean="false"/>
-    <node name="node3" online="false" standby="false" standby_onfail="false" maintenance="false" unclean="true"/>
+    <node name="node3" online="false" standby="false" standby_onfail="false" maintenance="false" unclean="true" type="remote"/>
   </nodes>
   <resources>
     <resource id="power" resource_agent="stonith:fence_lab" role="Started" managed="true"><node name="node1" id="1" cached="true"/></resource>
@@ -34,6 +34,7 @@ func TestView(t *testing.T) {
   <failures>
     <failure op_key="web-ip:0_monitor_10000" node="node2" exitstatus="error" exitreason="our rules are gone" last-rc-change="2026-11-26 01:54:37Z"/>
     <failure op_key="web-ip2_monitor_10000" node="node2" exitstatus="error"/>
+    <failure op_key="web-ip_2_start_0" node="node1" exitstatus="not configured" exitreason=""/>
     <failure op_key="lone_start_0" node="node1" exitstatus="not configured" exitreason=""/>
   </failures>
   <status code="0" message="OK"/>
@@ -41,7 +42,7 @@ func TestView(t *testing.T) {
 	got, err := parseView(text)
 	want := &View{
 		Quorum: true, Fencing: true,
-		Nodes: []Node{{Name: "node1", Online: true}, {Name: "node2", Online: true, Standby: true, Maintenance: true}, {Name: "node3", Unclean: true}},
+		Nodes: []Node{{Name: "node1", Online: true}, {Name: "node2", Online: true, Standby: true, Maintenance: true}, {Name: "node3", Unclean: true, Remote: true}},
 		Instances: []Instance{
 			{Resource: "web-ip", Bucket: 0, Nodes: []string{"node2"}, Managed: true},
 			{Resource: "web-ip", Bucket: 1, Managed: true, Blocked: true},
@@ -52,21 +53,27 @@ func TestView(t *testing.T) {
 		Failures: []Failure{
 			{Action: "web-ip:0_monitor_10000", Node: "node2", Reason: "our rules are gone", When: "2026-11-26 01:54:37Z"},
 			{Action: "web-ip2_monitor_10000", Node: "node2", Reason: "error"},
+			{Action: "web-ip_2_start_0", Node: "node1", Reason: "not configured"},
 			{Action: "lone_start_0", Node: "node1", Reason: "not configured"},
 		},
 	}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Fatalf("%v (-want +got):\n%s", err, diff)
 	}
-	placed := map[clusterip.Bucket][]string{0: {"node2"}, 2: {"node1", "node3"}}
+	placed := map[clusterip.Bucket][]string{0: {"node2"}, 2: {"node1"}} // node3 is lost
 	if diff := cmp.Diff(placed, got.Placement("web-ip")); diff != "" {
 		t.Errorf("placement (-want +got):\n%s", diff)
 	}
 	if failures := got.Of("web-ip"); len(failures) != 1 || failures[0].Node != "node2" {
 		t.Errorf("failures of web-ip: %v", failures)
 	}
-	if failures := got.Of("lone"); len(failures) != 1 {
-		t.Errorf("failures of lone: %v", failures)
+	for _, name := range []string{"lone", "web-ip_2", "web-ip2"} {
+		if failures := got.Of(name); len(failures) != 1 {
+			t.Errorf("failures of %s: %v", name, failures)
+		}
+	}
+	if failures := got.Of("web"); len(failures) != 0 {
+		t.Errorf("failures of web: %v", failures)
 	}
 	for _, text := range []string{"", "<crm_mon/>", "no XML <"} {
 		if got, err := parseView(text); err == nil {

@@ -130,6 +130,7 @@ func wounds() []wound {
 		{name: "element removed", inflict: commands("nft delete element netdev " + ourTable + " owned { 2 }"), says: "does not run here; buckets 5 do", code: ocf.NotRunning},
 		{name: "all elements removed", inflict: commands("nft flush set netdev " + ourTable + " owned"), says: "this is left on the node", loses: true},
 		{name: "element added", inflict: commands("nft add element netdev " + ourTable + " owned { 7 }"), says: "element 7 was not put there by this agent"},
+		{name: "element for all buckets added", inflict: commands("nft add element netdev " + ourTable + " owned { * }"), says: "stands for all buckets"},
 		{name: "element out of range added", inflict: commands("nft add element netdev " + ourTable + " owned { 99 comment \"web-ip:99\" }"), says: "element 99 is no bucket of 0..7"},
 		{name: "stamp removed", inflict: commands("nft flush set netdev " + ourTable + " schema"), says: "its stamp (set schema) is missing"},
 		{name: "stamp changed", inflict: commands("nft flush set netdev "+ourTable+" schema",

@@ -279,7 +279,8 @@ func (c *Conn) mend(have, want table) error {
 }
 
 func (c *Conn) mendSet(t *nft.Table, have, want set) error {
-	if isMoveSet(want.name) {
+	ofAll := func(e element) bool { return e.all } // it has no key to be deleted by
+	if isMoveSet(want.name) || slices.ContainsFunc(have.elements, ofAll) {
 		return c.refill(t, want)
 	}
 	isIn := func(other set) func(element) bool {

@@ -340,6 +340,8 @@ func (s set) alien(e element, n uint32) string {
 		isOurs = strings.HasPrefix(e.comment, adoptedFrom)
 	}
 	switch {
+	case e.all:
+		return "stands for all buckets"
 	case !isOurs:
 		return "was not put there by this agent"
 	case e.key >= n:

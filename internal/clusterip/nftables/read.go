@@ -360,18 +360,21 @@ func (c *Conn) readSets(into *table) error {
 // isTorn tells whether an element was read twice. (An interval's end may be the next one's beginning.)
 func (s set) isTorn() bool {
 	type key struct {
-		key uint32
-		end bool
+		key      uint32
+		end, all bool
 	}
 	seen := map[key]bool{}
 	for _, e := range s.elements {
-		if seen[key{e.key, e.end}] {
+		if seen[key{e.key, e.end, e.all}] {
 			return true
 		}
-		seen[key{e.key, e.end}] = true
+		seen[key{e.key, e.end, e.all}] = true
 	}
 	return false
 }
+
+// elementCatchAll is NFT_SET_ELEM_CATCHALL of include/uapi/linux/netfilter/nf_tables.h.
+const elementCatchAll = 2
 
 // decode reads the elements of a set. Keys of another length than ours are not read: the set is not as laid anyway.
 func (s *set) decode(list *netlink.AttributeDecoder) error {
@@ -393,17 +396,19 @@ func (s *set) decode(list *netlink.AttributeDecoder) error {
 				case unix.NFTA_SET_ELEM_USERDATA:
 					e.comment = commentIn(a.Bytes(), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 				case unix.NFTA_SET_ELEM_FLAGS:
-					e.end = a.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
+					flags := a.Uint32()
+					e.end, e.all = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0, flags&elementCatchAll != 0
 				case unix.NFTA_SET_ELEM_EXPR:
 					e.counted = true
 				case unix.NFTA_SET_ELEM_EXPIRATION:
 					e.timed, e.left = true, time.Duration(a.Uint64())*time.Millisecond
 				}
 			}
-			switch len(key) {
-			case keyLength:
+			switch {
+			case e.all:
+			case len(key) == keyLength:
 				e.key = binary.NativeEndian.Uint32(key)
-			case portLength:
+			case len(key) == portLength:
 				e.key = uint32(binary.BigEndian.Uint16(key))
 			default:
 				return nil

@@ -209,6 +209,7 @@ const keyLength = 4
 
 type element struct {
 	key     uint32
+	all     bool // of no key of its own: it stands for all that are not there (NFT_SET_ELEM_CATCHALL)
 	end     bool // of an interval: the first that does not belong to it
 	comment string
 	counted bool

@@ -31,7 +31,10 @@ func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip
 		traffic.Buckets, err = c.ownedCounts(name)
 		return err
 	})
-	return traffic, err
+	if err != nil {
+		return nil, err
+	}
+	return traffic, nil
 }
 
 // ownedCounts reads what the elements of set owned have counted.
