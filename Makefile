@@ -125,8 +125,9 @@ unit: ## the packages' own tests, with the race detector
 
 kernels: ## kernel and test-vm, side by side: an emulated machine leaves room
 	@echo '== contract and kernel tests, in network namespaces; and on an old kernel, emulated (the first run downloads 27 MB)'
-	packages=$$($(GO) list ./tests/... | grep -v -e /tests/lab)
-	$(GO) test -json -count=1 -p 2 -timeout 40m $$packages | $(report)
+	# The emulated machines first: they take longest.
+	packages=$$($(GO) list ./tests/... | grep -v -e /tests/lab -e /tests/vm)
+	$(GO) test -json -count=1 -p 2 -timeout 40m ./tests/vm $$packages | $(report)
 
 kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
 	@echo '== contract and kernel tests, in network namespaces'

@@ -202,6 +202,9 @@ func (h *Host) unheard(nic string) (string, error) {
 		return "", fmt.Errorf("%s of %s: %w", nic, h.Name, err)
 	}
 	addresses, err := h.handle.AddrList(link, netlink.FAMILY_V6)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return "list of addresses that does not change", nil
+	}
 	if err != nil {
 		return "", fmt.Errorf("addresses of %s of %s: %w", nic, h.Name, err)
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // guestTimeout bounds a guest's life. Emulated, everything takes some twenty times as long.
-const guestTimeout = 15 * time.Minute
+const guestTimeout = 25 * time.Minute
 
 // guestTests are those of package netns that run on the old kernel, for each guest: each thing that the agent asks of a kernel, once; and
 // what only an old kernel can show (build tag oldkernel).
