@@ -163,16 +163,45 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// Each panel shows something of a node on which all is going on: its questions are valid, and labels fit together.
-func TestPanelsAreNotEmpty(t *testing.T) {
-	type series struct {
+// These are what promtool reads.
+type (
+	series struct {
 		Series string `json:"series"`
 		Values string `json:"values"`
 	}
-	type question struct {
-		Expr string `json:"expr"`
-		At   string `json:"eval_time"`
+	question struct {
+		Expr string   `json:"expr"`
+		At   string   `json:"eval_time"`
+		Want []answer `json:"exp_samples"`
 	}
+	answer struct {
+		Labels string  `json:"labels"`
+		Value  float64 `json:"value"`
+	}
+	situation struct {
+		Name      string     `json:"name"`
+		Interval  string     `json:"interval"`
+		Given     []series   `json:"input_series"`
+		Questions []question `json:"promql_expr_test"`
+	}
+)
+
+// ask has Prometheus answer questions.
+func ask(t *testing.T, situations ...situation) {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{"evaluation_interval": "15s", "tests": situations}) // JSON is YAML
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "panels.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	says(t, "promtool", "test", "rules", file)
+}
+
+// Each panel shows something of a node on which all is going on: its questions are valid, and labels fit together.
+func TestPanelsAreNotEmpty(t *testing.T) {
 	var given []series
 	families := metrics(t)
 	for _, name := range slices.Sorted(maps.Keys(families)) {
@@ -192,24 +221,140 @@ func TestPanelsAreNotEmpty(t *testing.T) {
 	var asked []question
 	for _, p := range panels(t) {
 		for _, target := range p.Targets {
-			asked = append(asked, question{"absent(" + variables.Replace(target.Expr) + ")", "5m"}) // and no sample is expected
+			asked = append(asked, question{Expr: "absent(" + variables.Replace(target.Expr) + ")", At: "5m"}) // and no sample is expected
 		}
 	}
 	if len(asked) == 0 {
 		t.Fatal("no panel asks for anything")
 	}
-	// JSON is YAML.
-	text, err := json.Marshal(map[string]any{"evaluation_interval": "15s", "tests": []any{
-		map[string]any{"interval": "15s", "input_series": given, "promql_expr_test": asked},
-	}})
-	if err != nil {
-		t.Fatal(err)
+	ask(t, situation{Interval: "15s", Given: given, Questions: asked})
+}
+
+// What panels show is what alerts would say.
+func TestPanelsAgreeWithAlerts(t *testing.T) {
+	const (
+		health  = "Health"
+		nobody  = "Buckets nobody answers"
+		twice   = "Buckets answered twice"
+		buckets = "Nodes that answer each bucket"
+		fresh   = "0+15x40"
+		stale   = "0+0x40"
+	)
+	is := func(value float64) []answer { return []answer{{"{}", value}} }
+	unknown := []answer{}
+	node := func(instance, lastRun string, more ...string) []series {
+		all := []series{{"clusterip_last_run_timestamp_seconds{" + instance + "}", lastRun}}
+		for _, sample := range more {
+			at := strings.LastIndex(sample, " ")
+			name, labels, _ := strings.Cut(strings.TrimSuffix(sample[:at], "}"), "{")
+			all = append(all, series{"clusterip_" + name + "{" + instance + "," + labels + "}", sample[at+1:] + "+0x40"})
+		}
+		return all
 	}
-	file := filepath.Join(t.TempDir(), "panels.json")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
+	const (
+		a = `job="node",instance="a"`
+		b = `job="node",instance="b"`
+		c = `job="node",instance="c",cluster="other"`
+
+		bucket0 = `resource="web-ip",address="192.0.2.1",bucket="0"`
+		bucket1 = `resource="web-ip",address="192.0.2.1",bucket="1"`
+		owned0  = `bucket_owned{` + bucket0 + `} `
+		owned1  = `bucket_owned{` + bucket1 + `} `
+		nodes0  = `cluster_bucket_nodes{` + bucket0 + `} `
+		nodes1  = `cluster_bucket_nodes{` + bucket1 + `} `
+		healthy = `resource_health{resource="web-ip",address="192.0.2.1"} 0`
+	)
+	answered := func(bucket string, nodes float64) answer { return answer{`{job="node",` + bucket + `}`, nodes} }
+	for _, tt := range []struct {
+		name string
+		node [][]series
+		want map[string][]answer
+	}{
+		{
+			"a node writes no metrics any more, and another one has taken its bucket",
+			[][]series{
+				node(a, stale, `foreign_packets_total{resource="web-ip",address="192.0.2.1"} 500`, "health 2", "cluster_quorate 0", "cluster_fencing_enabled 0", owned0+"1", nodes0+"2", owned1+"0", nodes1+"0",
+					`cluster_node_state{node="node1",state="online"} 1`, `cluster_node_state{node="node2",state="online"} 1`),
+				node(b, fresh, "health 0", "cluster_quorate 1", "cluster_fencing_enabled 1", owned0+"1", nodes0+"1", owned1+"1", nodes1+"1",
+					`cluster_node_state{node="node1",state="online"} 0`, `cluster_node_state{node="node2",state="online"} 1`),
+			},
+			map[string][]answer{
+				health: is(0), nobody: is(0), twice: is(0), "Nodes online": is(1), "Quorum": is(1), "Fencing": is(1),
+				buckets:                                 {answered(bucket0, 1), answered(bucket1, 1)},
+				"Buckets of each node":                  {{`{instance="b"}`, 2}},
+				"Packets dropped because others answer": unknown, // not zero, as if the switch delivered nothing
+			},
+		},
+		{
+			"Pacemaker answers nowhere, and one bucket is in no kernel",
+			[][]series{node(a, fresh, "health 1", owned0+"0", owned1+"0"), node(b, fresh, "health 1", owned0+"0", owned1+"1")},
+			map[string][]answer{nobody: is(1), twice: is(0), buckets: {answered(bucket0, 0), answered(bucket1, 1)}},
+		},
+		{
+			"a part without quorum has stopped everything, and the rest answers",
+			[][]series{
+				node(a, fresh, "cluster_quorate 0", owned0+"0", nodes0+"0"),
+				node(b, fresh, "cluster_quorate 1", owned0+"1", nodes0+"1"),
+			},
+			map[string][]answer{nobody: is(0), twice: is(0), buckets: {answered(bucket0, 1)}},
+		},
+		{
+			"the owner's kernel does not know of a bucket that Pacemaker believes it to answer",
+			[][]series{
+				node(a, fresh, "cluster_quorate 1", owned0+"0", nodes0+"0"),
+				node(b, fresh, "cluster_quorate 1", owned0+"0", nodes0+"1"),
+			},
+			map[string][]answer{nobody: is(1), twice: is(0), buckets: {answered(bucket0, 0)}},
+		},
+		{
+			"a split without fencing, where each part believes itself alone",
+			[][]series{
+				node(a, fresh, "cluster_quorate 1", owned0+"1", nodes0+"1"),
+				node(b, fresh, "cluster_quorate 1", owned0+"1", nodes0+"1"),
+			},
+			map[string][]answer{nobody: is(0), twice: is(1), buckets: {answered(bucket0, 2)}},
+		},
+		{
+			"a node is lost, and the address is healthy",
+			[][]series{node(a, fresh, "health 1", healthy)},
+			map[string][]answer{health: is(1)},
+		},
+		{
+			"Pacemaker is stopped on all nodes, and nothing is laid",
+			[][]series{node(a, fresh, "health 1", "pacemaker_up 0"), node(b, fresh, "health 1", "pacemaker_up 0")},
+			map[string][]answer{health: is(2), nobody: unknown, twice: unknown, buckets: unknown},
+		},
+		{
+			"two clusters have one address, and nodes of one name",
+			[][]series{
+				node(a, fresh, "cluster_quorate 1", owned0+"1", nodes0+"1", `cluster_node_state{node="node1",state="online"} 1`,
+					`cluster_node_state{node="node1",state="standby"} 0`, `cluster_node_state{node="node1",state="maintenance"} 0`,
+					`cluster_node_state{node="node1",state="unclean"} 0`),
+				node(c, fresh, "cluster_quorate 1", owned0+"1", nodes0+"1", `cluster_node_state{node="node1",state="online"} 0`,
+					`cluster_node_state{node="node1",state="standby"} 1`, `cluster_node_state{node="node1",state="maintenance"} 0`,
+					`cluster_node_state{node="node1",state="unclean"} 0`),
+			},
+			map[string][]answer{
+				nobody: is(0), twice: is(0),
+				buckets:               {answered(bucket0, 1), {`{job="node",cluster="other",` + bucket0 + `}`, 1}},
+				"States of the nodes": {{`{job="node",node="node1"}`, 1}, {`{job="node",cluster="other",node="node1"}`, 2}},
+			},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			variables := strings.NewReplacer("$job", "node", "$address", "192.0.2.1", "$instance", ".+", "$__rate_interval", "5m")
+			var asked []question
+			for _, p := range panels(t) {
+				if want, ok := tt.want[p.Title]; ok {
+					asked = append(asked, question{variables.Replace(p.Targets[0].Expr), "9m", want})
+				}
+			}
+			if len(asked) != len(tt.want) {
+				t.Errorf("%d panels have an answer to %d questions", len(asked), len(tt.want))
+			}
+			ask(t, situation{tt.name, "15s", slices.Concat(tt.node...), asked})
+		})
 	}
-	says(t, "promtool", "test", "rules", file)
 }
 
 // systemd knows all that the units ask for.
