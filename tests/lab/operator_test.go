@@ -124,7 +124,11 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 		t.Errorf("node2 is off, and status says %v", d.status(d.Hosts[0]).Problems)
 	}
 	d.exactlyOnce(shared, buckets)
-	d.finish("node2")
+	// Who was connected to node2 in a bucket that node3 drains still is not told (docs/draining.md).
+	log, err := d.streams.Stop()
+	check(t, err)
+	d.answeredOnce(log)
+	d.end()
 }
 
 // metrics expects that each bucket is owned by one of the hosts, as their metrics say.
