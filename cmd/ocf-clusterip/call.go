@@ -103,12 +103,26 @@ func action(name, usage string, do func(context.Context) error) *cli.Command {
 // forPeople makes a command one for people: they see its faults as such and not as an agent's.
 func (c *call) forPeople(command *cli.Command) *cli.Command {
 	command.Category, command.HideHelpCommand = "Commands, for people", true
-	command.Before = func(*cli.Context) error { c.byHand = true; return nil }
+	command.Before = func(ctx *cli.Context) error {
+		c.byHand = true
+		return refuseEmpty(ctx)
+	}
 	command.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
 		c.byHand = true
 		return ocf.Errorf(ocf.ErrArgs, "%w; see ocf-clusterip %s --help", err, command.Name)
 	}
 	return command
+}
+
+// refuseEmpty refuses flags whose value is empty: it was a variable that is not set, say, and nobody meant that the flag be passed over.
+func refuseEmpty(ctx *cli.Context) error {
+	var faults []error
+	for _, flag := range ctx.Command.Flags {
+		if name := flag.Names()[0]; ctx.IsSet(name) && ctx.String(name) == "" {
+			faults = append(faults, ocf.Errorf(ocf.ErrArgs, `--%s "" is empty; leave it out, or say what is meant`, name))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 func hidden(command *cli.Command) *cli.Command {

@@ -45,8 +45,8 @@ const longestWait = 3600
 func (c *call) doctorCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.BoolFlag{Name: "json", Usage: "write JSON"},
-		&cli.UintFlag{Name: "wait", Usage: "with mac_mode=igmp: listen for a querier for so many `SECONDS`; they ask every 125 s"},
-		&cli.UintFlag{Name: "buckets", Usage: "with --ip: how many buckets there are to be, `N` (clone-max)", Value: 1},
+		&numberFlag{&cli.UintFlag{Name: "wait", Usage: "with mac_mode=igmp: listen for a querier for so many `SECONDS`; they ask every 125 s"}},
+		&numberFlag{&cli.UintFlag{Name: "buckets", Usage: "with --ip: how many buckets there are to be, `N` (clone-max)", Value: 1}},
 	}
 	for _, p := range metadata.Parameters() {
 		flags = append(flags, &cli.StringFlag{Name: flagOf(p.Name), Usage: "the resource's parameter " + p.Name + ": " + p.Short})

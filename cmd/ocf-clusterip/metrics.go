@@ -4,14 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
-	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
 )
 
@@ -37,8 +32,8 @@ func (c *call) metricsCommand() *cli.Command {
 func (c *call) metrics(ctx *cli.Context) error {
 	address, err := addressOf(ctx)
 	output := ctx.String("output")
-	if ctx.IsSet("output") {
-		err = errors.Join(err, checkOutput(output))
+	if output != "" {
+		err = errors.Join(err, checkOutput("--output", output))
 	}
 	if err != nil {
 		return err
@@ -63,48 +58,4 @@ func (c *call) metrics(ctx *cli.Context) error {
 		return fmt.Errorf("write metrics: %w", err)
 	}
 	return nil
-}
-
-// checkOutput refuses what replaceFile would make a file of that is none: a link, a device, a folder.
-func checkOutput(name string) error {
-	fault := func(format string, args ...any) error {
-		return ocf.Errorf(ocf.ErrArgs, "--output %s "+format, append([]any{ocf.Quote(name)}, args...)...)
-	}
-	if name == "" || strings.HasSuffix(name, "/") {
-		return fault("is no name of a file")
-	}
-	info, err := os.Lstat(name)
-	switch {
-	case err == nil && !info.Mode().IsRegular():
-		return fault("is there, and no regular file")
-	case err == nil:
-		return nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return fault("cannot be written: %w", err)
-	}
-	if info, err = os.Stat(filepath.Dir(name)); err != nil || !info.IsDir() {
-		return fault("cannot be written: there is no folder %s", filepath.Dir(name))
-	}
-	return nil
-}
-
-const readableByAll = 0o644
-
-// replaceFile puts a new file in the place of another one, so that nobody ever reads half of it. Until then its name is hidden and ends in a
-// number, so that no collector takes it for what it looks for. It is made with O_EXCL, which follows no link.
-func replaceFile(name string, content []byte) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(file.Name()))
-		}
-	}()
-	_, writeErr := file.Write(content)
-	if err := errors.Join(writeErr, file.Chmod(readableByAll), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), name)
 }

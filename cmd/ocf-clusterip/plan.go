@@ -1,19 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"ocf-clusterip/internal/clusterip"
@@ -35,9 +33,9 @@ Of each line of the log the first address counts, as one request. docs/planning.
 
 func (c *call) planCommand() *cli.Command {
 	flags := []cli.Flag{
-		&cli.UintFlag{Name: "nodes", Usage: "there are so many nodes, `N`", DefaultText: "none, it must be said"},
-		&cli.UintFlag{Name: "buckets", Usage: "so many buckets, `N` (clone-max)", DefaultText: "as many as are advised"},
-		&cli.UintFlag{Name: "fail", Value: 1, Usage: fmt.Sprintf("up to `N` nodes fail at once, at most %d", plan.MaxFail)},
+		&numberFlag{&cli.UintFlag{Name: "nodes", Usage: "there are so many nodes, `N`", DefaultText: "none, it must be said"}},
+		&numberFlag{&cli.UintFlag{Name: "buckets", Usage: "so many buckets, `N` (clone-max)", DefaultText: "as many as are advised"}},
+		&numberFlag{&cli.UintFlag{Name: "fail", Value: 1, Usage: fmt.Sprintf("up to `N` nodes fail at once, at most %d", plan.MaxFail)}},
 		&cli.StringFlag{Name: "clients", Usage: "spread the clients of `FILE`, addresses or any log; - is the standard input. Needs --to"},
 		&cli.StringFlag{Name: "svg", Usage: "draw a picture into `FILE`"},
 		&cli.BoolFlag{Name: "json", Usage: "write JSON (docs/schema/plan.schema.json)"},
@@ -55,18 +53,26 @@ func (c *call) planCommand() *cli.Command {
 
 func (c *call) plan(ctx *cli.Context) error {
 	question, layout, err := planQuestion(ctx)
-	if err = errors.Join(err, checkPicture(ctx.String("svg"))); err != nil {
+	picture := ctx.String("svg")
+	if picture != "" {
+		err = errors.Join(err, checkOutput("--svg", picture))
+	}
+	if err != nil {
 		return err
 	}
 	if name := ctx.String("clients"); name != "" {
-		if question.Log, err = c.readLog(name, plan.NewTally(layout, plan.MaxClients)); err != nil {
+		if question.Log, err = c.readLog(name, picture, plan.NewTally(layout, plan.MaxClients)); err != nil {
 			return err
 		}
 	}
 	answer := plan.Make(question)
-	if file := ctx.String("svg"); file != "" {
-		if err := writePicture(file, answer.WritePicture); err != nil {
-			return ocf.Errorf(ocf.ErrArgs, "--svg: %w", err)
+	if picture != "" {
+		var svg bytes.Buffer
+		if err := answer.WritePicture(&svg); err != nil {
+			return err
+		}
+		if err := replaceFile(picture, svg.Bytes()); err != nil {
+			return err
 		}
 	}
 	if ctx.Bool("json") {
@@ -111,8 +117,6 @@ func planQuestion(ctx *cli.Context) (plan.Question, clusterip.Layout, error) {
 	faults = append(faults, err)
 	if ctx.IsSet("clients") {
 		switch {
-		case ctx.String("clients") == "":
-			fault("--clients needs the name of a file, or -")
 		case !ctx.IsSet("to"):
 			fault("--clients needs --to: the hash depends on the shared address")
 		case layout.HashMode.Ports():
@@ -151,10 +155,10 @@ func plannedResource(ctx *cli.Context, buckets uint32) (plan.Resource, clusterip
 // monitorsOf reads the intervals of the monitors, with units or in seconds, in the order of the meta-data.
 func monitorsOf(text string) ([]plan.Monitor, error) {
 	monitors := plan.Monitors()
-	if text == "" {
+	if text == "" { // not said
 		return monitors, nil
 	}
-	wrong := ocf.Errorf(ocf.ErrArgs, "--monitor-interval %s is no interval of at least 1s such as 30s, or two different ones such as 30s,300s", ocf.Quote(text))
+	wrong := ocf.Errorf(ocf.ErrArgs, "--monitor-interval %s is no interval of whole seconds such as 30s, or two different ones such as 30s,300s", ocf.Quote(text))
 	parts := strings.Split(text, ",")
 	if len(parts) > len(monitors) {
 		return monitors, wrong
@@ -166,7 +170,7 @@ func monitorsOf(text string) ([]plan.Monitor, error) {
 			if seconds, err2 := strconv.ParseUint(parts[i], 10, 31); err2 == nil {
 				interval, err = time.Duration(seconds)*time.Second, nil
 			}
-			if err != nil || interval < time.Second {
+			if err != nil || interval < time.Second || interval%time.Second != 0 {
 				return monitors, wrong
 			}
 			monitors[i] = monitor.Every(interval)
@@ -179,8 +183,8 @@ func monitorsOf(text string) ([]plan.Monitor, error) {
 	return monitors, nil
 }
 
-// readLog counts the clients in a log, which may be long.
-func (c *call) readLog(name string, tally *plan.Tally) (*plan.Log, error) {
+// readLog counts the clients in a log, which may be long. It must not be the file that the picture is to replace.
+func (c *call) readLog(name, picture string, tally *plan.Tally) (*plan.Log, error) {
 	from, size, log := c.stdin, int64(0), &plan.Log{Name: "the standard input", Tally: tally}
 	if name != "-" {
 		file, err := os.Open(name) //nolint:gosec // the admin says which
@@ -188,10 +192,16 @@ func (c *call) readLog(name string, tally *plan.Tally) (*plan.Log, error) {
 			return nil, ocf.Errorf(ocf.ErrArgs, "--clients: %w", err)
 		}
 		defer file.Close() //nolint:errcheck // it was only read
-		if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+		from, log.Name = file, name
+	}
+	if file, ok := from.(*os.File); ok {
+		info, err := file.Stat()
+		if err == nil && info.Mode().IsRegular() {
 			size = info.Size()
 		}
-		from, log.Name = file, name
+		if former, formerErr := os.Stat(picture); err == nil && formerErr == nil && os.SameFile(info, former) {
+			return nil, ocf.Errorf(ocf.ErrArgs, "--svg %s is the log of --clients, which the picture would replace", ocf.Quote(picture))
+		}
 	}
 	progress := newProgress(c.stderr, size)
 	err := tally.Read(from, func(read int64) { progress.report(read, tally.Lines) })
@@ -244,42 +254,4 @@ func (p *progress) end() {
 	if p.any {
 		_, _ = fmt.Fprint(p.to, clearLine)
 	}
-}
-
-// checkPicture says before the work begins that a picture cannot be written.
-func checkPicture(name string) error {
-	if name == "" {
-		return nil
-	}
-	info, err := os.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		_, err = os.Stat(filepath.Dir(name))
-	} else if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file", name)
-	}
-	if err == nil {
-		return nil
-	}
-	return ocf.Errorf(ocf.ErrArgs, "--svg: %w", err)
-}
-
-// writePicture writes a file that is new or regular, and nothing that a link leads to: root may be told a name in a folder of others.
-func writePicture(name string, write func(io.Writer) error) (err error) {
-	const flags = os.O_WRONLY | os.O_CREATE | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
-	file, err := os.OpenFile(name, flags, 0o644) //nolint:gosec // a picture is for all to look at; the admin says where
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	info, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no regular file", name)
-	}
-	if err := file.Truncate(0); err != nil {
-		return err
-	}
-	return write(file)
 }

@@ -84,10 +84,10 @@ func addressOf(ctx *cli.Context) (netip.Addr, error) {
 	if ctx.NArg() > 1 {
 		return netip.Addr{}, ocf.Errorf(ocf.ErrArgs, "%d addresses are given, one is allowed; without any, all are shown", ctx.NArg())
 	}
-	text := ctx.Args().First()
-	if text == "" {
+	if ctx.NArg() == 0 {
 		return netip.Addr{}, nil
 	}
+	text := ctx.Args().First()
 	address, err := netip.ParseAddr(text)
 	if err != nil || address.Zone() != "" {
 		return netip.Addr{}, ocf.Errorf(ocf.ErrArgs, "%s is no address such as 192.168.10.3", ocf.Quote(text))

@@ -36,7 +36,7 @@ func (c *call) whoisCommand() *cli.Command {
 		&manual.Choice{StringFlag: &cli.StringFlag{Name: "protocol", Value: "tcp", Usage: "`PROTOCOL` that is spoken"}, Values: ocf.ServiceProtocols()},
 		&cli.StringFlag{Name: "file", Usage: "read clients from `FILE`, one on each line; - is the standard input"},
 		&cli.BoolFlag{Name: "json", Usage: "write JSON"},
-		&cli.UintFlag{Name: "buckets", Usage: "ask nobody: there are so many buckets, `N` (clone-max)"},
+		&numberFlag{&cli.UintFlag{Name: "buckets", Usage: "ask nobody: there are so many buckets, `N` (clone-max)"}},
 	}
 	for _, name := range hashParameters() {
 		flags = append(flags, &cli.StringFlag{Name: flagOf(name), Usage: "with --buckets: the resource's parameter " + name})

@@ -32,6 +32,7 @@ func TestNetwork(t *testing.T) {
 	}{
 		{"nothing to ask", []string{"network"}, []string{"no address is shared on this node", "--ip"}},
 		{"a vendor that is none", []string{"network", "--ip", address, "--vendor", "x"}, []string{`"x"`, "ios, nxos, eos, junos, routeros, linux-bridge"}},
+		{"a vendor that is not said", []string{"network", "--ip", address, "--vendor", ""}, []string{"--vendor"}},
 		{"no ports", []string{"network", "--ip", address, "--vendor", "ios"}, []string{"--ports", "--vlan"}},
 		{"a port to be pasted with care", with(ios, "--ip", address, "--ports", "Gi1;reload"), []string{"Gi1;reload"}},
 		{"a VLAN that is none", with(ios, "--ip", address, "--vlan", "4095"), []string{"4095", "4094"}},

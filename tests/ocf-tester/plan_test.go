@@ -24,7 +24,8 @@ func TestPlan(t *testing.T) {
 	}
 	access := file("access.log", "192.168.64.1 - - \"GET /\"\n192.168.64.1 - - \"GET /a\"\nno address\n[2001:db8::7]:4711 - -\n")
 	picture, link, pipe := filepath.Join(dir, "plan.svg"), filepath.Join(dir, "link.svg"), filepath.Join(dir, "pipe.svg")
-	for _, err := range []error{os.Symlink(access, link), syscall.Mkfifo(pipe, 0o600)} {
+	secondName := filepath.Join(dir, "second-name.svg")
+	for _, err := range []error{os.Symlink(access, link), syscall.Mkfifo(pipe, 0o600), os.Link(file("other.log", "192.0.2.1\n"), secondName)} {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,6 +59,22 @@ func TestPlan(t *testing.T) {
 	if info, err := os.Stat(picture); err != nil || info.Mode() != 0o644 {
 		t.Errorf("the picture: %v, %v", info, err)
 	}
+	// A picture takes the place of a file's name; what else is called so stays, and so does a former picture when there is no room.
+	for _, args := range [][]string{{"--svg", secondName}, {"--svg", picture}} {
+		if r := n.run(t, vars{}, planned(append([]string{"--nodes", "010"}, args...)...)...); r.ExitCode != 0 || !strings.HasPrefix(r.Stdout, "10 nodes, 40 buckets") {
+			t.Errorf("%q: exit status %d, stderr %q, stdout\n%s", args, r.ExitCode, r.Stderr, r.Stdout)
+		}
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "other.log")); err != nil || string(text) != "192.0.2.1\n" {
+		t.Errorf("the picture is written into what has a second name: %.40q, %v", text, err)
+	}
+	full := filepath.Join(dir, "full")
+	n.shell(t, "mkdir "+full+"; mount -t tmpfs -o size=8k none "+full+"; cd "+full+"; echo former >plan.svg; echo rest >other")
+	r = n.run(t, vars{}, planned("--nodes", "3", "--svg", full+"/plan.svg")...)
+	left := n.shell(t, "cd "+full+"; ls -A; cat plan.svg; cd /; umount "+full+"; rmdir "+full)
+	if r.ExitCode != int(ocf.ErrGeneric) || !strings.Contains(r.Stderr, "no space left") || left != "other\nplan.svg\nformer\n" {
+		t.Errorf("on a full disk: exit status %d, stderr %q; files, and the former picture: %q", r.ExitCode, r.Stderr, left)
+	}
 	out := n.shell(t, "echo 192.0.2.7 | ocf-clusterip plan --nodes 2 --to "+address+" --clients -")
 	if !strings.Contains(out, "Clients in the standard input\n1 line, 1 request, 1 client.") {
 		t.Errorf("from a pipe:\n%s", out)
@@ -85,6 +102,12 @@ func TestPlan(t *testing.T) {
 		{"a picture through a link", []string{"--nodes", "3", "--svg", link}, []string{link, "no regular file"}},
 		{"a picture into a pipe", []string{"--nodes", "3", "--svg", pipe}, []string{pipe, "no regular file"}},
 		{"a picture into nowhere", []string{"--nodes", "3", "--svg", "/nowhere/x.svg"}, []string{"/nowhere"}},
+		{"a picture in place of the log", []string{"--nodes", "3", "--to", address, "--clients", access, "--svg", access}, []string{"--svg", access, "log"}},
+		{"a picture in place of what leads to the log", []string{"--nodes", "3", "--to", address, "--clients", link, "--svg", access}, []string{"--svg", access, "log"}},
+		{"names that are not said", []string{"--nodes", "3", "--svg", "", "--clients", "", "--to", ""}, []string{"--svg", "--clients", "--to"}},
+		{"parameters that are not said", []string{"--nodes", "3", "--hashmode", "", "--monitor-interval", ""}, []string{"--hashmode", "--monitor-interval"}},
+		{"a number that is none in decimals", []string{"--nodes", "0x10"}, []string{"0x10", "plan --help"}},
+		{"a part of a second", []string{"--nodes", "3", "--monitor-interval", "1500ms"}, []string{"1500ms", "whole seconds"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := n.run(t, vars{}, planned(tt.args...)...)
