@@ -94,11 +94,14 @@ func (c *call) layoutHere(ctx *cli.Context) (layout clusterip.Layout, err error)
 	err = c.withAgent(ctx.Context, func(ctx context.Context, agent clusterip.Agent) error {
 		survey, err := operator.Look(ctx, agent, pacemaker.Cluster{Environ: c.environ}, address.Unmap())
 		if err != nil {
-			return fmt.Errorf("%w; or say --ip", err)
+			return err
 		}
 		resource, err := survey.Only()
 		layout = resource.Layout
 		return err
 	})
-	return layout, err
+	if err != nil {
+		return layout, fmt.Errorf("%w; or say --ip, and nothing is asked", err)
+	}
+	return layout, nil
 }

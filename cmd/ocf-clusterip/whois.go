@@ -145,7 +145,7 @@ func (c *call) knownHere(ctx context.Context, address netip.Addr) (known operato
 	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
 		survey, err := operator.Look(ctx, agent, pacemaker.Cluster{Environ: c.environ}, address)
 		if err != nil {
-			return fmt.Errorf("%w; or say --to and --buckets", err)
+			return err
 		}
 		if survey.Why != nil {
 			c.log.Warningf("only this node is known: %v", survey.Why)
@@ -154,5 +154,8 @@ func (c *call) knownHere(ctx context.Context, address netip.Addr) (known operato
 		known = resource.Known
 		return err
 	})
-	return known, err
+	if err != nil {
+		return known, fmt.Errorf("%w; or say --to and --buckets, and nothing is asked", err)
+	}
+	return known, nil
 }

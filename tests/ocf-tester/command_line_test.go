@@ -153,6 +153,11 @@ func TestWhois(t *testing.T) {
 	if r.ExitCode != 0 || r.Stdout != want || r.Stderr != "" {
 		t.Errorf("exit status %d, stderr %q, stdout:\n%s", r.ExitCode, r.Stderr, r.Stdout)
 	}
+	// Who may not ask the kernel is told how to go on.
+	r = n.run(t, vars{}, asNobody(program, "whois", "192.0.2.7")...)
+	if r.ExitCode != int(ocf.ErrPerm) || r.Stdout != "" || !strings.Contains(r.Stderr, "root") || !strings.Contains(r.Stderr, "--to and --buckets") {
+		t.Errorf("without root: exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
+	}
 	offline := []string{"--to", address, "--buckets", "8"}
 	for _, tt := range []struct {
 		name  string

@@ -25,6 +25,11 @@ func TestNetwork(t *testing.T) {
 	prints(t, vars{}, articles, with(ios, "--ip", address)...)
 	prints(t, vars{}, "02:c1:c0:a8:0a:03", "network", "--ip", address, "--mac-mode", "unicast")
 	prints(t, vars{}, "arp 192.168.10.3 0102.0304.0506 arpa", with(ios, "--ip", address, "--mac", "01:02:03:04:05:06")...)
+	// Who may not ask the kernel is told how to go on.
+	r := n.run(t, vars{}, asNobody(append([]string{program}, ios...)...)...)
+	if r.ExitCode != int(ocf.ErrPerm) || r.Stdout != "" || !strings.Contains(r.Stderr, "root") || !strings.Contains(r.Stderr, "--ip") {
+		t.Errorf("without root: exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
+	}
 	for _, tt := range []struct {
 		name  string
 		args  []string
@@ -63,7 +68,7 @@ func TestNetwork(t *testing.T) {
 	prints(t, n.pacemaker(), articles, with(ios, "--to", address)...)
 	checkStatus(t, n.call(t, service().with(vars{"OCF_RESKEY_ip": "192.168.10.4", "OCF_RESKEY_mac_mode": "unicast", "OCF_RESOURCE_INSTANCE": "other-ip"}), "start"), ocf.Success)
 	prints(t, n.pacemaker(), "02:c1:c0:a8:0a:04", with(ios, "--to", "192.168.10.4")...)
-	r := n.run(t, n.pacemaker(), append([]string{program}, ios...)...)
+	r = n.run(t, n.pacemaker(), append([]string{program}, ios...)...)
 	if r.ExitCode != int(ocf.ErrArgs) || r.Stdout != "" || !strings.Contains(r.Stderr, "192.168.10.3, 192.168.10.4") {
 		t.Errorf("which of two: exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
 	}
