@@ -206,13 +206,16 @@ func (c *call) readLog(name, picture string, tally *plan.Tally) (*plan.Log, erro
 	progress := newProgress(c.stderr, size)
 	err := tally.Read(from, func(read int64) { progress.report(read, tally.Lines) })
 	progress.end()
+	packed, isPacked := errors.AsType[*plan.CompressedError](err)
 	switch {
-	case errors.Is(err, plan.ErrCompressed) && name != "-":
-		return nil, ocf.Errorf(ocf.ErrArgs, "--clients: %s %w; unpack it: zcat %s | ocf-clusterip plan --clients - …", name, err, name)
+	case isPacked && name != "-":
+		return nil, ocf.Errorf(ocf.ErrArgs, "--clients: %s %w; unpack it: %s %s | ocf-clusterip plan --clients - …", name, err, packed.Unpacker, ocf.ShellQuote(name))
+	case isPacked:
+		return nil, ocf.Errorf(ocf.ErrArgs, "--clients: %s %w; unpack it with %s", log.Name, err, packed.Unpacker)
 	case err != nil:
 		return nil, ocf.Errorf(ocf.ErrArgs, "--clients: %s: %w", log.Name, err)
 	case tally.Lines == tally.Without:
-		return nil, ocf.Errorf(ocf.ErrArgs, "--clients: there is no address in %s (%d lines)", log.Name, tally.Lines)
+		return nil, ocf.Errorf(ocf.ErrArgs, "--clients: there is no address in %s (%s)", log.Name, plan.Counted(int(tally.Lines), "line"))
 	}
 	return log, nil
 }

@@ -42,6 +42,15 @@ func Quote(value string) string {
 	return strconv.Quote(value)
 }
 
+// ShellQuote writes a word as shells read it, zsh too: in quotes unless it is harmless.
+func ShellQuote(value string) string {
+	const harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:,"
+	if value != "" && strings.Trim(value, harmless) == "" {
+		return value
+	}
+	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+}
+
 // Wrap breaks a paragraph into lines of at most width characters, each with the indent in front. A longer word has a line of its own.
 func Wrap(paragraph, indent string, width int) string {
 	var b strings.Builder

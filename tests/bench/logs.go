@@ -39,15 +39,18 @@ func races(ctx context.Context, p *progress, agent, scratch string, quick bool) 
 	if quick {
 		r.lines, rounds = raceLines/50, 1
 	}
-	log := filepath.Join(scratch, "access.log")
-	defer func() { err = errors.Join(err, os.Remove(log)) }()
+	log, err := os.OpenFile(filepath.Join(scratch, "access.log"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.Remove(log.Name())) }()
 	if r.bytes, err = r.write(ctx, p, log); err != nil {
 		return nil, fmt.Errorf("write a log: %w", err)
 	}
 	r.runners = []*series{
-		{name: "ocf-clusterip plan --clients", argv: []string{agent, "plan", "--nodes", "16", "--fail", "2", "--to", ourAddress, "--clients", log}},
-		{name: "awk '{n[$1]++} END {…}'", argv: []string{"awk", "{n[$1]++} END {for (a in n) sum += n[a]; print sum}", log}},
-		{name: "wc -l", argv: []string{"wc", "-l", log}},
+		{name: "ocf-clusterip plan --clients", argv: []string{agent, "plan", "--nodes", "16", "--fail", "2", "--to", ourAddress + " 2001:db8:10::3", "--clients", log.Name()}},
+		{name: "awk '{n[$1]++} END {…}'", argv: []string{"awk", "{n[$1]++} END {for (a in n) sum += n[a]; print sum}", log.Name()}},
+		{name: "wc -l", argv: []string{"wc", "-l", log.Name()}},
 	}
 	for _, runner := range r.runners {
 		if runner.argv[0], err = exec.LookPath(runner.argv[0]); err != nil {
@@ -69,14 +72,15 @@ func races(ctx context.Context, p *progress, agent, scratch string, quick bool) 
 }
 
 // write makes a log as web servers write it, the same each time: a few clients are heavy, most are light, one in ten has IPv6.
-func (r *race) write(ctx context.Context, p *progress, name string) (int64, error) {
+func (r *race) write(ctx context.Context, p *progress, file *os.File) (bytes int64, err error) {
+	defer func() { err = errors.Join(err, file.Close()) }()
 	const line, spare = 150, 1 << 30 // bytes
 	var disk unix.Statfs_t
-	if err := unix.Statfs(filepath.Dir(name), &disk); err != nil {
+	if err := unix.Fstatfs(int(file.Fd()), &disk); err != nil {
 		return 0, err
 	}
 	if free := int64(disk.Bavail) * disk.Bsize; free < int64(r.lines)*line+spare {
-		return 0, fmt.Errorf("only %d MB are free in %s", free>>20, filepath.Dir(name))
+		return 0, fmt.Errorf("only %d MB are free in %s", free>>20, filepath.Dir(file.Name()))
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	clients := make([]string, r.clients)
@@ -88,11 +92,6 @@ func (r *race) write(ctx context.Context, p *progress, name string) (int64, erro
 		}
 	}
 	zipf := rand.NewZipf(random, 1.1, 50, uint64(r.clients-1))
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return 0, err
-	}
-	defer file.Close()
 	to := bufio.NewWriterSize(file, 1<<20)
 	for i := range r.lines { // an error stays with the writer until Flush
 		if i%100_000 == 0 {

@@ -40,7 +40,7 @@ func TestPlan(t *testing.T) {
 	}
 
 	// The buckets are those that whois names.
-	r = n.run(t, vars{}, planned("--nodes", "4", "--buckets", "8", "--to", address, "--clients", access, "--svg", picture, "--json")...)
+	r = n.run(t, vars{}, planned("--nodes", "4", "--buckets", "8", "--to", address+" 2001:db8::3", "--clients", access, "--svg", picture, "--json")...)
 	var answer struct {
 		Clients struct {
 			Requests int `json:"requests"`
@@ -95,8 +95,9 @@ func TestPlan(t *testing.T) {
 		{"clients of nobody knows what", []string{"--nodes", "3", "--clients", access}, []string{"--to"}},
 		{"a log that is not there", []string{"--nodes", "3", "--to", address, "--clients", "/nowhere"}, []string{"/nowhere"}},
 		{"a folder", []string{"--nodes", "3", "--to", address, "--clients", dir}, []string{dir, "directory"}},
-		{"a log of nobody", []string{"--nodes", "3", "--to", address, "--clients", file("empty.log", "nobody\n")}, []string{"no address", "empty.log"}},
+		{"a log of nobody", []string{"--nodes", "3", "--to", address, "--clients", file("empty.log", "nobody\n")}, []string{"no address", "empty.log (1 line)"}},
 		{"a packed log", []string{"--nodes", "3", "--to", address, "--clients", file("log.gz", "\x1f\x8b\x08")}, []string{"compressed", "zcat"}},
+		{"a log packed otherwise", []string{"--nodes", "3", "--to", address, "--clients", file("a log.zip", "PK\x03\x04")}, []string{"compressed", "unzip -p '", "a log.zip' |"}},
 		{"ports", []string{"--nodes", "3", "--to", address, "--clients", access, "--hashmode", "sourceip-sourceport"}, []string{"--hashmode", "ports"}},
 		{"a parameter that is wrong", []string{"--nodes", "3", "--hash-prefix4", "99"}, []string{"hash_prefix4", "32"}},
 		{"a picture through a link", []string{"--nodes", "3", "--svg", link}, []string{link, "no regular file"}},

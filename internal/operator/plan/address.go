@@ -6,9 +6,8 @@ import (
 )
 
 // FirstAddress finds the first IPv4 or IPv6 address in a line of whatever log, with a port or in brackets or by itself. What only looks like
-// one is none: a time, a hardware address, a program's version behind a slash, the host of a URL. An IPv6 address that holds an IPv4
-// one (::ffff:192.0.2.7) is that one. It allocates
-// nothing for IPv4.
+// one is none: a time, a hardware address, a program's version behind a slash or behind rv:, the host of a URL. An IPv6 address that holds an
+// IPv4 one (::ffff:192.0.2.7) is that one. It allocates nothing for IPv4.
 func FirstAddress(line []byte) (netip.Addr, bool) {
 	for begin := 0; begin < len(line); begin++ {
 		if !isOfWord(line[begin]) {
@@ -31,6 +30,9 @@ func isOfWord(c byte) bool {
 	return isDigit(c) || c|0x20-'a' <= 'z'-'a' || c == '.' || c == ':' || c == '-' || c == '_' || c == '/' || c == '%' || c >= 0x80
 }
 
+// geckoVersion is what stands before a version of four numbers in the names of old Firefoxes: rv:1.9.0.10.
+const geckoVersion = "rv"
+
 func addressOf(word []byte) (netip.Addr, bool) {
 	if word[0] == '/' { // as Java writes it
 		word = word[1:]
@@ -44,7 +46,7 @@ func addressOf(word []byte) (netip.Addr, bool) {
 			continue
 		}
 		colons++
-		if address, ok := parse4(word[i+1:]); ok && !isHex(word[:i]) {
+		if address, ok := parse4(word[i+1:]); ok && !isHex(word[:i]) && string(word[:i]) != geckoVersion {
 			return address, true // client:192.0.2.7
 		}
 	}

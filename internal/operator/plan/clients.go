@@ -12,7 +12,8 @@ type Clients struct {
 	Source   string     `json:"source"`
 	Lines    uint64     `json:"lines"`
 	Without  uint64     `json:"lines_without_an_address"`
-	Unfit    uint64     `json:"lines_of_no_client"` // loopback, multicast and the like
+	Unfit    uint64     `json:"lines_of_no_client"`       // loopback, multicast and the like
+	Astray   uint64     `json:"lines_of_another_version"` // of which there is no shared address
 	Requests uint64     `json:"requests"`
 	IPv4     int        `json:"ipv4_clients"` // or networks, where these are hashed
 	IPv6     int        `json:"ipv6_clients"`
@@ -47,15 +48,16 @@ type Heavy struct {
 // shown is how many of the heaviest clients are named.
 const shown = 5
 
-func (p *Plan) clients(before Placement, loads []Load) *Clients {
+func (p *Plan) clients(loads []Load) *Clients {
 	tally := p.question.Log.Tally
 	c := &Clients{
-		Source: p.question.Log.Name, Lines: tally.Lines, Without: tally.Without, Unfit: tally.Unfit,
-		Requests: tally.Lines - tally.Without - tally.Unfit, IPv4: len(tally.ipv4), IPv6: len(tally.ipv6), All: tally.complete(),
-		Seed: tally.layout.Seed.String(), Prefix4: tally.layout.HashPrefixes.IPv4, Prefix6: tally.layout.HashPrefixes.IPv6, ByBucket: loads, ByNode: make([]NodeLoad, p.nodes), Heaviest: []Heavy{},
+		Source: p.question.Log.Name, Lines: tally.Lines, Without: tally.Without, Unfit: tally.Unfit, Astray: tally.Astray,
+		Requests: tally.Lines - tally.Without - tally.Unfit - tally.Astray, IPv4: len(tally.ipv4), IPv6: len(tally.ipv6), All: tally.complete(),
+		Seed: tally.layout.Seed.String(), Prefix4: tally.layout.HashPrefixes.IPv4, Prefix6: tally.layout.HashPrefixes.IPv6,
+		ByBucket: loads, ByNode: make([]NodeLoad, p.nodes), Heaviest: []Heavy{},
 	}
 	share := func(requests uint64) float64 { return float64(requests) / float64(max(1, c.Requests)) }
-	for bucket, node := range before {
+	for bucket, node := range p.before {
 		n := &c.ByNode[node]
 		n.Buckets++
 		n.Clients += loads[bucket].Clients
@@ -68,9 +70,9 @@ func (p *Plan) clients(before Placement, loads []Load) *Clients {
 	}
 	for _, heavy := range tally.heaviest(shown) {
 		bucket := tally.bucket(heavy.address)
-		c.Heaviest = append(c.Heaviest, Heavy{tally.name(heavy), heavy.requests, share(heavy.requests), uint32(bucket), p.Nodes[before[bucket]]})
+		c.Heaviest = append(c.Heaviest, Heavy{tally.name(heavy), heavy.requests, share(heavy.requests), uint32(bucket), p.Nodes[p.before[bucket]]})
 	}
-	c.Reseed = adviseSeed(tally, before, p.nodes)
+	c.Reseed = adviseSeed(tally, loads, c.Requests, p.before, p.nodes)
 	return c
 }
 
@@ -113,14 +115,11 @@ const (
 )
 
 // adviseSeed seeks another seed only where a few heavy clients make half of the requests or more, so that it will be of use tomorrow, too.
-func adviseSeed(t *Tally, before Placement, nodes int) SeedAdvice {
-	now := worstShare(t.Loads(), before, nodes)
+func adviseSeed(t *Tally, loads []Load, total uint64, before Placement, nodes int) SeedAdvice {
+	now := worstShare(loads, before, nodes)
 	advice := SeedAdvice{OfEven: now}
 	heavy := t.heaviest(weighty)
-	var total, heavys uint64
-	for _, load := range t.Loads() {
-		total += load.Requests
-	}
+	var heavys uint64
 	for _, c := range heavy {
 		heavys += c.requests
 	}

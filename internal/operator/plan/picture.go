@@ -53,23 +53,23 @@ const (
 // WritePicture draws the plan as SVG: what each node bears now and in the worst failures, and what is asked of each bucket.
 func (p *Plan) WritePicture(to io.Writer) error {
 	height := headHeight + legendHeight + chartHeight + footHeight + margin/2
-	if p.Clients != nil {
+	if p.knowsRequests() {
 		height += legendHeight + chartHeight + footHeight
 	}
 	d := newDrawing(pictureWidth, height)
-	title := fmt.Sprintf("%s, %s", counted(p.nodes, "node"), counted(p.Buckets, "bucket"))
+	title := fmt.Sprintf("%s, %s", Counted(p.nodes, "node"), Counted(p.Buckets, "bucket"))
 	of := "buckets"
-	if p.Clients != nil {
-		title += fmt.Sprintf(": %s by %s", counted(int(p.Clients.Requests), "request"), counted(p.Clients.IPv4+p.Clients.IPv6, "client"))
+	if p.knowsRequests() {
+		title += fmt.Sprintf(": %s by %s", Counted(int(p.Clients.Requests), "request"), Counted(p.Clients.IPv4+p.Clients.IPv6, "client"))
 		of = "requests"
 	}
 	d.svg.CreateElement("title").SetText(title)
 	d.text(margin, 36, title, "title")
 	if len(p.Outcomes) > 1 {
-		d.text(margin, 58, "In the worst case "+p.worst()+".", "small")
+		d.text(margin, 58, p.worst(), "small")
 	}
 	p.drawNodes(d, headHeight, of)
-	if p.Clients != nil {
+	if p.knowsRequests() {
 		p.drawBuckets(d, headHeight+legendHeight+chartHeight+footHeight)
 	}
 	d.document.Indent(1)
@@ -112,15 +112,15 @@ func (p *Plan) drawNodes(d *drawing, top float64, of string) {
 // drawBuckets draws a bar for the requests of each bucket.
 func (p *Plan) drawBuckets(d *drawing, top float64) {
 	weights := requestsOf(p.Clients.ByBucket)
-	average := float64(max(1, p.Clients.Requests)) / float64(len(weights))
+	average := float64(p.Clients.Requests) / float64(len(weights))
 	d.text(margin, top+14, "Requests of each bucket, in those of an average one", "")
 	c := d.chart(top+legendHeight, max(1, float64(slices.Max(weights))/average), len(weights))
 	names := make([]string, len(weights))
 	for bucket, weight := range weights {
 		names[bucket] = strconv.Itoa(bucket)
 		c.bar(bucket, 0, float64(weight)/average, class(0))
-		c.about(fmt.Sprintf("bucket %d on %s: %s, %s", bucket, p.Placement[bucket], counted(int(weight), "request"),
-			counted(p.Clients.ByBucket[bucket].Clients, "client")))
+		c.about(fmt.Sprintf("bucket %d on %s: %s, %s", bucket, p.Placement[bucket], Counted(int(weight), "request"),
+			Counted(p.Clients.ByBucket[bucket].Clients, "client")))
 	}
 	c.line(1, "average")
 	c.names(names)

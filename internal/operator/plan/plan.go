@@ -69,6 +69,7 @@ type Plan struct {
 
 	question    Question
 	nodes       int
+	before      Placement   // while all nodes are there
 	worstOfNode [][]float64 // for each outcome and node, its greatest share of all requests or, where these are not known, of all buckets
 }
 
@@ -110,21 +111,29 @@ const (
 func Make(q Question) Plan {
 	p := Plan{question: q, nodes: q.Nodes, Buckets: q.Buckets, Nodes: NodeNames(q.Nodes), Failures: []Failure{}, Monitors: q.Monitors}
 	p.Advice = advise(q)
-	before := Start(p.Buckets, q.Nodes)
-	p.Placement = p.names(before)
-	var loads []Load
+	p.before = Start(p.Buckets, q.Nodes)
+	p.Placement = p.names(p.before)
+	var loads []Load // nil: nothing is known of requests
 	if q.Log != nil {
-		loads = q.Log.Tally.Loads()
+		p.Clients = p.clients(q.Log.Tally.Loads())
+		if p.knowsRequests() {
+			loads = p.Clients.ByBucket
+		}
 	}
 	for count := range q.Fail + 1 {
-		p.try(before, loads, count)
+		p.try(loads, count)
 	}
 	p.Cost = costOf(p.Buckets, q.Nodes, q.Monitors)
 	p.Commands = q.Resource.commands(p.Buckets, q.Monitors)
-	if q.Log != nil {
-		p.Clients = p.clients(before, loads)
-	}
 	return p
+}
+
+// knowsRequests tells whether there is a log with any. Else buckets are what nodes bear.
+func (p *Plan) knowsRequests() bool { return p.Clients != nil && p.Clients.Requests > 0 }
+
+// isSampled tells whether a worse failure may be among those that were not tried. What nodes bear in buckets is the same whichever fail.
+func (p *Plan) isSampled() bool {
+	return p.knowsRequests() && slices.ContainsFunc(p.Outcomes, func(o Outcome) bool { return o.Tried < o.Failures })
 }
 
 func (p *Plan) names(nodes []int) []string {
@@ -136,7 +145,7 @@ func (p *Plan) names(nodes []int) []string {
 }
 
 // try finds out what comes of the failure of so many nodes.
-func (p *Plan) try(before Placement, loads []Load, count int) {
+func (p *Plan) try(loads []Load, count int) {
 	out := Outcome{Failed: count, Left: p.nodes - count, Failures: combinations(p.nodes, count)}
 	scheduler := newScheduler(p.nodes)
 	ones := make([]uint64, p.Buckets)
@@ -146,7 +155,7 @@ func (p *Plan) try(before Placement, loads []Load, count int) {
 	byBuckets, byClients := newWeighing(ones, p.nodes), newWeighing(requestsOf(loads), p.nodes)
 	list := len(p.Failures)+out.Failures <= mostListed && count > 0
 	for failed := range failures(p.nodes, count, mostTried) {
-		after := scheduler.place(before, failed)
+		after := scheduler.place(p.before, failed)
 		out.Tried++
 		byBuckets.weigh(after, failed)
 		if loads != nil {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"ocf-clusterip/internal/ocf"
 )
 
 // Resource is how the resource is made, apart from its number of buckets.
@@ -28,7 +30,7 @@ type Commands struct {
 func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 	var parameters, operations []string
 	for _, parameter := range r.Parameters {
-		parameters = append(parameters, parameter.Name+"="+quoted(parameter.Value))
+		parameters = append(parameters, parameter.Name+"="+ocf.ShellQuote(parameter.Value))
 	}
 	for _, monitor := range monitors {
 		operation := fmt.Sprintf("monitor interval=%ss timeout=%.0fs", strconv.FormatFloat(monitor.Seconds, 'f', -1, 64), monitor.Timeout.Seconds())
@@ -38,7 +40,7 @@ func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 		operations = append(operations, operation)
 	}
 	// With stickiness 0 buckets move whenever a node comes back: that shall break no connection.
-	lines := []string{"pcs resource create web-ip ocf:custom:clusterip ip=" + quoted(r.Address) + " drain=600"}
+	lines := []string{"pcs resource create web-ip ocf:custom:clusterip ip=" + ocf.ShellQuote(r.Address) + " drain=600"}
 	if len(parameters) > 0 {
 		lines = append(lines, strings.Join(parameters, " "))
 	}
@@ -51,13 +53,4 @@ func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 		Create: []string{strings.Join(append(lines, "clone "+meta, "globally-unique=true resource-stickiness=0"), " \\\n    ")},
 		Change: []string{"pcs resource disable web-ip --wait=60", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
 	}
-}
-
-// quoted writes a value as a shell reads it.
-func quoted(value string) string {
-	const harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:,="
-	if value != "" && strings.Trim(value, harmless) == "" {
-		return value
-	}
-	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 }

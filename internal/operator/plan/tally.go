@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"io"
 	"net/netip"
 	"slices"
@@ -20,30 +19,32 @@ type Tally struct {
 	Lines   uint64
 	Without uint64 // lines in which there is no address
 	Unfit   uint64 // lines whose address is no client's: loopback, unspecified, multicast, broadcast
+	Astray  uint64 // lines of clients of a version, IPv4 or IPv6, of which there is no shared address
 
-	layout clusterip.Layout
-	most   int
-	ipv4   map[uint32]uint64
-	ipv6   map[[16]byte]uint64
-	others []uint64 // for each bucket, the requests of clients beyond the most
+	layout     clusterip.Layout
+	has4, has6 bool // there is a shared address of this version
+	most       int
+	ipv4       map[uint32]uint64
+	ipv6       map[[16]byte]uint64
+	others     []uint64 // for each bucket, the requests of clients beyond the most
 }
 
-// NewTally returns an empty one, for so many clients at most. Where the layout hashes networks, each of them counts as one client. The layout says which bucket a client is in. It must not look at ports, of which logs tell nothing; what is
-// in a log is taken to be of a listed service.
+// NewTally returns an empty one, for so many clients at most. The layout says which bucket a client is in; where it hashes networks, each of them
+// counts as one client. It must not look at ports, of which logs tell nothing; what is in a log is taken to be of a listed service.
 func NewTally(layout clusterip.Layout, mostClients int) *Tally {
 	layout.Services = nil
 	return &Tally{
-		layout: layout, most: mostClients, ipv4: map[uint32]uint64{}, ipv6: map[[16]byte]uint64{},
-		others: make([]uint64, layout.Buckets),
+		layout: layout, has4: layout.Has(netip.Addr.Is4), has6: layout.Has(netip.Addr.Is6), most: mostClients,
+		ipv4: map[uint32]uint64{}, ipv6: map[[16]byte]uint64{}, others: make([]uint64, layout.Buckets),
 	}
 }
 
-const (
-	chunk = 256 << 10 // bytes that are read at once; of a longer line only so much is looked at
-)
+const chunk = 256 << 10 // bytes that are read at once; of a longer line only so much is looked at
 
-// ErrCompressed says that a log must be unpacked first.
-var ErrCompressed = errors.New("is compressed")
+// CompressedError says that a log must be unpacked first.
+type CompressedError struct{ Unpacker string } // the command that writes it unpacked
+
+func (*CompressedError) Error() string { return "is compressed" }
 
 // Read counts the lines of a log, and says now and then how many bytes it has read.
 func (t *Tally) Read(from io.Reader, progress func(bytes int64)) error {
@@ -54,8 +55,8 @@ func (t *Tally) Read(from io.Reader, progress func(bytes int64)) error {
 		n, err := from.Read(buffer[held:])
 		text := buffer[:held+n]
 		if first && n > 0 {
-			if isCompressed(text) {
-				return ErrCompressed
+			if unpacker, packed := unpackerOf(text); packed {
+				return &CompressedError{unpacker}
 			}
 			first = false
 		}
@@ -89,11 +90,20 @@ func (t *Tally) Read(from io.Reader, progress func(bytes int64)) error {
 	}
 }
 
-// isCompressed knows what logs are packed with: gzip, bzip2, xz, zstd (RFC 1952, RFC 8878, and the formats' own descriptions).
-func isCompressed(head []byte) bool {
-	return slices.ContainsFunc([]string{"\x1f\x8b", "BZh", "\xfd7zXZ", "\x28\xb5\x2f\xfd"}, func(magic string) bool {
-		return bytes.HasPrefix(head, []byte(magic))
-	})
+// unpackerOf knows what logs are packed with by how it begins: RFC 1952, RFC 8878, and the formats' own descriptions.
+func unpackerOf(head []byte) (unpacker string, packed bool) {
+	for begin, unpacker := range map[string]string{
+		"\x1f\x8b": "zcat", "\xfd7zXZ": "xzcat", "\x28\xb5\x2f\xfd": "zstdcat", "\x04\x22\x4d\x18": "lz4cat", "PK\x03\x04": "unzip -p",
+	} {
+		if bytes.HasPrefix(head, []byte(begin)) {
+			return unpacker, true
+		}
+	}
+	level, isBzip := bytes.CutPrefix(head, []byte("BZh"))
+	if isBzip && len(level) > 0 && level[0] >= '1' && level[0] <= '9' {
+		return "bzcat", true
+	}
+	return "", false
 }
 
 // count counts a line.
@@ -106,6 +116,9 @@ func (t *Tally) count(line []byte) {
 		return
 	case !isClients(address):
 		t.Unfit++
+		return
+	case address.Is4() && !t.has4 || address.Is6() && !t.has6:
+		t.Astray++
 		return
 	}
 	if bits := t.layout.HashPrefixes.Of(address); bits < address.BitLen() {

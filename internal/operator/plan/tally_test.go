@@ -8,16 +8,17 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
 )
 
-var vip = netip.MustParseAddr("192.168.10.3")
+var vip, vip6 = netip.MustParseAddr("192.168.10.3"), netip.MustParseAddr("2001:db8:10::3")
 
 func layout(buckets uint32) clusterip.Layout {
 	return clusterip.Layout{
-		Prefixes: []netip.Prefix{netip.PrefixFrom(vip, 32)}, HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster,
+		Prefixes: []netip.Prefix{netip.PrefixFrom(vip, 32), netip.PrefixFrom(vip6, 128)}, HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster,
 		HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Seed: clusterip.DefaultSeed(vip), Buckets: buckets,
 	}
 }
@@ -67,6 +68,42 @@ func TestTally(t *testing.T) {
 	}
 }
 
+// No client of IPv6 asks an IPv4 address, and the reverse.
+func TestTallyPassesOverClientsOfAnotherVersion(t *testing.T) {
+	const log = "192.0.2.7\n192.0.2.8\n192.0.2.9\n2001:db8::7\n2001:db8::8\n::ffff:192.0.2.7\n127.0.0.1\nnobody\n"
+	for name, row := range map[string]struct {
+		addresses []netip.Addr
+		want      Tally
+	}{
+		"one of IPv4":      {[]netip.Addr{vip}, Tally{Lines: 8, Without: 1, Unfit: 1, Astray: 2}},
+		"one of IPv6":      {[]netip.Addr{vip6}, Tally{Lines: 8, Without: 1, Unfit: 1, Astray: 4}},
+		"one of each kind": {[]netip.Addr{vip, vip6}, Tally{Lines: 8, Without: 1, Unfit: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shared := layout(8)
+			shared.Prefixes = nil
+			for _, address := range row.addresses {
+				shared.Prefixes = append(shared.Prefixes, netip.PrefixFrom(address, address.BitLen()))
+			}
+			tally := NewTally(shared, MaxClients)
+			if err := tally.Read(strings.NewReader(log), func(int64) {}); err != nil {
+				t.Fatal(err)
+			}
+			got := Tally{Lines: tally.Lines, Without: tally.Without, Unfit: tally.Unfit, Astray: tally.Astray}
+			if diff := cmp.Diff(row.want, got, cmpopts.IgnoreUnexported(Tally{})); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			var requests uint64
+			for _, load := range tally.Loads() {
+				requests += load.Requests
+			}
+			if want := got.Lines - got.Without - got.Unfit - got.Astray; requests != want {
+				t.Errorf("%d requests, want %d", requests, want)
+			}
+		})
+	}
+}
+
 // What lies across the ends of chunks is neither lost nor counted twice.
 func TestTallyReadsInPieces(t *testing.T) {
 	log := "192.0.2.1\n" + strings.Repeat("x", 3*chunk) + " 192.0.2.2\n" + "192.0.2.3 " + strings.Repeat("y", chunk) + "\n192.0.2.4\n"
@@ -85,8 +122,18 @@ func TestTallyReadsInPieces(t *testing.T) {
 }
 
 func TestTallySaysWhyItCannotRead(t *testing.T) {
-	if err := NewTally(layout(4), 9).Read(strings.NewReader("\x1f\x8b\x08rest"), func(int64) {}); !errors.Is(err, ErrCompressed) {
-		t.Errorf("a compressed log: %v", err)
+	for head, want := range map[string]string{
+		"\x1f\x8b\x08": "zcat", "BZh9": "bzcat", "\xfd7zXZ\x00": "xzcat", "\x28\xb5\x2f\xfd": "zstdcat", "\x04\x22\x4d\x18": "lz4cat", "PK\x03\x04": "unzip -p",
+		"BZh": "", "BZhost 192.0.2.7\n": "", "PK 192.0.2.7\n": "",
+	} {
+		err := NewTally(layout(4), 9).Read(strings.NewReader(head+"rest"), func(int64) {})
+		got := ""
+		if packed, is := errors.AsType[*CompressedError](err); is {
+			got, err = packed.Unpacker, nil
+		}
+		if got != want || err != nil {
+			t.Errorf("%q is unpacked by %q, want %q; %v", head, got, want, err)
+		}
 	}
 	broken := errors.New("disk is on fire")
 	if err := NewTally(layout(4), 9).Read(iotest.ErrReader(broken), func(int64) {}); !errors.Is(err, broken) {

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
 )
 
 // WriteText writes the plan for people.
 func (p *Plan) WriteText(to io.Writer, look style.Style) error {
 	w := &writer{style: look}
-	w.line("%s, %s: %s", counted(p.nodes, "node"), counted(p.Buckets, "bucket"), shares(p.Outcomes[0]))
+	w.line("%s, %s: %s", Counted(p.nodes, "node"), Counted(p.Buckets, "bucket"), shares(p.Outcomes[0]))
 	p.writeOutcomes(w)
 	p.writeFailures(w)
 	if p.Clients != nil {
@@ -35,21 +36,25 @@ func (p *Plan) writeOutcomes(w *writer) {
 	w.table(t)
 	w.prose("LARGEST SHARE of all buckets on one node; OF EVEN: in even shares of the nodes that are left; OF NOW: in even shares of all nodes. " +
 		"Only buckets of nodes that fail move.")
-	if p.Clients == nil {
+	if !p.knowsRequests() {
 		p.writeWorst(w)
 	}
 }
 
 func (p *Plan) writeWorst(w *writer) {
 	if len(p.Outcomes) > 1 {
-		w.prose("Worst case: " + p.worst() + ".")
+		w.prose(p.worst())
 	}
 }
 
 // worst says what a survivor must bear.
 func (p *Plan) worst() string {
-	room := p.Headroom()
-	return fmt.Sprintf("a survivor bears %s times what an even share is now, so load no node above %s of what it can do", times(1/room), wholePercent(room))
+	room, which := p.Headroom(), ""
+	if p.isSampled() {
+		which = " of those tried"
+	}
+	return fmt.Sprintf("Worst case%s: a survivor bears %s times what an even share is now, so load no node above %s of what it can do.",
+		which, times(1/room), wholePercent(room))
 }
 
 // writeFailures lists each failure where that can be looked through.
@@ -59,9 +64,8 @@ func (p *Plan) writeFailures(w *writer) {
 		return
 	}
 	t := table{append([]string{"FAILED"}, p.Nodes...)}
-	counts := p.counts()
 	row := []string{"none"}
-	for _, count := range counts {
+	for _, count := range p.before.Counts(p.nodes) {
 		row = append(row, fmt.Sprint(count))
 	}
 	t.row(row...)
@@ -83,27 +87,18 @@ func (p *Plan) writeFailures(w *writer) {
 	w.table(t)
 }
 
-// counts is how many buckets each node has while all are there.
-func (p *Plan) counts() []int {
-	counts := make([]int, p.nodes)
-	for _, node := range p.Placement {
-		counts[slices.Index(p.Nodes, node)]++
-	}
-	return counts
-}
-
 func (p *Plan) writeClients(w *writer) {
 	c := p.Clients
 	w.title("Clients in " + c.Source)
 	ipv4, ipv6 := c.IPv4, c.IPv6
-	known := counted(ipv4+ipv6, "client")
+	known := Counted(ipv4+ipv6, "client")
 	if ipv6 > 0 && ipv4 > 0 {
 		known += fmt.Sprintf(" (%s of IPv4, %s of IPv6)", grouped(ipv4), grouped(ipv6))
 	}
 	if !c.All {
 		known = "more than " + known
 	}
-	w.prose(fmt.Sprintf("%s, %s, %s.", counted(int(c.Lines), "line"), counted(int(c.Requests), "request"), known))
+	w.prose(fmt.Sprintf("%s, %s, %s.", Counted(int(c.Lines), "line"), Counted(int(c.Requests), "request"), known))
 	if !c.All {
 		w.prose(fmt.Sprintf("Requests are all counted; clients only up to %s, to bound the memory.", grouped(ipv4+ipv6)))
 	}
@@ -111,12 +106,15 @@ func (p *Plan) writeClients(w *writer) {
 		w.prose(fmt.Sprintf("Of %s, each network of /%d counts as one client.", version, network))
 	}
 	if c.Without > 0 {
-		w.prose(fmt.Sprintf("Passed over: %s without an address.", counted(int(c.Without), "line")))
+		w.prose(fmt.Sprintf("Passed over: %s without an address.", Counted(int(c.Without), "line")))
 	}
 	if c.Unfit > 0 {
-		w.prose(fmt.Sprintf("Passed over: %s whose first address is no client's (loopback, multicast).", counted(int(c.Unfit), "line")))
+		w.prose(fmt.Sprintf("Passed over: %s whose first address is no client's (loopback, multicast).", Counted(int(c.Unfit), "line")))
 	}
-	if c.Requests == 0 {
+	if c.Astray > 0 {
+		w.prose(fmt.Sprintf("Passed over: %s of clients whose version, IPv4 or IPv6, no shared address has.", Counted(int(c.Astray), "line")))
+	}
+	if !p.knowsRequests() {
 		return
 	}
 	p.writeNodes(w)
@@ -178,7 +176,7 @@ func (p *Plan) writeBuckets(w *writer) {
 // writeBurdens says what nodes bear after failures.
 func (p *Plan) writeBurdens(w *writer) {
 	t := table{{"FAILED", "WORST SHARE", "OF EVEN", "OF NOW", "TYPICAL", "ON", "WHEN THESE FAIL"}}
-	tried := ""
+	var remarks strings.Builder
 	for _, o := range p.Outcomes {
 		b := o.ByClients
 		failed := strings.Join(b.Failed, ", ")
@@ -187,12 +185,12 @@ func (p *Plan) writeBurdens(w *writer) {
 		}
 		t.row(fmt.Sprint(o.Failed), percent(b.Share), times(b.OfEven), times(b.OfNow), times(b.TypicalEven), b.Node, failed)
 		if o.Tried < o.Failures {
-			tried = fmt.Sprintf(" Of the %s ways in which %d nodes can fail, %s were tried.", grouped(o.Failures), o.Failed, grouped(o.Tried))
+			fmt.Fprintf(&remarks, " Of the %s ways in which %d nodes can fail, %s were tried.", grouped(o.Failures), o.Failed, grouped(o.Tried))
 		}
 	}
 	w.line("Requests of the node that bears most, when nodes fail at once")
 	w.table(t)
-	w.prose("TYPICAL: OF EVEN in the middle one of all such failures." + tried)
+	w.prose("TYPICAL: OF EVEN in the middle one of all such failures." + remarks.String())
 	p.writeWorst(w)
 }
 
@@ -251,7 +249,7 @@ func (p *Plan) writeCost(w *writer) {
 	}
 	when := "while all nodes are there"
 	if fail := len(p.Outcomes) - 1; fail > 0 {
-		when = "in the worst failure of at most " + counted(fail, "node")
+		when = "in the worst failure of at most " + Counted(fail, "node")
 	}
 	w.prose(fmt.Sprintf("OF EVEN, OF NOW: %s. Monitors run %s.", when, strings.Join(intervals, " and ")))
 	w.prose("Take as many buckets as for the most nodes there will ever be: to change the number, all must stop.")
@@ -287,26 +285,7 @@ func (w *writer) title(text string) {
 const readable = 100
 
 // prose breaks a text into lines.
-func (w *writer) prose(text string) {
-	column := 0
-	for word := range strings.FieldsSeq(text) {
-		length := utf8.RuneCountInString(word)
-		switch {
-		case column == 0:
-		case column+1+length > min(w.style.Width, readable):
-			w.text.WriteByte('\n')
-			column = 0
-		default:
-			w.text.WriteByte(' ')
-			column++
-		}
-		w.text.WriteString(word)
-		column += length
-	}
-	if column > 0 {
-		w.text.WriteByte('\n')
-	}
-}
+func (w *writer) prose(text string) { w.line("%s", ocf.Wrap(text, "", min(w.style.Width, readable))) }
 
 func (w *writer) table(t table) {
 	for _, line := range t.lines() {
@@ -411,7 +390,8 @@ func shares(o Outcome) string {
 	return fmt.Sprintf("%d on %d, %d on %d", o.Most, o.MostOn, o.Least, o.Left-o.MostOn)
 }
 
-func counted(n int, what string) string {
+// Counted tells a number of things.
+func Counted(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
