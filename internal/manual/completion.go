@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"ocf-clusterip/internal/ocf"
 )
 
 // Check says what of the definitions could not be written into a script for a shell as it is: a name or a value that needs quoting. Texts
@@ -59,9 +61,6 @@ func names(options []Option) []string {
 	return all
 }
 
-// quoted quotes a text for bash and zsh.
-func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
-
 const made = "# Made from the program's own definitions."
 
 // Bash returns the script that completes commands in bash. It needs nothing of the package bash-completion, which loads it.
@@ -113,9 +112,6 @@ func Bash(program Program) string {
 	for _, command := range program.commands() {
 		commands = append(commands, command.names()...)
 		write("\t%s) %s_offer %s ;;", bashPattern(command.names(), "-*"), function, strings.Join(names(command.Options), " "))
-		if command.Files {
-			write("\t%s)\n%s\t\t;;", bashPattern(command.names(), "*"), bashFiles)
-		}
 	}
 	write("\t:*) %s_offer %s ;;", function, strings.Join(commands, " "))
 	write("\tesac\n}\n\ncomplete -F %s %s", function, program.Name)
@@ -162,14 +158,14 @@ func Zsh(program Program) string {
 		write("\tcommands=(")
 		for _, command := range section.Commands {
 			for _, name := range command.names() {
-				write("\t\t%s", quoted(name+":"+command.Usage))
+				write("\t\t%s", ocf.ShellQuote(name+":"+command.Usage))
 			}
 		}
 		title := section.Title
 		if title == "" {
 			title = "Other commands"
 		}
-		write("\t)\n\t_describe -t commands-%d %s commands", i, quoted(title))
+		write("\t)\n\t_describe -t commands-%d %s commands", i, ocf.ShellQuote(title))
 	}
 	write("}\n")
 	write("%s() {\n\tlocal curcontext=$curcontext state line\n\ttypeset -A opt_args", function)
@@ -179,7 +175,7 @@ func Zsh(program Program) string {
 			words = append(words, zshOption(option)...)
 		}
 		for _, other := range others {
-			words = append(words, quoted(other))
+			words = append(words, ocf.ShellQuote(other))
 		}
 		write("%s%s", indent, strings.Join(words, " \\\n"+indent+"\t"))
 	}
@@ -187,14 +183,11 @@ func Zsh(program Program) string {
 	write("\t[[ $state == arguments ]] || return\n\tcase $words[1] in")
 	for _, command := range program.commands() {
 		write("\t(%s)", strings.Join(command.names(), "|"))
-		rest, action := command.Arguments, " "
+		rest := command.Arguments
 		if rest == "" {
 			rest = "no argument" // else zsh offers options
 		}
-		if command.Files {
-			action = "_files"
-		}
-		arguments("\t\t", "_arguments", command.Options, "*:"+zshEscape(rest)+":"+action)
+		arguments("\t\t", "_arguments", command.Options, "*:"+zshEscape(rest)+": ")
 		write("\t\t;;")
 	}
 	write("\tesac\n}\n\n%s \"$@\"", function)
@@ -204,9 +197,6 @@ func Zsh(program Program) string {
 // zshOption writes a flag as _arguments of zshcompsys(1) reads it, a word for each of its names, which exclude each other.
 func zshOption(option Option) []string {
 	exclude := "(" + strings.Join(option.Names, " ") + ")"
-	if option.Repeated {
-		exclude = "*"
-	}
 	var specs []string
 	for _, name := range option.Names {
 		spec := exclude + name
@@ -226,7 +216,7 @@ func zshOption(option Option) []string {
 			}
 			spec += ":" + zshEscape(option.Value) + ":" + action
 		}
-		specs = append(specs, quoted(spec))
+		specs = append(specs, ocf.ShellQuote(spec))
 	}
 	return specs
 }
@@ -253,9 +243,6 @@ func Fish(program Program) string {
 			complete(noCommand, "-a "+name+" -d "+fishQuoted(command.Usage))
 		}
 		when := "__fish_seen_subcommand_from " + strings.Join(command.names(), " ")
-		if command.Files {
-			complete(when, "-F")
-		}
 		for _, option := range command.Options {
 			complete(when, fishOption(option))
 		}

@@ -44,19 +44,16 @@ type Command struct {
 	Arguments   string // as in a synopsis
 	Description []Block
 	Options     []Option
-	Files       bool // its arguments are names of files
 }
 
 // Option is a flag.
 type Option struct {
-	Names    []string // with their hyphens, the proper one first
-	Value    string   // what stands for the value; empty when the flag takes none
-	Usage    string
-	Category string
-	Default  string
-	Values   []string // the only ones possible, if not empty
-	Of       Domain   // what kind of name the value is
-	Repeated bool     // it may be given several times
+	Names   []string // with their hyphens, the proper one first
+	Value   string   // what stands for the value; empty when the flag takes none
+	Usage   string
+	Default string
+	Values  []string // the only ones possible, if not empty
+	Of      Domain   // what kind of name the value is
 }
 
 // Domain is a set of names that a shell can look up.
@@ -112,7 +109,7 @@ func readCommand(definition *cli.Command) Command {
 	}
 	return Command{
 		Name: definition.Name, Aliases: definition.Aliases, Usage: definition.Usage, Arguments: definition.ArgsUsage,
-		Description: blocks(definition.Description), Options: options(flags), Files: strings.Contains(definition.ArgsUsage, "FILE"),
+		Description: blocks(definition.Description), Options: options(flags),
 	}
 }
 
@@ -124,22 +121,13 @@ func withFlag(flags []cli.Flag, flag cli.Flag) []cli.Flag {
 	return append(flags, flag)
 }
 
-// options are the flags that are not hidden: those without a category first, and each category in one piece.
+// options are the flags that are not hidden.
 func options(flags []cli.Flag) []Option {
-	categories, in := []string{""}, map[string][]Option{}
-	for _, flag := range flags {
-		if visible, ok := flag.(cli.VisibleFlag); !ok || !visible.IsVisible() {
-			continue
-		}
-		option := readOption(flag)
-		if !slices.Contains(categories, option.Category) {
-			categories = append(categories, option.Category)
-		}
-		in[option.Category] = append(in[option.Category], option)
-	}
 	var all []Option
-	for _, category := range categories {
-		all = append(all, in[category]...)
+	for _, flag := range flags {
+		if visible, ok := flag.(cli.VisibleFlag); ok && visible.IsVisible() {
+			all = append(all, readOption(flag))
+		}
 	}
 	return all
 }
@@ -152,12 +140,6 @@ func readOption(flag cli.Flag) Option {
 			hyphens = "-"
 		}
 		option.Names = append(option.Names, hyphens+name)
-	}
-	if f, ok := flag.(cli.CategorizableFlag); ok {
-		option.Category = f.GetCategory()
-	}
-	if f, ok := flag.(cli.DocGenerationSliceFlag); ok {
-		option.Repeated = f.IsSliceFlag()
 	}
 	definition, ok := flag.(cli.DocGenerationFlag)
 	if !ok {

@@ -7,15 +7,17 @@ import (
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
+
+	"ocf-clusterip/internal/ocf"
 )
 
 // How help is laid out, in columns.
 const (
-	helpIndent = 3
-	helpNames  = 26 // at most, for the names of commands and flags beside what they do
-	gap        = 2
-	minHelp    = 60
-	maxHelp    = 100 // longer lines are hard to read
+	indent    = "   "
+	helpNames = 26 // at most, for the names of commands and flags beside what they do
+	gap       = 2
+	minHelp   = 60
+	maxHelp   = 100 // longer lines are hard to read
 )
 
 // WriteHelp writes the help for a program (*cli.App) or for one of its commands (*cli.Command), for a screen of this many columns.
@@ -40,7 +42,7 @@ func (h *help) program(program Program) {
 	h.title("NAME", program.Name+" - "+program.Usage)
 	h.heading("USAGE")
 	for _, line := range program.Synopsis {
-		h.paragraph(line, helpIndent, helpIndent)
+		h.paragraph(indent, line)
 	}
 	h.description(program.Description)
 	h.heading("COMMANDS")
@@ -75,7 +77,7 @@ func (h *help) heading(text string) {
 
 func (h *help) title(heading, text string) {
 	h.heading(heading)
-	h.paragraph(text, helpIndent, helpIndent)
+	h.paragraph(indent, text)
 }
 
 func (h *help) description(blocks []Block) {
@@ -90,12 +92,12 @@ func (h *help) description(blocks []Block) {
 		switch block.Kind {
 		case Verbatim:
 			for _, line := range block.Lines {
-				fmt.Fprintf(&h.b, "%s%s\n", strings.Repeat(" ", 2*helpIndent), line)
+				fmt.Fprintf(&h.b, "%s%s\n", indent+indent, line)
 			}
 		case Item:
-			h.paragraph("- "+block.Lines[0], helpIndent, helpIndent+len("- "))
+			h.paragraph(indent+"- ", block.Lines[0])
 		default:
-			h.paragraph(block.Lines[0], helpIndent, helpIndent)
+			h.paragraph(indent, block.Lines[0])
 		}
 	}
 }
@@ -103,17 +105,12 @@ func (h *help) description(blocks []Block) {
 func (h *help) options(options []Option) {
 	h.heading("OPTIONS")
 	var rows []row
-	category := ""
 	for _, option := range options {
-		if option.Category != category {
-			category = option.Category
-			rows = append(rows, row{heading: category})
-		}
 		name := strings.Join(option.Names, ", ")
 		if option.Value != "" {
 			name += " " + option.Value
 		}
-		rows = append(rows, row{inside: category != "", name: name, text: option.text()})
+		rows = append(rows, row{name: name, text: option.text()})
 	}
 	h.table(rows)
 }
@@ -123,9 +120,6 @@ func (o Option) text() string {
 	text := o.Usage
 	if len(o.Values) > 0 {
 		text += "; one of " + strings.Join(o.Values, ", ")
-	}
-	if o.Repeated {
-		text += "; may be repeated"
 	}
 	if o.Default != "" {
 		text += " (default: " + o.Default + ")"
@@ -155,47 +149,28 @@ func (h *help) table(rows []row) {
 			column = max(column, n)
 		}
 	}
-	column += helpIndent + gap
+	column += len(indent) + gap
 	for i, r := range rows {
-		label := strings.Repeat(" ", helpIndent) + r.label()
+		label := indent + r.label()
 		switch length := utf8.RuneCountInString(label); {
 		case r.name == "":
 			if i > 0 {
 				h.b.WriteByte('\n')
 			}
 			if r.heading != "" {
-				h.paragraph(r.heading+":", helpIndent, helpIndent)
+				h.paragraph(indent, r.heading+":")
 			}
 		case length+gap > column: // too long to have anything beside it
 			fmt.Fprintln(&h.b, label)
-			h.paragraph(r.text, column, column)
+			h.paragraph(strings.Repeat(" ", column), r.text)
 		default:
-			h.b.WriteString(label)
-			h.wrap(r.text, column-length, length, column)
+			h.paragraph(label+strings.Repeat(" ", column-length), r.text)
 		}
 	}
 }
 
-// paragraph writes a text in lines of the screen's width: the first one with one indent, the others with another.
-func (h *help) paragraph(text string, first, others int) { h.wrap(text, first, 0, others) }
-
-// wrap is paragraph behind something of some length that is in the first line already.
-func (h *help) wrap(text string, first, used, others int) {
-	column, isFirst := used, true
-	for word := range strings.FieldsSeq(text) {
-		length := utf8.RuneCountInString(word)
-		switch {
-		case isFirst:
-			fmt.Fprintf(&h.b, "%s%s", strings.Repeat(" ", first), word)
-			column += first + length
-		case column+1+length > h.width:
-			fmt.Fprintf(&h.b, "\n%s%s", strings.Repeat(" ", others), word)
-			column = others + length
-		default:
-			h.b.WriteString(" " + word)
-			column += 1 + length
-		}
-		isFirst = false
-	}
-	h.b.WriteByte('\n')
+// paragraph writes a text in lines of the screen's width, behind what stands at the left of the first one.
+func (h *help) paragraph(lead, text string) {
+	left := strings.Repeat(" ", utf8.RuneCountInString(lead))
+	h.b.WriteString(strings.TrimRight(lead+strings.TrimPrefix(ocf.Wrap(text, left, h.width), left), " ") + "\n")
 }

@@ -48,14 +48,14 @@ into lines.
 					&cli.BoolFlag{Name: "json", Usage: "write JSON"},
 					&cli.UintFlag{Name: "buckets", Usage: "how many there are", Value: 8},
 					&cli.UintFlag{Name: "fail", Usage: "how many fail"},
-					&cli.StringSliceFlag{Name: "port", Usage: "`PORTS` of the switch"},
+					&cli.StringFlag{Name: "ports", Usage: "`NAME,...` of the switch's ports. Those to other switches, too"},
 					&cli.StringFlag{Name: "hidden", Hidden: true},
 					&Choice{&cli.StringFlag{Name: "colour", Usage: "of `WHICH` colour", Value: "red"}, []string{"red", "green"}},
-					&cli.StringFlag{Name: "mac-mode", Usage: "the parameter mac_mode", Category: "As the resource has them"},
-					&cli.StringFlag{Name: "nic", Usage: "the parameter nic", Category: "As the resource has them"},
+					&cli.StringFlag{Name: "mac-mode", Usage: "the parameter mac_mode"},
+					&cli.StringFlag{Name: "nic", Usage: "the parameter nic"},
 				},
 			},
-			{Name: "read", Usage: "read files", Category: "Commands", ArgsUsage: "FILE..."},
+			{Name: "watch", Usage: "look again and again", Category: "Commands", ArgsUsage: " "},
 		},
 	}
 }

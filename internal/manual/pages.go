@@ -77,13 +77,7 @@ func aliases(command Command) string {
 }
 
 func (p *page) options(options []Option) {
-	category := ""
 	for _, option := range options {
-		if option.Category != category {
-			category = option.Category
-			p.macro("PP")
-			p.text(category + ":")
-		}
 		p.macro("TP")
 		var names []string
 		for _, name := range option.Names {

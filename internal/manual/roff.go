@@ -65,7 +65,10 @@ func (p *page) filled(escaped string) {
 		}
 		p.b.WriteString(word)
 		column += len(word)
-		if strings.HasSuffix(strings.TrimRight(word, ")"), ".") {
+		switch end := strings.TrimRight(word, ")"); {
+		case strings.HasSuffix(end, "..."): // and so on, not the end of a sentence, wherever the line ends
+			p.b.WriteString(`\&`)
+		case strings.HasSuffix(end, "."):
 			p.b.WriteByte('\n')
 			column = 0
 		}

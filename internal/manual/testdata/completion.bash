@@ -43,7 +43,7 @@ _sample_tool()
 	ask:--fail)
 		return
 		;;
-	ask:--port)
+	ask:--ports)
 		return
 		;;
 	ask:--colour)
@@ -63,14 +63,10 @@ _sample_tool()
 	:-*) _sample_tool_offer --help -h --version -v ;;
 	start:-*) _sample_tool_offer --help -h ;;
 	stop:-*) _sample_tool_offer --help -h ;;
-	ask:-*) _sample_tool_offer --to -t --file --a-name-of-such-a-length --json --buckets --fail --port --colour --help -h --mac-mode --nic ;;
-	read:-*) _sample_tool_offer --help -h ;;
-	read:*)
-		compopt -o filenames 2>/dev/null
-		mapfile -t COMPREPLY < <(compgen -f -- "$current")
-		;;
+	ask:-*) _sample_tool_offer --to -t --file --a-name-of-such-a-length --json --buckets --fail --ports --colour --mac-mode --nic --help -h ;;
+	watch:-*) _sample_tool_offer --help -h ;;
 	help:-* | usage:-*) _sample_tool_offer --help -h ;;
-	:*) _sample_tool_offer start stop ask read help usage ;;
+	:*) _sample_tool_offer start stop ask watch help usage ;;
 	esac
 }
 

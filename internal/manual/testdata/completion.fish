@@ -18,15 +18,14 @@ complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l a-name-of-such-a
 complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l json -d 'write JSON'
 complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l buckets -x -d 'how many there are'
 complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l fail -x -d 'how many fail'
-complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l port -x -d 'PORTS of the switch'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l ports -x -d 'NAME,... of the switch\'s ports. Those to other switches, too'
 complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l colour -x -a 'red green' -d 'of WHICH colour'
-complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l help -s h -d 'show help'
 complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l mac-mode -x -a 'multicast igmp unicast' -d 'the parameter mac_mode'
 complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l nic -x -a '(__fish_print_interfaces)' -d 'the parameter nic'
+complete -c sample-tool -n '__fish_seen_subcommand_from ask' -l help -s h -d 'show help'
 
-complete -c sample-tool -n '__fish_use_subcommand' -a read -d 'read files'
-complete -c sample-tool -n '__fish_seen_subcommand_from read' -F
-complete -c sample-tool -n '__fish_seen_subcommand_from read' -l help -s h -d 'show help'
+complete -c sample-tool -n '__fish_use_subcommand' -a watch -d 'look again and again'
+complete -c sample-tool -n '__fish_seen_subcommand_from watch' -l help -s h -d 'show help'
 
 complete -c sample-tool -n '__fish_use_subcommand' -a help -d 'print this'
 complete -c sample-tool -n '__fish_use_subcommand' -a usage -d 'print this'

@@ -4,15 +4,15 @@
 _sample_tool_commands() {
 	local -a commands
 	commands=(
-		'start:begin'
+		start:begin
 		'stop:end; it'\''s $(reboot) `harmless` [really]: \o/'
 	)
-	_describe -t commands-0 'Actions' commands
+	_describe -t commands-0 Actions commands
 	commands=(
 		'ask:ask for something'
-		'read:read files'
+		'watch:look again and again'
 	)
-	_describe -t commands-1 'Commands' commands
+	_describe -t commands-1 Commands commands
 	commands=(
 		'help:print this'
 		'usage:print this'
@@ -28,7 +28,7 @@ _sample_tool() {
 		'(--help -h)-h[show help]' \
 		'(--version -v)--version[print the version]' \
 		'(--version -v)-v[print the version]' \
-		'1:command:_sample_tool_commands' \
+		1:command:_sample_tool_commands \
 		'*::argument:->arguments'
 	[[ $state == arguments ]] || return
 	case $words[1] in
@@ -53,19 +53,19 @@ _sample_tool() {
 			'(--json)--json[write JSON]' \
 			'(--buckets)--buckets=[how many there are]:VALUE: ' \
 			'(--fail)--fail=[how many fail]:VALUE: ' \
-			'*--port=[PORTS of the switch]:PORTS: ' \
+			'(--ports)--ports=[NAME,... of the switch'\''s ports. Those to other switches, too]:NAME,...: ' \
 			'(--colour)--colour=[of WHICH colour]:WHICH:(red green)' \
-			'(--help -h)--help[show help]' \
-			'(--help -h)-h[show help]' \
 			'(--mac-mode)--mac-mode=[the parameter mac_mode]:VALUE:(multicast igmp unicast)' \
 			'(--nic)--nic=[the parameter nic]:VALUE:_net_interfaces' \
+			'(--help -h)--help[show help]' \
+			'(--help -h)-h[show help]' \
 			'*:WHOM\[\:PORT\]...: '
 		;;
-	(read)
+	(watch)
 		_arguments \
 			'(--help -h)--help[show help]' \
 			'(--help -h)-h[show help]' \
-			'*:FILE...:_files'
+			'*: : '
 		;;
 	(help|usage)
 		_arguments \

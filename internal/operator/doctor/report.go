@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode/utf8"
 
+	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
 )
 
@@ -91,26 +91,12 @@ func mark(v Verdict, look style.Style) string {
 // writeWrapped breaks a text at blanks. The first line may have begun already.
 func writeWrapped(b *strings.Builder, text string, indent, width int, begun bool) {
 	const narrowest = 20
-	room := max(narrowest, width-indent)
 	left := strings.Repeat(" ", indent)
-	line := ""
-	flush := func() {
-		if !begun {
-			b.WriteString(left)
-		}
-		b.WriteString(line + "\n")
-		begun, line = false, ""
+	lines := ocf.Wrap(text, left, max(width, indent+narrowest))
+	if begun {
+		lines = strings.TrimPrefix(lines, left)
 	}
-	for word := range strings.FieldsSeq(text) {
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > room {
-			flush()
-		}
-		if line != "" {
-			line += " "
-		}
-		line += word
-	}
-	flush()
+	b.WriteString(lines + "\n")
 }
 
 // cut shortens a text to a number of columns.
