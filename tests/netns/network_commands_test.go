@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/operator/network"
 )
 
@@ -65,9 +66,11 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 func tellSwitch(t *testing.T, s *site) {
 	t.Helper()
 	var text bytes.Buffer
-	check(t, network.Write(&text, s.spec.Layout(), network.Options{
-		Vendor: "linux-bridge", Bridge: "br0", Ports: s.Nodes[0].Name + "," + s.Nodes[1].Name, RouterInterface: NIC,
-	}, 80))
+	options := network.Options{Vendor: "linux-bridge", Bridge: "br0", Ports: s.Nodes[0].Name + "," + s.Nodes[1].Name}
+	if s.spec.MACMode != clusterip.Unicast {
+		options.RouterInterface = NIC
+	}
+	check(t, network.Write(&text, s.spec.Layout(), options, 80))
 	var forSwitch, forRouter strings.Builder
 	for line := range strings.Lines(text.String()) {
 		if strings.HasPrefix(line, "ip neigh ") {

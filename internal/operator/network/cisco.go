@@ -123,6 +123,7 @@ func nxosSnooping(r request) section {
 	s.commands = append(s.commands, "exit")
 	if r.has6() {
 		s.why = append(s.why, "Not verified: MLD snooping on NX-OS. Without it frames for "+r.layout.MACs.IPv6.String()+" should go to all ports of the VLAN, which works.")
+		s.why = append(s.why, noCommandWith(r.queriers.IPv6)...)
 	}
 	return s
 }
@@ -174,11 +175,17 @@ func eosSnooping(r request) section {
 	if r.has6() {
 		s.commands = append(s.commands, "mld snooping", fmt.Sprintf("   vlan %d", r.vlan), "exit")
 		s.why = append(s.why, "Not verified: how the device becomes an MLD querier. An IPv6 multicast router on the VLAN is one.")
-		if r.queriers.IPv6.IsValid() {
-			s.why = append(s.why, fmt.Sprintf("So there is no command with %s.", r.queriers.IPv6))
-		}
+		s.why = append(s.why, noCommandWith(r.queriers.IPv6)...)
 	}
 	return s
+}
+
+// noCommandWith says so of a querier's address that was said.
+func noCommandWith(querier netip.Addr) []string {
+	if !querier.IsValid() {
+		return nil
+	}
+	return []string{fmt.Sprintf("So there is no command with %s.", querier)}
 }
 
 // noBlock lets unknown unicast through to the nodes.

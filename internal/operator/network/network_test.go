@@ -59,22 +59,38 @@ func asked(name string, mode clusterip.MACMode) Options {
 	if err != nil {
 		panic(err)
 	}
-	for _, option := range []struct {
-		flag  string
-		value *string
-	}{
-		{"--vlan", &o.VLAN},
-		{"--vlan-name", &o.VLANName},
-		{"--bridge", &o.Bridge},
-		{"--router-interface", &o.RouterInterface},
-		{"--router-address", &o.RouterAddress},
-		{"--querier", &o.Querier},
-	} {
-		if !slices.Contains(v.takes, option.flag) || option.flag == "--querier" && mode != clusterip.IGMP {
-			*option.value = ""
+	for flag, value := range flags(&o) {
+		use, known := v.use(flag)
+		if !known || use.modes != nil && !slices.Contains(use.modes, mode) || use.instead != "" {
+			*value = ""
 		}
 	}
 	return o
+}
+
+// askedFor are those that suit some addresses, too.
+func askedFor(vendor string, mode clusterip.MACMode, ip string) Options {
+	o := asked(vendor, mode)
+	if ip == both {
+		return o
+	}
+	o.Querier = ""
+	v, _ := vendorNamed(vendor)
+	if use, _ := v.use("--router-interface"); use.ipv6 && ip == v4 {
+		o.RouterInterface = ""
+	}
+	if use, takes := v.use("--querier"); takes && slices.Contains(use.modes, mode) && ip == v4 {
+		o.Querier = "192.168.10.250"
+	}
+	return o
+}
+
+// flags are where the options are kept, by their flags.
+func flags(o *Options) map[string]*string {
+	return map[string]*string{
+		"--ports": &o.Ports, "--vlan": &o.VLAN, "--vlan-name": &o.VLANName, "--bridge": &o.Bridge,
+		"--router-interface": &o.RouterInterface, "--router-address": &o.RouterAddress, "--querier": &o.Querier,
+	}
 }
 
 func written(t testing.TB, layout clusterip.Layout, o Options) string {
@@ -133,10 +149,7 @@ func TestTextCanBePasted(t *testing.T) {
 	for _, v := range vendors() {
 		for _, mode := range clusterip.MACModes() {
 			for _, ip := range []string{v4, "2001:db8:10::3", both} {
-				o := asked(v.name, mode)
-				if ip != both {
-					o.Querier = ""
-				}
+				o := askedFor(v.name, mode, ip)
 				for line := range strings.Lines(written(t, laid(t, ip, mode), o)) {
 					line = strings.TrimSuffix(line, "\n")
 					unfit := func(r rune) bool { return r < ' ' || r > '~' || r == '?' }
@@ -162,7 +175,7 @@ func TestNotationOfMACs(t *testing.T) {
 		"routeros":  "/ip/arp/add address=192.168.10.3 interface=vlan10 mac-address=03:C1:C0:A8:0A:03\n",
 		linuxBridge: "ip neigh replace 192.168.10.3 lladdr 03:c1:c0:a8:0a:03 dev eth0 nud permanent\n",
 	} {
-		if got := written(t, laid(t, v4, clusterip.Multicast), asked(vendor, clusterip.Multicast)); !strings.Contains(got, want) {
+		if got := written(t, laid(t, both, clusterip.Multicast), asked(vendor, clusterip.Multicast)); !strings.Contains(got, want) {
 			t.Errorf("%s: %q is not in:\n%s", vendor, want, got)
 		}
 	}
@@ -187,7 +200,7 @@ func TestEachAddressHasItsMAC(t *testing.T) {
 func TestNoStaticEntriesInUnicastMode(t *testing.T) {
 	mac := clusterip.DerivedMAC(clusterip.Unicast, netip.MustParseAddr(v4))
 	for _, vendor := range []string{"ios", "nxos", "eos", "junos", "routeros"} {
-		for line := range strings.Lines(written(t, laid(t, v4, clusterip.Unicast), asked(vendor, clusterip.Unicast))) {
+		for line := range strings.Lines(written(t, laid(t, v4, clusterip.Unicast), askedFor(vendor, clusterip.Unicast, v4))) {
 			v, _ := vendorNamed(vendor)
 			names := slices.ContainsFunc([]string{mac.String(), upper(mac), dotted(mac)}, func(s string) bool { return strings.Contains(line, s) })
 			if names && !strings.HasPrefix(line, v.comment) {
@@ -205,36 +218,41 @@ func TestOptionsThatAreWrong(t *testing.T) {
 		o    Options
 		says []string
 	}{
-		"a vendor that is not known":           {clusterip.Multicast, Options{Vendor: "comware"}, []string{`"comware"`, "ios, nxos, eos, junos, routeros, linux-bridge"}},
-		"ports and no vendor":                  {clusterip.Multicast, Options{Ports: "eth0"}, []string{"--ports", "--vendor"}},
-		"nothing that is needed":               {clusterip.IGMP, Options{Vendor: "junos"}, []string{"--ports", "--vlan:", "--vlan-name", "--router-address"}},
-		"what another vendor needs":            {clusterip.Multicast, with(ios, func(o *Options) { o.Bridge = "br0"; o.RouterAddress = "192.0.2.1/24" }), []string{"--bridge", "--router-address"}},
-		"VLAN 0":                               {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "0" }), []string{`--vlan "0"`, "1 to 4094"}},
-		"VLAN 4095":                            {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "4095" }), []string{"4095", "1 to 4094"}},
-		"a VLAN that is no number":             {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "10; reload" }), []string{"--vlan"}},
-		"a negative VLAN":                      {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "-1" }), []string{"--vlan"}},
-		"a space in a port":                    {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi 1/0/1" }), []string{`"Gi 1/0/1"`}},
-		"a line break in a port":               {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi1/0/1\nreload" }), []string{`"Gi1/0/1\nreload"`}},
-		"a quote in a port":                    {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = `Gi1'` }), []string{`"Gi1'"`}},
-		"shell in a port":                      {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "$(reboot),a;b,c|d,e&f,<g" }), []string{"$(reboot)", "a;b", "c|d", "e&f", "<g"}},
-		"a port that looks like a flag":        {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "-all" }), []string{`"-all"`}},
-		"a port with a letter of another sort": {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gі1" }), []string{"--ports"}},
-		"a port that never ends":               {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = strings.Repeat("x", 65) }), []string{"64"}},
-		"a port twice":                         {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi1,Gi2,Gi1" }), []string{"Gi1 is named twice"}},
-		"no port at all":                       {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = ",," }), []string{"names no port"}},
-		"an interface of the router with more": {clusterip.Multicast, with(ios, func(o *Options) { o.RouterInterface = "Vlan10 x" }), []string{"--router-interface"}},
-		"all at once":                          {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "x"; o.Ports = "`"; o.Querier = "192.0.2.1"; o.Bridge = "b" }), []string{"--vlan", "--ports", "--querier", "--bridge"}},
-		"a querier without igmp":               {clusterip.Unicast, with(ios, func(o *Options) { o.Querier = "192.168.10.250" }), []string{"mac_mode=igmp"}},
-		"a querier that is none":               {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "here" }), []string{`"here"`}},
-		"a querier of everybody":               {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "224.0.0.1" }), []string{"224.0.0.1"}},
-		"a querier that MLD does not know":     {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "2001:db8::1" }), []string{"link-local"}},
-		"two queriers":                         {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "192.0.2.1,192.0.2.2" }), []string{"second"}},
-		"a querier of nothing":                 {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "," }), []string{"names no address"}},
-		"a router without its network":         {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.1" }), []string{"192.168.10.1/24"}},
-		"a router elsewhere":                   {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.0.2.1/24,2001:db8:10::1/64" }), []string{"holds 192.168.10.3"}},
-		"a router of one version":              {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.1/24" }), []string{"holds 2001:db8:10::3"}},
-		"a router that has the shared address": {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.3/24,2001:db8:10::1/64" }), []string{"shared address itself"}},
-		"a Linux port that cannot be":          {clusterip.IGMP, with(asked(linuxBridge, clusterip.IGMP), func(o *Options) { o.Ports = "a/b,abcdefghijklmnop"; o.Bridge = "br:0" }), []string{`"a/b"`, `"abcdefghijklmnop"`, `"br:0"`}},
+		"a vendor that is not known":            {clusterip.Multicast, Options{Vendor: "comware"}, []string{`"comware"`, "ios, nxos, eos, junos, routeros, linux-bridge"}},
+		"ports and no vendor":                   {clusterip.Multicast, Options{Ports: "eth0"}, []string{"--ports", "--vendor"}},
+		"nothing that is needed":                {clusterip.IGMP, Options{Vendor: "junos"}, []string{"--vlan or --router-interface:", "--vlan-name", "--router-address"}},
+		"what another vendor needs":             {clusterip.Multicast, with(ios, func(o *Options) { o.Bridge = "br0"; o.RouterAddress = "192.0.2.1/24" }), []string{"--bridge", "--router-address"}},
+		"VLAN 0":                                {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "0" }), []string{`--vlan "0"`, "1 to 4094"}},
+		"VLAN 4095":                             {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "4095" }), []string{"4095", "1 to 4094"}},
+		"a VLAN that is no number":              {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "10; reload" }), []string{"--vlan"}},
+		"a negative VLAN":                       {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "-1" }), []string{"--vlan"}},
+		"a space in a port":                     {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi 1/0/1" }), []string{`"Gi 1/0/1"`}},
+		"a line break in a port":                {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi1/0/1\nreload" }), []string{`"Gi1/0/1\nreload"`}},
+		"a quote in a port":                     {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = `Gi1'` }), []string{`"Gi1'"`}},
+		"shell in a port":                       {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "$(reboot),a;b,c|d,e&f,<g" }), []string{"$(reboot)", "a;b", "c|d", "e&f", "<g"}},
+		"a port that looks like a flag":         {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "-all" }), []string{`"-all"`}},
+		"a port with a letter of another sort":  {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gі1" }), []string{"--ports"}},
+		"a port that never ends":                {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = strings.Repeat("x", 65) }), []string{"64"}},
+		"a port twice":                          {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi1,Gi2,Gi1" }), []string{"Gi1 is named twice"}},
+		"no port at all":                        {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = ",," }), []string{"names no port"}},
+		"an interface of the router with more":  {clusterip.Multicast, with(ios, func(o *Options) { o.RouterInterface = "Vlan10 x" }), []string{"--router-interface"}},
+		"all at once":                           {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "x"; o.Ports = "`"; o.Querier = "192.0.2.1"; o.Bridge = "b" }), []string{"--vlan", "--ports", "--querier", "--bridge"}},
+		"a querier without igmp":                {clusterip.Unicast, with(ios, func(o *Options) { o.Querier = "192.168.10.250" }), []string{"mac_mode=igmp"}},
+		"a querier that has the shared address": {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "192.168.10.3" }), []string{"192.168.10.3 is the shared address itself"}},
+		"a querier of all":                      {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "255.255.255.255" }), []string{"255.255.255.255"}},
+		"a router that is a network":            {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.0/24,2001:db8:10::/64" }), []string{"192.168.10.0/24 is", "2001:db8:10::/64 is"}},
+		"a router that is all hosts":            {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.255/24,2001:db8:10::1/64" }), []string{"192.168.10.255/24 is"}},
+		"a VLAN and what takes its place":       {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.VLAN = "10" }), []string{"--router-interface takes the place of --vlan"}},
+		"a querier that is none":                {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "here" }), []string{`"here"`}},
+		"a querier of everybody":                {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "224.0.0.1" }), []string{"224.0.0.1"}},
+		"a querier that MLD does not know":      {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "2001:db8::1" }), []string{"link-local"}},
+		"two queriers":                          {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "192.0.2.1,192.0.2.2" }), []string{"second"}},
+		"a querier of nothing":                  {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "," }), []string{"names no address"}},
+		"a router without its network":          {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.1" }), []string{"192.168.10.1/24"}},
+		"a router elsewhere":                    {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.0.2.1/24,2001:db8:10::1/64" }), []string{"holds 192.168.10.3"}},
+		"a router of one version":               {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.1/24" }), []string{"holds 2001:db8:10::3"}},
+		"a router that has the shared address":  {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.3/24,2001:db8:10::1/64" }), []string{"shared address itself"}},
+		"a Linux port that cannot be":           {clusterip.IGMP, with(asked(linuxBridge, clusterip.IGMP), func(o *Options) { o.Ports = "a/b,abcdefghijklmnop"; o.Bridge = "br:0" }), []string{`"a/b"`, `"abcdefghijklmnop"`, `"br:0"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var text strings.Builder
@@ -260,6 +278,49 @@ func TestCheck(t *testing.T) {
 	}
 	if err := asked("ios", clusterip.IGMP).Check(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is taken has an effect, and what would have none is refused.
+func TestFlagsAreTakenIfTheyHaveAnEffect(t *testing.T) {
+	others := map[string]string{
+		"--ports": "p7", "--vlan": "7", "--vlan-name": "v7", "--bridge": "b7", "--router-interface": "i7",
+		"--router-address": "192.168.10.2/24,2001:db8:10::2/64", "--querier": "192.168.10.251",
+	}
+	for _, vendor := range Vendors() {
+		for _, mode := range clusterip.MACModes() {
+			for _, ip := range []string{v4, both} {
+				layout := laid(t, ip, mode)
+				o := askedFor(vendor, mode, ip)
+				text := written(t, layout, o)
+				for flag, value := range flags(&o) {
+					before := *value
+					*value = others[flag]
+					var other strings.Builder
+					err := Write(&other, layout, o, 80)
+					switch {
+					case before == "" && ocf.CodeOf(err) != ocf.ErrArgs:
+						t.Errorf("%s, %s, %s: %s is taken: %v", vendor, mode, ip, flag, err)
+					case before != "" && (err != nil || other.String() == text):
+						t.Errorf("%s, %s, %s: it makes no difference what %s is, %v", vendor, mode, ip, flag, err)
+					}
+					*value = before
+				}
+			}
+		}
+	}
+}
+
+// Where the length of the network is known, its first and last address are no querier's.
+func TestQuerierIsAHost(t *testing.T) {
+	layout := laid(t, v4, clusterip.IGMP)
+	layout.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}
+	for querier, fits := range map[string]bool{"192.168.10.0": false, "192.168.10.255": false, "192.168.10.254": true, "192.168.11.255": true} {
+		o := asked("ios", clusterip.IGMP)
+		o.Querier, o.RouterInterface = querier, ""
+		if err := Write(&strings.Builder{}, layout, o, 80); (err == nil) != fits {
+			t.Errorf("%s: %v", querier, err)
+		}
 	}
 }
 

@@ -8,17 +8,6 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-func junosNeeds(mode clusterip.MACMode) map[string]string {
-	needs := map[string]string{"--ports": needPorts + "ge-0/0/1,ge-0/0/2", "--vlan": needVLAN}
-	if mode != clusterip.Unicast {
-		needs["--router-address"] = "a static entry stands below the router's own address, such as 192.168.10.1/24"
-	}
-	if mode == clusterip.IGMP {
-		needs["--vlan-name"] = "snooping names the VLAN, not its number"
-	}
-	return needs
-}
-
 func junos(r request) []section {
 	unit := r.router("irb.%d")
 	if name, number, ok := strings.Cut(unit, "."); ok {
@@ -77,6 +66,7 @@ func junosSnooping(r request) section {
 		s.commands = append(s.commands, "set protocols mld-snooping vlan "+r.vlanName)
 		s.why = append(s.why, "A switch is no MLD querier by itself: MLD on the VLAN's interface makes the router one.")
 		s.commands = append(s.commands, "set protocols mld interface "+r.router("irb.%d"))
+		s.why = append(s.why, noCommandWith(r.queriers.IPv6)...)
 	}
 	return s
 }

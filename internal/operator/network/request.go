@@ -45,23 +45,24 @@ const maxVLAN = 4094 // IEEE 802.1Q: 0 and 4095 are reserved
 func (o Options) parse(layout clusterip.Layout) (request, error) {
 	r := request{layout: layout}
 	if o.Vendor == "" {
-		return r, o.unused(nil, needsVendor())
+		return r, o.withoutVendor()
 	}
 	var err error
 	if r.vendor, err = vendorNamed(o.Vendor); err != nil {
 		return r, err
 	}
-	faults := []error{
-		o.unused(r.vendor.takes, "another --vendor"), o.missing(r.vendor, layout.MACMode),
+	return r, errors.Join(
+		o.unknown(r.vendor), o.unused(r.vendor, layout), o.missing(r.vendor, layout.MACMode),
 		r.setNames(o, r.vendor), r.setRouterAddresses(o.RouterAddress), r.setQueriers(o.Querier),
-	}
-	if o.Querier != "" && layout.MACMode != clusterip.IGMP {
-		faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--querier is of use only with mac_mode=igmp, and this is mac_mode=%s", layout.MACMode))
-	}
-	return r, errors.Join(faults...)
+	)
 }
 
-func needsVendor() string { return "--vendor, which is one of " + strings.Join(Vendors(), ", ") }
+// withoutVendor names what was said and is of use only with one.
+func (o Options) withoutVendor() error {
+	return o.each(func(option option) error {
+		return ocf.Errorf(ocf.ErrArgs, "%s is of use only with --vendor, which is one of %s", option.flag, strings.Join(Vendors(), ", "))
+	})
+}
 
 func vendorNamed(name string) (vendor, error) {
 	i := slices.IndexFunc(vendors(), func(v vendor) bool { return v.name == name })
@@ -88,14 +89,14 @@ func (r *request) setNames(o Options, v vendor) error {
 // Check says what is wrong with the options whatever the address is.
 func (o Options) Check() error {
 	if o.Vendor == "" {
-		return o.unused(nil, needsVendor())
+		return o.withoutVendor()
 	}
 	r := request{}
 	v, err := vendorNamed(o.Vendor)
 	if err != nil {
 		return err
 	}
-	return errors.Join(o.unused(v.takes, "another --vendor"), r.setNames(o, v))
+	return errors.Join(o.unknown(v), r.setNames(o, v))
 }
 
 // given are the options besides the vendor, by their flags.
@@ -113,26 +114,61 @@ func (o Options) given() []option {
 
 type option struct{ flag, value string }
 
-// unused names what was said and would have no effect.
-func (o Options) unused(taken []string, needs string) error {
+// each asks what is wrong with each option that was said.
+func (o Options) each(wrong func(option) error) error {
 	var faults []error
 	for _, option := range o.given() {
-		if option.value != "" && !slices.Contains(taken, option.flag) {
-			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "%s is of use only with %s", option.flag, needs))
+		if option.value != "" {
+			faults = append(faults, wrong(option))
 		}
 	}
 	return errors.Join(faults...)
 }
 
+// unknown names what was said and no command of the vendor has a use for.
+func (o Options) unknown(v vendor) error {
+	return o.each(func(option option) error {
+		if _, known := v.use(option.flag); known {
+			return nil
+		}
+		return ocf.Errorf(ocf.ErrArgs, "%s is of use only with another --vendor", option.flag)
+	})
+}
+
+// unused names what was said and would have no effect on the commands for this address, but has on others.
+func (o Options) unused(v vendor, layout clusterip.Layout) error {
+	return o.each(func(option option) error {
+		use, _ := v.use(option.flag)
+		switch {
+		case use.modes != nil && !slices.Contains(use.modes, layout.MACMode):
+			return ocf.Errorf(ocf.ErrArgs, "%s is of use only with %s, and this is mac_mode=%s", option.flag, use.by(), layout.MACMode)
+		case use.ipv6 && !layout.Has(netip.Addr.Is6):
+			return ocf.Errorf(ocf.ErrArgs, "--vendor %s has a use for %s only with an IPv6 address, and there is none", v.name, option.flag)
+		case use.instead != "" && o.said(use.instead):
+			return ocf.Errorf(ocf.ErrArgs, "%s takes the place of %s: say one of them", use.instead, option.flag)
+		}
+		return nil
+	})
+}
+
 // missing names what was not said and is needed.
 func (o Options) missing(v vendor, mode clusterip.MACMode) error {
 	var faults []error
-	for _, option := range o.given() {
-		if why, needed := v.needs(mode)[option.flag]; needed && option.value == "" {
-			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--vendor %s needs %s: %s", v.name, option.flag, why))
+	for _, use := range v.uses {
+		if use.need == "" || use.modes != nil && !slices.Contains(use.modes, mode) || o.said(use.flag) || o.said(use.instead) {
+			continue
 		}
+		flag := use.flag
+		if use.instead != "" {
+			flag += " or " + use.instead
+		}
+		faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--vendor %s needs %s: %s", v.name, flag, use.need))
 	}
 	return errors.Join(faults...)
+}
+
+func (o Options) said(flag string) bool {
+	return slices.ContainsFunc(o.given(), func(option option) bool { return option.flag == flag && option.value != "" })
 }
 
 func list(text string) []string {
@@ -218,6 +254,8 @@ func (r *request) setRouterAddresses(text string) error {
 			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--router-address %s: none of these networks holds %s", ocf.Quote(text), address))
 		case prefix.Addr() == address:
 			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--router-address: %s is the shared address itself; say the router's own", address))
+		case !isHost(prefix):
+			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--router-address: %s is its network's own address or that of all its hosts; say the router's", prefix))
 		}
 	}
 	return errors.Join(faults...)
@@ -232,6 +270,23 @@ func (r request) routerAddress(address netip.Addr) (netip.Prefix, bool) {
 	return r.routerAddresses[i], true
 }
 
+// isHost tells whether an address can be a host's in its network: not the first one, nor in IPv4 the last one, unless the network has but
+// two addresses (RFC 3021, RFC 6164).
+func isHost(p netip.Prefix) bool {
+	if p.Bits() >= p.Addr().BitLen()-1 {
+		return true
+	}
+	isLast := p.Addr().Is4() && !p.Contains(p.Addr().Next())
+	return p.Addr() != p.Masked().Addr() && !isLast
+}
+
+// isNoHostHere tells whether an address is the first or the last of a network that a shared one is in, as far as its length is known.
+func (r *request) isNoHostHere(address netip.Addr) bool {
+	return slices.ContainsFunc(r.layout.Prefixes, func(p netip.Prefix) bool {
+		return p.Contains(address) && !isHost(netip.PrefixFrom(address, p.Bits()))
+	})
+}
+
 func (r *request) setQueriers(text string) error {
 	var faults []error
 	for _, one := range list(text) {
@@ -240,6 +295,10 @@ func (r *request) setQueriers(text string) error {
 		switch {
 		case unfit || address.Is6() && !address.IsLinkLocalUnicast(): // RFC 3810 section 5.1.14
 			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--querier: %s is no IPv4 address of a host, and no link-local IPv6 address, from which MLD queries come (RFC 3810)", ocf.Quote(one)))
+		case slices.Contains(r.layout.Addresses(), address):
+			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--querier: %s is the shared address itself; say one that nobody has", address))
+		case address == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || r.isNoHostHere(address):
+			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--querier: %s is a network's own address or that of all its hosts", address))
 		case !r.layout.Has(isOfFamily(address)):
 			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--querier: there is no shared address of the version of %s", address))
 		case address.Is4() && !r.queriers.IPv4.IsValid():

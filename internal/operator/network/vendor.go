@@ -2,6 +2,8 @@ package network
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 
 	"ocf-clusterip/internal/clusterip"
 )
@@ -15,9 +17,35 @@ type vendor struct {
 	intro    []string // how to get the commands in
 	enter    []string // before all commands
 	leave    []string // and behind them
-	takes    []string // flags
-	needs    func(clusterip.MACMode) map[string]string
+	uses     []use
 	sections func(request) []section
+}
+
+// A use is what a vendor's commands take a flag for.
+type use struct {
+	flag    string
+	modes   []clusterip.MACMode // nil: all of them
+	ipv6    bool                // only where there is an IPv6 address
+	instead string              // the flag that takes its place
+	need    string              // why the flag must be said; empty: it need not
+}
+
+// by are the modes by their names.
+func (u use) by() string {
+	var names []string
+	for _, mode := range u.modes {
+		names = append(names, string(mode))
+	}
+	return "mac_mode=" + strings.Join(names, " or ")
+}
+
+// use is what a flag is for, if it is for anything.
+func (v vendor) use(flag string) (use, bool) {
+	i := slices.IndexFunc(v.uses, func(u use) bool { return u.flag == flag })
+	if i < 0 {
+		return use{}, false
+	}
+	return v.uses[i], true
 }
 
 const (
@@ -38,47 +66,72 @@ func Vendors() []string {
 }
 
 func vendors() []vendor {
-	catalystLike := []string{"--ports", "--vlan", "--router-interface", "--querier"}
-	always := func(flags map[string]string) func(clusterip.MACMode) map[string]string {
-		return func(clusterip.MACMode) map[string]string { return flags }
-	}
+	group, igmp, multicast := []clusterip.MACMode{clusterip.Multicast, clusterip.IGMP}, []clusterip.MACMode{clusterip.IGMP}, []clusterip.MACMode{clusterip.Multicast}
+	querier := use{flag: "--querier", modes: igmp}
 	return []vendor{
 		{
 			name: "ios", devices: "Cisco IOS and IOS XE", comment: "! ", empty: "!",
 			enter: []string{"configure terminal"}, leave: []string{"end"},
-			takes: catalystLike, needs: always(map[string]string{"--ports": needPorts + "Gi1/0/1,Gi1/0/2", "--vlan": needVLAN}),
+			uses: []use{
+				{flag: "--ports", need: needPorts + "Gi1/0/1,Gi1/0/2"},
+				{flag: "--vlan", modes: group, need: needVLAN},
+				{flag: "--router-interface", modes: group, ipv6: true},
+				querier,
+			},
 			sections: ios,
 		},
 		{
 			name: "nxos", devices: "Cisco NX-OS", comment: "! ", empty: "!",
 			enter: []string{"configure terminal"}, leave: []string{"end"},
-			takes: catalystLike, needs: always(map[string]string{"--ports": needPorts + "Ethernet1/1,Ethernet1/2", "--vlan": needVLAN}),
+			uses: []use{
+				{flag: "--ports", need: needPorts + "Ethernet1/1,Ethernet1/2"},
+				{flag: "--vlan", need: needVLAN},
+				{flag: "--router-interface", modes: group},
+				querier,
+			},
 			sections: nxos,
 		},
 		{
 			name: "eos", devices: "Arista EOS", comment: "! ", empty: "!",
 			enter: []string{"configure terminal"}, leave: []string{"end"},
-			takes: catalystLike, needs: always(map[string]string{"--ports": needPorts + "Ethernet1,Ethernet2", "--vlan": needVLAN}),
+			uses: []use{
+				{flag: "--ports", modes: multicast, need: needPorts + "Ethernet1,Ethernet2"},
+				{flag: "--vlan", need: needVLAN},
+				{flag: "--router-interface", modes: group, ipv6: true},
+				querier,
+			},
 			sections: eos,
 		},
 		{
 			name: "junos", devices: "Juniper Junos (EX, QFX with ELS, MX)", comment: "# ",
-			intro:    []string{"For configuration mode: load set terminal, this text, Ctrl-D, commit."},
-			takes:    []string{"--ports", "--vlan", "--vlan-name", "--router-interface", "--router-address", "--querier"},
-			needs:    junosNeeds,
+			intro: []string{"For configuration mode: load set terminal, this text, Ctrl-D, commit."},
+			uses: []use{
+				{flag: "--vlan", modes: group, instead: "--router-interface", need: needVLAN},
+				{flag: "--vlan-name", modes: igmp, need: "snooping names the VLAN, not its number"},
+				{flag: "--router-interface", modes: group},
+				{flag: "--router-address", modes: group, need: "a static entry stands below the router's own address, such as 192.168.10.1/24"},
+				querier,
+			},
 			sections: junos,
 		},
 		{
 			name: "routeros", devices: "MikroTik RouterOS 7", comment: "# ",
-			takes:    []string{"--ports", "--vlan", "--bridge", "--router-interface"},
-			needs:    always(map[string]string{"--ports": needPorts + "ether2,ether3", "--bridge": needBridge + "bridge1"}),
+			uses: []use{
+				{flag: "--ports", need: needPorts + "ether2,ether3"},
+				{flag: "--vlan", modes: multicast},
+				{flag: "--bridge", modes: group, need: needBridge + "bridge1"},
+				{flag: "--router-interface", modes: group},
+			},
 			sections: routeros,
 		},
 		{
 			name: linuxBridge, devices: "Linux bridge, as of KVM and Proxmox hosts too", comment: "# ",
-			intro:    []string{"Lasts until the bridge is made anew: put it where the host's network is configured."},
-			takes:    []string{"--ports", "--bridge", "--router-interface"},
-			needs:    always(map[string]string{"--ports": needPorts + "vnet0,vnet1", "--bridge": needBridge + "br0"}),
+			intro: []string{"Lasts until the bridge is made anew: put it where the host's network is configured."},
+			uses: []use{
+				{flag: "--ports", need: needPorts + "vnet0,vnet1"},
+				{flag: "--bridge", need: needBridge + "br0"},
+				{flag: "--router-interface", modes: group},
+			},
 			sections: linux,
 		},
 	}
