@@ -138,13 +138,13 @@ func plannedResource(ctx *cli.Context, buckets uint32) (plan.Resource, clusterip
 			return resource, clusterip.Layout{}, ocf.Errorf(ocf.ErrArgs, "--to %s is no address such as 192.168.10.3, nor a list of them", ocf.Quote(resource.Address))
 		}
 	}
-	parameters := map[string]string{"ip": resource.Address}
-	for _, name := range hashParameters() {
-		if ctx.IsSet(flagOf(name)) {
-			parameters[name] = ctx.String(flagOf(name))
-			resource.Parameters = append(resource.Parameters, plan.Parameter{Name: name, Value: parameters[name]})
+	parameters := given(ctx, hashParameters())
+	for _, name := range hashParameters() { // in this order
+		if value, isGiven := parameters[name]; isGiven {
+			resource.Parameters = append(resource.Parameters, plan.Parameter{Name: name, Value: value})
 		}
 	}
+	parameters["ip"] = resource.Address
 	spec, _, err := specOf(parameters, "", buckets)
 	if err != nil {
 		return resource, clusterip.Layout{}, err

@@ -37,7 +37,8 @@ type Choice struct {
 }
 
 // enough is how many buckets for each node are enough: s nodes that are left have at most one bucket more than an even share, which is
-// buckets/s. So with 4 for each node that there ever is, no node bears more than 5/4 of an even share, whatever fails.
+// buckets/s. So with 4 for each node that there ever is, no node bears more than 5/4 of an even share, whatever fails; for so many nodes as
+// there can be 4 buckets for.
 const enough = 4
 
 // Advised is how many buckets are advised for so many nodes.

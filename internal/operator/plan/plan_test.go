@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
 )
 
@@ -228,7 +229,7 @@ func TestWorstOfThoseTried(t *testing.T) {
 
 // With what is advised, no node ever bears more than 5/4 of an even share, whatever fails.
 func TestAdviceHolds(t *testing.T) {
-	for nodes := 1; nodes <= 64; nodes++ {
+	for nodes := 1; nodes <= ocf.MaxBuckets/enough; nodes++ {
 		buckets := Advised(nodes)
 		for left := 1; left <= nodes; left++ {
 			if most := float64((buckets+left-1)/left) * float64(left) / float64(buckets); most > 1.25 {
