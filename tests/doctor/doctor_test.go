@@ -105,6 +105,7 @@ func inTheCluster() []planted {
 		{name: "a stop that is given up too soon", plant: on(`cibadmin --modify --xml-text '<op id="web-ip-stop-interval-0s" timeout="5s"/>'`), want: only("timeouts", warning), says: "op stop timeout=20s"},
 		{name: "disabled", plant: on("crm_resource --resource web-ip --meta --set-parameter target-role --parameter-value Stopped"), want: only("managed", warning), says: "resource enable web-ip"},
 		{name: "not managed", plant: on("crm_resource --resource web-ip --meta --set-parameter is-managed --parameter-value false"), want: only("managed", warning), says: "resource manage web-ip"},
+		{name: "in maintenance by itself", plant: meta("maintenance", "true"), want: only("managed", warning), says: "resource meta web-ip-clone maintenance="},
 		{name: "a parameter that is wrong", plant: on("crm_resource --resource web-ip --set-parameter hashmode --parameter-value random"), want: only("parameters", failure), says: "hashmode"},
 		{name: "a parameter that is misspelt", plant: on("crm_resource --resource web-ip --set-parameter hash_mode --parameter-value sourceip"), want: only("parameters", warning), says: "is hashmode meant?"},
 		{name: "another seed than is laid", plant: on("crm_resource --resource web-ip --set-parameter hash_seed --parameter-value 5"), want: only("agreement", failure), says: "hash_seed"},
@@ -134,7 +135,7 @@ func inTheCluster() []planted {
 func onTheNode() []planted {
 	return []planted{
 		{name: "the address was deleted", plant: on("ip address delete 192.168.10.3/24 dev eth0"), mend: restart, want: only("as-laid", failure), says: "address 192.168.10.3/24 is missing"},
-		{name: "the rules were flushed", plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"), mend: restart, want: only("as-laid", failure)},
+		{name: "the rules were flushed", plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"), mend: restart, want: only("as-laid", failure), says: "pcs resource refresh web-ip-clone"},
 		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), mend: restart, want: only("as-laid", failure)},
 		{name: "the MAC filter was deleted", plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"), mend: restart, want: only("as-laid", failure), says: "no longer lets the cluster MAC"},
 		{name: "the cable was pulled", plant: func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, netns.NIC)) }, mend: func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, netns.NIC)) }, want: only("link", failure), says: "no carrier"},

@@ -173,6 +173,17 @@ func meta(element *etree.Element, name string) (string, bool) {
 	return "", false
 }
 
+// holders are the names of a resource and of what is around it, as far as they have a meta attribute themselves and not from a template.
+func (c cib) holders(resource, attribute string) []string {
+	var names []string
+	for e := c.primitive(resource); e != nil && e.Tag != "resources"; e = e.Parent() {
+		if _, has := first(e.FindElements("./meta_attributes/nvpair"), attribute); has {
+			names = append(names, e.SelectAttrValue("id", ""))
+		}
+	}
+	return names
+}
+
 // fenceDevices are the names of those that may be used, and of those that are switched off.
 func (c cib) fenceDevices() (usable, off []string) {
 	for _, primitive := range c.find("./resources//primitive") {

@@ -244,9 +244,18 @@ func judgeManaged(s subject) answer {
 	if role := s.Configured.Meta["target-role"]; strings.EqualFold(role, "stopped") {
 		answers = append(answers, warn("the resource is disabled (target-role=Stopped)", "pcs resource enable "+s.name()))
 	}
-	managed, given := s.Configured.Meta["is-managed"]
-	if given && !ocf.IsTrue(managed) || ocf.IsTrue(s.Configured.Meta["maintenance"]) {
+	if managed, given := s.Configured.Meta["is-managed"]; given && !ocf.IsTrue(managed) {
 		answers = append(answers, warn("the resource is not managed", "pcs resource manage "+s.name()))
+	}
+	if ocf.IsTrue(s.Configured.Meta["maintenance"]) {
+		var commands []string
+		for _, holder := range s.cib.holders(s.name(), "maintenance") {
+			commands = append(commands, fmt.Sprintf("pcs resource meta %s maintenance=", holder))
+		}
+		if len(commands) == 0 { // a template has it, perhaps for others too
+			commands = append(commands, fmt.Sprintf("pcs resource meta %s maintenance=false", s.name()))
+		}
+		answers = append(answers, warn("the resource is in maintenance (maintenance=true)", commands...))
 	}
 	return all("enabled and managed", answers...)
 }
@@ -275,9 +284,10 @@ func judgeLaid(s subject) answer {
 	if s.State.Err != nil {
 		return cannotTell(s.State.Err, "nft list ruleset", "ip address")
 	}
-	again := "pcs resource cleanup " + s.name() + "   # Pacemaker looks again, and a start mends it"
-	if !s.Pacemaker {
-		again = fmt.Sprintf("OCF_RESKEY_ip=%s OCF_RESOURCE_INSTANCE=%s ocf-clusterip start   # mends it; with all other parameters", s.Spec.Address(), s.name())
+	// A refresh forgets what was seen, so that Pacemaker looks again; a cleanup would forget failures only, of which there may be none.
+	again := fmt.Sprintf("OCF_RESKEY_ip=%s OCF_RESOURCE_INSTANCE=%s ocf-clusterip start   # mends it; with all other parameters", s.Spec.Address(), s.name())
+	if isConfigured(s) {
+		again = fmt.Sprintf("pcs resource refresh %s   # Pacemaker looks again, and a start mends it", s.Configured.ID())
 	}
 	tables := s.State.Value.Tables
 	switch {

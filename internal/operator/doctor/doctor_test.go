@@ -369,6 +369,49 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// What is to be typed must be what helps.
+func TestWhatToType(t *testing.T) {
+	damaged := func(f *Facts) {
+		f.Resources[0].State.Value.Tables = clusterip.Tables{Present: true, Damage: []string{"a rule is gone"}}
+	}
+	maintenance := func(f *Facts) { f.Resources[0].Configured.Meta["maintenance"] = "true" }
+	const pair = `<meta_attributes id="x"><nvpair id="x1" name="maintenance" value="true"/></meta_attributes>`
+	inCIB := func(f *Facts, behind string) {
+		maintenance(f)
+		f.Configuration.Value = configuration(t, strings.Replace(goodCIB, behind, behind+pair, 1))
+	}
+	for name, row := range map[string]struct {
+		check  string
+		change func(*Facts)
+		want   string
+	}{
+		"a clone is refreshed, which finds no primitive in it": {"as-laid", damaged, "pcs resource refresh web-ip-clone"},
+		"a primitive of its own is refreshed":                  {"as-laid", func(f *Facts) { damaged(f); f.Resources[0].Configured.Clone = "" }, "pcs resource refresh web-ip"},
+		"what Pacemaker does not know is started by hand": {"as-laid", func(f *Facts) {
+			damaged(f)
+			f.Resources[0].Configured, f.Resources[0].Origin = nil, FromKernel
+		}, "OCF_RESKEY_ip=192.168.10.3 OCF_RESOURCE_INSTANCE=web-ip ocf-clusterip start"},
+		"maintenance of the clone":     {"managed", func(f *Facts) { inCIB(f, `<clone id="web-ip-clone">`) }, "pcs resource meta web-ip-clone maintenance="},
+		"maintenance of the primitive": {"managed", func(f *Facts) { inCIB(f, `type="clusterip">`) }, "pcs resource meta web-ip maintenance="},
+		"maintenance of a template":    {"managed", maintenance, "pcs resource meta web-ip maintenance=false"},
+		"what is not managed":          {"managed", func(f *Facts) { f.Resources[0].Configured.Meta["is-managed"] = "false" }, "pcs resource manage web-ip"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			facts := good(t)
+			row.change(&facts)
+			var got []string
+			for _, f := range Examine(facts) {
+				if f.Check == row.check {
+					got = f.Do
+				}
+			}
+			if len(got) != 1 || strings.Split(got[0], "   #")[0] != row.want {
+				t.Errorf("%q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
 // drop takes a resource out of the CIB.
 func drop(f *Facts, id string) {
 	for _, e := range f.Configuration.Value.FindElements("./resources/primitive") {
