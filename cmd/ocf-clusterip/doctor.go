@@ -63,12 +63,13 @@ func (c *call) doctor(ctx *cli.Context) error {
 		return err
 	}
 	wait := time.Duration(ctx.Uint("wait")) * time.Second
-	limit, cancel := context.WithTimeout(ctx.Context, ocf.DefaultTimeout+2*wait)
-	defer cancel()
 	var facts doctor.Facts
 	err = c.withKernel(func(k kernel) error {
-		g := gatherer{call: c, kernel: k, cluster: pacemaker.Cluster{Environ: c.environ}, wait: wait}
-		facts, err = g.gather(limit, asked)
+		g := gatherer{
+			call: c, kernel: k, cluster: pacemaker.Cluster{Environ: c.environ},
+			listener: listener{hears: k.links.HearsQuerier, wait: wait, heard: map[lan]*doctor.Told[bool]{}},
+		}
+		facts, err = g.gather(ctx.Context, asked)
 		return err
 	})
 	if err != nil {
@@ -128,13 +129,32 @@ func examined(parameters map[string]string, name string, buckets uint32) doctor.
 
 // A gatherer asks the node, its cluster and its network.
 type gatherer struct {
-	call    *call
-	kernel  kernel
-	cluster pacemaker.Cluster
-	wait    time.Duration
+	call     *call
+	kernel   kernel
+	cluster  pacemaker.Cluster
+	listener listener
 }
 
+// gather asks everything. Questions about the cluster, and those about each resource, have a time of their own; what is listened for has
+// another one.
 func (g gatherer) gather(ctx context.Context, asked *doctor.Resource) (doctor.Facts, error) {
+	facts := g.askCluster(ctx, asked)
+	if len(facts.Resources) == 0 && !facts.Pacemaker {
+		if facts.LaidErr != nil {
+			return facts, facts.LaidErr
+		}
+		return facts, ocf.Errorf(ocf.ErrArgs, "no address is shared on this node, and there is no cluster to say that one is to be; say which with --ip")
+	}
+	for i := range facts.Resources {
+		g.examine(ctx, &facts.Resources[i])
+	}
+	return facts, nil
+}
+
+// askCluster asks for the cluster, and for the resources that there are.
+func (g gatherer) askCluster(ctx context.Context, asked *doctor.Resource) doctor.Facts {
+	ctx, cancel := context.WithTimeout(ctx, ocf.DefaultTimeout)
+	defer cancel()
 	var facts doctor.Facts
 	facts.Configuration = doctor.Tell(g.cluster.Configuration(ctx))
 	facts.Pacemaker = !errors.Is(facts.Configuration.Err, fs.ErrNotExist) // cibadmin is not there
@@ -142,23 +162,14 @@ func (g gatherer) gather(ctx context.Context, asked *doctor.Resource) (doctor.Fa
 		facts.Node, _ = g.cluster.NodeName(ctx) // only to be shown
 		facts.Corosync = doctor.Tell(g.call.corosyncConf())
 	}
-	laid, laidErr := g.kernel.Layouts(ctx)
-	switch {
-	case asked != nil:
+	if asked != nil {
 		facts.Resources = []doctor.Resource{*asked}
-	default:
-		facts.Resources = known(facts.Configuration.Value, laid)
+		return facts
 	}
-	if len(facts.Resources) == 0 {
-		if laidErr != nil {
-			return facts, laidErr
-		}
-		return facts, ocf.Errorf(ocf.ErrArgs, "no address is shared on this node, and no cluster says that one is to be; say which with --ip")
-	}
-	for i := range facts.Resources {
-		g.examine(ctx, &facts.Resources[i])
-	}
-	return facts, nil
+	var laid []clusterip.Layout
+	laid, facts.LaidErr = g.kernel.Layouts(ctx)
+	facts.Resources = known(facts.Configuration.Value, laid)
+	return facts
 }
 
 func (c *call) corosyncConf() (string, error) {
@@ -196,7 +207,9 @@ func (g gatherer) examine(ctx context.Context, r *doctor.Resource) {
 	if len(r.Spec.Addresses) == 0 {
 		return
 	}
-	r.State = doctor.Tell(clusterip.Observe(ctx, g.kernel, r.Spec))
+	limit, cancel := context.WithTimeout(ctx, ocf.DefaultTimeout)
+	defer cancel()
+	r.State = doctor.Tell(clusterip.Observe(limit, g.kernel, r.Spec))
 	if r.State.Err != nil {
 		return
 	}
@@ -204,61 +217,72 @@ func (g gatherer) examine(ctx context.Context, r *doctor.Resource) {
 	for _, name := range doctor.Sysctls(r.State.Value.NICs) {
 		r.Sysctls[name] = doctor.Tell(sysctl.Read(name))
 	}
-	r.Around = doctor.Tell(g.kernel.links.Surroundings(ctx))
+	r.Around = doctor.Tell(g.kernel.links.Surroundings(limit))
 	layout, _ := r.Layout()
 	if layout.NICIndex == 0 {
 		return
 	}
-	r.Capabilities = g.kernel.Capabilities(ctx, layout)
+	r.Capabilities = g.kernel.Capabilities(limit, layout)
 	layout, _ = r.Layout() // with a backend
-	r.Obstacles = doctor.Tell(firewall.Look(ctx, g.kernel.tables, layout))
+	r.Obstacles = doctor.Tell(firewall.Look(limit, g.kernel.tables, layout))
 	if _, why := r.Spec.Resolve(r.State.Value); why != nil || r.Around.Err != nil {
 		return // an address in the way, for instance, or no IPv6
 	}
-	g.askNetwork(ctx, r, layout)
-	r.Around = doctor.Tell(g.kernel.links.Surroundings(ctx)) // who has answered is a neighbour now
-}
-
-// askNetwork asks the hosts and routers of the LAN, if the interface leads there.
-func (g gatherer) askNetwork(ctx context.Context, r *doctor.Resource, layout clusterip.Layout) {
-	links := g.kernel.links
 	nic, ok := r.State.Value.NICNamed(layout.NIC)
 	if !ok || !nic.Up || !nic.Running {
-		return
+		return // the interface leads nowhere
 	}
+	g.askNetwork(limit, r, layout)
+	r.Around = doctor.Tell(g.kernel.links.Surroundings(limit)) // who has answered is a neighbour now
+	if layout.MACMode == clusterip.IGMP {
+		g.listener.listen(ctx, r, layout, nic)
+	}
+}
+
+// askNetwork asks the hosts and routers of the LAN.
+func (g gatherer) askNetwork(ctx context.Context, r *doctor.Resource, layout clusterip.Layout) {
+	links := g.kernel.links
 	strangers := doctor.Tell(links.Strangers(ctx, layout))
 	r.Strangers = &strangers
-	if layout.MACMode == clusterip.IGMP {
-		r.Waited = g.wait
-		hears := func(ipv6 bool) *doctor.Told[bool] {
-			heard := doctor.Tell(links.HearsQuerier(ctx, nic, ipv6, g.wait))
-			return &heard
-		}
-		if layout.Has(netip.Addr.Is4) {
-			r.Querier.IPv4 = hears(false)
-		}
-		if layout.Has(netip.Addr.Is6) {
-			r.Querier.IPv6 = hears(true)
-		}
-	}
-	address, has := firstIPv4(layout)
+	address, has := doctor.FirstIPv4(layout)
 	if !has || !r.State.Value.Tables.Present {
 		return
 	}
 	for _, gateway := range r.Around.Value.Gateways {
-		if gateway.NICIndex == nic.Index && gateway.Address.Is4() {
-			answer := doctor.Tell(links.AskRouter(ctx, nic.Index, address, gateway.Address))
+		if gateway.NICIndex == layout.NICIndex && gateway.Address.Is4() {
+			answer := doctor.Tell(links.AskRouter(ctx, layout.NICIndex, address, gateway.Address))
 			r.Router, r.RouterAt = &answer, gateway.Address
 			return
 		}
 	}
 }
 
-func firstIPv4(layout clusterip.Layout) (netip.Addr, bool) {
-	for _, address := range layout.Addresses() {
-		if address.Is4() {
-			return address, true
+// A listener listens for queriers, once on each LAN for each family, however many resources have their groups there.
+type listener struct {
+	hears func(ctx context.Context, nic clusterip.NIC, ipv6 bool, wait time.Duration) (bool, error)
+	wait  time.Duration
+	heard map[lan]*doctor.Told[bool]
+}
+
+type lan struct {
+	nicIndex int
+	ipv6     bool
+}
+
+func (l listener) listen(ctx context.Context, r *doctor.Resource, layout clusterip.Layout, nic clusterip.NIC) {
+	on := func(ipv6 bool) *doctor.Told[bool] {
+		where := lan{nic.Index, ipv6}
+		if l.heard[where] == nil {
+			told := doctor.Tell(l.hears(ctx, nic, ipv6, l.wait))
+			l.heard[where] = &told
 		}
+		return l.heard[where]
 	}
-	return netip.Addr{}, false
+	r.Waited = l.wait
+	if layout.Has(netip.Addr.Is4) {
+		r.Querier.IPv4 = on(false)
+	}
+	if layout.Has(netip.Addr.Is6) {
+		r.Querier.IPv6 = on(true)
+	}
 }

@@ -269,6 +269,26 @@ func TestBeforeItExists(t *testing.T) {
 	}
 }
 
+// TestClusterWithoutResource is about a cluster that does not start, so that nothing is laid either, and one in which nothing is configured.
+func TestClusterWithoutResource(t *testing.T) {
+	executable, err := agentProgram()
+	check(t, err)
+	s := &site{Network: netns.Start(t, netns.Options{Nodes: 1}), program: executable, folder: t.TempDir()}
+	s.reset(t)
+	row := planted{plant: on("cibadmin --delete --xpath '//clone'"), want: only("resources", warning), says: "doctor --ip"}
+	row.find(t, s)
+	check(t, os.WriteFile(s.corosync(), []byte("totem {\n"), 0o644))
+	// Without CIB_file, cibadmin asks a Pacemaker that is not there.
+	row = planted{want: map[string]string{"cib": warning, "corosync": failure}}
+	r := s.report(t, "/usr/bin/env", "-u", "CIB_file", s.program, "doctor", "--json")
+	row.compare(t, r)
+	for _, why := range []string{"section totem has no end", "Could not connect"} {
+		if !strings.Contains(r.text(), why) {
+			t.Errorf("%q is not said:\n%s", why, r.text())
+		}
+	}
+}
+
 // TestWrongInput: what a new user may type, and get wrong.
 func TestWrongInput(t *testing.T) {
 	executable, err := agentProgram()
@@ -294,7 +314,7 @@ func TestWrongInput(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), hung)
 			defer cancel()
-			r := s.Nodes[0].Run(ctx, s.environ(), append([]string{s.program, "doctor"}, row.args...)...)
+			r := s.Nodes[0].Run(ctx, s.environ(), hidden("/usr/sbin/cibadmin", append([]string{s.program, "doctor"}, row.args...)...)...)
 			if r.Err != nil || r.ExitCode != 2 || r.Stdout != "" || strings.Contains(r.Stderr, "goroutine") || strings.Contains(r.Stderr, "ocf-exit-reason") {
 				t.Errorf("status %d, %v, stdout %q, stderr %q", r.ExitCode, r.Err, r.Stdout, r.Stderr)
 			}

@@ -160,9 +160,13 @@ func (s *site) doctor(t *testing.T, args ...string) report {
 // without examines node1 as if a program were not installed.
 func (s *site) without(t *testing.T, file string, args ...string) report {
 	t.Helper()
-	// What is mounted over it leads nowhere.
-	const hidden = `mount -t tmpfs none "$0" && exec "$@"`
-	return s.report(t, append([]string{"/usr/bin/unshare", "--mount", "/bin/sh", "-c", hidden, filepath.Dir(file), s.program, "doctor", "--json"}, args...)...)
+	return s.report(t, hidden(file, append([]string{s.program, "doctor", "--json"}, args...)...)...)
+}
+
+// hidden runs something where a program, and what is beside it, is not there: what is mounted over it leads nowhere.
+func hidden(file string, argv ...string) []string {
+	const hide = `mount -t tmpfs none "$0" && exec "$@"`
+	return append([]string{"/usr/bin/unshare", "--mount", "/bin/sh", "-c", hide, filepath.Dir(file)}, argv...)
 }
 
 func (s *site) report(t *testing.T, argv ...string) report {

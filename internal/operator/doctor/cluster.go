@@ -23,6 +23,10 @@ func clusterChecks() []check {
 	return []check{
 		{group, "cib", "Without the cluster's configuration nobody can tell whether this node agrees with it.", hasCluster, judgeCIB},
 		{
+			group, "resources", "No address is shared here, and none is to be: there is nothing to examine but the cluster itself.",
+			func(s subject) bool { return len(s.Resources) == 0 && (hasCIB(s) || s.LaidErr != nil) }, judgeResources,
+		},
+		{
 			group, "fencing", "A node that the others have lost sight of may go on answering. Only fencing makes sure that it does not: without it clients get two answers.",
 			hasCIB, judgeFencing,
 		},
@@ -50,6 +54,13 @@ func judgeCIB(s subject) answer {
 		return cannotTell(s.Configuration.Err, "pcs cluster status", "pcs cluster start")
 	}
 	return ok("read; nodes: %s", strings.Join(s.cib.nodes(true), ", "))
+}
+
+func judgeResources(s subject) answer {
+	if s.LaidErr != nil {
+		return cannotTell(s.LaidErr, "nft list ruleset", "ip address")
+	}
+	return warn("the cluster has no resource of this agent, and nothing is laid on this node", "ocf-clusterip doctor --ip ADDRESS   # examines what is to be")
 }
 
 func judgeFencing(s subject) answer {

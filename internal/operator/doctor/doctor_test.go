@@ -251,6 +251,12 @@ func TestChecks(t *testing.T) {
 			f.Resources[0].Configured = nil
 		}, map[string]Verdict{"cib": Warning}},
 
+		"no resource":                  {func(f *Facts) { f.Resources = nil }, map[string]Verdict{"resources": Warning}},
+		"no resource that can be read": {func(f *Facts) { f.Resources, f.LaidErr = nil, errUnread }, map[string]Verdict{"resources": Warning}},
+		"no resource, and a broken cluster": {func(f *Facts) {
+			f.Resources, f.Configuration, f.Corosync.Value = nil, Tell[*etree.Element](nil, errUnread), "totem {"
+		}, map[string]Verdict{"cib": Warning, "corosync": Failure}},
+
 		"two nodes without two_node":    {corosync("two_node: 1", ""), map[string]Verdict{"quorum": Failure}},
 		"two nodes and a quorum device": {corosync("two_node: 1", "device {\n\tmodel: net\n}"), nil},
 		"two_node and a quorum device":  {corosync("two_node: 1", "two_node: 1\ndevice {\n\tmodel: net\n}"), map[string]Verdict{"quorum": Failure}},

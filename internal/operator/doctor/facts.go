@@ -31,6 +31,7 @@ type Facts struct {
 	Configuration Told[*etree.Element]
 	Corosync      Told[string] // the text of corosync.conf
 	Resources     []Resource
+	LaidErr       error // why nobody knows what is laid here
 }
 
 // Resource is what is known of one resource. What was not asked, because an answer to something else made it pointless, is left out.
@@ -117,6 +118,16 @@ func (r Resource) cloneName() string {
 		return r.Configured.Clone
 	}
 	return r.name()
+}
+
+// FirstIPv4 is the address that a router is asked about, if there is one.
+func FirstIPv4(layout clusterip.Layout) (netip.Addr, bool) {
+	for _, address := range layout.Addresses() {
+		if address.Is4() {
+			return address, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // Parameters of the kernel that matter, by their paths below /proc/sys. Those of a NIC have its name in them.

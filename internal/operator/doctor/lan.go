@@ -3,7 +3,6 @@ package doctor
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -145,12 +144,7 @@ func judgeQuerier(s subject) answer {
 const waitLonger = "ocf-clusterip doctor --wait 130   # queriers ask every 125 s, unless told otherwise"
 
 func judgeRouter(s subject) answer {
-	var address netip.Addr
-	for _, a := range s.layout.Addresses() {
-		if a.Is4() && !address.IsValid() {
-			address = a
-		}
-	}
+	address, _ := FirstIPv4(s.layout)
 	do := []string{
 		fmt.Sprintf("# on the router %s: look at its ARP entry for %s, and clear it;", s.RouterAt, address),
 		fmt.Sprintf("# if it does not take %s (RFC 1812, section 3.3.2), enter it there by hand, or take", s.layout.MACs.IPv4),
