@@ -178,11 +178,13 @@ func judgeQuorum(s subject) answer {
 
 func judgeToken(s subject) answer {
 	conf, _ := s.corosync()
-	// The default is that of Corosync 3.1.
-	const standard, shortest, longest = 3 * time.Second, 500 * time.Millisecond, 10 * time.Second
-	token, tokenErr := milliseconds(conf.value("totem", "token"), standard)
+	const shortest, longest = 500 * time.Millisecond, 10 * time.Second
+	token, tokenErr := conf.token()
 	consensus, consensusErr := milliseconds(conf.value("totem", "consensus"), token*6/5)
 	edit := "# set totem.token to 1000 and no consensus in /etc/corosync/corosync.conf, the same on all nodes; then"
+	if token > longest {
+		edit = "# set totem.token to 1000, or token_coefficient to less, in /etc/corosync/corosync.conf, the same on all nodes; then"
+	}
 	reload := "corosync-cfgtool -R"
 	switch {
 	case tokenErr != nil || consensusErr != nil:
@@ -196,6 +198,15 @@ func judgeToken(s subject) answer {
 	default:
 		return ok("%s", token)
 	}
+}
+
+// token is how long a node may be silent: from the third node on in a list, each adds something (corosync.conf(5), token_coefficient). The
+// defaults are those of Corosync 3.1.
+func (s *section) token() (time.Duration, error) {
+	const standard, standardCoefficient, without = 3 * time.Second, 650 * time.Millisecond, 2
+	token, tokenErr := milliseconds(s.value("totem", "token"), standard)
+	coefficient, coefficientErr := milliseconds(s.value("totem", "token_coefficient"), standardCoefficient)
+	return token + time.Duration(max(0, len(s.nodes())-without))*coefficient, errors.Join(tokenErr, coefficientErr)
 }
 
 func milliseconds(text string, standard time.Duration) (time.Duration, error) {

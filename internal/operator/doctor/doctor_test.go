@@ -257,15 +257,17 @@ func TestChecks(t *testing.T) {
 			f.Resources, f.Configuration, f.Corosync.Value = nil, Tell[*etree.Element](nil, errUnread), "totem {"
 		}, map[string]Verdict{"cib": Warning, "corosync": Failure}},
 
-		"two nodes without two_node":    {corosync("two_node: 1", ""), map[string]Verdict{"quorum": Failure}},
-		"two nodes and a quorum device": {corosync("two_node: 1", "device {\n\tmodel: net\n}"), nil},
-		"two_node and a quorum device":  {corosync("two_node: 1", "two_node: 1\ndevice {\n\tmodel: net\n}"), map[string]Verdict{"quorum": Failure}},
-		"one link":                      {func(f *Facts) { f.Corosync.Value = strings.ReplaceAll(goodCorosync, "ring1_addr", "# ") }, map[string]Verdict{"links": Warning}},
-		"a token that is no number":     {corosync("version: 2", "token: 1s"), map[string]Verdict{"token": Failure}},
-		"a token of a minute":           {corosync("version: 2", "token: 60000"), map[string]Verdict{"token": Warning}},
-		"a node that Corosync has lost": {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="3" uname="node3"/>`), map[string]Verdict{"nodes": Warning}},
-		"corosync.conf that is unread":  {func(f *Facts) { f.Corosync = Tell("", errUnread) }, map[string]Verdict{"corosync": Warning}},
-		"corosync.conf without nodes":   {func(f *Facts) { f.Corosync.Value = "totem {\n}\n" }, map[string]Verdict{"corosync": Warning, "nodes": Warning}},
+		"two nodes without two_node":               {corosync("two_node: 1", ""), map[string]Verdict{"quorum": Failure}},
+		"two nodes and a quorum device":            {corosync("two_node: 1", "device {\n\tmodel: net\n}"), nil},
+		"two_node and a quorum device":             {corosync("two_node: 1", "two_node: 1\ndevice {\n\tmodel: net\n}"), map[string]Verdict{"quorum": Failure}},
+		"one link":                                 {func(f *Facts) { f.Corosync.Value = strings.ReplaceAll(goodCorosync, "ring1_addr", "# ") }, map[string]Verdict{"links": Warning}},
+		"a token that is no number":                {corosync("version: 2", "token: 1s"), map[string]Verdict{"token": Failure}},
+		"a coefficient that is no number":          {corosync("version: 2", "token_coefficient: x"), map[string]Verdict{"token": Failure}},
+		"a coefficient that two nodes do not have": {corosync("version: 2", "token: 1000\ntoken_coefficient: 60000\nconsensus: 1200"), nil},
+		"a token of a minute":                      {corosync("version: 2", "token: 60000"), map[string]Verdict{"token": Warning}},
+		"a node that Corosync has lost":            {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="3" uname="node3"/>`), map[string]Verdict{"nodes": Warning}},
+		"corosync.conf that is unread":             {func(f *Facts) { f.Corosync = Tell("", errUnread) }, map[string]Verdict{"corosync": Warning}},
+		"corosync.conf without nodes":              {func(f *Facts) { f.Corosync.Value = "totem {\n}\n" }, map[string]Verdict{"corosync": Warning, "nodes": Warning}},
 
 		"a kernel that has nothing": {resource(func(r *Resource) {
 			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.No, Why: errUnread}
