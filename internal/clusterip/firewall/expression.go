@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
@@ -115,6 +116,9 @@ func (r nftRule) judge(p probe) []outcome {
 	for _, e := range r.expressions {
 		switch decoded := e.decoded.(type) {
 		case *expr.Verdict:
+			if strings.HasPrefix(decoded.Chain, ours) { // of iptables-nft, with the match cluster
+				return outcomes
+			}
 			return append(outcomes, verdictOf(decoded, so)...)
 		case *expr.Lookup:
 			set := r.sets[decoded.SetName]
@@ -134,7 +138,7 @@ func (r nftRule) judge(p probe) []outcome {
 		switch e.name {
 		case "fwd": // to another NIC
 			return append(outcomes, outcome{match: so, action: drop})
-		case "nat", "masq", "redir", "queue", "tproxy", "synproxy", "dup", "offload":
+		case "nat", "masq", "redir", "queue", "synproxy":
 			return append(outcomes, outcome{match: so, action: accept})
 		}
 		if e.decoded == nil {
@@ -151,7 +155,7 @@ func (r nftRule) judge(p probe) []outcome {
 // conditionOf is that of an expression of which the name alone is known.
 func conditionOf(name string) match {
 	switch name {
-	case "counter", "log", "last", "objref", "fwd", "dup", "flow_offload":
+	case "counter", "log", "last", "objref", "dup", "flow_offload":
 		return yes // does something, and goes on
 	case "byteorder", "hash":
 		return yes // what it makes is not known
@@ -218,7 +222,11 @@ func compare(v value, e *expr.Cmp) match {
 	case expr.CmpOpNeq:
 		return not(v.equals(e.Data))
 	}
-	if !v.isKnown() {
+	switch {
+	case v.isKnown():
+	case v.client:
+		return share(e)
+	default:
 		return perhaps
 	}
 	order := bytes.Compare(v.bytes, e.Data)
@@ -229,6 +237,16 @@ func compare(v value, e *expr.Cmp) match {
 		return yes
 	}
 	return no
+}
+
+// share tells whether a comparison holds for some clients, or for most of the values that a client may send: those are not some.
+func share(e *expr.Cmp) match {
+	const middle = 0x80 // of the first byte
+	upwards := e.Op == expr.CmpOpGt || e.Op == expr.CmpOpGte
+	if len(e.Data) > 0 && (upwards && e.Data[0] > middle || !upwards && e.Data[0] < middle) {
+		return some
+	}
+	return perhaps
 }
 
 func (p *probe) payload(e *expr.Payload) value {
@@ -358,7 +376,6 @@ func (p *probe) xtMatch(e *expr.Match) match {
 			return no
 		}
 		ports := p.asksFor(info.DstPorts, info.InvFlags&xt.TcpInvDestPorts != 0)
-		const syn = 0x02
 		flags := syn&info.FlagsMask == info.FlagsCmp
 		if info.FlagsMask != 0 && flags == (info.InvFlags&xt.TcpInvFlags != 0) {
 			return no

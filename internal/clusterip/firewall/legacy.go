@@ -112,14 +112,10 @@ func (r legacyRule) judge(p probe) []outcome {
 		if !strings.HasPrefix(word, "-") {
 			continue
 		}
-		value := ""
-		if i+1 < len(spec) {
-			value = spec[i+1]
-		}
 		if word == "-j" || word == "-g" {
 			break
 		}
-		m := p.option(word, value)
+		m := p.option(word, spec[i+1:])
 		if inverted {
 			m = not(m)
 		}
@@ -149,8 +145,15 @@ func (r legacyRule) judge(p probe) []outcome {
 	}
 }
 
-// option judges a condition as iptables lists it.
-func (p *probe) option(name, text string) match {
+// option judges a condition as iptables lists it; words are all that follow its name.
+func (p *probe) option(name string, words []string) match {
+	word := func(i int) string {
+		if i < len(words) {
+			return words[i]
+		}
+		return ""
+	}
+	text := word(0)
 	is := func(it bool) match {
 		if it {
 			return yes
@@ -173,10 +176,16 @@ func (p *probe) option(name, text string) match {
 		return p.isPort(text)
 	case "--state", "--ctstate":
 		return is(slices.Contains(strings.Split(text, ","), "NEW"))
-	case "--syn":
-		return is(p.protocol == unix.IPPROTO_TCP)
-	case "--icmp-type", "--icmpv6-type":
-		return is(text == strconv.Itoa(int(p.icmpType)))
+	case "--tcp-flags": // --syn is listed so, too
+		mask, maskOK := tcpFlags(text)
+		wanted, wantedOK := tcpFlags(word(1))
+		if !maskOK || !wantedOK {
+			return perhaps
+		}
+		return is(p.protocol == unix.IPPROTO_TCP && syn&mask == wanted)
+	case "--icmp-type", "--icmpv6-type": // with the code 0, or any
+		kind, code, _ := strings.Cut(text, "/")
+		return is(text == "any" || kind == strconv.Itoa(int(p.icmpType)) && (code == "" || code == "0"))
 	case "-m":
 		if slices.Contains([]string{"limit", "hashlimit", "recent", "connlimit", "statistic", "geoip", "mac", "iprange", "quota", "time"}, text) {
 			return some
@@ -189,6 +198,19 @@ func (p *probe) option(name, text string) match {
 	default:
 		return perhaps
 	}
+}
+
+// tcpFlags reads a list of flags as iptables lists it.
+func tcpFlags(text string) (flags uint8, ok bool) {
+	bits := map[string]uint8{"FIN": 0x01, "SYN": syn, "RST": 0x04, "PSH": 0x08, "ACK": 0x10, "URG": 0x20, "ALL": 0x3f, "NONE": 0}
+	for name := range strings.SplitSeq(text, ",") {
+		bit, known := bits[name]
+		if !known {
+			return 0, false
+		}
+		flags |= bit
+	}
+	return flags, true
 }
 
 func (p *probe) isProtocol(text string) match {

@@ -12,11 +12,13 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// web is the first packet to a web server at the address.
-func web() probe {
+// web is the first packet to a web server at the address; ping is one to it.
+func web() probe  { return first(ocf.Service{Protocol: "tcp", First: 80, Last: 80}) }
+func ping() probe { return first(ocf.ICMP) }
+
+func first(service ocf.Service) probe {
 	all := probes(clusterip.Layout{
-		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}, NIC: "eth0", NICIndex: 2,
-		Services: []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}},
+		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}, NIC: "eth0", NICIndex: 2, Services: []ocf.Service{service},
 	})
 	return all[0]
 }
@@ -24,33 +26,52 @@ func web() probe {
 func TestLegacyRules(t *testing.T) {
 	for line, want := range map[string][]outcome{
 		"-A INPUT -j DROP": {{match: yes, action: drop}},
-		"-A INPUT -d 192.168.10.0/24 -i eth0 -j REJECT":              {{match: yes, action: drop}},
-		"-A INPUT ! -i eth0 -j DROP":                                 nil,
-		"-A INPUT -i eth+ -j DROP":                                   {{match: yes, action: drop}},
-		"-A INPUT -i eth1 -j DROP":                                   nil,
-		"-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT":                {{match: yes, action: accept}},
-		"-A INPUT -p tcp -m tcp --dport 22:90 -j ACCEPT":             {{match: yes, action: accept}},
-		"-A INPUT -p tcp -m multiport --dports 22,443 -j ACCEPT":     nil,
-		"-A INPUT -p udp -j DROP":                                    nil,
-		"-A INPUT -p 6 -j DROP":                                      {{match: yes, action: drop}},
-		"-A INPUT -s 192.0.2.0/24 -j DROP":                           {{match: some, action: drop}},
-		"-A INPUT ! -s 192.0.2.0/24 -j DROP":                         {{match: perhaps, action: drop}},
-		"-A INPUT -m conntrack --ctstate INVALID -j DROP":            nil,
-		"-A INPUT -m state --state NEW,RELATED -j DROP":              {{match: yes, action: drop}},
-		"-A INPUT -m limit --limit 5/sec -j ACCEPT":                  {{match: some, action: accept}},
-		"-A INPUT -m something --strange 5 -j DROP":                  {{match: perhaps, action: drop}},
-		`-A INPUT -m comment --comment "-i eth1" -j DROP`:            {{match: yes, action: drop}},
-		"-A INPUT -j mine":                                           {{match: yes, action: jump, chain: "mine"}},
-		"-A INPUT -g mine":                                           {{match: yes, action: jumpForGood, chain: "mine"}},
-		"-A mine -j RETURN":                                          {{match: yes, action: comeBack}},
-		"-A PREROUTING -d 192.168.10.3/32 -j CT --notrack":           {{match: yes, action: untrack}},
-		"-A PREROUTING -d 192.168.10.3/32 -j CT --helper ftp":        nil,
-		"-A INPUT -j LOG":                                            nil,
-		"-A INPUT":                                                   nil,
-		"-A PREROUTING -d 192.168.10.3/32 -j clusterip-192.168.10.3": nil,
-		`-A INPUT -d 192.168.10.3/32 -m comment --comment "1 ip=192.168.10.3/24" -j DROP`: nil,
+		"-A INPUT -d 192.168.10.0/24 -i eth0 -j REJECT":                                         {{match: yes, action: drop}},
+		"-A INPUT ! -i eth0 -j DROP":                                                            nil,
+		"-A INPUT -i eth+ -j DROP":                                                              {{match: yes, action: drop}},
+		"-A INPUT -i eth1 -j DROP":                                                              nil,
+		"-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT":                                           {{match: yes, action: accept}},
+		"-A INPUT -p tcp -m tcp --dport 22:90 -j ACCEPT":                                        {{match: yes, action: accept}},
+		"-A INPUT -p tcp -m multiport --dports 22,443 -j ACCEPT":                                nil,
+		"-A INPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j DROP":                        {{match: yes, action: drop}},
+		"-A INPUT -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m state --state NEW -j DROP": nil,
+		"-A INPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,ACK,URG NONE -j DROP":               nil,
+		"-A INPUT -p tcp -m tcp --tcp-flags SYN,XYZ SYN -j DROP":                                {{match: perhaps, action: drop}},
+		"-A INPUT -p tcp -m tcp --tcp-flags":                                                    nil,
+		"-A INPUT -p udp -j DROP":                                                               nil,
+		"-A INPUT -p 6 -j DROP":                                                                 {{match: yes, action: drop}},
+		"-A INPUT -s 192.0.2.0/24 -j DROP":                                                      {{match: some, action: drop}},
+		"-A INPUT ! -s 192.0.2.0/24 -j DROP":                                                    {{match: perhaps, action: drop}},
+		"-A INPUT -m conntrack --ctstate INVALID -j DROP":                                       nil,
+		"-A INPUT -m state --state NEW,RELATED -j DROP":                                         {{match: yes, action: drop}},
+		"-A INPUT -m limit --limit 5/sec -j ACCEPT":                                             {{match: some, action: accept}},
+		"-A INPUT -m something --strange 5 -j DROP":                                             {{match: perhaps, action: drop}},
+		`-A INPUT -m comment --comment "-i eth1" -j DROP`:                                       {{match: yes, action: drop}},
+		"-A INPUT -j mine":                                                                      {{match: yes, action: jump, chain: "mine"}},
+		"-A INPUT -g mine":                                                                      {{match: yes, action: jumpForGood, chain: "mine"}},
+		"-A mine -j RETURN":                                                                     {{match: yes, action: comeBack}},
+		"-A PREROUTING -d 192.168.10.3/32 -j CT --notrack":                                      {{match: yes, action: untrack}},
+		"-A PREROUTING -d 192.168.10.3/32 -j CT --helper ftp":                                   nil,
+		"-A INPUT -j LOG":                                                                       nil,
+		"-A INPUT":                                                                              nil,
+		"-A PREROUTING -d 192.168.10.3/32 -j clusterip-192.168.10.3":                            nil,
+		`-A INPUT -d 192.168.10.3/32 -m comment --comment "1 ip=192.168.10.3/24" -j DROP`:       nil,
 	} {
 		if diff := cmp.Diff(want, legacyRule(xtables.ParseRule(line)).judge(web()), cmp.AllowUnexported(outcome{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", line, diff)
+		}
+	}
+}
+
+func TestLegacyRulesAboutPings(t *testing.T) {
+	for line, want := range map[string][]outcome{
+		"-A INPUT -p icmp -m icmp --icmp-type any -j ACCEPT": {{match: yes, action: accept}},
+		"-A INPUT -p icmp -m icmp --icmp-type 8 -j ACCEPT":   {{match: yes, action: accept}},
+		"-A INPUT -p icmp -m icmp --icmp-type 8/0 -j ACCEPT": {{match: yes, action: accept}},
+		"-A INPUT -p icmp -m icmp --icmp-type 8/1 -j ACCEPT": nil,
+		"-A INPUT -p icmp -m icmp --icmp-type 3/4 -j ACCEPT": nil,
+	} {
+		if diff := cmp.Diff(want, legacyRule(xtables.ParseRule(line)).judge(ping()), cmp.AllowUnexported(outcome{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", line, diff)
 		}
 	}

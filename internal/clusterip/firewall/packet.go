@@ -34,6 +34,9 @@ const (
 	neighbourSolicitation = 135 // every node must see those: it learns from them how to reach its clients
 )
 
+// syn is the one flag of a client's first TCP packet.
+const syn = 0x02
+
 // A value is bytes of a packet, or of a register of nf_tables.
 type value struct {
 	bytes  []byte
@@ -165,7 +168,6 @@ func (p *probe) fill(mac clusterip.MAC, backend clusterip.Backend) {
 	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
 		p.transport.set(0, p.icmpType, 0)
 	case unix.IPPROTO_TCP:
-		const syn = 0x02
 		p.transport.set(13, syn)
 	}
 	if p.port > 0 {
