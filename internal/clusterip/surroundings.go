@@ -46,9 +46,11 @@ type Obstacle struct {
 	Untracks bool     // it stops none, but keeps them from conntrack
 }
 
-// RouterAnswer is how a router has answered two pings: one from the NIC's own address, and one from the shared address.
+// RouterAnswer is how a router has answered pings from the NIC's own address, and then some from the shared address. After each of those
+// that was not answered the own address asked again.
 type RouterAnswer struct {
 	Direct bool  // it answers pings at all
+	Missed bool  // it did not answer the own address again either: it may limit its answers
 	To     []MAC // that its answers to the shared address were sent to, as far as this node could hear them
 }
 

@@ -80,6 +80,8 @@ const (
 		"add rule inet mine in ct state vmap { established : accept, related : accept, invalid : drop }; add rule inet mine in iif lo accept; " +
 		"add rule inet mine in meta l4proto ipv6-icmp accept; add rule inet mine in tcp dport { 22, 2222-2224 } accept'"
 
+	losing = "nft 'add table ip lossy; add chain ip lossy out { type filter hook output priority 0; }; add rule ip lossy out icmp type echo-reply"
+
 	secondNIC = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 10.9.0.1/24 dev eth9 && ip route add default via 10.9.0.2 dev eth9 metric 500"
 )
 
@@ -167,6 +169,9 @@ func onTheNode() []planted {
 		}, mend: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1, s.parameters()...) }, want: only("strangers", failure), says: "192.168.10.12"},
 		{name: "the router has another MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:00:99 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "02:00:00:00:00:99"},
 		{name: "the router has one node's MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:01:02 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "does not go to the cluster MAC"},
+		{name: "the router loses an answer", plant: onRouter(losing + " numgen inc mod 3 0 drop'"), mend: onRouter("nft delete table ip lossy")},
+		{name: "the router loses the first answer to the address", plant: onRouter(losing + " ip daddr 192.168.10.3 numgen inc mod 2 0 drop'"), mend: onRouter("nft delete table ip lossy")},
+		{name: "the router answers but once", plant: onRouter(losing + " limit rate over 1/day burst 1 packets drop'"), mend: onRouter("nft delete table ip lossy"), want: only("router", warning), says: "it may limit them"},
 		{name: "the router is silent", plant: onRouter("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), mend: onRouter("echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), want: only("router", warning), says: "could not tell"},
 	}
 }
@@ -209,7 +214,7 @@ func (p planted) find(t *testing.T, s *site) {
 	said := func(f finding) bool {
 		return f.Verdict != "ok" && strings.Contains(f.Seen+"\n"+strings.Join(f.Do, "\n"), p.says)
 	}
-	if !slices.ContainsFunc(r.Findings, said) {
+	if p.says != "" && !slices.ContainsFunc(r.Findings, said) {
 		t.Errorf("nothing says %q:\n%+v", p.says, r.Findings)
 	}
 }

@@ -17,8 +17,6 @@ import (
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
-	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
@@ -84,10 +82,14 @@ func (s *sniffer) until(deadline time.Time, visit func(frame []byte) (last bool)
 	}
 }
 
-// routerWait is how long a router has for each answer.
-const routerWait = time.Second
+// A router has so many pings to answer, and so long for each. One may be lost, be dropped while the router looks for whom to answer
+// (RFC 1122, section 2.3.2.2, asks to save it, but not all do), or be one too many for a router that limits what it answers.
+const (
+	routerPings = 3
+	routerWait  = 600 * time.Millisecond
+)
 
-// AskRouter pings the router of the NIC twice, from the NIC's own address and from a shared one. The answer to the second goes to the MAC
+// AskRouter pings the router of the NIC, from the NIC's own address and then from a shared one. The answer to the second goes to the MAC
 // that the router has for the shared address, whichever node owns it, and every node hears what is sent to the cluster MAC. The router
 // learns nothing from a ping that it did not know: the frame is not from the cluster MAC, and no ARP request goes out for it.
 func (c *Conn) AskRouter(ctx context.Context, nicIndex int, address, router netip.Addr) (clusterip.RouterAnswer, error) {
@@ -101,37 +103,75 @@ func (c *Conn) AskRouter(ctx context.Context, nicIndex int, address, router neti
 		return answer, err
 	}
 	defer s.close()
-	id := os.Getpid() & 0xffff
-	if err := ping(own, router, id); err != nil {
-		return answer, err
-	}
-	var routerMAC net.HardwareAddr
-	err = s.until(earlier(ctx, routerWait), func(frame []byte) bool {
-		e, ok := echoReply(frame, id)
-		if ok && e.from == router && e.to == own {
-			answer.Direct, routerMAC = true, slices.Clone(e.ethernetFrom)
+	q := questioner{sniffer: s, router: router, id: uint16(os.Getpid())}
+	var heard *heardEcho
+	for range routerPings {
+		if heard, err = q.ping(ctx, own, nil); heard != nil || err != nil {
+			break
 		}
-		return answer.Direct
-	})
-	if err != nil || !answer.Direct {
+	}
+	if err != nil || heard == nil {
 		return answer, err
 	}
-	frame, err := echoFrame(s.nic.HardwareAddr, routerMAC, address, router, id)
+	answer.Direct = true
+	routerMAC := slices.Clone(heard.ethernetFrom)
+	for range routerPings {
+		heard, err := q.ping(ctx, address, routerMAC)
+		if err != nil {
+			return answer, err
+		}
+		if heard != nil {
+			answer.To = append(answer.To, clusterip.MACOf(heard.ethernetTo))
+			return answer, nil
+		}
+		again, err := q.ping(ctx, own, nil)
+		if err != nil {
+			return answer, err
+		}
+		answer.Missed = answer.Missed || again == nil
+	}
+	return answer, nil
+}
+
+// A questioner pings a router.
+type questioner struct {
+	*sniffer
+	router   netip.Addr
+	id       uint16
+	sequence uint16
+}
+
+// ping pings from an address, as any program does, or in a frame of its own to the router's MAC, and returns the answer; nil if there was
+// none in time.
+func (q *questioner) ping(ctx context.Context, from netip.Addr, routerMAC net.HardwareAddr) (*heardEcho, error) {
+	q.sequence++
+	var err error
+	if routerMAC == nil {
+		err = sendEcho(from, q.router, echo(q.id, q.sequence))
+	} else {
+		err = q.sendFrame(from, routerMAC)
+	}
 	if err != nil {
-		return answer, err
+		return nil, fmt.Errorf("ping %s from %s: %w", q.router, from, err)
 	}
-	if _, err := s.conn.WriteTo(frame, &packet.Addr{HardwareAddr: routerMAC}); err != nil {
-		return answer, fmt.Errorf("ping %s from %s: %w", router, address, err)
-	}
-	err = s.until(earlier(ctx, routerWait), func(frame []byte) bool {
-		e, ok := echoReply(frame, id)
-		if !ok || e.from != router || e.to != address {
-			return false
+	var heard *heardEcho
+	err = q.until(earlier(ctx, routerWait), func(frame []byte) bool {
+		e, ok := echoReply(frame, q.id)
+		if ok && e.from == q.router && e.to == from {
+			heard = &e
 		}
-		answer.To = append(answer.To, clusterip.MACOf(e.ethernetTo))
-		return true
+		return heard != nil
 	})
-	return answer, err
+	return heard, err
+}
+
+func (q *questioner) sendFrame(from netip.Addr, routerMAC net.HardwareAddr) error {
+	frame, err := echoFrame(q.nic.HardwareAddr, routerMAC, from, q.router, echo(q.id, q.sequence))
+	if err != nil {
+		return err
+	}
+	_, err = q.conn.WriteTo(frame, &packet.Addr{HardwareAddr: routerMAC})
+	return err
 }
 
 // ownAddress is the one that the node speaks to the router from.
@@ -148,36 +188,42 @@ func (c *Conn) ownAddress(nicIndex int, shared, router netip.Addr) (netip.Addr, 
 	return netip.Addr{}, errors.New("the interface has no address of its own to ask the router from")
 }
 
-// ping sends an echo request as any program does.
-func ping(from, to netip.Addr, id int) error {
+// sendEcho sends a message as any program does.
+func sendEcho(from, to netip.Addr, message []byte) error {
 	conn, err := net.ListenPacket("ip4:icmp", from.String())
-	if err != nil {
-		return fmt.Errorf("ping %s: %w", to, err)
-	}
-	defer conn.Close() //nolint:errcheck // what was sent is sent
-	message, err := echo(id)
 	if err != nil {
 		return err
 	}
-	if _, err := conn.WriteTo(message, &net.IPAddr{IP: to.AsSlice()}); err != nil {
-		return fmt.Errorf("ping %s: %w", to, err)
-	}
-	return nil
+	defer conn.Close() //nolint:errcheck // what was sent is sent
+	_, err = conn.WriteTo(message, &net.IPAddr{IP: to.AsSlice()})
+	return err
 }
 
-func echo(id int) ([]byte, error) {
-	return (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: id, Seq: 1, Data: []byte("ocf-clusterip doctor")}}).Marshal(nil)
+// Types of ICMP messages (RFC 792), and the lengths of headers in bytes.
+const (
+	echoReplyType   = 0
+	echoRequestType = 8
+	icmpHeader      = 8
+	ipv4Header      = 20
+)
+
+// echo is an ICMP echo request (RFC 792). It is built by hand: what golang.org/x/net/ipv4 has for it is a table that the program would make
+// whenever it starts, for each action.
+func echo(id, sequence uint16) []byte {
+	message := make([]byte, icmpHeader)
+	message[0] = echoRequestType
+	binary.BigEndian.PutUint16(message[4:], id)
+	binary.BigEndian.PutUint16(message[6:], sequence)
+	message = append(message, "ocf-clusterip doctor"...)
+	binary.BigEndian.PutUint16(message[2:], checksum(message))
+	return message
 }
 
-// echoFrame is an echo request with its own IP header.
-func echoFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, id int) ([]byte, error) {
-	message, err := echo(id)
-	if err != nil {
-		return nil, err
-	}
-	const ttl = 64
-	header := make([]byte, ipv4.HeaderLen)
-	header[0] = ipv4.Version<<4 | ipv4.HeaderLen/4
+// echoFrame is a frame with an ICMP message in an IP packet.
+func echoFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, message []byte) ([]byte, error) {
+	const version4, ttl = 0x40, 64
+	header := make([]byte, ipv4Header)
+	header[0] = version4 | ipv4Header/4
 	binary.BigEndian.PutUint16(header[2:], uint16(len(header)+len(message)))
 	header[8], header[9] = ttl, unix.IPPROTO_ICMP
 	copy(header[12:], from.AsSlice())
@@ -204,14 +250,13 @@ type heardEcho struct {
 }
 
 // echoReply reads a frame that is an answer to a ping of ours.
-func echoReply(frame []byte, id int) (heardEcho, bool) {
+func echoReply(frame []byte, id uint16) (heardEcho, bool) {
 	ip := frame[ipOffset:]
-	if len(ip) < ipv4.HeaderLen {
+	if len(ip) < ipv4Header {
 		return heardEcho{}, false
 	}
 	length := int(ip[0]&0xf) * 4
-	if length < ipv4.HeaderLen || len(ip) < length+8 || ip[length] != byte(ipv4.ICMPTypeEchoReply) ||
-		binary.BigEndian.Uint16(ip[length+4:]) != uint16(id) {
+	if length < ipv4Header || len(ip) < length+icmpHeader || ip[length] != echoReplyType || binary.BigEndian.Uint16(ip[length+4:]) != id {
 		return heardEcho{}, false
 	}
 	return heardEcho{

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"testing"
@@ -15,13 +16,13 @@ var (
 )
 
 // reply is a router's answer to a ping.
-func reply(t testing.TB, id int) []byte {
+func reply(t testing.TB, id uint16) []byte {
 	t.Helper()
-	frame, err := echoFrame(thereMAC, hereMAC, there, here, id)
+	frame, err := echoFrame(thereMAC, hereMAC, there, here, echo(id, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	message, err := (&icmp.Message{Type: ipv4.ICMPTypeEchoReply, Body: &icmp.Echo{ID: id, Seq: 1}}).Marshal(nil)
+	message, err := (&icmp.Message{Type: ipv4.ICMPTypeEchoReply, Body: &icmp.Echo{ID: int(id), Seq: 1}}).Marshal(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +31,7 @@ func reply(t testing.TB, id int) []byte {
 }
 
 func TestEchoFrame(t *testing.T) {
-	frame, err := echoFrame(hereMAC, thereMAC, here, there, 7)
+	frame, err := echoFrame(hereMAC, thereMAC, here, there, echo(7, 9))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,13 @@ func TestEchoFrame(t *testing.T) {
 	}
 	message, err := icmp.ParseMessage(1, frame[ipOffset+ipv4.HeaderLen:])
 	if err != nil || message.Type != ipv4.ICMPTypeEcho {
-		t.Errorf("%v, %v", message, err)
+		t.Fatalf("%v, %v", message, err)
+	}
+	if body, ok := message.Body.(*icmp.Echo); !ok || body.ID != 7 || body.Seq != 9 {
+		t.Errorf("%+v", message.Body)
+	}
+	if again, err := message.Marshal(nil); err != nil || !bytes.Equal(again, frame[ipOffset+ipv4.HeaderLen:]) { // with the checksum
+		t.Errorf("%x, want %x (%v)", frame[ipOffset+ipv4.HeaderLen:], again, err)
 	}
 }
 
@@ -55,7 +62,7 @@ func TestEchoReply(t *testing.T) {
 	if got, ok := echoReply(reply(t, 7), 8); ok {
 		t.Errorf("another's answer is taken for ours: %+v", got)
 	}
-	request, err := echoFrame(thereMAC, hereMAC, there, here, 7)
+	request, err := echoFrame(thereMAC, hereMAC, there, here, echo(7, 9))
 	if err != nil {
 		t.Fatal(err)
 	}

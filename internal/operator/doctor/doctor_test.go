@@ -353,6 +353,7 @@ func TestChecks(t *testing.T) {
 		"strangers of whom nobody knows":  {resource(func(r *Resource) { r.Strangers.Err = errUnread }), map[string]Verdict{"strangers": Warning}},
 		"a router with another MAC":       {resource(func(r *Resource) { r.Router.Value.To = []clusterip.MAC{{2}} }), map[string]Verdict{"router": Failure}},
 		"a router with a MAC of nobody's": {resource(func(r *Resource) { r.Router.Value.To = nil }), map[string]Verdict{"router": Failure}},
+		"a router that limits pings":      {resource(func(r *Resource) { r.Router.Value = clusterip.RouterAnswer{Direct: true, Missed: true} }), map[string]Verdict{"router": Warning}},
 		"a router that is silent":         {resource(func(r *Resource) { r.Router.Value = clusterip.RouterAnswer{} }), map[string]Verdict{"router": Warning}},
 		"a router that cannot be asked":   {resource(func(r *Resource) { r.Router.Err = errUnread }), map[string]Verdict{"router": Warning}},
 		"a querier":                       {igmp(true, nil, 0), nil},

@@ -156,6 +156,8 @@ func judgeRouter(s subject) answer {
 		return cannotTell(s.Router.Err, do[0])
 	case !told.Direct:
 		return cannotTell(fmt.Errorf("router %s does not answer pings", s.RouterAt), do[0])
+	case len(told.To) == 0 && told.Missed:
+		return cannotTell(fmt.Errorf("router %s answers pings, but not each: it may limit them", s.RouterAt), do[0])
 	case len(told.To) == 0:
 		return fail(fmt.Sprintf("router %s answers this node, but its answer to %s does not go to the cluster MAC", s.RouterAt, address), do...)
 	case told.To[0] != s.layout.MACs.IPv4:
