@@ -23,7 +23,8 @@ import (
 )
 
 const doctorDescription = `Looks at this node, its cluster and its network, and says of each thing whether it is as it should be; if not: what was seen, why it
-matters, and what to type. It changes nothing. Run it on each node: each compares itself with the cluster's one configuration.
+matters, and what to type. It changes nothing, but to learn which backend the kernel has may load its modules, as a start does. Run it
+on each node: each compares itself with the cluster's one configuration.
 
 It examines the resources that the cluster configures, and those that are laid on this node. Before there is any, or on a node without
 Pacemaker, say what is to be, as the resource's parameters:

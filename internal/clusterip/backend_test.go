@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -78,6 +79,30 @@ func TestBackendIsChosen(t *testing.T) {
 		chosen, reasons, err := b.Choose(t.Context(), row.spec.Layout())
 		if chosen != row.want || len(reasons) != row.reasons || (err != nil) != (row.want == "") || err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
 			t.Errorf("%s: %q because of %q (%v)", name, chosen, reasons, err)
+		}
+	}
+}
+
+// The one in use is asked first, and nobody is asked once there is one that will do.
+func TestCapabilitiesAreAskedForUntilOneWillDo(t *testing.T) {
+	lacks := ocf.Errorf(ocf.ErrInstalled, "this kernel lacks it")
+	for name, row := range map[string]struct {
+		backend  Backend
+		nftables *fakeBackend
+		want     []Capability
+	}{
+		"the first will do":    {"", &fakeBackend{}, []Capability{{NFTables, Yes, nil}}},
+		"the second will do":   {"", &fakeBackend{lacks: lacks}, []Capability{{NFTables, No, lacks}, {Match, Yes, nil}}},
+		"the second is laid":   {Match, &fakeBackend{}, []Capability{{Match, Yes, nil}}},
+		"the first cannot say": {NFTables, &fakeBackend{lacks: lacks, silent: true}, []Capability{{NFTables, CannotTell, lacks}, {Match, Yes, nil}}},
+	} {
+		spec := specOf(Multicast, 0)
+		spec.HashMode = SourceIP
+		layout := spec.Layout()
+		layout.Backend = row.backend
+		b := &Backends{NFTables: row.nftables, Match: &fakeBackend{}, Target: &fakeBackend{}}
+		if got := b.Capabilities(t.Context(), layout); !reflect.DeepEqual(got, row.want) {
+			t.Errorf("%s: %v, want %v", name, got, row.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package clusterip
 import (
 	"context"
 	"net/netip"
+	"slices"
 )
 
 // Surroundings are what of a node is around its resources, and may be in their way. No action asks for them: who looks for a fault does.
@@ -61,12 +62,20 @@ type Capability struct {
 	Why     error // not, or not to be told
 }
 
-// Capabilities asks for all backends what Choose asks for until one will do.
+// Capabilities asks for the layout's backend, if it has one, and then for the others as Choose does, until one will do: a question may
+// load modules into the kernel.
 func (b *Backends) Capabilities(ctx context.Context, layout Layout) []Capability {
+	order := backends()
+	if i := slices.Index(order, layout.Backend); i >= 0 {
+		order = append([]Backend{layout.Backend}, slices.Delete(order, i, i+1)...)
+	}
 	var all []Capability
-	for _, backend := range backends() {
+	for _, backend := range order {
 		answer, why := b.can(ctx, backend, layout)
 		all = append(all, Capability{backend, answer, why})
+		if answer == Yes {
+			break
+		}
 	}
 	return all
 }

@@ -45,7 +45,10 @@ func judgeBackend(s subject) answer {
 		}
 		others = append(others, fmt.Sprintf("%s: %s", c.Backend, said))
 	}
-	seen := fmt.Sprintf("%s (%s)", chosen, strings.Join(others, ", "))
+	seen := string(chosen)
+	if len(others) > 0 {
+		seen += fmt.Sprintf(" (%s)", strings.Join(others, ", "))
+	}
 	do := "modprobe nf_tables   # or a kernel with CONFIG_NF_TABLES and its netdev, arp and ip6 families"
 	switch {
 	case chosen == "":
