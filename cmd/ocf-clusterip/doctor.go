@@ -18,6 +18,7 @@ import (
 	"ocf-clusterip/internal/clusterip/sysctl"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/operator/doctor"
 	"ocf-clusterip/internal/pacemaker"
 )
@@ -78,7 +79,7 @@ func (c *call) doctor(ctx *cli.Context) error {
 	}
 	findings := doctor.Examine(facts)
 	if ctx.Bool("json") {
-		err = doctor.WriteJSON(c.stdout, facts, findings)
+		err = operator.WriteJSON(c.stdout, doctor.NewReport(facts, findings))
 	} else {
 		err = doctor.Write(c.stdout, facts, findings, c.screen().style())
 	}

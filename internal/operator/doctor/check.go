@@ -68,7 +68,7 @@ func fail(seen string, do ...string) answer { return answer{Failure, seen, do} }
 
 // cannotTell is for what could not be read: that is no health.
 func cannotTell(err error, do ...string) answer {
-	return warn("could not tell: "+ocf.OneLine(err.Error()), do...)
+	return warn("could not tell: "+err.Error(), do...)
 }
 
 // all joins answers: the worst counts, and the good ones are not mentioned beside bad ones.
@@ -92,7 +92,7 @@ func all(good string, answers ...answer) answer {
 func lines(err error) []string {
 	var several interface{ Unwrap() []error }
 	if !errors.As(err, &several) {
-		return []string{ocf.OneLine(err.Error())}
+		return []string{err.Error()}
 	}
 	var all []string
 	for _, one := range several.Unwrap() {
@@ -103,7 +103,8 @@ func lines(err error) []string {
 	return all
 }
 
-// Examine carries out all checks that apply.
+// Examine carries out all checks that apply. What is said may have come from outside, such as the name of a node: no terminal must take it
+// for more than text.
 func Examine(facts Facts) []Finding {
 	var findings []Finding
 	examine := func(s subject, name string, checks []check) {
@@ -112,9 +113,12 @@ func Examine(facts Facts) []Finding {
 				continue
 			}
 			a := c.judge(s)
-			f := Finding{Resource: name, Group: c.group, Check: c.name, Verdict: a.verdict, Seen: a.seen}
+			f := Finding{Resource: name, Group: c.group, Check: c.name, Verdict: a.verdict, Seen: ocf.OneLine(a.seen)}
 			if a.verdict > OK {
-				f.Why, f.Do = c.why, a.do
+				f.Why = c.why
+				for _, line := range a.do {
+					f.Do = append(f.Do, ocf.OneLine(line))
+				}
 			}
 			findings = append(findings, f)
 		}
@@ -163,6 +167,9 @@ func isConfigured(s subject) bool { return s.Configured != nil }
 func isCloned(s subject) bool { return isConfigured(s) && s.Configured.Clone != "" }
 
 func drains(s subject) bool { return s.Spec.Drain > 0 }
+
+// tracks tells whether the buckets' connections must be known to conntrack.
+func tracks(s subject) bool { return drains(s) || s.layout.Backend == clusterip.Match }
 
 // update is what to type to change a parameter.
 func (s subject) update(change string) string {

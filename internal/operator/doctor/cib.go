@@ -75,7 +75,6 @@ func (c cib) template(of *etree.Element) *etree.Element {
 type operation struct {
 	name              string
 	interval, timeout time.Duration
-	timeoutGiven      bool
 	enabled           bool
 	onFail            string
 }
@@ -110,31 +109,56 @@ func (c cib) operations(resource string) []operation {
 		op := operation{name: value("name", ""), timeout: standard, enabled: ocf.IsTrue(value("enabled", "true")), onFail: value("on-fail", "")}
 		op.interval, _ = parseTime(value("interval", "0"))
 		if t, ok := parseTime(value("timeout", "")); ok {
-			op.timeout, op.timeoutGiven = t, true
+			op.timeout = t
 		}
 		all = append(all, op)
 	}
 	return all
 }
 
-// parseTime reads a time as Pacemaker does (crm_get_msec): a number, of seconds unless a unit follows.
+// parseTime reads a time as Pacemaker does (crm_parse_interval_spec): a number, of seconds unless a unit follows, or a duration of ISO 8601.
 func parseTime(text string) (time.Duration, bool) {
 	text = strings.TrimSpace(text)
-	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
-	number, err := strconv.ParseUint(text[:digits], 10, 32)
+	if duration, is := strings.CutPrefix(text, "PT"); is {
+		return parseDuration(duration)
+	}
 	units := map[string]time.Duration{
 		"": time.Second, "s": time.Second, "sec": time.Second, "ms": time.Millisecond, "msec": time.Millisecond, "us": time.Microsecond,
 		"usec": time.Microsecond, "m": time.Minute, "min": time.Minute, "h": time.Hour, "hr": time.Hour,
 	}
-	unit, known := units[strings.ToLower(strings.TrimSpace(text[digits:]))]
-	return time.Duration(number) * unit, err == nil && known
+	number, rest, ok := leadingNumber(text)
+	unit, known := units[strings.ToLower(strings.TrimSpace(rest))]
+	return time.Duration(number) * unit, ok && known
+}
+
+// parseDuration reads what is behind PT: hours, minutes and seconds, in this order.
+func parseDuration(text string) (sum time.Duration, ok bool) {
+	last := time.Duration(0)
+	for text != "" {
+		number, rest, isNumber := leadingNumber(text)
+		if !isNumber || rest == "" {
+			return 0, false
+		}
+		unit := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second}[rest[0]]
+		if unit == 0 || last > 0 && unit >= last {
+			return 0, false
+		}
+		sum, last, text = sum+time.Duration(number)*unit, unit, rest[1:]
+	}
+	return sum, last > 0
+}
+
+// leadingNumber splits digits off.
+func leadingNumber(text string) (number uint64, rest string, ok bool) {
+	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
+	number, err := strconv.ParseUint(text[:digits], 10, 32)
+	return number, text[digits:], err == nil
 }
 
 // A partner is another clone that a constraint ties to ours.
 type partner struct {
 	constraint string
 	clone      *etree.Element
-	ordered    bool // else it is only where, not when
 }
 
 // partners are the clones that constraints tie to a clone.
@@ -155,7 +179,7 @@ func (c cib) partners(clone string) []partner {
 			for _, other := range c.find("./resources/clone") {
 				name := other.SelectAttrValue("id", "")
 				if name != clone && slices.Contains(names, name) {
-					all = append(all, partner{constraint.SelectAttrValue("id", ""), other, kind == "rsc_order"})
+					all = append(all, partner{constraint.SelectAttrValue("id", ""), other})
 				}
 			}
 		}

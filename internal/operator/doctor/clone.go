@@ -64,7 +64,7 @@ func judgeParameters(s subject) answer {
 			meant = "; is " + known + " meant?"
 		}
 		answers = append(answers, warn(fmt.Sprintf("parameter %s is unknown and has no effect%s", ocf.Quote(name), meant),
-			s.update(ocf.OneLine(name)+"=   # takes it away")))
+			s.update(name+"=   # takes it away")))
 	}
 	return all(fmt.Sprintf("%s, %s, %s", addressList(s.Spec.Addresses), s.Spec.HashMode, s.Spec.MACMode), answers...)
 }

@@ -18,6 +18,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/operator/style"
 	"ocf-clusterip/internal/pacemaker"
 )
@@ -229,6 +230,7 @@ func TestChecks(t *testing.T) {
 		"a default of stickiness":        {also(func(f *Facts) { delete(f.Resources[0].Configured.Meta, "resource-stickiness") }, cib("<crm_config/>", `<crm_config/><rsc_defaults><meta_attributes id="d"><nvpair id="d1" name="resource-stickiness" value="0"/></meta_attributes></rsc_defaults>`)), nil},
 		"a monitor that is switched off": {cib(`interval="10s"`, `interval="10s" enabled="false"`), map[string]Verdict{"monitor": Failure}},
 		"a monitor without consequence":  {cib(`interval="10s"`, `interval="10s" on-fail="ignore"`), map[string]Verdict{"monitor": Warning}},
+		"a monitor as ISO 8601 says it":  {cib(`interval="10s"`, `interval="PT10S"`), nil},
 		"a monitor without a rest":       {cib(`interval="10s"`, `interval="100ms"`), map[string]Verdict{"monitor": Warning}},
 		"a monitor in a template": {func(f *Facts) {
 			f.Configuration.Value = configuration(t, `<configuration><nodes><node uname="node1"/><node uname="node2"/></nodes><resources><primitive id="power" class="stonith"/><template id="t"><operations><op name="monitor" interval="10s"/></operations></template><clone id="web-ip-clone"><primitive id="web-ip" template="t"/></clone></resources></configuration>`)
@@ -284,16 +286,17 @@ func TestChecks(t *testing.T) {
 				r.Sysctls[n] = Tell("", fs.ErrNotExist)
 			}
 		}), nil},
-		"conntrack of no use without drain": {also(sysctl("1000", conntrackCount), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
-		"strict conntrack":                  {sysctl("0", conntrackLoose), map[string]Verdict{"conntrack-loose": Warning}},
-		"untracked":                         {obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true, Certain: true}), map[string]Verdict{"notrack": Failure}},
-		"perhaps untracked":                 {obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true}), map[string]Verdict{"notrack": Warning}},
-		"untracked, and no matter":          {also(obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
-		"dropped":                           {obstacle(clusterip.Obstacle{Table: "inet filter", Certain: true}), map[string]Verdict{"firewall": Failure}},
-		"perhaps dropped":                   {obstacle(clusterip.Obstacle{Table: "inet filter"}), map[string]Verdict{"firewall": Warning}},
-		"refused by firewalld":              {obstacle(clusterip.Obstacle{Table: "inet firewalld", Certain: true}), map[string]Verdict{"firewalld": Failure}},
-		"a firewall that cannot be read":    {resource(func(r *Resource) { r.Obstacles.Err = errUnread }), map[string]Verdict{"firewall": Warning, "firewalld": Warning, "notrack": Warning}},
-		"no such interface":                 {resource(func(r *Resource) { r.Spec.NIC = "eth7" }), map[string]Verdict{"interface": Failure}},
+		"conntrack is full, and the match needs it": {also(match, sysctl("1000", conntrackCount)), map[string]Verdict{"conntrack": Failure}},
+		"conntrack of no use without drain":         {also(sysctl("1000", conntrackCount), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
+		"strict conntrack":                          {sysctl("0", conntrackLoose), map[string]Verdict{"conntrack-loose": Warning}},
+		"untracked":                                 {obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true, Certain: true}), map[string]Verdict{"notrack": Failure}},
+		"perhaps untracked":                         {obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true}), map[string]Verdict{"notrack": Warning}},
+		"untracked, and no matter":                  {also(obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
+		"dropped":                                   {obstacle(clusterip.Obstacle{Table: "inet filter", Certain: true}), map[string]Verdict{"firewall": Failure}},
+		"perhaps dropped":                           {obstacle(clusterip.Obstacle{Table: "inet filter"}), map[string]Verdict{"firewall": Warning}},
+		"refused by firewalld":                      {obstacle(clusterip.Obstacle{Table: "inet firewalld", Certain: true}), map[string]Verdict{"firewalld": Failure}},
+		"a firewall that cannot be read":            {resource(func(r *Resource) { r.Obstacles.Err = errUnread }), map[string]Verdict{"firewall": Warning, "firewalld": Warning, "notrack": Warning}},
+		"no such interface":                         {resource(func(r *Resource) { r.Spec.NIC = "eth7" }), map[string]Verdict{"interface": Failure}},
 		"a port of a bridge": {resource(func(r *Resource) {
 			r.Around.Value.Links[0] = clusterip.Link{NICIndex: eth0, Master: "br0", MasterKind: "bridge"}
 		}), map[string]Verdict{"interface": Failure}},
@@ -443,11 +446,32 @@ func TestStrangersAreNamed(t *testing.T) {
 	}
 }
 
+// What comes from outside reaches the terminal as text.
+func TestNothingIsAnEscape(t *testing.T) {
+	const escape = "\x1b[2J"
+	facts := good(t)
+	document := strings.ReplaceAll(goodCIB, `<crm_config/>`, `<crm_config><cluster_property_set id="p"><nvpair id="p1" name="no-quorum-policy" value="ESC"/></cluster_property_set></crm_config>`)
+	document = strings.ReplaceAll(document, `interval="10s"`, `interval="10s" on-fail="ignore"`)
+	facts.Configuration.Value = configuration(t, strings.ReplaceAll(document, `uname="node2"`, `uname="ESC"`))
+	for _, element := range facts.Configuration.Value.FindElements("//*") { // no XML has it; but nobody knows what cibadmin may say
+		for i := range element.Attr {
+			element.Attr[i].Value = strings.ReplaceAll(element.Attr[i].Value, "ESC", escape)
+		}
+	}
+	facts.Resources[0].Configured.Meta["resource-stickiness"] = escape
+	facts.Resources[0].Configured.Name += escape
+	facts.Resources[0].Unknown = []string{escape}
+	var text strings.Builder
+	if err := Write(&text, facts, Examine(facts), style.Style{Width: 80}); err != nil || strings.Contains(text.String(), "\x1b") {
+		t.Errorf("%v\n%q", err, text.String())
+	}
+}
+
 func TestNoSecretIsTold(t *testing.T) {
 	facts := good(t)
 	facts.Configuration.Value = configuration(t, strings.Replace(goodCIB, `type="fence_ipmilan"/>`, `type="fence_ipmilan"><instance_attributes id="s"><nvpair id="s1" name="password" value="hush"/></instance_attributes></primitive>`, 1))
 	var text strings.Builder
-	if err := WriteJSON(&text, facts, Examine(facts)); err != nil || strings.Contains(text.String(), "hush") {
+	if err := operator.WriteJSON(&text, NewReport(facts, Examine(facts))); err != nil || strings.Contains(text.String(), "hush") {
 		t.Errorf("%v\n%s", err, text.String())
 	}
 }
@@ -482,12 +506,13 @@ func TestParseCorosync(t *testing.T) {
 func TestParseTime(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"10": 10 * time.Second, "10s": 10 * time.Second, "1 min": time.Minute, "500ms": time.Millisecond * 500, "2h": 2 * time.Hour, "0": 0,
+		"PT10S": 10 * time.Second, "PT1H30M5S": 90*time.Minute + 5*time.Second, "PT90M": 90 * time.Minute,
 	} {
 		if got, ok := parseTime(text); !ok || got != want {
 			t.Errorf("%q: %s, %t", text, got, ok)
 		}
 	}
-	for _, text := range []string{"", "s", "-1", "PT20S", "1.5s", "99999999999"} {
+	for _, text := range []string{"", "s", "-1", "PT", "PT5", "PT5X", "PT5S1M", "PTS", "P5S", "1.5s", "99999999999"} {
 		if got, ok := parseTime(text); ok {
 			t.Errorf("%q is taken for %s", text, got)
 		}
@@ -524,7 +549,7 @@ func TestText(t *testing.T) {
 		golden(t, file, text.String())
 	}
 	var text strings.Builder
-	if err := WriteJSON(&text, facts, findings); err != nil {
+	if err := operator.WriteJSON(&text, NewReport(facts, findings)); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "report.json", text.String())

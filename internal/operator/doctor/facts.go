@@ -11,6 +11,7 @@ import (
 	"github.com/beevik/etree"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/pacemaker"
 )
 
@@ -104,9 +105,9 @@ func (r Resource) backend() clusterip.Backend {
 func (r Resource) name() string {
 	switch {
 	case r.Configured != nil:
-		return r.Configured.Name
+		return ocf.OneLine(r.Configured.Name)
 	case r.Spec.Resource != "":
-		return r.Spec.Resource
+		return ocf.OneLine(r.Spec.Resource)
 	default:
 		return r.Spec.Address().String()
 	}

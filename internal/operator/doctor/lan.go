@@ -29,7 +29,7 @@ func firewallChecks() []check {
 		},
 		{
 			group, "notrack", "A connection that is not tracked is unknown: with drain it does not survive a move, and the match cluster drops it.",
-			func(s subject) bool { return hasNIC(s) && (drains(s) || s.layout.Backend == clusterip.Match) },
+			both(hasNIC, tracks),
 			func(s subject) answer {
 				return s.judgeObstacles(func(o clusterip.Obstacle) bool { return o.Untracks })
 			},

@@ -22,8 +22,8 @@ func kernelChecks() []check {
 			func(s subject) bool { return len(s.Capabilities) > 0 }, judgeBackend,
 		},
 		{
-			group, "conntrack", "With drain, connections survive moves because conntrack knows them. When its table is full, new connections are dropped.",
-			drains, judgeConntrack,
+			group, "conntrack", "Connections survive moves with drain, and pass the match cluster, because conntrack knows them. When its table is full, new ones are dropped.",
+			tracks, judgeConntrack,
 		},
 		{
 			group, "conntrack-loose", "Connections that were there before drain was switched on are known only if conntrack takes them up in their middle.",
@@ -54,11 +54,11 @@ func judgeBackend(s subject) answer {
 	case chosen == "":
 		var reasons []string
 		for _, c := range s.Capabilities {
-			reasons = append(reasons, fmt.Sprintf("%s: %s", c.Backend, ocf.OneLine(c.Why.Error())))
+			reasons = append(reasons, fmt.Sprintf("%s: %v", c.Backend, c.Why))
 		}
 		return fail("this kernel has no backend that would do: "+strings.Join(reasons, "; "), do)
 	case verdict == clusterip.No:
-		return fail(fmt.Sprintf("backend=%s will not do here: %s", chosen, ocf.OneLine(why.Error())), s.update("backend=auto"))
+		return fail(fmt.Sprintf("backend=%s will not do here: %v", chosen, why), s.update("backend=auto"))
 	case verdict == clusterip.CannotTell:
 		return cannotTell(why, do)
 	default:

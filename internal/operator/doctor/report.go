@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -10,16 +9,16 @@ import (
 	"ocf-clusterip/internal/operator/style"
 )
 
-// WriteJSON writes an object: the node, the worst verdict, and all findings.
-func WriteJSON(to io.Writer, facts Facts, findings []Finding) error {
-	encoder := json.NewEncoder(to)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(struct {
-		Node     string    `json:"node,omitempty"`
-		Verdict  Verdict   `json:"verdict"`
-		Findings []Finding `json:"findings"`
-	}{facts.Node, Worst(findings), findings})
+// A Report is all that was found, for programs.
+type Report struct {
+	Node     string    `json:"node,omitempty"`
+	Verdict  Verdict   `json:"verdict"` // the worst
+	Findings []Finding `json:"findings"`
+}
+
+// NewReport makes one.
+func NewReport(facts Facts, findings []Finding) Report {
+	return Report{facts.Node, Worst(findings), findings}
 }
 
 // Columns of the text.
@@ -71,8 +70,12 @@ func writeFinding(b *strings.Builder, f Finding, look style.Style) {
 		b.WriteString(cut(f.Seen, look.Width-seenColumn) + "\n")
 		return
 	}
-	writeWrapped(b, f.Seen, seenColumn, look.Width, true)
-	writeWrapped(b, f.Why, nameColumn, look.Width, false)
+	const narrowest = 20 // columns of text
+	wrapped := func(text string, column int) string {
+		return ocf.Wrap(text, strings.Repeat(" ", column), max(look.Width, column+narrowest))
+	}
+	b.WriteString(strings.TrimLeft(wrapped(f.Seen, seenColumn), " ") + "\n") // the line has begun
+	b.WriteString(wrapped(f.Why, nameColumn) + "\n")
 	for _, line := range f.Do {
 		// Whole, so that it can be copied.
 		b.WriteString(strings.Repeat(" ", nameColumn+verdictColumn) + line + "\n")
@@ -86,17 +89,6 @@ func mark(v Verdict, look style.Style) string {
 		text = strings.ToUpper(text)
 	}
 	return look.Paint(map[Verdict]style.Colour{OK: style.Green, Warning: style.Yellow, Failure: style.Red}[v], text)
-}
-
-// writeWrapped breaks a text at blanks. The first line may have begun already.
-func writeWrapped(b *strings.Builder, text string, indent, width int, begun bool) {
-	const narrowest = 20
-	left := strings.Repeat(" ", indent)
-	lines := ocf.Wrap(text, left, max(width, indent+narrowest))
-	if begun {
-		lines = strings.TrimPrefix(lines, left)
-	}
-	b.WriteString(lines + "\n")
 }
 
 // cut shortens a text to a number of columns.
