@@ -128,8 +128,11 @@ func parseTime(text string) (time.Duration, bool) {
 	}
 	number, rest, ok := leadingNumber(text)
 	unit, known := units[strings.ToLower(strings.TrimSpace(rest))]
-	return time.Duration(number) * unit, ok && known
+	return time.Duration(number) * unit, ok && known && number <= longestTime/uint64(unit)
 }
+
+// longestTime bounds a time, and each part of one, in nanoseconds: a hundred years.
+const longestTime = uint64(100 * 365 * 24 * time.Hour)
 
 // parseDuration reads what is behind PT: hours, minutes and seconds, in this order.
 func parseDuration(text string) (sum time.Duration, ok bool) {
@@ -140,7 +143,7 @@ func parseDuration(text string) (sum time.Duration, ok bool) {
 			return 0, false
 		}
 		unit := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second}[rest[0]]
-		if unit == 0 || last > 0 && unit >= last {
+		if unit == 0 || last > 0 && unit >= last || number > longestTime/uint64(unit) {
 			return 0, false
 		}
 		sum, last, text = sum+time.Duration(number)*unit, unit, rest[1:]
@@ -151,7 +154,7 @@ func parseDuration(text string) (sum time.Duration, ok bool) {
 // leadingNumber splits digits off.
 func leadingNumber(text string) (number uint64, rest string, ok bool) {
 	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
-	number, err := strconv.ParseUint(text[:digits], 10, 32)
+	number, err := strconv.ParseUint(text[:digits], 10, 64)
 	return number, text[digits:], err == nil
 }
 

@@ -512,11 +512,22 @@ func TestParseTime(t *testing.T) {
 			t.Errorf("%q: %s, %t", text, got, ok)
 		}
 	}
-	for _, text := range []string{"", "s", "-1", "PT", "PT5", "PT5X", "PT5S1M", "PTS", "P5S", "1.5s", "99999999999"} {
+	for _, text := range []string{"", "s", "-1", "PT", "PT5", "PT5X", "PT5S1M", "PTS", "P5S", "1.5s", "99999999999", "8000000h", "PT8000000H"} {
 		if got, ok := parseTime(text); ok {
 			t.Errorf("%q is taken for %s", text, got)
 		}
 	}
+}
+
+func FuzzParseTime(f *testing.F) {
+	f.Add("10 min")
+	f.Add("PT1H30M5S")
+	f.Add("8000000h")
+	f.Fuzz(func(t *testing.T, text string) {
+		if got, ok := parseTime(text); ok && got < 0 {
+			t.Errorf("%q is taken for %s", text, got)
+		}
+	})
 }
 
 func FuzzParseCorosync(f *testing.F) {
