@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/operator/plan"
 )
 
@@ -76,9 +76,7 @@ func (c *call) plan(ctx *cli.Context) error {
 		}
 	}
 	if ctx.Bool("json") {
-		encoder := json.NewEncoder(c.stdout)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(answer)
+		return operator.WriteJSON(c.stdout, answer)
 	}
 	return answer.WriteText(c.stdout, c.screen().style())
 }

@@ -209,5 +209,6 @@ func writeProblems(w io.Writer, look style.Style, problems []Problem) {
 func WriteJSON(to io.Writer, value any) error {
 	encoder := json.NewEncoder(to)
 	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false) // commands have & and >
 	return encoder.Encode(value)
 }
