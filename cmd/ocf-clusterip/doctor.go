@@ -190,7 +190,7 @@ func known(configuration *etree.Element, laid []clusterip.Layout) []doctor.Resou
 	var all []doctor.Resource
 	if configuration != nil {
 		for _, configured := range pacemaker.Resources(configuration) {
-			r := examined(configured.Parameters, configured.Name, min(max(configured.Buckets, 1), ocf.MaxBuckets))
+			r := examined(configured.Parameters, configured.Name, configured.Buckets)
 			r.Origin, r.Configured = doctor.FromCIB, &configured
 			all = append(all, r)
 		}

@@ -23,7 +23,7 @@ type Resource struct {
 	Parameters map[string]string // instance attributes, by name
 	Meta       map[string]string // meta attributes that have an effect: the clone's own; of the rest, the primitive's before the clone's
 	Buckets    uint32            // how many instances there are (clone-max; unless it is set, one for each node)
-	Fault      error             // why there cannot be so many; then Buckets is 1
+	Fault      error             // why there cannot be so many
 }
 
 // ID is what the tools that clean up and refresh want to be told: they do not find a primitive whose clone is globally unique.
@@ -122,11 +122,11 @@ func (r *Resource) countBuckets(nodes int) {
 	switch {
 	case err != nil || number < 1 || number > ocf.MaxBuckets:
 		r.Fault = fmt.Errorf("clone-max=%s is not a number from 1 to %d", ocf.Quote(text), ocf.MaxBuckets)
+		return
 	case number > 1 && !ocf.IsTrue(r.Meta["globally-unique"]):
 		r.Fault = fmt.Errorf("clone-max=%d without globally-unique=true: every instance is a hash bucket of its own", number)
-	default:
-		r.Buckets = uint32(number)
 	}
+	r.Buckets = uint32(number)
 }
 
 // pairs adds the name-value pairs in an element's sets of that kind, but not over others.

@@ -69,18 +69,18 @@ func TestResourcesOfThisAgent(t *testing.T) {
 
 // What the agent would refuse.
 func TestBucketsThatCannotBe(t *testing.T) {
-	for _, meta := range []string{
-		`<nvpair name="clone-max" value="1025"/><nvpair name="globally-unique" value="true"/>`,
-		`<nvpair name="clone-max" value="0"/><nvpair name="globally-unique" value="true"/>`,
-		`<nvpair name="clone-max" value="many"/><nvpair name="globally-unique" value="true"/>`,
-		`<nvpair name="clone-max" value="8"/>`,
+	for meta, buckets := range map[string]uint32{
+		`<nvpair name="clone-max" value="1025"/><nvpair name="globally-unique" value="true"/>`: 1,
+		`<nvpair name="clone-max" value="0"/><nvpair name="globally-unique" value="true"/>`:    1,
+		`<nvpair name="clone-max" value="many"/><nvpair name="globally-unique" value="true"/>`: 1,
+		`<nvpair name="clone-max" value="8"/>`:                                                 8,
 	} {
 		configuration, err := parseConfiguration(fmt.Sprintf(`<configuration><resources><clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/>
 			<meta_attributes>%s</meta_attributes></clone></resources></configuration>`, meta))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Resources(configuration); len(got) != 1 || got[0].Fault == nil || got[0].Buckets != 1 {
+		if got := Resources(configuration); len(got) != 1 || got[0].Fault == nil || got[0].Buckets != buckets {
 			t.Errorf("%s: %+v", meta, got)
 		}
 	}

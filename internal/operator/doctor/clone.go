@@ -85,6 +85,9 @@ func judgeUnique(s subject) answer {
 	if !ocf.IsTrue(s.Configured.Meta["globally-unique"]) {
 		return fail("globally-unique is not true", fmt.Sprintf("pcs resource meta %s globally-unique=true", s.cloneName()))
 	}
+	if s.Configured.Fault != nil {
+		return fail(s.Configured.Fault.Error(), fmt.Sprintf("pcs resource meta %s clone-max=8   # while it is disabled", s.cloneName()))
+	}
 	return ok("globally-unique=true, clone-max=%d", s.Spec.Buckets)
 }
 

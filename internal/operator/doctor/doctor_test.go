@@ -221,6 +221,7 @@ func TestChecks(t *testing.T) {
 		}, nil},
 
 		"no clone":                       {resource(func(r *Resource) { r.Configured.Clone = "" }), map[string]Verdict{"unique": Warning}},
+		"more buckets than there can be": {resource(func(r *Resource) { r.Configured.Fault = errors.New("clone-max=5000") }), map[string]Verdict{"unique": Failure}},
 		"anonymous instances":            {clone("globally-unique", ""), map[string]Verdict{"unique": Failure}},
 		"clone-node-max for no failure":  {also(clone("clone-node-max", "4")), map[string]Verdict{"clone-node-max": Failure}},
 		"clone-node-max for one failure": {also(cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="9" uname="r" type="remote"/>`), clone("clone-node-max", "4")), map[string]Verdict{"clone-node-max": Warning}},
