@@ -16,7 +16,11 @@ import (
 
 const (
 	firstRetry = time.Millisecond
-	lastRetry  = 4 * time.Millisecond // about as long as a holder needs it
+	usualRetry = 4 * time.Millisecond // about as long as a holder needs it
+	lastRetry  = 32 * time.Millisecond
+	// waitedShare is the part of the time waited that the next pause may take: who has waited for long has many beside it, who together
+	// would keep a processor busy with asking.
+	waitedShare = 16
 )
 
 // Lock keeps all other calls about the same thing on this node waiting. The kernel gives it up when the process ends, however
@@ -80,7 +84,7 @@ func AcquireLock(ctx context.Context, dir, name string) (*Lock, error) {
 	}
 	lock := &Lock{dir: d, name: name + ".lock"}
 	start := time.Now()
-	for retry := firstRetry; ; retry = min(2*retry, lastRetry) {
+	for retry := firstRetry; ; retry = min(2*retry, max(usualRetry, time.Since(start)/waitedShare), lastRetry) {
 		err := lock.try(path)
 		if err == nil {
 			return lock, nil
