@@ -127,16 +127,16 @@ kernels: ## kernel and test-vm, side by side: an emulated machine leaves room
 	@echo '== contract and kernel tests, in network namespaces; and on an old kernel, emulated (the first run downloads 27 MB)'
 	# The emulated machines first: they take longest.
 	packages=$$($(GO) list ./tests/... | grep -v -e /tests/lab -e /tests/vm)
-	$(GO) test -json -count=1 -p 2 -timeout 40m ./tests/vm $$packages | $(report)
+	$(GO) test -json -count=1 -p 2 -timeout 60m ./tests/vm $$packages | $(report)
 
 kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
 	@echo '== contract and kernel tests, in network namespaces'
 	packages=$$($(GO) list ./tests/... | grep -v -e /tests/lab -e /tests/vm)
-	$(GO) test -json -count=1 -p 2 -timeout 30m $$packages | $(report)
+	$(GO) test -json -count=1 -p 2 -timeout 60m $$packages | $(report)
 
 test-vm: ## the data path on Debian 12's own kernel, in an emulated machine
 	@echo '== tests on an old kernel, emulated (the first run on a machine downloads 27 MB): seven minutes'
-	$(GO) test -json -count=1 -timeout 30m ./tests/vm/... | $(report)
+	$(GO) test -json -count=1 -timeout 60m ./tests/vm/... | $(report)
 
 cluster: ## real Pacemaker clusters in namespaces: planned changes, failures, the examples
 	@echo '== cluster tests: real Corosync and Pacemaker, in namespaces'

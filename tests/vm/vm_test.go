@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// guestTimeout bounds a guest's life. Emulated, everything takes some twenty times as long.
-const guestTimeout = 25 * time.Minute
+// guestTimeout bounds a guest's life. Emulated, everything takes some twenty times as long; and some machines are slow beside.
+const guestTimeout = 40 * time.Minute
 
 // guestTests are those of package netns that run on the old kernel, for each guest: each thing that the agent asks of a kernel, once; and
 // what only an old kernel can show (build tag oldkernel).
@@ -22,7 +22,7 @@ var guestTests = map[string][]string{
 		"^TestEveryFlowIsAnsweredOnceByItsOwner$/^dual.stack$/^.*$/^sourceip-sourceport-destport$",
 		"^TestServices$/^sourceip-sourceport$",
 		"^TestAFragmentedDatagramIsAnsweredOnce$/^sourceip-sourceport$",
-		"^TestEveryWoundOfADualStackResource$",
+		"^TestEveryWoundOfADualStackResource$/^multicast$",
 		"^TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn$",
 		"^TestTheAddressIsNoSourceOfTheNodesOwnConnections$",
 		"^TestICMPErrorsAreNotForwardedWithoutTheAddress$",
