@@ -95,9 +95,9 @@ bench-failover: ## the time from a node's death to the last start elsewhere, bes
 	$(GO) run ./tests/failover
 
 ##@ To test (as root on Debian 12; installs what it needs)
-.PHONY: test packages lint vet unit kernels kernel test-vm cluster fuzz
+.PHONY: test packages lint vet unit kernel test-vm cluster fuzz
 
-test: packages lint vet build-all unit kernels cluster fuzz ## everything below, in this order
+test: packages lint vet build-all unit test-vm kernel cluster fuzz ## everything below, in this order
 
 packages: ## installs the Debian packages of tests/packages.txt that are missing
 	@echo '== Debian packages'
@@ -122,12 +122,6 @@ unit: ## the packages' own tests, with the race detector
 		$(GO) test -json -race -p 2 $$packages
 		$(GO) test -C tools -json ./...
 	} | $(report)
-
-kernels: ## kernel and test-vm, side by side: an emulated machine leaves room
-	@echo '== contract and kernel tests, in network namespaces; and on an old kernel, emulated (the first run downloads 27 MB)'
-	# The emulated machines first: they take longest.
-	packages=$$($(GO) list ./tests/... | grep -v -e /tests/lab -e /tests/vm)
-	$(GO) test -json -count=1 -p 2 -timeout 60m ./tests/vm $$packages | $(report)
 
 kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
 	@echo '== contract and kernel tests, in network namespaces'
