@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -12,10 +13,10 @@ import (
 	"ocf-clusterip/internal/operator"
 )
 
-// status asks a host for the status, and checks that the exit status says the same.
-func (s *scenario) status(h *Host) operator.ResourceStatus {
+// status asks a host for the status of an address, and checks that the exit status says the same.
+func (s *scenario) status(h *Host, address netip.Addr) operator.ResourceStatus {
 	s.t.Helper()
-	argv, err := h.EnterCommand("ocf-clusterip", "status", "--json", shared.String())
+	argv, err := h.EnterCommand("ocf-clusterip", "status", "--json", address.String())
 	check(s.t, err)
 	r := h.machine.Run(s.t.Context(), environment, argv...)
 	check(s.t, r.Err)
@@ -33,9 +34,9 @@ func (s *scenario) status(h *Host) operator.ResourceStatus {
 }
 
 // agrees expects that the status on a host shows the buckets where Pacemaker has them.
-func (s *scenario) agrees(h *Host, placement map[int]string) operator.ResourceStatus {
+func (s *scenario) agrees(h *Host, address netip.Addr, placement map[int]string) {
 	s.t.Helper()
-	status := s.status(h)
+	status := s.status(h, address)
 	for _, b := range status.Buckets {
 		if want := []string{placement[int(b.Bucket)]}; !slices.Equal(b.Nodes, want) || b.State != operator.Owned && b.State != operator.Adopting {
 			s.t.Errorf("status on %s: bucket %d is %s by %v, and Pacemaker has it on %v", h.Name, b.Bucket, b.State, b.Nodes, want)
@@ -44,7 +45,6 @@ func (s *scenario) agrees(h *Host, placement map[int]string) operator.ResourceSt
 	if len(status.Buckets) != len(placement) {
 		s.t.Errorf("status on %s shows %d buckets of %d", h.Name, len(status.Buckets), len(placement))
 	}
-	return status
 }
 
 // has tells whether the status names a problem of that health, and returns what is to be typed.
@@ -63,7 +63,7 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	d := playDraining(t, Options{StayOff: true}, 600)
 	healthy := func(what string) {
 		for _, h := range d.Hosts {
-			if status := d.status(h); status.Health != operator.Healthy {
+			if status := d.status(h, shared); status.Health != operator.Healthy {
 				t.Errorf("%s: status on %s is %s: %v", what, h.Name, status.Health, status.Problems)
 			}
 		}
@@ -80,7 +80,7 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	d.exactlyOnce(shared, buckets)
 	d.metrics(d.Hosts...)
 	open := 0
-	for _, b := range d.status(d.Hosts[2]).Buckets {
+	for _, b := range d.status(d.Hosts[2], shared).Buckets {
 		for _, drain := range b.Drains {
 			if drain.Node != "node3" || drain.Connections == nil || drain.Seconds < 1 || drain.Seconds > 600 || b.State != operator.Adopting {
 				t.Errorf("bucket %d is %s, and drains: %+v", b.Bucket, b.State, drain)
@@ -92,7 +92,7 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	if most := streaming + asking; open == 0 || open > most {
 		t.Errorf("node3 serves %d connections still, of %d at most", open, most)
 	}
-	for _, b := range d.status(d.Hosts[0]).Buckets {
+	for _, b := range d.status(d.Hosts[0], shared).Buckets {
 		if b.State == operator.Adopting && (len(b.Drains) != 1 || b.Drains[0].Node != "node3") {
 			t.Errorf("bucket %d drains on node3, node1 says %+v", b.Bucket, b.Drains)
 		}
@@ -103,12 +103,12 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	check(t, d.WaitIdle(t.Context()))
 	const missing = "address 192.168.10.3/24 is missing on eth0"
 	run(t, d.Hosts[1], "ip", "address", "delete", shared.String()+"/24", "dev", "eth0")
-	command, ok := has(d.status(d.Hosts[1]), operator.Broken, missing)
-	if _, maintained := has(d.status(d.Hosts[0]), operator.Degraded, "maintenance"); !ok || !maintained {
+	command, ok := has(d.status(d.Hosts[1], shared), operator.Broken, missing)
+	if _, maintained := has(d.status(d.Hosts[0], shared), operator.Degraded, "maintenance"); !ok || !maintained {
 		t.Errorf("the missing address is named: %t; maintenance: %t", ok, maintained)
 	}
 	run(t, d.Hosts[1], strings.Fields(command)...)
-	if status := d.status(d.Hosts[1]); status.Health != operator.Degraded {
+	if status := d.status(d.Hosts[1], shared); status.Health != operator.Degraded {
 		t.Errorf("after %q: %s, %v", command, status.Health, status.Problems)
 	}
 	d.pcs("property", "set", "maintenance-mode=false")
@@ -120,8 +120,8 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 		d.notices(d.Hosts[0], "node2")
 		d.takenOver(d.Hosts[0], "node2")
 	}, "node1")
-	if _, ok := has(d.status(d.Hosts[0]), operator.Degraded, "node2 is offline"); !ok {
-		t.Errorf("node2 is off, and status says %v", d.status(d.Hosts[0]).Problems)
+	if _, ok := has(d.status(d.Hosts[0], shared), operator.Degraded, "node2 is offline"); !ok {
+		t.Errorf("node2 is off, and status says %v", d.status(d.Hosts[0], shared).Problems)
 	}
 	d.exactlyOnce(shared, buckets)
 	// Who was connected to node2 in a bucket that node3 drains still is not told (docs/draining.md).
@@ -180,7 +180,7 @@ func (s *scenario) notices(h *Host, lost string) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	for {
-		status := s.status(h)
+		status := s.status(h, shared)
 		_, unclean := has(status, operator.Degraded, lost+" is lost and not yet fenced")
 		_, offline := has(status, operator.Degraded, lost+" is offline")
 		if unclean || offline {

@@ -153,7 +153,7 @@ func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 	if err := report.ExactlyOnce(owner); err != nil {
 		s.t.Error(err)
 	}
-	s.agrees(s.Host(placement[0]), placement)
+	s.agrees(s.Host(placement[0]), target, placement)
 	said := s.whois(s.Host(placement[0]), target, sources)
 	for _, source := range sources {
 		if want := s.Hosts[owner(netns.Flow{Src: source})].Name; said[source.String()] != want {
