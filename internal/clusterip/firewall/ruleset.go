@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -92,22 +91,7 @@ func eachReply(conn *nftables.Conn, message uint16, in nft.TableFamily, visit fu
 	if err != nil {
 		return err
 	}
-	const nfgenmsgLength = 4
-	for _, reply := range replies {
-		if len(reply.Data) < nfgenmsgLength {
-			return fmt.Errorf("a reply of %d bytes is too short", len(reply.Data))
-		}
-		a, err := netlink.NewAttributeDecoder(reply.Data[nfgenmsgLength:])
-		if err != nil {
-			return err
-		}
-		a.ByteOrder = binary.BigEndian
-		visit(reply.Data[0], a)
-		if err := a.Err(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return nftables.EachReply(replies, func(_ int, family byte, a *netlink.AttributeDecoder) { visit(family, a) })
 }
 
 // Where a packet meets base chains, in this order.

@@ -460,8 +460,7 @@ func (c *Conn) request(message uint16, family nft.TableFamily, flags netlink.Hea
 	return replies, err
 }
 
-// Dump asks for all that there is of something, whoever's it is, in a family or in all (nft.TableFamilyUnspecified). The first byte of each
-// reply's data is the family.
+// Dump asks for all that there is of something, whoever's it is, in a family or in all (nft.TableFamilyUnspecified). See EachReply.
 func (c *Conn) Dump(message uint16, family nft.TableFamily, attributes ...netlink.Attribute) ([]netlink.Message, error) {
 	replies, err := c.request(message, family, netlink.Dump, attributes...)
 	return replies, explain(err)
@@ -473,6 +472,15 @@ func text(kind uint16, value string) netlink.Attribute {
 
 // eachAttribute visits the attributes of each reply; i counts the replies.
 func eachAttribute(replies []netlink.Message, visit func(i int, a *netlink.AttributeDecoder)) error {
+	return EachReply(replies, func(i int, _ byte, attributes *netlink.AttributeDecoder) {
+		for attributes.Next() {
+			visit(i, attributes)
+		}
+	})
+}
+
+// EachReply visits the replies of the nf_tables subsystem: their number, family and attributes.
+func EachReply(replies []netlink.Message, visit func(i int, family byte, attributes *netlink.AttributeDecoder)) error {
 	const nfgenmsgLength = 4
 	for i, reply := range replies {
 		if len(reply.Data) < nfgenmsgLength {
@@ -483,9 +491,7 @@ func eachAttribute(replies []netlink.Message, visit func(i int, a *netlink.Attri
 			return err
 		}
 		attributes.ByteOrder = binary.BigEndian
-		for attributes.Next() {
-			visit(i, attributes)
-		}
+		visit(i, reply.Data[0], attributes)
 		if err := attributes.Err(); err != nil {
 			return err
 		}
