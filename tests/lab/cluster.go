@@ -196,13 +196,14 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	return ParseStatus(text)
 }
 
-// pollInterval is how often a wait looks.
+// pollInterval is how often a wait looks at most.
 const pollInterval = 100 * time.Millisecond
 
 // WaitFor waits until a condition on the cluster's state holds: until it returns nil. The error, when ctx ends first, is the
 // condition's last.
 func (l *Lab) WaitFor(ctx context.Context, holds func(*Status) error) (*Status, error) {
 	for {
+		asked := time.Now()
 		s, err := l.Status(ctx)
 		if err == nil {
 			if err = holds(s); err == nil {
@@ -210,7 +211,7 @@ func (l *Lab) WaitFor(ctx context.Context, holds func(*Status) error) (*Status, 
 			}
 		}
 		select {
-		case <-time.After(pollInterval):
+		case <-time.After(max(pollInterval, 2*time.Since(asked))): // on a slow machine, looking must not be what the cluster is busy with
 		case <-ctx.Done():
 			return s, fmt.Errorf("waited in vain (%w): %w", context.Cause(ctx), err)
 		}

@@ -12,8 +12,7 @@ func TestDualStack(t *testing.T) {
 	s := playIn(t, Options{IPv6: true})
 	all := []string{"node1", "node2", "node3"}
 	s.exactlyOnce(shared6, buckets)
-	sixth, err := s.Probe(t.Context(), shared6, asking)
-	check(t, err)
+	sixth := s.ask(shared6)
 	step := func(what string, do func(), nodes ...string) {
 		t.Helper()
 		sixth.Mark(what)

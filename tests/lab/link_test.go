@@ -12,7 +12,8 @@ import (
 // The LAN, not the management network: the cluster stays whole, and only the agent's monitor can notice.
 func TestLinksFail(t *testing.T) {
 	t.Parallel()
-	s := play(t, "op", "monitor", "interval=2s", "meta", "failure-timeout=5s")
+	// Until all buckets have left, or tried each node in vain, no failure may be forgotten.
+	s := play(t, "op", "monitor", "interval=2s", "meta", "failure-timeout=20s")
 	all := []string{"node1", "node2", "node3"}
 
 	s.probe.Mark("LAN links of node1 and node2 cut")

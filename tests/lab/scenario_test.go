@@ -27,6 +27,7 @@ const (
 	resource = "web-ip"
 	buckets  = 8
 	asking   = 32 // sources
+	askEvery = 250 * time.Millisecond
 
 	// patience bounds what a cluster may need for one step. Nothing here takes a third of it, unless the machine is very busy.
 	patience = 90 * time.Second
@@ -79,10 +80,16 @@ func playIn(t *testing.T, o Options, create ...string) *scenario {
 		"resource-stickiness=0")...)
 	s.even(buckets, all...)
 	s.exactlyOnce(shared, buckets)
-	if s.probe, err = s.Probe(t.Context(), shared, asking); err != nil {
-		t.Fatal(err)
-	}
+	s.probe = s.ask(shared)
 	return s
+}
+
+// ask begins to ask an address.
+func (s *scenario) ask(target netip.Addr) *probe.Probe {
+	s.t.Helper()
+	p, err := s.ProbeWith(s.t.Context(), probe.Options{Target: target, Sources: s.Network.SourcesLike(target, asking), Interval: askEvery})
+	check(s.t, err)
+	return p
 }
 
 // pcs runs pcs on the first host that is on.

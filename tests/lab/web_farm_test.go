@@ -47,9 +47,7 @@ func TestWebFarmExample(t *testing.T) {
 	}
 	run(t, s.Hosts[0], "sh", "-c", script)
 	s.even(buckets, all...)
-	if s.probe, err = s.Probe(t.Context(), shared, asking); err != nil {
-		t.Fatal(err)
-	}
+	s.probe = s.ask(shared)
 	s.exactlyOnce(shared, buckets)
 
 	s.probe.Mark("nginx dies on node2")
