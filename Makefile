@@ -11,7 +11,7 @@ DESTDIR ?=
 BIN     ?= bin
 # What each fuzz target gets: a number of inputs, here a few seconds' worth, or a time such as 1m. (In the last moment of a
 # time, the Go tool may take its own deadline for a failure.)
-FUZZTIME ?= 30000x
+FUZZTIME ?= 10000x
 
 sbindir  := /usr/sbin
 agentdir := /usr/lib/ocf/resource.d/custom
