@@ -134,7 +134,7 @@ test-vm: ## the data path on Debian 12's own kernel, in an emulated machine
 
 cluster: ## real Pacemaker clusters in namespaces: planned changes, failures, the examples
 	@echo '== cluster tests: real Corosync and Pacemaker, in namespaces'
-	$(GO) test -json -count=1 -timeout 60m ./tests/lab/... ./pacemaker/examples | $(report)
+	$(GO) test -json -count=1 -p 1 -timeout 60m ./tests/lab/... ./pacemaker/examples | $(report)
 
 fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	@echo '== fuzzing, $(FUZZTIME) for each target'
