@@ -4,20 +4,22 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 var (
 	startOfATest = regexp.MustCompile(`^=== RUN +\w+$`)
-	passedTest   = regexp.MustCompile(`^--- PASS: (\w+)`)
+	passedTest   = regexp.MustCompile(`^--- PASS: (\w+) \((.*)\)$`)
 	failedTest   = regexp.MustCompile(`^\s*--- FAIL: `)
 )
 
 // transcript is what a guest's tests print with -test.v, less that of the tests that passed.
 type transcript struct {
-	kept    []string // of tests that failed
-	current []string // since the last test started
-	failed  bool     // whether current has a failure
-	passed  map[string]bool
+	kept    []string          // of tests that failed
+	current []string          // since the last test started
+	failed  bool              // whether current has a failure
+	passed  map[string]string // how long each took, by its name
 }
 
 func (s *transcript) add(line string) {
@@ -26,11 +28,11 @@ func (s *transcript) add(line string) {
 	}
 	s.current = append(s.current, line)
 	s.failed = s.failed || failedTest.MatchString(line)
-	if name := passedTest.FindStringSubmatch(line); name != nil {
+	if passed := passedTest.FindStringSubmatch(line); passed != nil {
 		if s.passed == nil {
-			s.passed = map[string]bool{}
+			s.passed = map[string]string{}
 		}
-		s.passed[name[1]] = true
+		s.passed[passed[1]] = passed[2]
 	}
 }
 
@@ -76,7 +78,7 @@ FAIL`
 	if got := said.failures(); got != want {
 		t.Errorf("shown is\n%s\nwant\n%s", got, want)
 	}
-	if !said.passed["TestA"] || said.passed["TestB"] || !said.passed["TestC"] {
-		t.Errorf("passed are %v, want TestA and TestC", said.passed)
+	if diff := cmp.Diff(map[string]string{"TestA": "0.10s", "TestC": "0.10s"}, said.passed); diff != "" {
+		t.Errorf("the tests that passed (-want +got):\n%s", diff)
 	}
 }
