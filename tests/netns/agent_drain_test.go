@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -270,9 +269,9 @@ func TestDrainWithoutAnybodyToTell(t *testing.T) {
 		spoil func(*testing.T, *site, attributes)
 		says  string
 	}{
-		"no Pacemaker": {func(_ *testing.T, s *site, _ attributes) { s.agents[0].wrapper = nil }, "stop without hand-over"},
-		"pacemaker-attrd hangs": {func(t *testing.T, _ *site, c attributes) {
-			check(t, os.WriteFile(filepath.Join(c.folder, "attrd_updater"), []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
+		"no Pacemaker": {func(t *testing.T, s *site, c attributes) { c.leave(t, s.agents[0].host) }, "stop without hand-over"},
+		"pacemaker-attrd hangs": {func(t *testing.T, s *site, c attributes) {
+			check(t, os.WriteFile(c.program(s.agents[0].host, attrdUpdater), []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
 		}, "no answer"},
 		"pacemaker-attrd talks nonsense": {func(t *testing.T, _ *site, c attributes) {
 			c.set(t, "shutdown", "node1", "x\" value=\"y")

@@ -71,7 +71,7 @@ func killWhereItActs(t *testing.T, calls []dangerousCall) {
 				dangerousCall: call,
 			}
 			if call.iptables != "" {
-				k.chooseIPTables(t, call.iptables)
+				chooseIPTables(t, k.host, call.iptables)
 				administer(t, k.host, call.iptables)
 			}
 			k.rehearse(t)

@@ -58,10 +58,9 @@ func webIP(namesAndValues ...string) parameters {
 type agent struct {
 	host       *Host
 	parameters parameters
-	buckets    int      // clone-max
-	wrapper    []string // what runs the executable, if not the kernel itself
-	program    string   // the executable
-	tempDir    string   // HA_RSCTMP: what Pacemaker gives the agents of a node for their locks
+	buckets    int    // clone-max
+	program    string // the executable
+	tempDir    string // HA_RSCTMP: what Pacemaker gives the agents of a node for their locks
 	ctx        context.Context
 }
 
@@ -126,7 +125,7 @@ func (a *agent) environment(action string, bucket int, extra ...string) []string
 func (a *agent) call(action string, bucket int, extra ...string) Result {
 	ctx, cancel := context.WithTimeout(a.ctx, callTimeout)
 	defer cancel()
-	return a.host.Run(ctx, a.environment(action, bucket, extra...), append(slices.Clone(a.wrapper), a.program, action)...)
+	return a.host.Run(ctx, a.environment(action, bucket, extra...), a.program, action)
 }
 
 func (a *agent) start(bucket int) Result   { return a.call("start", bucket) }

@@ -18,20 +18,20 @@ func eachIPTables(t *testing.T, test func(t *testing.T, program string)) {
 	}
 }
 
-// chooseIPTables makes one kind of iptables the one that the admin has chosen, as update-alternatives(1) does, but for the agent alone.
-func (a *agent) chooseIPTables(t *testing.T, program string) {
+// chooseIPTables makes one kind of iptables the one that the host's admin has chosen, as update-alternatives(1) does.
+func chooseIPTables(t *testing.T, h *Host, program string) {
 	t.Helper()
 	alternatives := filepath.Join(t.TempDir(), "alternatives")
 	check(t, os.Mkdir(alternatives, 0o755))
 	check(t, os.Symlink("/usr/sbin/"+program, filepath.Join(alternatives, "iptables")))
-	a.wrapper = []string{"/usr/bin/unshare", "--mount", "/bin/sh", "-c", `mount --bind "$0" /etc/alternatives && exec "$@"`, alternatives}
+	check(t, h.Mount(alternatives, "/etc/alternatives"))
 }
 
 // newPatientOnIPTables has its buckets in the match, beside rules of an admin.
 func newPatientOnIPTables(t *testing.T, program string) *patient {
 	t.Helper()
 	p := newPatient(t, webIP("backend", "xt_cluster", "hashmode", "sourceip"))
-	p.chooseIPTables(t, program)
+	chooseIPTables(t, p.host, program)
 	administer(t, p.host, program)
 	clean, err := p.host.Dump()
 	check(t, err)
@@ -68,7 +68,7 @@ func TestMatchBackend(t *testing.T) {
 				const buckets = 32
 				s := newSite(t, Options{}, buckets, webIP("mac_mode", string(mode), "hashmode", "sourceip"))
 				for i, h := range s.Nodes {
-					s.agents[i].chooseIPTables(t, program)
+					chooseIPTables(t, s.agents[i].host, program)
 					if i < 2 { // the last one stays on nftables
 						s.agents[i].parameters = s.agents[i].parameters.with("backend", "xt_cluster")
 					}

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,17 +10,23 @@ import (
 	"testing"
 )
 
-// attributes stands in for pacemaker-attrd and the CIB: a folder with a file for each attribute of each node, and a copy of the status. It
-// makes hand-overs fast enough to be killed at each of their system calls. (The real ones are in tests/lab.)
+// attributes stands in for pacemaker-attrd and the CIB: a folder with a file for each attribute of each node, a copy of the status, and
+// the nodes' programs. It makes hand-overs fast enough to be killed at each of their system calls. (The real ones are in tests/lab.)
 type attributes struct {
 	folder string
 	nodes  []string
 }
 
-// attrdUpdater does what attrd_updater does with the options that the agent gives it.
-const attrdUpdater = `#!/bin/sh
+// Pacemaker's programs that the agent calls for hand-overs.
+const (
+	attrdUpdater = "/usr/sbin/attrd_updater"
+	cibadmin     = "/usr/sbin/cibadmin"
+)
+
+// attrdUpdaterScript does what attrd_updater does with the options that the agent gives it.
+const attrdUpdaterScript = `#!/bin/sh
 cd FOLDER || exit 1
-name= node=$NODE update= query= all=
+name= node=NODE update= query= all=
 while [ $# -gt 0 ]; do
 	case $1 in
 	--name) name=$2; shift ;;
@@ -37,32 +44,44 @@ status=78
 for file in "$name@"*; do
 	host=${file#*@}
 	if [ -e "$file" ] && [ "$all" = yes -o "$host" = "$node" ]; then
-		echo "name=\"$name\" host=\"$host\" value=\"$(cat "$file")\""
+		value=
+		read -r value <"$file"
+		echo "name=\"$name\" host=\"$host\" value=\"$value\""
 		status=0
 	fi
 done
 exit $status
 `
 
-const cibAdmin = "#!/bin/sh\nexec cat FOLDER/status\n"
+const cibadminScript = "#!/bin/sh\nexec cat FOLDER/status\n"
 
 // newAttributes makes the agents members of a cluster, which is only this.
 func newAttributes(t *testing.T, agents ...*agent) attributes {
 	t.Helper()
-	folder := t.TempDir()
-	for name, text := range map[string]string{"attrd_updater": attrdUpdater, "cibadmin": cibAdmin} {
-		check(t, os.WriteFile(filepath.Join(folder, name), []byte(strings.ReplaceAll(text, "FOLDER", folder)), 0o755))
-	}
-	a := attributes{folder: folder}
+	a := attributes{folder: t.TempDir()}
 	for _, agent := range agents {
-		agent.wrapper = []string{
-			"/usr/bin/unshare", "--mount", "/bin/sh", "-c",
-			`for p in attrd_updater cibadmin; do mount --bind "$0/$p" "/usr/sbin/$p" || exit; done; NODE=$1; export NODE; shift; exec "$@"`, folder, agent.host.Name,
+		for name, text := range map[string]string{attrdUpdater: attrdUpdaterScript, cibadmin: cibadminScript} {
+			program := a.program(agent.host, name)
+			check(t, errors.Join(
+				os.MkdirAll(filepath.Dir(program), 0o755),
+				os.WriteFile(program, []byte(strings.NewReplacer("FOLDER", a.folder, "NODE", agent.host.Name).Replace(text)), 0o755),
+				agent.host.Mount(program, name)))
 		}
 		a.nodes = append(a.nodes, agent.host.Name)
 	}
 	a.status(t, nil)
 	return a
+}
+
+// program is what a node has in that program's place.
+func (a attributes) program(node *Host, name string) string {
+	return filepath.Join(a.folder, node.Name, filepath.Base(name))
+}
+
+// leave takes a node's programs away: it is a member of no cluster.
+func (a attributes) leave(t *testing.T, node *Host) {
+	t.Helper()
+	check(t, errors.Join(node.Unmount(attrdUpdater), node.Unmount(cibadmin)))
 }
 
 // How the CIB says that a node has gone.

@@ -116,6 +116,21 @@ func (h *Host) Run(ctx context.Context, env []string, argv ...string) Result {
 	return r
 }
 
+// Mount shows a file or folder in another one's place to the host's programs, and to nobody else.
+func (h *Host) Mount(from, at string) error {
+	return h.Do(func() error {
+		if err := unix.Mount(from, at, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s at %s: %w", from, at, err)
+		}
+		return nil
+	})
+}
+
+// Unmount undoes the last Mount at that place.
+func (h *Host) Unmount(at string) error {
+	return h.Do(func() error { return unix.Unmount(at, unix.MNT_DETACH) })
+}
+
 // Sysctl sets a kernel parameter of the host, named by its path below /proc/sys.
 func (h *Host) Sysctl(name, value string) error {
 	return h.Do(func() error { return os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0) })

@@ -218,7 +218,7 @@ func TestAutoTakesWhatThereIs(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			withoutModules(t, tt.without...)
 			p := newPatient(t, webIP("hashmode", "sourceip").with(tt.parameters...))
-			p.chooseIPTables(t, "iptables-legacy")
+			chooseIPTables(t, p.host, "iptables-legacy")
 			r := p.start(2)
 			for _, words := range tt.says {
 				if !strings.Contains(r.Stderr, words) {
@@ -248,7 +248,7 @@ func TestMatchBackendWithoutNFTables(t *testing.T) {
 	s := newUnwatchedSite(t, Options{}, 8, webIP("hashmode", "sourceip"))
 	clean := s.dumps(t)
 	for _, a := range s.agents {
-		a.chooseIPTables(t, "iptables-legacy")
+		chooseIPTables(t, a.host, "iptables-legacy")
 	}
 	check(t, s.startAll(0, 0, 0, 1, 1, 1, 2, 2))
 	everyFlow(t, s)

@@ -42,8 +42,8 @@ type tracedCall struct {
 
 // underStrace runs the action in a process namespace, which takes the programs that the agent has started along when it ends.
 func (c tracedCall) underStrace(options ...string) Result {
-	argv := slices.Concat(c.wrapper, []string{"/usr/bin/unshare", "--pid", "--fork", "/bin/sh", "-c", `"$@"; exit $?`, "sh", strace, "-qq"}, options)
-	return c.host.Run(c.ctx, c.environment(c.action, c.bucket), append(argv, c.program, c.action)...)
+	argv := []string{"/usr/bin/unshare", "--pid", "--fork", "/bin/sh", "-c", `"$@"; exit $?`, "sh", strace, "-qq"}
+	return c.host.Run(c.ctx, c.environment(c.action, c.bucket), slices.Concat(argv, options, []string{c.program, c.action})...)
 }
 
 // systemCalls makes the call, and counts its system calls by name. The program makes all of an action's on its first thread.
