@@ -29,16 +29,21 @@ type interruptedMove struct {
 	prepare func(*testing.T, *site, attributes)
 }
 
-const mover = 2
+const (
+	mover  = 2
+	stayer = 1 // another bucket of the node that it leaves
+)
 
 // readEvery says at which of the calls is killed by which the agent mostly reads.
 const readEvery = 12
 
-// TestKilledWhileItHandsOver kills with signal 9 at each system call by which the agent acts, the programs that it has started
+// TestKilledWhileItHandsOver kills with signal 9 at the system calls by which the agent acts, the programs that it has started
 // included: its sweeper too. After each, monitor tells the truth on both nodes, the move can be made, what the nodes say of it is so,
 // and nothing is left in the end.
 func TestKilledWhileItHandsOver(t *testing.T) {
-	owned := func(t *testing.T, s *site, _ attributes) { check(t, errors.Join(s.startOn(0, 1), s.startOn(0, mover))) }
+	owned := func(t *testing.T, s *site, _ attributes) {
+		check(t, errors.Join(s.startOn(0, stayer), s.startOn(0, mover)))
+	}
 	alone := func(t *testing.T, s *site, _ attributes) { check(t, s.startOn(0, mover)) }
 	given := func(t *testing.T, s *site, c attributes) { owned(t, s, c); check(t, s.stop(mover)) }
 	leaving := func(t *testing.T, s *site, c attributes) {
@@ -84,8 +89,11 @@ func TestKilledWhileItHandsOver(t *testing.T) {
 			counts := k.systemCalls(t)
 			kills := 0
 			for _, name := range slices.Sorted(maps.Keys(counts)) {
-				step := 1
-				if name == "sendmsg" || name == "openat" {
+				step := killEvery
+				switch {
+				case *atEveryCall:
+					step = 1
+				case name == "sendmsg" || name == "openat":
 					step = readEvery
 				}
 				for nth := 1; nth <= counts[name] && !t.Failed(); nth += step {
@@ -152,7 +160,7 @@ func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 	must("start on node2", k.agents[1].start(mover))
 	must("monitor on node2", k.agents[1].monitor(mover))
 	for _, a := range k.agents { // without a drain, a stop ends those that there are
-		for bucket := range 4 {
+		for _, bucket := range []int{stayer, mover} {
 			must("stop without drain", a.call("start", bucket, "OCF_RESKEY_drain=0"))
 			must("stop without drain", a.call("stop", bucket, "OCF_RESKEY_drain=0"))
 		}

@@ -77,7 +77,10 @@ func killWhereItActs(t *testing.T, calls []dangerousCall) {
 			k.rehearse(t)
 			counts := k.systemCalls(t)
 			kills, every := 0, killEvery
-			if call.iptables != "" {
+			switch {
+			case *atEveryCall:
+				every = 1
+			case call.iptables != "":
 				every = slowKillEvery
 			}
 			for name, count := range counts {
