@@ -101,6 +101,7 @@ func inTheCluster() []planted {
 		{name: "notifications", plant: meta("notify", "true"), want: only("notify", warning)},
 		{name: "sticky buckets", plant: meta("resource-stickiness", "100"), want: only("stickiness", warning)},
 		{name: "buckets as sticky as by default", plant: on("crm_resource --resource web-ip-clone --meta --delete-parameter resource-stickiness"), want: only("stickiness", warning)},
+		{name: "failures that are soon forgotten", plant: on("crm_resource --resource web-ip --meta --set-parameter failure-timeout --parameter-value 5s"), want: only("failure-timeout", warning), says: "failure-timeout=2min"},
 		{name: "an order that restarts all buckets", plant: on(create("resources", nginx) + "; " + create("constraints", ordered)), want: only("interleave", warning), says: "web-first"},
 		{name: "no monitor", plant: on(deleteMonitor), want: only("monitor", failure), says: "op monitor interval=10s"},
 		{name: "a monitor that runs too seldom", plant: on(`cibadmin --modify --xml-text '<op id="web-ip-monitor-interval-10s" interval="300s"/>'`), want: only("monitor", warning), says: "5m"},

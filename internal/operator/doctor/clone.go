@@ -38,6 +38,10 @@ func cloneChecks() []check {
 			isCloned, judgeStickiness,
 		},
 		{
+			group, "failure-timeout", "When a node fails, Pacemaker forgets the first bucket's failure before the last bucket has left, tries the node again, and never comes to rest.",
+			isConfigured, judgeFailureTimeout,
+		},
+		{
 			group, "interleave", "Pacemaker interleaves clones only where interleave=true and clone-node-max is the same; else what fails on one node restarts the buckets of all.",
 			both(isCloned, func(s subject) bool { return len(s.cib.partners(s.Configured.Clone)) > 0 }), judgeInterleave,
 		},
@@ -136,12 +140,7 @@ func judgeNotify(s subject) answer {
 }
 
 func judgeStickiness(s subject) answer {
-	text, given := s.Configured.Meta["resource-stickiness"]
-	where := ""
-	if !given {
-		text, given = first(s.cib.find("./rsc_defaults/meta_attributes/nvpair"), "resource-stickiness")
-		where = " (of rsc_defaults)"
-	}
+	text, where, given := s.meta("resource-stickiness")
 	do := fmt.Sprintf("pcs resource meta %s resource-stickiness=0", s.cloneName())
 	switch {
 	case !given:
@@ -150,6 +149,32 @@ func judgeStickiness(s subject) answer {
 		return warn("resource-stickiness="+text+where, do)
 	default:
 		return ok("0%s", where)
+	}
+}
+
+// meta is a meta attribute of the resource or, with a word on that, of all resources.
+func (s subject) meta(name string) (value, where string, given bool) {
+	if value, given = s.Configured.Meta[name]; given {
+		return value, "", true
+	}
+	value, given = first(s.cib.find("./rsc_defaults/meta_attributes/nvpair"), name)
+	return value, " (of rsc_defaults)", given
+}
+
+func judgeFailureTimeout(s subject) answer {
+	const shortest = 30 * time.Second // enough for hundreds of buckets to leave
+	do := fmt.Sprintf("pcs resource meta %s failure-timeout=2min", s.name())
+	text, where, given := s.meta("failure-timeout")
+	timeout, isTime := parseTime(text)
+	switch {
+	case !given || isTime && timeout == 0:
+		return ok("none: what failed waits for pcs resource cleanup")
+	case !isTime:
+		return warn(fmt.Sprintf("failure-timeout=%s%s is no time", text, where), do)
+	case timeout < shortest:
+		return warn(fmt.Sprintf("failure-timeout=%s%s", text, where), do)
+	default:
+		return ok("%s%s", timeout, where)
 	}
 }
 
