@@ -24,7 +24,7 @@ func atOnce(buckets int, call func(bucket int) error) error {
 
 // TestSixtyFourInstancesAtOnce starts, monitors and stops 64 instances at the same time, round after round.
 func TestSixtyFourInstancesAtOnce(t *testing.T) {
-	const buckets, rounds = 64, 5
+	const buckets, rounds = 64, 3
 	n := Start(t, Options{Nodes: 1})
 	a := newAgent(t, n.Nodes[0], buckets, webIP("arp_count", "1"))
 	clean, err := a.host.Dump()

@@ -23,7 +23,7 @@ func TestMovesUnderTraffic(t *testing.T) {
 
 func testMovesUnderTraffic(t *testing.T, target netip.Addr) {
 	eachHashMode(t, func(t *testing.T, p parameters) {
-		const calls, buckets = 350, 8 // for each of three modes
+		const calls, buckets = 200, 8 // for each of three modes and two addresses
 		s := newSite(t, Options{}, buckets, p.with("ip", target.String(), "arp_count", "1"))
 		empty := s.dumps(t)
 		stream, err := s.Stream(t.Context(), Traffic{Target: target, Sources: s.SourcesLike(target, 64)}, 3000)

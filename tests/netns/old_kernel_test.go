@@ -23,8 +23,8 @@ const retries = 3
 
 // killEvery says at which of an action's system calls it is killed: a machine that is emulated has no time for each.
 const (
-	killEvery     = 16
-	slowKillEvery = 16
+	killEvery     = 32
+	slowKillEvery = 32
 )
 
 // byHand is a node on which an admin has laid the CLUSTERIP target, as in the article.
