@@ -39,7 +39,7 @@ type killed struct {
 
 const victim = 5
 
-// TestKilledOnNFTables kills start and stop with signal 9 at each system call by which they act. After each, monitor tells the truth,
+// TestKilledOnNFTables kills start and stop with signal 9 at system calls by which they act. After each, monitor tells the truth,
 // start works, and stop leaves nothing.
 func TestKilledOnNFTables(t *testing.T) {
 	killWhereItActs(t, []dangerousCall{
