@@ -30,12 +30,12 @@ var guestTests = map[string][]string{
 		"^TestTargetBackend$",
 		"^TestEveryWoundOfTheTargetBackend$",
 		"^TestTargetLaidByHandIsLeftAlone$",
+		"^TestEveryWoundOfTheMatchBackend$/^iptables-legacy$",
 		"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
 		"^TestDrainThatIsTooShort$",
 	},
 	"the match, kills and choices": {
 		"^TestMatchBackend$/^iptables-legacy$/^multicast$",
-		"^TestEveryWoundOfTheMatchBackend$/^iptables-legacy$",
 		"^TestStopAfterTheMatchBackendsRulesWereDeleted$",
 		"^TestKilledOnIPTables$",
 		"^TestAutoTakesWhatThereIs$",
