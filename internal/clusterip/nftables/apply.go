@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	nft "github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -20,6 +21,7 @@ import (
 
 // ObserveTables reads the tables of an address and says what they are.
 func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip.Tables, error) {
+	c.observed = time.Now()
 	tables, err := c.read(ctx, tableName(address))
 	if err != nil {
 		return clusterip.Tables{}, err
@@ -141,7 +143,7 @@ func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
 		return err
 	}
 	wanted := rulesetOf(step.Layout)
-	moves := moveElements(step.Layout.Resource, step.Moves)
+	moves := moveElements(step.Layout.Resource, step.Moves, c.age())
 	for _, h := range have {
 		if h.isOurs() && !slices.ContainsFunc(wanted, func(w table) bool { return w.family == h.family }) {
 			c.nft.DelTable(&nft.Table{Family: h.family, Name: h.name})

@@ -5,6 +5,7 @@ package nftables
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	nft "github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -16,9 +17,10 @@ import (
 
 // Conn is a connection to the nf_tables of one network namespace.
 type Conn struct {
-	raw *netlink.Conn // to read by: see read.go
-	err error         // why there is none
-	nft *nft.Conn     // to write by; nil until something is written
+	raw      *netlink.Conn // to read by: see read.go
+	err      error         // why there is none
+	nft      *nft.Conn     // to write by; nil until something is written
+	observed time.Time     // when ObserveTables began to read, last; zero before
 }
 
 // Open connects to the network namespace of the calling thread. On a kernel without nf_tables whatever is asked of the connection gives

@@ -130,14 +130,23 @@ func movesIn(tables []table) clusterip.Moves {
 // adoptedFrom begins the comment of an adopted bucket; the names of nodes follow.
 const adoptedFrom = "from "
 
-// moveElements are what the sets hold, by name, when these moves go on.
-func moveElements(resource string, moves clusterip.Moves) map[string][]element {
+// age is how long ago the times of moves were observed.
+func (c *Conn) age() time.Duration {
+	if c.observed.IsZero() {
+		return 0
+	}
+	return time.Since(c.observed)
+}
+
+// moveElements are what the sets hold, by name, when these moves, of that age, go on. Drains grow older meanwhile: else each change would
+// prolong them a little, until they outlast the adoptions of the new owners, and two nodes answer a client. Adoptions may last longer.
+func moveElements(resource string, moves clusterip.Moves, age time.Duration) map[string][]element {
 	elements := map[string][]element{setDraining: nil, setAdopting: nil, setHandedOver: nil}
 	put := func(name string, bucket clusterip.Bucket, comment string, left time.Duration) {
 		elements[name] = append(elements[name], element{key: uint32(bucket), comment: comment, left: left})
 	}
 	for _, d := range moves.Draining {
-		put(setDraining, d.Bucket, commentOf(resource, d.Bucket), max(d.Left, time.Millisecond)) // without a time it would last for ever
+		put(setDraining, d.Bucket, commentOf(resource, d.Bucket), max(d.Left-age, time.Millisecond)) // without a time it would last for ever
 	}
 	for _, a := range moves.Adopting {
 		put(setAdopting, a.Bucket, adoptedFrom+strings.Join(a.From, ","), max(a.Left, time.Millisecond))
@@ -162,7 +171,7 @@ func (c *Conn) move(step clusterip.Move) error {
 			return err
 		}
 	}
-	elements := moveElements(step.Resource, step.Moves)
+	elements := moveElements(step.Resource, step.Moves, c.age())
 	for _, s := range moveSets() {
 		s.elements = elements[s.name]
 		if err := c.refill(t, s); err != nil {
