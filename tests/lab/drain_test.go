@@ -131,7 +131,7 @@ func (d *drained) cluster(h *Host, does string) {
 // Whatever is done to the cluster in order, no connection breaks.
 func TestPlannedMovesBreakNoConnection(t *testing.T) {
 	t.Parallel()
-	d := playDraining(t, Options{}, 600, "op", "monitor", "interval=5s")
+	d := playDraining(t, Options{}, 600, "op", "monitor", "interval=2s")
 	all := []string{"node1", "node2", "node3"}
 	for round := 1; round == 1 || time.Since(d.begin) < 2*time.Minute; round++ {
 		t.Logf("round %d", round)
@@ -180,7 +180,7 @@ func TestCrashBesideDrains(t *testing.T) {
 	}{{"fenced", Options{StayOff: true}}, {"without fencing", Options{NoFencing: true}}} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			d := playDraining(t, row.o, 600, "op", "monitor", "interval=5s")
+			d := playDraining(t, row.o, 600, "op", "monitor", "interval=2s")
 			d.change("node3 loses power", func() {
 				check(t, d.Hosts[2].Off())
 				d.takenOver(d.Hosts[0], "node3")
@@ -195,7 +195,7 @@ func TestCrashBesideDrains(t *testing.T) {
 // A host that dies while it drains: the next monitors notice, and the clients that still wait for it are told.
 func TestDrainingHostDies(t *testing.T) {
 	t.Parallel()
-	d := playDraining(t, Options{StayOff: true}, 600, "op", "monitor", "interval=5s")
+	d := playDraining(t, Options{StayOff: true}, 600, "op", "monitor", "interval=2s")
 	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
 	d.change("node3 loses power", func() {
 		check(t, d.Hosts[2].Off())
@@ -217,7 +217,8 @@ func TestDrainingHostDies(t *testing.T) {
 // When the time is over, what is left is reset; and nothing leaks, even if nobody sweeps and a single action follows.
 func TestDrainEnds(t *testing.T) {
 	t.Parallel()
-	d := playDraining(t, Options{}, 8, "op", "monitor", "interval=5s")
+	const drain = 20 // seconds: longer than Pacemaker needs to move all buckets
+	d := playDraining(t, Options{}, drain, "op", "monitor", "interval=2s")
 	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
 	d.drainsEnd(d.Hosts[2])
 	d.streamsAnswered()
@@ -229,7 +230,7 @@ func TestDrainEnds(t *testing.T) {
 			return strings.HasSuffix(procFile(pid, "cmdline"), "\x00sweep\x00")
 		}))
 	}, "node1", "node2")
-	time.Sleep(8 * time.Second) // the drain itself: its end is what is waited for
+	time.Sleep(drain * time.Second) // the drain itself: its end is what is waited for
 	if d.dump(d.Hosts[2]) == d.clean["node3"] {
 		t.Error("somebody has swept, although the sweeper was killed")
 	}

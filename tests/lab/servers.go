@@ -21,7 +21,7 @@ func runServers() error {
 
 // streamTimeout is how patient the probe's streams are: with a node that took a request and then died in silence, a client
 // would wait for ever. What breaks by itself needs less.
-const streamTimeout = 10 * time.Second
+const streamTimeout = 15 * time.Second
 
 // Probe begins to ask an address from the client's first sources; see package probe.
 func (l *Lab) Probe(ctx context.Context, target netip.Addr, sources int) (*probe.Probe, error) {
