@@ -223,6 +223,8 @@ func TestDrainEnds(t *testing.T) {
 	d.drainsEnd(d.Hosts[2])
 	d.streamsAnswered()
 	d.change("node3 back", func() { d.pcs("node", "unstandby", "node3") }, "node1", "node2", "node3")
+	time.Sleep(drain * time.Second) // the others' drains: after them clients connect to node3
+	d.streamsAnswered()
 	d.change("node3 in standby, and its sweeper killed", func() {
 		d.pcs("node", "standby", "node3")
 		d.even(buckets, "node1", "node2")
