@@ -140,6 +140,7 @@ func (c *Conn) age() time.Duration {
 
 // moveElements are what the sets hold, by name, when these moves, of that age, go on. Drains grow older meanwhile: else each change would
 // prolong them a little, until they outlast the adoptions of the new owners, and two nodes answer a client. Adoptions may last longer.
+// A new drain, too, begins when the node was observed, not when the others have been told of it.
 func moveElements(resource string, moves clusterip.Moves, age time.Duration) map[string][]element {
 	elements := map[string][]element{setDraining: nil, setAdopting: nil, setHandedOver: nil}
 	put := func(name string, bucket clusterip.Bucket, comment string, left time.Duration) {
