@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"runtime/debug"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -243,6 +244,12 @@ func (c *call) connected(ctx context.Context, do func(context.Context, clusterip
 			Cluster: pacemaker.Cluster{Environ: c.environ}, Node: c.environment.Meta["on_node"], StartSweeper: c.startSweeper,
 		})
 	})
+}
+
+// patientCluster is the cluster for an operator's command: on a busy node it waits for an answer rather than say that there is none.
+func (c *call) patientCluster() pacemaker.Cluster {
+	const patience = 10 * time.Second
+	return pacemaker.Cluster{Environ: c.environ, Patience: patience}
 }
 
 // A kernel is this node's, with the ways into it that only those take who look for a fault.

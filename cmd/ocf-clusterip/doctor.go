@@ -68,7 +68,7 @@ func (c *call) doctor(ctx *cli.Context) error {
 	var facts doctor.Facts
 	err = c.withKernel(func(k kernel) error {
 		g := gatherer{
-			call: c, kernel: k, cluster: pacemaker.Cluster{Environ: c.environ},
+			call: c, kernel: k, cluster: c.patientCluster(),
 			listener: listener{hears: k.links.HearsQuerier, wait: wait, heard: map[lan]*doctor.Told[bool]{}},
 		}
 		facts, err = g.gather(ctx.Context, asked)

@@ -13,7 +13,6 @@ import (
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/operator/network"
-	"ocf-clusterip/internal/pacemaker"
 )
 
 const networkDescription = `Prints what the switches and routers of a shared address have to be told: commands to copy, with their reasons as comments. It changes nothing.
@@ -92,7 +91,7 @@ func (c *call) layoutHere(ctx *cli.Context) (layout clusterip.Layout, err error)
 		}
 	}
 	err = c.withAgent(ctx.Context, func(ctx context.Context, agent clusterip.Agent) error {
-		survey, err := operator.Look(ctx, agent, pacemaker.Cluster{Environ: c.environ}, address.Unmap())
+		survey, err := operator.Look(ctx, agent, c.patientCluster(), address.Unmap())
 		if err != nil {
 			return err
 		}

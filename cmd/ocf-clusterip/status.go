@@ -13,7 +13,6 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
-	"ocf-clusterip/internal/pacemaker"
 )
 
 const statusDescription = `Says which node answers each hash bucket, and what is wrong, with the command that mends it. What it says of this node
@@ -100,7 +99,7 @@ func addressOf(ctx *cli.Context) (netip.Addr, error) {
 func (c *call) look(ctx context.Context, address netip.Addr, drainsElsewhere bool) (status operator.Status, err error) {
 	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
 		for attempt := 1; ; attempt++ {
-			cluster := pacemaker.Cluster{Environ: c.environ}
+			cluster := c.patientCluster()
 			survey, err := operator.Look(ctx, agent, cluster, address)
 			if _, none := errors.AsType[*operator.NotSharedError](err); err != nil && !none {
 				return err

@@ -16,7 +16,6 @@ import (
 	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
-	"ocf-clusterip/internal/pacemaker"
 )
 
 const whoisDescription = `Says for each client which hash bucket it falls into, and which node answers it.
@@ -62,7 +61,7 @@ func (c *call) whois(ctx *cli.Context) error {
 		return err
 	}
 	// Of moves, only about the buckets that matter here.
-	if err := known.LookForDrains(ctx.Context, pacemaker.Cluster{Environ: c.environ}, operator.BucketsOf(answers)); err != nil {
+	if err := known.LookForDrains(ctx.Context, c.patientCluster(), operator.BucketsOf(answers)); err != nil {
 		c.log.Warningf("whether nodes drain buckets cannot be told: %v", err)
 	}
 	if answers, err = operator.WhoAre(known, clients, target); err != nil {
@@ -143,7 +142,7 @@ func (c *call) known(ctx *cli.Context, address netip.Addr) (operator.Known, erro
 // knownHere asks the kernel and the cluster manager.
 func (c *call) knownHere(ctx context.Context, address netip.Addr) (known operator.Known, err error) {
 	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
-		survey, err := operator.Look(ctx, agent, pacemaker.Cluster{Environ: c.environ}, address)
+		survey, err := operator.Look(ctx, agent, c.patientCluster(), address)
 		if err != nil {
 			return err
 		}

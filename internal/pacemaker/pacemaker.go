@@ -7,6 +7,7 @@ package pacemaker
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,8 @@ const (
 	cibadmin     = "/usr/sbin/cibadmin"
 )
 
-// askTime bounds one question. An answer takes some 30 ms.
-const askTime = 2 * time.Second
+// defaultPatience bounds one question of an action, which has other things to do. An answer takes some 30 ms.
+const defaultPatience = 2 * time.Second
 
 // noSuchAttribute is attrd_updater's exit status when no node has the attribute: 78 in Pacemaker 2.1.5; CRM_EX_NOSUCH should it be mended
 // (crm_exit_e in include/crm/common/results.h).
@@ -40,7 +41,8 @@ var noSuchAttribute = []int{78, 105}
 
 // Cluster is the cluster that this node is in.
 type Cluster struct {
-	Environ []string // the agent's environment, in the form of os.Environ
+	Environ  []string      // the agent's environment, in the form of os.Environ
+	Patience time.Duration // for the answer to one question; 0: two seconds
 }
 
 // Statements implements clusterip.Cluster.
@@ -213,7 +215,8 @@ func parseAttributes(text, name string) (map[string]string, error) {
 
 // run runs one of Pacemaker's programs and returns what it prints.
 func (c Cluster) run(ctx context.Context, program string, arguments ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	patience := cmp.Or(c.Patience, defaultPatience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var out, complaints bytes.Buffer
 	command := exec.CommandContext(ctx, program, arguments...) //nolint:gosec // the programs are constants; there is no shell
@@ -222,7 +225,7 @@ func (c Cluster) run(ctx context.Context, program string, arguments ...string) (
 		return strings.HasPrefix(variable, "OCF_")
 	})
 	command.Stdout, command.Stderr = &out, &complaints
-	command.WaitDelay = askTime // should a child of its keep the pipes
+	command.WaitDelay = patience // should a child of its keep the pipes
 	if err := command.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no answer: %w", ctx.Err())

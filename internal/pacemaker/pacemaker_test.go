@@ -126,3 +126,16 @@ func FuzzParseAnswers(f *testing.F) {
 		}
 	})
 }
+
+func TestPatienceEnds(t *testing.T) {
+	slow := func(patience time.Duration, seconds string) error {
+		_, err := Cluster{Patience: patience}.run(t.Context(), "/bin/sleep", seconds)
+		return err
+	}
+	if err := slow(10*time.Millisecond, "3600"); err == nil || !strings.Contains(err.Error(), "no answer") {
+		t.Errorf("a program that goes on for an hour: %v", err)
+	}
+	if err := slow(time.Hour, "0.1"); err != nil {
+		t.Error(err)
+	}
+}
