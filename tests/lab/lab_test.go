@@ -86,7 +86,7 @@ func start(t *testing.T, o Options) *Lab {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, h := range l.Hosts {
-				t.Logf("%s\n%s", h.Name, h.logs())
+				_, _ = fmt.Fprintf(t.Output(), "%s\n%s\n", h.Name, h.logs()) // no message: the report repeats those
 			}
 		}
 		if err := l.Close(); err != nil {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strings"
 )
 
 // event is one line of `go test -json` (go doc test2json, go help buildjson).
@@ -30,7 +32,13 @@ type report struct {
 	passed  map[string]int // by package
 	failed  map[string]int
 	skipped []test
+	said    []string // by failed tests, in short
 }
+
+// message is the first line of what a test said with T.Log or T.Error, messageLines how many of its lines are repeated.
+var message = regexp.MustCompile(`^\s+\w+_test\.go:\d+: `)
+
+const messageLines = 5
 
 func main() {
 	ok, err := run(os.Stdin, os.Stdout)
@@ -61,6 +69,10 @@ func run(in io.Reader, out io.Writer) (ok bool, err error) {
 		if err != nil {
 			return false, err
 		}
+	}
+	// Again, at the end: the logs of a test can be so long that what it found is far above.
+	for _, line := range r.said {
+		fmt.Fprint(out, line)
 	}
 	for _, t := range r.skipped {
 		fmt.Fprintf(out, "SKIPPED, which counts as a failure: %s %s\n", t.pkg, t.name)
@@ -125,10 +137,22 @@ func (r *report) endPackage(e event) {
 	}
 }
 
-// show prints what a test or package has said.
+// show prints what a test or package has said, and keeps its messages.
 func (r *report) show(t test) {
+	var messages []string
+	left := 0
 	for _, line := range r.output[t] {
 		fmt.Fprint(r.out, line)
+		if message.MatchString(line) {
+			left = messageLines
+		}
+		if left > 0 {
+			messages = append(messages, line)
+			left--
+		}
+	}
+	if len(messages) > 0 {
+		r.said = append(append(r.said, strings.TrimSpace(t.pkg+" "+t.name)+" said, in short:\n"), messages...)
 	}
 	delete(r.output, t)
 }

@@ -6,6 +6,9 @@ import (
 )
 
 func TestReport(t *testing.T) {
+	longLog := strings.Repeat(`{"Action":"output","Package":"p","Test":"L","Output":"        log\n"}`+"\n", 99)
+	talkingTest := `{"Action":"output","Package":"p","Test":"L","Output":"    x_test.go:7: why\n"}` + "\n" + longLog +
+		`{"Action":"fail","Package":"p","Test":"L"}` + "\n"
 	const (
 		passedTest    = `{"Action":"output","Package":"p","Test":"T","Output":"chatter\n"}` + "\n" + `{"Action":"pass","Package":"p","Test":"T"}` + "\n"
 		failedTest    = `{"Action":"output","Package":"p","Test":"F","Output":"why\n"}` + "\n" + `{"Action":"fail","Package":"p","Test":"F"}` + "\n"
@@ -19,13 +22,14 @@ func TestReport(t *testing.T) {
 	for _, tt := range []struct {
 		name, input string
 		ok          bool
-		last        string   // line
+		last        string   // lines
 		shown       []string // besides
 	}{
 		{"all is well", passedTest + passedPackage, true, "1 passed, 0 failed, 0 skipped", []string{"ok    p"}},
 		{"a failed test says why", passedTest + failedTest + failedPackage, false, "1 passed, 1 failed, 0 skipped", []string{"why", "FAIL  p"}},
 		{"a skipped test is a failure", passedTest + skippedTest + passedPackage, false, "1 passed, 0 failed, 1 skipped", []string{"excuse", "SKIPPED", "p S"}},
 		{"a package without tests is none", passedTest + passedPackage + noTestFiles, true, "1 passed, 0 failed, 0 skipped", nil},
+		{"a message is repeated at the end", talkingTest + failedPackage, false, "p L said, in short:\n    x_test.go:7: why\n" + strings.Repeat("        log\n", 4) + "0 passed, 1 failed, 0 skipped", nil},
 		{"a panic shows", passedTest + panickingTest + failedPackage, false, "1 passed, 1 failed, 0 skipped", []string{"panic: oh"}},
 		{"what cannot be built shows", failedBuild, false, "0 passed, 1 failed, 0 skipped", []string{"undefined: x"}},
 		{"what is no event shows", "warning\n" + passedTest + passedPackage, true, "1 passed, 0 failed, 0 skipped", []string{"warning"}},
