@@ -134,9 +134,13 @@ func (h *Host) CaptureSome(nic string, program []bpf.Instruction, filter func(Fr
 	raw, err := c.conn.SyscallConn()
 	if err == nil {
 		// Room for a burst: the answers of hundreds of flows come at once.
-		err = errors.Join(err, raw.Control(func(fd uintptr) {
+		err = raw.Control(func(fd uintptr) {
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) // Stop reports what overflows
-		}))
+		})
+		// Until then there was little room, and nobody was promised a frame: what overflowed is forgotten, because reading
+		// the counters sets them to zero.
+		_, statsErr := c.conn.Stats()
+		err = errors.Join(err, statsErr)
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.conn.Close())
