@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -255,6 +256,52 @@ func TestDrainThatIsTooShort(t *testing.T) {
 	eventually(t, "the sweeper clears up", func() error { return s.isClean(0, clean[0]) })
 	check(t, status(s.agents[1].monitor(0), ocf.Success))
 	reset(t, "after the drain", sessions)
+}
+
+// What is done on a node beside a drain must not prolong it, or it outlasts the adoption of the new owner, and two nodes answer. Here much
+// time passes between the agent's look at the node and its change.
+func TestADrainIsNotProlonged(t *testing.T) {
+	t.Parallel()
+	s, _ := newDrainingSite(t, Options{Nodes: 2}, 3, "drain", "600")
+	check(t, s.startAll(0, 0, 0))
+	s.open(t, shared, 30000, 16)
+	check(t, s.move(0, 1))
+	slowly := func(action string, bucket int) {
+		c := tracedCall{agent: s.agents[0], action: action, bucket: bucket}
+		check(t, status(c.underStrace("-o", "/dev/null", "-e", "trace=sendto,sendmsg", "-e", "inject=sendto,sendmsg:delay_enter=50ms"), ocf.Success))
+	}
+	for _, beside := range []struct {
+		what string
+		do   func()
+	}{
+		{"another stop", func() { slowly("stop", 1) }},
+		{"a start", func() { slowly("start", 1) }},
+		{"a start that lays the tables anew", func() {
+			nft(t, s.Nodes[0], "flush chain netdev "+ourTable+" ipv4")
+			slowly("start", 2)
+		}},
+	} {
+		_, before := s.drainEnds(t, 0, 0)
+		beside.do()
+		if after, _ := s.drainEnds(t, 0, 0); after.After(before) {
+			t.Errorf("%s prolongs a drain by %s or more", beside.what, after.Sub(before))
+		}
+	}
+}
+
+// drainEnds tells when a drain on a node ends, at the earliest and at the latest: somewhere between the two the kernel was asked.
+func (s *site) drainEnds(t *testing.T, node, bucket int) (earliest, latest time.Time) {
+	t.Helper()
+	earliest = time.Now()
+	r := s.Nodes[node].Run(t.Context(), path, "nft", "list", "set", "netdev", ourTable, "draining")
+	latest = time.Now()
+	found := regexp.MustCompile(fmt.Sprintf(`0x%08x timeout \w+ expires (\w+)`, bucket)).FindStringSubmatch(r.Stdout)
+	if found == nil {
+		t.Fatalf("bucket %d does not drain:\n%s%s", bucket, r.Stdout, r.Stderr)
+	}
+	left, err := time.ParseDuration(found[1])
+	check(t, err)
+	return earliest.Add(left), latest.Add(left)
 }
 
 // leaves marks a node as one whose cluster manager is about to stop.
