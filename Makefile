@@ -129,7 +129,7 @@ kernel: ## the OCF contract and the data path, on this kernel, in network namesp
 	$(GO) test -json -count=1 -p 2 -timeout 60m $$packages | $(report)
 
 test-vm: ## the data path on Debian 12's own kernel, in an emulated machine
-	@echo '== tests on an old kernel, emulated (the first run on a machine downloads 27 MB): seven minutes, or twice that on a slow machine'
+	@echo '== tests on an old kernel, emulated (the first run on a machine downloads 27 MB): five minutes, or twice that on a slow machine'
 	$(GO) test -json -count=1 -timeout 60m ./tests/vm/... | $(report)
 
 cluster: ## real Pacemaker clusters in namespaces: planned changes, failures, the examples

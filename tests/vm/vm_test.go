@@ -30,6 +30,7 @@ var guestTests = map[string][]string{
 		"^TestTargetBackend$",
 		"^TestEveryWoundOfTheTargetBackend$",
 		"^TestTargetLaidByHandIsLeftAlone$",
+		"^TestMatchBackendWithoutNFTables$",
 		"^TestEveryWoundOfTheMatchBackend$/^iptables-legacy$",
 		"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
 		"^TestDrainThatIsTooShort$",
@@ -39,7 +40,6 @@ var guestTests = map[string][]string{
 		"^TestStopAfterTheMatchBackendsRulesWereDeleted$",
 		"^TestKilledOnIPTables$",
 		"^TestAutoTakesWhatThereIs$",
-		"^TestMatchBackendWithoutNFTables$",
 	},
 }
 
