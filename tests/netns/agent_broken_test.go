@@ -171,6 +171,7 @@ func wounds6() []wound {
 
 // TestEveryWoundOfADualStackResource is seen and healed.
 func TestEveryWoundOfADualStackResource(t *testing.T) {
+	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
 			p := newPatient(t, webIP("ip", dualStack, "mac_mode", string(mode), "services", "tcp/80 tcp/443 udp/53 icmp", "hash_prefix6", "64"))
@@ -193,6 +194,7 @@ func TestEveryWoundOfADualStackResource(t *testing.T) {
 
 // TestEveryWoundOfMoves is seen and healed.
 func TestEveryWoundOfMoves(t *testing.T) {
+	t.Parallel()
 	p := newPatient(t, webIP("drain", "60"))
 	for _, w := range woundsOfMoves() {
 		t.Run(w.name, func(t *testing.T) {
@@ -233,6 +235,7 @@ func macWounds() map[clusterip.MACMode]wound {
 
 // TestEveryWoundIsSeenAndHealed: monitor tells the truth, start heals without touching the other bucket, stop leaves nothing.
 func TestEveryWoundIsSeenAndHealed(t *testing.T) {
+	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
 			p := newPatient(t, webIP("mac_mode", string(mode)))
@@ -305,6 +308,7 @@ func (p *patient) ruleHandles(t *testing.T, family, chain string) []string {
 
 // TestEveryRuleIsMissed deletes each rule in turn, and puts another one in its place.
 func TestEveryRuleIsMissed(t *testing.T) {
+	t.Parallel()
 	p := newPatient(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp", "drain", "60"))
 	p.startBoth(t)
 	rules := 0

@@ -16,6 +16,7 @@ import (
 // TestStopFromEveryHalfState takes each subset of what start has laid away, and lets stop find the rest. Only an address alone
 // cannot be told from an admin's, and stays.
 func TestStopFromEveryHalfState(t *testing.T) {
+	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
 			p := newPatient(t, webIP("mac_mode", string(mode)))

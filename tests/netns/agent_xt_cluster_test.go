@@ -95,6 +95,7 @@ func TestMatchBackend(t *testing.T) {
 
 // What breaks the match's rules is seen by the next monitor and mended by start, and the other bucket runs on.
 func TestEveryWoundOfTheMatchBackend(t *testing.T) {
+	t.Parallel()
 	eachIPTables(t, func(t *testing.T, program string) {
 		p := newPatientOnIPTables(t, program)
 		ours := "clusterip-" + shared.String()

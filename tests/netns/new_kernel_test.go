@@ -13,11 +13,11 @@ import (
 // retries is how often a probe asks again where nobody answered: an answer must come at once.
 const retries = 0
 
-// At which of an action's system calls of a kind it is killed: at every third; and where every one of them has iptables killed too, at
-// every tenth. With -at-every-call, at all of them.
+// At which of an action's system calls of a kind it is killed: at every fourth; and where every one of them has iptables killed too, at
+// every sixteenth. With -at-every-call, at all of them.
 const (
-	killEvery     = 3
-	slowKillEvery = 10
+	killEvery     = 4
+	slowKillEvery = 16
 )
 
 // slowCalls are the dangerous calls of a backend that goes through iptables.
