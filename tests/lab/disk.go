@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -61,8 +62,8 @@ func (l *Lab) overlays() map[string]string {
 
 // makeDisk makes what a host finds at its first boot: Corosync's configuration, and the cluster's, so that what matters
 // before the first election (fencing, dc-deadtime) is known from the start.
-func (l *Lab) makeDisk(h *Host) error {
-	uid, gid, err := clusterUser()
+func (l *Lab) makeDisk(ctx context.Context, h *Host) error {
+	uid, gid, err := clusterUser(h.root)
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func (l *Lab) makeDisk(h *Host) error {
 			return err
 		}
 	}
-	cib, err := l.cib()
+	cib, err := l.cib(ctx)
 	if err != nil {
 		return err
 	}
@@ -159,19 +160,26 @@ logging {
 // dcDeadtime is how long a node waits at its start for others before it elects a coordinator; by default 20 s.
 const dcDeadtime = 2 * time.Second
 
+// schema is the newest of the CIB that Pacemaker 2.0.5 knows.
+const schema = "pacemaker-3.5"
+
 // cib is the cluster's first configuration: properties and the fencing device.
-func (l *Lab) cib() (string, error) {
+func (l *Lab) cib(ctx context.Context) (string, error) {
+	fencing, err := l.fencingProperty(ctx)
+	if err != nil {
+		return "", err
+	}
 	properties := map[string]string{
 		"cluster-name":     "lab",
 		"dc-deadtime":      fmt.Sprintf("%ds", int(dcDeadtime.Seconds())),
-		"stonith-enabled":  fmt.Sprint(!l.options.NoFencing),
+		fencing:            fmt.Sprint(!l.options.NoFencing),
 		"no-quorum-policy": "stop",
 		"startup-fencing":  "true",
 	}
 	maps.Copy(properties, l.options.Properties)
 
 	doc := etree.NewDocument()
-	cib := element(doc.CreateElement("cib"), "validate-with", "pacemaker-3.7", "epoch", "1", "num_updates", "0", "admin_epoch", "0")
+	cib := element(doc.CreateElement("cib"), "validate-with", schema, "epoch", "1", "num_updates", "0", "admin_epoch", "0")
 	configuration := cib.CreateElement("configuration")
 	set := element(configuration.CreateElement("crm_config").CreateElement("cluster_property_set"), "id", "cib-bootstrap-options")
 	for _, name := range slices.Sorted(maps.Keys(properties)) {

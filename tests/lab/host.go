@@ -38,6 +38,7 @@ type Host struct {
 	index   int // in Lab.Hosts and in the network's Nodes
 	machine *netns.Host
 	disk    string // a folder that outlives the host's power
+	root    string // the root file system that it runs in
 
 	mu    sync.Mutex    // held while the power changes
 	first *exec.Cmd     // the host's process 1; nil while it is off
@@ -71,7 +72,7 @@ func (h *Host) boot(ctx context.Context) error {
 	if err := h.lab.Network.PowerOn(ctx, h.index); err != nil {
 		return err
 	}
-	config, err := json.Marshal(initConfig{Name: h.Name, Disk: h.disk, Overlays: h.lab.overlays(), ManualStart: h.lab.options.ManualStart})
+	config, err := json.Marshal(initConfig{Name: h.Name, Disk: h.disk, Root: h.root, Shared: h.lab.shared, Overlays: h.lab.overlays(), ManualStart: h.lab.options.ManualStart})
 	if err != nil {
 		return err
 	}

@@ -9,10 +9,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +23,8 @@ import (
 type initConfig struct {
 	Name        string
 	Disk        string            // the folder with the host's own files
+	Root        string            // the root file system; machineRoot is the machine's
+	Shared      []string          // folders that the host sees in another root than the machine's, too
 	Overlays    map[string]string // folder that is laid over, by the folder that it is laid over
 	ManualStart bool
 }
@@ -91,6 +91,14 @@ func runInit() error {
 
 // mountAll makes the host's view of the file system. Nothing of it is seen outside.
 func mountAll(config initConfig) error {
+	if err := unix.Mount("", "/", "none", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make the mounts private: %w", err)
+	}
+	if config.Root != machineRoot {
+		if err := enterRoot(config.Root, config.Disk, config.Shared); err != nil {
+			return err
+		}
+	}
 	// The machine's mounts of network namespaces would keep those alive after their time.
 	if err := unix.Unmount("/run/netns", unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
 		return fmt.Errorf("unmount /run/netns: %w", err)
@@ -101,7 +109,6 @@ func mountAll(config initConfig) error {
 		options              string
 	}
 	mounts := []mount{
-		{"", "/", "none", unix.MS_PRIVATE | unix.MS_REC, ""},
 		{"proc", "/proc", "proc", 0, ""},
 		{"tmpfs", "/run", "tmpfs", 0, "mode=755"},
 		{"tmpfs", "/dev/shm", "tmpfs", 0, "mode=1777"},
@@ -127,29 +134,11 @@ func mountAll(config initConfig) error {
 			return err
 		}
 	}
-	uid, gid, err := clusterUser()
+	uid, gid, err := clusterUser("/")
 	if err != nil {
 		return err
 	}
 	return errors.Join(os.Mkdir("/run/crm", 0o750), os.Chown("/run/crm", uid, gid))
-}
-
-// clusterUser returns the ids of the user and the group that Pacemaker's daemons run as.
-func clusterUser() (uid, gid int, err error) {
-	u, err := user.Lookup("hacluster")
-	if err != nil {
-		return 0, 0, err
-	}
-	g, err := user.LookupGroup("haclient")
-	if err != nil {
-		return 0, 0, err
-	}
-	uid, err = strconv.Atoi(u.Uid)
-	if err != nil {
-		return 0, 0, err
-	}
-	gid, err = strconv.Atoi(g.Gid)
-	return uid, gid, err
 }
 
 // services are the daemons of a host.

@@ -46,12 +46,17 @@ type Options struct {
 	Agent string
 	// Properties are further cluster properties, or other values of those that New sets.
 	Properties map[string]string
-	// NoFencing leaves out the fencing device, and sets stonith-enabled=false.
+	// NoFencing leaves out the fencing device, and switches fencing off.
 	NoFencing bool
 	// StayOff keeps a host off that was fenced with "reboot"; else it boots again at once.
 	StayOff bool
 	// ManualStart lets a booted host start nothing by itself; else Corosync and Pacemaker.
 	ManualStart bool
+
+	// Roots are the root file systems that the hosts run in, in turn, such as tests/make-root makes; none means that of RootVariable in
+	// the environment, or else the machine's own. A host sees in it, beside what the lab lays, the folder for temporary files and the
+	// working directory. The program that uses the package must be static (CGO_ENABLED=0), because the hosts run it too.
+	Roots []string
 
 	// Log receives a line for everything that happens to a host's power; nil means nowhere.
 	Log io.Writer
@@ -64,7 +69,9 @@ type Lab struct {
 
 	options  Options
 	folder   string
-	program  string // this one, which is also the hosts' first process
+	program  string // a copy of this one, which is also the hosts' first process
+	shared   []string
+	held     []*os.File // locks on the hosts' roots
 	power    *powerSwitch
 	forks    chan func()   // run on the thread whose death ends the hosts
 	forksEnd chan struct{} // closed when that thread has ended
@@ -106,13 +113,16 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 }
 
 func (l *Lab) build(ctx context.Context) (err error) {
-	if l.program, err = os.Executable(); err != nil {
+	if err := l.holdRoots(); err != nil {
 		return err
 	}
 	if l.folder, err = os.MkdirTemp("", fmt.Sprintf("lab-%d-", os.Getpid())); err != nil {
 		return err
 	}
 	if err := os.Chmod(l.folder, 0o755); err != nil { // Pacemaker's daemons run as hacluster
+		return err
+	}
+	if l.program, l.shared, err = l.shareProgram(); err != nil {
 		return err
 	}
 	l.Network, err = netns.New(ctx, netns.Options{Nodes: l.options.Nodes, LAN: lan, Clients: l.options.Clients, IPv6: l.options.IPv6, Management: management})
@@ -123,8 +133,8 @@ func (l *Lab) build(ctx context.Context) (err error) {
 		return err
 	}
 	for i, machine := range l.Network.Nodes {
-		h := &Host{Name: machine.Name, lab: l, index: i, machine: machine, disk: filepath.Join(l.folder, machine.Name)}
-		if err := l.makeDisk(h); err != nil {
+		h := &Host{Name: machine.Name, lab: l, index: i, machine: machine, disk: filepath.Join(l.folder, machine.Name), root: l.options.roots()[i]}
+		if err := l.makeDisk(ctx, h); err != nil {
 			return fmt.Errorf("make the disk of %s: %w", h.Name, err)
 		}
 		l.Hosts = append(l.Hosts, h)
@@ -139,6 +149,17 @@ func (l *Lab) build(ctx context.Context) (err error) {
 		return nil
 	}
 	return l.WaitOnline(ctx)
+}
+
+// shareProgram copies this program to where the hosts see it in any root, and returns the folders that they see there.
+func (l *Lab) shareProgram() (program string, shared []string, err error) {
+	own, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	program = filepath.Join(l.folder, "lab")
+	working, err := os.Getwd()
+	return program, []string{os.TempDir(), working}, errors.Join(err, copyProgram(own, program))
 }
 
 // each does something for all hosts at once.
@@ -169,6 +190,10 @@ func (l *Lab) Close() error {
 	if l.Network != nil {
 		errs = append(errs, l.Network.Close())
 	}
+	for _, root := range l.held {
+		errs = append(errs, root.Close())
+	}
+	l.held = nil
 	if l.folder != "" {
 		errs = append(errs, os.RemoveAll(l.folder))
 	}
