@@ -37,6 +37,14 @@ golangci := $(GO) tool -modfile=tools/go.mod golangci-lint
 # Reads `go test -json`, and fails for a skipped test as for a failed one.
 report   := $(GO) run -C tools ./testreport
 
+# RELEASE=bullseye|bookworm|trixie|sid: the hosts of the clusters run in the root of that Debian release; by default, in the machine's own.
+RELEASE ?=
+# Which of the cluster tests run: a regular expression, as for `go test -run`.
+RUN     ?= .
+release-root := if [ -n '$(RELEASE)' ]; then ./tests/install-packages release; LAB_ROOT=$$(./tests/make-root '$(RELEASE)'); export LAB_ROOT; fi
+# Static, because the hosts run the tests' program too, in roots with other C libraries.
+lab-test     := CGO_ENABLED=0 $(GO) test -count=1 -timeout 60m
+
 ##@ To build and install
 .PHONY: build build-all manual install uninstall clean
 
@@ -132,9 +140,10 @@ test-vm: ## the data path on Debian 12's own kernel, in an emulated machine
 	@echo '== tests on an old kernel, emulated (the first run on a machine downloads 27 MB): five minutes, or twice that on a slow machine'
 	$(GO) test -json -count=1 -timeout 60m ./tests/vm/... | $(report)
 
-cluster: ## real Pacemaker clusters in namespaces: planned changes, failures, the examples
-	@echo '== cluster tests: real Corosync and Pacemaker, in namespaces'
-	$(GO) test -json -count=1 -p 1 -timeout 60m ./tests/lab/... ./pacemaker/examples | $(report)
+cluster: ## real Pacemaker clusters in namespaces: planned changes, failures, the examples; RELEASE=trixie runs them on that Debian's
+	@echo '== cluster tests: Corosync and Pacemaker of $(if $(RELEASE),Debian $(RELEASE),this machine), in namespaces'
+	$(release-root)
+	$(lab-test) -json -p 1 -run '$(RUN)' ./tests/lab/... ./pacemaker/examples | $(report)
 
 fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	@echo '== fuzzing, $(FUZZTIME) for each target'
@@ -147,13 +156,17 @@ fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	done <<<"$$targets"
 
 ##@ To develop
-.PHONY: fmt update-golden update-picture help
+.PHONY: fmt update-golden update-picture record-answers help
 
 fmt: ## formats all Go code
 	$(golangci) fmt ./...
 
 update-golden: ## writes docs/parameters.md and the golden texts anew: read the diff
 	$(GO) test ./internal/metadata ./internal/manual ./internal/operator/... -update
+
+record-answers: ## writes what Pacemaker's programs of RELEASE answer to internal/pacemaker/testdata: then add the version to its tests
+	$(release-root)
+	$(lab-test) -run '^TestAnswersAreUnderstood$$' ./tests/lab -record '$(CURDIR)/internal/pacemaker/testdata'
 
 update-picture: demo ## writes docs/demo.svg, the README's picture, anew
 	cp demo-out/answers.svg docs/demo.svg

@@ -46,7 +46,7 @@ func (c *fakeCluster) Presence(context.Context) (map[string]Presence, error) {
 	return c.presence, c.mute
 }
 
-func (c *fakeCluster) Leaves(context.Context) (bool, error) { return c.leaves, c.mute }
+func (c *fakeCluster) Leaves(context.Context, string) (bool, error) { return c.leaves, c.mute }
 
 // drainingAgent is node1, with a drain.
 func drainingAgent(kernel *fakeKernel, cluster *fakeCluster) Agent {
@@ -162,7 +162,7 @@ func TestWithoutAnAnswerNothingDrains(t *testing.T) {
 
 func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{said: map[Bucket]Statements{2: {"node2": {{"node2", long}}}}}
-	cluster.presence = map[string]Presence{"node1": Member, "node2": Member}
+	cluster.presence = map[string]Presence{"node1": {Place: Member}, "node2": {Place: Member}}
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2)
 	adopts := func() bool { _, ok := kernel.Tables.Moves.Adoption(2); return ok }
@@ -171,15 +171,47 @@ func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 		t.Error("node2 drains, and is not waited for")
 	}
 	delete(cluster.said[2], "node2")
-	cluster.presence["node2"] = Left
+	cluster.presence["node2"] = Presence{Place: Left}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 has left the cluster, and is not waited for")
 	}
-	cluster.presence["node2"] = Lost
+	cluster.presence["node2"] = Presence{Said: "a form of a release to come"}
+	monitors(t, agent, 2, ocf.Success)
+	if !adopts() {
+		t.Error("where node2 is cannot be told, and it is not waited for")
+	}
+	cluster.presence["node2"] = Presence{Place: Lost}
 	monitors(t, agent, 2, ocf.Success)
 	if adopts() {
 		t.Error("node2 has crashed, and is waited for")
+	}
+}
+
+// While nobody can be asked, any node may serve connections of the bucket. A monitor that can ask ends that.
+func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
+	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{mute: errors.New("muted by the test")}
+	agent := drainingAgent(kernel, cluster)
+	runs(t, agent, 2)
+	adopts := func() bool { _, ok := kernel.Tables.Moves.Adoption(2); return ok }
+	want := []Adoption{{Bucket: 2, Left: long, From: []string{Unnamed}}}
+	if diff := cmp.Diff(want, kernel.Tables.Moves.Adopting); diff != "" {
+		t.Errorf("adopting (-want +got):\n%s", diff)
+	}
+	monitors(t, agent, 2, ocf.Success)
+	if !adopts() {
+		t.Error("nobody answers, and nobody is waited for")
+	}
+	cluster.mute = nil
+	cluster.presence = map[string]Presence{"node1": {Place: Member}, "node2": {Place: Member}, "node3": {Place: Lost}}
+	monitors(t, agent, 2, ocf.Success)
+	if !adopts() {
+		t.Error("node2 has not spoken, and is not waited for")
+	}
+	cluster.said = map[Bucket]Statements{2: {"node2": nil}}
+	monitors(t, agent, 2, ocf.Success)
+	if adopts() {
+		t.Error("node2 has said that it does not drain, and is waited for")
 	}
 }
 

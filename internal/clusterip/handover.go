@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,10 +18,10 @@ type Cluster interface {
 	Statements(ctx context.Context, address netip.Addr, bucket Bucket) (Statements, error)
 	// State makes a node say that these drain the bucket; or, with none, that nobody does.
 	State(ctx context.Context, address netip.Addr, bucket Bucket, node string, drainers []Drainer) error
-	// Presence tells where the cluster's nodes are.
+	// Presence tells where the cluster's nodes are. A node that it does not name is one of which nothing is known.
 	Presence(ctx context.Context) (map[string]Presence, error)
-	// Leaves tells whether the cluster manager is about to stop on this node, in order.
-	Leaves(ctx context.Context) (bool, error)
+	// Leaves tells whether the cluster manager is about to stop on the node, in order.
+	Leaves(ctx context.Context, node string) (bool, error)
 }
 
 // Statements are what nodes say of one bucket: who drains it, by the name of the node that says so. Each node speaks for itself; and for
@@ -34,14 +36,25 @@ type Drainer struct {
 	Left time.Duration
 }
 
-// Presence is where a node is, as the cluster manager sees it.
-type Presence int
+// Unnamed stands for a former owner that could not be told: any other node may still serve connections of the bucket. No node's name is like
+// it.
+const Unnamed = "?"
 
-// The places.
+// Presence is where a node is, as the cluster manager sees it. The zero value is that of a node of which nothing is known.
+type Presence struct {
+	Place Place
+	Said  string // what could not be understood, if the place is Unknown for that
+}
+
+// Place is where a node can be.
+type Place int
+
+// The places. Only one that is Lost for sure serves nobody: a wrong guess would make two nodes answer.
 const (
-	Lost   Presence = iota // it has crashed, or is cut off, or was never there
-	Member                 // in the cluster
-	Left                   // its cluster manager was stopped in order; its kernel goes on
+	Unknown Place = iota // it cannot be told
+	Member               // in the cluster
+	Left                 // its cluster manager was stopped in order; its kernel goes on
+	Lost                 // it has crashed, or is cut off, or was fenced
 )
 
 // Drainers are those who drain the bucket beside self, each once. What a node says of itself beats what others say of it.
@@ -109,18 +122,29 @@ func (s Statements) with(self string, left time.Duration, adoption Adoption, lea
 	return changed
 }
 
-// still are those of the nodes that may still serve connections of the bucket. Who has not spoken, having just come, may.
-func (s Statements) still(from []string, presence map[string]Presence) []string {
-	return slices.DeleteFunc(slices.Clone(from), func(node string) bool {
+// still are those of the nodes that may still serve connections of the bucket: who has not said that it does not, and is not lost. For
+// Unnamed stand all nodes but self.
+func (s Statements) still(self string, from []string, presence map[string]Presence) []string {
+	nodes := slices.DeleteFunc(slices.Clone(from), func(node string) bool { return node == Unnamed })
+	if len(nodes) < len(from) {
+		nodes = slices.AppendSeq(nodes, maps.Keys(presence))
+		for _, d := range s.Drainers(self) {
+			nodes = append(nodes, d.Node)
+		}
+		nodes = slices.DeleteFunc(nodes, func(node string) bool { return node == self })
+		slices.Sort(nodes)
+		nodes = slices.Compact(nodes)
+	}
+	return slices.DeleteFunc(nodes, func(node string) bool {
 		says, speaks := s[node]
 		drains := slices.ContainsFunc(says, func(d Drainer) bool { return d.Node == node && d.Left > 0 })
-		switch presence[node] {
-		case Member:
-			return speaks && !drains
-		case Left:
-			return false
-		default:
+		switch presence[node].Place {
+		case Lost:
 			return true
+		case Member:
+			return speaks && !drains // who has just come, and has not spoken, may drain
+		default:
+			return false
 		}
 	})
 }
@@ -128,7 +152,8 @@ func (s Statements) still(from []string, presence map[string]Presence) []string 
 // handOverTime bounds how long an action talks to the cluster manager: less than it may take itself.
 const handOverTime = 5 * time.Second
 
-// adoption asks who drains the bucket. Without an answer nobody does: then clients of another node get a reset.
+// adoption asks who drains the bucket. Without an answer anybody may: then a dead node's clients wait, for as long as a drain may last, but no
+// live node's connection gets a second answer.
 func (a Agent) adoption(ctx context.Context, spec Spec) (adoption Adoption, said Statements) {
 	if spec.Drain == 0 {
 		return Adoption{Bucket: spec.Bucket}, nil
@@ -137,7 +162,9 @@ func (a Agent) adoption(ctx context.Context, spec Spec) (adoption Adoption, said
 	defer cancel()
 	said, err := a.Cluster.Statements(ctx, spec.Address(), spec.Bucket)
 	if err != nil {
-		a.Log.Warningf("start without hand-over, so connections to another node will break: %v", err)
+		a.Log.Warningf("who drains bucket %d cannot be told, so for up to %s connections that this node does not know get no answer: %v",
+			spec.Bucket, spec.Drain, err)
+		return Adoption{Bucket: spec.Bucket, Left: spec.Drain, From: []string{Unnamed}}, nil
 	}
 	return said.adoption(spec.Bucket, a.Node), said
 }
@@ -154,7 +181,7 @@ func (a Agent) handOver(ctx context.Context, spec Spec) bool {
 	var said Statements
 	leaves := false
 	if err = a.nameless(); err == nil {
-		leaves, err = a.Cluster.Leaves(ctx)
+		leaves, err = a.Cluster.Leaves(ctx, a.Node)
 	}
 	if err == nil && leaves {
 		said, err = a.Cluster.Statements(ctx, spec.Address(), spec.Bucket)
@@ -246,12 +273,23 @@ func (a Agent) adopted(ctx context.Context, spec Spec, adoption Adoption) bool {
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
 	said, err := a.Cluster.Statements(ctx, spec.Address(), spec.Bucket)
+	var presence map[string]Presence
 	if err == nil {
-		var presence map[string]Presence
-		if presence, err = a.Cluster.Presence(ctx); err == nil {
-			return len(said.still(adoption.From, presence)) == 0
+		presence, err = a.Cluster.Presence(ctx)
+	}
+	if err != nil {
+		a.Log.Infof("whether %v still serve connections of bucket %d cannot be told: %v", adoption.From, adoption.Bucket, err)
+		return false
+	}
+	still := said.still(a.Node, adoption.From, presence)
+	var why []string
+	for _, node := range still {
+		if presence[node].Place == Unknown {
+			why = append(why, fmt.Sprintf("%s (%s)", node, cmp.Or(presence[node].Said, "the cluster's status does not name it")))
 		}
 	}
-	a.Log.Infof("whether %v still serve connections of bucket %d cannot be told: %v", adoption.From, adoption.Bucket, err)
-	return false
+	if len(why) > 0 {
+		a.Log.Infof("where %s is cannot be told, so bucket %d is adopted for %s more at most", strings.Join(why, ", "), adoption.Bucket, adoption.Left)
+	}
+	return len(still) == 0
 }

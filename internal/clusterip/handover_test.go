@@ -45,11 +45,24 @@ func TestAdoptionLastsAsLongAsTheLongestDrain(t *testing.T) {
 }
 
 func TestWhoStillDrains(t *testing.T) {
-	said := Statements{"drains": {{"drains", short}}, "done": nil, "other": {{"done", long}, {"silent", long}}}
-	presence := map[string]Presence{"drains": Member, "done": Member, "silent": Member, "left": Left, "crashed": Lost}
-	got := said.still([]string{"crashed", "done", "drains", "left", "silent", "unknown"}, presence)
-	if diff := cmp.Diff([]string{"drains", "left", "silent"}, got); diff != "" {
-		t.Errorf("still (-want +got):\n%s", diff)
+	said := Statements{"drains": {{"drains", short}}, "done": nil, "other": {{"done", long}, {"silent", long}}, "vague": nil}
+	presence := map[string]Presence{
+		"self": {Place: Member}, "drains": {Place: Member}, "done": {Place: Member}, "silent": {Place: Member}, "other": {Place: Member},
+		"left": {Place: Left}, "crashed": {Place: Lost}, "vague": {Said: "crmd=maybe"},
+	}
+	for name, row := range map[string]struct{ from, want []string }{
+		"each of those named": {
+			[]string{"crashed", "done", "drains", "left", "silent", "vague", "never seen"}, []string{"drains", "left", "silent", "vague", "never seen"},
+		},
+		"one of whom nothing is known": {[]string{"never seen"}, []string{"never seen"}},
+		"anybody":                      {[]string{Unnamed}, []string{"drains", "left", "silent", "vague"}},
+		"anybody, and one named":       {[]string{Unnamed, "never seen"}, []string{"drains", "left", "never seen", "silent", "vague"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(row.want, said.still("self", row.from, presence)); diff != "" {
+				t.Errorf("still (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

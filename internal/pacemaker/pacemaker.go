@@ -35,9 +35,12 @@ const (
 // defaultPatience bounds one question of an action, which has other things to do. An answer takes some 30 ms.
 const defaultPatience = 2 * time.Second
 
-// noSuchAttribute is attrd_updater's exit status when no node has the attribute: 78 in Pacemaker 2.1.5; CRM_EX_NOSUCH should it be mended
-// (crm_exit_e in include/crm/common/results.h).
-var noSuchAttribute = []int{78, 105}
+// NoSuchAttribute tells whether attrd_updater's exit status says that no node has the attribute: CRM_EX_CONFIG in Pacemaker 2.1.5, CRM_EX_NOSUCH
+// in later ones (crm_exit_e in include/crm/common/results.h).
+func NoSuchAttribute(status int) bool {
+	const config, noSuch = 78, 105
+	return status == config || status == noSuch
+}
 
 // Cluster is the cluster that this node is in.
 type Cluster struct {
@@ -68,7 +71,7 @@ func (c Cluster) Statements(ctx context.Context, address netip.Addr, bucket clus
 // State implements clusterip.Cluster.
 func (c Cluster) State(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, drainers []clusterip.Drainer) error {
 	for _, d := range drainers {
-		if !isNodeName(d.Node) {
+		if !isNodeName(d.Node) && d.Node != clusterip.Unnamed {
 			return fmt.Errorf("the node's name %s cannot be told to others", ocf.Quote(d.Node))
 		}
 	}
@@ -79,50 +82,84 @@ func (c Cluster) State(ctx context.Context, address netip.Addr, bucket clusterip
 	return err
 }
 
-// Leaves implements clusterip.Cluster: the node that is to be stopped has an attribute that says since when.
-func (c Cluster) Leaves(ctx context.Context) (bool, error) {
-	values, err := c.query(ctx, "shutdown")
-	for _, since := range values {
-		return since != "" && since != "0", nil
-	}
-	return false, err
+// Leaves implements clusterip.Cluster: the node that is to be stopped has an attribute that says since when. Without -A some releases answer
+// for all nodes (2.1.5 to 2.1.9), others for the local one.
+func (c Cluster) Leaves(ctx context.Context, node string) (bool, error) {
+	values, err := c.query(ctx, "shutdown", "-A")
+	since := values[node]
+	return since != "" && since != "0", err
 }
 
 // Presence implements clusterip.Cluster.
-//
-// A node whose Pacemaker is stopped in order is expected to be down, and so is one that was fenced; but of that one the history of what
-// it did is deleted (send_stonith_update in daemons/controld/controld_fencing.c). A node that has crashed is expected to be a member.
 func (c Cluster) Presence(ctx context.Context) (map[string]clusterip.Presence, error) {
 	text, err := c.run(ctx, cibadmin, "--query", "--local", "--xpath", "/cib/status")
 	if err != nil {
 		return nil, err
 	}
-	return parsePresence(text)
+	return ParsePresence(text)
 }
 
-func parsePresence(text string) (map[string]clusterip.Presence, error) {
+// ParsePresence reads what cibadmin prints of the CIB's status, in the form of any release.
+func ParsePresence(text string) (map[string]clusterip.Presence, error) {
 	document := etree.NewDocument()
 	if err := document.ReadFromString(text); err != nil {
 		return nil, fmt.Errorf("the status of the CIB: %w", err)
 	}
 	nodes := map[string]clusterip.Presence{}
 	for _, state := range document.FindElements("//node_state") {
-		is := func(attribute, value string) bool { return state.SelectAttrValue(attribute, "") == value }
-		presence := clusterip.Lost
-		switch {
-		case is("crmd", "online"):
-			presence = clusterip.Member
-		case is("expected", "down") && state.SelectElement("lrm") != nil:
-			presence = clusterip.Left
+		name := state.SelectAttrValue("uname", "")
+		if name == "" {
+			continue
 		}
-		if name := state.SelectAttrValue("uname", ""); name != "" {
-			nodes[name] = presence
+		if _, twice := nodes[name]; twice {
+			nodes[name] = clusterip.Presence{Said: "two node_state"}
+			continue
 		}
+		nodes[name] = presenceOf(state)
 	}
 	if len(nodes) == 0 {
 		return nil, errors.New("the status of the CIB names no node")
 	}
 	return nodes, nil
+}
+
+// presenceOf reads a node_state of the CIB (create_node_state_update in daemons/controld/controld_membership.c, and what the scheduler makes
+// of it: determine_online_status_fencing in lib/pengine/unpack.c).
+//
+// A node whose Pacemaker is stopped in order is expected to be down, and so is one that was fenced; but of that one the history of what
+// it did is deleted (update_node_state_after_fencing in daemons/controld/controld_fencing.c). A node that has crashed is expected to be a
+// member. One that is still in Corosync's membership without its controller lives, and may have its controller back in a moment.
+func presenceOf(state *etree.Element) clusterip.Presence {
+	attribute := func(name string) string { return state.SelectAttrValue(name, "") }
+	unknown := clusterip.Presence{Said: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q", attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
+	controller, controllerKnown := isThere(attribute("crmd"), "online", "offline")
+	corosync, corosyncKnown := isThere(attribute("in_ccm"), "true", "false")
+	expected := attribute("expected")
+	switch {
+	case !controllerKnown || !corosyncKnown || ocf.IsTrue(attribute("remote_node")):
+		return unknown
+	case controller:
+		return clusterip.Presence{Place: clusterip.Member}
+	case expected == "down" && state.SelectElement("lrm") != nil:
+		return clusterip.Presence{Place: clusterip.Left}
+	case expected == "down", expected == "member" && !corosync:
+		return clusterip.Presence{Place: clusterip.Lost}
+	default:
+		return unknown
+	}
+}
+
+// isThere reads an attribute of node_state that says whether a node is in a group: in words or, since CRM feature set 3.18 (Pacemaker 2.1.7),
+// as the time since when, in seconds since 1970; 0 is not.
+func isThere(value, yes, no string) (there, known bool) {
+	switch value {
+	case yes:
+		return true, true
+	case no:
+		return false, true
+	}
+	since, err := strconv.ParseUint(value, 10, 63)
+	return since > 0, err == nil
 }
 
 // attribute is the name of what nodes say of a bucket. IPv6's colons are spared those who type it.
@@ -155,7 +192,7 @@ func parseDrainers(value string) ([]clusterip.Drainer, error) {
 	for word := range strings.SplitSeq(value, ",") {
 		node, left, _ := strings.Cut(word, ":")
 		seconds, ok := parseSeconds(left)
-		if !ok || !isNodeName(node) {
+		if !ok || !isNodeName(node) && node != clusterip.Unnamed {
 			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int(MaxDrain.Seconds()))
 		}
 		drainers = append(drainers, clusterip.Drainer{Node: node, Left: seconds})
@@ -186,18 +223,18 @@ var (
 // query returns the values of an attribute by node.
 func (c Cluster) query(ctx context.Context, name string, options ...string) (map[string]string, error) {
 	text, err := c.run(ctx, attrdUpdater, append([]string{"--name", name, "--query"}, options...)...)
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && slices.Contains(noSuchAttribute, exit.ExitCode()) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && NoSuchAttribute(exit.ExitCode()) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return parseAttributes(text, name)
+	return ParseAttributes(text, name)
 }
 
-// parseAttributes reads lines such as `name="x" host="node1" value="y"`. XML's escapes do not occur in what we write; in other values they
+// ParseAttributes reads what attrd_updater prints of an attribute, as values by node: lines such as `name="x" host="node1" value="y"`. XML's escapes do not occur in what we write; in other values they
 // are left as they are.
-func parseAttributes(text, name string) (map[string]string, error) {
+func ParseAttributes(text, name string) (map[string]string, error) {
 	values := map[string]string{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)

@@ -1,8 +1,11 @@
 package pacemaker
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +27,7 @@ func TestStatementsAreReadBack(t *testing.T) {
 	for value, drainers := range map[string][]clusterip.Drainer{
 		"none":                      nil,
 		"node1:600":                 {{Node: "node1", Left: 10 * time.Minute}},
+		"?:60":                      {{Node: clusterip.Unnamed, Left: time.Minute}},
 		"web-1.example:1,b_2:86400": {{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 24 * time.Hour}},
 	} {
 		if got := formatDrainers(drainers); got != value {
@@ -50,42 +54,119 @@ func TestNonsenseIsRefused(t *testing.T) {
 	}
 }
 
-// What attrd_updater of Pacemaker 2.1.5 printed.
-func TestAttributesOfAllNodes(t *testing.T) {
-	const text = `name="clusterip-192.168.10.3-3" host="node3" value="none"
-name="clusterip-192.168.10.3-3" host="node1" value="node1:300"
-name="clusterip-192.168.10.3-3" host="node2" value=""
-`
-	got, err := parseAttributes(text, "clusterip-192.168.10.3-3")
-	want := map[string]string{"node1": "node1:300", "node2": "", "node3": "none"}
-	if err != nil || !maps.Equal(got, want) {
-		t.Errorf("%v, %v", got, err)
+// releases are those of which testdata has answers (`make record-answers`).
+var releases = []string{"2.0.5", "2.1.5", "3.0.0", "3.0.3"}
+
+// answer is what a program of a release printed.
+func answer(t testing.TB, program, release, situation string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", program+"-"+release+"-"+situation))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got, err := parseAttributes(text, "shutdown"); err == nil {
-		t.Errorf("another attribute's values are taken: %v", got)
+	return string(text)
+}
+
+func TestAttributesOfAllNodes(t *testing.T) {
+	const name = "clusterip-192.168.10.3-7"
+	for _, release := range releases {
+		got, err := ParseAttributes(answer(t, "attrd_updater", release, "two-values.txt"), name)
+		want := map[string]string{"node1": "node1:60", "node3": "none"}
+		if err != nil || !maps.Equal(got, want) {
+			t.Errorf("%s: %v, %v", release, got, err)
+		}
+	}
+	const text = `name="clusterip-192.168.10.3-7" host="node2" value=""
+`
+	if got, err := ParseAttributes(text, name); err != nil || !maps.Equal(got, map[string]string{"node2": ""}) {
+		t.Errorf("a node without a value: %v, %v", got, err)
+	}
+	for name, text := range map[string]string{
+		"another attribute":   text,
+		"a new form":          `shutdown: "1" on node1`,
+		"a truncated line":    `name="shutdown" host="node1" val`,
+		"a further attribute": `name="shutdown" host="node1" value="1" since="2"`,
+	} {
+		if got, err := ParseAttributes(text, "shutdown"); err == nil {
+			t.Errorf("%s is taken: %v", name, got)
+		}
 	}
 }
 
-// What cibadmin of Pacemaker 2.1.5 printed of nodes in every place, shortened.
+// Where nodes are, as each release says it.
+func TestPresenceInEachRelease(t *testing.T) {
+	member, left, lost := clusterip.Presence{Place: clusterip.Member}, clusterip.Presence{Place: clusterip.Left}, clusterip.Presence{Place: clusterip.Lost}
+	for _, release := range releases {
+		for situation, want := range map[string]map[string]clusterip.Presence{
+			"all-members":        {"node1": member, "node2": member, "node3": member},
+			"left":               {"node1": member, "node2": member, "node3": left},
+			"left-with-corosync": {"node1": member, "node2": member, "node3": left},
+			"fenced":             {"node1": member, "node2": lost, "node3": member},
+			"crashed":            {"node1": member, "node2": member, "node3": lost},
+		} {
+			t.Run(release+" "+situation, func(t *testing.T) {
+				text := answer(t, "cibadmin", release, situation+".xml")
+				got, err := ParsePresence(text)
+				if diff := cmp.Diff(want, got); err != nil || diff != "" {
+					t.Errorf("%v (-want +got):\n%s", err, diff)
+				}
+				for _, part := range []int{1, len(text) / 3, len(text) / 2, len(text) - len("</status>")} {
+					if got, err := ParsePresence(text[:part]); err == nil {
+						t.Errorf("the first %d bytes are taken for %v", part, got)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Forms beside those that were recorded. What is not understood is never lost.
 func TestPresence(t *testing.T) {
-	const text = `<status>
-  <node_state id="1" uname="member" in_ccm="true" crmd="online" join="member" expected="member"><lrm id="1"/></node_state>
-  <node_state id="2" uname="stopped" in_ccm="true" crmd="offline" join="down" expected="down"><lrm id="2"><lrm_resources/></lrm></node_state>
-  <node_state id="3" uname="stopped-with-corosync" in_ccm="false" crmd="offline" join="down" expected="down"><lrm id="3"/></node_state>
-  <node_state id="4" uname="fenced" in_ccm="false" crmd="offline" crm-debug-origin="send_stonith_update" join="down" expected="down"/>
-  <node_state id="5" uname="booting" in_ccm="true" crmd="online" crm-debug-origin="peer_update_callback" join="down" expected="down"/>
-  <node_state id="6" uname="crashed" in_ccm="false" crmd="offline" join="down" expected="member"><lrm id="6"/></node_state>
-</status>`
-	got, err := parsePresence(text)
-	want := map[string]clusterip.Presence{
-		"member": clusterip.Member, "stopped": clusterip.Left, "stopped-with-corosync": clusterip.Left,
-		"fenced": clusterip.Lost, "booting": clusterip.Member, "crashed": clusterip.Lost,
+	for name, row := range map[string]struct {
+		state string // attributes of node_state
+		inner string
+		want  clusterip.Place
+	}{
+		"booting, not yet joined":                     {`in_ccm="true" crmd="online" join="down" expected="down"`, "", clusterip.Member},
+		"booting, not yet joined, with times":         {`in_ccm="1795737861" crmd="1795737861" join="pending" expected="down"`, "", clusterip.Member},
+		"further attributes":                          {`in_ccm="1795737861" crmd="1795737861" expected="member" mood="good"`, "<lrm/><mood/>", clusterip.Member},
+		"fenced, and its Corosync is back":            {`in_ccm="1795737861" crmd="0" expected="down"`, "", clusterip.Lost},
+		"its controller died, Corosync lives":         {`in_ccm="true" crmd="offline" expected="member"`, "<lrm/>", clusterip.Unknown},
+		"its controller died, Corosync lives (times)": {`in_ccm="1795737861" crmd="0" expected="member"`, "<lrm/>", clusterip.Unknown},
+		"a word that is not known":                    {`in_ccm="false" crmd="away" expected="member"`, "<lrm/>", clusterip.Unknown},
+		"a time before 1970":                          {`in_ccm="0" crmd="-1" expected="member"`, "<lrm/>", clusterip.Unknown},
+		"a time with a unit":                          {`in_ccm="0s" crmd="0" expected="member"`, "<lrm/>", clusterip.Unknown},
+		"no crmd":                                     {`in_ccm="false" expected="member"`, "<lrm/>", clusterip.Unknown},
+		"no in_ccm":                                   {`crmd="offline" expected="member"`, "<lrm/>", clusterip.Unknown},
+		"nothing expected":                            {`in_ccm="false" crmd="offline"`, "<lrm/>", clusterip.Unknown},
+		"something else expected":                     {`in_ccm="0" crmd="0" expected="guest"`, "<lrm/>", clusterip.Unknown},
+		"a Pacemaker Remote node":                     {`remote_node="true" in_ccm="false" crm-debug-origin="remote_ra"`, "<lrm/>", clusterip.Unknown},
+		"a Pacemaker Remote node with all":            {`remote_node="true" in_ccm="false" crmd="offline" expected="member"`, "", clusterip.Unknown},
+		"nothing at all":                              {"", "", clusterip.Unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParsePresence(fmt.Sprintf(`<status><node_state id="1" uname="node1" %s>%s</node_state></status>`, row.state, row.inner))
+			if err != nil || len(got) != 1 || got["node1"].Place != row.want {
+				t.Errorf("%v, %v", got, err)
+			}
+			if said := got["node1"].Said != ""; said != (row.want == clusterip.Unknown) {
+				t.Errorf("it says %q", got["node1"].Said)
+			}
+		})
 	}
-	if diff := cmp.Diff(want, got); err != nil || diff != "" {
-		t.Errorf("%v (-want +got):\n%s", err, diff)
+	const twice = `<status><node_state uname="a" crmd="0" in_ccm="0" expected="down"/><node_state uname="a" crmd="1" in_ccm="1" expected="member"/></status>`
+	if got, err := ParsePresence(twice); err != nil || got["a"].Place != clusterip.Unknown {
+		t.Errorf("two of the same name: %v, %v", got, err)
 	}
-	for _, text := range []string{"", "<status/>", "no XML <", "<node_state"} {
-		if got, err := parsePresence(text); err == nil {
+	var many strings.Builder
+	for i := range 32 {
+		fmt.Fprintf(&many, `<node_state id="%d" uname="node%d" in_ccm="1795737861" crmd="1795737861" expected="member"><lrm/></node_state>`, i, i)
+	}
+	if got, err := ParsePresence("<status>" + many.String() + "</status>"); err != nil || len(got) != 32 || got["node31"].Place != clusterip.Member {
+		t.Errorf("32 nodes: %v, %v", got, err)
+	}
+	for _, text := range []string{"", "<status/>", "<status><node_state/></status>", "no XML <", "<node_state", "<html><body>404</body></html>"} {
+		if got, err := ParsePresence(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
 		}
 	}
@@ -110,18 +191,23 @@ func FuzzParseDrainers(f *testing.F) {
 // Whatever Pacemaker's programs print: an error, not a crash, and no node without a name.
 func FuzzParseAnswers(f *testing.F) {
 	f.Add(`name="x" host="node1" value="y"`)
-	f.Add(`<status><node_state uname="node1" crmd="online" expected="member"><lrm/></node_state></status>`)
+	for _, release := range releases {
+		f.Add(answer(f, "cibadmin", release, "left.xml"))
+		f.Add(answer(f, "crm_mon", release, "all-members.xml"))
+	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if values, err := parseAttributes(text, "x"); err != nil && values != nil {
+		if values, err := ParseAttributes(text, "x"); err != nil && values != nil {
 			t.Errorf("%v with an error", values)
 		}
-		_, _ = parseView(text)
+		_, _ = ParseView(text)
 		if configuration, err := parseConfiguration(text); err == nil {
 			Resources(configuration)
 		}
-		if nodes, err := parsePresence(text); err == nil {
-			if _, nameless := nodes[""]; nameless {
-				t.Errorf("a node without a name in %q", text)
+		if nodes, err := ParsePresence(text); err == nil {
+			for name, presence := range nodes {
+				if name == "" || presence.Place == clusterip.Unknown && presence.Said == "" {
+					t.Errorf("node %q is %+v in %q", name, presence, text)
+				}
 			}
 		}
 	})

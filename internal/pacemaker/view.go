@@ -63,10 +63,11 @@ func (c Cluster) View(ctx context.Context) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseView(text)
+	return ParseView(text)
 }
 
-func parseView(text string) (*View, error) {
+// ParseView reads what crm_mon prints as XML.
+func ParseView(text string) (*View, error) {
 	document := etree.NewDocument()
 	if err := document.ReadFromString(text); err != nil {
 		return nil, fmt.Errorf("what crm_mon says: %w", err)

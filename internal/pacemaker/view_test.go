@@ -39,7 +39,7 @@ func TestView(t *testing.T) {
   </failures>
   <status code="0" message="OK"/>
 </pacemaker-result>`
-	got, err := parseView(text)
+	got, err := ParseView(text)
 	want := &View{
 		Quorum: true, Fencing: true,
 		Nodes: []Node{{Name: "node1", Online: true}, {Name: "node2", Online: true, Standby: true, Maintenance: true}, {Name: "node3", Unclean: true, Remote: true}},
@@ -76,7 +76,7 @@ func TestView(t *testing.T) {
 		t.Errorf("failures of web: %v", failures)
 	}
 	for _, text := range []string{"", "<crm_mon/>", "no XML <"} {
-		if got, err := parseView(text); err == nil {
+		if got, err := ParseView(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
 		}
 	}

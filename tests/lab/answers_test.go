@@ -1,0 +1,167 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/pacemaker"
+)
+
+// recordTo is a folder to which what Pacemaker's programs answer is written: `make record-answers`.
+var recordTo = flag.String("record", "", "write what Pacemaker's programs answer to this `folder`, for the tests of internal/pacemaker")
+
+// places is where each node is.
+type places map[string]clusterip.Place
+
+// answers is a cluster whose programs' answers are read, and perhaps recorded.
+type answers struct {
+	*Lab
+	t       *testing.T
+	version string // Pacemaker's, without Debian's part
+}
+
+func listen(t *testing.T, o Options) *answers {
+	t.Helper()
+	agent, err := agentProgram()
+	check(t, err)
+	o.Agent = agent
+	a := &answers{Lab: start(t, o), t: t}
+	version, err := packageVersion(t.Context(), a.Hosts[0].root, "pacemaker")
+	check(t, err)
+	a.version, _, _ = strings.Cut(version, "-")
+	run(t, a.Hosts[0], "pcs", "resource", "create", resource, "ocf:custom:clusterip", "ip="+shared.String(), "drain=60",
+		"clone", "clone-max=3", "clone-node-max=3", "globally-unique=true")
+	check(t, a.WaitIdle(t.Context()))
+	return a
+}
+
+// record keeps an answer, under a name that tells the program, the version and the situation.
+func (a *answers) record(program, situation, extension, text string) {
+	a.t.Helper()
+	if *recordTo != "" {
+		check(a.t, os.WriteFile(filepath.Join(*recordTo, program+"-"+a.version+"-"+situation+extension), []byte(text), 0o644))
+	}
+}
+
+// until waits until the first host knows where the nodes are.
+func (a *answers) until(situation string, want places) {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	defer cancel()
+	for {
+		text, got, err := a.presence(ctx)
+		diff := cmp.Diff(want, got)
+		if err == nil && diff == "" {
+			a.record("cibadmin", situation, ".xml", text)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			a.t.Fatalf("%s: %v (-want +got):\n%s\n%s", situation, err, diff, text)
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+func (a *answers) presence(ctx context.Context) (text string, got places, err error) {
+	if text, err = a.Hosts[0].Run(ctx, "cibadmin", "--query", "--local", "--xpath", "/cib/status"); err != nil {
+		return text, nil, err
+	}
+	presence, err := pacemaker.ParsePresence(text)
+	got = places{}
+	for node, p := range presence {
+		got[node] = p.Place
+	}
+	return text, got, err
+}
+
+// Where a node is, as this release of Pacemaker says it, and what its programs print of attributes and resources.
+func TestAnswersAreUnderstood(t *testing.T) {
+	t.Parallel()
+	t.Run("with fencing", func(t *testing.T) {
+		t.Parallel()
+		a := listen(t, Options{StayOff: true})
+		a.until("all-members", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Member})
+		a.attributes()
+		view := run(t, a.Hosts[0], "crm_mon", "--one-shot", "--output-as=xml", "--include=none,dc,options,nodes,resources,failures")
+		a.record("crm_mon", "all-members", ".xml", view)
+		seen, err := pacemaker.ParseView(view)
+		check(t, err)
+		if !seen.Fencing || !seen.Quorum || len(seen.Nodes) != 3 || len(seen.Instances) != 3 {
+			t.Errorf("crm_mon is understood as %+v", seen)
+		}
+		run(t, a.Hosts[2], "service", "pacemaker", "stop")
+		a.until("left", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Left})
+		run(t, a.Hosts[2], "service", "corosync", "stop")
+		a.until("left-with-corosync", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Left})
+		run(t, a.Hosts[2], "service", "corosync", "start")
+		run(t, a.Hosts[2], "service", "pacemaker", "start")
+		check(t, a.WaitOnline(t.Context()))
+		check(t, a.WaitIdle(t.Context()))
+		check(t, a.Hosts[1].Off())
+		a.fenced("node2")
+		a.until("fenced", places{"node1": clusterip.Member, "node2": clusterip.Lost, "node3": clusterip.Member})
+	})
+	t.Run("without fencing", func(t *testing.T) {
+		t.Parallel()
+		a := listen(t, Options{NoFencing: true})
+		check(t, a.Hosts[2].Off())
+		a.until("crashed", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Lost})
+	})
+}
+
+// fenced waits until a host was fenced, and the cluster has written it down.
+func (a *answers) fenced(name string) {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	defer cancel()
+	_, err := a.WaitFor(ctx, func(s *Status) error {
+		if n := s.Nodes[name]; n.Online || n.Unclean || a.Host(name).Fenced().IsZero() {
+			return fmt.Errorf("%s is %s", name, n)
+		}
+		return nil
+	})
+	check(a.t, err)
+	check(a.t, a.WaitIdle(ctx))
+}
+
+// attributes asks for attributes as the agent does: of all nodes, set for another node, and one that nobody has.
+func (a *answers) attributes() {
+	a.t.Helper()
+	const name = "clusterip-192.168.10.3-7"
+	run(a.t, a.Hosts[0], "attrd_updater", "--private", "--name", name, "--node", "node1", "--update", "node1:60")
+	run(a.t, a.Hosts[0], "attrd_updater", "--private", "--name", name, "--node", "node3", "--update", "none")
+	want := map[string]string{"node1": "node1:60", "node3": "none"}
+	for _, h := range a.Hosts {
+		ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+		defer cancel()
+		for {
+			text := run(a.t, h, "attrd_updater", "--name", name, "--query", "-A")
+			got, err := pacemaker.ParseAttributes(text, name)
+			check(a.t, err)
+			delete(got, "node2") // some releases name those that have no value
+			if diff := cmp.Diff(want, got); diff == "" {
+				a.record("attrd_updater", "two-values", ".txt", text)
+				break
+			} else if ctx.Err() != nil {
+				a.t.Fatalf("on %s (-want +got):\n%s", h.Name, diff)
+			}
+			time.Sleep(pollInterval) // other nodes may learn a value a moment later
+		}
+	}
+	argv, err := a.Hosts[0].EnterCommand("attrd_updater", "--name", "clusterip-192.168.10.3-8", "--query", "-A")
+	check(a.t, err)
+	if r := a.Hosts[0].machine.Run(a.t.Context(), environment, argv...); r.Err != nil || !pacemaker.NoSuchAttribute(r.ExitCode) {
+		a.t.Error(errors.Join(fmt.Errorf("an attribute that nobody has: exit status %d: %s", r.ExitCode, r.Stderr), r.Err))
+	}
+}
