@@ -53,8 +53,8 @@ type Options struct {
 	// ManualStart lets a booted host start nothing by itself; else Corosync and Pacemaker.
 	ManualStart bool
 
-	// Roots are the root file systems that the hosts run in, in turn, such as tests/make-root makes; none means that of RootVariable in
-	// the environment, or else the machine's own. A host sees in it, beside what the lab lays, the folder for temporary files and the
+	// Roots are the root file systems that the hosts run in, in turn, such as tests/make-root makes; none means those of RootVariable
+	// in the environment, or else the machine's own. A host sees in it, beside what the lab lays, the folder for temporary files and the
 	// working directory. The program that uses the package must be static (CGO_ENABLED=0), because the hosts run it too.
 	Roots []string
 

@@ -17,7 +17,7 @@ type Result struct {
 	Node     string
 	Resource string // "web-ip:3"
 	Action   string // "start", "stop", "monitor", "probe", …
-	Outcome  string // "ok", "not running", …
+	Outcome  string // "ok", "not running", …, in small letters: Pacemaker 3.0.3 writes "OK"
 }
 
 // resultLine is what log_executor_event of Pacemaker's daemons/controld/controld_execd.c writes.
@@ -52,7 +52,7 @@ func parseResults(text string, since time.Time) ([]Result, error) {
 		if at.Before(since.Truncate(time.Millisecond)) {
 			continue
 		}
-		results = append(results, Result{Time: at, Action: m[2], Resource: m[3], Node: m[4], Outcome: strings.TrimSpace(m[5])})
+		results = append(results, Result{Time: at, Action: m[2], Resource: m[3], Node: m[4], Outcome: strings.ToLower(strings.TrimSpace(m[5]))})
 	}
 	return results, nil
 }

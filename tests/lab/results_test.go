@@ -11,6 +11,7 @@ func TestParseResults(t *testing.T) {
 	const log = `Nov 24 00:27:35.210 node1 pacemaker-controld  [31] (log_executor_event) 	notice: Result of probe operation for web-ip:8 on node1: not running | CIB update 50, graph action confirmed; call=49 key=web-ip:8_monitor_0 rc=7
 Nov 24 00:27:35.294 node1 pacemaker-execd     [27] (log_op_output) 	info: web-ip:8_start_0[218] error output [ ocf-exit-reason:buckets 2,5 of 192.168.10.3 run here ]
 Nov 24 00:27:35.298 node1 pacemaker-controld  [31] (log_executor_event) 	notice: Result of start operation for web-ip:8 on node1: not configured (buckets 2,5 of 192.168.10.3 run here) | CIB update 53
+Nov 24 00:27:35.304 node1 pacemaker-controld  [28] (log_executor_event) 	notice: Result of probe operation for web-ip:9 on node1: Not running | CIB update 54
 Nov 24 00:27:35.410 node1 pacemaker-controld  [31] (log_executor_event) 	notice: Result of stop operation for web-ip:8 on node1: ok | CIB update 55, graph action confirmed; call=55 key=web-ip:8_stop_0 rc=0
 `
 	at := func(ms int) time.Time { return time.Date(2026, 11, 24, 0, 27, 35, ms*1e6, time.UTC) }
@@ -20,12 +21,13 @@ Nov 24 00:27:35.410 node1 pacemaker-controld  [31] (log_executor_event) 	notice:
 	}
 	want := []Result{
 		{at(298), "node1", "web-ip:8", "start", "not configured"},
+		{at(304), "node1", "web-ip:9", "probe", "not running"},
 		{at(410), "node1", "web-ip:8", "stop", "ok"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if got[0].OK() || !got[1].OK() {
+	if got[0].OK() || !got[1].OK() || !got[2].OK() {
 		t.Error("a failed action is taken for a good one, or the other way round")
 	}
 }

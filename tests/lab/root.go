@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RootVariable names, in the environment, the root file system of the hosts of a lab whose Options name none. `make cluster RELEASE=trixie`
-// sets it.
+// RootVariable names, in the environment, the root file systems of the hosts of a lab whose Options name none, with colons between them.
+// `make cluster RELEASE=bookworm,trixie` sets it.
 const RootVariable = "LAB_ROOT"
 
 // machineRoot is the root file system of the machine itself.
@@ -25,11 +25,10 @@ const machineRoot = "/"
 func (o Options) roots() []string {
 	roots := o.Roots
 	if len(roots) == 0 {
-		root := os.Getenv(RootVariable)
-		if root == "" {
-			root = machineRoot
-		}
-		roots = []string{root}
+		roots = filepath.SplitList(os.Getenv(RootVariable))
+	}
+	if len(roots) == 0 {
+		roots = []string{machineRoot}
 	}
 	var each []string
 	for i := range o.Nodes {

@@ -225,7 +225,7 @@ func (s *scenario) noFailure(excused func(Result) bool) {
 		s.t.Error("no action is logged")
 	}
 	for _, r := range results {
-		if !r.OK() && r.Outcome != "Cancelled" && !excused(r) {
+		if !r.OK() && r.Outcome != "cancelled" && !excused(r) {
 			s.t.Error(r)
 		}
 	}
