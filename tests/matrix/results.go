@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+)
+
+// results are what became of the tests of a row, without subtests.
+type results struct {
+	passed int
+	failed []string // their names, those of skipped tests among them
+}
+
+// result is how a table says it.
+func (r results) result() string {
+	if len(r.failed) == 0 {
+		return fmt.Sprintf("all %d passed", r.passed)
+	}
+	return fmt.Sprintf("%d of %d passed; not: %s", r.passed, r.passed+len(r.failed), strings.Join(r.failed, ", "))
+}
+
+// test runs a target of the Makefile with its report as JSON, and counts. Each test's end is a line of progress.
+func test(ctx context.Context, arguments ...string) (results, error) {
+	cmd := exec.CommandContext(ctx, "make", append(arguments, "--no-print-directory", "report=cat")...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return results{}, err
+	}
+	if err := cmd.Start(); err != nil {
+		return results{}, err
+	}
+	var r results
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		r.add(line)
+		if err != nil {
+			break // the end, or the program's death, of which Wait tells
+		}
+	}
+	slices.Sort(r.failed)
+	// make fails when a test does; then the results say which.
+	if err := cmd.Wait(); err != nil && len(r.failed) == 0 {
+		return r, errors.Join(fmt.Errorf("make %s: %w", strings.Join(arguments, " "), err), context.Cause(ctx))
+	}
+	return r, nil
+}
+
+// add counts a line of `go test -json` (go doc test2json).
+func (r *results) add(line string) {
+	var e struct {
+		Action, Test string
+		Elapsed      float64
+	}
+	if json.Unmarshal([]byte(line), &e) != nil || e.Test == "" || strings.Contains(e.Test, "/") {
+		return
+	}
+	switch e.Action {
+	case "pass":
+		r.passed++
+	case "fail", "skip":
+		r.failed = append(r.failed, e.Test)
+	default:
+		return
+	}
+	fmt.Printf("%s %s (%.0f s)\n", e.Action, e.Test, e.Elapsed)
+}

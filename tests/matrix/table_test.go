@@ -1,0 +1,68 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestRowsAreReplacedAndAdded(t *testing.T) {
+	const before = `# Title
+
+| Cluster of Debian | Pacemaker |
+|---|---|
+| trixie | old |
+| trixie + sid | kept |
+
+| Kernel of Debian | Linux |
+|---|---|
+`
+	const want = `# Title
+
+| Cluster of Debian | Pacemaker |
+|---|---|
+| trixie | 3.0.0 |
+| trixie + sid | kept |
+| sid | 3.0.3 |
+
+| Kernel of Debian | Linux |
+|---|---|
+| sid | 7.2 |
+`
+	got := before
+	for _, row := range []struct {
+		table table
+		cells []string
+	}{
+		{clusters, []string{"trixie", "3.0.0"}},
+		{clusters, []string{"sid", "3.0.3"}},
+		{kernels, []string{"sid", "7.2"}},
+	} {
+		var err error
+		if got, err = row.table.put(got, row.cells); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := kernels.put("# Title\n", []string{"sid"}); err == nil {
+		t.Error("a row went into a document without a table")
+	}
+}
+
+func TestResultsAreCounted(t *testing.T) {
+	var r results
+	for _, line := range []string{
+		`== cluster tests`, `{"Action":"run","Test":"TestA"}`, `{"Action":"pass","Test":"TestA/one"}`, `{"Action":"pass","Test":"TestA","Elapsed":2}`,
+		`{"Action":"fail","Test":"TestB"}`, `{"Action":"skip","Test":"TestC"}`, `{"Action":"fail","Package":"x"}`,
+	} {
+		r.add(line)
+	}
+	if diff := cmp.Diff(results{passed: 1, failed: []string{"TestB", "TestC"}}, r, cmp.AllowUnexported(results{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := r.result(); got != "1 of 3 passed; not: TestB, TestC" {
+		t.Errorf("it says %q", got)
+	}
+}
