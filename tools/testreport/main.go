@@ -1,5 +1,5 @@
-// Command testreport reads the output of `go test -json`, and prints a line for each package and everything that a failed test
-// has to say. It exits with 1 when a test failed, when one was skipped, and when none ran: a check that did not take place must
+// Command testreport reads the output of `go test -json`, and prints a line for each package, everything that a failed test has to say,
+// and at once what a long test tells of its progress: t.Attr("progress", …). It exits with 1 when a test failed, when one was skipped, and when none ran: a check that did not take place must
 // not look like one that passed.
 package main
 
@@ -20,6 +20,8 @@ type event struct {
 	Test    string // empty: the package as a whole
 	Output  string
 	Elapsed float64 // seconds
+	Key     string  // of an attribute
+	Value   string  // of an attribute
 }
 
 // test names a test, or a package where there is no name.
@@ -96,6 +98,10 @@ func (r *report) add(e event) {
 		fmt.Fprint(r.out, e.Output)
 	case "output":
 		r.output[t] = append(r.output[t], e.Output)
+	case "attr":
+		if e.Key == "progress" {
+			fmt.Fprintln(r.out, e.Value)
+		}
 	case "pass", "fail", "skip":
 		if t.name == "" {
 			r.endPackage(e)

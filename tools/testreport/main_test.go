@@ -16,6 +16,8 @@ func TestReport(t *testing.T) {
 		panickingTest = `{"Action":"output","Package":"p","Test":"P","Output":"panic: oh\n"}` + "\n"
 		passedPackage = `{"Action":"pass","Package":"p","Elapsed":1.5}` + "\n"
 		failedPackage = `{"Action":"fail","Package":"p","Elapsed":1.5}` + "\n"
+		progress      = `{"Action":"attr","Package":"p","Test":"T","Key":"progress","Value":"half of it"}` + "\n"
+		attribute     = `{"Action":"attr","Package":"p","Test":"T","Key":"owner","Value":"chatter"}` + "\n"
 		noTestFiles   = `{"Action":"skip","Package":"q"}` + "\n"
 		failedBuild   = `{"ImportPath":"p","Action":"build-output","Output":"undefined: x\n"}` + "\n" + failedPackage
 	)
@@ -30,6 +32,7 @@ func TestReport(t *testing.T) {
 		{"a skipped test is a failure", passedTest + skippedTest + passedPackage, false, "1 passed, 0 failed, 1 skipped", []string{"excuse", "SKIPPED", "p S"}},
 		{"a package without tests is none", passedTest + passedPackage + noTestFiles, true, "1 passed, 0 failed, 0 skipped", nil},
 		{"a message is repeated at the end", talkingTest + failedPackage, false, "p L said, in short:\n    x_test.go:7: why\n" + strings.Repeat("        log\n", 4) + "0 passed, 1 failed, 0 skipped", nil},
+		{"progress shows", progress + attribute + passedTest + passedPackage, true, "1 passed, 0 failed, 0 skipped", []string{"half of it\n"}},
 		{"a panic shows", passedTest + panickingTest + failedPackage, false, "1 passed, 1 failed, 0 skipped", []string{"panic: oh"}},
 		{"what cannot be built shows", failedBuild, false, "0 passed, 1 failed, 0 skipped", []string{"undefined: x"}},
 		{"what is no event shows", "warning\n" + passedTest + passedPackage, true, "1 passed, 0 failed, 0 skipped", []string{"warning"}},
