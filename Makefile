@@ -120,7 +120,7 @@ lint: ## golangci-lint with .golangci.yml: formatting, the package map, faults
 vet: ## go vet
 	@echo '== vet'
 	$(GO) vet ./...
-	$(GO) vet -tags oldkernel ./tests/netns
+	$(GO) vet -tags guest ./tests/netns
 	$(GO) vet -tags manual ./cmd/ocf-clusterip
 
 unit: ## the packages' own tests, with the race detector

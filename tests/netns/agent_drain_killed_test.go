@@ -1,4 +1,4 @@
-//go:build !oldkernel
+//go:build !guest
 
 package netns
 

@@ -1,4 +1,4 @@
-//go:build !oldkernel
+//go:build !guest
 
 package netns
 
@@ -47,17 +47,7 @@ func (k *killed) damageMatch(t *testing.T) {
 	}
 }
 
-// This kernel has no CLUSTERIP target any more: that is said, and nothing is left.
-func TestTargetBackendOnAKernelWithoutIt(t *testing.T) {
-	p := newPatient(t, webIP("backend", "clusterip"))
-	if r := p.start(2); status(r, ocf.ErrInstalled) != nil || !strings.Contains(r.Stderr, "CONFIG_IP_NF_TARGET_CLUSTERIP") {
-		t.Errorf("status %d: %s", r.ExitCode, r.Stderr)
-	}
-	check(t, status(p.monitor(2), ocf.NotRunning))
-	p.checkNothingIsLeft(t)
-}
-
-// By itself the agent takes nftables, and says so. (What it takes where there is none, tests of the old kernel show.)
+// By itself the agent takes nftables, and says so. (What it takes where there is none, TestAutoTakesWhatThereIs shows in a guest.)
 func TestAutoTakesNFTables(t *testing.T) {
 	p := newPatient(t, webIP())
 	r := p.start(2)

@@ -15,7 +15,7 @@ import (
 const guestTimeout = 40 * time.Minute
 
 // guestTests are those of package netns that run on the old kernel, for each guest: each thing that the agent asks of a kernel, once; and
-// what only an old kernel can show (build tag oldkernel).
+// what only an old kernel can show (build tag guest).
 var guestTests = map[string][]string{
 	"the data path, wounds and drains": {
 		"^TestKernelVectors$",
@@ -45,7 +45,7 @@ var guestTests = map[string][]string{
 
 // modules are what the tests' networks and the agent need of a kernel that has next to nothing built in.
 var modules = []string{
-	"veth", "bridge", "nf_tables", "nft_hash", "nft_ct", "nft_limit", "nf_conntrack_netlink", "crc32c_generic", // for conntrack's SCTP
+	"veth", "bridge", "nf_tables", "nft_hash", "nft_ct", "nft_limit", "nft_counter", "nf_conntrack_netlink", "crc32c_generic", // for conntrack's SCTP
 	"nft_compat", "iptable_filter", "iptable_mangle", "ipt_CLUSTERIP", "xt_cluster", "xt_comment", "xt_mark", "xt_pkttype",
 	"arptable_filter", "arpt_mangle",
 }
@@ -84,7 +84,7 @@ func TestOldKernel(t *testing.T) {
 	build := map[string][]string{
 		"init":          {"build", "-o", filepath.Join(scratch, "init"), "./tests/vm/init"},
 		"ocf-clusterip": {"build", "-o", filepath.Join(scratch, "ocf-clusterip"), "./cmd/ocf-clusterip"},
-		"netns.test":    {"test", "-c", "-tags", "oldkernel", "-o", filepath.Join(scratch, "netns.test"), "./tests/netns"},
+		"netns.test":    {"test", "-c", "-tags", "guest", "-o", filepath.Join(scratch, "netns.test"), "./tests/netns"},
 	}
 	for _, arguments := range build {
 		cmd := exec.CommandContext(ctx, "go", arguments...)
