@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -91,52 +90,36 @@ func (a *Initramfs) resolved(path string) error {
 	return a.File(path, from)
 }
 
-// Module adds a module of the kernel after those that it depends on. One that the kernel has built in is no module.
-func (a *Initramfs) Module(k Kernel, name string) error {
+// Module adds a module of the kernel after those that it depends on. One that the kernel has built in, or lacks, is no module.
+func (a *Initramfs) Module(ctx context.Context, k Kernel, name string) error {
 	name = strings.ReplaceAll(name, "-", "_")
 	to := "/modules/" + name + ".ko"
 	if a.present[to] {
 		return nil
 	}
-	from, err := k.module(name)
-	if err != nil || from == "" {
+	content, err := k.module(ctx, name)
+	if err != nil || content == nil {
 		return err
 	}
-	depends, err := dependencies(from)
+	depends, err := dependencies(content)
 	if err != nil {
 		return fmt.Errorf("module %s: %w", name, err)
 	}
-	a.present[to] = true
 	for _, d := range depends {
-		if err := a.Module(k, d); err != nil {
+		if err := a.Module(ctx, k, d); err != nil {
 			return err
 		}
 	}
-	a.present[to] = false
 	a.modules = append(a.modules, to)
-	return a.File(to, from)
-}
-
-// module finds a module's file; empty if there is none.
-func (k Kernel) module(name string) (path string, err error) {
-	err = filepath.WalkDir(k.modules(), func(p string, e fs.DirEntry, err error) error {
-		base, isModule := strings.CutSuffix(filepath.Base(p), ".ko")
-		if err == nil && isModule && !e.IsDir() && strings.ReplaceAll(base, "-", "_") == name {
-			path = p
-			return fs.SkipAll
-		}
-		return err
-	})
-	return path, err
+	return a.file(to, 0o644, content)
 }
 
 // dependencies reads a module's own list (MODULE_INFO(depends, …), section .modinfo).
-func dependencies(module string) ([]string, error) {
-	f, err := elf.Open(module)
+func dependencies(module []byte) ([]string, error) {
+	f, err := elf.NewFile(bytes.NewReader(module))
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	section := f.Section(".modinfo")
 	if section == nil {
 		return nil, errors.New("no .modinfo")

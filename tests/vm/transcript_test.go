@@ -10,16 +10,18 @@ import (
 
 var (
 	startOfATest = regexp.MustCompile(`^=== RUN +\w+$`)
-	passedTest   = regexp.MustCompile(`^--- PASS: (\w+) \((.*)\)$`)
+	endOfATest   = regexp.MustCompile(`^--- (PASS|FAIL|SKIP): (\w+) \((.*)\)$`)
 	failedTest   = regexp.MustCompile(`^\s*--- FAIL: `)
+	offer        = regexp.MustCompile(`^ +\w+_test\.go:\d+: the kernel offers (.*)$`) // TestBackendsOfTheKernel
 )
 
 // transcript is what a guest's tests print with -test.v, less that of the tests that passed.
 type transcript struct {
-	kept    []string          // of tests that failed
-	current []string          // since the last test started
-	failed  bool              // whether current has a failure
-	passed  map[string]string // how long each took, by its name
+	kept    []string // of tests that failed
+	current []string // since the last test started
+	failed  bool     // whether current has a failure
+	offered string   // the backends that the agent has found in the kernel
+	ended   func(name, verdict, duration string)
 }
 
 func (s *transcript) add(line string) {
@@ -28,11 +30,11 @@ func (s *transcript) add(line string) {
 	}
 	s.current = append(s.current, line)
 	s.failed = s.failed || failedTest.MatchString(line)
-	if passed := passedTest.FindStringSubmatch(line); passed != nil {
-		if s.passed == nil {
-			s.passed = map[string]string{}
-		}
-		s.passed[passed[1]] = passed[2]
+	if found := offer.FindStringSubmatch(line); found != nil {
+		s.offered = found[1]
+	}
+	if end := endOfATest.FindStringSubmatch(line); end != nil {
+		s.ended(end[2], end[1], end[3])
 	}
 }
 
@@ -49,11 +51,13 @@ func (s *transcript) failures() string {
 }
 
 func TestTranscriptShowsTheTestsThatFailed(t *testing.T) {
-	var said transcript
+	var ends []string
+	said := transcript{ended: func(name, verdict, duration string) { ends = append(ends, name+" "+verdict+" "+duration) }}
 	for line := range strings.Lines(`booting
 === RUN   TestA
 === RUN   TestA/part
     a_test.go:1: chatter
+    a_test.go:2: the kernel offers nftables xt_cluster
 --- PASS: TestA (0.10s)
     --- PASS: TestA/part (0.10s)
 === RUN   TestB
@@ -78,7 +82,10 @@ FAIL`
 	if got := said.failures(); got != want {
 		t.Errorf("shown is\n%s\nwant\n%s", got, want)
 	}
-	if diff := cmp.Diff(map[string]string{"TestA": "0.10s", "TestC": "0.10s"}, said.passed); diff != "" {
-		t.Errorf("the tests that passed (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]string{"TestA PASS 0.10s", "TestB FAIL 0.10s", "TestC PASS 0.10s"}, ends); diff != "" {
+		t.Errorf("the tests that ended (-want +got):\n%s", diff)
+	}
+	if said.offered != "nftables xt_cluster" {
+		t.Errorf("the kernel offers %q", said.offered)
 	}
 }

@@ -1,6 +1,6 @@
-// Package vm boots another kernel than the machine's: Debian 12's, of a package that is downloaded and unpacked but never
-// installed, under qemu. The guest is an initramfs with test programs of this project, the tools that they call, and the first
-// process of package init. Neither KVM nor root is needed.
+// Package vm boots other kernels than the machine's: those of Debian's releases, of packages that are downloaded and unpacked but
+// never installed, under qemu. A guest is an initramfs with test programs of this project, the machine's tools that they call, and the
+// first process of package init. Neither KVM nor root is needed.
 package vm
 
 import (
@@ -8,75 +8,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Kernel is an unpacked package.
-type Kernel struct {
-	Version string // "6.1.0-56-cloud-amd64"
-	folder  string
-}
-
-// metaPackage depends on the newest kernel of Debian 12 for virtual machines.
-const metaPackage = "linux-image-cloud-amd64"
-
-var dependsOnKernel = regexp.MustCompile(`Depends: linux-image-(\S+)`)
-
-// FetchKernel downloads and unpacks the newest one into a folder, unless it is there.
-func FetchKernel(ctx context.Context, folder string) (Kernel, error) {
-	out, err := run(ctx, folder, "apt-cache", "depends", metaPackage)
-	found := dependsOnKernel.FindStringSubmatch(out)
-	if found == nil { // a new machine has no package lists yet
-		if _, err = run(ctx, folder, "apt-get", "-q", "update"); err != nil {
-			return Kernel{}, err
-		}
-		out, err = run(ctx, folder, "apt-cache", "depends", metaPackage)
-		found = dependsOnKernel.FindStringSubmatch(out)
-	}
-	if found == nil {
-		return Kernel{}, fmt.Errorf("apt knows no %s: %w", metaPackage, err)
-	}
-	k := Kernel{Version: found[1], folder: filepath.Join(folder, found[1])}
-	if _, err := os.Stat(k.image()); err == nil {
-		return k, nil
-	}
-	// In a folder of its own first: a download that was interrupted must not look like a kernel.
-	scratch, err := os.MkdirTemp(folder, "fetch-")
-	if err != nil {
-		return k, err
-	}
-	defer os.RemoveAll(scratch)
-	if _, err := run(ctx, scratch, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", "linux-image-"+k.Version); err != nil {
-		return k, err
-	}
-	packages, err := filepath.Glob(filepath.Join(scratch, "*.deb"))
-	if err != nil || len(packages) != 1 {
-		return k, fmt.Errorf("%d packages were downloaded: %w", len(packages), err)
-	}
-	unpacked := filepath.Join(scratch, "unpacked")
-	if _, err := run(ctx, scratch, "dpkg-deb", "-x", packages[0], unpacked); err != nil {
-		return k, err
-	}
-	return k, os.Rename(unpacked, k.folder)
-}
-
-func (k Kernel) image() string { return filepath.Join(k.folder, "boot", "vmlinuz-"+k.Version) }
-func (k Kernel) modules() string {
-	return filepath.Join(k.folder, "lib", "modules", k.Version, "kernel")
-}
-
 func run(ctx context.Context, folder string, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = folder
-	out, err := cmd.CombinedOutput()
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
+		return "", fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, complaints.String())
 	}
 	return string(out), nil
 }
@@ -95,7 +41,7 @@ func Boot(ctx context.Context, k Kernel, initramfs string, line func(string)) (i
 	// a clock to ask that is a device.
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-machine", "pc", "-accel", "tcg", "-cpu", "qemu64,+rdrand", "-smp", "1", "-m", "1024",
-		"-kernel", k.image(), "-initrd", initramfs, "-serial", "stdio",
+		"-kernel", k.image, "-initrd", initramfs, "-serial", "stdio",
 		"-append", "console=ttyS0 quiet panic=-1 oops=panic mitigations=off random.trust_cpu=on no_timer_check audit=0 "+
 			"nohz=off highres=off tsc=reliable clocksource=tsc")
 	cmd.WaitDelay = time.Second

@@ -2,10 +2,14 @@ package vm
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,38 +18,68 @@ import (
 // guestTimeout bounds a guest's life. Emulated, everything takes some twenty times as long; and some machines are slow beside.
 const guestTimeout = 40 * time.Minute
 
-// guestTests are those of package netns that run on the old kernel, for each guest: each thing that the agent asks of a kernel, once; and
-// what only an old kernel can show (build tag guest).
-var guestTests = map[string][]string{
-	"the data path, wounds and drains": {
-		"^TestKernelVectors$",
-		"^TestEveryFlowIsAnsweredOnceByItsOwner$/^dual.stack$/^.*$/^sourceip-sourceport-destport$",
-		"^TestServices$/^sourceip-sourceport$",
-		"^TestAFragmentedDatagramIsAnsweredOnce$/^sourceip-sourceport$",
-		"^TestEveryWoundOfADualStackResource$/^multicast$",
-		"^TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn$",
-		"^TestTheAddressIsNoSourceOfTheNodesOwnConnections$",
-		"^TestICMPErrorsAreNotForwardedWithoutTheAddress$",
-		"^TestTogetherWithTheTarget$",
-		"^TestTargetBackend$",
-		"^TestEveryWoundOfTheTargetBackend$",
-		"^TestTargetLaidByHandIsLeftAlone$",
-		"^TestMatchBackendWithoutNFTables$",
-		"^TestEveryWoundOfTheMatchBackend$/^iptables-legacy$",
-		"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
-		"^TestDrainThatIsTooShort$",
-	},
-	"the match, kills and choices": {
-		"^TestMatchBackend$/^iptables-legacy$/^multicast$",
-		"^TestStopAfterTheMatchBackendsRulesWereDeleted$",
-		"^TestKilledOnIPTables$",
-		"^TestAutoTakesWhatThereIs$",
-	},
+var (
+	release = flag.String("kernel", "", "whose kernel is booted: a release of Debian; empty: the machine's own")
+	only    = flag.String("guest", "", "which guest is booted; empty: all")
+)
+
+// backends says for each release what its kernel is known to have. The agent must find the same in the guest, so that no test passes
+// because a backend was taken for missing.
+func backends() map[string]string {
+	return map[string]string{
+		"bullseye": "nftables xt_cluster clusterip", // Linux 5.10
+		"bookworm": "nftables xt_cluster clusterip", // 6.1
+		"trixie":   "nftables xt_cluster",           // 6.12; Linux 6.3 has removed the target
+		"sid":      "nftables xt_cluster",
+	}
+}
+
+// A guest runs some of the tests of package netns: each thing that the agent asks of a kernel, once, and what only a machine can show
+// whose modules may be taken away (build tag guest). All kernels run the same tests.
+type guest struct {
+	name  string
+	tests []string
+}
+
+// firstTest is every guest's. It logs what is compared with backends.
+const firstTest = "^TestBackendsOfTheKernel$"
+
+// guests start in this order, as many at a time as there are processors: the longest is first.
+func guests() []guest {
+	return []guest{
+		{"match", []string{ // and what the agent chooses, and kills
+			"^TestMatchBackend$/^iptables-legacy$/^multicast$",
+			"^TestStopAfterTheMatchBackendsRulesWereDeleted$",
+			"^TestKilledOnIPTables$",
+			"^TestAutoTakesWhatThereIs$",
+		}},
+		{"data-path", []string{
+			"^TestKernelVectors$",
+			"^TestEveryFlowIsAnsweredOnceByItsOwner$/^dual.stack$/^.*$/^sourceip-sourceport-destport$",
+			"^TestServices$/^sourceip-sourceport$",
+			"^TestAFragmentedDatagramIsAnsweredOnce$/^sourceip-sourceport$",
+			"^TestEveryWoundOfADualStackResource$/^multicast$",
+			"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
+			"^TestDrainThatIsTooShort$",
+		}},
+		{"neighbours", []string{ // of the address, and of nftables: the target, no nf_tables
+			"^TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn$",
+			"^TestTheAddressIsNoSourceOfTheNodesOwnConnections$",
+			"^TestICMPErrorsAreNotForwardedWithoutTheAddress$",
+			"^TestTogetherWithTheTarget$",
+			"^TestTargetBackend$",
+			"^TestEveryWoundOfTheTargetBackend$",
+			"^TestTargetLaidByHandIsLeftAlone$",
+			"^TestMatchBackendWithoutNFTables$",
+			"^TestEveryWoundOfTheMatchBackend$/^iptables-legacy$",
+		}},
+	}
 }
 
 // modules are what the tests' networks and the agent need of a kernel that has next to nothing built in.
 var modules = []string{
-	"veth", "bridge", "nf_tables", "nft_hash", "nft_ct", "nft_limit", "nft_counter", "nf_conntrack_netlink", "crc32c_generic", // for conntrack's SCTP
+	"veth", "bridge", "nf_tables", "nft_hash", "nft_ct", "nft_limit", "nft_counter", "nf_conntrack_netlink",
+	"crc32c_generic", // for conntrack's SCTP
 	"nft_compat", "iptable_filter", "iptable_mangle", "ipt_CLUSTERIP", "xt_cluster", "xt_comment", "xt_mark", "xt_pkttype",
 	"arptable_filter", "arpt_mangle",
 }
@@ -68,17 +102,42 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// TestOldKernel runs kernel tests on Debian 12's kernel, in guests side by side.
-func TestOldKernel(t *testing.T) {
+// ownRelease is the machine's.
+func ownRelease() (string, error) {
+	const file = "/etc/os-release"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "VERSION_CODENAME="); ok {
+			return strings.Trim(name, "\"\n"), nil
+		}
+	}
+	return "", fmt.Errorf("%s has no VERSION_CODENAME", file)
+}
+
+// TestKernel runs kernel tests on the kernel of a release of Debian, in guests side by side.
+func TestKernel(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), guestTimeout)
 	defer cancel()
+	if *release == "" {
+		own, err := ownRelease()
+		check(t, err)
+		*release = own
+	}
+	if _, known := backends()[*release]; !known {
+		t.Fatalf("there is no kernel %q: choose one of %s", *release, strings.Join(slices.Sorted(maps.Keys(backends())), ", "))
+	}
+	chosen := slices.DeleteFunc(guests(), func(g guest) bool { return *only != "" && g.name != *only })
+	if len(chosen) == 0 {
+		t.Fatalf("there is no guest %q", *only)
+	}
 	cache, err := os.UserCacheDir()
 	check(t, err)
-	kernels := filepath.Join(cache, "ocf-clusterip", "kernels")
-	check(t, os.MkdirAll(kernels, 0o755))
-	k, err := FetchKernel(ctx, kernels)
+	k, err := FetchKernel(ctx, filepath.Join(cache, "ocf-clusterip", "kernels"), *release, t.Logf)
 	check(t, err)
-	t.Logf("Linux %s", k.Version)
+	progress(t, "Linux %s of Debian %s", k.Version, *release)
 
 	scratch := t.TempDir()
 	build := map[string][]string{
@@ -93,12 +152,18 @@ func TestOldKernel(t *testing.T) {
 			t.Fatalf("go %s: %v\n%s", strings.Join(arguments, " "), err, out)
 		}
 	}
-	for guest, tests := range guestTests {
-		t.Run(guest, func(t *testing.T) {
+	for _, g := range chosen {
+		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()
-			runGuest(t, k, scratch, tests)
+			runGuest(t, k, scratch, append([]string{firstTest}, g.tests...))
 		})
 	}
+}
+
+// progress is told while the tests run: tools/testreport prints it, and it is in the log.
+func progress(t *testing.T, format string, values ...any) {
+	t.Helper()
+	t.Attr("progress", fmt.Sprintf(format, values...))
 }
 
 // runGuest boots a guest that runs tests, and reports what became of each.
@@ -106,9 +171,14 @@ func runGuest(t *testing.T, k Kernel, built string, tests []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), guestTimeout)
 	defer cancel()
+	begin := time.Now()
 	image := filepath.Join(t.TempDir(), "initramfs")
 	check(t, makeInitramfs(ctx, image, k, built, tests))
-	var said transcript
+	passed := map[string]bool{}
+	said := transcript{ended: func(name, verdict, duration string) {
+		passed[name] = verdict == "PASS"
+		progress(t, "%5.0f s %-10s %s %s (%s)", time.Since(begin).Seconds(), path.Base(t.Name()), verdict, name, duration)
+	}}
 	status, err := Boot(ctx, k, image, said.add)
 	t.Log(said.failures())
 	if err != nil || status != 0 {
@@ -116,13 +186,14 @@ func runGuest(t *testing.T, k Kernel, built string, tests []string) {
 	}
 	for _, pattern := range tests {
 		name, _, _ := strings.Cut(strings.Trim(pattern, "^$"), "$")
-		duration, passed := said.passed[name]
-		if !passed {
+		if !passed[name] {
 			t.Errorf("%s has not passed in the guest", name)
-			continue
 		}
-		t.Logf("%s: %s", name, duration)
 	}
+	if want := backends()[*release]; said.offered != want {
+		t.Errorf("the agent finds the backends %q in this kernel, which has %q", said.offered, want)
+	}
+	progress(t, "%5.0f s %-10s %d tests passed on Linux %s", time.Since(begin).Seconds(), path.Base(t.Name()), len(passed), k.Version)
 }
 
 func makeInitramfs(ctx context.Context, to string, k Kernel, built string, tests []string) error {
@@ -136,16 +207,16 @@ func makeInitramfs(ctx context.Context, to string, k Kernel, built string, tests
 		return err
 	}
 	for _, name := range modules {
-		if err := a.Module(k, name); err != nil {
+		if err := a.Module(ctx, k, name); err != nil {
 			return err
 		}
 	}
 	for _, name := range programs {
-		path, err := exec.LookPath(name)
+		program, err := exec.LookPath(name)
 		if err != nil {
 			return err
 		}
-		if err := a.Program(ctx, path); err != nil {
+		if err := a.Program(ctx, program); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
