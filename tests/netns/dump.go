@@ -242,7 +242,7 @@ func (h *Host) dumpNftables() ([]string, error) {
 	defer cancel()
 	r := h.Run(ctx, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "nft", "list", "ruleset")
 	if _, err := os.Stat("/sys/module/nf_tables"); r.ExitCode != 0 && errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // the old kernel's tests do without it for a while
+		return nil, nil // TestMatchBackendWithoutNFTables does without it for a while
 	}
 	if r.Err != nil || r.ExitCode != 0 {
 		return nil, errors.Join(fmt.Errorf("nft list ruleset: status %d: %s", r.ExitCode, r.Stderr), r.Err)
