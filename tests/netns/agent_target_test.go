@@ -3,6 +3,7 @@ package netns
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -36,7 +37,7 @@ func targetRule(t *testing.T, h *Host, mode clusterip.HashMode, seed string, tot
 func (b byHand) tell(format string, node int) {
 	b.t.Helper()
 	check(b.t, b.Do(func() error {
-		return os.WriteFile("/proc/thread-self/net/ipt_CLUSTERIP/"+shared.String(), []byte(fmt.Sprintf(format+"\n", node)), 0)
+		return os.WriteFile(filepath.Join(targetFiles, shared.String()), []byte(fmt.Sprintf(format+"\n", node)), 0)
 	}))
 }
 
@@ -122,7 +123,7 @@ func TestEveryWoundOfTheTargetBackend(t *testing.T) {
 		return func(t *testing.T, p *patient) {
 			t.Helper()
 			check(t, p.host.Do(func() error {
-				return os.WriteFile("/proc/thread-self/net/ipt_CLUSTERIP/"+shared.String(), []byte(text+"\n"), 0)
+				return os.WriteFile(filepath.Join(targetFiles, shared.String()), []byte(text+"\n"), 0)
 			}))
 		}
 	}

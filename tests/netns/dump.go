@@ -79,7 +79,7 @@ func (h *Host) Dump() (string, error) {
 }
 
 // settle waits until the kernel has noticed what became of the links: it does so a moment later (net/core/link_watch.c), and a
-// dump in between would not be the next one's equal.
+// dump in between would not be the next one's equal. The same holds for the CLUSTERIP target.
 func (h *Host) settle() error {
 	const tries, pause = 200, 10 * time.Millisecond
 	for range tries {
@@ -87,7 +87,11 @@ func (h *Host) settle() error {
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return fmt.Errorf("list links: %w", err)
 		}
-		if err == nil && !slices.ContainsFunc(links, isUnsettled) {
+		ending, targetErr := h.targetIsEnding()
+		if targetErr != nil {
+			return targetErr
+		}
+		if err == nil && !slices.ContainsFunc(links, isUnsettled) && !ending {
 			return nil
 		}
 		time.Sleep(pause)
@@ -100,6 +104,30 @@ func isUnsettled(l netlink.Link) bool {
 	a := l.Attrs()
 	carrier := a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0
 	return a.OperState != netlink.OperUnknown && carrier != (a.OperState == netlink.OperUp)
+}
+
+// targetIsEnding tells whether the CLUSTERIP target has no rule any more, and has not yet taken its MAC off the interface: it does so after
+// a grace period (clusterip_config_rcu_free in net/ipv4/netfilter/ipt_CLUSTERIP.c). A filter that the agent has laid has a global user.
+func (h *Host) targetIsEnding() (bool, error) {
+	var idle bool
+	err := h.Do(func() error {
+		files, err := os.ReadDir(targetFiles)
+		idle = err == nil && len(files) == 0
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the kernel has no such target, or has not loaded it
+		}
+		return err
+	})
+	if err != nil || !idle {
+		return false, err
+	}
+	filters, err := h.dumpDevMulticast()
+	return slices.ContainsFunc(filters, func(line string) bool {
+		fields := strings.Fields(line) // index, interface, users, global users, MAC
+		const global, mac = 3, 4
+		isOfIP := strings.HasPrefix(fields[mac], "01005e") || strings.HasPrefix(fields[mac], "3333")
+		return fields[global] == "0" && !isOfIP
+	}), err
 }
 
 func (h *Host) dumpLinks() ([]string, error) {
@@ -215,16 +243,18 @@ func (h *Host) dumpLegacy(names, program string, arguments ...string) ([]string,
 }
 
 // dumpTarget lists the nodes that the CLUSTERIP target holds for each address.
+// targetFiles has a file for each address of the CLUSTERIP target.
+const targetFiles = "/proc/thread-self/net/ipt_CLUSTERIP"
+
 func (h *Host) dumpTarget() ([]string, error) {
-	const folder = "/proc/thread-self/net/ipt_CLUSTERIP"
 	var lines []string
 	err := h.Do(func() error {
-		files, err := os.ReadDir(folder)
+		files, err := os.ReadDir(targetFiles)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		for _, file := range files {
-			text, readErr := os.ReadFile(filepath.Join(folder, file.Name()))
+			text, readErr := os.ReadFile(filepath.Join(targetFiles, file.Name()))
 			err = errors.Join(err, readErr)
 			nodes := strings.Split(strings.TrimSpace(string(text)), ",")
 			sort.Strings(nodes)
