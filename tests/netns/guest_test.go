@@ -73,9 +73,9 @@ func nfTables() []string {
 // By itself the agent takes nftables, or the next best that the kernel has, and says why not the ones before.
 func TestAutoTakesWhatThereIs(t *testing.T) {
 	noJhash := []string{"nft_hash"}
-	onlyTheTarget, sayNoTarget := clusterip.Target, []string(nil)
+	last, lastSays := clusterip.Target, []string{"not nftables:", "not xt_cluster:"}
 	if !offers(t, clusterip.Target) {
-		onlyTheTarget, sayNoTarget = "", []string{"no backend can do this", "CONFIG_IP_NF_TARGET_CLUSTERIP"}
+		last, lastSays = "", []string{"no backend can do this", "CONFIG_NFT_HASH", "hash_compat=xt_cluster", "CONFIG_IP_NF_TARGET_CLUSTERIP"}
 	}
 	for _, tt := range []struct {
 		name       string
@@ -89,7 +89,7 @@ func TestAutoTakesWhatThereIs(t *testing.T) {
 		{name: "no nf_tables", without: nfTables(), takes: clusterip.Match, says: []string{"not nftables:", "CONFIG_NF_TABLES"}},
 		{
 			name: "only the target", without: slices.Concat(noJhash, []string{"xt_cluster"}), parameters: []string{"hash_compat", "clusterip"},
-			takes: onlyTheTarget, says: append(sayNoTarget, "not nftables:", "not xt_cluster:"),
+			takes: last, says: lastSays,
 		},
 		{
 			name: "none", without: slices.Concat(noJhash, []string{"xt_cluster", "ipt_CLUSTERIP"}),

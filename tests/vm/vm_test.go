@@ -44,7 +44,7 @@ type guest struct {
 // firstTest is every guest's. It logs what is compared with backends.
 const firstTest = "^TestBackendsOfTheKernel$"
 
-// guests start in this order, as many at a time as there are processors: the longest is first.
+// guests run side by side, as many as there are processors. Together, data-path and neighbours take as long as match.
 func guests() []guest {
 	return []guest{
 		{"match", []string{ // and what the agent chooses, and kills
