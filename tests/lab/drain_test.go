@@ -1,3 +1,5 @@
+//go:build system
+
 package lab
 
 import (
@@ -157,7 +159,7 @@ func TestPlannedMovesBreakNoConnection(t *testing.T) {
 		d.exactlyOnce(shared, buckets)
 	}
 	d.change("address deleted on node3: failed, and recovered in place", func() {
-		since := time.Now()
+		since := d.Now()
 		run(t, d.Hosts[2], "ip", "address", "delete", shared.String()+"/24", "dev", "eth0")
 		d.wait("start", 1, since)
 	}, all...)

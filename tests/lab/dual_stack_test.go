@@ -1,3 +1,5 @@
+//go:build system
+
 package lab
 
 import (
@@ -27,7 +29,7 @@ func TestDualStack(t *testing.T) {
 	s.clearOf(s.Hosts[1])
 	step("node2 back", func() { s.pcs("node", "unstandby", "node2") }, all...)
 	step("node3 loses power", func() {
-		since := time.Now()
+		since := s.Now()
 		check(t, s.Hosts[2].Off())
 		s.fenced(s.Hosts[2], since)
 		check(t, s.WaitOnline(t.Context()))

@@ -1,3 +1,5 @@
+//go:build system
+
 package lab
 
 import (
@@ -99,7 +101,7 @@ func start(t *testing.T, o Options) *Lab {
 // logs returns the end of what Pacemaker logged on the host.
 func (h *Host) logs() string {
 	const most = 20000
-	text, err := os.ReadFile(filepath.Join(h.disk, "var-log/pacemaker/pacemaker.log"))
+	text, err := os.ReadFile(h.log())
 	if err != nil {
 		return err.Error()
 	}

@@ -13,7 +13,7 @@ import (
 
 // Result is how an action on a resource ended, as the controller of its node logged it.
 type Result struct {
-	Time     time.Time // to the millisecond
+	Time     time.Time // to the millisecond; that of Pacemaker 2.0.5, to the second
 	Node     string
 	Resource string // "web-ip:3"
 	Action   string // "start", "stop", "monitor", "probe", …
@@ -21,13 +21,30 @@ type Result struct {
 }
 
 // resultLine is what log_executor_event of Pacemaker's daemons/controld/controld_execd.c writes.
-var resultLine = regexp.MustCompile(`(?m)^(\w{3} \d\d \d\d:\d\d:\d\d\.\d{3}) .*Result of (\S+) operation for (\S+) on (\S+): ([^(|\n]*)`)
+var resultLine = regexp.MustCompile(`(?m)^(\w{3} \d\d \d\d:\d\d:\d\d)(\.\d{3})? .*Result of (\S+) operation for (\S+) on (\S+): ([^(|\n]*)`)
 
-// Results returns how all actions ended since a moment, on all nodes, in the order of time.
+// Now returns a moment for Results: where logs tell whole seconds only, the beginning of the next one.
+func (l *Lab) Now() time.Time {
+	now := time.Now()
+	for _, h := range l.Hosts {
+		text, err := os.ReadFile(h.log())
+		if line := resultLine.FindStringSubmatch(string(text)); err == nil && line != nil && line[2] == "" {
+			next := now.Truncate(time.Second).Add(time.Second)
+			time.Sleep(time.Until(next))
+			return next
+		}
+	}
+	return now
+}
+
+// log is where Pacemaker's log of the host is on the machine.
+func (h *Host) log() string { return filepath.Join(h.disk, "var-log/pacemaker/pacemaker.log") }
+
+// Results returns how all actions ended since a moment of Now, on all nodes, in the order of time.
 func (l *Lab) Results(since time.Time) ([]Result, error) {
 	var results []Result
 	for _, h := range l.Hosts {
-		text, err := os.ReadFile(filepath.Join(h.disk, "var-log/pacemaker/pacemaker.log"))
+		text, err := os.ReadFile(h.log())
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
@@ -45,14 +62,14 @@ func parseResults(text string, since time.Time) ([]Result, error) {
 	var results []Result
 	for _, m := range resultLine.FindAllStringSubmatch(text, -1) {
 		// The log names no year. Across New Year's Eve a line is taken for an old one.
-		at, err := time.ParseInLocation("2006 Jan 02 15:04:05.000", fmt.Sprint(since.Year())+" "+m[1], since.Location())
+		at, err := time.ParseInLocation("2006 Jan 02 15:04:05", fmt.Sprint(since.Year())+" "+m[1]+m[2], since.Location())
 		if err != nil {
 			return nil, err
 		}
 		if at.Before(since.Truncate(time.Millisecond)) {
 			continue
 		}
-		results = append(results, Result{Time: at, Action: m[2], Resource: m[3], Node: m[4], Outcome: strings.ToLower(strings.TrimSpace(m[5]))})
+		results = append(results, Result{Time: at, Action: m[3], Resource: m[4], Node: m[5], Outcome: strings.ToLower(strings.TrimSpace(m[6]))})
 	}
 	return results, nil
 }

@@ -14,6 +14,9 @@ Nov 24 00:27:35.298 node1 pacemaker-controld  [31] (log_executor_event) 	notice:
 Nov 24 00:27:35.304 node1 pacemaker-controld  [28] (log_executor_event) 	notice: Result of probe operation for web-ip:9 on node1: Not running | CIB update 54
 Nov 24 00:27:35.410 node1 pacemaker-controld  [31] (log_executor_event) 	notice: Result of stop operation for web-ip:8 on node1: ok | CIB update 55, graph action confirmed; call=55 key=web-ip:8_stop_0 rc=0
 `
+	const ofSeconds = `Nov 24 00:27:34 node1 pacemaker-controld  [30] (process_lrm_event) 	notice: Result of stop operation for web-ip:5 on node1: ok | rc=0 call=78
+Nov 24 00:27:35 node1 pacemaker-controld  [30] (process_lrm_event) 	notice: Result of start operation for web-ip:5 on node1: ok | rc=0 call=79
+`
 	at := func(ms int) time.Time { return time.Date(2026, 11, 24, 0, 27, 35, ms*1e6, time.UTC) }
 	got, err := parseResults(log, at(250))
 	if err != nil {
@@ -26,6 +29,9 @@ Nov 24 00:27:35.410 node1 pacemaker-controld  [31] (log_executor_event) 	notice:
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if got, err := parseResults(ofSeconds, at(0)); err != nil || len(got) != 1 || got[0].Action != "start" || !got[0].Time.Equal(at(0)) {
+		t.Errorf("2.0.5 writes whole seconds: %v, %v", got, err)
 	}
 	if got[0].OK() || !got[1].OK() || !got[2].OK() {
 		t.Error("a failed action is taken for a good one, or the other way round")

@@ -149,24 +149,30 @@ func packageVersion(ctx context.Context, root, name string) (string, error) {
 	return string(out), nil
 }
 
-// renamedFencing is the release of Pacemaker that renamed stonith-enabled to fencing-enabled. It warns of the old name; older releases do
-// not know the new one.
-const renamedFencing = "3.0.2"
-
-// fencingProperty is the name, which all hosts know, of the property that switches fencing on.
-func (l *Lab) fencingProperty(ctx context.Context) (string, error) {
+// atLeast tells whether all hosts run that release of Pacemaker, or a later one.
+func (l *Lab) atLeast(ctx context.Context, release string) (bool, error) {
 	for _, root := range l.options.roots() {
 		version, err := packageVersion(ctx, root, "pacemaker")
 		if err != nil {
-			return "", err
+			return false, err
 		}
-		err = exec.CommandContext(ctx, "dpkg", "--compare-versions", version, "ge", renamedFencing).Run()
+		err = exec.CommandContext(ctx, "dpkg", "--compare-versions", version, "ge", release).Run()
 		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 1 {
-			return "stonith-enabled", nil
+			return false, nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("compare the version %s: %w", version, err)
+			return false, fmt.Errorf("compare the version %s: %w", version, err)
 		}
 	}
-	return "fencing-enabled", nil
+	return true, nil
+}
+
+// fencingProperty is the name, which all hosts know, of the property that switches fencing on. Pacemaker 3.0.2 renamed it, and warns of the
+// old name; older releases do not know the new one.
+func (l *Lab) fencingProperty(ctx context.Context) (string, error) {
+	renamed, err := l.atLeast(ctx, "3.0.2")
+	if renamed {
+		return "fencing-enabled", err
+	}
+	return "stonith-enabled", err
 }

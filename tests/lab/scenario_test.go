@@ -1,3 +1,5 @@
+//go:build system
+
 package lab
 
 import (
@@ -284,14 +286,21 @@ func TestPlannedChanges(t *testing.T) {
 		s.pcs("resource", "enable", resource)
 	}, all...)
 
-	since := time.Now()
+	since := s.Now()
 	s.step("cleanup", func() { s.pcs("resource", "cleanup", resource+"-clone") }, all...)
+	// Pacemaker 2.0 knows no reload-agent (OCF 1.1): it restarts.
+	reloads, err := s.atLeast(t.Context(), "2.1.0")
+	check(t, err)
+	action, restarts := "reload-agent", 0
+	if !reloads {
+		action, restarts = "start", buckets
+	}
 	s.step("a reloadable parameter", func() {
 		s.pcs("resource", "update", resource, "arp_count=4")
-		s.wait("reload-agent", buckets, since)
+		s.wait(action, buckets, since)
 	}, all...)
-	if starts, stops := s.done("start", since), s.done("stop", since); starts+stops > 0 {
-		t.Errorf("cleanup and reload made %d starts and %d stops", starts, stops)
+	if starts, stops := s.done("start", since), s.done("stop", since); starts != restarts || stops != restarts {
+		t.Errorf("cleanup and reload made %d starts and %d stops, want %d", starts, stops, restarts)
 	}
 
 	s.step("node3's cluster software stopped", func() {
@@ -309,7 +318,7 @@ func TestPlannedChanges(t *testing.T) {
 	other := netip.MustParseAddr("192.168.10.4")
 	s.t.Log("another address")
 	s.probe.Mark("another address")
-	since = time.Now()
+	since = s.Now()
 	s.pcs("resource", "update", resource, "ip="+other.String())
 	s.wait("start", buckets, since)
 	s.even(buckets, all...)
@@ -319,7 +328,7 @@ func TestPlannedChanges(t *testing.T) {
 			t.Errorf("%s still has %s", h.Name, shared)
 		}
 	}
-	since = time.Now()
+	since = s.Now()
 	s.step("the address again", func() {
 		s.pcs("resource", "update", resource, "ip="+shared.String())
 		s.wait("start", buckets, since)
@@ -369,7 +378,7 @@ func TestNumberOfBucketsChanges(t *testing.T) {
 
 	// Lowered while they run: the orphans stop. The others go on with 10 buckets, until they are restarted.
 	s.probe.Mark("two orphans")
-	since := time.Now()
+	since := s.Now()
 	meta(buckets)
 	s.even(buckets, all...)
 	if stops := s.done("stop", since); stops != 2 {
@@ -449,7 +458,7 @@ func TestHostsFail(t *testing.T) {
 	for i, f := range hostFailures {
 		h := s.Hosts[i%len(s.Hosts)]
 		s.step(h.Name+": "+f.name, func() {
-			since := time.Now()
+			since := s.Now()
 			check(t, f.fail(s, h))
 			s.fenced(h, since)
 			check(t, s.WaitOnline(t.Context())) // it has booted again
@@ -523,7 +532,7 @@ func TestPartsOfAHostFail(t *testing.T) {
 		{"rules flushed on node3", []string{"nft", "flush", "ruleset"}},
 	} {
 		s.step(f.name, func() {
-			since := time.Now()
+			since := s.Now()
 			run(t, s.Hosts[2], f.argv...)
 			s.wait("start", 1, since)
 		}, all...)

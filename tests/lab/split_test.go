@@ -1,3 +1,5 @@
+//go:build system
+
 package lab
 
 import (
@@ -32,7 +34,7 @@ func TestSplitOfTwoNodes(t *testing.T) {
 	s.pcs("stonith", "update", "power", "pcmk_delay_base=node1:3s;node2:0s")
 	check(t, s.WaitIdle(t.Context()))
 	s.step("management network parted", func() {
-		since := time.Now()
+		since := s.Now()
 		s.part(s.Hosts[0], s.Hosts[1])
 		s.fenced(s.Hosts[1], since)
 	}, "node1")
