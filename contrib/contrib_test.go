@@ -1,3 +1,5 @@
+//go:build system
+
 // Package contrib holds what sites may want beside the program, see README.md. Its tests ask the tools that it is for.
 package contrib
 

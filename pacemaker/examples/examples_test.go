@@ -1,3 +1,5 @@
+//go:build system
+
 // Package examples holds configurations to copy, see README.md. Its tests load each of them with the real tools, on a host of
 // package lab, and simulate with Pacemaker's own scheduler what becomes of the buckets.
 package examples

@@ -1,3 +1,5 @@
+//go:build system
+
 // Package doctor plants misconfigurations in a cluster that is otherwise good, and wants `ocf-clusterip doctor` to find each, and no more.
 //
 // The nodes are real as far as their kernels go: addresses, rules, parameters, neighbours and a router are those of network namespaces. The

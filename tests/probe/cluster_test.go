@@ -1,3 +1,5 @@
+//go:build system
+
 package probe
 
 import (
@@ -9,12 +11,9 @@ import (
 	"sync"
 	"testing"
 
-	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/tests/netns"
 	"ocf-clusterip/tests/program"
 )
-
-const buckets = 8
 
 // scratch is a folder for all tests, which TestMain removes.
 var scratch string
@@ -70,11 +69,6 @@ func (c *cluster) call(action string, bucket, node int) {
 	if r.Err != nil || r.ExitCode != 0 {
 		c.t.Fatalf("%s of bucket %d on node%d: status %d, %v\n%s", action, bucket, node+1, r.ExitCode, r.Err, r.Stderr)
 	}
-}
-
-// bucketOf is the oracle.
-func bucketOf(source netip.Addr) int {
-	return int(clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: source}, clusterip.DefaultSeed(shared), buckets))
 }
 
 // homeOf returns the node that newCluster gave a source's bucket to.

@@ -1,3 +1,5 @@
+//go:build system
+
 package probe
 
 import (
@@ -16,13 +18,8 @@ import (
 	"ocf-clusterip/tests/netns"
 )
 
-var (
-	// shared and clusterMAC are the article's.
-	shared     = netip.MustParseAddr("192.168.10.3")
-	clusterMAC = net.HardwareAddr{1, 2, 3, 4, 5, 6}
-	// shared6 is served by the same buckets.
-	shared6 = netip.MustParseAddr("2001:db8:10::3")
-)
+// clusterMAC is the article's.
+var clusterMAC = net.HardwareAddr{1, 2, 3, 4, 5, 6}
 
 // at lets a probe ask another address.
 func at(target netip.Addr, n *netns.Network, sources int) func(*Options) {
@@ -30,13 +27,6 @@ func at(target netip.Addr, n *netns.Network, sources int) func(*Options) {
 }
 
 const testTimeout = time.Minute // for anything that does not hang
-
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // watch starts a probe from that many sources.
 func watch(t *testing.T, n *netns.Network, sources int, adapt ...func(*Options)) *Probe {

@@ -76,3 +76,10 @@ func TestCacheIsTidied(t *testing.T) {
 		}
 	}
 }
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

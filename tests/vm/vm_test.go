@@ -1,3 +1,5 @@
+//go:build system
+
 package vm
 
 import (
@@ -95,13 +97,6 @@ var extensions = []string{
 	"libipt_CLUSTERIP", "libxt_cluster", "libxt_comment", "libxt_mark", "libxt_MARK", "libxt_pkttype", "libxt_standard", "libarpt_mangle",
 }
 
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // ownRelease is the machine's.
 func ownRelease() (string, error) {
 	const file = "/etc/os-release"
@@ -143,7 +138,7 @@ func TestKernel(t *testing.T) {
 	build := map[string][]string{
 		"init":          {"build", "-o", filepath.Join(scratch, "init"), "./tests/vm/init"},
 		"ocf-clusterip": {"build", "-o", filepath.Join(scratch, "ocf-clusterip"), "./cmd/ocf-clusterip"},
-		"netns.test":    {"test", "-c", "-tags", "guest", "-o", filepath.Join(scratch, "netns.test"), "./tests/netns"},
+		"netns.test":    {"test", "-c", "-tags", "guest,system", "-o", filepath.Join(scratch, "netns.test"), "./tests/netns"},
 	}
 	for _, arguments := range build {
 		cmd := exec.CommandContext(ctx, "go", arguments...)

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +17,6 @@ import (
 	nft "github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nltest"
-	vishvananda "github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
@@ -129,90 +126,6 @@ func TestSchemaIsLaidAsRecorded(t *testing.T) {
 				t.Errorf("schema %d is laid differently from what is recorded; a change needs a new schema", layout.Schema)
 			}
 		})
-	}
-}
-
-// Every recorded schema, laid in a real kernel by the very messages that the version of its time sent, is to this version
-// exactly as it should be.
-func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
-	files, err := filepath.Glob("testdata/schema-*.hex")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no recorded schemas: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			inNamespace(t)
-			raw, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer raw.Close()
-			replay(t, raw, file)
-			c, err := Open()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			address := netip.MustParseAddr("192.168.10.3")
-			if strings.Contains(file, "ipv6") {
-				address = netip.MustParseAddr("2001:db8:10::3")
-			}
-			seen, err := c.ObserveTables(t.Context(), address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(seen.Damage) > 0 || seen.Laid == nil || fmt.Sprint(seen.Owned) != "[3]" {
-				t.Errorf("seen %+v", seen)
-			}
-		})
-	}
-}
-
-func replay(t *testing.T, raw *netlink.Conn, file string) {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mark := func(kind netlink.HeaderType) netlink.Message {
-		return netlink.Message{
-			Header: netlink.Header{Type: kind, Flags: netlink.Request},
-			Data:   []byte{0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES},
-		}
-	}
-	messages := []netlink.Message{mark(unix.NFNL_MSG_BATCH_BEGIN)}
-	for line := range bytes.SplitSeq(bytes.TrimSpace(text), []byte("\n")) {
-		var kind, flags uint16
-		var data []byte
-		if _, err := fmt.Sscanf(string(line), "%x %x %x", &kind, &flags, &data); err != nil {
-			t.Fatal(err)
-		}
-		messages = append(messages, netlink.Message{
-			Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.HeaderFlags(flags)}, Data: data,
-		})
-	}
-	if _, err := raw.SendMessages(append(messages, mark(unix.NFNL_MSG_BATCH_END))); err != nil {
-		t.Fatal(err)
-	}
-	for range len(messages) - 1 {
-		if _, err := raw.Receive(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// inNamespace moves the test into a network namespace of its own, with a NIC eth0 of index 2.
-func inNamespace(t *testing.T) {
-	t.Helper()
-	runtime.LockOSThread() // and never unlocked: the thread ends with the test's goroutine
-	namespace, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { namespace.Close() })
-	nic := &vishvananda.Bridge{LinkAttrs: vishvananda.LinkAttrs{Name: "eth0", Index: 2}}
-	if err := vishvananda.LinkAdd(nic); err != nil {
-		t.Fatal(err)
 	}
 }
 
