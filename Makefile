@@ -46,6 +46,8 @@ RELEASE ?=
 # Which of the cluster tests run: a regular expression, as for `go test -run`.
 RUN     ?= .
 release-root := if [ -n '$(RELEASE)' ]; then ./tests/install-packages release; LAB_ROOT=$$(./tests/make-root '$(RELEASE)'); export LAB_ROOT; fi
+# Which rows of docs/compatibility.md `make matrix` writes: releases, pairs of them, kernels; by default, all.
+ROWS    ?=
 # Static, because the hosts run the tests' program too, in roots with other C libraries.
 lab-test     := CGO_ENABLED=0 $(GO) test -tags system -count=1 -timeout 60m
 
@@ -159,13 +161,18 @@ fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	done <<<"$$targets"
 
 ##@ To develop
-.PHONY: fmt update-golden update-picture record-answers help
+.PHONY: fmt update-golden update-picture matrix record-answers help
 
 fmt: ## formats all Go code
 	$(golangci) fmt ./...
 
 update-golden: ## writes docs/parameters.md and the golden texts anew: read the diff
 	$(GO) test ./internal/metadata ./internal/manual ./internal/operator/... -update
+
+matrix: ## runs all of that on four releases of Debian and their kernels, for hours, and writes docs/compatibility.md; ROWS='sid linux-sid'
+	./tests/install-packages test
+	./tests/install-packages release
+	$(GO) run ./tests/matrix $(ROWS)
 
 record-answers: ## writes what Pacemaker's programs of RELEASE answer to internal/pacemaker/testdata: then add the version to its tests
 	$(release-root)

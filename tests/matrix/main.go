@@ -70,6 +70,9 @@ func run(ctx context.Context, name string) (ok bool, err error) {
 	if seen.passed+len(seen.failed) == 0 {
 		return false, errors.New("no test ran")
 	}
+	if table == kernels {
+		cells = append(cells, seen.attributes["linux"], seen.attributes["backends"])
+	}
 	minutes := fmt.Sprintf("%.0f min", time.Since(begin).Minutes())
 	cells = append(cells, seen.result(), minutes, begin.Format(time.DateOnly))
 	fmt.Println(strings.Join(cells, " · "))

@@ -12,10 +12,11 @@ import (
 	"strings"
 )
 
-// results are what became of the tests of a row, without subtests.
+// results are what became of the tests of a row, without subtests: of those in the guests of tests/vm, where there are guests.
 type results struct {
-	passed int
-	failed []string // their names, those of skipped tests among them
+	passed     int
+	failed     []string          // their names, those of skipped tests among them
+	attributes map[string]string // what a guest says of its kernel: linux, backends
 }
 
 // result is how a table says it.
@@ -57,19 +58,38 @@ func test(ctx context.Context, arguments ...string) (results, error) {
 // add counts a line of `go test -json` (go doc test2json).
 func (r *results) add(line string) {
 	var e struct {
-		Action, Test string
-		Elapsed      float64
+		Action, Test, Key, Value string
+		Elapsed                  float64
 	}
-	if json.Unmarshal([]byte(line), &e) != nil || e.Test == "" || strings.Contains(e.Test, "/") {
+	if json.Unmarshal([]byte(line), &e) != nil || e.Test == "" {
 		return
 	}
-	switch e.Action {
-	case "pass":
+	switch {
+	case e.Action == "attr" && e.Key == "progress":
+		fmt.Println(e.Value)
+	case e.Action == "attr" && e.Key == "guest-test":
+		verdict, name, _ := strings.Cut(e.Value, " ")
+		r.count(name, verdict == "PASS")
+	case e.Action == "attr":
+		if r.attributes == nil {
+			r.attributes = map[string]string{}
+		}
+		r.attributes[e.Key] = e.Value
+	case strings.Contains(e.Test, "/"):
+	case e.Action == "pass" && e.Test == guests:
+	case e.Action == "pass", e.Action == "fail", e.Action == "skip":
+		r.count(e.Test, e.Action == "pass")
+		fmt.Printf("%s %s (%.0f s)\n", e.Action, e.Test, e.Elapsed)
+	}
+}
+
+// guests is the test of tests/vm that boots guests. Its own verdict counts if it is a bad one: a guest may end without a word.
+const guests = "TestKernel"
+
+func (r *results) count(name string, passed bool) {
+	if passed {
 		r.passed++
-	case "fail", "skip":
-		r.failed = append(r.failed, e.Test)
-	default:
-		return
+	} else {
+		r.failed = append(r.failed, name)
 	}
-	fmt.Printf("%s %s (%.0f s)\n", e.Action, e.Test, e.Elapsed)
 }

@@ -56,13 +56,15 @@ func TestResultsAreCounted(t *testing.T) {
 	for _, line := range []string{
 		`== cluster tests`, `{"Action":"run","Test":"TestA"}`, `{"Action":"pass","Test":"TestA/one"}`, `{"Action":"pass","Test":"TestA","Elapsed":2}`,
 		`{"Action":"fail","Test":"TestB"}`, `{"Action":"skip","Test":"TestC"}`, `{"Action":"fail","Package":"x"}`,
+		`{"Action":"attr","Test":"TestKernel/match","Key":"guest-test","Value":"PASS TestD"}`,
+		`{"Action":"attr","Test":"TestKernel","Key":"linux","Value":"7.2"}`, `{"Action":"pass","Test":"TestKernel"}`,
 	} {
 		r.add(line)
 	}
-	if diff := cmp.Diff(results{passed: 1, failed: []string{"TestB", "TestC"}}, r, cmp.AllowUnexported(results{})); diff != "" {
+	if diff := cmp.Diff(results{passed: 2, failed: []string{"TestB", "TestC"}, attributes: map[string]string{"linux": "7.2"}}, r, cmp.AllowUnexported(results{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if got := r.result(); got != "1 of 3 passed; not: TestB, TestC" {
+	if got := r.result(); got != "2 of 4 passed; not: TestB, TestC" {
 		t.Errorf("it says %q", got)
 	}
 }

@@ -133,6 +133,7 @@ func TestKernel(t *testing.T) {
 	k, err := FetchKernel(ctx, filepath.Join(cache, "ocf-clusterip", "kernels"), *release, t.Logf)
 	check(t, err)
 	progress(t, "Linux %s of Debian %s", k.Version, *release)
+	t.Attr("linux", k.Version)
 
 	scratch := t.TempDir()
 	build := map[string][]string{
@@ -172,6 +173,7 @@ func runGuest(t *testing.T, k Kernel, built string, tests []string) {
 	passed := map[string]bool{}
 	said := transcript{ended: func(name, verdict, duration string) {
 		passed[name] = verdict == "PASS"
+		t.Attr("guest-test", verdict+" "+name)
 		progress(t, "%5.0f s %-10s %s %s (%s)", time.Since(begin).Seconds(), path.Base(t.Name()), verdict, name, duration)
 	}}
 	status, err := Boot(ctx, k, image, said.add)
@@ -185,6 +187,7 @@ func runGuest(t *testing.T, k Kernel, built string, tests []string) {
 			t.Errorf("%s has not passed in the guest", name)
 		}
 	}
+	t.Attr("backends", said.offered)
 	if want := backends()[*release]; said.offered != want {
 		t.Errorf("the agent finds the backends %q in this kernel, which has %q", said.offered, want)
 	}
