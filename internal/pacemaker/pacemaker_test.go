@@ -69,11 +69,14 @@ func answer(t testing.TB, program, release, situation string) string {
 
 func TestAttributesOfAllNodes(t *testing.T) {
 	const name = "clusterip-192.168.10.3-7"
+	all := map[string]string{"node1": "node1:60", "node2": "none", "node3": "node3:59,node1:60"}
+	without3 := map[string]string{"node1": "node1:60", "node2": "none"} // what a node says goes with it, however it leaves
 	for _, release := range releases {
-		got, err := ParseAttributes(answer(t, "attrd_updater", release, "two-values.txt"), name)
-		want := map[string]string{"node1": "node1:60", "node3": "none"}
-		if err != nil || !maps.Equal(got, want) {
-			t.Errorf("%s: %v, %v", release, got, err)
+		for situation, want := range map[string]map[string]string{"all-members": all, "left": without3, "left-with-corosync": without3, "crashed": without3} {
+			got, err := ParseAttributes(answer(t, "attrd_updater", release, situation+".txt"), name)
+			if err != nil || !maps.Equal(got, want) {
+				t.Errorf("%s, %s: %v, %v", release, situation, got, err)
+			}
 		}
 	}
 	const text = `name="clusterip-192.168.10.3-7" host="node2" value=""

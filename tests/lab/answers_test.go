@@ -65,6 +65,7 @@ func (a *answers) until(situation string, want places) {
 		diff := cmp.Diff(want, got)
 		if err == nil && diff == "" {
 			a.record("cibadmin", situation, ".xml", text)
+			a.record("attrd_updater", situation, ".txt", run(a.t, a.Hosts[0], "attrd_updater", "--name", attribute, "--query", "-A"))
 			return
 		}
 		select {
@@ -93,8 +94,8 @@ func TestAnswersAreUnderstood(t *testing.T) {
 	t.Run("with fencing", func(t *testing.T) {
 		t.Parallel()
 		a := listen(t, Options{StayOff: true})
-		a.until("all-members", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Member})
 		a.attributes()
+		a.until("all-members", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Member})
 		view := run(t, a.Hosts[0], "crm_mon", "--one-shot", "--output-as=xml", "--include=none,dc,options,nodes,resources,failures")
 		a.record("crm_mon", "all-members", ".xml", view)
 		seen, err := pacemaker.ParseView(view)
@@ -117,6 +118,7 @@ func TestAnswersAreUnderstood(t *testing.T) {
 	t.Run("without fencing", func(t *testing.T) {
 		t.Parallel()
 		a := listen(t, Options{NoFencing: true})
+		a.attributes()
 		check(t, a.Hosts[2].Off())
 		a.until("crashed", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Lost})
 	})
@@ -137,28 +139,30 @@ func (a *answers) fenced(name string) {
 	check(a.t, a.WaitIdle(ctx))
 }
 
-// attributes asks for attributes as the agent does: of all nodes, set for another node, and one that nobody has.
+// attribute is one that the agent would set.
+const attribute = "clusterip-192.168.10.3-7"
+
+// attributes sets one of each node as the agent does, and asks for it on all; and for one that nobody has.
 func (a *answers) attributes() {
 	a.t.Helper()
-	const name = "clusterip-192.168.10.3-7"
-	run(a.t, a.Hosts[0], "attrd_updater", "--private", "--name", name, "--node", "node1", "--update", "node1:60")
-	run(a.t, a.Hosts[0], "attrd_updater", "--private", "--name", name, "--node", "node3", "--update", "none")
-	want := map[string]string{"node1": "node1:60", "node3": "none"}
+	want := map[string]string{"node1": "node1:60", "node2": "none", "node3": "node3:59,node1:60"}
+	for node, value := range want {
+		run(a.t, a.Hosts[0], "attrd_updater", "--private", "--name", attribute, "--node", node, "--update", value)
+	}
+	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	defer cancel()
 	for _, h := range a.Hosts {
-		ctx, cancel := context.WithTimeout(a.t.Context(), patience)
-		defer cancel()
-		for {
-			text := run(a.t, h, "attrd_updater", "--name", name, "--query", "-A")
-			got, err := pacemaker.ParseAttributes(text, name)
+		for { // other nodes may learn a value a moment later
+			got, err := pacemaker.ParseAttributes(run(a.t, h, "attrd_updater", "--name", attribute, "--query", "-A"), attribute)
 			check(a.t, err)
-			delete(got, "node2") // some releases name those that have no value
-			if diff := cmp.Diff(want, got); diff == "" {
-				a.record("attrd_updater", "two-values", ".txt", text)
+			diff := cmp.Diff(want, got)
+			if diff == "" {
 				break
-			} else if ctx.Err() != nil {
+			}
+			if ctx.Err() != nil {
 				a.t.Fatalf("on %s (-want +got):\n%s", h.Name, diff)
 			}
-			time.Sleep(pollInterval) // other nodes may learn a value a moment later
+			time.Sleep(pollInterval)
 		}
 	}
 	argv, err := a.Hosts[0].EnterCommand("attrd_updater", "--name", "clusterip-192.168.10.3-8", "--query", "-A")
