@@ -90,16 +90,8 @@ func (s *server) listenOn(local netip.AddrPort) error {
 		return err
 	}
 	s.udp = append(s.udp, udp)
-	// Room for the datagrams of hundreds of clients at once.
-	raw, err := udp.SyscallConn()
-	if err != nil {
+	if err := forceBuffer(udp, unix.SO_RCVBUFFORCE, 4<<20); err != nil {
 		return err
-	}
-	var forced error
-	if err := raw.Control(func(fd uintptr) {
-		forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
-	}); err != nil || forced != nil {
-		return errors.Join(err, forced)
 	}
 	tcp, err := net.ListenTCP("tcp"+digit, net.TCPAddrFromAddrPort(local))
 	if err != nil {

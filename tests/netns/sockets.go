@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -35,7 +36,22 @@ func SendICMP(target netip.Addr) (Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open an ICMP socket: %w", err)
 	}
+	if err := forceBuffer(raw, unix.SO_SNDBUFFORCE, 16<<20); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
 	return deaf(raw, target.Is6())
+}
+
+// forceBuffer gives a socket room for the datagrams of hundreds of clients at once, some of them in fragments: a slow machine may not have
+// sent or read the first one when the last one comes.
+func forceBuffer(conn syscall.Conn, option, size int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var forced error
+	err = raw.Control(func(fd uintptr) { forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, size) })
+	return errors.Join(err, forced)
 }
 
 // SendUDP opens a socket to send datagrams from a port; the address says which family.
