@@ -101,12 +101,20 @@ func splitInstance(instance string) (resource, number string, found bool) {
 	return instance[:i], instance[i+1:], true
 }
 
-// IsTrue reads a meta attribute as Pacemaker does (crm_str_to_boolean).
+// IsTrue reads a meta attribute as Pacemaker does: what is no boolean is not true.
 func IsTrue(value string) bool {
+	is, _ := Boolean(value)
+	return is
+}
+
+// Boolean reads a boolean as Pacemaker does (crm_str_to_boolean, from 3.0.2 on pcmk__parse_bool, in lib/common/strings.c), if it is one.
+func Boolean(value string) (is, isBoolean bool) {
 	switch strings.ToLower(value) {
 	case "true", "on", "yes", "y", "1":
-		return true
+		return true, true
+	case "false", "off", "no", "n", "0":
+		return false, true
 	default:
-		return false
+		return false, false
 	}
 }

@@ -52,7 +52,7 @@ func (s Status) metrics(version string) []metric {
 		{"clusterip_health", gauge, "The worst of the cluster and all resources: 0 healthy, 1 degraded, 2 broken.", one(float64(s.Health))},
 		{"clusterip_pacemaker_up", gauge, "Whether Pacemaker answers on this node.", one(truth(s.Cluster != nil))},
 		{"clusterip_cluster_quorate", gauge, "Whether this part of the cluster has quorum.", s.cluster(func(c ClusterStatus) bool { return c.Quorum })},
-		{"clusterip_cluster_fencing_enabled", gauge, "Whether lost nodes are fenced (stonith-enabled).", s.cluster(func(c ClusterStatus) bool { return c.Fencing })},
+		{"clusterip_cluster_fencing_enabled", gauge, "Whether lost nodes are fenced (fencing-enabled, before Pacemaker 3.0.2 stonith-enabled).", s.cluster(func(c ClusterStatus) bool { return c.Fencing })},
 		{"clusterip_cluster_maintenance", gauge, "Whether the cluster is in maintenance mode.", s.cluster(func(c ClusterStatus) bool { return c.Maintenance })},
 		{"clusterip_cluster_node_state", gauge, "How Pacemaker sees each node: 1 for the state that it is in.", s.nodes()},
 		{"clusterip_cluster_bucket_nodes", gauge, "How many nodes answer the bucket, as Pacemaker and this node's kernel know; it should be 1.", s.buckets(bucketNodes)},

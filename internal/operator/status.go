@@ -154,12 +154,18 @@ func (s *Status) judgeCluster(survey Survey) {
 		degraded("systemctl status pacemaker", "Pacemaker does not answer, so only this node is known: %s", why)
 		return
 	}
-	s.Cluster = &ClusterStatus{Quorum: view.Quorum, Fencing: view.Fencing, Maintenance: view.Maintenance, Nodes: []NodeStatus{}}
+	// During an upgrade this node's crm_mon may read the configuration in another way than the node that decides.
+	fencing := view.Fencing && len(survey.FencingOff) == 0
+	s.Cluster = &ClusterStatus{Quorum: view.Quorum, Fencing: fencing, Maintenance: view.Maintenance, Nodes: []NodeStatus{}}
 	if !view.Quorum {
 		degraded("corosync-quorumtool", "this part of the cluster has no quorum")
 	}
-	if !view.Fencing {
-		degraded("pcs property set stonith-enabled=true", "fencing is switched off, so a node that is lost and not dead may answer beside the others")
+	const withoutFencing = "so a node that is lost and not dead may answer beside the others"
+	for _, setting := range survey.FencingOff {
+		degraded("pcs property unset "+setting.Name, "fencing is switched off (%s), "+withoutFencing, ocf.OneLine(setting.String()))
+	}
+	if !fencing && len(survey.FencingOff) == 0 {
+		degraded("ocf-clusterip doctor", "fencing is switched off, "+withoutFencing)
 	}
 	if view.Maintenance {
 		degraded("pcs property set maintenance-mode=false", "the cluster is in maintenance mode: Pacemaker starts, stops and moves nothing")

@@ -181,9 +181,12 @@ func TestHealth(t *testing.T) {
 		"a drain": {func(s *Survey) {
 			s.Resources[0].Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
 		}, Healthy, ""},
-		"a node offline":          {func(s *Survey) { s.Cluster.Nodes[2].Online = false }, Degraded, "node3 is offline"},
-		"no quorum":               {func(s *Survey) { s.Cluster.Quorum = false }, Degraded, "quorum"},
-		"no fencing":              {func(s *Survey) { s.Cluster.Fencing = false }, Degraded, "fencing"},
+		"a node offline": {func(s *Survey) { s.Cluster.Nodes[2].Online = false }, Degraded, "node3 is offline"},
+		"no quorum":      {func(s *Survey) { s.Cluster.Quorum = false }, Degraded, "quorum"},
+		"no fencing":     {func(s *Survey) { s.Cluster.Fencing = false }, Degraded, "fencing"},
+		"no fencing for the node that decides": {func(s *Survey) {
+			s.FencingOff = []pacemaker.Setting{{Name: "stonith-enabled", Value: "no"}}
+		}, Degraded, "fencing is switched off (stonith-enabled=no)"},
 		"maintenance":             {func(s *Survey) { s.Cluster.Maintenance = true }, Degraded, "maintenance"},
 		"a node's maintenance":    {func(s *Survey) { s.Cluster.Nodes[1].Maintenance = true }, Degraded, "node2 is in maintenance"},
 		"nobody to ask":           {func(s *Survey) { s.Cluster, s.Why = nil, errors.New("refused") }, Degraded, "refused"},

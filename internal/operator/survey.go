@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/beevik/etree"
+
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
@@ -19,16 +21,17 @@ import (
 type Cluster interface {
 	NodeName(ctx context.Context) (string, error)
 	View(ctx context.Context) (*pacemaker.View, error)
-	Resources(ctx context.Context) ([]pacemaker.Resource, error)
+	Configuration(ctx context.Context) (*etree.Element, error)
 	Statements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (clusterip.Statements, error)
 }
 
 // A Survey is what this node knows of the resources on it and in its cluster.
 type Survey struct {
-	Node      string          // this node's name in the cluster; "" if it is not known
-	Cluster   *pacemaker.View // nil if the cluster manager does not answer
-	Why       error           // why it does not
-	Resources []Resource
+	Node       string              // this node's name in the cluster; "" if it is not known
+	Cluster    *pacemaker.View     // nil if the cluster manager does not answer
+	FencingOff []pacemaker.Setting // what switches fencing off in the cluster's configuration
+	Why        error               // why the cluster manager does not answer
+	Resources  []Resource
 }
 
 // Resource is what is known of one of them.
@@ -58,8 +61,12 @@ func Look(ctx context.Context, agent clusterip.Agent, cluster Cluster, address n
 		survey.Cluster, survey.Why = cluster.View(ctx)
 	}
 	if survey.Why == nil {
-		if configured, survey.Why = cluster.Resources(ctx); survey.Why != nil {
+		var configuration *etree.Element
+		if configuration, survey.Why = cluster.Configuration(ctx); survey.Why != nil {
 			survey.Cluster = nil // of no use without
+		} else {
+			configured = pacemaker.Resources(configuration)
+			survey.FencingOff = pacemaker.FencingOff(configuration)
 		}
 	}
 	resources := merge(configured, layouts)

@@ -52,15 +52,6 @@ func (c Cluster) Configuration(ctx context.Context) (*etree.Element, error) {
 	return parseConfiguration(text)
 }
 
-// Resources returns those of this agent that are configured.
-func (c Cluster) Resources(ctx context.Context) ([]Resource, error) {
-	configuration, err := c.Configuration(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return Resources(configuration), nil
-}
-
 func parseConfiguration(text string) (*etree.Element, error) {
 	document := etree.NewDocument()
 	if err := document.ReadFromString(text); err != nil {

@@ -22,7 +22,7 @@ const (
 // View is the cluster as the cluster manager sees it.
 type View struct {
 	Quorum      bool
-	Fencing     bool // stonith-enabled
+	Fencing     bool // is enabled, as crm_mon of this node reads the configuration
 	Maintenance bool // nobody starts or stops anything
 	Nodes       []Node
 	Instances   []Instance
@@ -80,9 +80,14 @@ func ParseView(text string) (*View, error) {
 		return e != nil && e.SelectAttrValue(attribute, "") == "true"
 	}
 	options := result.FindElement("./summary/cluster_options")
+	// crm_mon of Pacemaker 3.0.2 says it by both names, and is to drop the former one (cluster_options_xml in lib/pengine/pe_output.c).
+	fencing := "stonith-enabled"
+	if options != nil && options.SelectAttr("fencing-enabled") != nil {
+		fencing = "fencing-enabled"
+	}
 	view := &View{
 		Quorum:      is(result.FindElement("./summary/current_dc"), "with_quorum"),
-		Fencing:     is(options, "stonith-enabled"),
+		Fencing:     is(options, fencing),
 		Maintenance: is(options, "maintenance-mode"),
 	}
 	for _, node := range result.FindElements("./nodes/node") {

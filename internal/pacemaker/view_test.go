@@ -81,3 +81,21 @@ func TestView(t *testing.T) {
 		}
 	}
 }
+
+// What crm_mon of the versions printed of a cluster whose fencing is on or off: 3.0.3 has both names, a later one is to have the new one alone.
+func TestFencingAsCrmMonSaysIt(t *testing.T) {
+	for options, want := range map[string]bool{
+		`stonith-enabled="true" symmetric-cluster="true"`:                             true,
+		`stonith-enabled="false" symmetric-cluster="true" stonith-timeout-ms="60000"`: false,
+		`fencing-enabled="true" fencing-timeout-ms="60000" stonith-enabled="true"`:    true,
+		`fencing-enabled="false" fencing-timeout-ms="60000" stonith-enabled="false"`:  false,
+		`fencing-enabled="true" fencing-timeout-ms="60000"`:                           true,
+		`fencing-enabled="false" fencing-timeout-ms="60000" symmetric-cluster="true"`: false,
+		`symmetric-cluster="true"`: false,
+	} {
+		view, err := parseView(`<pacemaker-result><summary><cluster_options ` + options + `/></summary></pacemaker-result>`)
+		if err != nil || view.Fencing != want {
+			t.Errorf("%s: %v, %v", options, view, err)
+		}
+	}
+}

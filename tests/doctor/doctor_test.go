@@ -90,7 +90,7 @@ const (
 // inTheCluster are faults of the configuration.
 func inTheCluster() []planted {
 	return []planted{
-		{name: "fencing is switched off", plant: on("crm_attribute --name stonith-enabled --update false"), want: only("fencing", failure), says: "stonith-enabled=true"},
+		{name: "fencing is switched off", plant: on("crm_attribute --name stonith-enabled --update false"), want: only("fencing", failure), says: "pcs property unset stonith-enabled"},
 		{name: "no fencing device", plant: on("cibadmin --delete --xpath '//primitive[@id=\"fence\"]'"), want: only("fencing", failure), says: "stonith create"},
 		{name: "the fencing device is disabled", plant: on("crm_resource --resource fence --meta --set-parameter target-role --parameter-value Stopped"), want: only("fencing", failure), says: "stonith enable fence"},
 		{name: "no quorum, and no matter", plant: on("crm_attribute --name no-quorum-policy --update ignore"), want: only("quorum-policy", failure)},

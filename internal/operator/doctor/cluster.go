@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
 )
 
 // clusterChecks look at the cluster as a whole.
@@ -64,20 +65,80 @@ func judgeResources(s subject) answer {
 }
 
 func judgeFencing(s subject) answer {
+	version := pacemaker.SchedulerVersion(s.cib.configuration)
+	effective, idle := pacemaker.FencingSwitch(s.cib.configuration)
+	unset := func(setting pacemaker.Setting) string { return "pcs property unset " + setting.Name }
+	why := ""
+	if len(effective) > 1 && !version.Known() {
+		why = "; which name counts depends on Pacemaker's version, which the CIB does not tell (dc-version)"
+	}
+	var off, doubts []answer
+	for _, setting := range pacemaker.FencingOff(s.cib.configuration) {
+		off = append(off, fail(fmt.Sprintf("fencing is switched off (%s)%s", setting, why), unset(setting)))
+	}
+	if len(off) > 0 {
+		return all("", off...)
+	}
+	for _, setting := range effective {
+		if _, isBoolean := ocf.Boolean(setting.Value); !isBoolean {
+			doubts = append(doubts, warn(fmt.Sprintf("%s=%s is no boolean: Pacemaker takes the default, true", setting.Name, ocf.Quote(setting.Value)), unset(setting)))
+		}
+	}
+	for _, setting := range idle {
+		if enabled, isBoolean := ocf.Boolean(setting.Value); enabled || !isBoolean {
+			continue
+		}
+		why := fmt.Sprintf("would switch fencing off from Pacemaker 3.0.2 on; the cluster has %s", version)
+		if setting.Name == "stonith-enabled" {
+			why = fmt.Sprintf("has no effect beside %s", effective[0])
+		}
+		doubts = append(doubts, warn(fmt.Sprintf("%s %s", setting, why), unset(setting)))
+	}
+	devices := judgeFenceDevices(s)
+	return all(devices.seen, append(doubts, devices)...)
+}
+
+func judgeFenceDevices(s subject) answer {
 	usable, off := s.cib.fenceDevices()
-	watchdog := s.cib.property("stonith-watchdog-timeout", "0")
-	create := "pcs stonith create fence-NODE fence_ipmilan ip=… username=… password=… pcmk_host_list=NODE   # for each node"
-	switch {
-	case !ocf.IsTrue(s.cib.property("stonith-enabled", "true")):
-		return fail("fencing is switched off (stonith-enabled)", "pcs property set stonith-enabled=true")
-	case len(usable) > 0:
+	if len(usable) > 0 {
 		return ok("enabled, with %s", strings.Join(usable, ", "))
-	case watchdog != "0" && watchdog != "":
-		return ok("enabled, with a watchdog (stonith-watchdog-timeout=%s)", watchdog)
+	}
+	watchdog := judgeWatchdog(s)
+	switch {
+	case watchdog.verdict == OK && watchdog.seen != "":
+		return watchdog
 	case len(off) > 0:
 		return fail("all fencing devices are disabled: "+strings.Join(off, ", "), "pcs stonith enable "+off[0])
 	default:
-		return fail("there is no fencing device", create)
+		const create = "pcs stonith create fence-NODE fence_ipmilan ip=… username=… password=… pcmk_host_list=NODE   # for each node"
+		watchdog.seen = strings.TrimSuffix("there is no fencing device; "+watchdog.seen, "; ")
+		return fail(watchdog.seen, create)
+	}
+}
+
+// judgeWatchdog tells whether lost nodes count as dead after a time, in which their watchdog has stopped them. If it says nothing, that was not
+// asked for.
+func judgeWatchdog(s subject) answer {
+	settings, _, set := pacemaker.FencingSettings(s.cib.configuration, "fencing-watchdog-timeout", "stonith-watchdog-timeout")
+	for _, setting := range settings {
+		// A negative one stands for twice the watchdog's own timeout. Of nonsense versions make different things.
+		timeout, isTime := parseTime(strings.TrimPrefix(setting.Value, "-"))
+		switch {
+		case isTime && timeout == 0:
+			return answer{}
+		case !isTime:
+			return warn(fmt.Sprintf("%s=%s is no time", setting.Name, ocf.Quote(setting.Value)))
+		}
+	}
+	switch {
+	case len(settings) == 0:
+		return answer{}
+	case !set:
+		return warn(fmt.Sprintf("%s may have no effect: only Pacemaker 3.0.2 and later have this name, and the CIB does not tell which it is (dc-version)", settings[0]))
+	case s.cib.property("have-watchdog", "true") == "false":
+		return warn(fmt.Sprintf("%s, but there is no watchdog (have-watchdog=false)", settings[0]))
+	default:
+		return ok("enabled, with a watchdog (%s)", settings[0])
 	}
 }
 

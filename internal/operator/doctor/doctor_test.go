@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,9 +165,14 @@ func TestChecks(t *testing.T) {
 			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, old, replacement, 1))
 		}
 	}
-	property := func(name, value string) func(*Facts) {
-		return cib("<crm_config/>", `<crm_config><cluster_property_set id="p"><nvpair id="x" name="`+name+`" value="`+value+`"/></cluster_property_set></crm_config>`)
+	properties := func(pairs ...string) func(*Facts) {
+		text := ""
+		for pair := range slices.Chunk(pairs, 2) {
+			text += `<nvpair id="x" name="` + pair[0] + `" value="` + pair[1] + `"/>`
+		}
+		return cib("<crm_config/>", `<crm_config><cluster_property_set id="p">`+text+`</cluster_property_set></crm_config>`)
 	}
+	property := func(name, value string) func(*Facts) { return properties(name, value) }
 	clone := func(name, value string) func(*Facts) {
 		return resource(func(r *Resource) { r.Configured.Meta[name] = value })
 	}
@@ -247,12 +253,25 @@ func TestChecks(t *testing.T) {
 		"a constraint that can be interleaved": {also(clone("interleave", "true"), cib("</resources>", `<clone id="other"><primitive id="o"/><meta_attributes id="om"><nvpair id="o1" name="interleave" value="true"/><nvpair id="o2" name="clone-node-max" value="8"/></meta_attributes></clone></resources><constraints><rsc_colocation id="c"><resource_set id="s"><resource_ref id="other"/><resource_ref id="web-ip-clone"/></resource_set></rsc_colocation></constraints>`)), nil},
 		"a constraint that can not":            {cib("</resources>", `<clone id="other"><primitive id="o"/></clone></resources><constraints><rsc_colocation id="c" rsc="web-ip-clone" with-rsc="other"/></constraints>`), map[string]Verdict{"interleave": Warning}},
 
-		"fencing switched off":          {property("stonith-enabled", "no"), map[string]Verdict{"fencing": Failure}},
-		"a watchdog instead of devices": {also(property("stonith-watchdog-timeout", "10"), func(f *Facts) { drop(f, "power") }), nil},
-		"no device":                     {func(f *Facts) { drop(f, "power") }, map[string]Verdict{"fencing": Failure}},
-		"no matter about quorum":        {property("no-quorum-policy", "ignore"), map[string]Verdict{"quorum-policy": Failure}},
-		"everything is stopped":         {property("stop-all-resources", "true"), map[string]Verdict{"maintenance": Warning}},
-		"a node in maintenance":         {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"><instance_attributes id="i"><nvpair id="i1" name="maintenance" value="true"/></instance_attributes></node>`), map[string]Verdict{"maintenance": Warning}},
+		"fencing switched off":                            {property("stonith-enabled", "no"), map[string]Verdict{"fencing": Failure}},
+		"fencing switched off by the new name":            {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "off"), map[string]Verdict{"fencing": Failure}},
+		"fencing perhaps switched off":                    {property("fencing-enabled", "false"), map[string]Verdict{"fencing": Failure}},
+		"fencing switched off after an upgrade":           {properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "false"), map[string]Verdict{"fencing": Warning}},
+		"fencing switched on, and off without effect":     {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Verdict{"fencing": Warning}},
+		"fencing switched off beside a name of no effect": {properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Verdict{"fencing": Failure}},
+		"fencing that is neither on nor off":              {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "ture"), map[string]Verdict{"fencing": Warning}},
+		"fencing switched on by both names":               {properties("fencing-enabled", "1", "stonith-enabled", "on"), nil},
+		"a watchdog instead of devices":                   {also(property("stonith-watchdog-timeout", "10"), func(f *Facts) { drop(f, "power") }), nil},
+		"a watchdog by the new name":                      {also(properties("dc-version", "3.0.3-3.0.3", "fencing-watchdog-timeout", "-1", "have-watchdog", "true"), func(f *Facts) { drop(f, "power") }), nil},
+		"a watchdog by a name that is not known yet":      {also(properties("dc-version", "3.0.0-3.0.0", "fencing-watchdog-timeout", "10"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
+		"a watchdog by a name that may not be known":      {also(property("fencing-watchdog-timeout", "10"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
+		"a watchdog that is switched off":                 {also(property("stonith-watchdog-timeout", "0s"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
+		"a watchdog's time that is none":                  {also(property("stonith-watchdog-timeout", "soon"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
+		"a watchdog that there is not":                    {also(properties("stonith-watchdog-timeout", "10", "have-watchdog", "false"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
+		"no device":                                       {func(f *Facts) { drop(f, "power") }, map[string]Verdict{"fencing": Failure}},
+		"no matter about quorum":                          {property("no-quorum-policy", "ignore"), map[string]Verdict{"quorum-policy": Failure}},
+		"everything is stopped":                           {property("stop-all-resources", "true"), map[string]Verdict{"maintenance": Warning}},
+		"a node in maintenance":                           {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"><instance_attributes id="i"><nvpair id="i1" name="maintenance" value="true"/></instance_attributes></node>`), map[string]Verdict{"maintenance": Warning}},
 		"a CIB that cannot be read": {func(f *Facts) {
 			f.Configuration = Tell[*etree.Element](nil, errUnread)
 			f.Resources[0].Configured = nil
