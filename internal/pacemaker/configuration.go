@@ -22,6 +22,7 @@ type Resource struct {
 	Clone      string            // of the clone around it; "" if there is none
 	Parameters map[string]string // instance attributes, by name
 	Meta       map[string]string // meta attributes that have an effect: the clone's own; of the rest, the primitive's before the clone's
+	Unique     clusterip.Answer  // whether Pacemaker tells the instances apart (globally-unique), as set or by default
 	Buckets    uint32            // how many instances there are (clone-max; unless it is set, one for each node)
 	Fault      error             // why there cannot be so many
 }
@@ -90,7 +91,7 @@ func Resources(configuration *etree.Element) []Resource {
 			if around.Tag == "clone" {
 				resource.Clone = around.SelectAttrValue("id", "")
 				pairs(resource.Meta, around, "meta_attributes")
-				resource.countBuckets(len(configuration.FindElements("./nodes/node")))
+				resource.countBuckets(len(configuration.FindElements("./nodes/node")), SchedulerVersion(configuration))
 			}
 		}
 		all = append(all, resource)
@@ -104,20 +105,42 @@ func isOfClone(name string) bool {
 }
 
 // countBuckets settles how many instances the clone has, as the agent will.
-func (r *Resource) countBuckets(nodes int) {
+func (r *Resource) countBuckets(nodes int, version Version) {
 	text, given := r.Meta["clone-max"]
 	if !given {
 		text = strconv.Itoa(max(1, nodes))
 	}
+	r.Unique = r.isUnique(version)
 	number, err := strconv.ParseUint(text, 10, 32)
 	switch {
 	case err != nil || number < 1 || number > ocf.MaxBuckets:
 		r.Fault = fmt.Errorf("clone-max=%s is not a number from 1 to %d", ocf.Quote(text), ocf.MaxBuckets)
 		return
-	case number > 1 && !ocf.IsTrue(r.Meta["globally-unique"]):
+	case number > 1 && r.Unique == clusterip.CannotTell:
+		r.Fault = fmt.Errorf("clone-max=%d, and globally-unique is not set: whether it is true by default depends on Pacemaker's version (it is from %s on), "+
+			"which the cluster's configuration does not tell (dc-version)", number, uniqueByDefault)
+	case number > 1 && r.Unique == clusterip.No:
 		r.Fault = fmt.Errorf("clone-max=%d without globally-unique=true: every instance is a hash bucket of its own", number)
 	}
 	r.Buckets = uint32(number)
+}
+
+// isUnique tells whether Pacemaker tells the clone's instances apart. A value that is no boolean is not true.
+func (r *Resource) isUnique(version Version) clusterip.Answer {
+	value, given := r.Meta["globally-unique"]
+	most, err := strconv.Atoi(r.Meta["clone-node-max"])
+	switch {
+	case given && ocf.IsTrue(value):
+		return clusterip.Yes
+	case given || err != nil || most < 2:
+		return clusterip.No
+	case !version.Known():
+		return clusterip.CannotTell
+	case version.from(uniqueByDefault):
+		return clusterip.Yes
+	default:
+		return clusterip.No
+	}
 }
 
 // pairs adds the name-value pairs in an element's sets of that kind, but not over others.

@@ -2,9 +2,12 @@ package pacemaker
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/clusterip"
 )
 
 const someConfiguration = `<configuration>
@@ -40,11 +43,11 @@ const someConfiguration = `<configuration>
 
 func TestResourcesOfThisAgent(t *testing.T) {
 	want := []Resource{
-		{Name: "web-ip", Clone: "web-ip-clone", Parameters: map[string]string{"ip": "192.168.10.3"}, Buckets: 8, Meta: map[string]string{
+		{Name: "web-ip", Clone: "web-ip-clone", Parameters: map[string]string{"ip": "192.168.10.3"}, Unique: clusterip.Yes, Buckets: 8, Meta: map[string]string{
 			"clone-max": "8", "resource-stickiness": "1", "globally-unique": "true", "target-role": "stopped",
 		}},
 		{Name: "lone", Parameters: map[string]string{"ip": "192.168.10.4", "mac_mode": "unicast", "drain": "600"}, Meta: map[string]string{}, Buckets: 1},
-		{Name: "in-group", Clone: "group-clone", Parameters: map[string]string{}, Meta: map[string]string{"globally-unique": "yes"}, Buckets: 3},
+		{Name: "in-group", Clone: "group-clone", Parameters: map[string]string{}, Meta: map[string]string{"globally-unique": "yes"}, Unique: clusterip.Yes, Buckets: 3},
 	}
 	configuration, err := parseConfiguration(someConfiguration)
 	if err != nil {
@@ -83,5 +86,38 @@ func TestBucketsThatCannotBe(t *testing.T) {
 		if got := Resources(configuration); len(got) != 1 || got[0].Fault == nil || got[0].Buckets != buckets {
 			t.Errorf("%s: %+v", meta, got)
 		}
+	}
+}
+
+// Pacemaker tells instances apart by default from 3.0 on where clone-node-max is above 1; the versions' own crm_mon says the same.
+func TestInstancesThatAreToldApart(t *testing.T) {
+	const none, most8, most1 = "", `<nvpair name="clone-node-max" value="8"/>`, `<nvpair name="clone-node-max" value="1"/>`
+	for name, row := range map[string]struct {
+		version, meta string
+		want          clusterip.Answer
+	}{
+		"by default, of old":                 {"dc-version=2.1.10-2.1.10", most8, clusterip.No},
+		"by default":                         {"dc-version=3.0.0-3.0.0", most8, clusterip.Yes},
+		"by default, with one on a node":     {"dc-version=3.0.0-3.0.0", most1, clusterip.No},
+		"by default, without clone-node-max": {"dc-version=3.0.3-3.0.3", none, clusterip.No},
+		"with nonsense in clone-node-max":    {"dc-version=3.0.3-3.0.3", `<nvpair name="clone-node-max" value="many"/>`, clusterip.No},
+		"the version is not known":           {"", most8, clusterip.CannotTell},
+		"the version does not matter":        {"", most1, clusterip.No},
+		"switched off":                       {"dc-version=3.0.0-3.0.0", most8 + `<nvpair name="globally-unique" value="false"/>`, clusterip.No},
+		"a value that is no boolean":         {"dc-version=3.0.0-3.0.0", most8 + `<nvpair name="globally-unique" value="ture"/>`, clusterip.No},
+		"switched on":                        {"", `<nvpair name="globally-unique" value="1"/>`, clusterip.Yes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			configuration, err := parseConfiguration(strings.Replace(crmConfig(row.version), "</configuration>",
+				`<resources><clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/><meta_attributes><nvpair name="clone-max" value="8"/>`+
+					row.meta+`</meta_attributes></clone></resources></configuration>`, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := Resources(configuration)
+			if len(got) != 1 || got[0].Unique != row.want || (got[0].Fault == nil) != (row.want == clusterip.Yes) || got[0].Buckets != 8 {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }

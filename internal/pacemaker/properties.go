@@ -16,8 +16,13 @@ import (
 // Version is one of Pacemaker: major, minor and patch level. The zero value stands for one that is not known.
 type Version [3]int
 
-// fencingNames is the version from which on the properties stonith-… are called fencing-… (cluster_options in lib/common/options.c).
-var fencingNames = Version{3, 0, 2}
+// The versions from which on Pacemaker reads the same configuration differently.
+var (
+	// globally-unique is true by default where clone-node-max is above 1 (detect_unique in lib/pengine/complex.c).
+	uniqueByDefault = Version{3, 0, 0}
+	// The properties stonith-… are called fencing-… (cluster_options in lib/common/options.c).
+	fencingNames = Version{3, 0, 2}
+)
 
 // String implements fmt.Stringer.
 func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }

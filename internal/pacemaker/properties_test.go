@@ -106,7 +106,7 @@ func TestSchedulerVersion(t *testing.T) {
 			t.Errorf("%q is taken for %s, not %s", text, got, want)
 		}
 	}
-	if (Version{2, 1, 10}).from(Version{3}) || !(Version{3, 0, 2}).from(fencingNames) || (Version{3, 0, 1}).from(fencingNames) {
+	if (Version{2, 1, 10}).from(uniqueByDefault) || !(Version{3, 0, 2}).from(fencingNames) || (Version{3, 0, 1}).from(fencingNames) {
 		t.Error("versions are not compared by their numbers")
 	}
 }

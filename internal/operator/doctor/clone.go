@@ -84,13 +84,21 @@ func addressList[T fmt.Stringer](list []T) string {
 func judgeUnique(s subject) answer {
 	if !isCloned(s) {
 		return warn("the resource is no clone: one node has the whole address, as with ocf:heartbeat:IPaddr2",
-			fmt.Sprintf("pcs resource clone %s clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0", s.name()))
+			fmt.Sprintf("pcs resource disable %s --wait=60", s.name()),
+			fmt.Sprintf("pcs resource clone %s meta clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0", s.name()),
+			fmt.Sprintf("pcs resource enable %s", s.name()))
 	}
-	if !ocf.IsTrue(s.Configured.Meta["globally-unique"]) {
+	switch fault := s.Configured.Fault; {
+	case s.Configured.Unique == clusterip.No:
 		return fail("globally-unique is not true", fmt.Sprintf("pcs resource meta %s globally-unique=true", s.cloneName()))
+	case s.Configured.Unique == clusterip.CannotTell:
+		return fail("globally-unique is not set, and the cluster's configuration does not tell whether Pacemaker takes it for true (dc-version)",
+			fmt.Sprintf("pcs resource meta %s globally-unique=true", s.cloneName()))
+	case fault != nil:
+		return fail(fault.Error(), fmt.Sprintf("pcs resource meta %s clone-max=8   # while it is disabled", s.cloneName()))
 	}
-	if s.Configured.Fault != nil {
-		return fail(s.Configured.Fault.Error(), fmt.Sprintf("pcs resource meta %s clone-max=8   # while it is disabled", s.cloneName()))
+	if _, given := s.Configured.Meta["globally-unique"]; !given {
+		return ok("globally-unique is true by default, clone-max=%d", s.Spec.Buckets)
 	}
 	return ok("globally-unique=true, clone-max=%d", s.Spec.Buckets)
 }

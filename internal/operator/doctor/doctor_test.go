@@ -110,7 +110,7 @@ func good(t *testing.T) Facts {
 		Corosync:      Tell(goodCorosync, nil),
 		Resources: []Resource{{
 			Origin: FromCIB,
-			Configured: &pacemaker.Resource{Name: "web-ip", Clone: "web-ip-clone", Meta: map[string]string{
+			Configured: &pacemaker.Resource{Name: "web-ip", Clone: "web-ip-clone", Unique: clusterip.Yes, Meta: map[string]string{
 				"globally-unique": "true", "clone-max": "8", "clone-node-max": "8", "resource-stickiness": "0",
 			}},
 			Spec:         specOf(t, map[string]string{"ip": "192.168.10.3", "drain": "600"}),
@@ -228,7 +228,9 @@ func TestChecks(t *testing.T) {
 
 		"no clone":                          {resource(func(r *Resource) { r.Configured.Clone = "" }), map[string]Verdict{"unique": Warning}},
 		"more buckets than there can be":    {resource(func(r *Resource) { r.Configured.Fault = errors.New("clone-max=5000") }), map[string]Verdict{"unique": Failure}},
-		"anonymous instances":               {clone("globally-unique", ""), map[string]Verdict{"unique": Failure}},
+		"anonymous instances":               {resource(func(r *Resource) { r.Configured.Unique = clusterip.No }), map[string]Verdict{"unique": Failure}},
+		"instances of which nobody knows":   {resource(func(r *Resource) { r.Configured.Unique = clusterip.CannotTell }), map[string]Verdict{"unique": Failure}},
+		"instances told apart by default":   {func(f *Facts) { delete(f.Resources[0].Configured.Meta, "globally-unique") }, nil},
 		"clone-node-max for no failure":     {also(clone("clone-node-max", "4")), map[string]Verdict{"clone-node-max": Failure}},
 		"clone-node-max for one failure":    {also(cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="9" uname="r" type="remote"/>`), clone("clone-node-max", "4")), map[string]Verdict{"clone-node-max": Warning}},
 		"nodes without a bucket":            {also(resource(func(r *Resource) { r.Spec.Buckets = 1 })), map[string]Verdict{"buckets": Warning}},
