@@ -21,7 +21,7 @@ type Resource struct {
 	Name       string            // of the primitive, without an instance number
 	Clone      string            // of the clone around it; "" if there is none
 	Parameters map[string]string // instance attributes, by name
-	Meta       map[string]string // meta attributes that have an effect: the clone's own; of the rest, the primitive's before the clone's
+	Meta       map[string]string // meta attributes that have an effect: the clone's own, or those that all clones have by rsc_defaults; of the rest, the primitive's before the clone's
 	Unique     clusterip.Answer  // whether Pacemaker tells the instances apart (globally-unique), as set or by default
 	Buckets    uint32            // how many instances there are (clone-max; unless it is set, one for each node)
 	Fault      error             // why there cannot be so many
@@ -66,9 +66,14 @@ func parseConfiguration(text string) (*etree.Element, error) {
 }
 
 // Resources returns those of this agent in a configuration. Rules in it are not evaluated: of a name that occurs twice the first value
-// counts.
+// counts, in the order in which Pacemaker reads them.
 func Resources(configuration *etree.Element) []Resource {
 	var all []Resource
+	defaults := map[string]string{}
+	for _, e := range configuration.SelectElements("rsc_defaults") {
+		pairs(defaults, e, "meta_attributes")
+	}
+	maps.DeleteFunc(defaults, func(name, _ string) bool { return !isOfClone(name) })
 	for _, primitive := range configuration.FindElements("./resources//primitive") {
 		sources := []*etree.Element{primitive}
 		for _, template := range configuration.FindElements("./resources/template") {
@@ -91,6 +96,11 @@ func Resources(configuration *etree.Element) []Resource {
 			if around.Tag == "clone" {
 				resource.Clone = around.SelectAttrValue("id", "")
 				pairs(resource.Meta, around, "meta_attributes")
+				for name, value := range defaults {
+					if _, known := resource.Meta[name]; !known {
+						resource.Meta[name] = value
+					}
+				}
 				resource.countBuckets(len(configuration.FindElements("./nodes/node")), SchedulerVersion(configuration))
 			}
 		}
@@ -145,10 +155,12 @@ func (r *Resource) isUnique(version Version) clusterip.Answer {
 
 // pairs adds the name-value pairs in an element's sets of that kind, but not over others.
 func pairs(into map[string]string, element *etree.Element, kind string) {
-	for _, pair := range element.FindElements("./" + kind + "/nvpair") {
-		name := pair.SelectAttrValue("name", "")
-		if _, known := into[name]; !known {
-			into[name] = pair.SelectAttrValue("value", "")
+	for _, set := range inOrder(element.SelectElements(kind)) {
+		for _, pair := range set.SelectElements("nvpair") {
+			name := pair.SelectAttrValue("name", "")
+			if _, known := into[name]; !known {
+				into[name] = pair.SelectAttrValue("value", "")
+			}
 		}
 	}
 }

@@ -121,3 +121,35 @@ func TestInstancesThatAreToldApart(t *testing.T) {
 		})
 	}
 }
+
+// What Pacemaker's crm_mon of 2.0.5, 2.1.5, 3.0.0 and 3.0.3 made of such configurations.
+func TestWhichOfSeveralValuesCounts(t *testing.T) {
+	set := func(attributes, kind, name, value string) string {
+		return fmt.Sprintf(`<%[1]s %[2]s><nvpair name="%[3]s" value="%[4]s"/></%[1]s>`, kind, attributes, name, value)
+	}
+	const kind = "meta_attributes"
+	defaults := "<rsc_defaults>" + set("", kind, "clone-max", "5") + set("", kind, "migration-threshold", "1") + "</rsc_defaults>"
+	for name, row := range map[string]struct {
+		sets, defaults string
+		want           uint32
+	}{
+		"the last of two sets":     {set("", kind, "clone-max", "3") + set("", kind, "clone-max", "4"), "", 4},
+		"the set with more score":  {set(`score="1"`, kind, "clone-max", "3") + set("", kind, "clone-max", "4"), "", 3},
+		"the first pair of a set":  {`<meta_attributes><nvpair name="clone-max" value="3"/><nvpair name="clone-max" value="4"/></meta_attributes>`, "", 3},
+		"a default of all clones":  {"", defaults, 5},
+		"more than a default":      {set("", kind, "clone-max", "3"), defaults, 3},
+		"a node each, where unset": {"", "", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			configuration, err := parseConfiguration(`<configuration><nodes><node/><node/></nodes><resources><clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/>` +
+				row.sets + `</clone></resources>` + row.defaults + `</configuration>`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := Resources(configuration)
+			if _, of := got[0].Meta["migration-threshold"]; len(got) != 1 || got[0].Buckets != row.want || of {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}

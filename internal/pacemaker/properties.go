@@ -101,29 +101,46 @@ func FencingOff(configuration *etree.Element) []Setting {
 	})
 }
 
-// properties returns what a property may be: a single setting, as long as no rule decides. Pacemaker takes the first that it finds, in the set
-// cib-bootstrap-options and then in that with the highest score (pcmk__cmp_nvpair_blocks in lib/common/nvpair.c). set says that one of them has
-// an effect for certain.
+// properties returns what a property may be: a single setting, as long as no rule decides. set says that one of them has an effect for certain.
 func properties(configuration *etree.Element, name string) (settings []Setting, set bool) {
 	if configuration == nil {
 		return nil, false
 	}
-	sets := configuration.FindElements("./crm_config/cluster_property_set")
-	slices.SortStableFunc(sets, func(a, b *etree.Element) int { return cmp.Compare(rank(b), rank(a)) })
-	for _, of := range sets {
-		values := map[string]string{}
-		pairs(values, of, ".")
-		if value, is := values[name]; is {
-			settings = append(settings, Setting{name, value})
-			if of.SelectElement("rule") == nil {
+	for _, set := range inOrder(configuration.FindElements("./crm_config/cluster_property_set")) {
+		for _, pair := range set.SelectElements("nvpair") {
+			if pair.SelectAttrValue("name", "") != name {
+				continue
+			}
+			settings = append(settings, Setting{name, pair.SelectAttrValue("value", "")})
+			if set.SelectElement("rule") == nil {
 				return settings, true
 			}
+			break
 		}
 	}
 	return settings, false
 }
 
-// rank tells which set of properties comes before another.
+// Property is the value of a property of the cluster as a whole, if it is set. Rules are not evaluated.
+func Property(configuration *etree.Element, name string) (value string, set bool) {
+	settings, _ := properties(configuration, name)
+	if len(settings) == 0 {
+		return "", false
+	}
+	return settings[0].Value, true
+}
+
+// inOrder puts sets of name-value pairs into the order in which Pacemaker reads them, where the first value of a name counts: cib-bootstrap-options,
+// then the highest score (pcmk__cmp_nvpair_blocks in lib/common/nvpair.c). Of those with the same score the last comes first: so all
+// versions from 2.0.5 to 3.0.3 do it. Within a set the first pair counts.
+func inOrder(sets []*etree.Element) []*etree.Element {
+	ordered := slices.Clone(sets)
+	slices.Reverse(ordered)
+	slices.SortStableFunc(ordered, func(a, b *etree.Element) int { return cmp.Compare(rank(b), rank(a)) })
+	return ordered
+}
+
+// rank tells which set comes before another: that with the greater one.
 func rank(set *etree.Element) float64 {
 	const infinity = 1000000 // PCMK_SCORE_INFINITY
 	score := strings.ToUpper(set.SelectAttrValue("score", "0"))

@@ -9,6 +9,7 @@ import (
 	"github.com/beevik/etree"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
 )
 
 // A cib is the configuration of the cluster, or none. Rules in it are not evaluated: of a name that occurs twice the first value counts.
@@ -33,7 +34,7 @@ func first(pairs []*etree.Element, name string) (string, bool) {
 
 // property is one of the cluster as a whole.
 func (c cib) property(name, otherwise string) string {
-	if value, ok := first(c.find("./crm_config/cluster_property_set/nvpair"), name); ok {
+	if value, set := pacemaker.Property(c.configuration, name); set {
 		return value
 	}
 	return otherwise
