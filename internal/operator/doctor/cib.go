@@ -74,7 +74,7 @@ func (c cib) template(of *etree.Element) *etree.Element {
 
 // An operation of a resource.
 type operation struct {
-	name              string
+	id, name, level   string // level is OCF_CHECK_LEVEL; "" if it is not set
 	interval, timeout time.Duration
 	enabled           bool
 	onFail            string
@@ -107,7 +107,8 @@ func (c cib) operations(resource string) []operation {
 			}
 			return element.SelectAttrValue(name, otherwise)
 		}
-		op := operation{name: value("name", ""), timeout: standard, enabled: ocf.IsTrue(value("enabled", "true")), onFail: value("on-fail", "")}
+		level, _ := first(element.FindElements("./instance_attributes/nvpair"), "OCF_CHECK_LEVEL")
+		op := operation{id: element.SelectAttrValue("id", ""), name: value("name", ""), level: level, timeout: standard, enabled: ocf.IsTrue(value("enabled", "true")), onFail: value("on-fail", "")}
 		op.interval, _ = parseTime(value("interval", "0"))
 		if t, ok := parseTime(value("timeout", "")); ok {
 			op.timeout = t

@@ -432,7 +432,20 @@ func TestWhatToType(t *testing.T) {
 		"maintenance of the clone":     {"managed", func(f *Facts) { inCIB(f, `<clone id="web-ip-clone">`) }, "pcs resource meta web-ip-clone maintenance="},
 		"maintenance of the primitive": {"managed", func(f *Facts) { inCIB(f, `type="clusterip">`) }, "pcs resource meta web-ip maintenance="},
 		"maintenance of a template":    {"managed", maintenance, "pcs resource meta web-ip maintenance=false"},
-		"what is not managed":          {"managed", func(f *Facts) { f.Resources[0].Configured.Meta["is-managed"] = "false" }, "pcs resource manage web-ip"},
+		"a second monitor, which pcs resource update would not find": {"timeouts", func(f *Facts) {
+			const op = `<op id="m" name="monitor" interval="10s"/>`
+			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, op, op+`<op id="m2" name="monitor" interval="60s" timeout="5s" on-fail="restart">`+
+				`<instance_attributes id="i"><nvpair id="l" name="OCF_CHECK_LEVEL" value="10"/></instance_attributes></op>`, 1))
+		}, "pcs resource op remove m2; pcs resource op add web-ip monitor interval=60s timeout=20s on-fail=restart OCF_CHECK_LEVEL=10"},
+		"what is no clone must not answer for all meanwhile": {
+			"unique", func(f *Facts) { f.Resources[0].Configured.Clone = "" },
+			"pcs resource disable web-ip --wait=60; pcs resource clone web-ip meta clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0; pcs resource enable web-ip",
+		},
+		"fencing by the name that switches it off": {"fencing", func(f *Facts) {
+			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, "<crm_config/>",
+				`<crm_config><cluster_property_set id="p"><nvpair id="x" name="fencing-enabled" value="0"/></cluster_property_set></crm_config>`, 1))
+		}, "pcs property unset fencing-enabled"},
+		"what is not managed": {"managed", func(f *Facts) { f.Resources[0].Configured.Meta["is-managed"] = "false" }, "pcs resource manage web-ip"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts := good(t)
@@ -443,7 +456,10 @@ func TestWhatToType(t *testing.T) {
 					got = f.Do
 				}
 			}
-			if len(got) != 1 || strings.Split(got[0], "   #")[0] != row.want {
+			for i, command := range got {
+				got[i], _, _ = strings.Cut(command, "   #")
+			}
+			if strings.Join(got, "; ") != row.want {
 				t.Errorf("%q, want %q", got, row.want)
 			}
 		})
