@@ -286,8 +286,13 @@ func crmExample(agent, instance string) []string {
 }
 
 func pcsExample(agent, instance string) []string {
-	command := "pcs resource create " + instance + " " + agent + " " + strings.Join(required(), " ") + ` \`
-	return append([]string{command}, continued(append(operations(), "clone "+cloneOptions, stickiness))...)
+	return slices.Concat(
+		[]string{"pcs resource create " + instance + " " + agent + " " + strings.Join(required(), " ") + ` \`},
+		continued(append(operations(), "--disabled")),
+		[]string{"pcs resource clone " + instance + ` \`},
+		continued([]string{"meta " + cloneOptions, stickiness}),
+		[]string{"pcs resource enable " + instance},
+	)
 }
 
 const (

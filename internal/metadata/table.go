@@ -21,7 +21,11 @@ to the same number, because its default of 1 leaves the buckets of a lost node w
 the buckets stay where they are when a node comes back. Change clone-max only while the resource is disabled: Pacemaker restarts
 nothing then, and nodes that count differently answer twice, or not at all. For example:
 
-$ pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 clone clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0
+$ pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 --disabled
+
+$ pcs resource clone web-ip meta clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0
+
+$ pcs resource enable web-ip
 
 Fencing (STONITH) must be configured and tested. A node that the cluster has lost sight of may still answer for its buckets, and only
 when it is known to be off may another node take them; without fencing a client can get two answers. Without a clone the

@@ -36,10 +36,13 @@ const (
 )
 
 // create is what an admin types to have the shared address.
-var create = []string{
-	"pcs", "resource", "create", resource, "ocf:custom:clusterip", "ip=" + address.String(),
-	"clone", fmt.Sprintf("clone-max=%d", buckets), fmt.Sprintf("clone-node-max=%d", buckets),
-	"globally-unique=true", "resource-stickiness=0",
+var create = [][]string{
+	{"pcs", "resource", "create", resource, "ocf:custom:clusterip", "ip=" + address.String(), "--disabled"},
+	{
+		"pcs", "resource", "clone", resource, "meta", fmt.Sprintf("clone-max=%d", buckets), fmt.Sprintf("clone-node-max=%d", buckets),
+		"globally-unique=true", "resource-stickiness=0",
+	},
+	{"pcs", "resource", "enable", resource},
 }
 
 // demo is the story with its stage.
@@ -81,7 +84,7 @@ func (d *demo) tell(ctx context.Context) error {
 		title string
 		tell  func(context.Context) error
 	}{
-		{fmt.Sprintf("One command makes the shared address: a clone with %d instances, one for each hash bucket", buckets), d.create},
+		{fmt.Sprintf("Three commands make the shared address: a clone with %d instances, one for each hash bucket", buckets), d.create},
 		{fmt.Sprintf("%d clients ask all the time: by ping, UDP, new TCP connections and ones that stay open", asking), d.ask},
 		{"Maintenance: node2 goes into standby, and comes back", d.standby},
 		{"node3 loses power", d.die},
@@ -151,8 +154,10 @@ func (d *demo) answered(ctx context.Context) {
 
 func (d *demo) create(ctx context.Context) error {
 	begin := time.Now()
-	if err := d.types(ctx, d.Hosts[0], create...); err != nil {
-		return err
+	for _, command := range create {
+		if err := d.types(ctx, d.Hosts[0], command...); err != nil {
+			return err
+		}
 	}
 	d.settles(ctx, begin, "node1", "node2", "node3")
 	return d.status(ctx, d.Hosts[0])

@@ -10,16 +10,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// createClone is the command of the README. It adds to the file cib.
-const createClone = "pcs -f cib resource create web-ip ocf:custom:clusterip ip=192.168.10.3 " +
-	"clone clone-max=8 clone-node-max=8 globally-unique=true"
+// createClone are the commands of the README. They add to the file cib.
+const createClone = "pcs -f cib resource create web-ip ocf:custom:clusterip ip=192.168.10.3 --disabled; " +
+	"pcs -f cib resource clone web-ip meta clone-max=8 clone-node-max=8 globally-unique=true; pcs -f cib resource enable web-ip"
 
 // newCIB makes an empty configuration, as the file cib in a folder that shell lines begin in.
 func newCIB(t *testing.T, n *node) (cd string) {
 	t.Helper()
 	cd = "cd " + t.TempDir() + "; "
-	// Without a fencing device crm_verify refuses any configuration.
-	n.shell(t, cd+"cibadmin --empty >cib; pcs -f cib property set stonith-enabled=false")
+	// Without a fencing device crm_verify refuses any configuration. Pacemaker 3.0.2 and later warn of the former name if it is alone, and
+	// older ones know no other.
+	n.shell(t, cd+"cibadmin --empty >cib; pcs -f cib property set fencing-enabled=false stonith-enabled=false --force")
 	return cd
 }
 

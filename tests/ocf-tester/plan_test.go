@@ -35,7 +35,7 @@ func TestPlan(t *testing.T) {
 	planned := func(args ...string) []string { return append([]string{program, "plan"}, args...) }
 
 	r := n.run(t, vars{}, asNobody(planned("--nodes", "3")...)...)
-	for _, want := range []string{"3 nodes, 12 buckets: 4 on each", "load no\nnode above 66%", "clone clone-max=12 clone-node-max=12"} {
+	for _, want := range []string{"3 nodes, 12 buckets: 4 on each", "load no\nnode above 66%", "clone web-ip meta clone-max=12 clone-node-max=12"} {
 		if r.ExitCode != 0 || r.Stderr != "" || !strings.Contains(r.Stdout, want) {
 			t.Errorf("exit status %d, stderr %q; %q is not in\n%s", r.ExitCode, r.Stderr, want, r.Stdout)
 		}

@@ -49,8 +49,16 @@ func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 		lines = append(lines, operations[1:]...)
 	}
 	meta := fmt.Sprintf("clone-max=%d clone-node-max=%d", buckets, buckets)
+	const next = " \\\n    "
 	return Commands{
-		Create: []string{strings.Join(append(lines, "clone "+meta, "globally-unique=true resource-stickiness=0"), " \\\n    ")},
+		// `pcs resource create … clone` would take the clone's options too, but each form of it is deprecated in some pcs: without the word
+		// meta before them from 0.11.6 on; with it, those are the primitive's. Until it is a clone the resource is disabled: a single instance
+		// would answer for all.
+		Create: []string{
+			strings.Join(append(lines, "--disabled"), next),
+			"pcs resource clone web-ip meta " + meta + next + "globally-unique=true resource-stickiness=0",
+			"pcs resource enable web-ip",
+		},
 		Change: []string{"pcs resource disable web-ip --wait=60", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
 	}
 }

@@ -2,9 +2,10 @@
 # Fencing for two servers. Run it as root on one of them; corosync.conf must say two_node: 1 (see two-nodes.corosync.conf).
 set -eu
 
-pcs property set stonith-enabled=true
-# How long all of a fencing may take before it counts as failed. Until it has succeeded no bucket of the dead server is taken over.
-pcs property set stonith-timeout=60s
+# Two properties are left as they are by default, because their names depend on the version: stonith-enabled, from Pacemaker 3.0.2
+# on fencing-enabled, is true; stonith-timeout (fencing-timeout), how long all of a fencing may take before it counts as failed, is
+# 60 s. Until a fencing has succeeded no bucket of the dead server is taken over.
+
 # How long a server waits at its start for others before it decides alone; the default is 20 s. All of an outage after a common
 # power failure waits for it.
 pcs property set dc-deadtime=5s

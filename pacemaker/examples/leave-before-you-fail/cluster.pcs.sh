@@ -4,8 +4,8 @@
 set -eu
 
 pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 \
-	meta migration-threshold=1 failure-timeout=120s \
-	clone clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0
+	meta migration-threshold=1 failure-timeout=120s --disabled
+pcs resource clone web-ip meta clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0
 
 # Node health: agents write attributes named #health-...; with this strategy a server with a red one may run nothing (but what
 # measures its health), until it is green again.
@@ -33,3 +33,6 @@ pcs constraint location web-ip-clone rule score=-INFINITY not_defined eth0-works
 
 # The application: this is where its own agent goes, see ../web-farm. What has no agent can be watched from outside:
 # any program that exits with 0 while all is well, as a systemd unit or with a small agent of your own.
+
+# Only now may the buckets start.
+pcs resource enable web-ip

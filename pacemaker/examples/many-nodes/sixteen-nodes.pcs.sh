@@ -6,4 +6,6 @@ set -eu
 # Several times as many buckets as servers, or the loss of one would double another's load.
 pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 \
 	op monitor interval=30s timeout=20s monitor interval=300s timeout=20s OCF_CHECK_LEVEL=10 \
-	clone clone-max=64 clone-node-max=64 globally-unique=true resource-stickiness=0
+	--disabled
+pcs resource clone web-ip meta clone-max=64 clone-node-max=64 globally-unique=true resource-stickiness=0
+pcs resource enable web-ip

@@ -6,4 +6,6 @@ set -eu
 # 256 instances report to the cluster's configuration at each start and each change: monitor them seldom.
 pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 \
 	op monitor interval=60s timeout=20s monitor interval=600s timeout=20s OCF_CHECK_LEVEL=10 \
-	clone clone-max=256 clone-node-max=256 globally-unique=true resource-stickiness=0
+	--disabled
+pcs resource clone web-ip meta clone-max=256 clone-node-max=256 globally-unique=true resource-stickiness=0
+pcs resource enable web-ip

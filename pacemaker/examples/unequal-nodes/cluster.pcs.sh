@@ -11,6 +11,7 @@ pcs node utilization node1 capacity=16
 pcs node utilization node2 capacity=12
 pcs node utilization node3 capacity=12
 
-pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 \
-	clone clone-max=16 clone-node-max=16 globally-unique=true resource-stickiness=0
+pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 --disabled
+pcs resource clone web-ip meta clone-max=16 clone-node-max=16 globally-unique=true resource-stickiness=0
 pcs resource utilization web-ip capacity=1
+pcs resource enable web-ip
