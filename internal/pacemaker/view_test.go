@@ -93,7 +93,7 @@ func TestFencingAsCrmMonSaysIt(t *testing.T) {
 		`fencing-enabled="false" fencing-timeout-ms="60000" symmetric-cluster="true"`: false,
 		`symmetric-cluster="true"`: false,
 	} {
-		view, err := parseView(`<pacemaker-result><summary><cluster_options ` + options + `/></summary></pacemaker-result>`)
+		view, err := ParseView(`<pacemaker-result><summary><cluster_options ` + options + `/></summary></pacemaker-result>`)
 		if err != nil || view.Fencing != want {
 			t.Errorf("%s: %v, %v", options, view, err)
 		}
