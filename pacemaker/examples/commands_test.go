@@ -32,6 +32,8 @@ func deprecated(command string) string {
 		return "options of the clone: make it with pcs resource clone"
 	case slices.Equal(words[:3], []string{"pcs", "resource", "clone"}) && options(3) && (len(words) < 5 || words[4] != "meta"):
 		return "options of the clone without meta"
+	case words[1] == "resource" && slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "--wait") }):
+		return "--wait of pcs resource: crm_resource --wait --timeout=60s"
 	case slices.Equal(words[:3], []string{"pcs", "property", "set"}) && slices.ContainsFunc(words[3:], renamed.MatchString):
 		return "a property that has several names, or none in the end"
 	default:
@@ -47,6 +49,8 @@ func TestDeprecatedCommands(t *testing.T) {
 		"options of a clone without meta (pcs 0.11.6)":              {command: "pcs resource create a ocf:custom:clusterip ip=192.0.2.1 clone clone-max=8"},
 		"options of a clone with meta (of the primitive till 0.12)": {command: "pcs resource create a ocf:custom:clusterip clone meta clone-max=8"},
 		"a clone without meta (pcs 0.11.6)":                         {command: "pcs resource clone a clone-max=8"},
+		"a wait (pcs 0.12)":                                         {command: "pcs resource disable a --wait=60"},
+		"a wait for the cluster":                                    {"pcs cluster start --wait", true},
 		"a name that Pacemaker 3.0.2 calls deprecated":              {command: "pcs property set no-quorum-policy=stop stonith-enabled=true"},
 		"a name that Pacemaker 3.0.1 does not know":                 {command: "pcs property set fencing-enabled=true"},
 		"probes that are always made in the end":                    {command: "pcs property set enable-startup-probes=false --force"},

@@ -93,7 +93,9 @@ func describe(ctx context.Context, name string) (t table, cells, arguments []str
 		return kernels, []string{release}, []string{"test-vm", "KERNEL=" + release}, nil
 	}
 	cells = []string{strings.ReplaceAll(name, ",", " + ")}
-	out, err := exec.CommandContext(ctx, "tests/make-root", name).Output()
+	makeRoot := exec.CommandContext(ctx, "tests/make-root", name)
+	makeRoot.Stderr = os.Stderr
+	out, err := makeRoot.Output()
 	if err != nil {
 		return t, nil, nil, fmt.Errorf("tests/make-root %s: %w", name, err)
 	}

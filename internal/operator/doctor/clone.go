@@ -81,10 +81,13 @@ func addressList[T fmt.Stringer](list []T) string {
 	return strings.Join(texts, ", ")
 }
 
+// waitUntilStopped comes after a command that disables a resource. pcs calls its own --wait deprecated from 0.12 on.
+const waitUntilStopped = "crm_resource --wait --timeout=60s"
+
 func judgeUnique(s subject) answer {
 	if !isCloned(s) {
 		return warn("the resource is no clone: one node has the whole address, as with ocf:heartbeat:IPaddr2",
-			fmt.Sprintf("pcs resource disable %s --wait=60", s.name()),
+			fmt.Sprintf("pcs resource disable %s", s.name()), waitUntilStopped,
 			fmt.Sprintf("pcs resource clone %s meta clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0", s.name()),
 			fmt.Sprintf("pcs resource enable %s", s.name()))
 	}
@@ -126,7 +129,7 @@ func judgeBuckets(s subject) answer {
 	const each = 2 // buckets of a node, at least
 	advised := 4 * nodes
 	do := []string{
-		fmt.Sprintf("pcs resource disable %s --wait=60", s.name()),
+		fmt.Sprintf("pcs resource disable %s", s.name()), waitUntilStopped,
 		fmt.Sprintf("pcs resource meta %s clone-max=%d clone-node-max=%d", s.cloneName(), advised, advised),
 		fmt.Sprintf("pcs resource enable %s", s.name()),
 	}
@@ -375,7 +378,7 @@ func judgeAgreement(s subject) answer {
 		if s.Configured == nil {
 			return fail(strings.Join(differences, "; "), "# what is laid is another thing: stop it first")
 		}
-		return fail(strings.Join(differences, "; "), "pcs resource disable "+s.name()+" --wait=60", "pcs resource enable "+s.name())
+		return fail(strings.Join(differences, "; "), "pcs resource disable "+s.name(), waitUntilStopped, "pcs resource enable "+s.name())
 	}
 	return ok("what is laid is what is asked")
 }

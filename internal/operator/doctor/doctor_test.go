@@ -439,7 +439,7 @@ func TestWhatToType(t *testing.T) {
 		}, "pcs resource op remove m2; pcs resource op add web-ip monitor interval=60s timeout=20s on-fail=restart OCF_CHECK_LEVEL=10"},
 		"what is no clone must not answer for all meanwhile": {
 			"unique", func(f *Facts) { f.Resources[0].Configured.Clone = "" },
-			"pcs resource disable web-ip --wait=60; pcs resource clone web-ip meta clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0; pcs resource enable web-ip",
+			"pcs resource disable web-ip; crm_resource --wait --timeout=60s; pcs resource clone web-ip meta clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0; pcs resource enable web-ip",
 		},
 		"fencing by the name that switches it off": {"fencing", func(f *Facts) {
 			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, "<crm_config/>",

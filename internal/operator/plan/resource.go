@@ -59,6 +59,7 @@ func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 			"pcs resource clone web-ip meta " + meta + next + "globally-unique=true resource-stickiness=0",
 			"pcs resource enable web-ip",
 		},
-		Change: []string{"pcs resource disable web-ip --wait=60", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
+		// pcs's own --wait is deprecated from 0.12 on.
+		Change: []string{"pcs resource disable web-ip", "crm_resource --wait --timeout=60s", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
 	}
 }
