@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/beevik/etree"
-
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
@@ -21,7 +19,7 @@ import (
 type Cluster interface {
 	NodeName(ctx context.Context) (string, error)
 	View(ctx context.Context) (*pacemaker.View, error)
-	Configuration(ctx context.Context) (*etree.Element, error)
+	Configured(ctx context.Context) (pacemaker.Configured, error)
 	Statements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (clusterip.Statements, error)
 }
 
@@ -56,20 +54,17 @@ func Look(ctx context.Context, agent clusterip.Agent, cluster Cluster, address n
 	if err != nil {
 		return survey, err
 	}
-	var configured []pacemaker.Resource
+	var configured pacemaker.Configured
 	if survey.Node, survey.Why = cluster.NodeName(ctx); survey.Why == nil {
 		survey.Cluster, survey.Why = cluster.View(ctx)
 	}
 	if survey.Why == nil {
-		var configuration *etree.Element
-		if configuration, survey.Why = cluster.Configuration(ctx); survey.Why != nil {
+		if configured, survey.Why = cluster.Configured(ctx); survey.Why != nil {
 			survey.Cluster = nil // of no use without
-		} else {
-			configured = pacemaker.Resources(configuration)
-			survey.FencingOff = pacemaker.FencingOff(configuration)
 		}
 	}
-	resources := merge(configured, layouts)
+	survey.FencingOff = configured.FencingOff
+	resources := merge(configured.Resources, layouts)
 	survey.Resources = slices.DeleteFunc(slices.Clone(resources), func(r Resource) bool {
 		return address.IsValid() && !slices.Contains(r.Asked.Addresses, address)
 	})

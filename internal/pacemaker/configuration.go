@@ -53,6 +53,21 @@ func (c Cluster) Configuration(ctx context.Context) (*etree.Element, error) {
 	return parseConfiguration(text)
 }
 
+// Configured is what a configuration says of sharing addresses.
+type Configured struct {
+	Resources  []Resource
+	FencingOff []Setting // what switches fencing off, see FencingOff
+}
+
+// Configured reads it.
+func (c Cluster) Configured(ctx context.Context) (Configured, error) {
+	configuration, err := c.Configuration(ctx)
+	if err != nil {
+		return Configured{}, err
+	}
+	return Configured{Resources(configuration), FencingOff(configuration)}, nil
+}
+
 func parseConfiguration(text string) (*etree.Element, error) {
 	document := etree.NewDocument()
 	if err := document.ReadFromString(text); err != nil {

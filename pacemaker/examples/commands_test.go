@@ -72,7 +72,7 @@ func commands(text string) []string {
 	var all []string
 	text = regexp.MustCompile(`\\\n\s*`).ReplaceAllString(text, " ")
 	for line := range strings.Lines(text) {
-		for _, part := range strings.Split(line, "`") {
+		for part := range strings.SplitSeq(line, "`") {
 			if part = strings.TrimLeft(part, " \t$\""); strings.HasPrefix(part, "pcs ") && !strings.Contains(part, " … ") {
 				all = append(all, strings.TrimSpace(part))
 			}

@@ -271,13 +271,13 @@ func judgeTimeouts(s subject) answer {
 		do := []string{fmt.Sprintf("pcs resource update %s op %s timeout=%ds", s.name(), op.name, int(needs.Seconds()))}
 		if op.interval > 0 {
 			// pcs changes the first operation of a name only, and of that it keeps nothing that is not said again.
-			operation := fmt.Sprintf("%s interval=%ds timeout=%ds", op.name, int(op.interval.Seconds()), int(needs.Seconds()))
+			add := []string{fmt.Sprintf("pcs resource op add %s %s interval=%ds timeout=%ds", s.name(), op.name, int(op.interval.Seconds()), int(needs.Seconds()))}
 			for _, option := range [][2]string{{"on-fail", op.onFail}, {"OCF_CHECK_LEVEL", op.level}} {
 				if option[1] != "" {
-					operation += " " + option[0] + "=" + ocf.ShellQuote(option[1])
+					add = append(add, option[0]+"="+ocf.ShellQuote(option[1]))
 				}
 			}
-			do = []string{"pcs resource op remove " + op.id, fmt.Sprintf("pcs resource op add %s %s", s.name(), operation)}
+			do = []string{"pcs resource op remove " + op.id, strings.Join(add, " ")}
 		}
 		answers = append(answers, warn(fmt.Sprintf("%s has a timeout of %s, %s are advised", op.name, op.timeout, needs), do...))
 	}

@@ -263,14 +263,14 @@ func TestChecks(t *testing.T) {
 		"fencing switched off beside a name of no effect": {properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Verdict{"fencing": Failure}},
 		"fencing that is neither on nor off":              {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "ture"), map[string]Verdict{"fencing": Warning}},
 		"fencing switched on by both names":               {properties("fencing-enabled", "1", "stonith-enabled", "on"), nil},
-		"a watchdog instead of devices":                   {also(property("stonith-watchdog-timeout", "10"), func(f *Facts) { drop(f, "power") }), nil},
-		"a watchdog by the new name":                      {also(properties("dc-version", "3.0.3-3.0.3", "fencing-watchdog-timeout", "-1", "have-watchdog", "true"), func(f *Facts) { drop(f, "power") }), nil},
-		"a watchdog by a name that is not known yet":      {also(properties("dc-version", "3.0.0-3.0.0", "fencing-watchdog-timeout", "10"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
-		"a watchdog by a name that may not be known":      {also(property("fencing-watchdog-timeout", "10"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
-		"a watchdog that is switched off":                 {also(property("stonith-watchdog-timeout", "0s"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
-		"a watchdog's time that is none":                  {also(property("stonith-watchdog-timeout", "soon"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
-		"a watchdog that there is not":                    {also(properties("stonith-watchdog-timeout", "10", "have-watchdog", "false"), func(f *Facts) { drop(f, "power") }), map[string]Verdict{"fencing": Failure}},
-		"no device":                                       {func(f *Facts) { drop(f, "power") }, map[string]Verdict{"fencing": Failure}},
+		"a watchdog instead of devices":                   {also(property("stonith-watchdog-timeout", "10"), unpowered), nil},
+		"a watchdog by the new name":                      {also(properties("dc-version", "3.0.3-3.0.3", "fencing-watchdog-timeout", "-1", "have-watchdog", "true"), unpowered), nil},
+		"a watchdog by a name that is not known yet":      {also(properties("dc-version", "3.0.0-3.0.0", "fencing-watchdog-timeout", "10"), unpowered), map[string]Verdict{"fencing": Failure}},
+		"a watchdog by a name that may not be known":      {also(property("fencing-watchdog-timeout", "10"), unpowered), map[string]Verdict{"fencing": Failure}},
+		"a watchdog that is switched off":                 {also(property("stonith-watchdog-timeout", "0s"), unpowered), map[string]Verdict{"fencing": Failure}},
+		"a watchdog's time that is none":                  {also(property("stonith-watchdog-timeout", "soon"), unpowered), map[string]Verdict{"fencing": Failure}},
+		"a watchdog that there is not":                    {also(properties("stonith-watchdog-timeout", "10", "have-watchdog", "false"), unpowered), map[string]Verdict{"fencing": Failure}},
+		"no device":                                       {unpowered, map[string]Verdict{"fencing": Failure}},
 		"no matter about quorum":                          {property("no-quorum-policy", "ignore"), map[string]Verdict{"quorum-policy": Failure}},
 		"everything is stopped":                           {property("stop-all-resources", "true"), map[string]Verdict{"maintenance": Warning}},
 		"a node in maintenance":                           {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"><instance_attributes id="i"><nvpair id="i1" name="maintenance" value="true"/></instance_attributes></node>`), map[string]Verdict{"maintenance": Warning}},
@@ -466,12 +466,10 @@ func TestWhatToType(t *testing.T) {
 	}
 }
 
-// drop takes a resource out of the CIB.
-func drop(f *Facts, id string) {
-	for _, e := range f.Configuration.Value.FindElements("./resources/primitive") {
-		if e.SelectAttrValue("id", "") == id {
-			e.Parent().RemoveChild(e)
-		}
+// unpowered takes the fencing device out of the CIB.
+func unpowered(f *Facts) {
+	for _, e := range f.Configuration.Value.FindElements("./resources/primitive[@id='power']") {
+		e.Parent().RemoveChild(e)
 	}
 }
 
