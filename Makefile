@@ -96,7 +96,7 @@ demo: ## a Pacemaker cluster, clients that ask all the time, failures: told step
 lab: ## bin/lab, a Pacemaker cluster on this machine to play with: `bin/lab up 3` (root)
 	./tests/install-packages demo
 	$(MAKE) --no-print-directory build
-	$(GO) build -o '$(BIN)/lab' ./tests/lab/command
+	CGO_ENABLED=0 $(GO) build -o '$(BIN)/lab' ./tests/lab/command
 
 bench: ## the cost of each action beside ocf:heartbeat:IPaddr2 (root)
 	./tests/install-packages bench
