@@ -13,7 +13,7 @@ BIN     ?= bin
 # time, the Go tool may take its own deadline for a failure.)
 FUZZTIME ?= 10000x
 # Which kernel test-vm boots: that of Debian bullseye (Linux 5.10), bookworm (6.1), trixie (6.12) or sid (7.2 and later); empty: of
-# the machine's own release. And in which guest: data-path, match or neighbours; empty: in all.
+# the machine's own release. And in which guest: data-path, match or target; empty: in all.
 KERNEL ?=
 GUEST  ?=
 

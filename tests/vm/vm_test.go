@@ -46,10 +46,10 @@ type guest struct {
 // firstTest is every guest's. It logs what is compared with backends.
 const firstTest = "^TestBackendsOfTheKernel$"
 
-// guests run side by side, as many as there are processors. Together, data-path and neighbours take as long as match.
+// guests run side by side, as many as there are processors. Together, data-path and target take as long as match.
 func guests() []guest {
 	return []guest{
-		{"match", []string{ // and what the agent chooses, and kills
+		{"match", []string{ // and kills on every backend of iptables, and what auto chooses
 			"^TestMatchBackend$/^iptables-legacy$/^multicast$",
 			"^TestStopAfterTheMatchBackendsRulesWereDeleted$",
 			"^TestKilledOnIPTables$",
@@ -61,13 +61,13 @@ func guests() []guest {
 			"^TestServices$/^sourceip-sourceport$",
 			"^TestAFragmentedDatagramIsAnsweredOnce$/^sourceip-sourceport$",
 			"^TestEveryWoundOfADualStackResource$/^multicast$",
-			"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
-			"^TestDrainThatIsTooShort$",
-		}},
-		{"neighbours", []string{ // of the address, and of nftables: the target, no nf_tables
 			"^TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn$",
 			"^TestTheAddressIsNoSourceOfTheNodesOwnConnections$",
 			"^TestICMPErrorsAreNotForwardedWithoutTheAddress$",
+			"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
+			"^TestDrainThatIsTooShort$",
+		}},
+		{"target", []string{ // and a part of the match's tests, so that match does not take longer
 			"^TestTogetherWithTheTarget$",
 			"^TestTargetBackend$",
 			"^TestEveryWoundOfTheTargetBackend$",
