@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"ocf-clusterip/tests/netns"
 	"ocf-clusterip/tests/probe"
 )
 
@@ -206,6 +207,28 @@ func TestDrainingHostDies(t *testing.T) {
 		_, err := d.WaitFor(ctx, func(status *Status) error {
 			if status.Nodes["node3"].Online {
 				return errors.New("node3 is online")
+			}
+			return nil
+		})
+		check(t, err)
+	}, "node1", "node2")
+	if broken := d.finish("node3"); broken["node1"] == 0 || broken["node2"] == 0 {
+		t.Errorf("resets by %v", broken)
+	}
+}
+
+// A host that is cut off while it drains serves its connections until it is fenced: nobody else answers them before.
+func TestDrainingHostIsCutOff(t *testing.T) {
+	t.Parallel()
+	d := playDraining(t, Options{StayOff: true, FencingTakes: 8 * time.Second}, 600, "op", "monitor", "interval=2s")
+	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
+	d.change("node3's management cable is cut", func() {
+		check(t, d.Hosts[2].Cut(netns.ManagementNIC))
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := d.WaitFor(ctx, func(*Status) error {
+			if d.Hosts[2].Fenced().IsZero() {
+				return errors.New("node3 is not fenced")
 			}
 			return nil
 		})

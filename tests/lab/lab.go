@@ -48,6 +48,8 @@ type Options struct {
 	Properties map[string]string
 	// NoFencing leaves out the fencing device, and switches fencing off.
 	NoFencing bool
+	// FencingTakes is how long the power switch takes until a host is off.
+	FencingTakes time.Duration
 	// StayOff keeps a host off that was fenced with "reboot"; else it boots again at once.
 	StayOff bool
 	// ManualStart lets a booted host start nothing by itself; else Corosync and Pacemaker.

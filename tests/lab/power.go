@@ -117,6 +117,12 @@ func (p *powerSwitch) do(words []string) (string, error) {
 		return "", fmt.Errorf("no host %q", words[1])
 	}
 	ctx := p.lab.ctx
+	if words[0] == "off" || words[0] == "reboot" {
+		select {
+		case <-ctx.Done():
+		case <-time.After(p.lab.options.FencingTakes):
+		}
+	}
 	switch words[0] {
 	case "status":
 		if h.IsOn() {
