@@ -107,7 +107,7 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		announce = slices.ContainsFunc(steps, teachesNeighbours)
 		adopted := ""
 		if taken, ok := goal.Moves.Adoption(spec.Bucket); ok {
-			adopted = fmt.Sprintf("; its former connections are served by %s for %s at most", strings.Join(taken.From, ", "), taken.Left)
+			adopted = fmt.Sprintf("; its former connections are served by %s for %s at most", namesOf(taken), taken.Left)
 		}
 		a.Log.Infof("bucket %d of %s runs on %s%s", spec.Bucket, spec.Address(), layout.NIC, adopted)
 		return true, nil
@@ -117,10 +117,8 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 	}
 	// Outside the lock too: the cluster manager takes its time.
 	a.takeBack(ctx, spec, cameBack)
-	if changed := said.taken(); len(changed) > 0 {
-		if err := a.state(ctx, spec, spec.Bucket, changed); err != nil {
-			a.Log.Infof("what nodes said of others that have left could not be taken back: %v", err)
-		}
+	if err := a.state(ctx, spec, spec.Bucket, said.forgetting(a.Node)); err != nil {
+		a.Log.Infof("what nodes were told of an earlier drain of bucket %d here could not be taken back: %v", spec.Bucket, err)
 	}
 	if !announce {
 		return nil

@@ -50,7 +50,7 @@ func (a Agent) endAdoption(ctx context.Context, spec Spec, adoption Adoption) er
 		if !ok || !slices.Equal(now.From, adoption.From) || now.Left > adoption.Left {
 			return true, nil // it was given away and taken over meanwhile
 		}
-		a.Log.Infof("bucket %d of %s: %v serve none of its connections any more", spec.Bucket, spec.Address(), adoption.From)
+		a.Log.Infof("bucket %d of %s: %s serve none of its connections any more", spec.Bucket, spec.Address(), namesOf(adoption))
 		return true, a.Kernel.Apply(ctx, Move{Address: spec.Address(), Resource: spec.Resource, Moves: tables.Moves.without(spec.Bucket)})
 	})
 }

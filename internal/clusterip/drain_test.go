@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,15 +21,17 @@ import (
 type fakeCluster struct {
 	said     map[Bucket]Statements
 	presence map[string]Presence
-	leaves   bool
 	mute     error // nobody answers
+	mu       sync.Mutex
 }
 
 func (c *fakeCluster) Statements(_ context.Context, _ netip.Addr, bucket Bucket) (Statements, error) {
 	return maps.Clone(c.said[bucket]), c.mute
 }
 
-func (c *fakeCluster) State(_ context.Context, _ netip.Addr, bucket Bucket, node string, drainers []Drainer) error {
+func (c *fakeCluster) State(_ context.Context, _ netip.Addr, bucket Bucket, node string, statement Statement) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.mute != nil {
 		return c.mute
 	}
@@ -38,15 +41,13 @@ func (c *fakeCluster) State(_ context.Context, _ netip.Addr, bucket Bucket, node
 	if c.said[bucket] == nil {
 		c.said[bucket] = Statements{}
 	}
-	c.said[bucket][node] = slices.Clone(drainers)
+	c.said[bucket][node] = statement
 	return nil
 }
 
 func (c *fakeCluster) Presence(context.Context) (map[string]Presence, error) {
 	return c.presence, c.mute
 }
-
-func (c *fakeCluster) Leaves(context.Context, string) (bool, error) { return c.leaves, c.mute }
 
 // drainingAgent is node1, with a drain.
 func drainingAgent(kernel *fakeKernel, cluster *fakeCluster) Agent {
@@ -89,7 +90,7 @@ func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
 		if len(kernel.Tables.Moves.Draining) != i+1 || kernel.owns(bucket) || len(kernel.Addresses) != 1 {
 			t.Errorf("after stop of bucket %d: %+v", bucket, kernel.Tables)
 		}
-		if diff := cmp.Diff(Statements{"node1": {{"node1", long}}}, cluster.said[bucket]); diff != "" {
+		if diff := cmp.Diff(Statements{"node1": says(Drainer{"node1", long})}, cluster.said[bucket]); diff != "" {
 			t.Errorf("said of bucket %d (-want +got):\n%s", bucket, diff)
 		}
 		monitors(t, agent, bucket, ocf.NotRunning)
@@ -100,7 +101,7 @@ func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
 	if diff := cmp.Diff(Moves{Draining: []Drain{{5, long}}, HandedOver: []Bucket{5}}, kernel.Tables.Moves, cmp.Transformer("", normalMoves)); diff != "" {
 		t.Errorf("moves (-want +got):\n%s", diff)
 	}
-	if said := cluster.said[2]["node1"]; len(said) > 0 {
+	if said := cluster.said[2]["node1"]; len(said.Drainers) > 0 {
 		t.Errorf("node1 owns bucket 2 and says %v", said)
 	}
 }
@@ -121,7 +122,7 @@ func TestEveryStepOfAMoveMayFailOrBeTheLast(t *testing.T) {
 				kernel := unreliable(ready.State, how, n)
 				agent := drainingAgent(kernel, cluster)
 				_, _ = exitCode(func() error { return agent.Stop(t.Context(), drainingSpec(2)) })
-				if kernel.Tables.Moves.drains(2) && len(cluster.said[2]["node1"]) == 0 {
+				if kernel.Tables.Moves.drains(2) && len(cluster.said[2]["node1"].Drainers) == 0 {
 					t.Error("the bucket drains, and nobody knows")
 				}
 				kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
@@ -161,7 +162,7 @@ func TestWithoutAnAnswerNothingDrains(t *testing.T) {
 }
 
 func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
-	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{said: map[Bucket]Statements{2: {"node2": {{"node2", long}}}}}
+	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{said: map[Bucket]Statements{2: {"node2": says(Drainer{"node2", long})}}}
 	cluster.presence = map[string]Presence{"node1": {Place: Member}, "node2": {Place: Member}}
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2)
@@ -183,8 +184,13 @@ func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 	}
 	cluster.presence["node2"] = Presence{Place: Lost}
 	monitors(t, agent, 2, ocf.Success)
+	if !adopts() {
+		t.Error("node2 is lost and not fenced, and is not waited for")
+	}
+	cluster.presence["node2"] = Presence{Place: Dead}
+	monitors(t, agent, 2, ocf.Success)
 	if adopts() {
-		t.Error("node2 has crashed, and is waited for")
+		t.Error("node2 is dead, and is waited for")
 	}
 }
 
@@ -203,12 +209,12 @@ func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
 		t.Error("nobody answers, and nobody is waited for")
 	}
 	cluster.mute = nil
-	cluster.presence = map[string]Presence{"node1": {Place: Member}, "node2": {Place: Member}, "node3": {Place: Lost}}
+	cluster.presence = map[string]Presence{"node1": {Place: Member}, "node2": {Place: Member}, "node3": {Place: Dead}}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 has not spoken, and is not waited for")
 	}
-	cluster.said = map[Bucket]Statements{2: {"node2": nil}}
+	cluster.said = map[Bucket]Statements{2: {"node2": says()}}
 	monitors(t, agent, 2, ocf.Success)
 	if adopts() {
 		t.Error("node2 has said that it does not drain, and is waited for")
@@ -242,7 +248,7 @@ func TestSweep(t *testing.T) {
 		if waited := time.Since(begin); !alone || waited < 3*time.Second {
 			t.Errorf("bucket 2 has drained alone: %t, and the sweeper waited %s", alone, waited)
 		}
-		if left := Leftovers(kernel.State, ""); len(left) > 0 || len(cluster.said[2]["node1"]) > 0 {
+		if left := Leftovers(kernel.State, ""); len(left) > 0 || len(cluster.said[2]["node1"].Drainers) > 0 {
 			t.Errorf("left: %v; said: %v", left, cluster.said)
 		}
 	})
@@ -266,7 +272,7 @@ func TestAnyActionClearsUp(t *testing.T) {
 			if code := ocf.CodeOf(act(agent)); code != ocf.Success && code != ocf.NotRunning {
 				t.Errorf("it ends with %s", code)
 			}
-			if left := Leftovers(kernel.State, ""); len(left) > 0 || len(cluster.said[2]["node1"]) > 0 {
+			if left := Leftovers(kernel.State, ""); len(left) > 0 || len(cluster.said[2]["node1"].Drainers) > 0 {
 				t.Errorf("left: %v; said: %v", left, cluster.said)
 			}
 		})

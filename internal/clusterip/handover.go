@@ -16,18 +16,21 @@ import (
 type Cluster interface {
 	// Statements returns what each node says of a bucket.
 	Statements(ctx context.Context, address netip.Addr, bucket Bucket) (Statements, error)
-	// State makes a node say that these drain the bucket; or, with none, that nobody does.
-	State(ctx context.Context, address netip.Addr, bucket Bucket, node string, drainers []Drainer) error
+	// State keeps a statement under a node's name.
+	State(ctx context.Context, address netip.Addr, bucket Bucket, node string, statement Statement) error
 	// Presence tells where the cluster's nodes are. A node that it does not name is one of which nothing is known.
 	Presence(ctx context.Context) (map[string]Presence, error)
-	// Leaves tells whether the cluster manager is about to stop on the node, in order.
-	Leaves(ctx context.Context, node string) (bool, error)
 }
 
-// Statements are what nodes say of one bucket: who drains it, by the name of the node that says so. Each node speaks for itself; and for
-// nodes that have left the cluster, whose own words went with them, those speak who were told. A node without an entry has not spoken
-// yet.
-type Statements map[string][]Drainer
+// Statements are what is said of one bucket: who drains it, by the name of the node under which it is kept. Each node speaks for itself. For a node
+// that has left the cluster, whose own words went with it, those speak who were told.
+type Statements map[string]Statement
+
+// Statement is what is kept under a node's name.
+type Statement struct {
+	Spoken   bool      // the node has said of itself whether it drains; else this is only what it was told of others
+	Drainers []Drainer // itself, if it drains; and others
+}
 
 // Drainer is a node that still serves the connections of a bucket that it gave away, for that long at most since it said so: the
 // nodes' clocks may differ.
@@ -49,21 +52,21 @@ type Presence struct {
 // Place is where a node can be.
 type Place int
 
-// The places. Only one that is Lost for sure serves nobody: a wrong guess would make two nodes answer.
+// The places. Only one that is Dead serves nobody: a wrong guess would make two nodes answer.
 const (
 	Unknown Place = iota // it cannot be told
 	Member               // in the cluster
 	Left                 // its cluster manager was stopped in order; its kernel goes on
-	Lost                 // it has crashed, or is cut off, or was fenced
+	Lost                 // it has crashed, or is only cut off; it is to be fenced
+	Dead                 // it was fenced; or it is lost, and nobody fences
 )
 
 // Drainers are those who drain the bucket beside self, each once. What a node says of itself beats what others say of it.
 func (s Statements) Drainers(self string) []Drainer {
 	longest := map[string]time.Duration{}
-	for speaker, list := range s {
-		for _, d := range list {
-			_, speaks := s[d.Node]
-			if d.Node != self && d.Left > 0 && (speaker == d.Node || !speaks) {
+	for speaker, said := range s {
+		for _, d := range said.Drainers {
+			if d.Node != self && d.Left > 0 && (speaker == d.Node || !s[d.Node].Spoken) {
 				longest[d.Node] = max(longest[d.Node], d.Left)
 			}
 		}
@@ -76,53 +79,144 @@ func (s Statements) Drainers(self string) []Drainer {
 	return all
 }
 
-// adoption is what it means for the bucket's new owner; from nobody, if nobody drains.
+// hasFinished tells whether a node says of itself that it does not drain.
+func (s Statements) hasFinished(node string) bool {
+	said := s[node]
+	return said.Spoken && !slices.ContainsFunc(said.Drainers, func(d Drainer) bool { return d.Node == node && d.Left > 0 })
+}
+
+// longestNames bounds the names of former owners that are kept with a bucket in the kernel, where a comment has 256 bytes.
+const longestNames = 200
+
+// adoption is what it means for the bucket's new owner; from nobody, if nobody drains. Where the names would be too long, anybody may drain.
 func (s Statements) adoption(bucket Bucket, self string) Adoption {
 	adoption := Adoption{Bucket: bucket}
 	for _, d := range s.Drainers(self) {
 		adoption.Left = max(adoption.Left, d.Left)
 		adoption.From = append(adoption.From, d.Node)
 	}
+	if len(strings.Join(adoption.From, ",")) > longestNames {
+		adoption.From = []string{Unnamed}
+	}
 	return adoption
 }
 
-// taken is what nodes are to say when the bucket's new owner knows all: each no more than of itself, so that nothing about a node that
-// has left outlasts its use.
-func (s Statements) taken() Statements {
+// revised are the statements that change when what nodes were told of others is revised: a word is replaced, or not kept.
+func (s Statements) revised(revise func(Drainer) (now Drainer, keep bool)) Statements {
 	changed := Statements{}
-	for speaker, list := range s {
-		own := slices.DeleteFunc(slices.Clone(list), func(d Drainer) bool { return d.Node != speaker })
-		if len(own) < len(list) {
-			changed[speaker] = own
-		}
-	}
-	return changed
-}
-
-// with is what nodes are to say when self drains the bucket and knows of the adoption, which goes on: self says so, and if it leaves, all
-// others do.
-func (s Statements) with(self string, left time.Duration, adoption Adoption, leaves bool) Statements {
-	drainers := []Drainer{{Node: self, Left: left}}
-	for _, node := range adoption.From {
-		if node != self {
-			drainers = append(drainers, Drainer{Node: node, Left: adoption.Left})
-		}
-	}
-	changed := Statements{self: drainers}
-	for speaker, list := range s {
-		if leaves && speaker != self {
-			about := func(d Drainer) bool {
-				return slices.ContainsFunc(drainers, func(ours Drainer) bool { return ours.Node == d.Node })
+	for node, said := range s {
+		var list []Drainer
+		same := true
+		for _, d := range said.Drainers {
+			now, keep := d, true
+			if d.Node != node {
+				now, keep = revise(d)
 			}
-			own := func(d Drainer) bool { return d.Node == speaker } // what it says of itself it knows better
-			changed[speaker] = append(slices.DeleteFunc(slices.Clone(list), func(d Drainer) bool { return about(d) && !own(d) }),
-				slices.DeleteFunc(slices.Clone(drainers), own)...)
+			if keep {
+				list = append(list, now)
+			}
+			same = same && keep && now == d
+		}
+		if !same {
+			changed[node] = Statement{Spoken: said.Spoken, Drainers: list}
 		}
 	}
 	return changed
 }
 
-// still are those of the nodes that may still serve connections of the bucket: who has not said that it does not, and is not lost. For
+// forgetting are the statements that change when nothing that others were told of a node counts any more; of any node, if it is empty.
+func (s Statements) forgetting(node string) Statements {
+	return s.revised(func(d Drainer) (Drainer, bool) { return d, node != "" && d.Node != node })
+}
+
+// with are the statements that change when self drains the bucket and knows of the adoption, which goes on: self says so, what others were told is
+// brought up to date, and some are told.
+func (s Statements) with(self string, left time.Duration, adoption Adoption, tell []string) Statements {
+	ours := []Drainer{{Node: self, Left: left}}
+	for _, node := range adoption.From {
+		if node != self && node != Unnamed && !s.hasFinished(node) {
+			ours = append(ours, Drainer{Node: node, Left: adoption.Left})
+		}
+	}
+	anybody := slices.Contains(adoption.From, Unnamed) // then what others were told is all that is known
+	changed := s.revised(func(d Drainer) (Drainer, bool) {
+		our, known := find(ours, func(our Drainer) bool { return our.Node == d.Node })
+		switch {
+		case known:
+			return our, d.Node != self
+		default:
+			return d, anybody && !s.hasFinished(d.Node)
+		}
+	})
+	changed[self] = Statement{Spoken: true, Drainers: ours}
+	for _, node := range tell {
+		changed[node] = s.told(node, ours)
+	}
+	return changed
+}
+
+// told is the statement of a node that is told of all drainers: of itself it knows better, and nothing else is true any more.
+func (s Statements) told(node string, drainers []Drainer) Statement {
+	said := s[node]
+	of := func(own bool, list []Drainer) []Drainer {
+		return slices.DeleteFunc(slices.Clone(list), func(d Drainer) bool { return (d.Node == node) != own })
+	}
+	return Statement{Spoken: said.Spoken, Drainers: append(of(true, said.Drainers), of(false, drainers)...)}
+}
+
+// passedOn are the statements that change so that a crash of self, which adopts, does not make the others forget drainers that have left: some
+// members are told of those that no member but self was told of.
+func (s Statements) passedOn(self string, adoption Adoption, presence map[string]Presence) Statements {
+	members := without(membersOf(presence), self)
+	var unknown []Drainer
+	for _, node := range adoption.From {
+		carried := func(member string) bool {
+			return slices.ContainsFunc(s[member].Drainers, func(d Drainer) bool { return d.Node == node })
+		}
+		if place := presence[node].Place; (place == Left || place == Unknown) && !slices.ContainsFunc(members, carried) {
+			unknown = append(unknown, Drainer{Node: node, Left: adoption.Left})
+		}
+	}
+	changed := Statements{}
+	if len(unknown) > 0 {
+		for _, member := range firstOf(members, deputies) {
+			said := s[member]
+			changed[member] = Statement{Spoken: said.Spoken, Drainers: append(slices.Clone(said.Drainers), unknown...)}
+		}
+	}
+	return changed
+}
+
+// deputies is how many other nodes know of a drain beside the drainer, whose own words go with it when it leaves: in order, too, and then no action is
+// run for a bucket that it only drains.
+const deputies = 2
+
+// namesOf is for words to people.
+func namesOf(adoption Adoption) string {
+	if slices.Contains(adoption.From, Unnamed) {
+		return "other nodes"
+	}
+	return strings.Join(adoption.From, ", ")
+}
+
+func firstOf(nodes []string, most int) []string { return nodes[:min(len(nodes), most)] }
+
+func without(nodes []string, one string) []string {
+	return slices.DeleteFunc(nodes, func(node string) bool { return node == one })
+}
+
+func membersOf(presence map[string]Presence) []string {
+	var members []string
+	for node, p := range presence {
+		if p.Place == Member {
+			members = append(members, node)
+		}
+	}
+	slices.Sort(members)
+	return members
+}
+
+// still are those of the nodes that may still serve connections of the bucket: who has not said that it does not, and is not dead. For
 // Unnamed stand all nodes but self.
 func (s Statements) still(self string, from []string, presence map[string]Presence) []string {
 	nodes := slices.DeleteFunc(slices.Clone(from), func(node string) bool { return node == Unnamed })
@@ -131,18 +225,16 @@ func (s Statements) still(self string, from []string, presence map[string]Presen
 		for _, d := range s.Drainers(self) {
 			nodes = append(nodes, d.Node)
 		}
-		nodes = slices.DeleteFunc(nodes, func(node string) bool { return node == self })
+		nodes = without(nodes, self)
 		slices.Sort(nodes)
 		nodes = slices.Compact(nodes)
 	}
 	return slices.DeleteFunc(nodes, func(node string) bool {
-		says, speaks := s[node]
-		drains := slices.ContainsFunc(says, func(d Drainer) bool { return d.Node == node && d.Left > 0 })
 		switch presence[node].Place {
-		case Lost:
+		case Dead:
 			return true
 		case Member:
-			return speaks && !drains // who has just come, and has not spoken, may drain
+			return s.hasFinished(node) // who has just come, and has not spoken, may drain
 		default:
 			return false
 		}
@@ -178,21 +270,31 @@ func (a Agent) handOver(ctx context.Context, spec Spec) bool {
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
 	adoption, _ := seen.Moves.Adoption(spec.Bucket)
-	var said Statements
-	leaves := false
-	if err = a.nameless(); err == nil {
-		leaves, err = a.Cluster.Leaves(ctx, a.Node)
-	}
-	if err == nil && leaves {
-		said, err = a.Cluster.Statements(ctx, spec.Address(), spec.Bucket)
-	}
+	err = a.nameless()
 	if err == nil {
-		err = a.state(ctx, spec, spec.Bucket, said.with(a.Node, spec.Drain, adoption, leaves))
+		err = a.publishDrain(ctx, spec, adoption)
 	}
 	if err != nil {
 		a.Log.Warningf("stop without hand-over, so connections break: %v", err)
 	}
 	return err == nil
+}
+
+// publishDrain tells the others that this node drains the bucket, and of those whose connections it did not get itself.
+func (a Agent) publishDrain(ctx context.Context, spec Spec, adoption Adoption) error {
+	said, err := a.Cluster.Statements(ctx, spec.Address(), spec.Bucket)
+	if err != nil {
+		return err
+	}
+	tell := without(slices.Sorted(maps.Keys(said)), a.Node)
+	if len(tell) < deputies { // who has not spoken is told, too
+		presence, err := a.Cluster.Presence(ctx)
+		if err != nil {
+			return err
+		}
+		tell = without(membersOf(presence), a.Node)
+	}
+	return a.state(ctx, spec, spec.Bucket, said.with(a.Node, spec.Drain, adoption, firstOf(tell, deputies)))
 }
 
 func (a Agent) nameless() error {
@@ -209,27 +311,40 @@ func (a Agent) takeBack(ctx context.Context, spec Spec, buckets []Bucket) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
-	if err := allAtOnce(buckets, func(bucket Bucket) error { return a.restate(ctx, spec, bucket, nil) }); err != nil {
+	if err := allAtOnce(buckets, func(bucket Bucket) error { return a.restate(ctx, spec, bucket, nil, false) }); err != nil {
 		a.Log.Infof("not everybody was told that drains of buckets %s have ended: %v", list(buckets), err)
 	}
 }
 
-// restate makes this node say of itself what is so, and of others what it said before.
-func (a Agent) restate(ctx context.Context, spec Spec, bucket Bucket, own []Drainer) error {
+// restate makes this node say of itself what is so, and of others what it said before, or what it learns from them. If it does not drain, what
+// others were told of it from an earlier time is forgotten.
+func (a Agent) restate(ctx context.Context, spec Spec, bucket Bucket, own []Drainer, learns bool) error {
 	said, err := a.Cluster.Statements(ctx, spec.Address(), bucket)
 	if err != nil {
 		return err
 	}
-	before, spoke := said[a.Node]
-	others := slices.DeleteFunc(slices.Clone(before), func(d Drainer) bool { return d.Node == a.Node })
-	if now := append(own, others...); !spoke || !slices.Equal(before, now) {
-		return a.Cluster.State(ctx, spec.Address(), bucket, a.Node, now)
+	changed := Statements{}
+	if len(own) == 0 {
+		changed = said.forgetting(a.Node)
 	}
-	return nil
+	before := said[a.Node]
+	others := slices.DeleteFunc(slices.Clone(before.Drainers), func(d Drainer) bool { return d.Node == a.Node || said.hasFinished(d.Node) })
+	if learns {
+		others = said.Drainers(a.Node)
+	}
+	if now := append(slices.Clone(own), others...); !before.Spoken || !slices.Equal(before.Drainers, now) {
+		changed[a.Node] = Statement{Spoken: true, Drainers: now}
+	}
+	if len(own) > 0 {
+		for _, node := range firstOf(without(slices.Sorted(maps.Keys(said)), a.Node), deputies) {
+			changed[node] = said.told(node, append(slices.Clone(own), others...))
+		}
+	}
+	return a.state(ctx, spec, bucket, changed)
 }
 
 // introduce tells the others, when the cluster manager asks for the first time what is here, whether the bucket drains. Before that they
-// cannot know whether this node has lost its connections.
+// cannot know whether this node has lost its connections. And it learns who drains.
 func (a Agent) introduce(ctx context.Context, spec Spec, moves Moves) {
 	if spec.Drain == 0 || a.nameless() != nil {
 		return
@@ -240,7 +355,7 @@ func (a Agent) introduce(ctx context.Context, spec Spec, moves Moves) {
 	if i := slices.Index(moves.drained(), spec.Bucket); i >= 0 {
 		own = []Drainer{{Node: a.Node, Left: moves.Draining[i].Left}}
 	}
-	if err := a.restate(ctx, spec, spec.Bucket, own); err != nil {
+	if err := a.restate(ctx, spec, spec.Bucket, own, true); err != nil {
 		a.Log.Infof("nobody was told what drains here: %v", err)
 	}
 }
@@ -268,7 +383,12 @@ func allAtOnce[T any](each []T, ask func(T) error) error {
 	return errors.Join(all...)
 }
 
-// adopted tells whether the adoption is over, because no node serves the bucket's connections any more.
+// soonOver is what is left of an adoption when what was said of it is forgotten: longer than it takes to the next monitor, by default 10 s.
+// The kernel ends the adoption itself, and then nobody would know that something is to be forgotten.
+const soonOver = 15 * time.Second
+
+// adopted tells whether the adoption is over, because no node serves the bucket's connections any more. What was said of it is kept as long as it
+// is true: should this node crash, the next owner must know.
 func (a Agent) adopted(ctx context.Context, spec Spec, adoption Adoption) bool {
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
@@ -278,7 +398,7 @@ func (a Agent) adopted(ctx context.Context, spec Spec, adoption Adoption) bool {
 		presence, err = a.Cluster.Presence(ctx)
 	}
 	if err != nil {
-		a.Log.Infof("whether %v still serve connections of bucket %d cannot be told: %v", adoption.From, adoption.Bucket, err)
+		a.Log.Infof("cannot tell whether %s serve connections of bucket %d: %v", namesOf(adoption), adoption.Bucket, err)
 		return false
 	}
 	still := said.still(a.Node, adoption.From, presence)
@@ -289,7 +409,17 @@ func (a Agent) adopted(ctx context.Context, spec Spec, adoption Adoption) bool {
 		}
 	}
 	if len(why) > 0 {
-		a.Log.Infof("where %s is cannot be told, so bucket %d is adopted for %s more at most", strings.Join(why, ", "), adoption.Bucket, adoption.Left)
+		a.Log.Infof("cannot tell where %s is: bucket %d waits for its connections there, for %s at most", strings.Join(why, ", "), adoption.Bucket,
+			adoption.Left.Round(time.Second))
+	}
+	var changed Statements
+	if over := len(still) == 0; over || adoption.Left < soonOver {
+		changed = said.forgetting("")
+	} else {
+		changed = said.passedOn(a.Node, adoption, presence)
+	}
+	if err := a.state(ctx, spec, spec.Bucket, changed); err != nil {
+		a.Log.Infof("what nodes were told of drains of bucket %d could not be brought up to date: %v", adoption.Bucket, err)
 	}
 	return len(still) == 0
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
 )
@@ -185,9 +186,13 @@ func (r ResourceStatus) writeBuckets(w io.Writer, look style.Style) {
 func (b BucketStatus) drains() string {
 	var all []string
 	for _, d := range b.Drains {
-		text := fmt.Sprintf("%s (%.0f s", d.Node, d.Seconds)
+		node := d.Node
+		if node == clusterip.Unnamed {
+			node = "any node"
+		}
+		text := fmt.Sprintf("%s (%.0f s", node, d.Seconds)
 		if d.Connections != nil {
-			text = fmt.Sprintf("%s (%.0f s, %d open", d.Node, d.Seconds, *d.Connections)
+			text = fmt.Sprintf("%s (%.0f s, %d open", node, d.Seconds, *d.Connections)
 		}
 		all = append(all, text+")")
 	}

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os/exec"
 	"regexp"
@@ -59,44 +60,48 @@ func (c Cluster) Statements(ctx context.Context, address netip.Addr, bucket clus
 		if value == "" { // attrd knows of the node, but not of a value
 			continue
 		}
-		drainers, err := parseDrainers(value)
-		if err != nil {
+		if said[node], err = parseStatement(value); err != nil {
 			return nil, fmt.Errorf("attribute %s of %s: %w", attribute(address, bucket), ocf.Quote(node), err)
 		}
-		said[node] = drainers
 	}
 	return said, nil
 }
 
 // State implements clusterip.Cluster.
-func (c Cluster) State(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, drainers []clusterip.Drainer) error {
-	for _, d := range drainers {
-		if !isNodeName(d.Node) && d.Node != clusterip.Unnamed {
+func (c Cluster) State(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, statement clusterip.Statement) error {
+	for _, d := range statement.Drainers {
+		if !isNodeName(d.Node) {
 			return fmt.Errorf("the node's name %s cannot be told to others", ocf.Quote(d.Node))
 		}
 	}
 	if !isNodeName(node) {
 		return fmt.Errorf("the node's name %s cannot be used", ocf.Quote(node))
 	}
-	_, err := c.run(ctx, attrdUpdater, "--private", "--name", attribute(address, bucket), "--node", node, "--update", formatDrainers(drainers))
+	_, err := c.run(ctx, attrdUpdater, "--private", "--name", attribute(address, bucket), "--node", node, "--update", formatStatement(statement))
 	return err
 }
 
-// Leaves implements clusterip.Cluster: the node that is to be stopped has an attribute that says since when. Without -A some releases answer
-// for all nodes (2.1.5 to 2.1.9), others for the local one.
-func (c Cluster) Leaves(ctx context.Context, node string) (bool, error) {
-	values, err := c.query(ctx, "shutdown", "-A")
-	since := values[node]
-	return since != "" && since != "0", err
-}
-
-// Presence implements clusterip.Cluster.
+// Presence implements clusterip.Cluster. Where nobody fences, a node that is lost counts as dead, as it does for Pacemaker, which starts its
+// resources elsewhere at once.
 func (c Cluster) Presence(ctx context.Context) (map[string]clusterip.Presence, error) {
 	text, err := c.run(ctx, cibadmin, "--query", "--local", "--xpath", "/cib/status")
 	if err != nil {
 		return nil, err
 	}
-	return ParsePresence(text)
+	nodes, err := ParsePresence(text)
+	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(nodes)), func(p clusterip.Presence) bool { return p.Place == clusterip.Lost }) {
+		return nodes, err
+	}
+	configuration, err := c.Configuration(ctx)
+	if err != nil || !IsUnfenced(configuration) {
+		return nodes, nil //nolint:nilerr // whether somebody fences cannot be told: then a lost node may live
+	}
+	for node, p := range nodes {
+		if p.Place == clusterip.Lost {
+			nodes[node] = clusterip.Presence{Place: clusterip.Dead}
+		}
+	}
+	return nodes, nil
 }
 
 // ParsePresence reads what cibadmin prints of the CIB's status, in the form of any release.
@@ -142,7 +147,9 @@ func presenceOf(state *etree.Element) clusterip.Presence {
 		return clusterip.Presence{Place: clusterip.Member}
 	case expected == "down" && state.SelectElement("lrm") != nil:
 		return clusterip.Presence{Place: clusterip.Left}
-	case expected == "down", expected == "member" && !corosync:
+	case expected == "down":
+		return clusterip.Presence{Place: clusterip.Dead}
+	case expected == "member" && !corosync:
 		return clusterip.Presence{Place: clusterip.Lost}
 	default:
 		return unknown
@@ -167,18 +174,32 @@ func attribute(address netip.Addr, bucket clusterip.Bucket) string {
 	return fmt.Sprintf("clusterip-%s-%d", strings.ReplaceAll(address.String(), ":", "-"), bucket)
 }
 
-// nobody is what a node says when no node drains the bucket.
-const nobody = "none"
+const (
+	nobody    = "none" // no node drains the bucket
+	unspoken  = "+"    // goes before the value of a node that has not spoken, but was told of others
+	separator = ","
+)
 
-func formatDrainers(drainers []clusterip.Drainer) string {
-	if len(drainers) == 0 {
-		return nobody
+func formatStatement(statement clusterip.Statement) string {
+	text := nobody
+	if drainers := statement.Drainers; len(drainers) > 0 {
+		words := make([]string, len(drainers))
+		for i, d := range drainers {
+			words[i] = fmt.Sprintf("%s:%d", d.Node, (d.Left+time.Second-1)/time.Second)
+		}
+		text = strings.Join(words, separator)
 	}
-	words := make([]string, len(drainers))
-	for i, d := range drainers {
-		words[i] = fmt.Sprintf("%s:%d", d.Node, (d.Left+time.Second-1)/time.Second)
+	if !statement.Spoken {
+		text = unspoken + text
 	}
-	return strings.Join(words, ",")
+	return text
+}
+
+func parseStatement(value string) (statement clusterip.Statement, err error) {
+	list, told := strings.CutPrefix(value, unspoken)
+	statement.Spoken = !told
+	statement.Drainers, err = parseDrainers(list)
+	return statement, err
 }
 
 // MaxDrain is the longest time that a statement may tell.
@@ -189,10 +210,10 @@ func parseDrainers(value string) ([]clusterip.Drainer, error) {
 		return nil, nil
 	}
 	var drainers []clusterip.Drainer
-	for word := range strings.SplitSeq(value, ",") {
+	for word := range strings.SplitSeq(value, separator) {
 		node, left, _ := strings.Cut(word, ":")
 		seconds, ok := parseSeconds(left)
-		if !ok || !isNodeName(node) && node != clusterip.Unnamed {
+		if !ok || !isNodeName(node) {
 			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int(MaxDrain.Seconds()))
 		}
 		drainers = append(drainers, clusterip.Drainer{Node: node, Left: seconds})

@@ -24,21 +24,22 @@ func TestAttributeName(t *testing.T) {
 }
 
 func TestStatementsAreReadBack(t *testing.T) {
-	for value, drainers := range map[string][]clusterip.Drainer{
-		"none":                      nil,
-		"node1:600":                 {{Node: "node1", Left: 10 * time.Minute}},
-		"?:60":                      {{Node: clusterip.Unnamed, Left: time.Minute}},
-		"web-1.example:1,b_2:86400": {{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 24 * time.Hour}},
+	for value, statement := range map[string]clusterip.Statement{
+		"none":                      {Spoken: true},
+		"node1:600":                 {Spoken: true, Drainers: []clusterip.Drainer{{Node: "node1", Left: 10 * time.Minute}}},
+		"web-1.example:1,b_2:86400": {Spoken: true, Drainers: []clusterip.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 24 * time.Hour}}},
+		"+none":                     {},
+		"+node1:600":                {Drainers: []clusterip.Drainer{{Node: "node1", Left: 10 * time.Minute}}},
 	} {
-		if got := formatDrainers(drainers); got != value {
-			t.Errorf("%v is written %q, want %q", drainers, got, value)
+		if got := formatStatement(statement); got != value {
+			t.Errorf("%v is written %q, want %q", statement, got, value)
 		}
-		got, err := parseDrainers(value)
-		if diff := cmp.Diff(drainers, got); err != nil || diff != "" {
+		got, err := parseStatement(value)
+		if diff := cmp.Diff(statement, got); err != nil || diff != "" {
 			t.Errorf("%q: %v (-want +got):\n%s", value, err, diff)
 		}
 	}
-	if got := formatDrainers([]clusterip.Drainer{{Node: "a", Left: 1500 * time.Millisecond}}); got != "a:2" {
+	if got := formatStatement(clusterip.Statement{Spoken: true, Drainers: []clusterip.Drainer{{Node: "a", Left: 1500 * time.Millisecond}}}); got != "a:2" {
 		t.Errorf("a part of a second is left out: %q", got)
 	}
 }
@@ -46,9 +47,9 @@ func TestStatementsAreReadBack(t *testing.T) {
 func TestNonsenseIsRefused(t *testing.T) {
 	for _, value := range []string{
 		"", "nobody", "node1", "node1:", ":5", "node1:-1", "node1:+1", "node1:86401", "node1:1e3", "node1:999999999999", "node 1:5", "node1:5,", "a;b:5", "-n:5",
-		"node1:5 ", strings.Repeat("n", 300) + ":5",
+		"node1:5 ", "?:5", "+", "++none", "none+", strings.Repeat("n", 300) + ":5",
 	} {
-		if got, err := parseDrainers(value); err == nil {
+		if got, err := parseStatement(value); err == nil {
 			t.Errorf("%q is taken for %v", value, got)
 		}
 	}
@@ -98,13 +99,14 @@ func TestAttributesOfAllNodes(t *testing.T) {
 
 // Where nodes are, as each release says it.
 func TestPresenceInEachRelease(t *testing.T) {
-	member, left, lost := clusterip.Presence{Place: clusterip.Member}, clusterip.Presence{Place: clusterip.Left}, clusterip.Presence{Place: clusterip.Lost}
+	member, left := clusterip.Presence{Place: clusterip.Member}, clusterip.Presence{Place: clusterip.Left}
+	lost, dead := clusterip.Presence{Place: clusterip.Lost}, clusterip.Presence{Place: clusterip.Dead}
 	for _, release := range releases {
 		for situation, want := range map[string]map[string]clusterip.Presence{
 			"all-members":        {"node1": member, "node2": member, "node3": member},
 			"left":               {"node1": member, "node2": member, "node3": left},
 			"left-with-corosync": {"node1": member, "node2": member, "node3": left},
-			"fenced":             {"node1": member, "node2": lost, "node3": member},
+			"fenced":             {"node1": member, "node2": dead, "node3": member},
 			"crashed":            {"node1": member, "node2": member, "node3": lost},
 		} {
 			t.Run(release+" "+situation, func(t *testing.T) {
@@ -133,7 +135,7 @@ func TestPresence(t *testing.T) {
 		"booting, not yet joined":                     {`in_ccm="true" crmd="online" join="down" expected="down"`, "", clusterip.Member},
 		"booting, not yet joined, with times":         {`in_ccm="1795737861" crmd="1795737861" join="pending" expected="down"`, "", clusterip.Member},
 		"further attributes":                          {`in_ccm="1795737861" crmd="1795737861" expected="member" mood="good"`, "<lrm/><mood/>", clusterip.Member},
-		"fenced, and its Corosync is back":            {`in_ccm="1795737861" crmd="0" expected="down"`, "", clusterip.Lost},
+		"fenced, and its Corosync is back":            {`in_ccm="1795737861" crmd="0" expected="down"`, "", clusterip.Dead},
 		"its controller died, Corosync lives":         {`in_ccm="true" crmd="offline" expected="member"`, "<lrm/>", clusterip.Unknown},
 		"its controller died, Corosync lives (times)": {`in_ccm="1795737861" crmd="0" expected="member"`, "<lrm/>", clusterip.Unknown},
 		"a word that is not known":                    {`in_ccm="false" crmd="away" expected="member"`, "<lrm/>", clusterip.Unknown},
@@ -175,17 +177,17 @@ func TestPresence(t *testing.T) {
 	}
 }
 
-func FuzzParseDrainers(f *testing.F) {
-	for _, value := range []string{"none", "node1:600", "a:1,b:2", "a:,", ":"} {
+func FuzzParseStatement(f *testing.F) {
+	for _, value := range []string{"none", "node1:600", "+a:1,b:2", "a:,", ":"} {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		drainers, err := parseDrainers(value)
+		statement, err := parseStatement(value)
 		if err != nil {
 			return
 		}
-		again, err := parseDrainers(formatDrainers(drainers))
-		if diff := cmp.Diff(drainers, again); err != nil || diff != "" {
+		again, err := parseStatement(formatStatement(statement))
+		if diff := cmp.Diff(statement, again); err != nil || diff != "" {
 			t.Errorf("%q: %v\n%s", value, err, diff)
 		}
 	})

@@ -101,6 +101,12 @@ func FencingOff(configuration *etree.Element) []Setting {
 	})
 }
 
+// IsUnfenced tells whether nobody fences for certain: each setting that may have an effect switches fencing off, and one has an effect.
+func IsUnfenced(configuration *etree.Element) bool {
+	effective, _, set := FencingSettings(configuration, "fencing-enabled", "stonith-enabled")
+	return set && len(FencingOff(configuration)) == len(effective)
+}
+
 // properties returns what a property may be: a single setting, as long as no rule decides. set says that one of them has an effect for certain.
 func properties(configuration *etree.Element, name string) (settings []Setting, set bool) {
 	if configuration == nil {

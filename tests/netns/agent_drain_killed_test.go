@@ -46,23 +46,22 @@ func TestKilledWhileItHandsOver(t *testing.T) {
 	}
 	alone := func(t *testing.T, s *site, _ attributes) { check(t, s.startOn(0, mover)) }
 	given := func(t *testing.T, s *site, c attributes) { owned(t, s, c); check(t, s.stop(mover)) }
-	leaving := func(t *testing.T, s *site, c attributes) {
+	known := func(t *testing.T, s *site, c attributes) {
 		alone(t, s, c)
 		check(t, status(s.agents[1].call("monitor", mover, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning))
-		c.leaves(t, "node1")
 	}
 	taken := func(t *testing.T, s *site, c attributes) {
 		given(t, s, c)
 		check(t, s.startOn(1, mover))
-		c.lose(t, s.Nodes[0], hasCrashed)
+		c.lose(t, s.Nodes[0], isFenced)
 	}
 	for _, move := range []interruptedMove{
 		{name: "stop beside others", action: "stop", prepare: owned},
 		{name: "last stop", action: "stop", prepare: alone},
-		{name: "last stop of a node that leaves", action: "stop", prepare: leaving},
+		{name: "last stop, and another node is to be told", action: "stop", prepare: known},
 		{name: "start elsewhere", action: "start", node: 1, prepare: given},
 		{name: "start after a node has left", action: "start", node: 1, prepare: func(t *testing.T, s *site, c attributes) {
-			leaving(t, s, c)
+			known(t, s, c)
 			check(t, s.stop(mover))
 			c.forget(t, s.Nodes[0])
 		}},

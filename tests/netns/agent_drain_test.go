@@ -212,7 +212,7 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		kept(t, "moved", sessions)
 		check(t, s.UnplugNode(0, NIC))
-		cluster.lose(t, s.Nodes[0], hasCrashed)
+		cluster.lose(t, s.Nodes[0], isFenced)
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		reset(t, "after the next monitor", sessions)
 	})
@@ -235,16 +235,81 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 		}
 		check(t, s.startOn(0, 0))
 		sessions := s.open(t, shared, 30000, count)
-		cluster.leaves(t, "node1")
 		check(t, s.stop(0))
 		cluster.lose(t, s.Nodes[0], hasStopped)
 		check(t, s.startOn(1, 0))
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		kept(t, "taken over", sessions)
-		if said := cluster.said(t, "node2", 0); said != "none" {
-			t.Errorf("after its start node2 says %q, which would outlast its use", said)
+		if said := cluster.said(t, "node2", 0); !strings.HasPrefix(said, "node1:") {
+			t.Errorf("after its start node2 says %q: who takes over from it would not know that node1 drains", said)
 		}
 	})
+	t.Run("it is lost while it drains, and then fenced", func(t *testing.T) {
+		t.Parallel()
+		s, cluster := newDrainingSite(t, Options{Nodes: 2}, 1)
+		check(t, s.startOn(0, 0))
+		sessions := s.open(t, shared, 30000, count)
+		check(t, s.move(0, 1))
+		cluster.lose(t, s.Nodes[0], isLost) // its management cable is out
+		check(t, status(s.agents[1].monitor(0), ocf.Success))
+		kept(t, "lost", sessions)
+		check(t, s.UnplugNode(0, NIC))
+		cluster.lose(t, s.Nodes[0], isFenced)
+		check(t, status(s.agents[1].monitor(0), ocf.Success))
+		reset(t, "fenced", sessions)
+	})
+	t.Run("drain is switched on by reload, and its cluster software stops", func(t *testing.T) {
+		t.Parallel()
+		s, cluster := newDrainingSite(t, Options{Nodes: 2}, 1, "drain", "0")
+		check(t, status(s.agents[1].call("monitor", 0, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning)) // which tells nothing
+		check(t, s.startOn(0, 0))
+		for _, a := range s.agents {
+			a.parameters = a.parameters.with("drain", "60")
+		}
+		check(t, status(s.agents[0].call("reload-agent", 0), ocf.Success))
+		sessions := s.open(t, shared, 30000, count)
+		check(t, s.stop(0))
+		cluster.lose(t, s.Nodes[0], hasStopped)
+		check(t, s.startOn(1, 0))
+		check(t, status(s.agents[1].monitor(0), ocf.Success))
+		kept(t, "taken over", sessions)
+	})
+	t.Run("its cluster software stops, and then the new owner crashes", func(t *testing.T) {
+		t.Parallel()
+		s, cluster := newDrainingSite(t, Options{Nodes: 3}, 1)
+		for _, a := range s.agents {
+			check(t, status(a.call("monitor", 0, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning))
+		}
+		check(t, s.startOn(0, 0))
+		sessions := s.open(t, shared, 30000, count)
+		check(t, s.stop(0))
+		cluster.lose(t, s.Nodes[0], hasStopped)
+		check(t, s.startOn(1, 0))
+		check(t, status(s.agents[1].monitor(0), ocf.Success))
+		check(t, s.UnplugNode(1, NIC))
+		cluster.forget(t, s.Nodes[1])
+		cluster.status(t, map[string]string{"node1": hasStopped, "node2": isFenced})
+		s.at[0] = nowhere
+		check(t, s.startOn(2, 0))
+		check(t, status(s.agents[2].monitor(0), ocf.Success))
+		kept(t, "taken over again", sessions)
+	})
+}
+
+// Names never decide whether a bucket runs.
+func TestFormerOwnersWithLongNames(t *testing.T) {
+	for _, row := range []struct{ count, length int }{{2, 43}, {6, 43}, {1, 210}, {24, 10}} {
+		t.Run(fmt.Sprintf("%d of %d bytes", row.count, row.length), func(t *testing.T) {
+			t.Parallel()
+			s, cluster := newDrainingSite(t, Options{Nodes: 1}, 1)
+			for i := range row.count {
+				name := fmt.Sprintf("n%03d", i) + strings.Repeat("x", row.length-4)
+				cluster.set(t, fmt.Sprintf("clusterip-%s-0", shared), name, name+":60")
+			}
+			check(t, s.startOn(0, 0))
+			check(t, status(s.agents[0].monitor(0), ocf.Success))
+		})
+	}
 }
 
 // A drain that is shorter than connections ends them with a reset, and leaves nothing, even if nobody sweeps.
@@ -306,12 +371,6 @@ func (s *site) drainEnds(t *testing.T, node, bucket int) (earliest, latest time.
 	return earliest.Add(left), latest.Add(left)
 }
 
-// leaves marks a node as one whose cluster manager is about to stop.
-func (a attributes) leaves(t *testing.T, node string) {
-	t.Helper()
-	a.set(t, "shutdown", node, "1700000000")
-}
-
 // Where nobody can be told of a drain, there is none: the bucket goes at once, as without.
 func TestDrainWithoutAnybodyToTell(t *testing.T) {
 	for name, row := range map[string]struct {
@@ -323,8 +382,8 @@ func TestDrainWithoutAnybodyToTell(t *testing.T) {
 			check(t, os.WriteFile(c.program(s.agents[0].host, attrdUpdater), []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
 		}, "no answer"},
 		"pacemaker-attrd talks nonsense": {func(t *testing.T, _ *site, c attributes) {
-			c.set(t, "shutdown", "node1", "x\" value=\"y")
-		}, "which is no value of shutdown"},
+			c.set(t, fmt.Sprintf("clusterip-%s-0", shared), "node2", "x\" value=\"y")
+		}, "which is no value of clusterip-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -86,10 +86,12 @@ func (a attributes) leave(t *testing.T, node *Host) {
 	check(t, errors.Join(node.Unmount(attrdUpdater), node.Unmount(cibadmin)))
 }
 
-// How the CIB says that a node has gone.
+// How the CIB says that a node has gone: what is in its node_state.
 const (
-	hasCrashed = `crmd="offline" expected="member"`
-	hasStopped = `crmd="offline" expected="down"`
+	isMember   = `in_ccm="1795737861" crmd="1795737862" expected="member"><lrm/>`
+	isLost     = `in_ccm="0" crmd="0" expected="member"><lrm/>` // crashed, or cut off
+	isFenced   = `in_ccm="0" crmd="0" expected="down">`
+	hasStopped = `in_ccm="0" crmd="0" expected="down"><lrm/>`
 )
 
 // status makes the CIB say where nodes are: in the cluster, but for those that are gone.
@@ -98,7 +100,7 @@ func (a attributes) status(t *testing.T, gone map[string]string) {
 	var b strings.Builder
 	b.WriteString("<status>\n")
 	for _, name := range a.nodes {
-		fmt.Fprintf(&b, "<node_state uname=%q %s><lrm/></node_state>\n", name, cmp.Or(gone[name], `crmd="online" expected="member"`))
+		fmt.Fprintf(&b, "<node_state uname=%q %s</node_state>\n", name, cmp.Or(gone[name], isMember))
 	}
 	b.WriteString("</status>\n")
 	check(t, os.WriteFile(filepath.Join(a.folder, "status"), []byte(b.String()), 0o644))
