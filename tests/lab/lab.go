@@ -161,6 +161,9 @@ func (l *Lab) shareProgram() (program string, shared []string, err error) {
 	}
 	program = filepath.Join(l.folder, "lab")
 	working, err := os.Getwd()
+	if filepath.Dir(working) == "/" { // mounted over another root's, it would hide that
+		err = errors.Join(err, fmt.Errorf("a lab cannot be made from the working directory %s: go to the sources", working))
+	}
 	return program, []string{os.TempDir(), working}, errors.Join(err, copyProgram(own, program))
 }
 

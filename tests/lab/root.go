@@ -37,7 +37,7 @@ func (o Options) roots() []string {
 	return each
 }
 
-// holdRoots keeps tests/make-root from replacing a root file system that hosts run in: it holds a lock on the file that make-root wrote
+// holdRoots keeps tests/make-root from removing a root file system that hosts run in: it holds a lock on the file that make-root wrote
 // last. A root that make-root did not make has none.
 func (l *Lab) holdRoots() error {
 	for _, root := range l.options.roots() {
@@ -53,7 +53,10 @@ func (l *Lab) holdRoots() error {
 		}
 		l.held = append(l.held, made)
 		if err := unix.Flock(int(made.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-			return fmt.Errorf("%s is being replaced: %w", root, err)
+			return fmt.Errorf("%s is being removed: %w", root, err)
+		}
+		if _, err := os.Stat(made.Name()); err != nil { // before the lock was had
+			return fmt.Errorf("%s was removed: %w", root, err)
 		}
 	}
 	return nil
