@@ -8,23 +8,24 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"slices"
 	"strings"
 )
 
 // results are what became of the tests of a row, without subtests: of those in the guests of tests/vm, where there are guests.
 type results struct {
-	passed     int
-	failed     []string          // their names, those of skipped tests among them
+	passed     []string          // their names
+	failed     []string          // likewise, those of skipped tests among them
 	attributes map[string]string // what a guest says of its kernel: linux, backends
 }
 
 // result is how a table says it.
 func (r results) result() string {
 	if len(r.failed) == 0 {
-		return fmt.Sprintf("all %d passed", r.passed)
+		return fmt.Sprintf("all %d passed", len(r.passed))
 	}
-	return fmt.Sprintf("%d of %d passed; not: %s", r.passed, r.passed+len(r.failed), strings.Join(r.failed, ", "))
+	return fmt.Sprintf("%d of %d passed; not: %s", len(r.passed), len(r.passed)+len(r.failed), strings.Join(r.failed, ", "))
 }
 
 // test runs a target of the Makefile with its report as JSON, and counts. Each test's end is a line of progress.
@@ -58,13 +59,16 @@ func test(ctx context.Context, arguments ...string) (results, error) {
 // add counts a line of `go test -json` (go doc test2json).
 func (r *results) add(line string) {
 	var e struct {
-		Action, Test, Key, Value string
-		Elapsed                  float64
+		Action, Package, Test, Key, Value string
+		Elapsed                           float64
 	}
-	if json.Unmarshal([]byte(line), &e) != nil || e.Test == "" {
+	if json.Unmarshal([]byte(line), &e) != nil {
 		return
 	}
 	switch {
+	case e.Test == "" && e.Action == "fail": // perhaps it was not even built
+		r.count("package "+path.Base(e.Package), false)
+	case e.Test == "":
 	case e.Action == "attr" && e.Key == "progress":
 		fmt.Println(e.Value)
 	case e.Action == "attr" && e.Key == "guest-test":
@@ -86,10 +90,16 @@ func (r *results) add(line string) {
 // guests is the test of tests/vm that boots guests. Its own verdict counts if it is a bad one: a guest may end without a word.
 const guests = "TestKernel"
 
+// count counts a test once, though several guests may run it: it passed if it passed in each.
 func (r *results) count(name string, passed bool) {
-	if passed {
-		r.passed++
-	} else {
+	if !passed {
+		r.passed = slices.DeleteFunc(r.passed, func(n string) bool { return n == name })
+	}
+	switch {
+	case slices.Contains(r.failed, name), slices.Contains(r.passed, name):
+	case passed:
+		r.passed = append(r.passed, name)
+	default:
 		r.failed = append(r.failed, name)
 	}
 }

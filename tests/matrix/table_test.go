@@ -58,13 +58,16 @@ func TestResultsAreCounted(t *testing.T) {
 		`{"Action":"fail","Test":"TestB"}`, `{"Action":"skip","Test":"TestC"}`, `{"Action":"fail","Package":"x"}`,
 		`{"Action":"attr","Test":"TestKernel/match","Key":"guest-test","Value":"PASS TestD"}`,
 		`{"Action":"attr","Test":"TestKernel","Key":"linux","Value":"7.2"}`, `{"Action":"pass","Test":"TestKernel"}`,
+		`{"Action":"attr","Test":"TestKernel/data-path","Key":"guest-test","Value":"PASS TestD"}`,
+		`{"Action":"attr","Test":"TestKernel/match","Key":"guest-test","Value":"PASS TestE"}`,
+		`{"Action":"attr","Test":"TestKernel/data-path","Key":"guest-test","Value":"FAIL TestE"}`,
 	} {
 		r.add(line)
 	}
-	if diff := cmp.Diff(results{passed: 2, failed: []string{"TestB", "TestC"}, attributes: map[string]string{"linux": "7.2"}}, r, cmp.AllowUnexported(results{})); diff != "" {
+	if diff := cmp.Diff(results{passed: []string{"TestA", "TestD"}, failed: []string{"TestB", "TestC", "package x", "TestE"}, attributes: map[string]string{"linux": "7.2"}}, r, cmp.AllowUnexported(results{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if got := r.result(); got != "2 of 4 passed; not: TestB, TestC" {
+	if got := r.result(); got != "2 of 6 passed; not: TestB, TestC, package x, TestE" {
 		t.Errorf("it says %q", got)
 	}
 }
