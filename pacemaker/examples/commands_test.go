@@ -1,5 +1,3 @@
-//go:build system
-
 package examples
 
 import (
@@ -123,5 +121,12 @@ func TestNothingToCopyIsDeprecated(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -60,13 +60,6 @@ func newDesk(t *testing.T) *desk {
 	return &desk{t, l.Hosts[0], t.TempDir()}
 }
 
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // run runs a program on the desk, which must succeed.
 func (d *desk) run(argv ...string) string {
 	d.Helper()

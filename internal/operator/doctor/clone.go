@@ -82,7 +82,7 @@ func addressList[T fmt.Stringer](list []T) string {
 }
 
 // waitUntilStopped comes after a command that disables a resource. pcs calls its own --wait deprecated from 0.12 on.
-const waitUntilStopped = "crm_resource --wait --timeout=60s"
+const waitUntilStopped = "crm_resource --wait --timeout=60s   # now pcs status must not show it"
 
 func judgeUnique(s subject) answer {
 	if !isCloned(s) {

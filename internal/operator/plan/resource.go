@@ -60,6 +60,6 @@ func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 			"pcs resource enable web-ip",
 		},
 		// pcs's own --wait is deprecated from 0.12 on.
-		Change: []string{"pcs resource disable web-ip", "crm_resource --wait --timeout=60s", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
+		Change: []string{"pcs resource disable web-ip", "crm_resource --wait --timeout=60s   # now pcs status must show no bucket", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
 	}
 }
