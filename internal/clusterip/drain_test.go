@@ -22,11 +22,12 @@ type fakeCluster struct {
 	said     map[Bucket]Statements
 	presence map[string]Presence
 	mute     error // nobody answers
+	unsaid   error // what nodes say cannot be read
 	mu       sync.Mutex
 }
 
 func (c *fakeCluster) Statements(_ context.Context, _ netip.Addr, bucket Bucket) (Statements, error) {
-	return maps.Clone(c.said[bucket]), c.mute
+	return maps.Clone(c.said[bucket]), errors.Join(c.mute, c.unsaid)
 }
 
 func (c *fakeCluster) State(_ context.Context, _ netip.Addr, bucket Bucket, node string, statement Statement) error {
@@ -177,6 +178,13 @@ func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 	if !adopts() {
 		t.Error("node2 has left the cluster, and is not waited for")
 	}
+	cluster.unsaid = errors.New("made unreadable by the test")
+	cluster.presence["node2"] = Presence{Place: Member}
+	monitors(t, agent, 2, ocf.Success)
+	if !adopts() {
+		t.Error("what node2 says cannot be read, and it is not waited for")
+	}
+	cluster.unsaid = nil
 	cluster.presence["node2"] = Presence{Said: "a form of a release to come"}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {

@@ -91,6 +91,15 @@ func TestWhoStillDrains(t *testing.T) {
 	}
 }
 
+// A drainer that the cluster's status no longer names is known from others.
+func TestAnybodyIncludesWhoOthersWereToldOf(t *testing.T) {
+	said := Statements{"self": says(), "node2": says(Drainer{"removed", short})}
+	presence := map[string]Presence{"self": {Place: Member}, "node2": {Place: Member}}
+	if diff := cmp.Diff([]string{"removed"}, said.still("self", []string{Unnamed}, presence)); diff != "" {
+		t.Errorf("still (-want +got):\n%s", diff)
+	}
+}
+
 func TestHandOverNamesThoseBefore(t *testing.T) {
 	adoption := Adoption{Bucket: 4, Left: short, From: []string{"node1"}}
 	said := Statements{

@@ -140,6 +140,7 @@ func TestPresence(t *testing.T) {
 		"its controller died, Corosync lives (times)": {`in_ccm="1795737861" crmd="0" expected="member"`, "<lrm/>", clusterip.Unknown},
 		"a word that is not known":                    {`in_ccm="false" crmd="away" expected="member"`, "<lrm/>", clusterip.Unknown},
 		"a time before 1970":                          {`in_ccm="0" crmd="-1" expected="member"`, "<lrm/>", clusterip.Unknown},
+		"a time in hex":                               {`in_ccm="0x0" crmd="0x0" expected="member"`, "<lrm/>", clusterip.Unknown},
 		"a time with a unit":                          {`in_ccm="0s" crmd="0" expected="member"`, "<lrm/>", clusterip.Unknown},
 		"no crmd":                                     {`in_ccm="false" expected="member"`, "<lrm/>", clusterip.Unknown},
 		"no in_ccm":                                   {`crmd="offline" expected="member"`, "<lrm/>", clusterip.Unknown},
