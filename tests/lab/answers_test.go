@@ -113,7 +113,7 @@ func TestAnswersAreUnderstood(t *testing.T) {
 		check(t, a.WaitIdle(t.Context()))
 		check(t, a.Hosts[1].Off())
 		a.fenced("node2")
-		a.until("fenced", places{"node1": clusterip.Member, "node2": clusterip.Lost, "node3": clusterip.Member})
+		a.until("fenced", places{"node1": clusterip.Member, "node2": clusterip.Dead, "node3": clusterip.Member})
 	})
 	t.Run("without fencing", func(t *testing.T) {
 		t.Parallel()

@@ -15,8 +15,9 @@ import (
 // complaint is what a tool writes that would rather be told otherwise.
 var complaint = regexp.MustCompile(`(?i)deprecat|warning|error`)
 
-// unvalidated is what pcs from 0.12.2 on writes whenever it is given options of a clone, in any form (pacemaker/examples/README.md).
-var unvalidated = regexp.MustCompile(`(?m)^Warning: Meta attributes of .*clone are not validated.*$`)
+// unavoidable is what pcs from 0.12.2 on writes whenever it is given options of a clone, in any form (pacemaker/examples/README.md); and what pcs
+// status writes where there is no systemd, as on the lab's hosts.
+var unavoidable = regexp.MustCompile(`(?m)^Warning: (Meta attributes of .*clone are not validated|Unable to detect init system).*$`)
 
 // readmeCommands are those of a section of README, without what the lab has done already: the nodes know each other, and are fenced.
 func readmeCommands(t *testing.T, section string) []string {
@@ -59,7 +60,7 @@ func TestREADMEIsTyped(t *testing.T) {
 		if r.Err != nil || r.ExitCode != 0 {
 			t.Fatalf("%s: exit status %d, %v", command, r.ExitCode, r.Err)
 		}
-		if said := unvalidated.ReplaceAllString(r.Stdout+r.Stderr, ""); complaint.MatchString(said) {
+		if said := unavoidable.ReplaceAllString(r.Stdout+r.Stderr, ""); complaint.MatchString(said) {
 			t.Errorf("line %d complains: %s\n%s", i+1, command, said)
 		}
 		if strings.HasPrefix(command, "pcs resource enable") && !started { // what follows changes the number of buckets
