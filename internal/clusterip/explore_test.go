@@ -43,7 +43,11 @@ type worldNode struct {
 	connections int   // that live on it
 }
 
-const worldBucket Bucket = 2
+const (
+	worldBucket Bucket = 2
+
+	areTold = 2 // how many other nodes know of a drain; not the agent's own constant, so that a wrong one is found
+)
 
 func newWorld(nodes int, drain bool) *world {
 	w := &world{said: Statements{}, owner: nowhere, drain: drain}
@@ -73,7 +77,7 @@ func (w *world) clone() *world {
 func (w *world) key() string {
 	var b strings.Builder
 	gone := 0
-	if len(w.nodes) > 1+deputies { // elsewhere it makes no difference
+	if len(w.nodes) > 1+areTold { // elsewhere it makes no difference
 		gone = w.gone
 	}
 	fmt.Fprintf(&b, "%d %t %t %d", w.owner, w.fails, w.drain, gone)
@@ -187,7 +191,7 @@ func (w *world) events() []event {
 	// With the last member everything is forgotten, and who comes then must have seen, or fence, all others before anything starts
 	// (startup-fencing, wait_for_all). And where there are more nodes than are told of a drain, all who were told may go before the bucket is
 	// started; or all but the one that starts it, and then that one.
-	mayNotGo := len(w.nodes) > 1+deputies && w.gone >= deputies || 1 >= len(slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != Member }))
+	mayNotGo := len(w.nodes) > 1+areTold && w.gone >= areTold || 1 >= len(slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != Member }))
 	add := func(name string, happen func(*world) error) { all = append(all, event{name, happen}) }
 	if !w.drain {
 		add("drain is switched on", (*world).switchOn)
@@ -438,6 +442,23 @@ func (w *world) settle() error {
 	if len(adoption.From) > 0 && !slices.ContainsFunc(adoption.From, waitsFor) {
 		return fmt.Errorf("%s adopts from %v, and none of them drains", nodeName(w.owner), adoption.From)
 	}
+	if err := w.end(); err != nil {
+		return err
+	}
+	// A word that has outlasted its drain costs the next owner's clients a wait at most, and ends with that adoption.
+	if err := errors.Join(w.stop(w.owner), w.start(first), w.monitor(first), w.end()); err != nil {
+		return err
+	}
+	for node, said := range w.said {
+		if len(said.Drainers) > 0 {
+			return fmt.Errorf("the drains are over, and %s says %v", node, said.Drainers)
+		}
+	}
+	return nil
+}
+
+// end lets all drains come to their end, and be cleared up.
+func (w *world) end() error {
 	if err := w.endDrains(); err != nil {
 		return err
 	}
@@ -446,11 +467,6 @@ func (w *world) settle() error {
 			if err := w.sweep(i); err != nil {
 				return err
 			}
-		}
-	}
-	for node, said := range w.said {
-		if len(said.Drainers) > 0 {
-			return fmt.Errorf("the drains are over, and %s says %v", node, said.Drainers)
 		}
 	}
 	return nil
