@@ -173,7 +173,7 @@ func (s Statements) passedOn(self string, adoption Adoption, presence map[string
 		carried := func(member string) bool {
 			return slices.ContainsFunc(s[member].Drainers, func(d Drainer) bool { return d.Node == node })
 		}
-		if place := presence[node].Place; (place == Left || place == Unknown) && !slices.ContainsFunc(members, carried) {
+		if place := presence[node].Place; node != Unnamed && (place == Left || place == Unknown) && !slices.ContainsFunc(members, carried) {
 			unknown = append(unknown, Drainer{Node: node, Left: adoption.Left})
 		}
 	}

@@ -157,6 +157,9 @@ func TestWhoHasLeftIsPassedOn(t *testing.T) {
 	if diff := cmp.Diff(want, said.passedOn("self", adoption, presence)); diff != "" {
 		t.Errorf("nobody knows, and node2 is gone (-want +got):\n%s", diff)
 	}
+	if got := said.passedOn("self", Adoption{Left: short, From: []string{Unnamed}}, presence); len(got) > 0 {
+		t.Errorf("a node without a name is passed on: %v", got)
+	}
 	said["node3"] = told(word)
 	if got := said.passedOn("self", adoption, presence); len(got) > 0 {
 		t.Errorf("node3 knows, and others are told: %v", got)
