@@ -12,6 +12,8 @@ BIN     ?= bin
 # What each fuzz target gets: a number of inputs, here a few seconds' worth, or a time such as 1m. (In the last moment of a
 # time, the Go tool may take its own deadline for a failure.)
 FUZZTIME ?= 10000x
+# How many events `make explore` tries in every order: each further one takes six times as long.
+DEPTH    ?= 5
 # Which kernel test-vm boots: that of Debian bullseye (Linux 5.10), bookworm (6.1), trixie (6.12) or sid (7.2 and later); empty: of
 # the machine's own release. And in which guest: data-path, match or target; empty: in all.
 KERNEL ?=
@@ -109,7 +111,7 @@ bench-failover: ## the time from a node's death to the last start elsewhere, bes
 	$(GO) run ./tests/failover
 
 ##@ To test (as root on Debian 12; installs what it needs)
-.PHONY: test packages lint vet unit kernel test-vm cluster fuzz
+.PHONY: test packages lint vet unit explore kernel test-vm cluster fuzz
 
 test: packages vet build-all unit test-vm kernel cluster fuzz ## all that follow but lint, in this order: 25 minutes on two processors
 
@@ -135,6 +137,10 @@ unit: ## the packages' own tests, with the race detector; `go test ./...` withou
 		$(GO) test -json -race -p 2 ./...
 		$(GO) test -C tools -json ./...
 	} | $(report)
+
+explore: ## the hand-over of connections: every order of up to DEPTH events in a model of a cluster (5: five minutes; 7: hours)
+	@echo '== every order of up to $(DEPTH) events'
+	$(GO) test ./internal/clusterip -run TestEveryOrderOfEvents -count=1 -timeout 24h -v -depth '$(DEPTH)'
 
 kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
 	@echo '== contract and kernel tests, in network namespaces'

@@ -70,7 +70,6 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 	var layout Layout
 	var cameBack []Bucket
 	announce := false
-	adoption, said := a.adoption(ctx, spec)
 	err := a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
@@ -86,7 +85,7 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		goal := Goal{Layout: layout, NIC: spec.NIC, Owned: append(slices.Clone(seen.Tables.Owned), spec.Bucket)}
 		slices.Sort(goal.Owned)
 		goal.Owned = slices.Compact(goal.Owned)
-		goal.Moves = seen.movesAfterStart(layout, adoption)
+		goal.Moves = seen.movesAfterStart(layout, fromAnybody(spec))
 		cameBack = subtract(seen.Tables.Moves.HandedOver, goal.Moves.HandedOver)
 		steps := Plan(seen, goal)
 		if slices.ContainsFunc(steps, func(s Step) bool { _, lays := s.(LayTables); return lays }) {
@@ -105,21 +104,14 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 			return a.undo(ctx, spec, seen, goal, err), err
 		}
 		announce = slices.ContainsFunc(steps, teachesNeighbours)
-		adopted := ""
-		if taken, ok := goal.Moves.Adoption(spec.Bucket); ok {
-			adopted = fmt.Sprintf("; its former connections are served by %s for %s at most", namesOf(taken), taken.Left)
-		}
-		a.Log.Infof("bucket %d of %s runs on %s%s", spec.Bucket, spec.Address(), layout.NIC, adopted)
+		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address(), layout.NIC)
 		return true, nil
 	})
 	if err != nil {
 		return err
 	}
 	// Outside the lock too: the cluster manager takes its time.
-	a.takeBack(ctx, spec, cameBack)
-	if err := a.state(ctx, spec, spec.Bucket, said.forgetting(a.Node)); err != nil {
-		a.Log.Infof("what nodes were told of an earlier drain of bucket %d here could not be taken back: %v", spec.Bucket, err)
-	}
+	a.takeBack(ctx, spec.Address(), layout.Identity(), cameBack)
 	if !announce {
 		return nil
 	}
@@ -303,9 +295,10 @@ func (a Agent) remove(ctx context.Context, steps []Step) error {
 // Where connections survive, their bucket is given up all the same, but served on to its last connection or the end of the drain; and
 // until then all that is shared stays.
 func (a Agent) Stop(ctx context.Context, spec Spec) error {
-	drain := spec.Drain > 0 && a.handOver(ctx, spec)
+	drain, said := a.handOver(ctx, spec)
 	var told []Bucket // that they drain
 	var moves Moves
+	layout := spec.Layout().Identity()
 	err := a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
@@ -320,7 +313,8 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 			}
 		}
 		told = slices.Clone(seen.Tables.Moves.HandedOver)
-		if drain {
+		layout = seen.layoutOr(spec)
+		if said {
 			told = append(told, spec.Bucket)
 		}
 		moves = seen.movesAfterStop(spec, drain)
@@ -358,7 +352,7 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 		a.Log.Infof("bucket %d of %s stopped; nothing is left", spec.Bucket, spec.Address())
 		return false, nil
 	})
-	a.takeBack(ctx, spec, subtract(told, moves.HandedOver))
+	a.takeBack(ctx, spec.Address(), layout, subtract(told, moves.HandedOver))
 	if len(moves.Draining) > 0 {
 		if err := a.StartSweeper(); err != nil {
 			a.Log.Warningf("what drains is cleared up by the next action, and not when it ends: %v", err)
@@ -425,14 +419,14 @@ const NetworkLevel CheckLevel = 10
 // and, unless others do, nothing is left on the node; and what is wrong otherwise.
 func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 	var layout Layout
-	var moves Moves
+	var tables Tables
 	var asks, looked bool
 	err := a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
 			return true, err
 		}
-		looked, moves = true, seen.Tables.Moves
+		looked, tables = true, seen.Tables
 		layout, err = a.judge(seen, spec)
 		// The answer is the same for all buckets of a node: its first one asks for them. The question takes a while, and
 		// Pacemaker runs few actions at once: after a failure they would hold up the starts of further buckets.
@@ -440,15 +434,13 @@ func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 		return len(Leftovers(seen, spec.NIC)) > 0, err
 	})
 	if spec.Probe && looked {
-		a.introduce(ctx, spec, moves)
+		a.introduce(ctx, spec, tables)
 	}
 	if err != nil {
 		return err
 	}
-	if adoption, ok := moves.Adoption(spec.Bucket); ok && a.adopted(ctx, spec, adoption) {
-		if err := a.endAdoption(ctx, spec, adoption); err != nil {
-			return err
-		}
+	if err := a.follow(ctx, spec, tables); err != nil {
+		return err
 	}
 	if level < NetworkLevel || !asks {
 		return nil

@@ -24,10 +24,14 @@ func (a Agent) observeTidily(ctx context.Context, spec Spec) (State, error) {
 	return a.observe(ctx, spec)
 }
 
-// endDrains ends the drains of buckets, and with the last one takes everything away, if no bucket is owned. The others are told first: a
-// statement that nobody takes back would make them wait for connections that are gone.
+// endAtOnce bounds for how many buckets the others are told while the lock is held.
+const endAtOnce = 32
+
+// endDrains ends the drains of buckets, as many as can be done in a moment, and with the last one takes everything away, if no bucket is owned.
+// The others are told first: a word that nobody takes back would make them wait for connections that are gone.
 func (a Agent) endDrains(ctx context.Context, spec Spec, seen State, buckets []Bucket) error {
-	a.takeBack(ctx, spec, buckets)
+	buckets = buckets[:min(len(buckets), endAtOnce)]
+	a.takeBack(ctx, spec.Address(), seen.layoutOr(spec), buckets)
 	moves := seen.Tables.Moves.without(buckets...)
 	if len(seen.Tables.Owned)+len(moves.Draining) == 0 {
 		return a.remove(ctx, spec.removal(seen))
@@ -39,19 +43,26 @@ func (a Agent) endDrains(ctx context.Context, spec Spec, seen State, buckets []B
 	return nil
 }
 
-// endAdoption lets the kernel answer for all connections of the bucket: those that it does not know get a reset.
-func (a Agent) endAdoption(ctx context.Context, spec Spec, adoption Adoption) error {
+// revise lays what is left of an adoption. From nobody, the kernel answers for all connections of the bucket: those that it does not know get a
+// reset.
+func (a Agent) revise(ctx context.Context, spec Spec, before, next Adoption) error {
 	return a.locked(ctx, spec.Address(), func() (bool, error) {
 		tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
 		if err != nil {
 			return true, err
 		}
 		now, ok := tables.Moves.Adoption(spec.Bucket)
-		if !ok || !slices.Equal(now.From, adoption.From) || now.Left > adoption.Left {
+		if !ok || !slices.Equal(now.From, before.From) || now.Left > before.Left {
 			return true, nil // it was given away and taken over meanwhile
 		}
-		a.Log.Infof("bucket %d of %s: %s serve none of its connections any more", spec.Bucket, spec.Address(), namesOf(adoption))
-		return true, a.Kernel.Apply(ctx, Move{Address: spec.Address(), Resource: spec.Resource, Moves: tables.Moves.without(spec.Bucket)})
+		moves := tables.Moves.without(spec.Bucket)
+		if len(next.From) == 0 {
+			a.Log.Infof("bucket %d of %s: %s serve none of its connections any more", spec.Bucket, spec.Address(), namesOf(before))
+		} else {
+			a.Log.Infof("bucket %d of %s: former connections are served by %s", spec.Bucket, spec.Address(), namesOf(next))
+			moves = moves.withAdoption(next)
+		}
+		return true, a.Kernel.Apply(ctx, Move{Address: spec.Address(), Resource: spec.Resource, Moves: moves})
 	})
 }
 
@@ -121,6 +132,7 @@ func (a Agent) idle(ctx context.Context, tables Tables) []Bucket {
 // Reload takes over changed parameters that need no restart: whether connections survive moves is laid into the tables.
 func (a Agent) Reload(ctx context.Context, spec Spec) error {
 	var over []Bucket
+	var layout Layout
 	err := a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
@@ -129,8 +141,7 @@ func (a Agent) Reload(ctx context.Context, spec Spec) error {
 		if laid := seen.Tables.Laid; !seen.owns(spec.Bucket) || laid == nil || laid.Drains == (spec.Drain > 0) {
 			return len(Leftovers(seen, spec.NIC)) > 0, nil
 		}
-		layout, err := spec.admit(seen)
-		if err != nil {
+		if layout, err = spec.admit(seen); err != nil {
 			return true, err
 		}
 		goal := Goal{Layout: layout, NIC: spec.NIC, Owned: seen.Tables.Owned, Moves: seen.movesAfterStart(layout, Adoption{Bucket: spec.Bucket})}
@@ -140,6 +151,6 @@ func (a Agent) Reload(ctx context.Context, spec Spec) error {
 		}
 		return true, nil
 	})
-	a.takeBack(ctx, spec, over)
+	a.takeBack(ctx, spec.Address(), layout.Identity(), over)
 	return err
 }

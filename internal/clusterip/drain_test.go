@@ -14,39 +14,71 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
 )
 
 // A fakeCluster keeps what nodes say.
 type fakeCluster struct {
-	said     map[Bucket]Statements
-	presence map[string]Presence
+	words    map[Bucket]map[string]handover.Word
+	told     map[Bucket]map[string]handover.Notice
+	presence map[string]handover.Presence
 	mute     error // nobody answers
 	unsaid   error // what nodes say cannot be read
 	mu       sync.Mutex
 }
 
-func (c *fakeCluster) Statements(_ context.Context, _ netip.Addr, bucket Bucket) (Statements, error) {
-	return maps.Clone(c.said[bucket]), errors.Join(c.mute, c.unsaid)
+const (
+	long  = 300 * time.Second
+	short = 20 * time.Second
+)
+
+func (c *fakeCluster) Words(_ context.Context, _ netip.Addr, bucket Bucket) (map[string]handover.Word, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.words[bucket]), errors.Join(c.mute, c.unsaid)
 }
 
-func (c *fakeCluster) State(_ context.Context, _ netip.Addr, bucket Bucket, node string, statement Statement) error {
+func (c *fakeCluster) Say(_ context.Context, _ netip.Addr, bucket Bucket, node string, word handover.Word) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mute != nil {
 		return c.mute
 	}
-	if c.said == nil {
-		c.said = map[Bucket]Statements{}
+	if c.words == nil {
+		c.words = map[Bucket]map[string]handover.Word{}
 	}
-	if c.said[bucket] == nil {
-		c.said[bucket] = Statements{}
+	if c.words[bucket] == nil {
+		c.words[bucket] = map[string]handover.Word{}
 	}
-	c.said[bucket][node] = statement
+	c.words[bucket][node] = word
 	return nil
 }
 
-func (c *fakeCluster) Presence(context.Context) (map[string]Presence, error) {
+// says makes another node say something.
+func (c *fakeCluster) says(node string, bucket Bucket, drain time.Duration) {
+	_ = c.Say(context.Background(), netip.Addr{}, bucket, node, handover.Word{Drain: drain, Layout: drainingSpec(bucket).Layout().Identity(), Mark: "m"})
+}
+
+// drain is how long this node says that it drains.
+func (c *fakeCluster) drain(bucket Bucket) time.Duration { return c.words[bucket]["node1"].Drain }
+
+func (c *fakeCluster) Told(_ context.Context, _ netip.Addr, bucket Bucket) (map[string]handover.Notice, error) {
+	return maps.Clone(c.told[bucket]), errors.Join(c.mute, c.unsaid)
+}
+
+func (c *fakeCluster) Tell(_ context.Context, _ netip.Addr, bucket Bucket, node string, notice handover.Notice) error {
+	if c.told == nil {
+		c.told = map[Bucket]map[string]handover.Notice{}
+	}
+	if c.told[bucket] == nil {
+		c.told[bucket] = map[string]handover.Notice{}
+	}
+	c.told[bucket][node] = notice
+	return c.mute
+}
+
+func (c *fakeCluster) Presence(context.Context) (map[string]handover.Presence, error) {
 	return c.presence, c.mute
 }
 
@@ -91,8 +123,8 @@ func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
 		if len(kernel.Tables.Moves.Draining) != i+1 || kernel.owns(bucket) || len(kernel.Addresses) != 1 {
 			t.Errorf("after stop of bucket %d: %+v", bucket, kernel.Tables)
 		}
-		if diff := cmp.Diff(Statements{"node1": says(Drainer{"node1", long})}, cluster.said[bucket]); diff != "" {
-			t.Errorf("said of bucket %d (-want +got):\n%s", bucket, diff)
+		if got := cluster.drain(bucket); got != long {
+			t.Errorf("node1 says that it drains bucket %d for %s", bucket, got)
 		}
 		monitors(t, agent, bucket, ocf.NotRunning)
 	}
@@ -102,8 +134,8 @@ func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
 	if diff := cmp.Diff(Moves{Draining: []Drain{{5, long}}, HandedOver: []Bucket{5}}, kernel.Tables.Moves, cmp.Transformer("", normalMoves)); diff != "" {
 		t.Errorf("moves (-want +got):\n%s", diff)
 	}
-	if said := cluster.said[2]["node1"]; len(said.Drainers) > 0 {
-		t.Errorf("node1 owns bucket 2 and says %v", said)
+	if cluster.drain(2) > 0 {
+		t.Error("node1 owns bucket 2, and says that it drains it")
 	}
 }
 
@@ -123,7 +155,7 @@ func TestEveryStepOfAMoveMayFailOrBeTheLast(t *testing.T) {
 				kernel := unreliable(ready.State, how, n)
 				agent := drainingAgent(kernel, cluster)
 				_, _ = exitCode(func() error { return agent.Stop(t.Context(), drainingSpec(2)) })
-				if kernel.Tables.Moves.drains(2) && len(cluster.said[2]["node1"].Drainers) == 0 {
+				if kernel.Tables.Moves.drains(2) && cluster.drain(2) == 0 {
 					t.Error("the bucket drains, and nobody knows")
 				}
 				kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
@@ -163,8 +195,9 @@ func TestWithoutAnAnswerNothingDrains(t *testing.T) {
 }
 
 func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
-	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{said: map[Bucket]Statements{2: {"node2": says(Drainer{"node2", long})}}}
-	cluster.presence = map[string]Presence{"node1": {Place: Member}, "node2": {Place: Member}}
+	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
+	cluster.says("node2", 2, long)
+	cluster.presence = map[string]handover.Presence{"node1": {Place: handover.Member}, "node2": {Place: handover.Member}}
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2)
 	adopts := func() bool { _, ok := kernel.Tables.Moves.Adoption(2); return ok }
@@ -172,30 +205,30 @@ func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 	if !adopts() {
 		t.Error("node2 drains, and is not waited for")
 	}
-	delete(cluster.said[2], "node2")
-	cluster.presence["node2"] = Presence{Place: Left}
+	delete(cluster.words[2], "node2")
+	cluster.presence["node2"] = handover.Presence{Place: handover.Left}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 has left the cluster, and is not waited for")
 	}
 	cluster.unsaid = errors.New("made unreadable by the test")
-	cluster.presence["node2"] = Presence{Place: Member}
+	cluster.presence["node2"] = handover.Presence{Place: handover.Member}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("what node2 says cannot be read, and it is not waited for")
 	}
 	cluster.unsaid = nil
-	cluster.presence["node2"] = Presence{Said: "a form of a release to come"}
+	cluster.presence["node2"] = handover.Presence{Said: "a form of a release to come"}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("where node2 is cannot be told, and it is not waited for")
 	}
-	cluster.presence["node2"] = Presence{Place: Lost}
+	cluster.presence["node2"] = handover.Presence{Place: handover.Lost}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 is lost and not fenced, and is not waited for")
 	}
-	cluster.presence["node2"] = Presence{Place: Dead}
+	cluster.presence["node2"] = handover.Presence{Place: handover.Dead}
 	monitors(t, agent, 2, ocf.Success)
 	if adopts() {
 		t.Error("node2 is dead, and is waited for")
@@ -208,7 +241,7 @@ func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2)
 	adopts := func() bool { _, ok := kernel.Tables.Moves.Adoption(2); return ok }
-	want := []Adoption{{Bucket: 2, Left: long, From: []string{Unnamed}}}
+	want := []Adoption{{Bucket: 2, Left: long + handover.Grace, From: []string{handover.Unnamed}}}
 	if diff := cmp.Diff(want, kernel.Tables.Moves.Adopting); diff != "" {
 		t.Errorf("adopting (-want +got):\n%s", diff)
 	}
@@ -217,12 +250,12 @@ func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
 		t.Error("nobody answers, and nobody is waited for")
 	}
 	cluster.mute = nil
-	cluster.presence = map[string]Presence{"node1": {Place: Member}, "node2": {Place: Member}, "node3": {Place: Dead}}
+	cluster.presence = map[string]handover.Presence{"node1": {Place: handover.Member}, "node2": {Place: handover.Member}, "node3": {Place: handover.Dead}}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 has not spoken, and is not waited for")
 	}
-	cluster.said = map[Bucket]Statements{2: {"node2": says()}}
+	cluster.says("node2", 2, 0)
 	monitors(t, agent, 2, ocf.Success)
 	if adopts() {
 		t.Error("node2 has said that it does not drain, and is waited for")
@@ -256,8 +289,8 @@ func TestSweep(t *testing.T) {
 		if waited := time.Since(begin); !alone || waited < 3*time.Second {
 			t.Errorf("bucket 2 has drained alone: %t, and the sweeper waited %s", alone, waited)
 		}
-		if left := Leftovers(kernel.State, ""); len(left) > 0 || len(cluster.said[2]["node1"].Drainers) > 0 {
-			t.Errorf("left: %v; said: %v", left, cluster.said)
+		if left := Leftovers(kernel.State, ""); len(left) > 0 || cluster.drain(2) > 0 {
+			t.Errorf("left: %v; said: %v", left, cluster.words)
 		}
 	})
 }
@@ -280,8 +313,8 @@ func TestAnyActionClearsUp(t *testing.T) {
 			if code := ocf.CodeOf(act(agent)); code != ocf.Success && code != ocf.NotRunning {
 				t.Errorf("it ends with %s", code)
 			}
-			if left := Leftovers(kernel.State, ""); len(left) > 0 || len(cluster.said[2]["node1"].Drainers) > 0 {
-				t.Errorf("left: %v; said: %v", left, cluster.said)
+			if left := Leftovers(kernel.State, ""); len(left) > 0 || cluster.drain(2) > 0 {
+				t.Errorf("left: %v; said: %v", left, cluster.words)
 			}
 		})
 	}

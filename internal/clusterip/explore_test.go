@@ -10,37 +10,79 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
 )
 
-// How far TestEveryOrderOfEvents goes; `go test ./internal/clusterip -run TestEveryOrderOfEvents -depth 14` takes a quarter of an hour.
-var depth = flag.Int("depth", 7, "how many events TestEveryOrderOfEvents tries, in every order")
+// How far TestEveryOrderOfEvents goes. Each further event takes six times as long: 5 are minutes, 7 are hours.
+var depth = flag.Int("depth", 3, "how many events after a beginning TestEveryOrderOfEvents tries, in every order")
 
 // A world is a cluster of nodes with one bucket, fencing and a drain, in which anything may happen in any order. The nodes' actions are the
 // agent's own, on fake kernels; the cluster manager, and what clients have, are modelled. A world is changed by events; each has a name.
 type world struct {
 	nodes []worldNode
-	said  Statements // in the cluster manager's memory
-	owner int        // where the cluster manager runs the bucket; nowhere
-	fails bool       // an action on it has failed, and the bucket is to be stopped there
-	drain bool       // the parameter is set; once set, it stays
-	gone  int        // how many nodes have gone since the bucket was last started, and one for that which has started it
+	said  memory // the cluster manager's
+	owner int    // where the cluster manager runs the bucket; nowhere
+	fails bool   // an action on it has failed, and the bucket is to be stopped there
+	drain bool   // the parameter is set; once set, it stays
+	gone  int    // how many nodes have gone since the bucket was last started, and one for that which has started it
+
+	overlaps bool // two actions have been under way at once: that happens once in a history
+	held     bool // a node's hearing was held up: that too
+
+	meanwhile *life // what happens while the next action is under way
 }
 
 // nowhere stands for no node.
 const nowhere = -1
 
+// memory is what is said of the bucket.
+type memory struct {
+	words map[string]handover.Word
+	told  map[string]handover.Notice
+}
+
+func newMemory() memory {
+	return memory{map[string]handover.Word{}, map[string]handover.Notice{}}
+}
+
+func (m memory) clone() memory { return memory{maps.Clone(m.words), maps.Clone(m.told)} } // words and lists are never changed in place
+
+func (m memory) key() string {
+	var b strings.Builder
+	for _, node := range slices.Sorted(maps.Keys(m.words)) {
+		fmt.Fprintf(&b, " %s:%s %v %t", node, m.words[node].Drain, m.words[node].Others, m.words[node].Mark == m.told[node].Heard)
+	}
+	for _, node := range slices.Sorted(maps.Keys(m.told)) {
+		if told := m.told[node].Drainers; len(told) > 0 {
+			fmt.Fprintf(&b, " %s<%v", node, told)
+		}
+	}
+	return b.String()
+}
+
+// hearing is how a node's part of the cluster manager keeps up with the others'.
+type hearing int
+
+const (
+	hearsAll hearing = iota
+	isBehind         // it knows what was said up to a moment; when it has heard its own next word, it has heard all
+	isNew            // it has come, and does not know yet what was said; of itself it does
+)
+
 type worldNode struct {
 	name        string
-	state       State // of its kernel
-	alive       bool  // its kernel runs, whatever its cluster manager does
-	place       Place // as the others see it
-	probed      bool  // since it joined
-	connections int   // that live on it
+	state       State          // of its kernel
+	alive       bool           // its kernel runs, whatever its cluster manager does
+	place       handover.Place // as the others see it
+	probed      bool           // since it joined
+	connections int            // that live on it
+	blind       bool           // it was probed when it knew nothing
+	hearing     hearing
+	heard       memory // unless it hears all
 }
 
 const (
@@ -50,9 +92,9 @@ const (
 )
 
 func newWorld(nodes int, drain bool) *world {
-	w := &world{said: Statements{}, owner: nowhere, drain: drain}
+	w := &world{said: newMemory(), owner: nowhere, drain: drain}
 	for i := range nodes {
-		w.nodes = append(w.nodes, worldNode{name: nodeName(i), state: freshNode(), alive: true, place: Member})
+		w.nodes = append(w.nodes, worldNode{name: nodeName(i), state: freshNode(), alive: true, place: handover.Member})
 	}
 	return w
 }
@@ -60,15 +102,16 @@ func newWorld(nodes int, drain bool) *world {
 func nodeName(i int) string { return fmt.Sprintf("node%d", i+1) }
 
 func (w *world) clone() *world {
-	c := &world{nodes: slices.Clone(w.nodes), said: Statements{}, owner: w.owner, fails: w.fails, drain: w.drain, gone: w.gone}
-	for node, said := range w.said {
-		c.said[node] = Statement{Spoken: said.Spoken, Drainers: slices.Clone(said.Drainers)}
+	c := &world{
+		nodes: slices.Clone(w.nodes), said: w.said.clone(), owner: w.owner, fails: w.fails, drain: w.drain, gone: w.gone,
+		overlaps: w.overlaps, held: w.held,
 	}
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		n.state.Addresses, n.state.Groups, n.state.Filters = slices.Clone(n.state.Addresses), slices.Clone(n.state.Groups), slices.Clone(n.state.Filters)
 		n.state.Tables.Owned = slices.Clone(n.state.Tables.Owned)
 		n.state.Tables.Moves = n.state.Tables.Moves.without()
+		n.heard = n.heard.clone()
 	}
 	return c
 }
@@ -80,14 +123,15 @@ func (w *world) key() string {
 	if len(w.nodes) > 1+areTold { // elsewhere it makes no difference
 		gone = w.gone
 	}
-	fmt.Fprintf(&b, "%d %t %t %d", w.owner, w.fails, w.drain, gone)
+	fmt.Fprintf(&b, "%d %t %t %d %t %t", w.owner, w.fails, w.drain, gone, w.overlaps, w.held)
 	for _, n := range w.nodes {
 		t := n.state.Tables
-		fmt.Fprintf(&b, "|%t %d %t %d %t %v %s %v", n.alive, n.place, n.probed, n.connections, t.Present, t.Owned, t.Moves, t.Moves.HandedOver)
+		fmt.Fprintf(&b, "|%t %d %t %t %d %t %v %s %v", n.alive, n.place, n.probed, n.blind, n.connections, t.Present, t.Owned, t.Moves, t.Moves.HandedOver)
+		if n.hearing != hearsAll {
+			fmt.Fprintf(&b, " %d%s", n.hearing, n.heard.key())
+		}
 	}
-	for _, node := range slices.Sorted(maps.Keys(w.said)) {
-		fmt.Fprintf(&b, "|%s %v", node, w.said[node])
-	}
+	b.WriteString("|" + w.said.key())
 	return b.String()
 }
 
@@ -95,22 +139,31 @@ func (w *world) key() string {
 type worldCluster struct {
 	*world
 	life *life
+	here int
 }
 
 // life is what a process may still do before it is killed: so many changes of the kernel and of what is said.
 type life struct {
-	mu    sync.Mutex // several nodes are spoken for at once
-	calls int
+	calls  int
+	before int    // which call something else happens before
+	happen func() // what
 }
 
-func (l *life) spend() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// read and write are calls of the process; only before a write is it worth while to kill it.
+func (l *life) read(do func()) error {
+	if l.before--; l.before == -1 {
+		l.happen()
+	}
+	do()
+	return nil
+}
+
+func (l *life) write(do func()) error {
 	if l.calls == 0 {
 		return errKilled
 	}
 	l.calls--
-	return nil
+	return l.read(do)
 }
 
 // mortalKernel is that of a process that may be killed.
@@ -120,46 +173,76 @@ type mortalKernel struct {
 }
 
 func (k mortalKernel) Apply(ctx context.Context, step Step) error {
-	if err := k.life.spend(); err != nil {
+	if err := k.life.write(func() {}); err != nil {
 		return err
 	}
 	return k.fakeKernel.Apply(ctx, step)
 }
 
-func (c worldCluster) Statements(context.Context, netip.Addr, Bucket) (Statements, error) {
-	return maps.Clone(c.said), nil
+// hears is what the node has heard.
+func (c worldCluster) hears() memory {
+	if n := c.nodes[c.here]; n.hearing != hearsAll {
+		return n.heard
+	}
+	return c.said
 }
 
-func (c worldCluster) State(_ context.Context, _ netip.Addr, _ Bucket, node string, statement Statement) error {
-	if err := c.life.spend(); err != nil {
-		return err
-	}
-	c.life.mu.Lock()
-	defer c.life.mu.Unlock()
-	for i := range c.nodes {
-		if nodeName(i) == node && c.nodes[i].place == Member {
-			c.said[node] = statement
+func (c worldCluster) Words(context.Context, netip.Addr, Bucket) (words map[string]handover.Word, err error) {
+	return words, c.life.read(func() { words = maps.Clone(c.hears().words) })
+}
+
+func (c worldCluster) Told(context.Context, netip.Addr, Bucket) (told map[string]handover.Notice, err error) {
+	return told, c.life.read(func() { told = maps.Clone(c.hears().told) })
+}
+
+// Say keeps a word. Who has left cannot be spoken for, and nobody says so.
+func (c worldCluster) Say(_ context.Context, _ netip.Addr, _ Bucket, node string, word handover.Word) error {
+	return c.life.write(func() {
+		n := &c.nodes[c.here]
+		if n.place != handover.Member || node != n.name {
+			return
 		}
-	}
-	return nil // who has left cannot be spoken for, and nobody says so
+		c.said.words[node] = word
+		switch n.hearing {
+		case isBehind:
+			n.hearing, n.heard = hearsAll, memory{}
+		case isNew:
+			n.heard.words[node] = word
+		}
+	})
 }
 
-func (c worldCluster) Presence(context.Context) (map[string]Presence, error) {
-	all := map[string]Presence{}
-	for i, n := range c.nodes {
-		all[nodeName(i)] = Presence{Place: n.place}
-	}
-	return all, nil
+func (c worldCluster) Tell(_ context.Context, _ netip.Addr, _ Bucket, node string, notice handover.Notice) error {
+	return c.life.write(func() {
+		for _, n := range c.nodes {
+			if n.name == node && n.place == handover.Member && c.nodes[c.here].place == handover.Member {
+				c.said.told[node] = notice
+			}
+		}
+	})
+}
+
+func (c worldCluster) Presence(context.Context) (all map[string]handover.Presence, err error) {
+	return all, c.life.read(func() {
+		all = map[string]handover.Presence{}
+		for _, n := range c.nodes {
+			all[n.name] = handover.Presence{Place: n.place}
+		}
+	})
 }
 
 // act lets a node's agent do something.
 func (w *world) act(i int, do func(Agent, Spec) error) error {
-	return w.actFor(&life{calls: -1}, i, do)
+	life := &life{calls: -1, before: -1}
+	if w.meanwhile != nil {
+		life, w.meanwhile = w.meanwhile, nil
+	}
+	return w.actFor(life, i, do)
 }
 
 // killed lets it do so much only.
 func (w *world) killed(calls, i int, do func(Agent, Spec) error) error {
-	if err := w.actFor(&life{calls: calls}, i, do); err != nil && !errors.Is(err, errKilled) && !slices.Contains([]ocf.ExitCode{ocf.ErrGeneric, ocf.NotRunning}, ocf.CodeOf(err)) {
+	if err := w.actFor(&life{calls: calls, before: -1}, i, do); err != nil && !errors.Is(err, errKilled) && !slices.Contains([]ocf.ExitCode{ocf.ErrGeneric, ocf.NotRunning}, ocf.CodeOf(err)) {
 		return err
 	}
 	return nil
@@ -169,7 +252,7 @@ func (w *world) actFor(life *life, i int, do func(Agent, Spec) error) error {
 	kernel := &fakeKernel{State: w.nodes[i].state}
 	kernel.open = func() map[Bucket]int { return map[Bucket]int{worldBucket: w.nodes[i].connections} }
 	agent, _ := agentOn(mortalKernel{kernel, life})
-	agent.Cluster, agent.Node, agent.StartSweeper = worldCluster{w, life}, nodeName(i), func() error { return nil }
+	agent.Cluster, agent.Node, agent.StartSweeper = worldCluster{w, life, i}, nodeName(i), func() error { return nil }
 	spec := drainingSpec(worldBucket)
 	if !w.drain {
 		spec.Drain = 0
@@ -182,91 +265,149 @@ func (w *world) actFor(life *life, i int, do func(Agent, Spec) error) error {
 // An event is something that happens to a world; it returns what must not have happened.
 type event struct {
 	name   string
+	node   int    // where it happens, or nowhere
+	acts   bool   // it is an action of the agent, which takes its time
+	within string // which action it happens in, if it does
+	beside bool   // it may happen while another node acts
 	happen func(*world) error
 }
 
-// events are those that can happen now.
+// events are those that can happen now: one by one, and those that may happen while a node acts.
 func (w *world) events() []event {
-	var all []event
-	// With the last member everything is forgotten, and who comes then must have seen, or fence, all others before anything starts
-	// (startup-fencing, wait_for_all). And where there are more nodes than are told of a drain, all who were told may go before the bucket is
-	// started; or all but the one that starts it, and then that one.
-	mayNotGo := len(w.nodes) > 1+areTold && w.gone >= areTold || 1 >= len(slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != Member }))
-	add := func(name string, happen func(*world) error) { all = append(all, event{name, happen}) }
-	if !w.drain {
-		add("drain is switched on", (*world).switchOn)
+	all := w.single()
+	if w.overlaps {
+		return all
 	}
-	if slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.alive && n.state.Tables.Moves.drains(worldBucket) }) {
-		add("the time of all drains is over", (*world).endDrains)
-	}
-	for i, n := range w.nodes {
-		name := nodeName(i)
-		works := n.place == Member && n.alive
-		if works && !n.probed {
-			add("probe on "+name, func(w *world) error { return w.probe(i) })
+	for _, outer := range slices.Clone(all) {
+		if !outer.acts {
+			continue
 		}
-		if works && w.owner == nowhere && w.mayStart() {
-			add("start on "+name, func(w *world) error { return w.start(i) })
+		for _, inner := range slices.Clone(all) {
+			if !inner.beside || inner.node == outer.node {
+				continue
+			}
+			within := fmt.Sprintf("%s and %s", outer.name, inner.name)
 			for calls := range mostCalls {
-				add(fmt.Sprintf("start on %s is killed after %d calls", name, calls), func(w *world) error {
-					w.owner, w.fails = i, true
-					return w.killed(calls, i, func(a Agent, s Spec) error { return a.Start(context.Background(), s) })
-				})
-			}
-		}
-		if works && w.owner == i {
-			add("stop on "+name, func(w *world) error { return w.stop(i) })
-		}
-		if works && w.owner == i && !w.fails {
-			add("monitor on "+name, func(w *world) error { return w.monitor(i) })
-			for calls := range mostCalls {
-				if !mayNotGo && w.introduced() {
-					add(fmt.Sprintf("stop on %s is killed after %d calls", name, calls), func(w *world) error { return w.stopKilled(calls, i) })
-				}
-				add(fmt.Sprintf("monitor on %s is killed after %d calls", name, calls), func(w *world) error {
-					w.fails = true
-					return w.killed(calls, i, func(a Agent, s Spec) error { return a.Monitor(context.Background(), s, 0) })
-				})
-			}
-			if n.connections == 0 {
-				add("a client connects to "+name, func(w *world) error { w.nodes[i].connections = 1; return nil })
-			}
-		}
-		if works && !mayNotGo && w.introduced() {
-			add(name+" leaves in order", func(w *world) error { return w.leave(i) })
-		}
-		if n.alive && n.place == Member && !mayNotGo && w.introduced() {
-			add(name+" is cut off", func(w *world) error { w.lose(i, Lost); return nil })
-			add(name+" crashes", func(w *world) error { w.lose(i, Lost); w.nodes[i].die(); return nil })
-		}
-		if n.place == Lost {
-			add(name+" is fenced", func(w *world) error { w.fence(i); return nil })
-		}
-		if n.place == Left || n.place == Dead {
-			add(name+" joins", func(w *world) error { w.join(i); return nil })
-		}
-		if n.alive && len(n.state.Tables.Moves.HandedOver) > 0 {
-			add("the sweeper on "+name+" looks", func(w *world) error { return w.sweep(i) })
-			if n.connections > 0 {
-				add("the last client of "+name+" goes", func(w *world) error { w.nodes[i].connections = 0; return nil })
+				name := fmt.Sprintf("%s; and before call %d of it, %s", outer.name, calls+1, inner.name)
+				all = append(all, event{name: name, within: within, happen: func(w *world) error {
+					err := errNotReached
+					w.overlaps, w.meanwhile = true, &life{calls: -1, before: calls, happen: func() { err = inner.happen(w) }}
+					return cmp.Or(outer.happen(w), err)
+				}})
 			}
 		}
 	}
 	return all
 }
 
+// errNotReached says that an action does not make so many calls.
+var errNotReached = errors.New("not reached")
+
+// single are the events one by one.
+func (w *world) single() []event {
+	var all []event
+	// With the last member everything is forgotten, and who comes then must have seen, or fence, all others before anything starts
+	// (startup-fencing, wait_for_all). And where there are more nodes than are told of a drain, all who were told may go before the bucket is
+	// started; or all but the one that starts it, and then that one.
+	// Nor do others go after a node was probed before its part of the cluster manager knew what they had said: it cannot pass that on.
+	blind := slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.blind })
+	mayNotGo := blind || len(w.nodes) > 1+areTold && w.gone >= areTold || 1 >= len(slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != handover.Member }))
+	if !w.drain {
+		all = append(all, event{name: "drain is switched on", node: nowhere, happen: (*world).switchOn})
+	}
+	if slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.alive && n.state.Tables.Moves.drains(worldBucket) }) {
+		all = append(all, event{name: "the time of all drains is over", node: nowhere, happen: (*world).endDrains})
+	}
+	for i, n := range w.nodes {
+		action := func(what string, beside bool, happen func(*world) error) {
+			all = append(all, event{name: what + " on " + n.name, node: i, acts: true, beside: beside, happen: happen})
+		}
+		owners := func(what string, happen func(*world) error) { action(what, false, happen) }
+		killed := func(what string, happen func(w *world, calls int) error) {
+			for calls := range mostCalls {
+				name := fmt.Sprintf("%s on %s is killed before its change %d", what, n.name, calls+1)
+				all = append(all, event{name: name, node: i, happen: func(w *world) error { return happen(w, calls) }})
+			}
+		}
+		fate := func(what string, beside bool, happen func(*world)) {
+			all = append(all, event{name: n.name + " " + what, node: i, beside: beside, happen: func(w *world) error { happen(w); return nil }})
+		}
+		works := n.place == handover.Member && n.alive
+		if works && !n.probed {
+			action("probe", true, func(w *world) error { return w.probe(i) })
+		}
+		if works && w.owner == nowhere && w.mayStart() {
+			owners("start", func(w *world) error { return w.start(i) })
+			killed("start", func(w *world, calls int) error {
+				w.owner, w.fails = i, true
+				return w.killed(calls, i, func(a Agent, s Spec) error { return a.Start(context.Background(), s) })
+			})
+		}
+		if works && w.owner == i {
+			owners("stop", func(w *world) error { return w.stop(i) })
+		}
+		if works && w.owner == i && !w.fails {
+			owners("monitor", func(w *world) error { return w.monitor(i) })
+			killed("monitor", func(w *world, calls int) error {
+				w.fails = true
+				return w.killed(calls, i, func(a Agent, s Spec) error { return a.Monitor(context.Background(), s, 0) })
+			})
+			if !mayNotGo && w.introduced() {
+				killed("stop", func(w *world, calls int) error { return w.stopKilled(calls, i) })
+			}
+			if n.connections == 0 {
+				fate("gets a client", false, func(w *world) { w.nodes[i].connections = 1 })
+			}
+		}
+		if works && !mayNotGo && w.introduced() {
+			all = append(all, event{name: n.name + " leaves in order", node: i, beside: w.owner != i, happen: func(w *world) error { return w.leave(i) }})
+		}
+		if n.alive && n.place == handover.Member && !mayNotGo && w.introduced() {
+			fate("is cut off", true, func(w *world) { w.lose(i, handover.Lost) })
+			fate("crashes", true, func(w *world) { w.lose(i, handover.Lost); w.nodes[i].die() })
+		}
+		if n.place == handover.Lost {
+			fate("is fenced", true, func(w *world) { w.fence(i) })
+		}
+		if n.place == handover.Left || n.place == handover.Dead {
+			fate("joins", true, func(w *world) { w.join(i) })
+			if !w.held {
+				fate("joins, and knows nothing yet", true, func(w *world) { w.join(i); w.hold(i, isNew, newMemory()) })
+			}
+		}
+		if works && !w.held {
+			fate("falls behind", true, func(w *world) { w.hold(i, isBehind, w.said.clone()) })
+		}
+		if n.hearing != hearsAll {
+			fate("has caught up", true, func(w *world) { w.nodes[i].hearing, w.nodes[i].heard = hearsAll, memory{} })
+		}
+		if n.alive && len(n.state.Tables.Moves.HandedOver) > 0 {
+			action("a look of the sweeper", true, func(w *world) error { return w.sweep(i) })
+			if n.connections > 0 {
+				fate("loses its last client", true, func(w *world) { w.nodes[i].connections = 0 })
+			}
+		}
+	}
+	return all
+}
+
+// hold makes a node hear the others no more.
+func (w *world) hold(i int, as hearing, heard memory) {
+	w.held, w.nodes[i].hearing, w.nodes[i].heard = true, as, heard
+}
+
 // mayStart tells whether Pacemaker would start the bucket: not before all nodes are probed (pcmk__order_probes in lib/pacemaker), nor while a node
 // is to be fenced (native_start_constraints; stonith_done).
 func (w *world) mayStart() bool {
-	return w.introduced() && !slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.place == Lost })
+	return w.introduced() && !slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.place == handover.Lost })
 }
 
 func (w *world) introduced() bool {
-	return !slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.place == Member && !n.probed })
+	return !slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.place == handover.Member && !n.probed })
 }
 
 func (w *world) probe(i int) error {
-	w.nodes[i].probed = true
+	w.nodes[i].probed, w.nodes[i].blind = true, w.nodes[i].hearing == isNew
 	err := w.act(i, func(a Agent, s Spec) error { s.Probe = true; return a.Monitor(context.Background(), s, 0) })
 	if ocf.CodeOf(err) != ocf.NotRunning {
 		return fmt.Errorf("probe: %w", err)
@@ -303,12 +444,12 @@ func (w *world) leave(i int) error {
 	if w.owner == i {
 		err = w.stop(i)
 	}
-	w.lose(i, Left)
+	w.lose(i, handover.Left)
 	return err
 }
 
 // mostCalls is how many calls a process that is killed may have made: no action makes more.
-const mostCalls = 6
+const mostCalls = 8
 
 // stopKilled is a stop that fails, so that the node is to be fenced; until then it is a member.
 func (w *world) stopKilled(calls, i int) error {
@@ -316,14 +457,14 @@ func (w *world) stopKilled(calls, i int) error {
 		w.nodes[i].connections = 0
 	}
 	err := w.killed(calls, i, func(a Agent, s Spec) error { return a.Stop(context.Background(), s) })
-	w.lose(i, Lost)
+	w.lose(i, handover.Lost)
 	return err
 }
 
 // switchOn sets the parameter; Pacemaker reloads the instance that runs.
 func (w *world) switchOn() error {
 	w.drain = true
-	if w.owner == nowhere || w.fails || w.nodes[w.owner].place != Member {
+	if w.owner == nowhere || w.fails || w.nodes[w.owner].place != handover.Member {
 		return nil
 	}
 	return w.act(w.owner, func(a Agent, s Spec) error { return a.Reload(context.Background(), s) })
@@ -331,10 +472,10 @@ func (w *world) switchOn() error {
 
 // endDrains lets so much time pass that the kernels end all drains and adoptions. Before that, the owner's monitors have seen it come.
 func (w *world) endDrains() error {
-	if w.owner != nowhere && !w.fails && w.nodes[w.owner].place == Member {
+	if w.owner != nowhere && !w.fails && w.nodes[w.owner].place == handover.Member {
 		moves := &w.nodes[w.owner].state.Tables.Moves
 		for i := range moves.Adopting {
-			moves.Adopting[i].Left = soonOver - 1
+			moves.Adopting[i].Left = handover.Grace - 1
 		}
 		if err := w.monitor(w.owner); err != nil {
 			return err
@@ -351,15 +492,17 @@ func (w *world) endDrains() error {
 }
 
 // lose takes a node out of the cluster; what it said goes with it.
-func (w *world) lose(i int, to Place) {
+func (w *world) lose(i int, to handover.Place) {
 	w.gone++
-	w.nodes[i].place, w.nodes[i].probed = to, false
-	delete(w.said, nodeName(i))
+	n := &w.nodes[i]
+	n.place, n.probed, n.blind, n.hearing, n.heard = to, false, false, hearsAll, memory{}
+	delete(w.said.words, n.name)
+	delete(w.said.told, n.name)
 }
 
 func (w *world) fence(i int) {
 	w.nodes[i].die()
-	w.nodes[i].place = Dead
+	w.nodes[i].place = handover.Dead
 	if w.owner == i {
 		w.owner, w.fails = nowhere, false
 	}
@@ -370,7 +513,7 @@ func (n *worldNode) die() {
 }
 
 func (w *world) join(i int) {
-	w.nodes[i].alive, w.nodes[i].place = true, Member
+	w.nodes[i].alive, w.nodes[i].place = true, handover.Member
 }
 
 // fault says what is wrong now: a connection that lives on a node may be reset by no other, nor be given up by its own.
@@ -396,18 +539,19 @@ func (w *world) fault() error {
 // when the drains are over nothing is left of them.
 func (w *world) settle() error {
 	for i := range w.nodes {
-		if w.nodes[i].place == Lost {
+		w.nodes[i].hearing, w.nodes[i].heard = hearsAll, memory{}
+		if w.nodes[i].place == handover.Lost {
 			w.fence(i)
 		}
 	}
 	for i := range w.nodes {
-		if w.nodes[i].place == Member && !w.nodes[i].probed {
+		if w.nodes[i].place == handover.Member && !w.nodes[i].probed {
 			if err := w.probe(i); err != nil {
 				return err
 			}
 		}
 	}
-	first := slices.IndexFunc(w.nodes, func(n worldNode) bool { return n.place == Member })
+	first := slices.IndexFunc(w.nodes, func(n worldNode) bool { return n.place == handover.Member })
 	if first < 0 {
 		return nil // nobody is left
 	}
@@ -437,7 +581,7 @@ func (w *world) settle() error {
 		i := slices.IndexFunc(w.nodes, func(n worldNode) bool { return n.name == name })
 		n := w.nodes[i]
 		// Who has left cannot say any more that it is done: the end of its drain must do.
-		return n.place == Left || n.place == Member && n.state.Tables.Moves.drains(worldBucket)
+		return n.place == handover.Left || n.place == handover.Member && n.state.Tables.Moves.drains(worldBucket)
 	}
 	if len(adoption.From) > 0 && !slices.ContainsFunc(adoption.From, waitsFor) {
 		return fmt.Errorf("%s adopts from %v, and none of them drains", nodeName(w.owner), adoption.From)
@@ -449,9 +593,9 @@ func (w *world) settle() error {
 	if err := errors.Join(w.stop(w.owner), w.start(first), w.monitor(first), w.end()); err != nil {
 		return err
 	}
-	for node, said := range w.said {
-		if len(said.Drainers) > 0 {
-			return fmt.Errorf("the drains are over, and %s says %v", node, said.Drainers)
+	for node, word := range w.said.words {
+		if told := w.said.told[node]; word.Drain > 0 || len(told.Drainers) > 0 || len(word.Others) > 0 && word.Mark != told.Heard {
+			return fmt.Errorf("the drains are over, and %s says %v, and was told %v", node, word, told)
 		}
 	}
 	return nil
@@ -482,11 +626,19 @@ func explore(start *world, depth int) (states int, histories int, found []string
 	for frontier := []visit{{start, nil}}; depth > 0 && len(frontier) > 0; depth-- {
 		var next []visit
 		for _, v := range frontier {
+			tooLate := ""
 			for _, e := range v.world.events() {
+				if e.within != "" && e.within == tooLate {
+					continue
+				}
 				histories++
 				w := v.clone()
 				history := append(slices.Clip(v.events), e.name)
 				err := e.happen(w)
+				if errors.Is(err, errNotReached) {
+					tooLate = e.within
+					continue
+				}
 				key := w.key()
 				if err = cmp.Or(err, w.fault()); err == nil && !seen[key] {
 					err = w.clone().settle()
@@ -507,17 +659,45 @@ func explore(start *world, depth int) (states int, histories int, found []string
 
 func TestEveryOrderOfEvents(t *testing.T) {
 	for _, row := range []struct {
-		nodes int
-		drain bool
-	}{{2, true}, {2, false}, {3, true}, {3, false}, {4, true}} {
-		t.Run(fmt.Sprintf("%d nodes, drain at first %t", row.nodes, row.drain), func(t *testing.T) {
+		nodes  int
+		drain  bool
+		begins string // with what
+		more   int    // events: with fewer nodes there are fewer orders
+	}{
+		{2, true, "nothing", 2},
+		{2, true, "a client of node1", 1},
+		{2, false, "a client of node1", 1},
+		{3, true, "a client of node1", 0},
+		{3, false, "a client of node1", 0},
+		{4, true, "a client of node1", 0},
+	} {
+		t.Run(fmt.Sprintf("%d nodes, drain at first %t, begin with %s", row.nodes, row.drain, row.begins), func(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
-			states, histories, found, err := explore(newWorld(row.nodes, row.drain), *depth)
-			t.Logf("%d states, %d events tried, up to %d one after the other, in %s", states, histories, *depth, time.Since(begin).Round(time.Millisecond))
+			w := newWorld(row.nodes, row.drain)
+			if row.begins != "nothing" {
+				if err := w.begin(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			depth := *depth + row.more
+			states, histories, found, err := explore(w, depth)
+			t.Logf("%d states, %d events tried, up to %d one after the other, in %s", states, histories, depth, time.Since(begin).Round(time.Millisecond))
 			if err != nil {
 				t.Errorf("%v, after:\n  %s", err, strings.Join(found, "\n  "))
 			}
 		})
 	}
+}
+
+// begin has the bucket run on the first node, which all others know, and serve a client.
+func (w *world) begin() error {
+	for i := range w.nodes {
+		if err := w.probe(i); err != nil {
+			return err
+		}
+	}
+	err := errors.Join(w.start(0), w.monitor(0))
+	w.nodes[0].connections = 1
+	return err
 }

@@ -3,299 +3,41 @@ package clusterip
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"ocf-clusterip/internal/handover"
 )
 
-// Cluster is the cluster manager: what the nodes tell each other through it. None of it lasts longer than the node that says it.
+// Cluster is the cluster manager: what the nodes tell each other through it. None of it lasts longer than the node under whose name it is kept.
 type Cluster interface {
-	// Statements returns what each node says of a bucket.
-	Statements(ctx context.Context, address netip.Addr, bucket Bucket) (Statements, error)
-	// State keeps a statement under a node's name.
-	State(ctx context.Context, address netip.Addr, bucket Bucket, node string, statement Statement) error
+	// Words returns what nodes say of themselves and a bucket. A word that is not understood is left out.
+	Words(ctx context.Context, address netip.Addr, bucket Bucket) (map[string]handover.Word, error)
+	// Say keeps the word of a node, which is this one.
+	Say(ctx context.Context, address netip.Addr, bucket Bucket, node string, word handover.Word) error
+	// Told returns what nodes were told of others.
+	Told(ctx context.Context, address netip.Addr, bucket Bucket) (map[string]handover.Notice, error)
+	// Tell keeps with a node what it is told.
+	Tell(ctx context.Context, address netip.Addr, bucket Bucket, node string, notice handover.Notice) error
 	// Presence tells where the cluster's nodes are. A node that it does not name is one of which nothing is known.
-	Presence(ctx context.Context) (map[string]Presence, error)
-}
-
-// Statements are what is said of one bucket: who drains it, by the name of the node under which it is kept. Each node speaks for itself. For a node
-// that has left the cluster, whose own words went with it, those speak who were told.
-type Statements map[string]Statement
-
-// Statement is what is kept under a node's name.
-type Statement struct {
-	Spoken   bool      // the node has said of itself whether it drains; else this is only what it was told of others
-	Drainers []Drainer // itself, if it drains; and others
-}
-
-// Drainer is a node that still serves the connections of a bucket that it gave away, for that long at most since it said so: the
-// nodes' clocks may differ.
-type Drainer struct {
-	Node string
-	Left time.Duration
-}
-
-// Unnamed stands for a former owner that could not be told: any other node may still serve connections of the bucket. No node's name is like
-// it.
-const Unnamed = "?"
-
-// Presence is where a node is, as the cluster manager sees it. The zero value is that of a node of which nothing is known.
-type Presence struct {
-	Place Place
-	Said  string // what could not be understood, if the place is Unknown for that
-}
-
-// Place is where a node can be.
-type Place int
-
-// The places. Only one that is Dead serves nobody: a wrong guess would make two nodes answer.
-const (
-	Unknown Place = iota // it cannot be told
-	Member               // in the cluster
-	Left                 // its cluster manager was stopped in order; its kernel goes on
-	Lost                 // it has crashed, or is only cut off; it is to be fenced
-	Dead                 // it was fenced; or it is lost, and nobody fences
-)
-
-// Drainers are those who drain the bucket beside self, each once. What a node says of itself beats what others say of it.
-func (s Statements) Drainers(self string) []Drainer {
-	longest := map[string]time.Duration{}
-	for speaker, said := range s {
-		for _, d := range said.Drainers {
-			if d.Node != self && d.Left > 0 && (speaker == d.Node || !s[d.Node].Spoken) {
-				longest[d.Node] = max(longest[d.Node], d.Left)
-			}
-		}
-	}
-	var all []Drainer
-	for node, left := range longest {
-		all = append(all, Drainer{Node: node, Left: left})
-	}
-	slices.SortFunc(all, func(a, b Drainer) int { return cmp.Compare(a.Node, b.Node) })
-	return all
-}
-
-// hasFinished tells whether a node says of itself that it does not drain.
-func (s Statements) hasFinished(node string) bool {
-	said := s[node]
-	return said.Spoken && !slices.ContainsFunc(said.Drainers, func(d Drainer) bool { return d.Node == node && d.Left > 0 })
-}
-
-// longestNames bounds the names of former owners that are kept with a bucket in the kernel, where a comment has 256 bytes.
-const longestNames = 200
-
-// adoption is what it means for the bucket's new owner; from nobody, if nobody drains. Where the names would be too long, anybody may drain.
-func (s Statements) adoption(bucket Bucket, self string) Adoption {
-	adoption := Adoption{Bucket: bucket}
-	for _, d := range s.Drainers(self) {
-		adoption.Left = max(adoption.Left, d.Left)
-		adoption.From = append(adoption.From, d.Node)
-	}
-	if len(strings.Join(adoption.From, ",")) > longestNames {
-		adoption.From = []string{Unnamed}
-	}
-	return adoption
-}
-
-// revised are the statements that change when what nodes were told of others is revised: a word is replaced, or not kept.
-func (s Statements) revised(revise func(Drainer) (now Drainer, keep bool)) Statements {
-	changed := Statements{}
-	for node, said := range s {
-		var list []Drainer
-		same := true
-		for _, d := range said.Drainers {
-			now, keep := d, true
-			if d.Node != node {
-				now, keep = revise(d)
-			}
-			if keep {
-				list = append(list, now)
-			}
-			same = same && keep && now == d
-		}
-		if !same {
-			changed[node] = Statement{Spoken: said.Spoken, Drainers: list}
-		}
-	}
-	return changed
-}
-
-// forgetting are the statements that change when nothing that others were told of a node counts any more; of any node, if it is empty.
-func (s Statements) forgetting(node string) Statements {
-	return s.revised(func(d Drainer) (Drainer, bool) { return d, node != "" && d.Node != node })
-}
-
-// with are the statements that change when self drains the bucket and knows of the adoption, which goes on: self says so, what others were told is
-// brought up to date, and some are told.
-func (s Statements) with(self string, left time.Duration, adoption Adoption, tell []string) Statements {
-	ours := []Drainer{{Node: self, Left: left}}
-	for _, node := range adoption.From {
-		if node != self && node != Unnamed && !s.hasFinished(node) {
-			ours = append(ours, Drainer{Node: node, Left: adoption.Left})
-		}
-	}
-	anybody := slices.Contains(adoption.From, Unnamed) // then what others were told is all that is known
-	changed := s.revised(func(d Drainer) (Drainer, bool) {
-		our, known := find(ours, func(our Drainer) bool { return our.Node == d.Node })
-		switch {
-		case known:
-			return our, d.Node != self
-		default:
-			return d, anybody && !s.hasFinished(d.Node)
-		}
-	})
-	changed[self] = Statement{Spoken: true, Drainers: ours}
-	for _, node := range tell {
-		changed[node] = s.told(node, ours)
-	}
-	return changed
-}
-
-// told is the statement of a node that is told of all drainers: of itself it knows better, and nothing else is true any more.
-func (s Statements) told(node string, drainers []Drainer) Statement {
-	said := s[node]
-	of := func(own bool, list []Drainer) []Drainer {
-		return slices.DeleteFunc(slices.Clone(list), func(d Drainer) bool { return (d.Node == node) != own })
-	}
-	return Statement{Spoken: said.Spoken, Drainers: append(of(true, said.Drainers), of(false, drainers)...)}
-}
-
-// passedOn are the statements that change so that a crash of self, which adopts, does not make the others forget drainers that have left: some
-// members are told of those that no member but self was told of.
-func (s Statements) passedOn(self string, adoption Adoption, presence map[string]Presence) Statements {
-	members := without(membersOf(presence), self)
-	var unknown []Drainer
-	for _, node := range adoption.From {
-		carried := func(member string) bool {
-			return slices.ContainsFunc(s[member].Drainers, func(d Drainer) bool { return d.Node == node })
-		}
-		if place := presence[node].Place; node != Unnamed && (place == Left || place == Unknown) && !slices.ContainsFunc(members, carried) {
-			unknown = append(unknown, Drainer{Node: node, Left: adoption.Left})
-		}
-	}
-	changed := Statements{}
-	if len(unknown) > 0 {
-		for _, member := range firstOf(members, deputies) {
-			said := s[member]
-			changed[member] = Statement{Spoken: said.Spoken, Drainers: append(slices.Clone(said.Drainers), unknown...)}
-		}
-	}
-	return changed
-}
-
-// deputies is how many other nodes know of a drain beside the drainer, whose own words go with it when it leaves: in order, too, and then no action is
-// run for a bucket that it only drains.
-const deputies = 2
-
-// namesOf is for words to people.
-func namesOf(adoption Adoption) string {
-	if slices.Contains(adoption.From, Unnamed) {
-		return "other nodes"
-	}
-	return strings.Join(adoption.From, ", ")
-}
-
-func firstOf(nodes []string, most int) []string { return nodes[:min(len(nodes), most)] }
-
-func without(nodes []string, one string) []string {
-	return slices.DeleteFunc(nodes, func(node string) bool { return node == one })
-}
-
-func membersOf(presence map[string]Presence) []string {
-	var members []string
-	for node, p := range presence {
-		if p.Place == Member {
-			members = append(members, node)
-		}
-	}
-	slices.Sort(members)
-	return members
-}
-
-// still are those of the nodes that may still serve connections of the bucket: who has not said that it does not, and is not dead. For
-// Unnamed stand all nodes but self.
-func (s Statements) still(self string, from []string, presence map[string]Presence) []string {
-	nodes := slices.DeleteFunc(slices.Clone(from), func(node string) bool { return node == Unnamed })
-	if len(nodes) < len(from) {
-		nodes = slices.AppendSeq(nodes, maps.Keys(presence))
-		for _, d := range s.Drainers(self) {
-			nodes = append(nodes, d.Node)
-		}
-		nodes = without(nodes, self)
-		slices.Sort(nodes)
-		nodes = slices.Compact(nodes)
-	}
-	return slices.DeleteFunc(nodes, func(node string) bool {
-		switch presence[node].Place {
-		case Dead:
-			return true
-		case Member:
-			return s.hasFinished(node) // who has just come, and has not spoken, may drain
-		default:
-			return false
-		}
-	})
+	Presence(ctx context.Context) (map[string]handover.Presence, error)
 }
 
 // handOverTime bounds how long an action talks to the cluster manager: less than it may take itself.
 const handOverTime = 5 * time.Second
 
-// adoption asks who drains the bucket. Without an answer anybody may: then a dead node's clients wait, for as long as a drain may last, but no
-// live node's connection gets a second answer.
-func (a Agent) adoption(ctx context.Context, spec Spec) (adoption Adoption, said Statements) {
-	if spec.Drain == 0 {
-		return Adoption{Bucket: spec.Bucket}, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, handOverTime)
-	defer cancel()
-	said, err := a.Cluster.Statements(ctx, spec.Address(), spec.Bucket)
-	if err != nil {
-		a.Log.Warningf("who drains bucket %d cannot be told, so for up to %s connections that this node does not know get no answer: %v",
-			spec.Bucket, spec.Drain, err)
-		return Adoption{Bucket: spec.Bucket, Left: spec.Drain, From: []string{Unnamed}}, nil
-	}
-	return said.adoption(spec.Bucket, a.Node), said
-}
-
-// handOver tells the others that this node drains the bucket from now on, if it can. It tells whether they know.
-func (a Agent) handOver(ctx context.Context, spec Spec) bool {
-	seen, err := a.Kernel.ObserveTables(ctx, spec.Address())
-	if err != nil || seen.Laid == nil || !seen.Laid.Drains || len(seen.Damage) > 0 || !slices.Contains(seen.Owned, spec.Bucket) {
-		return false // an error will be met again, and told
-	}
-	ctx, cancel := context.WithTimeout(ctx, handOverTime)
-	defer cancel()
-	adoption, _ := seen.Moves.Adoption(spec.Bucket)
-	err = a.nameless()
-	if err == nil {
-		err = a.publishDrain(ctx, spec, adoption)
-	}
-	if err != nil {
-		a.Log.Warningf("stop without hand-over, so connections break: %v", err)
-	}
-	return err == nil
-}
-
-// publishDrain tells the others that this node drains the bucket, and of those whose connections it did not get itself.
-func (a Agent) publishDrain(ctx context.Context, spec Spec, adoption Adoption) error {
-	said, err := a.Cluster.Statements(ctx, spec.Address(), spec.Bucket)
-	if err != nil {
-		return err
-	}
-	tell := without(slices.Sorted(maps.Keys(said)), a.Node)
-	if len(tell) < deputies { // who has not spoken is told, too
-		presence, err := a.Cluster.Presence(ctx)
-		if err != nil {
-			return err
-		}
-		tell = without(membersOf(presence), a.Node)
-	}
-	return a.state(ctx, spec, spec.Bucket, said.with(a.Node, spec.Drain, adoption, firstOf(tell, deputies)))
-}
+// How often it is asked for a word that has just been said, at first and at most.
+const (
+	firstListen = 5 * time.Millisecond
+	lastListen  = 200 * time.Millisecond
+)
 
 func (a Agent) nameless() error {
 	if a.Node == "" {
@@ -304,122 +46,256 @@ func (a Agent) nameless() error {
 	return nil
 }
 
-// takeBack tells the others that the buckets do not drain here any more. Where nobody hears it, nobody has heard of the drain.
-func (a Agent) takeBack(ctx context.Context, spec Spec, buckets []Bucket) {
+// say says what is so of a bucket here.
+func (a Agent) say(ctx context.Context, address netip.Addr, bucket Bucket, word handover.Word) error {
+	if err := a.nameless(); err != nil {
+		return err
+	}
+	return a.Cluster.Say(ctx, address, bucket, a.Node, word)
+}
+
+// newMark is one that no earlier word has.
+func newMark() string { return rand.Text()[:8] }
+
+// speak says it, and waits until this node hears it. The cluster manager keeps what is said in one order for all nodes, so that then all is heard
+// that was said before.
+func (a Agent) speak(ctx context.Context, address netip.Addr, bucket Bucket, word handover.Word) (handover.View, error) {
+	err := a.say(ctx, address, bucket, word)
+	for pause := firstListen; err == nil; pause = min(2*pause, lastListen) {
+		var view handover.View
+		if view, err = a.listen(ctx, address, bucket, word.Layout); err == nil && view.Words[a.Node].Mark == word.Mark {
+			return view, nil
+		}
+		select {
+		case <-ctx.Done():
+			err = cmp.Or(err, errors.New("what this node says is not heard by itself in time"))
+		case <-time.After(pause):
+		}
+	}
+	return handover.View{}, err
+}
+
+// listen hears what nodes say of themselves.
+func (a Agent) listen(ctx context.Context, address netip.Addr, bucket Bucket, layout string) (handover.View, error) {
+	words, err := a.Cluster.Words(ctx, address, bucket)
+	return handover.View{Self: a.Node, Layout: layout, Words: words}, err
+}
+
+// learn completes a view with what deputies were told, and with where the nodes are.
+func (a Agent) learn(ctx context.Context, address netip.Addr, bucket Bucket, view handover.View) (handover.View, error) {
+	var err error
+	if view.Told, err = a.Cluster.Told(ctx, address, bucket); err == nil {
+		view.Places, err = a.Cluster.Presence(ctx)
+	}
+	return view, err
+}
+
+// tell tells nodes what each is to know.
+func (a Agent) tell(ctx context.Context, address netip.Addr, bucket Bucket, what map[string]handover.Notice) error {
+	var faults []error
+	for _, node := range slices.Sorted(maps.Keys(what)) {
+		faults = append(faults, a.Cluster.Tell(ctx, address, bucket, node, what[node]))
+	}
+	return errors.Join(faults...)
+}
+
+// askAtOnce is how many questions are put to the cluster manager at the same time: each is a process.
+const askAtOnce = 4
+
+// ofEach asks the cluster manager about each bucket, which takes its time.
+func ofEach(buckets []Bucket, ask func(Bucket) error) error {
+	var guard sync.Mutex
+	var faults []error
+	var asked sync.WaitGroup
+	places := make(chan struct{}, askAtOnce)
+	for _, bucket := range buckets {
+		places <- struct{}{}
+		asked.Go(func() {
+			defer func() { <-places }()
+			err := ask(bucket)
+			guard.Lock()
+			defer guard.Unlock()
+			faults = append(faults, err)
+		})
+	}
+	asked.Wait()
+	return errors.Join(faults...)
+}
+
+// fromAnybody is the adoption with which a bucket is started: it asks nobody, because an answer may be older than what another node has just said.
+func fromAnybody(spec Spec) Adoption {
+	adoption := Adoption{Bucket: spec.Bucket}
+	if spec.Drain > 0 {
+		adoption.Left, adoption.From = spec.Drain+handover.Grace, []string{handover.Unnamed}
+	}
+	return adoption
+}
+
+// handOver tells the others that this node drains the bucket from now on, if it can. It tells whether they know, and whether they may have heard of
+// it all the same.
+func (a Agent) handOver(ctx context.Context, spec Spec) (known, said bool) {
+	if spec.Drain == 0 {
+		return false, false
+	}
+	seen, err := a.Kernel.ObserveTables(ctx, spec.Address())
+	if err != nil || seen.Laid == nil || !seen.Laid.Drains || len(seen.Damage) > 0 || !slices.Contains(seen.Owned, spec.Bucket) {
+		return false, false // an error will be met again, and told
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverTime)
+	defer cancel()
+	adoption, _ := seen.Moves.Adoption(spec.Bucket)
+	if err := a.announce(ctx, spec, seen.Laid.Identity(), adoption); err != nil {
+		a.Log.Warningf("stop without hand-over, so connections break: %v", err)
+		return false, true
+	}
+	return true, true
+}
+
+// announce says that this node drains the bucket, and tells deputies; also of those whose connections it did not get itself.
+func (a Agent) announce(ctx context.Context, spec Spec, layout string, adoption Adoption) error {
+	word := handover.Word{Drain: spec.Drain, Layout: layout, Mark: newMark(), Clean: len(adoption.From) == 0}
+	var view handover.View
+	var err error
+	if !word.Clean {
+		if view, err = a.listen(ctx, spec.Address(), spec.Bucket, layout); err != nil {
+			return err
+		}
+		word.Others = view.Words[a.Node].Others
+	}
+	view, err = a.speak(ctx, spec.Address(), spec.Bucket, word)
+	if err == nil && (view.NeedsPlaces() || slices.Contains(adoption.From, handover.Unnamed)) {
+		view, err = a.learn(ctx, spec.Address(), spec.Bucket, view)
+	}
+	if err != nil {
+		return err
+	}
+	before := word.Others
+	if word.Others = view.Former(adoption.From, adoption.Left); !slices.Equal(word.Others, before) {
+		err = a.say(ctx, spec.Address(), spec.Bucket, word)
+	}
+	return errors.Join(err, a.tell(ctx, spec.Address(), spec.Bucket, view.Announce(spec.Drain, word.Others)))
+}
+
+// takeBack tells the others that buckets do not drain here any more. If they do not hear it, they wait until the time of the drain is over.
+func (a Agent) takeBack(ctx context.Context, address netip.Addr, layout string, buckets []Bucket) {
 	if len(buckets) == 0 || a.nameless() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
-	if err := allAtOnce(buckets, func(bucket Bucket) error { return a.restate(ctx, spec, bucket, nil, false) }); err != nil {
+	err := ofEach(buckets, func(bucket Bucket) error {
+		view, err := a.listen(ctx, address, bucket, layout)
+		word := handover.Word{Layout: layout, Mark: newMark(), Others: view.Words[a.Node].Others}
+		return errors.Join(err, a.say(ctx, address, bucket, word))
+	})
+	if err != nil {
 		a.Log.Infof("not everybody was told that drains of buckets %s have ended: %v", list(buckets), err)
 	}
 }
 
-// restate makes this node say of itself what is so, and of others what it said before, or what it learns from them. If it does not drain, what
-// others were told of it from an earlier time is forgotten.
-func (a Agent) restate(ctx context.Context, spec Spec, bucket Bucket, own []Drainer, learns bool) error {
-	said, err := a.Cluster.Statements(ctx, spec.Address(), bucket)
-	if err != nil {
-		return err
-	}
-	changed := Statements{}
-	if len(own) == 0 {
-		changed = said.forgetting(a.Node)
-	}
-	before := said[a.Node]
-	others := slices.DeleteFunc(slices.Clone(before.Drainers), func(d Drainer) bool { return d.Node == a.Node || said.hasFinished(d.Node) })
-	if learns {
-		others = said.Drainers(a.Node)
-	}
-	if now := append(slices.Clone(own), others...); !before.Spoken || !slices.Equal(before.Drainers, now) {
-		changed[a.Node] = Statement{Spoken: true, Drainers: now}
-	}
-	if len(own) > 0 {
-		for _, node := range firstOf(without(slices.Sorted(maps.Keys(said)), a.Node), deputies) {
-			changed[node] = said.told(node, append(slices.Clone(own), others...))
-		}
-	}
-	return a.state(ctx, spec, bucket, changed)
-}
-
 // introduce tells the others, when the cluster manager asks for the first time what is here, whether the bucket drains. Before that they
-// cannot know whether this node has lost its connections. And it learns who drains.
-func (a Agent) introduce(ctx context.Context, spec Spec, moves Moves) {
-	if spec.Drain == 0 || a.nameless() != nil {
+// cannot know whether this node serves connections of it. It is done without drain, too: it may be switched on later.
+func (a Agent) introduce(ctx context.Context, spec Spec, tables Tables) {
+	if a.Cluster == nil || a.nameless() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
-	var own []Drainer
-	if i := slices.Index(moves.drained(), spec.Bucket); i >= 0 {
-		own = []Drainer{{Node: a.Node, Left: moves.Draining[i].Left}}
+	word := handover.Word{Layout: spec.Layout().Identity(), Mark: newMark()}
+	if drained := tables.Moves.drained(); len(drained) > 0 && tables.Laid != nil {
+		word.Layout = tables.Laid.Identity()
+		if i := slices.Index(drained, spec.Bucket); i >= 0 {
+			word.Drain = tables.Moves.Draining[i].Left
+		}
 	}
-	if err := a.restate(ctx, spec, spec.Bucket, own, true); err != nil {
-		a.Log.Infof("nobody was told what drains here: %v", err)
+	var err error
+	if spec.Drain > 0 {
+		word.Others, err = a.overhear(ctx, spec.Address(), spec.Bucket, word.Layout)
+	}
+	if err = errors.Join(err, a.say(ctx, spec.Address(), spec.Bucket, word)); err != nil {
+		a.Log.Infof("what drains here and elsewhere was not passed on: %v", err)
 	}
 }
 
-// state makes nodes say what they shall, all at once.
-func (a Agent) state(ctx context.Context, spec Spec, bucket Bucket, changed Statements) error {
-	return allAtOnce(slices.Sorted(maps.Keys(changed)), func(node string) error {
-		return a.Cluster.State(ctx, spec.Address(), bucket, node, changed[node])
-	})
+// overhear finds out who drains the bucket: should all go who know, a node that has just come is left to tell the next owner.
+func (a Agent) overhear(ctx context.Context, address netip.Addr, bucket Bucket, layout string) ([]handover.Drainer, error) {
+	view, err := a.listen(ctx, address, bucket, layout)
+	if err == nil {
+		view.Told, err = a.Cluster.Told(ctx, address, bucket)
+	}
+	return view.Drainers(), err
 }
 
-// allAtOnce asks the cluster manager about each, which takes its time.
-func allAtOnce[T any](each []T, ask func(T) error) error {
-	if len(each) == 1 {
-		return ask(each[0])
+// namesOf is for words to people.
+func namesOf(adoption Adoption) string {
+	if slices.Contains(adoption.From, handover.Unnamed) {
+		return "other nodes"
 	}
-	faults := make(chan error, len(each))
-	for _, one := range each {
-		go func() { faults <- ask(one) }()
-	}
-	var all []error
-	for range each {
-		all = append(all, <-faults)
-	}
-	return errors.Join(all...)
+	return strings.Join(adoption.From, ", ")
 }
 
-// soonOver is what is left of an adoption when what was said of it is forgotten: longer than it takes to the next monitor, by default 10 s.
-// The kernel ends the adoption itself, and then nobody would know that something is to be forgotten.
-const soonOver = 15 * time.Second
-
-// adopted tells whether the adoption is over, because no node serves the bucket's connections any more. What was said of it is kept as long as it
-// is true: should this node crash, the next owner must know.
-func (a Agent) adopted(ctx context.Context, spec Spec, adoption Adoption) bool {
+// look finds out what is left of an adoption. What deputies were told is kept as long as it is true: should this node crash, the next owner must
+// know.
+func (a Agent) look(ctx context.Context, spec Spec, layout string, adoption Adoption) (Adoption, error) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
-	said, err := a.Cluster.Statements(ctx, spec.Address(), spec.Bucket)
-	var presence map[string]Presence
-	if err == nil {
-		presence, err = a.Cluster.Presence(ctx)
+	endIsNear := adoption.Left < handover.Grace
+	view, err := a.listen(ctx, spec.Address(), spec.Bucket, layout)
+	if err != nil || view.StillDrain(adoption.From) && !endIsNear {
+		return adoption, err
+	}
+	word := handover.Word{Layout: layout, Mark: newMark(), Others: view.Words[a.Node].Others}
+	if view, err = a.speak(ctx, spec.Address(), spec.Bucket, word); err == nil {
+		view, err = a.learn(ctx, spec.Address(), spec.Bucket, view)
 	}
 	if err != nil {
-		a.Log.Infof("cannot tell whether %s serve connections of bucket %d: %v", namesOf(adoption), adoption.Bucket, err)
-		return false
+		return adoption, err
 	}
-	still := said.still(a.Node, adoption.From, presence)
+	next := adoption
+	next.From, next.Left = view.Next(adoption.From, adoption.Left, spec.Drain)
+	a.tellOfUnknown(view, next)
+	what := view.PassOn(next.From, next.Left)
+	if len(next.From) == 0 || endIsNear { // the kernel ends it itself, and then nobody would know that something is to be forgotten
+		what = view.Forget()
+	}
+	err = a.tell(ctx, spec.Address(), spec.Bucket, what)
+	if word.Clean = view.Cleans(next.From, endIsNear); word.Clean {
+		err = errors.Join(err, a.say(ctx, spec.Address(), spec.Bucket, word))
+	}
+	if err != nil {
+		a.Log.Infof("what nodes were told of drains of bucket %d could not be brought up to date: %v", spec.Bucket, err)
+	}
+	return next, nil
+}
+
+// tellOfUnknown logs of which nodes it cannot be told where they are.
+func (a Agent) tellOfUnknown(view handover.View, adoption Adoption) {
 	var why []string
-	for _, node := range still {
-		if presence[node].Place == Unknown {
-			why = append(why, fmt.Sprintf("%s (%s)", node, cmp.Or(presence[node].Said, "the cluster's status does not name it")))
+	for _, node := range adoption.From {
+		_, spoken := view.Words[node]
+		if p := view.Places[node]; p.Place == handover.Unknown && !spoken && node != handover.Unnamed {
+			why = append(why, fmt.Sprintf("%s (%s)", node, cmp.Or(p.Said, "the cluster's status does not name it")))
 		}
 	}
 	if len(why) > 0 {
 		a.Log.Infof("cannot tell where %s is: bucket %d waits for its connections there, for %s at most", strings.Join(why, ", "), adoption.Bucket,
 			adoption.Left.Round(time.Second))
 	}
-	var changed Statements
-	if over := len(still) == 0; over || adoption.Left < soonOver {
-		changed = said.forgetting("")
-	} else {
-		changed = said.passedOn(a.Node, adoption, presence)
+}
+
+// follow looks after the adoption of a bucket, and lays what is left of it.
+func (a Agent) follow(ctx context.Context, spec Spec, tables Tables) error {
+	adoption, adopts := tables.Moves.Adoption(spec.Bucket)
+	if !adopts || tables.Laid == nil {
+		return nil
 	}
-	if err := a.state(ctx, spec, spec.Bucket, changed); err != nil {
-		a.Log.Infof("what nodes were told of drains of bucket %d could not be brought up to date: %v", adoption.Bucket, err)
+	next, err := a.look(ctx, spec, tables.Laid.Identity(), adoption)
+	if err != nil {
+		a.Log.Infof("cannot tell whether %s serve connections of bucket %d: %v", namesOf(adoption), spec.Bucket, err)
+		return nil
 	}
-	return len(still) == 0
+	if slices.Equal(next.From, adoption.From) && next.Left == adoption.Left {
+		return nil
+	}
+	return a.revise(ctx, spec, adoption, next)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 	"slices"
@@ -158,6 +159,13 @@ func (l Layout) Disagreements(asked Layout) []string {
 	differ("mac", l.AllMACs(), asked.AllMACs())
 	differ("services", cmp.Or(joined(l.Services), everything), cmp.Or(joined(asked.Services), everything))
 	return found
+}
+
+// Identity is short, and differs where packets are spread over buckets in another way: buckets of the same number have other connections then.
+func (l Layout) Identity() string {
+	hash := fnv.New32a()
+	_, _ = fmt.Fprint(hash, l.Buckets, l.Seed, l.HashMode, l.HashCompat, l.HashPrefixes, joined(l.Services)) // it never fails
+	return fmt.Sprintf("%08x", hash.Sum32())
 }
 
 // collision says what two resources on one node have both and must not.

@@ -206,6 +206,14 @@ func (s State) movesKept(layout Layout) Moves {
 	return s.Tables.Moves
 }
 
+// layoutOr is the identity of the layout that is laid, or else of the one that is asked for.
+func (s State) layoutOr(spec Spec) string {
+	if s.Tables.Laid != nil {
+		return s.Tables.Laid.Identity()
+	}
+	return spec.Layout().Identity()
+}
+
 func (s State) owns(bucket Bucket) bool { return slices.Contains(s.Tables.Owned, bucket) }
 
 // nicName is for words to people.

@@ -16,6 +16,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
 	"ocf-clusterip/internal/pacemaker"
@@ -86,7 +87,7 @@ func TestStatusAsText(t *testing.T) {
 				Draining: []clusterip.Drain{{Bucket: 5, Left: 590*time.Second + 1}},
 				Adopting: []clusterip.Adoption{{Bucket: 6, Left: 30 * time.Second, From: []string{"node3"}}},
 			}
-			r.Drainers = map[clusterip.Bucket][]clusterip.Drainer{7: {{Node: "node3", Left: 600 * time.Second}}}
+			r.Drainers = map[clusterip.Bucket][]handover.Drainer{7: {{Node: "node3", Left: 600 * time.Second}}}
 		}),
 		"faults": surveyOf(func(s *Survey) {
 			s.Cluster.Nodes[2] = pacemaker.Node{Name: "node3", Unclean: true}

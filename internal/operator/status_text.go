@@ -9,7 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
 )
@@ -187,7 +187,7 @@ func (b BucketStatus) drains() string {
 	var all []string
 	for _, d := range b.Drains {
 		node := d.Node
-		if node == clusterip.Unnamed {
+		if node == handover.Unnamed {
 			node = "any node"
 		}
 		text := fmt.Sprintf("%s (%.0f s", node, d.Seconds)

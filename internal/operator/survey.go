@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/pacemaker"
@@ -20,7 +21,8 @@ type Cluster interface {
 	NodeName(ctx context.Context) (string, error)
 	View(ctx context.Context) (*pacemaker.View, error)
 	Configured(ctx context.Context) (pacemaker.Configured, error)
-	Statements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (clusterip.Statements, error)
+	Words(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Word, error)
+	Told(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Notice, error)
 }
 
 // A Survey is what this node knows of the resources on it and in its cluster.
@@ -195,7 +197,7 @@ func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []cl
 	}
 	var guard sync.Mutex
 	var fault error
-	k.Drainers = map[clusterip.Bucket][]clusterip.Drainer{}
+	k.Drainers = map[clusterip.Bucket][]handover.Drainer{}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var asked sync.WaitGroup
@@ -207,10 +209,13 @@ func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []cl
 		}
 		asked.Go(func() {
 			defer func() { <-places }()
-			said, err := cluster.Statements(ctx, k.Layout.Address(), bucket)
+			words, err := cluster.Words(ctx, k.Layout.Address(), bucket)
+			told, toldErr := cluster.Told(ctx, k.Layout.Address(), bucket)
+			err = errors.Join(err, toldErr)
 			guard.Lock()
 			defer guard.Unlock()
-			if drainers := said.Drainers(k.Node); len(drainers) > 0 {
+			view := handover.View{Self: k.Node, Words: words, Told: told}
+			if drainers := view.Drainers(); len(drainers) > 0 {
 				k.Drainers[bucket] = drainers
 			}
 			if err != nil && fault == nil {

@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
 )
 
@@ -68,7 +69,7 @@ type Known struct {
 	Here      clusterip.Tables
 	Node      string // this node; "" if its name is not known
 	Placement map[clusterip.Bucket][]string
-	Drainers  map[clusterip.Bucket][]clusterip.Drainer // other nodes that serve connections still
+	Drainers  map[clusterip.Bucket][]handover.Drainer // other nodes that serve connections still
 }
 
 // An Answer says who answers a client.

@@ -24,6 +24,7 @@ import (
 	"github.com/beevik/etree"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
 )
 
@@ -49,47 +50,83 @@ type Cluster struct {
 	Patience time.Duration // for the answer to one question; 0: two seconds
 }
 
-// Statements implements clusterip.Cluster.
-func (c Cluster) Statements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (clusterip.Statements, error) {
+// Words implements clusterip.Cluster.
+func (c Cluster) Words(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Word, error) {
 	values, err := c.query(ctx, attribute(address, bucket), "-A")
 	if err != nil {
 		return nil, err
 	}
-	said := clusterip.Statements{}
+	words := map[string]handover.Word{}
+	for node, value := range values {
+		if word, ok := parseWord(value); ok {
+			words[node] = word
+		}
+	}
+	return words, nil
+}
+
+// Say implements clusterip.Cluster.
+func (c Cluster) Say(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, word handover.Word) error {
+	if err := canBeTold(word.Others); err != nil {
+		return err
+	}
+	return c.update(ctx, attribute(address, bucket), node, formatWord(word))
+}
+
+// Told implements clusterip.Cluster.
+func (c Cluster) Told(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Notice, error) {
+	name := toldAttribute(address, bucket)
+	values, err := c.query(ctx, name, "-A")
+	if err != nil {
+		return nil, err
+	}
+	told := map[string]handover.Notice{}
 	for node, value := range values {
 		if value == "" { // attrd knows of the node, but not of a value
 			continue
 		}
-		if said[node], err = parseStatement(value); err != nil {
-			return nil, fmt.Errorf("attribute %s of %s: %w", attribute(address, bucket), ocf.Quote(node), err)
+		if told[node], err = parseNotice(value); err != nil {
+			return nil, fmt.Errorf("attribute %s of %s: %w", name, ocf.Quote(node), err)
 		}
 	}
-	return said, nil
+	return told, nil
 }
 
-// State implements clusterip.Cluster.
-func (c Cluster) State(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, statement clusterip.Statement) error {
-	for _, d := range statement.Drainers {
+// Tell implements clusterip.Cluster.
+func (c Cluster) Tell(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, notice handover.Notice) error {
+	if err := canBeTold(notice.Drainers); err != nil {
+		return err
+	}
+	return c.update(ctx, toldAttribute(address, bucket), node, formatNotice(notice))
+}
+
+// update sets a node's value of an attribute.
+func (c Cluster) update(ctx context.Context, name, node, value string) error {
+	if !isNodeName(node) {
+		return fmt.Errorf("the node's name %s cannot be used", ocf.Quote(node))
+	}
+	_, err := c.run(ctx, attrdUpdater, "--private", "--name", name, "--node", node, "--update", value)
+	return err
+}
+
+func canBeTold(drainers []handover.Drainer) error {
+	for _, d := range drainers {
 		if !isNodeName(d.Node) {
 			return fmt.Errorf("the node's name %s cannot be told to others", ocf.Quote(d.Node))
 		}
 	}
-	if !isNodeName(node) {
-		return fmt.Errorf("the node's name %s cannot be used", ocf.Quote(node))
-	}
-	_, err := c.run(ctx, attrdUpdater, "--private", "--name", attribute(address, bucket), "--node", node, "--update", formatStatement(statement))
-	return err
+	return nil
 }
 
 // Presence implements clusterip.Cluster. Where nobody fences, a node that is lost counts as dead, as it does for Pacemaker, which starts its
 // resources elsewhere at once.
-func (c Cluster) Presence(ctx context.Context) (map[string]clusterip.Presence, error) {
+func (c Cluster) Presence(ctx context.Context) (map[string]handover.Presence, error) {
 	text, err := c.run(ctx, cibadmin, "--query", "--local", "--xpath", "/cib/status")
 	if err != nil {
 		return nil, err
 	}
 	nodes, err := ParsePresence(text)
-	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(nodes)), func(p clusterip.Presence) bool { return p.Place == clusterip.Lost }) {
+	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(nodes)), func(p handover.Presence) bool { return p.Place == handover.Lost }) {
 		return nodes, err
 	}
 	configuration, err := c.Configuration(ctx)
@@ -97,27 +134,27 @@ func (c Cluster) Presence(ctx context.Context) (map[string]clusterip.Presence, e
 		return nodes, nil //nolint:nilerr // whether somebody fences cannot be told: then a lost node may live
 	}
 	for node, p := range nodes {
-		if p.Place == clusterip.Lost {
-			nodes[node] = clusterip.Presence{Place: clusterip.Dead}
+		if p.Place == handover.Lost {
+			nodes[node] = handover.Presence{Place: handover.Dead}
 		}
 	}
 	return nodes, nil
 }
 
 // ParsePresence reads what cibadmin prints of the CIB's status, in the form of any release.
-func ParsePresence(text string) (map[string]clusterip.Presence, error) {
+func ParsePresence(text string) (map[string]handover.Presence, error) {
 	document := etree.NewDocument()
 	if err := document.ReadFromString(text); err != nil {
 		return nil, fmt.Errorf("the status of the CIB: %w", err)
 	}
-	nodes := map[string]clusterip.Presence{}
+	nodes := map[string]handover.Presence{}
 	for _, state := range document.FindElements("//node_state") {
 		name := state.SelectAttrValue("uname", "")
 		if name == "" {
 			continue
 		}
 		if _, twice := nodes[name]; twice {
-			nodes[name] = clusterip.Presence{Said: "two node_state"}
+			nodes[name] = handover.Presence{Said: "two node_state"}
 			continue
 		}
 		nodes[name] = presenceOf(state)
@@ -134,9 +171,9 @@ func ParsePresence(text string) (map[string]clusterip.Presence, error) {
 // A node whose Pacemaker is stopped in order is expected to be down, and so is one that was fenced; but of that one the history of what
 // it did is deleted (update_node_state_after_fencing in daemons/controld/controld_fencing.c). A node that has crashed is expected to be a
 // member. One that is still in Corosync's membership without its controller lives, and may have its controller back in a moment.
-func presenceOf(state *etree.Element) clusterip.Presence {
+func presenceOf(state *etree.Element) handover.Presence {
 	attribute := func(name string) string { return state.SelectAttrValue(name, "") }
-	unknown := clusterip.Presence{Said: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q", attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
+	unknown := handover.Presence{Said: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q", attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
 	controller, controllerKnown := isThere(attribute("crmd"), "online", "offline")
 	corosync, corosyncKnown := isThere(attribute("in_ccm"), "true", "false")
 	expected := attribute("expected")
@@ -144,13 +181,13 @@ func presenceOf(state *etree.Element) clusterip.Presence {
 	case !controllerKnown || !corosyncKnown || ocf.IsTrue(attribute("remote_node")):
 		return unknown
 	case controller:
-		return clusterip.Presence{Place: clusterip.Member}
+		return handover.Presence{Place: handover.Member}
 	case expected == "down" && state.SelectElement("lrm") != nil:
-		return clusterip.Presence{Place: clusterip.Left}
+		return handover.Presence{Place: handover.Left}
 	case expected == "down":
-		return clusterip.Presence{Place: clusterip.Dead}
+		return handover.Presence{Place: handover.Dead}
 	case expected == "member" && !corosync:
-		return clusterip.Presence{Place: clusterip.Lost}
+		return handover.Presence{Place: handover.Lost}
 	default:
 		return unknown
 	}
@@ -169,54 +206,114 @@ func isThere(value, yes, no string) (there, known bool) {
 	return since > 0, err == nil
 }
 
-// attribute is the name of what nodes say of a bucket. IPv6's colons are spared those who type it.
+// attribute is the name of what nodes say of themselves and a bucket. IPv6's colons are spared those who type it.
 func attribute(address netip.Addr, bucket clusterip.Bucket) string {
 	return fmt.Sprintf("clusterip-%s-%d", strings.ReplaceAll(address.String(), ":", "-"), bucket)
 }
 
+// toldAttribute is the name of what nodes were told of others.
+func toldAttribute(address netip.Addr, bucket clusterip.Bucket) string {
+	return attribute(address, bucket) + "-told"
+}
+
 const (
-	nobody    = "none" // no node drains the bucket
-	unspoken  = "+"    // goes before the value of a node that has not spoken, but was told of others
-	separator = ","
+	nobody    = "none"  // no drain
+	clean     = "clean" // no other layout's drain goes on
+	between   = "/"     // the parts of a word
+	separator = ","     // drainers
 )
 
-func formatStatement(statement clusterip.Statement) string {
-	text := nobody
-	if drainers := statement.Drainers; len(drainers) > 0 {
-		words := make([]string, len(drainers))
-		for i, d := range drainers {
-			words[i] = fmt.Sprintf("%s:%d", d.Node, (d.Left+time.Second-1)/time.Second)
-		}
-		text = strings.Join(words, separator)
+// formatWord writes a word as SECONDS/LAYOUT/MARK or none/LAYOUT/MARK, and then /clean and /NODE:SECONDS,... if there is such a thing to say.
+func formatWord(word handover.Word) string {
+	drain := nobody
+	if word.Drain > 0 {
+		drain = formatSeconds(word.Drain)
 	}
-	if !statement.Spoken {
-		text = unspoken + text
+	parts := []string{drain, word.Layout, word.Mark}
+	if word.Clean {
+		parts = append(parts, clean)
+	}
+	if len(word.Others) > 0 {
+		parts = append(parts, formatDrainers(word.Others))
+	}
+	return strings.Join(parts, between)
+}
+
+// parseWord reads what formatWord wrote. A node that says something else, as one with another version of this program may, has not spoken.
+func parseWord(value string) (word handover.Word, ok bool) {
+	const fixed = 3
+	parts := strings.Split(value, between)
+	if len(parts) < fixed || parts[1] == "" || parts[2] == "" {
+		return handover.Word{}, false
+	}
+	word.Layout, word.Mark = parts[1], parts[2]
+	ok = true
+	if parts[0] != nobody {
+		word.Drain, ok = parseSeconds(parts[0])
+		ok = ok && word.Drain > 0
+	}
+	rest := parts[fixed:]
+	if word.Clean = len(rest) > 0 && rest[0] == clean; word.Clean {
+		rest = rest[1:]
+	}
+	if len(rest) > 0 {
+		others, err := parseDrainers(rest[0])
+		word.Others, rest = others, rest[1:]
+		ok = ok && err == nil && len(others) > 0
+	}
+	if !ok || len(rest) > 0 {
+		return handover.Word{}, false
+	}
+	return word, true
+}
+
+// formatNotice writes a notice as none or NODE:SECONDS,..., and then /MARK if the node's word with that mark is dealt with.
+func formatNotice(notice handover.Notice) string {
+	text := formatDrainers(notice.Drainers)
+	if notice.Heard != "" {
+		text += between + notice.Heard
 	}
 	return text
 }
 
-func parseStatement(value string) (statement clusterip.Statement, err error) {
-	list, told := strings.CutPrefix(value, unspoken)
-	statement.Spoken = !told
-	statement.Drainers, err = parseDrainers(list)
-	return statement, err
+func parseNotice(value string) (notice handover.Notice, err error) {
+	var list string
+	list, notice.Heard, _ = strings.Cut(value, between)
+	notice.Drainers, err = parseDrainers(list)
+	return notice, err
+}
+
+func formatDrainers(drainers []handover.Drainer) string {
+	if len(drainers) == 0 {
+		return nobody
+	}
+	texts := make([]string, len(drainers))
+	for i, d := range drainers {
+		texts[i] = d.Node + ":" + formatSeconds(d.Left)
+	}
+	return strings.Join(texts, separator)
+}
+
+// formatSeconds rounds up: an adoption may last too long, and not too short.
+func formatSeconds(d time.Duration) string {
+	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
 }
 
 // MaxDrain is the longest time that a statement may tell.
 const MaxDrain = 24 * time.Hour
 
-func parseDrainers(value string) ([]clusterip.Drainer, error) {
+func parseDrainers(value string) ([]handover.Drainer, error) {
 	if value == nobody {
 		return nil, nil
 	}
-	var drainers []clusterip.Drainer
+	var drainers []handover.Drainer
 	for word := range strings.SplitSeq(value, separator) {
 		node, left, _ := strings.Cut(word, ":")
 		seconds, ok := parseSeconds(left)
 		if !ok || !isNodeName(node) {
-			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int(MaxDrain.Seconds()))
+			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int((MaxDrain + handover.Grace).Seconds()))
 		}
-		drainers = append(drainers, clusterip.Drainer{Node: node, Left: seconds})
+		drainers = append(drainers, handover.Drainer{Node: node, Left: seconds})
 	}
 	return drainers, nil
 }
@@ -225,7 +322,7 @@ func parseSeconds(text string) (time.Duration, bool) {
 	const most = len("86400")
 	number, err := strconv.ParseUint(text, 10, 32)
 	seconds := time.Duration(number) * time.Second
-	return seconds, err == nil && len(text) <= most && seconds <= MaxDrain
+	return seconds, err == nil && len(text) <= most && seconds <= MaxDrain+handover.Grace
 }
 
 // isNodeName tells whether a name can be one of a node, and stand in a list. (Corosync takes what a host name may be, and more.)

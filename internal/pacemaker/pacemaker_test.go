@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
 )
 
 func TestAttributeName(t *testing.T) {
@@ -23,33 +23,62 @@ func TestAttributeName(t *testing.T) {
 	}
 }
 
-func TestStatementsAreReadBack(t *testing.T) {
-	for value, statement := range map[string]clusterip.Statement{
-		"none":                      {Spoken: true},
-		"node1:600":                 {Spoken: true, Drainers: []clusterip.Drainer{{Node: "node1", Left: 10 * time.Minute}}},
-		"web-1.example:1,b_2:86400": {Spoken: true, Drainers: []clusterip.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 24 * time.Hour}}},
-		"+none":                     {},
-		"+node1:600":                {Drainers: []clusterip.Drainer{{Node: "node1", Left: 10 * time.Minute}}},
+func TestWordsAreReadBack(t *testing.T) {
+	for value, word := range map[string]handover.Word{
+		"none/1f/M":                        {Layout: "1f", Mark: "M"},
+		"600/1f/M":                         {Drain: 10 * time.Minute, Layout: "1f", Mark: "M"},
+		"none/1f/M/clean":                  {Layout: "1f", Mark: "M", Clean: true},
+		"86400/1f/M/web-1.example:1,b_2:9": {Drain: 24 * time.Hour, Layout: "1f", Mark: "M", Others: []handover.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 9 * time.Second}}},
+		"5/1f/M/clean/a:86415":             {Drain: 5 * time.Second, Layout: "1f", Mark: "M", Clean: true, Others: []handover.Drainer{{Node: "a", Left: MaxDrain + handover.Grace}}},
 	} {
-		if got := formatStatement(statement); got != value {
-			t.Errorf("%v is written %q, want %q", statement, got, value)
+		if got := formatWord(word); got != value {
+			t.Errorf("%v is written %q, want %q", word, got, value)
 		}
-		got, err := parseStatement(value)
-		if diff := cmp.Diff(statement, got); err != nil || diff != "" {
-			t.Errorf("%q: %v (-want +got):\n%s", value, err, diff)
+		got, ok := parseWord(value)
+		if diff := cmp.Diff(word, got); !ok || diff != "" {
+			t.Errorf("%q: %t (-want +got):\n%s", value, ok, diff)
 		}
 	}
-	if got := formatStatement(clusterip.Statement{Spoken: true, Drainers: []clusterip.Drainer{{Node: "a", Left: 1500 * time.Millisecond}}}); got != "a:2" {
+	if got := formatWord(handover.Word{Drain: 1500 * time.Millisecond, Layout: "1f", Mark: "M"}); got != "2/1f/M" {
 		t.Errorf("a part of a second is left out: %q", got)
+	}
+}
+
+// Who says something else has not spoken.
+func TestNonsenseIsNoWord(t *testing.T) {
+	for _, value := range []string{
+		"", "none", "node1:600", "none/1f", "none//M", "none/1f/", "/1f/M", "0/1f/M", "-1/1f/M", "+1/1f/M", "1e3/1f/M", "86416/1f/M", "none/1f/M/", "none/1f/M/none",
+		"none/1f/M/a:5/clean", "none/1f/M/clean/a:5/b:5", "none/1f/M/a", "none/1f/M/clean/clean", "None/1f/M", "5 /1f/M",
+	} {
+		if got, ok := parseWord(value); ok {
+			t.Errorf("%q is taken for %v", value, got)
+		}
+	}
+}
+
+func TestNoticesAreReadBack(t *testing.T) {
+	for value, notice := range map[string]handover.Notice{
+		"none":               {},
+		"none/M":             {Heard: "M"},
+		"node1:600":          {Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}}},
+		"node1:600,b_2:15/M": {Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}, {Node: "b_2", Left: 15 * time.Second}}, Heard: "M"},
+	} {
+		if got := formatNotice(notice); got != value {
+			t.Errorf("%v is written %q, want %q", notice, got, value)
+		}
+		got, err := parseNotice(value)
+		if diff := cmp.Diff(notice, got); err != nil || diff != "" {
+			t.Errorf("%q: %v (-want +got):\n%s", value, err, diff)
+		}
 	}
 }
 
 func TestNonsenseIsRefused(t *testing.T) {
 	for _, value := range []string{
-		"", "nobody", "node1", "node1:", ":5", "node1:-1", "node1:+1", "node1:86401", "node1:1e3", "node1:999999999999", "node 1:5", "node1:5,", "a;b:5", "-n:5",
-		"node1:5 ", "?:5", "+", "++none", "none+", strings.Repeat("n", 300) + ":5",
+		"", "nobody", "node1", "node1:", ":5", "node1:-1", "node1:+1", "node1:86416", "node1:1e3", "node1:999999999999", "node 1:5", "node1:5,", "a;b:5", "-n:5",
+		"node1:5 ", "?:5", "+", "none+", "/M", strings.Repeat("n", 300) + ":5",
 	} {
-		if got, err := parseStatement(value); err == nil {
+		if got, err := parseNotice(value); err == nil {
 			t.Errorf("%q is taken for %v", value, got)
 		}
 	}
@@ -99,10 +128,10 @@ func TestAttributesOfAllNodes(t *testing.T) {
 
 // Where nodes are, as each release says it.
 func TestPresenceInEachRelease(t *testing.T) {
-	member, left := clusterip.Presence{Place: clusterip.Member}, clusterip.Presence{Place: clusterip.Left}
-	lost, dead := clusterip.Presence{Place: clusterip.Lost}, clusterip.Presence{Place: clusterip.Dead}
+	member, left := handover.Presence{Place: handover.Member}, handover.Presence{Place: handover.Left}
+	lost, dead := handover.Presence{Place: handover.Lost}, handover.Presence{Place: handover.Dead}
 	for _, release := range releases {
-		for situation, want := range map[string]map[string]clusterip.Presence{
+		for situation, want := range map[string]map[string]handover.Presence{
 			"all-members":        {"node1": member, "node2": member, "node3": member},
 			"left":               {"node1": member, "node2": member, "node3": left},
 			"left-with-corosync": {"node1": member, "node2": member, "node3": left},
@@ -130,45 +159,45 @@ func TestPresence(t *testing.T) {
 	for name, row := range map[string]struct {
 		state string // attributes of node_state
 		inner string
-		want  clusterip.Place
+		want  handover.Place
 	}{
-		"booting, not yet joined":                     {`in_ccm="true" crmd="online" join="down" expected="down"`, "", clusterip.Member},
-		"booting, not yet joined, with times":         {`in_ccm="1795737861" crmd="1795737861" join="pending" expected="down"`, "", clusterip.Member},
-		"further attributes":                          {`in_ccm="1795737861" crmd="1795737861" expected="member" mood="good"`, "<lrm/><mood/>", clusterip.Member},
-		"fenced, and its Corosync is back":            {`in_ccm="1795737861" crmd="0" expected="down"`, "", clusterip.Dead},
-		"its controller died, Corosync lives":         {`in_ccm="true" crmd="offline" expected="member"`, "<lrm/>", clusterip.Unknown},
-		"its controller died, Corosync lives (times)": {`in_ccm="1795737861" crmd="0" expected="member"`, "<lrm/>", clusterip.Unknown},
-		"a word that is not known":                    {`in_ccm="false" crmd="away" expected="member"`, "<lrm/>", clusterip.Unknown},
-		"a time before 1970":                          {`in_ccm="0" crmd="-1" expected="member"`, "<lrm/>", clusterip.Unknown},
-		"a time in hex":                               {`in_ccm="0x0" crmd="0x0" expected="member"`, "<lrm/>", clusterip.Unknown},
-		"a time with a unit":                          {`in_ccm="0s" crmd="0" expected="member"`, "<lrm/>", clusterip.Unknown},
-		"no crmd":                                     {`in_ccm="false" expected="member"`, "<lrm/>", clusterip.Unknown},
-		"no in_ccm":                                   {`crmd="offline" expected="member"`, "<lrm/>", clusterip.Unknown},
-		"nothing expected":                            {`in_ccm="false" crmd="offline"`, "<lrm/>", clusterip.Unknown},
-		"something else expected":                     {`in_ccm="0" crmd="0" expected="guest"`, "<lrm/>", clusterip.Unknown},
-		"a Pacemaker Remote node":                     {`remote_node="true" in_ccm="false" crm-debug-origin="remote_ra"`, "<lrm/>", clusterip.Unknown},
-		"a Pacemaker Remote node with all":            {`remote_node="true" in_ccm="false" crmd="offline" expected="member"`, "", clusterip.Unknown},
-		"nothing at all":                              {"", "", clusterip.Unknown},
+		"booting, not yet joined":                     {`in_ccm="true" crmd="online" join="down" expected="down"`, "", handover.Member},
+		"booting, not yet joined, with times":         {`in_ccm="1795737861" crmd="1795737861" join="pending" expected="down"`, "", handover.Member},
+		"further attributes":                          {`in_ccm="1795737861" crmd="1795737861" expected="member" mood="good"`, "<lrm/><mood/>", handover.Member},
+		"fenced, and its Corosync is back":            {`in_ccm="1795737861" crmd="0" expected="down"`, "", handover.Dead},
+		"its controller died, Corosync lives":         {`in_ccm="true" crmd="offline" expected="member"`, "<lrm/>", handover.Unknown},
+		"its controller died, Corosync lives (times)": {`in_ccm="1795737861" crmd="0" expected="member"`, "<lrm/>", handover.Unknown},
+		"a word that is not known":                    {`in_ccm="false" crmd="away" expected="member"`, "<lrm/>", handover.Unknown},
+		"a time before 1970":                          {`in_ccm="0" crmd="-1" expected="member"`, "<lrm/>", handover.Unknown},
+		"a time in hex":                               {`in_ccm="0x0" crmd="0x0" expected="member"`, "<lrm/>", handover.Unknown},
+		"a time with a unit":                          {`in_ccm="0s" crmd="0" expected="member"`, "<lrm/>", handover.Unknown},
+		"no crmd":                                     {`in_ccm="false" expected="member"`, "<lrm/>", handover.Unknown},
+		"no in_ccm":                                   {`crmd="offline" expected="member"`, "<lrm/>", handover.Unknown},
+		"nothing expected":                            {`in_ccm="false" crmd="offline"`, "<lrm/>", handover.Unknown},
+		"something else expected":                     {`in_ccm="0" crmd="0" expected="guest"`, "<lrm/>", handover.Unknown},
+		"a Pacemaker Remote node":                     {`remote_node="true" in_ccm="false" crm-debug-origin="remote_ra"`, "<lrm/>", handover.Unknown},
+		"a Pacemaker Remote node with all":            {`remote_node="true" in_ccm="false" crmd="offline" expected="member"`, "", handover.Unknown},
+		"nothing at all":                              {"", "", handover.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParsePresence(fmt.Sprintf(`<status><node_state id="1" uname="node1" %s>%s</node_state></status>`, row.state, row.inner))
 			if err != nil || len(got) != 1 || got["node1"].Place != row.want {
 				t.Errorf("%v, %v", got, err)
 			}
-			if said := got["node1"].Said != ""; said != (row.want == clusterip.Unknown) {
+			if said := got["node1"].Said != ""; said != (row.want == handover.Unknown) {
 				t.Errorf("it says %q", got["node1"].Said)
 			}
 		})
 	}
 	const twice = `<status><node_state uname="a" crmd="0" in_ccm="0" expected="down"/><node_state uname="a" crmd="1" in_ccm="1" expected="member"/></status>`
-	if got, err := ParsePresence(twice); err != nil || got["a"].Place != clusterip.Unknown {
+	if got, err := ParsePresence(twice); err != nil || got["a"].Place != handover.Unknown {
 		t.Errorf("two of the same name: %v, %v", got, err)
 	}
 	var many strings.Builder
 	for i := range 32 {
 		fmt.Fprintf(&many, `<node_state id="%d" uname="node%d" in_ccm="1795737861" crmd="1795737861" expected="member"><lrm/></node_state>`, i, i)
 	}
-	if got, err := ParsePresence("<status>" + many.String() + "</status>"); err != nil || len(got) != 32 || got["node31"].Place != clusterip.Member {
+	if got, err := ParsePresence("<status>" + many.String() + "</status>"); err != nil || len(got) != 32 || got["node31"].Place != handover.Member {
 		t.Errorf("32 nodes: %v, %v", got, err)
 	}
 	for _, text := range []string{"", "<status/>", "<status><node_state/></status>", "no XML <", "<node_state", "<html><body>404</body></html>"} {
@@ -179,17 +208,21 @@ func TestPresence(t *testing.T) {
 }
 
 func FuzzParseStatement(f *testing.F) {
-	for _, value := range []string{"none", "node1:600", "+a:1,b:2", "a:,", ":"} {
+	for _, value := range []string{"none", "none/1f/M", "600/1f/M/clean/a:1,b:2", "node1:600/M", "a:,", ":"} {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		statement, err := parseStatement(value)
-		if err != nil {
-			return
+		if word, ok := parseWord(value); ok {
+			again, ok := parseWord(formatWord(word))
+			if diff := cmp.Diff(word, again); !ok || diff != "" {
+				t.Errorf("%q: %t\n%s", value, ok, diff)
+			}
 		}
-		again, err := parseStatement(formatStatement(statement))
-		if diff := cmp.Diff(statement, again); err != nil || diff != "" {
-			t.Errorf("%q: %v\n%s", value, err, diff)
+		if notice, err := parseNotice(value); err == nil {
+			again, err := parseNotice(formatNotice(notice))
+			if diff := cmp.Diff(notice, again); err != nil || diff != "" {
+				t.Errorf("%q: %v\n%s", value, err, diff)
+			}
 		}
 	})
 }
@@ -211,7 +244,7 @@ func FuzzParseAnswers(f *testing.F) {
 		}
 		if nodes, err := ParsePresence(text); err == nil {
 			for name, presence := range nodes {
-				if name == "" || presence.Place == clusterip.Unknown && presence.Said == "" {
+				if name == "" || presence.Place == handover.Unknown && presence.Said == "" {
 					t.Errorf("node %q is %+v in %q", name, presence, text)
 				}
 			}

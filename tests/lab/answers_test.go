@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/pacemaker"
 )
 
@@ -23,7 +23,7 @@ import (
 var recordTo = flag.String("record", "", "write what Pacemaker's programs answer to this `folder`, for the tests of internal/pacemaker")
 
 // places is where each node is.
-type places map[string]clusterip.Place
+type places map[string]handover.Place
 
 // answers is a cluster whose programs' answers are read, and perhaps recorded.
 type answers struct {
@@ -95,7 +95,7 @@ func TestAnswersAreUnderstood(t *testing.T) {
 		t.Parallel()
 		a := listen(t, Options{StayOff: true})
 		a.attributes()
-		a.until("all-members", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Member})
+		a.until("all-members", places{"node1": handover.Member, "node2": handover.Member, "node3": handover.Member})
 		view := run(t, a.Hosts[0], "crm_mon", "--one-shot", "--output-as=xml", "--include=none,dc,options,nodes,resources,failures")
 		a.record("crm_mon", "all-members", ".xml", view)
 		seen, err := pacemaker.ParseView(view)
@@ -104,23 +104,23 @@ func TestAnswersAreUnderstood(t *testing.T) {
 			t.Errorf("crm_mon is understood as %+v", seen)
 		}
 		run(t, a.Hosts[2], "service", "pacemaker", "stop")
-		a.until("left", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Left})
+		a.until("left", places{"node1": handover.Member, "node2": handover.Member, "node3": handover.Left})
 		run(t, a.Hosts[2], "service", "corosync", "stop")
-		a.until("left-with-corosync", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Left})
+		a.until("left-with-corosync", places{"node1": handover.Member, "node2": handover.Member, "node3": handover.Left})
 		run(t, a.Hosts[2], "service", "corosync", "start")
 		run(t, a.Hosts[2], "service", "pacemaker", "start")
 		check(t, a.WaitOnline(t.Context()))
 		check(t, a.WaitIdle(t.Context()))
 		check(t, a.Hosts[1].Off())
 		a.fenced("node2")
-		a.until("fenced", places{"node1": clusterip.Member, "node2": clusterip.Dead, "node3": clusterip.Member})
+		a.until("fenced", places{"node1": handover.Member, "node2": handover.Dead, "node3": handover.Member})
 	})
 	t.Run("without fencing", func(t *testing.T) {
 		t.Parallel()
 		a := listen(t, Options{NoFencing: true})
 		a.attributes()
 		check(t, a.Hosts[2].Off())
-		a.until("crashed", places{"node1": clusterip.Member, "node2": clusterip.Member, "node3": clusterip.Lost})
+		a.until("crashed", places{"node1": handover.Member, "node2": handover.Member, "node3": handover.Lost})
 	})
 }
 

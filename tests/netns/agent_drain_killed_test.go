@@ -136,7 +136,7 @@ func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 	for node, a := range k.agents {
 		r := a.monitor(mover)
 		want := ocf.NotRunning
-		if k.holds(t, node, "owned") {
+		if k.holds(t, node, mover, "owned") {
 			want = ocf.Success
 		} else if strings.Contains(r.Stderr, "this is left on the node") { // a start that did not get as far
 			want = ocf.ErrGeneric
@@ -153,7 +153,7 @@ func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 	}
 	must("stop on node1", k.agents[0].stop(mover))
 	said := k.said(t, "node1", mover)
-	if k.action == "stop" && k.holds(t, 0, "draining") && !strings.Contains(said, "node1:") {
+	if k.action == "stop" && k.holds(t, 0, mover, "draining") && !strings.HasPrefix(said, k.drain+"/") {
 		t.Errorf("%s: node1 drains, and says %q", where, said)
 	}
 	must("start on node2", k.agents[1].start(mover))
@@ -174,13 +174,6 @@ func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 	}
 	k.at = slices.Repeat([]int{nowhere}, len(k.at))
 	k.status(t, nil)
-}
-
-// holds tells whether the node has the moving bucket in a set.
-func (k *moveKiller) holds(t *testing.T, node int, set string) bool {
-	t.Helper()
-	r := k.Nodes[node].Run(t.Context(), path, "nft", "list", "set", "netdev", ourTable, set)
-	return strings.Contains(r.Stdout, fmt.Sprintf("0x%08x", mover))
 }
 
 // killSweeper ends the sweeper that the agent has started on its node.

@@ -123,10 +123,21 @@ func (a attributes) forget(t *testing.T, node *Host) {
 	}
 }
 
-// said returns what a node says of a bucket, "" if nothing.
+// said returns what a node says of itself and a bucket, "" if nothing.
 func (a attributes) said(t *testing.T, node string, bucket int) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(a.folder, fmt.Sprintf("clusterip-%s-%d@%s", shared, bucket, node)))
+	return a.value(t, fmt.Sprintf("clusterip-%s-%d@%s", shared, bucket, node))
+}
+
+// told returns what it was told of others.
+func (a attributes) told(t *testing.T, node string, bucket int) string {
+	t.Helper()
+	return a.value(t, fmt.Sprintf("clusterip-%s-%d-told@%s", shared, bucket, node))
+}
+
+func (a attributes) value(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(a.folder, file))
 	if !os.IsNotExist(err) {
 		check(t, err)
 	}
