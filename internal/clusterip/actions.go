@@ -217,6 +217,9 @@ func (a Agent) lay(ctx context.Context, spec Spec, seen State, goal Goal, steps 
 		return err
 	}
 	faults := Faults(seen, goal.Layout, spec.CheckLink)
+	if laid := seen.Tables.Laid; laid != nil && laid.Drains != goal.Layout.Drains {
+		faults = append(faults, "whether connections survive moves is not laid as asked")
+	}
 	if missing := subtract(goal.Owned, seen.Tables.Owned); len(missing) > 0 {
 		faults = append(faults, fmt.Sprintf("buckets %s are not owned", list(missing)))
 	}

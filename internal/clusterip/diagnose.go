@@ -6,7 +6,8 @@ import (
 )
 
 // Faults lists in words what keeps the node from serving the layout as it should. It is empty exactly when the shared part
-// is as laid; which buckets are owned is another question.
+// is as laid; which buckets are owned is another question. Whether connections survive moves is no fault either way: while Pacemaker reloads
+// one instance after the other, the others' monitors see what the first has laid.
 func Faults(seen State, layout Layout, checkLink bool) []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
@@ -20,9 +21,6 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 	case laid == nil: // said in Damage
 	default:
 		faults = append(faults, laid.Disagreements(layout)...)
-		if laid.Drains != layout.Drains {
-			fault("drain is switched %s, asked is the opposite", onOff(laid.Drains))
-		}
 		if laid.NIC != layout.NIC || laid.NICIndex != layout.NICIndex {
 			fault("our tables are on %s (index %d), asked is %s (index %d)", laid.NIC, laid.NICIndex, layout.NIC, layout.NICIndex)
 		}
@@ -45,13 +43,6 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 		}
 	}
 	return faults
-}
-
-func onOff(is bool) string {
-	if is {
-		return "on"
-	}
-	return "off"
 }
 
 func addressFaults(seen State, layout Layout) []string {

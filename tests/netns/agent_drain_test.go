@@ -421,8 +421,8 @@ func TestDrainIsReloadable(t *testing.T) {
 	for _, a := range s.agents {
 		a.parameters = a.parameters.with("drain", "60")
 	}
-	check(t, status(s.agents[0].monitor(0), ocf.ErrGeneric)) // until it is reloaded
-	for bucket := range 2 {
+	for bucket := range 2 { // one after the other: no monitor fails meanwhile
+		check(t, s.monitorAll())
 		check(t, status(s.agents[0].call("reload-agent", bucket), ocf.Success))
 	}
 	check(t, s.monitorAll())
@@ -434,6 +434,7 @@ func TestDrainIsReloadable(t *testing.T) {
 		a.parameters = a.parameters.with("drain", "0")
 	}
 	for bucket := range 2 {
+		check(t, s.monitorAll())
 		check(t, status(s.agents[1].call("reload-agent", bucket), ocf.Success))
 	}
 	check(t, s.monitorAll())
