@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"ocf-clusterip/internal/ocf"
 )
@@ -100,8 +101,9 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		if seen.Tables.Present {
 			a.warn(Faults(seen, layout, spec.CheckLink), "start mends: ")
 		}
+		observed := time.Now()
 		if err := a.lay(ctx, spec, seen, goal, steps); err != nil {
-			return a.undo(ctx, spec, seen, goal, err), err
+			return a.undo(ctx, spec, seen, observed, goal, err), err
 		}
 		announce = slices.ContainsFunc(steps, teachesNeighbours)
 		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address(), layout.NIC)
@@ -244,11 +246,11 @@ func (a Agent) observeAgain(ctx context.Context, spec Spec, seen State, steps []
 }
 
 // undo takes back a failed start: the bucket, and all the rest when no other bucket ran before. It tells whether anything is left.
-func (a Agent) undo(ctx context.Context, spec Spec, before State, failed Goal, cause error) (left bool) {
+func (a Agent) undo(ctx context.Context, spec Spec, before State, observed time.Time, failed Goal, cause error) (left bool) {
 	a.Log.Errorf("start failed, taking it back: %v", cause)
 	if len(before.Tables.Owned) > 0 || len(before.movesKept(failed.Layout).Draining) > 0 { // those go on
 		if !before.owns(spec.Bucket) {
-			a.undoOwn(ctx, spec, before.Tables)
+			a.undoOwn(ctx, spec, before.Tables.Moves, observed)
 		}
 		return true
 	}
@@ -265,12 +267,17 @@ func (a Agent) undo(ctx context.Context, spec Spec, before State, failed Goal, c
 }
 
 // undoOwn gives up the bucket of a failed start, if it got that far.
-func (a Agent) undoOwn(ctx context.Context, spec Spec, before Tables) {
+// Was it drained when that was observed, it is drained again for the rest of its time; the times of others are what they are now.
+func (a Agent) undoOwn(ctx context.Context, spec Spec, before Moves, observed time.Time) {
 	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
 	if err == nil && !slices.Contains(tables.Owned, spec.Bucket) {
 		return
 	}
-	step := giveUp(spec, tables, before.Moves)
+	moves := tables.Moves.without(spec.Bucket)
+	if i := slices.Index(before.drained(), spec.Bucket); i >= 0 {
+		moves = moves.withDrain(spec.Bucket, before.Draining[i].Left-time.Since(observed))
+	}
+	step := giveUp(spec, tables, moves)
 	if applyErr := a.Kernel.Apply(ctx, step); applyErr != nil {
 		a.Log.Errorf("take back: %v", errors.Join(err, fmt.Errorf("%s: %w", step, applyErr)))
 	}
