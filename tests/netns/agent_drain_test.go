@@ -297,6 +297,38 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 	})
 }
 
+// While nodes drain what they had under another number of buckets, nobody knows which of the new buckets their connections are in.
+func TestConnectionsSurviveAChangeOfCloneMax(t *testing.T) {
+	for _, row := range []struct{ before, after int }{{4, 6}, {6, 4}} {
+		t.Run(fmt.Sprintf("from %d to %d", row.before, row.after), func(t *testing.T) {
+			t.Parallel()
+			s, _ := newDrainingSite(t, Options{Nodes: 3}, row.before, "drain", "600")
+			probeAll := func(bucket int) {
+				for _, a := range s.agents {
+					check(t, status(a.call("monitor", bucket, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning))
+				}
+			}
+			for bucket := range row.before {
+				probeAll(bucket)
+				check(t, s.startOn(0, bucket))
+			}
+			sessions := s.open(t, shared, 30000, 32)
+			check(t, s.stopAll())
+			for _, a := range s.agents {
+				a.buckets = row.after
+			}
+			for bucket := row.before; bucket < row.after; bucket++ {
+				probeAll(bucket)
+			}
+			for bucket := range row.after { // on the others: that node has none
+				check(t, status(s.agents[1+bucket%2].start(bucket), ocf.Success))
+				check(t, status(s.agents[1+bucket%2].monitor(bucket), ocf.Success))
+			}
+			kept(t, "running with another clone-max", sessions)
+		})
+	}
+}
+
 // Names never decide whether a bucket runs.
 func TestFormerOwnersWithLongNames(t *testing.T) {
 	for _, row := range []struct{ count, length int }{{2, 43}, {6, 43}, {1, 210}, {24, 10}} {
@@ -338,9 +370,9 @@ func TestADrainIsNotProlonged(t *testing.T) {
 	check(t, s.startAll(0, 0, 0))
 	s.open(t, shared, 30000, 16)
 	check(t, s.move(0, 1))
-	slowly := func(action string, bucket int) {
+	slowly := func(action string, bucket int, want ...ocf.ExitCode) {
 		c := tracedCall{agent: s.agents[0], action: action, bucket: bucket}
-		check(t, status(c.underStrace("-o", "/dev/null", "-e", "trace=sendto,sendmsg", "-e", "inject=sendto,sendmsg:delay_enter=50ms"), ocf.Success))
+		check(t, status(c.underStrace("-o", "/dev/null", "-e", "trace=sendto,sendmsg", "-e", "inject=sendto,sendmsg:delay_enter=50ms"), append(want, ocf.Success)[0]))
 	}
 	for _, beside := range []struct {
 		what string
@@ -351,6 +383,22 @@ func TestADrainIsNotProlonged(t *testing.T) {
 		{"a start that lays the tables anew", func() {
 			nft(t, s.Nodes[0], "flush chain netdev "+ourTable+" ipv4")
 			slowly("start", 2)
+			check(t, s.stop(2))
+		}},
+		{"a start that fails, and is taken back", func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			var spoilt sync.WaitGroup
+			spoilt.Go(func() { // between what start lays and its look at that
+				for !s.holds(t, 0, 2, "owned") && ctx.Err() == nil {
+				}
+				nft(t, s.Nodes[0], "add rule netdev "+ourTable+" ingress counter")
+			})
+			slowly("start", 2, ocf.ErrGeneric)
+			cancel()
+			spoilt.Wait()
+			if s.holds(t, 0, 2, "owned") {
+				t.Error("the start failed, and the bucket is owned")
+			}
 		}},
 	} {
 		_, before := s.drainEnds(t, 0, 0)
