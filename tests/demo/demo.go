@@ -12,9 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/tests/lab"
-	"ocf-clusterip/tests/netns"
 	"ocf-clusterip/tests/probe"
 )
 
@@ -170,14 +168,8 @@ func (d *demo) ask(ctx context.Context) error {
 		return err
 	}
 	placement := status.Placement(resource)
-	report, err := d.Network.Probe(ctx, netns.Traffic{Target: address, Sources: d.Network.Sources(asking), Retries: 2})
-	if err != nil {
-		return err
-	}
-	d.claim(ctx, report.ExactlyOnce(func(f netns.Flow) int {
-		owner := d.Host(placement[bucketOf(f.Src)])
-		return slices.Index(d.Hosts, owner)
-	}), "each of %d questions is answered once, by the node whose bucket it hashes to", len(report.Exchanges))
+	once := d.ExactlyOnce(ctx, address, d.Network.Sources(asking), func(client netip.Addr) string { return placement[bucketOf(client)] })
+	d.claim(ctx, once, "each question of %d clients is answered once, by the node whose bucket it hashes to", asking)
 	if d.probe, err = d.Probe(ctx, address, asking); err != nil {
 		return err
 	}
@@ -185,9 +177,7 @@ func (d *demo) ask(ctx context.Context) error {
 	return nil
 }
 
-func bucketOf(client netip.Addr) int {
-	return int(clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: client}, clusterip.DefaultSeed(address), buckets))
-}
+func bucketOf(client netip.Addr) int { return lab.Bucket(address, client, buckets) }
 
 func (d *demo) standby(ctx context.Context) error {
 	begin := time.Now()

@@ -80,7 +80,7 @@ func (d *drained) finish(died ...string) (broken map[string]int) {
 	for _, l := range []*probe.Log{log, own} {
 		d.answeredOnce(l)
 		for _, e := range l.Of(probe.Broken) {
-			made := lastOpen(l, e)
+			made, _ := l.MadeTo(e)
 			switch {
 			case !slices.Contains(died, made):
 				d.t.Errorf("a connection to %s broke: %s", made, e)
@@ -92,17 +92,6 @@ func (d *drained) finish(died ...string) (broken map[string]int) {
 		}
 	}
 	return broken
-}
-
-// lastOpen tells to which node the connection of an event was made.
-func lastOpen(l *probe.Log, of probe.Event) string {
-	node := probe.Unknown
-	for _, e := range l.Of(probe.Open) {
-		if e.Source == of.Source && e.At <= of.At {
-			node = e.Node
-		}
-	}
-	return node
 }
 
 // drainsEnd waits until a host that owns nothing holds nothing.
@@ -253,9 +242,7 @@ func TestDrainEnds(t *testing.T) {
 	d.change("node3 in standby, and its sweeper killed", func() {
 		d.pcs("node", "standby", "node3")
 		d.even(buckets, "node1", "node2")
-		check(t, killOne(d.Hosts[2], "sweepers", func(pid int) bool {
-			return strings.HasSuffix(procFile(pid, "cmdline"), "\x00sweep\x00")
-		}))
+		check(t, d.Hosts[2].KillProcess("a sweeper", func(_ string, argv []string) bool { return argv[len(argv)-1] == "sweep" }))
 	}, "node1", "node2")
 	time.Sleep(drain * time.Second) // the drain itself: its end is what is waited for
 	if d.dump(d.Hosts[2]) == d.clean["node3"] {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,9 +41,10 @@ type Host struct {
 	disk    string // a folder that outlives the host's power
 	root    string // the root file system that it runs in
 
-	mu    sync.Mutex    // held while the power changes
-	first *exec.Cmd     // the host's process 1; nil while it is off
-	ended chan struct{} // closed when that process has ended
+	mu     sync.Mutex    // held while the power changes
+	first  *exec.Cmd     // the host's process 1; nil while it is off
+	ended  chan struct{} // closed when that process has ended
+	losses []time.Time   // when the power was lost, each time
 
 	fenced atomic.Int64 // when last, in nanoseconds since 1970; 0 is never
 }
@@ -142,10 +144,12 @@ func (h *Host) Off() error {
 }
 
 func (h *Host) off() error {
+	at := time.Now()
 	err := h.lab.Network.PowerOff(h.index) // first: from now on nothing of it reaches anybody
 	if h.first == nil {
 		return err
 	}
+	h.losses = append(h.losses, at)
 	// With its process 1 the kernel kills every other process of the host, stopped ones too.
 	if kill := h.first.Process.Kill(); kill != nil && !errors.Is(kill, os.ErrProcessDone) {
 		err = errors.Join(err, kill)
@@ -175,6 +179,13 @@ func (h *Host) Fenced() time.Time {
 		return time.Unix(0, at)
 	}
 	return time.Time{}
+}
+
+// PowerLosses returns when the host lost its power, each time, whoever took it away.
+func (h *Host) PowerLosses() []time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.losses)
 }
 
 // fence takes the power away because the cluster asks for it.
@@ -327,6 +338,36 @@ func processesWith(pid int) ([]int, error) {
 		}
 	}
 	return pids, nil
+}
+
+// KillProcess kills one process of the host that is such a one, by its name and the arguments that it was started with. "what" is for the
+// error, when there is none.
+func (h *Host) KillProcess(what string, is func(name string, argv []string) bool) error {
+	first, err := h.pid()
+	if err != nil {
+		return err
+	}
+	pids, err := processesWith(first)
+	if err != nil {
+		return err
+	}
+	found := slices.DeleteFunc(pids, func(pid int) bool {
+		argv := strings.Split(strings.TrimSuffix(procFile(pid, "cmdline"), "\x00"), "\x00")
+		return !is(strings.TrimSuffix(procFile(pid, "comm"), "\n"), argv)
+	})
+	if len(found) == 0 {
+		return fmt.Errorf("no process of %s is %s", h.Name, what)
+	}
+	return unix.Kill(found[0], unix.SIGKILL)
+}
+
+// procFile reads what the kernel says of a process; nothing, if it has ended.
+func procFile(pid int, name string) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 // alive tells whether a process exists.

@@ -61,8 +61,7 @@ func (l *Lab) Results(since time.Time) ([]Result, error) {
 func parseResults(text string, since time.Time) ([]Result, error) {
 	var results []Result
 	for _, m := range resultLine.FindAllStringSubmatch(text, -1) {
-		// The log names no year. Across New Year's Eve a line is taken for an old one.
-		at, err := time.ParseInLocation("2006 Jan 02 15:04:05", fmt.Sprint(since.Year())+" "+m[1]+m[2], since.Location())
+		at, err := parseStamp(m[1]+m[2], since)
 		if err != nil {
 			return nil, err
 		}
@@ -72,6 +71,56 @@ func parseResults(text string, since time.Time) ([]Result, error) {
 		results = append(results, Result{Time: at, Action: m[3], Resource: m[4], Node: m[5], Outcome: strings.ToLower(strings.TrimSpace(m[6]))})
 	}
 	return results, nil
+}
+
+// parseStamp reads a line's time. The log names no year: across New Year's Eve a line is taken for an old one.
+func parseStamp(stamp string, since time.Time) (time.Time, error) {
+	return time.ParseInLocation("2006 Jan 02 15:04:05", fmt.Sprint(since.Year())+" "+stamp, since.Location())
+}
+
+// LogLine is what a daemon of Pacemaker logged on a host. Pacemaker's executor logs what the agents say, too.
+type LogLine struct {
+	Time                      time.Time // as exact as in Result
+	Node, Daemon, Level, Text string
+}
+
+// logLine is what libqb writes as Pacemaker formats it (set_format_string of lib/common/logging.c).
+var logLine = regexp.MustCompile(`(?m)^(\w{3} \d\d \d\d:\d\d:\d\d(?:\.\d{3})?) (\S+) +(\S+) +\[\d+\] \([^)\n]*\)\s+(\w+): (.*)$`)
+
+// LogLines returns what all hosts logged since a moment and the function wants, in the order of time.
+func (l *Lab) LogLines(since time.Time, wanted func(LogLine) bool) ([]LogLine, error) {
+	var lines []LogLine
+	for _, h := range l.Hosts {
+		text, err := os.ReadFile(h.log())
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		for _, m := range logLine.FindAllStringSubmatch(string(text), -1) {
+			at, err := parseStamp(m[1], since)
+			if err != nil {
+				return nil, fmt.Errorf("the log of %s: %w", h.Name, err)
+			}
+			line := LogLine{Time: at, Node: m[2], Daemon: m[3], Level: m[4], Text: m[5]}
+			if !at.Before(since.Truncate(time.Second)) && wanted(line) {
+				lines = append(lines, line)
+			}
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b LogLine) int { return a.Time.Compare(b.Time) })
+	return lines, nil
+}
+
+// CopyLogs copies Pacemaker's log of each host to a folder.
+func (l *Lab) CopyLogs(folder string) error {
+	var errs []error
+	for _, h := range l.Hosts {
+		text, err := os.ReadFile(h.log())
+		if err == nil {
+			err = os.WriteFile(filepath.Join(folder, h.Name+"-pacemaker.log"), text, 0o644)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // OK tells whether an action ended as it should. A probe may find either.

@@ -8,17 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
-
-	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/tests/netns"
 	"ocf-clusterip/tests/probe"
@@ -152,20 +147,15 @@ func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 	if target == shared6 {
 		first = shared
 	}
-	owner := func(f netns.Flow) int {
-		bucket := clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: f.Src}, clusterip.DefaultSeed(first), uint32(count))
-		return s.Host(placement[int(bucket)]).index
-	}
+	owner := func(client netip.Addr) string { return placement[Bucket(first, client, count)] }
 	sources := s.Network.SourcesLike(target, 2*asking)[asking:]
-	report, err := s.Network.Probe(s.t.Context(), netns.Traffic{Target: target, Sources: sources, Retries: 2})
-	check(s.t, err)
-	if err := report.ExactlyOnce(owner); err != nil {
+	if err := s.ExactlyOnce(s.t.Context(), target, sources, owner); err != nil {
 		s.t.Error(err)
 	}
 	s.agrees(s.Host(placement[0]), target, placement)
 	said := s.whois(s.Host(placement[0]), target, sources)
 	for _, source := range sources {
-		if want := s.Hosts[owner(netns.Flow{Src: source})].Name; said[source.String()] != want {
+		if want := owner(source); said[source.String()] != want {
 			s.t.Errorf("whois says that %s answers %s, but %s does", said[source.String()], source, want)
 		}
 	}
@@ -480,33 +470,7 @@ func TestHostsFail(t *testing.T) {
 
 // kill ends the one process of a host that has that name.
 func (s *scenario) kill(h *Host, name string) error {
-	return killOne(h, name, func(pid int) bool { return procFile(pid, "comm") == name+"\n" })
-}
-
-// killOne ends the one process of a host that is such a one.
-func killOne(h *Host, what string, is func(pid int) bool) error {
-	first, err := h.pid()
-	if err != nil {
-		return err
-	}
-	pids, err := processesWith(first)
-	if err != nil {
-		return err
-	}
-	found := slices.DeleteFunc(pids, func(pid int) bool { return !is(pid) })
-	if len(found) != 1 {
-		return fmt.Errorf("processes %v of %s are %s", found, h.Name, what)
-	}
-	return unix.Kill(found[0], unix.SIGKILL)
-}
-
-// procFile reads what the kernel says of a process; nothing, if it has ended.
-func procFile(pid int, name string) string {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
-	if err != nil {
-		return ""
-	}
-	return string(text)
+	return h.KillProcess(name, func(comm string, _ []string) bool { return comm == name })
 }
 
 func TestPartsOfAHostFail(t *testing.T) {

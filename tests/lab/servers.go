@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -30,7 +31,7 @@ func (l *Lab) Probe(ctx context.Context, target netip.Addr, sources int) (*probe
 
 // ProbeWith begins to ask what the options say; who asks and who answers needs not be said.
 func (l *Lab) ProbeWith(ctx context.Context, o probe.Options) (*probe.Probe, error) {
-	o.Client, o.Node, o.StreamTimeout = l.Network.Client, l.NodeByMAC, streamTimeout
+	o.Client, o.Node, o.StreamTimeout = l.Network.Client, l.NodeByMAC, cmp.Or(o.StreamTimeout, streamTimeout)
 	p, err := probe.Start(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("probe %s: %w", o.Target, err)

@@ -155,6 +155,11 @@ func (p *Probe) tend(ch *channel, due bool) error {
 		p.mu.Unlock()
 		return nil
 	case idle:
+		if p.o.StreamLife > 0 && p.now()-c.born > p.o.StreamLife {
+			p.drop(c)
+			p.mu.Unlock()
+			return p.connect(ch)
+		}
 		c.number = p.question(ch, nil)
 	}
 	c.phase = asking

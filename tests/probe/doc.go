@@ -18,7 +18,8 @@
 //	udp      a datagram to the echo port. The payload holds the number.
 //	connect  a new TCP connection from a new port, which is reset when the server has named itself.
 //	stream   a request on a TCP connection that stays open. The payload holds the number; the next request waits for the
-//	         answer to the last one. A connection that breaks is made anew at once, with a new question.
+//	         answer to the last one. A connection that breaks is made anew at once, with a new question; so is one that has
+//	         lived for Options.StreamLife, which is closed when it has its answer.
 //
 // A question is answered or refused (TCP: a RST to the SYN; UDP: an ICMP error), or else lost: after Options.Timeout, and
 // in a stream when its connection breaks. That timeout is below the second after which the kernel repeats a SYN

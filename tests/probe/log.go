@@ -110,6 +110,37 @@ func (l *Log) Of(k Kind) []Event {
 	return events
 }
 
+// MadeTo returns to which node the connection of an event was made, and when; Unknown if the log does not say.
+func (l *Log) MadeTo(of Event) (node string, at time.Duration) {
+	node = Unknown
+	for _, e := range l.Events {
+		if e.At > of.At {
+			break
+		}
+		if e.Source != of.Source || e.Proto != of.Proto {
+			continue
+		}
+		// A stream says so. A connection for one question is made by its answer.
+		if e.Kind == Open || of.Proto == Connect && e.Kind == Answer && e.Number == of.Number {
+			node, at = e.Node, e.At
+		}
+	}
+	return node, at
+}
+
+// Between returns what happened in a part of the time, as the log of a probe that was started at its beginning. The questions keep their
+// numbers.
+func (l *Log) Between(from, to time.Duration) *Log {
+	part := &Log{Target: l.Target, Interval: l.Interval, Start: l.Start.Add(from)}
+	for _, e := range l.Events {
+		if e.asked() >= from && e.At <= to {
+			e.At -= from
+			part.Events = append(part.Events, e)
+		}
+	}
+	return part
+}
+
 // resolves tells whether the event ends a question, as exactly one does for each.
 func (e Event) resolves() bool { return e.Kind == Answer || e.Kind == Lost || e.Kind == Refused }
 

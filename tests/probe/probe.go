@@ -41,6 +41,8 @@ type Options struct {
 	StallAfter time.Duration
 	// StreamTimeout is how long a stream's request waits before its connection is given up; default 30 s.
 	StreamTimeout time.Duration
+	// StreamLife is how long a stream keeps a connection before it closes it and makes a new one; 0 means for ever.
+	StreamLife time.Duration
 
 	// MaxDuration and MaxEvents bound a forgotten probe; default 30 minutes and 2 million, which is 200 MB.
 	MaxDuration time.Duration
