@@ -48,6 +48,10 @@ RELEASE ?=
 # Which of the cluster tests run: a regular expression, as for `go test -run`.
 RUN     ?= .
 release-root := if [ -n '$(RELEASE)' ]; then ./tests/install-packages release; LAB_ROOT=$$(./tests/make-root '$(RELEASE)'); export LAB_ROOT; fi
+# How long `make soak` lets things happen, what decides which (empty: a new number, which it prints), and the resource's mac_mode.
+MINUTES ?= 3
+SEED    ?=
+MAC     ?= multicast
 # Which rows of docs/compatibility.md `make matrix` writes: releases, pairs of them, kernels; by default, all.
 ROWS    ?=
 # Static, because the hosts run the tests' program too, in roots with other C libraries.
@@ -111,9 +115,9 @@ bench-failover: ## the time from a node's death to the last start elsewhere, bes
 	$(GO) run ./tests/failover
 
 ##@ To test (as root on Debian 12; installs what it needs)
-.PHONY: test packages lint vet unit explore kernel test-vm cluster fuzz
+.PHONY: test packages lint vet unit explore kernel test-vm cluster soak fuzz
 
-test: packages vet build-all unit test-vm kernel cluster fuzz ## all that follow but lint, in this order: 25 minutes on two processors
+test: packages vet build-all unit test-vm kernel cluster fuzz ## all that follow but lint, explore and soak, in this order: 25 minutes on two processors
 
 packages: ## installs the Debian packages of tests/packages.txt that are missing
 	@echo '== Debian packages'
@@ -155,6 +159,13 @@ cluster: ## real Pacemaker clusters in namespaces: planned changes, failures, th
 	@echo '== cluster tests: Corosync and Pacemaker of $(if $(RELEASE),Debian $(RELEASE),this machine), in namespaces'
 	$(release-root)
 	$(lab-test) -json -p 1 -run '$(RUN)' ./tests/lab/... ./pacemaker/examples | $(report)
+
+soak: ## random, overlapping events on a real cluster under connections that must survive: MINUTES=3 SEED=7 MAC=multicast|igmp|unicast RELEASE=trixie
+	./tests/install-packages demo
+	$(release-root)
+	$(MAKE) --no-print-directory build
+	export RELEASE='$(RELEASE)'
+	CGO_ENABLED=0 $(GO) run ./tests/soak -minutes '$(MINUTES)' -seed '$(SEED)' -mac '$(MAC)'
 
 fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	@echo '== fuzzing, $(FUZZTIME) for each target'
