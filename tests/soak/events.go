@@ -156,11 +156,17 @@ var rules = []rule{
 func isRunning(h host) bool { return h.place == running }
 func dies(h *host)          { h.place = dying }
 
-// Events of the cluster may happen at any time: some host runs.
+// clusterRules are those of events of the cluster. crm_resource waits for an answer of each host whose history it refreshes.
 var clusterRules = []struct {
 	kind   kind
 	weight int
-}{{refreshAll, 2}, {cleanup, 2}, {setDrain, 4}}
+	may    func(model) bool
+}{{refreshAll, 2, model.allRun}, {cleanup, 2, model.allowed}, {setDrain, 4, model.allowed}}
+
+// allRun tells whether the cluster software of all hosts runs.
+func (m model) allRun() bool {
+	return !slices.ContainsFunc(m.hosts[:], func(h host) bool { return h.place != running })
+}
 
 // after returns what an event makes of the model, and whether it may happen.
 func (m model) after(r rule, node int) (model, bool) {
@@ -208,6 +214,9 @@ func (s *sequence) next() event {
 		}
 	}
 	for _, r := range clusterRules {
+		if !r.may(s.model) {
+			continue
+		}
 		c := choice{event{kind: r.kind, node: everywhere}, r.weight, s.model}
 		if r.kind == setDrain {
 			c.drain = usualDrain + otherDrain - s.model.drain

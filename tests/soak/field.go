@@ -57,7 +57,8 @@ type field struct {
 	release string            // of Pacemaker
 	clean   map[string]string // what each host's network looked like before, by its name
 	probes  []*probe.Probe
-	started time.Time // when the clients had their first answers
+
+	cutShort error // why not all of the time was used
 
 	mu     sync.Mutex
 	deaths []death
@@ -107,7 +108,6 @@ func (f *field) prepare(ctx context.Context) error {
 		}
 		f.probes = append(f.probes, p)
 	}
-	f.started = time.Now()
 	return f.answered(ctx)
 }
 
@@ -142,22 +142,30 @@ func (f *field) play(ctx context.Context) {
 	f.say("%d clients ask, %d more keep a connection; events:", asking, keeping)
 	for end := time.Now().Add(time.Duration(f.minutes * float64(time.Minute))); time.Now().Before(end) && ctx.Err() == nil; {
 		before := f.model
-		f.happen(ctx, f.next(), before)
+		if err := f.happen(ctx, f.next(), before); err != nil {
+			// Nobody's connections suffer for it, and what the cluster lacks may come back. If it does not, the end will show it.
+			f.cutShort = err
+			f.say("cut short: %v", err)
+			f.model = before
+			break
+		}
 	}
 	f.say("all is brought back")
 	for _, e := range f.model.restore() {
-		f.happen(ctx, e, f.model)
+		if err := f.happen(ctx, e, f.model); err != nil {
+			f.fails(ctx, "before "+e.String(), err)
+		}
 	}
 	for _, done := range f.lanes {
 		<-done
 	}
 }
 
-// happen lets an event begin, after what must be so before it.
-func (f *field) happen(ctx context.Context, e event, before model) {
+// happen lets an event begin, after what must be so before it. If that does not come about, it does not begin.
+func (f *field) happen(ctx context.Context, e event, before model) error {
 	select {
 	case <-ctx.Done():
-		return
+		return nil
 	case <-time.After(e.pause):
 	}
 	for _, lane := range lanesBefore(e) {
@@ -166,7 +174,7 @@ func (f *field) happen(ctx context.Context, e event, before model) {
 		}
 	}
 	if err := f.await(ctx, e, before); err != nil {
-		f.fails(ctx, fmt.Sprintf("before %q", e), err)
+		return fmt.Errorf("before \"%s\": %w", e, err)
 	}
 	f.events++
 	at := f.tell("event", e.String())
@@ -185,6 +193,7 @@ func (f *field) happen(ctx context.Context, e event, before model) {
 			f.fails(ctx, e.String(), err)
 		}
 	}()
+	return nil
 }
 
 // lanesBefore are those of which the last event must be done before one begins. What happens to one host happens in turn. And while a host's
@@ -233,14 +242,15 @@ func (f *field) members(m model) []*lab.Host {
 	return members
 }
 
-// await waits until the cluster is as far as the event takes for granted. Where a host is to lose its vote, all others that shall have one do,
-// or the rest would have no quorum; where it is not to serve for a while, another one can; where it is to stop, Pacemaker knows what runs.
+// await waits until the cluster is as far as the event takes for granted. Where a host is to leave, all others are there that shall be, or the
+// rest would have no quorum; where it is not to serve for a while, another one can; where it is to stop, Pacemaker knows what runs. (A Pacemaker
+// that stops while another one joins can leave a coordinator behind that waits for it: then nothing is started any more until it comes back.)
 func (f *field) await(ctx context.Context, e event, before model) error {
 	if e.node == everywhere || e.kind == back {
 		return nil
 	}
 	after := f.model
-	losesVote := before.hosts[e.node].votes() && !after.hosts[e.node].votes()
+	leaves := before.hosts[e.node].place == running && after.hosts[e.node].place != running
 	stops := e.kind == stopPacemaker || e.kind == stopCluster
 	if e.kind.kills() && before.someLeft() {
 		time.Sleep(wordsPassOn)
@@ -255,7 +265,10 @@ func (f *field) await(ctx context.Context, e event, before model) error {
 		for i, h := range before.hosts {
 			n := s.Nodes[f.Hosts[i].Name]
 			online := n.Online && !n.Pending && !n.Unclean
-			if losesVote && h.place == running && !online {
+			if stops && n.Pending {
+				return fmt.Errorf("%s is %s", f.Hosts[i].Name, n)
+			}
+			if leaves && h.place == running && !online {
 				return fmt.Errorf("%s is %s", f.Hosts[i].Name, n)
 			}
 			if i != e.node && online && h.inOrder() {
@@ -271,22 +284,25 @@ func (f *field) await(ctx context.Context, e event, before model) error {
 
 // waitFor waits until a condition holds, as one of the hosts sees the cluster. (One that is cut off sees another.)
 func (f *field) waitFor(ctx context.Context, from []*lab.Host, holds func(*lab.Status) error) error {
+	last := errors.New("no host can be asked")
 	for {
-		err := errors.New("no host can be asked")
 		for _, h := range from {
-			var s *lab.Status
-			if s, err = h.Status(ctx); err == nil {
-				if err = holds(s); err == nil {
-					return nil
-				}
+			s, err := h.Status(ctx)
+			if err == nil {
+				err = holds(s)
+			}
+			if err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("waited in vain: %w", last)
+			}
+			last = err
+			if s != nil {
 				break
 			}
 		}
-		select {
-		case <-time.After(pollInterval):
-		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), err)
-		}
+		time.Sleep(pollInterval)
 	}
 }
 

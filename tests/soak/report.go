@@ -106,6 +106,9 @@ func (f *field) summarise(logs []*probe.Log, v verdict, deaths []death, results 
 		kinds[s.what]++
 	}
 	f.say("%d events, %d deaths, %d starts of buckets; %s, mac_mode=%s", f.events, len(deaths), moves, f.release, f.macMode)
+	if f.cutShort != nil {
+		f.say("cut short: %v", f.cutShort)
+	}
 	f.say("%d questions asked, %d answered, %d lost; %d long connections", total.Asked, total.Answered, total.Lost, opened)
 	f.say("%d answered twice, %d connections to living hosts broken, %d refused, %d wrong MAC",
 		kinds["answered twice"], kinds["broken"], kinds["refused"], kinds["wrong MAC"])
@@ -115,9 +118,9 @@ func (f *field) summarise(logs []*probe.Log, v verdict, deaths []death, results 
 	}
 }
 
-// write leaves what the clients saw, and all that was done.
+// write leaves what the clients saw, all that was done, and what Pacemaker logged.
 func (f *field) write(logs []*probe.Log) error {
-	errs := []error{f.file("events.txt", func(w io.Writer) error {
+	errs := []error{f.CopyLogs(f.out), f.file("events.txt", func(w io.Writer) error {
 		for _, l := range f.told() {
 			if _, err := fmt.Fprintf(w, "%s %9s  %-6s %s\n", stamp(l.at), f.since(l.at), l.who, l.text); err != nil {
 				return err
@@ -149,7 +152,7 @@ func (f *field) writeFaults(faults []fault, logs []*probe.Log) error {
 	if len(faults) == 0 {
 		return nil
 	}
-	errs := []error{f.CopyLogs(f.out)}
+	var errs []error
 	for i, fault := range faults {
 		lines, err := f.timeline(fault, logs)
 		if err != nil {
