@@ -12,7 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/conntrack"
+	"ocf-clusterip/internal/clusterip/connections"
 	"ocf-clusterip/internal/clusterip/link"
 	"ocf-clusterip/internal/clusterip/nftables"
 	"ocf-clusterip/internal/clusterip/target"
@@ -274,7 +274,7 @@ func (c *call) withKernel(do func(kernel) error) (err error) {
 	}
 	defer links.Close()
 	backends := &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &target.Conn{}}
-	return do(kernel{clusterip.Host{Backends: backends, LinkKernel: links, ConnectionKernel: conntrack.Conn{}}, tables, links})
+	return do(kernel{clusterip.Host{Backends: backends, LinkKernel: links, ConnectionKernel: connections.Kernel{}}, tables, links})
 }
 
 func (c *call) lock(ctx context.Context, address netip.Addr) (clusterip.Unlocker, error) {

@@ -309,11 +309,13 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 	var told []Bucket // that they drain
 	var moves Moves
 	layout := spec.Layout().Identity()
+	var laid *Layout
 	err := a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
 			return true, err
 		}
+		laid = seen.Tables.Laid
 		for _, foreign := range seen.Tables.Foreign {
 			a.Log.Warningf("%s has our name but is not ours; left alone", foreign)
 		}
@@ -362,6 +364,9 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 		a.Log.Infof("bucket %d of %s stopped; nothing is left", spec.Bucket, spec.Address())
 		return false, nil
 	})
+	if drain, ok := moves.Drain(spec.Bucket); ok && laid != nil && err == nil {
+		a.settle(ctx, *laid, drain)
+	}
 	a.takeBack(ctx, spec.Address(), layout, subtract(told, moves.HandedOver))
 	if len(moves.Draining) > 0 {
 		if err := a.StartSweeper(); err != nil {

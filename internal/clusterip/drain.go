@@ -116,17 +116,35 @@ func (a Agent) sweep(ctx context.Context, spec Spec, done func()) (over bool, er
 	return over, err
 }
 
-// idle are the draining buckets without a connection; none if that cannot be told.
+// idle are the draining buckets without a connection; none if that cannot be told. The connections of the others are kept known to the kernel.
 func (a Agent) idle(ctx context.Context, tables Tables) []Bucket {
 	if len(tables.Moves.Draining) == 0 || tables.Laid == nil {
 		return nil
 	}
-	connections, err := a.Kernel.Connections(ctx, *tables.Laid)
+	left := map[Bucket]time.Duration{}
+	for _, d := range tables.Moves.Draining {
+		left[d.Bucket] = d.Left
+	}
+	connections, err := a.Kernel.Keep(ctx, *tables.Laid, left)
 	if err != nil {
 		a.Log.Warningf("how many connections are left cannot be told, so drains go on for their whole time: %v", err)
 		return nil
 	}
 	return slices.DeleteFunc(tables.Moves.drained(), func(b Bucket) bool { return connections[b] > 0 })
+}
+
+// settle makes the kernel know the connections of a bucket that was given away, for as long as it drains.
+func (a Agent) settle(ctx context.Context, layout Layout, drain Drain) {
+	if _, err := a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{drain.Bucket: drain.Left}); err != nil {
+		a.Log.Warningf("bucket %d was given away, but connections that are idle may break: %v", drain.Bucket, err)
+	}
+}
+
+// keep makes the kernel know the connections that the node has of a bucket that it adopts: what is not known is taken for another node's.
+func (a Agent) keep(ctx context.Context, layout Layout, adoption Adoption) {
+	if _, err := a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{adoption.Bucket: adoption.Left}); err != nil {
+		a.Log.Warningf("connections of bucket %d that are idle may break while it is adopted: %v", adoption.Bucket, err)
+	}
 }
 
 // Reload takes over changed parameters that need no restart: whether connections survive moves is laid into the tables.

@@ -295,6 +295,20 @@ func TestSweep(t *testing.T) {
 	})
 }
 
+// A stop succeeds from any state: here it is not known how the tables that drain were laid.
+func TestStopOfADrainingBucketWithoutAStamp(t *testing.T) {
+	kernel := &fakeKernel{State: freshNode()}
+	agent := drainingAgent(kernel, &fakeCluster{})
+	runs(t, agent, 2, 5)
+	if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
+		t.Fatal(err)
+	}
+	kernel.Tables.Laid, kernel.Tables.Damage = nil, []string{"stamp lost"}
+	if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
+		t.Error(err)
+	}
+}
+
 // When its time is over, and nobody has swept, any action clears up.
 func TestAnyActionClearsUp(t *testing.T) {
 	for name, act := range map[string]func(Agent) error{

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"ocf-clusterip/internal/ocf"
 )
@@ -142,6 +143,10 @@ func (k *fakeKernel) Connections(context.Context, Layout) (map[Bucket]int, error
 		return nil, nil
 	}
 	return k.open(), nil
+}
+
+func (k *fakeKernel) Keep(ctx context.Context, layout Layout, _ map[Bucket]time.Duration) (map[Bucket]int, error) {
+	return k.Connections(ctx, layout)
 }
 
 type unlockFunc func(last bool) error

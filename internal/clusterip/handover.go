@@ -289,6 +289,7 @@ func (a Agent) follow(ctx context.Context, spec Spec, tables Tables) error {
 	if !adopts || tables.Laid == nil {
 		return nil
 	}
+	a.keep(ctx, *tables.Laid, adoption)
 	next, err := a.look(ctx, spec, tables.Laid.Identity(), adoption)
 	if err != nil {
 		a.Log.Infof("cannot tell whether %s serve connections of bucket %d: %v", namesOf(adoption), spec.Bucket, err)

@@ -67,6 +67,11 @@ func (m Moves) drained() []Bucket {
 // over are the buckets whose drain has ended without anybody's having cleared up.
 func (m Moves) over() []Bucket { return subtract(m.HandedOver, m.drained()) }
 
+// Drain is that of a bucket, if it drains.
+func (m Moves) Drain(bucket Bucket) (Drain, bool) {
+	return find(m.Draining, func(d Drain) bool { return d.Bucket == bucket })
+}
+
 // Adoption is that of a bucket, if it is adopted.
 func (m Moves) Adoption(bucket Bucket) (Adoption, bool) {
 	return find(m.Adopting, func(a Adoption) bool { return a.Bucket == bucket })

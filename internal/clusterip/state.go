@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // State is what was seen of one resource on this node.
@@ -369,6 +370,9 @@ type LinkKernel interface {
 type ConnectionKernel interface {
 	// Connections counts the connections to the layout's addresses that are open on this node, by bucket: those that a drain keeps.
 	Connections(ctx context.Context, layout Layout) (map[Bucket]int, error)
+	// Keep makes the kernel know, for that long at least, the connections of the buckets that have a socket on this node, and counts as
+	// Connections does.
+	Keep(ctx context.Context, layout Layout, left map[Bucket]time.Duration) (map[Bucket]int, error)
 }
 
 // Host is a Kernel made of its parts.

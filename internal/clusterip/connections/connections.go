@@ -1,0 +1,228 @@
+// Package connections is the way to the connections that this node serves: those that have a socket here, and those that conntrack knows. A
+// socket lasts as long as its connection, but there is none where the service is behind address translation. Conntrack's entries decide
+// whether a packet belongs to a connection that is known here, but they end after a time, or outlast the socket.
+package connections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/clusterip/conntrack"
+	"ocf-clusterip/internal/clusterip/sockets"
+)
+
+// Kernel implements clusterip.ConnectionKernel for the network namespace of the calling thread.
+type Kernel struct{}
+
+var _ clusterip.ConnectionKernel = Kernel{}
+
+// states are those of a socket in whose connection there is still something to be said, with what conntrack calls them. Where the client has
+// said that it ends (CloseWait), the program may still be at work on the answer.
+var states = map[sockets.State]conntrack.State{
+	sockets.Established: conntrack.Established,
+	sockets.FinWait1:    conntrack.FinWait,
+	sockets.FinWait2:    conntrack.FinWait,
+	sockets.CloseWait:   conntrack.CloseWait,
+	sockets.LastAck:     conntrack.LastAck,
+	sockets.Closing:     conntrack.LastAck,
+}
+
+// Connections implements clusterip.ConnectionKernel.
+func (Kernel) Connections(ctx context.Context, layout clusterip.Layout) (map[clusterip.Bucket]int, error) {
+	return with(ctx, layout, func(n node) (map[clusterip.Bucket]int, error) {
+		seen, err := n.look()
+		return seen.count(), err
+	})
+}
+
+// prolongBelow is what is left of a connection's entry when it is prolonged: several times the longest pause between two looks.
+const prolongBelow = time.Minute
+
+// Keep implements clusterip.ConnectionKernel.
+func (Kernel) Keep(ctx context.Context, layout clusterip.Layout, left map[clusterip.Bucket]time.Duration) (map[clusterip.Bucket]int, error) {
+	return with(ctx, layout, func(n node) (map[clusterip.Bucket]int, error) {
+		seen, err := n.look()
+		if err != nil {
+			return nil, err
+		}
+		var faults []error
+		for _, s := range seen.sockets {
+			entry, tracked, bucket := seen.of(s)
+			if need, drains := left[bucket]; drains && (!tracked || entry.Left < min(need, prolongBelow)) {
+				faults = append(faults, n.keep(s, need))
+			}
+		}
+		return seen.count(), errors.Join(faults...)
+	})
+}
+
+// keep makes conntrack remember a socket's connection. An entry that is not there, or began with a packet of ours, is found by either
+// direction.
+func (n node) keep(s sockets.Socket, left time.Duration) error {
+	found, err := n.conntrack.Prolong(tupleOf(s), left)
+	if found || err != nil {
+		return err
+	}
+	return n.conntrack.Create(tupleOf(s), states[s.State], left)
+}
+
+// node is this node's connections of a layout.
+type node struct {
+	layout    clusterip.Layout
+	conntrack *conntrack.Conn
+	sockets   *sockets.Conn
+	own       []netip.Addr // all addresses of the node: what it says to itself passes no bucket
+}
+
+func with[T any](ctx context.Context, layout clusterip.Layout, do func(node) (T, error)) (result T, err error) {
+	if err := ctx.Err(); err != nil {
+		return result, err
+	}
+	n := node{layout: layout}
+	if n.conntrack, err = conntrack.Open(); err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, n.conntrack.Close()) }()
+	if n.sockets, err = sockets.Open(); err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, n.sockets.Close()) }()
+	if n.own, err = ownAddresses(); err != nil {
+		return result, err
+	}
+	return do(n)
+}
+
+func ownAddresses() ([]netip.Addr, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list the node's addresses: %w", err)
+	}
+	var own []netip.Addr
+	for _, one := range all {
+		if prefix, ok := one.(*net.IPNet); ok {
+			address, _ := netip.AddrFromSlice(prefix.IP)
+			own = append(own, address.Unmap())
+		}
+	}
+	return own, nil
+}
+
+func (n node) isOwn(address netip.Addr) bool {
+	return address.IsLoopback() || slices.Contains(n.own, address)
+}
+
+// bucketOf is the bucket of a packet of the client's.
+func (n node) bucketOf(t conntrack.Tuple) clusterip.Bucket {
+	packet := clusterip.Packet{Protocol: "tcp", Flow: clusterip.Flow{
+		Source: t.Source.Addr(), SourcePort: t.Source.Port(), DestinationPort: t.Destination.Port(),
+	}}
+	if t.Protocol == unix.IPPROTO_SCTP {
+		packet.Protocol = "sctp"
+	}
+	return n.layout.Owner(packet)
+}
+
+// tupleOf is how the client's packets reach a socket.
+func tupleOf(s sockets.Socket) conntrack.Tuple {
+	return conntrack.Tuple{Protocol: unix.IPPROTO_TCP, Source: s.Remote, Destination: s.Local}
+}
+
+// entries are those of conntrack that are about the addresses.
+func (n node) entries() ([]conntrack.Entry, error) {
+	var all []conntrack.Entry
+	for _, address := range n.layout.Addresses() {
+		entries, err := n.conntrack.List(address)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			connects := e.Orig.Protocol == unix.IPPROTO_TCP || e.Orig.Protocol == unix.IPPROTO_SCTP
+			if connects && !n.isOwn(n.incoming(e).Source.Addr()) {
+				all = append(all, e)
+			}
+		}
+	}
+	return all, nil
+}
+
+// begun tells whether an entry begins with a packet of ours: it is a connection of ours, or conntrack has not seen the client's packets.
+func (n node) begun(e conntrack.Entry) bool {
+	return slices.Contains(n.layout.Addresses(), e.Orig.Source.Addr())
+}
+
+// incoming is the direction of an entry in which packets come in from outside.
+func (n node) incoming(e conntrack.Entry) conntrack.Tuple {
+	if n.begun(e) {
+		return e.Reply
+	}
+	return e.Orig
+}
+
+// outgoing is the other one, as packets leave the socket.
+func (n node) outgoing(e conntrack.Entry) conntrack.Tuple {
+	if n.begun(e) {
+		return e.Orig
+	}
+	return e.Reply
+}
+
+// view is what was seen.
+type view struct {
+	node
+	sockets []sockets.Socket // connected to clients
+	entries []conntrack.Entry
+	tracked map[conntrack.Tuple]conntrack.Entry // the same, by their outgoing direction
+}
+
+// look looks at the sockets first: one that is closed meanwhile leaves an entry that says so.
+func (n node) look() (view, error) {
+	v := view{node: n, tracked: map[conntrack.Tuple]conntrack.Entry{}}
+	var err error
+	if v.sockets, err = n.sockets.List(n.layout.Addresses(), slices.Collect(maps.Keys(states))...); err != nil {
+		return v, err
+	}
+	v.sockets = slices.DeleteFunc(v.sockets, func(s sockets.Socket) bool { return n.isOwn(s.Remote.Addr()) })
+	if v.entries, err = n.entries(); err != nil {
+		return v, err
+	}
+	for _, entry := range v.entries {
+		v.tracked[n.outgoing(entry)] = entry
+	}
+	return v, nil
+}
+
+// of finds a socket's entry, and its bucket: that of the packets as they come in.
+func (v view) of(s sockets.Socket) (entry conntrack.Entry, tracked bool, bucket clusterip.Bucket) {
+	entry, tracked = v.tracked[tupleOf(s).Inverted()]
+	if tracked {
+		return entry, true, v.bucketOf(v.incoming(entry))
+	}
+	return entry, false, v.bucketOf(tupleOf(s))
+}
+
+// count counts the open connections by bucket, each once: the sockets, and what clients have begun that has none here.
+func (v view) count() map[clusterip.Bucket]int {
+	counts := map[clusterip.Bucket]int{}
+	served := map[conntrack.Tuple]bool{}
+	for _, s := range v.sockets {
+		_, _, bucket := v.of(s)
+		counts[bucket]++
+		served[tupleOf(s).Inverted()] = true
+	}
+	for _, entry := range v.entries {
+		if entry.Open() && !v.begun(entry) && !served[v.outgoing(entry)] {
+			counts[v.bucketOf(entry.Orig)]++
+		}
+	}
+	return counts
+}
