@@ -105,6 +105,7 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		if err := a.lay(ctx, spec, seen, goal, steps); err != nil {
 			return a.undo(ctx, spec, seen, observed, goal, err), err
 		}
+		a.forget(ctx, seen.Tables, seen.Tables.notServed(goal.Owned, goal.Moves))
 		announce = slices.ContainsFunc(steps, teachesNeighbours)
 		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address(), layout.NIC)
 		return true, nil
@@ -336,7 +337,11 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 				a.Log.Infof("bucket %d of %s does not run here", spec.Bucket, spec.Address())
 				return true, nil
 			}
-			return true, a.disown(ctx, spec, seen, moves)
+			err := a.disown(ctx, spec, seen, moves)
+			if err == nil {
+				a.forget(ctx, seen.Tables, seen.Tables.notServed(others, moves))
+			}
+			return true, err
 		}
 		steps := spec.removal(seen)
 		if len(steps) == 0 {
@@ -349,6 +354,7 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 		}
 		a.warn(seen.Tables.Damage, "stop found: ")
 		removeErr := a.remove(ctx, steps)
+		a.forget(ctx, seen.Tables, seen.Tables.notServed(nil, Moves{}))
 		seen, err = a.observe(ctx, spec)
 		if err != nil {
 			return true, errors.Join(removeErr, err)

@@ -28,9 +28,11 @@ func (a Agent) observeTidily(ctx context.Context, spec Spec) (State, error) {
 const endAtOnce = 32
 
 // endDrains ends the drains of buckets, as many as can be done in a moment, and with the last one takes everything away, if no bucket is owned.
-// The others are told first: a word that nobody takes back would make them wait for connections that are gone.
+// The others are told first: a word that nobody takes back would make them wait for connections that are gone. And what shows that something
+// drained goes last: killed before, the next action does it all again.
 func (a Agent) endDrains(ctx context.Context, spec Spec, seen State, buckets []Bucket) error {
 	buckets = buckets[:min(len(buckets), endAtOnce)]
+	a.forget(ctx, seen.Tables, buckets)
 	a.takeBack(ctx, spec.Address(), seen.layoutOr(spec), buckets)
 	moves := seen.Tables.Moves.without(buckets...)
 	if len(seen.Tables.Owned)+len(moves.Draining) == 0 {
@@ -147,6 +149,17 @@ func (a Agent) keep(ctx context.Context, layout Layout, adoption Adoption) {
 	}
 }
 
+// forget ends what there is of connections of buckets that the node no longer serves. Entries of conntrack's that outlive them would make
+// later connections of the same clients seem known here, when the bucket comes back.
+func (a Agent) forget(ctx context.Context, tables Tables, buckets []Bucket) {
+	if len(buckets) == 0 || tables.Laid == nil || !tables.Laid.Drains {
+		return
+	}
+	if err := a.Kernel.Forget(ctx, *tables.Laid, buckets); err != nil {
+		a.Log.Warningf("of connections of buckets %s, which are not served here any more, something is left: %v", list(buckets), err)
+	}
+}
+
 // Reload takes over changed parameters that need no restart: whether connections survive moves is laid into the tables.
 func (a Agent) Reload(ctx context.Context, spec Spec) error {
 	var over []Bucket
@@ -165,8 +178,11 @@ func (a Agent) Reload(ctx context.Context, spec Spec) error {
 		goal := Goal{Layout: layout, NIC: spec.NIC, Owned: seen.Tables.Owned, Moves: seen.movesAfterStart(layout, Adoption{Bucket: spec.Bucket})}
 		over = subtract(seen.Tables.Moves.HandedOver, goal.Moves.HandedOver)
 		if steps := Plan(seen, goal); len(steps) > 0 {
-			return true, a.lay(ctx, spec, seen, goal, steps)
+			if err := a.lay(ctx, spec, seen, goal, steps); err != nil {
+				return true, err
+			}
 		}
+		a.forget(ctx, seen.Tables, seen.Tables.notServed(goal.Owned, goal.Moves))
 		return true, nil
 	})
 	a.takeBack(ctx, spec.Address(), layout.Identity(), over)

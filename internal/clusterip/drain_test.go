@@ -295,6 +295,43 @@ func TestSweep(t *testing.T) {
 	})
 }
 
+// However a bucket ends to be served, its connections end, and no other's.
+func TestConnectionsEndWithTheirBucket(t *testing.T) {
+	for name, row := range map[string]struct {
+		act  func(Agent, *fakeKernel) error
+		want []Bucket
+	}{
+		"it drains": {func(a Agent, _ *fakeKernel) error { return a.Stop(t.Context(), drainingSpec(2)) }, nil},
+		"it drains and comes back": {func(a Agent, _ *fakeKernel) error {
+			return errors.Join(a.Stop(t.Context(), drainingSpec(2)), a.Start(t.Context(), drainingSpec(2)))
+		}, nil},
+		"its drain is over": {func(a Agent, k *fakeKernel) error {
+			err := a.Stop(t.Context(), drainingSpec(2))
+			k.Tables.Moves.Draining = nil
+			return errors.Join(err, a.Monitor(t.Context(), drainingSpec(5), 0))
+		}, []Bucket{2}},
+		"it is stopped without a drain": {func(a Agent, _ *fakeKernel) error { return a.Stop(t.Context(), specOf(Multicast, 2)) }, []Bucket{2}},
+		"all are stopped, and the last one without a drain": {func(a Agent, _ *fakeKernel) error {
+			return errors.Join(a.Stop(t.Context(), drainingSpec(5)), a.Stop(t.Context(), specOf(Multicast, 2)))
+		}, []Bucket{2}},
+		"drain is switched off": {func(a Agent, _ *fakeKernel) error {
+			return errors.Join(a.Stop(t.Context(), drainingSpec(2)), a.Reload(t.Context(), specOf(Multicast, 5)))
+		}, []Bucket{2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kernel := &fakeKernel{State: freshNode()}
+			agent := drainingAgent(kernel, &fakeCluster{})
+			runs(t, agent, 2, 5)
+			if err := row.act(agent, kernel); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(row.want, kernel.forgotten); diff != "" {
+				t.Errorf("forgotten (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // A stop succeeds from any state: here it is not known how the tables that drain were laid.
 func TestStopOfADrainingBucketWithoutAStamp(t *testing.T) {
 	kernel := &fakeKernel{State: freshNode()}

@@ -26,6 +26,7 @@ type fakeKernel struct {
 	strangers  []Stranger
 	others     []Layout              // of other resources
 	open       func() map[Bucket]int // connections
+	forgotten  []Bucket              // whose connections were ended
 	hostile    func(State) error     // is called after each step: is the node in a state in which it must not be?
 }
 
@@ -147,6 +148,11 @@ func (k *fakeKernel) Connections(context.Context, Layout) (map[Bucket]int, error
 
 func (k *fakeKernel) Keep(ctx context.Context, layout Layout, _ map[Bucket]time.Duration) (map[Bucket]int, error) {
 	return k.Connections(ctx, layout)
+}
+
+func (k *fakeKernel) Forget(_ context.Context, _ Layout, buckets []Bucket) error {
+	k.forgotten = append(k.forgotten, buckets...)
+	return nil
 }
 
 type unlockFunc func(last bool) error

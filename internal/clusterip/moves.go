@@ -72,6 +72,11 @@ func (m Moves) Drain(bucket Bucket) (Drain, bool) {
 	return find(m.Draining, func(d Drain) bool { return d.Bucket == bucket })
 }
 
+// notServed are the buckets of which the node served connections, when it owns these and these moves go on.
+func (t Tables) notServed(owned []Bucket, moves Moves) []Bucket {
+	return subtract(subtract(slices.Concat(t.Owned, t.Moves.drained()), owned), moves.drained())
+}
+
 // Adoption is that of a bucket, if it is adopted.
 func (m Moves) Adoption(bucket Bucket) (Adoption, bool) {
 	return find(m.Adopting, func(a Adoption) bool { return a.Bucket == bucket })

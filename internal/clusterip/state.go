@@ -373,6 +373,8 @@ type ConnectionKernel interface {
 	// Keep makes the kernel know, for that long at least, the connections of the buckets that have a socket on this node, and counts as
 	// Connections does.
 	Keep(ctx context.Context, layout Layout, left map[Bucket]time.Duration) (map[Bucket]int, error)
+	// Forget ends what there is on this node of connections of the buckets, which it no longer serves.
+	Forget(ctx context.Context, layout Layout, buckets []Bucket) error
 }
 
 // Host is a Kernel made of its parts.

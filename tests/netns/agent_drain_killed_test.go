@@ -6,15 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/ocf"
 )
@@ -174,45 +169,4 @@ func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 	}
 	k.at = slices.Repeat([]int{nowhere}, len(k.at))
 	k.status(t, nil)
-}
-
-// killSweeper ends the sweeper that the agent has started on its node.
-func killSweeper(t *testing.T, a *agent) {
-	t.Helper()
-	pid := 0
-	eventually(t, "a sweeper runs", func() (err error) {
-		pid, err = sweeper(a)
-		return err
-	})
-	if t.Failed() {
-		return
-	}
-	check(t, unix.Kill(pid, unix.SIGKILL))
-	eventually(t, "the sweeper is dead", func() error {
-		if _, err := sweeper(a); err == nil {
-			return fmt.Errorf("process %d lives", pid)
-		}
-		return nil
-	})
-}
-
-// sweeper is the id of the process that sweeps on the agent's node. Its lock may still name one that was killed before: by an id of a
-// namespace of its own, which some other process has out here.
-func sweeper(a *agent) (int, error) {
-	text, err := os.ReadFile(filepath.Join(a.tempDir, "clusterip-"+shared.String()+".sweeper.lock"))
-	if err != nil {
-		return 0, err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return 0, err
-	}
-	environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	if err != nil {
-		return 0, err
-	}
-	if !slices.Contains(strings.Split(string(environment), "\x00"), "HA_RSCTMP="+a.tempDir) {
-		return 0, fmt.Errorf("process %d is no sweeper of %s", pid, a.host.Name)
-	}
-	return pid, nil
 }

@@ -8,10 +8,18 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip/sockets"
 	"ocf-clusterip/internal/ocf"
 )
 
@@ -144,4 +152,126 @@ func TestQuietConnectionsSurviveAReturn(t *testing.T) {
 			}
 		}
 	}
+}
+
+// trackedOn tells which connections with the shared address conntrack knows on a node: SOURCE:PORT of the client, and the bucket.
+func (s *site) trackedOn(t *testing.T, node int) map[string]int {
+	t.Helper()
+	var flows []*netlink.ConntrackFlow
+	check(t, s.Nodes[node].Do(func() (err error) {
+		flows, err = netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		return err
+	}))
+	known := map[string]int{}
+	for _, f := range flows {
+		tuple := f.Forward
+		if shared.String() == tuple.SrcIP.String() {
+			tuple = f.Reverse
+		}
+		if source, _ := netip.AddrFromSlice(tuple.SrcIP); shared.String() == tuple.DstIP.String() {
+			flow := Flow{Proto: TCP, Src: source.Unmap(), Dst: shared, SrcPort: tuple.SrcPort, DstPort: tuple.DstPort}
+			known[netip.AddrPortFrom(flow.Src, flow.SrcPort).String()] = s.bucket(flow)
+		}
+	}
+	return known
+}
+
+// However a drain ends, nothing is left of the bucket's connections: an entry of conntrack's that outlives them would make the client's next
+// one, from the same port, seem known here when the bucket comes back. Those of other buckets stay.
+func TestConnectionsEndWithTheirDrain(t *testing.T) {
+	const ended, owned = 0, 1
+	for name, row := range map[string]struct {
+		drain string
+		end   func(t *testing.T, s *site, sessions []*session)
+	}{
+		"the sweeper ends it": {"600", func(_ *testing.T, s *site, sessions []*session) {
+			closeAll(slices.DeleteFunc(slices.Clone(sessions), func(c *session) bool { return s.bucket(c.flow) != ended }))
+		}},
+		"its time is over, and the sweeper clears up": {"3", func(*testing.T, *site, []*session) {}},
+		"its time is over, and a monitor clears up": {"3", func(t *testing.T, s *site, _ []*session) {
+			killSweeper(t, s.agents[0])
+			time.Sleep(3100 * time.Millisecond) // the drain itself: the kernel ends it
+			check(t, status(s.agents[0].monitor(ended), ocf.NotRunning))
+		}},
+		"drain is switched off": {"600", func(t *testing.T, s *site, _ []*session) {
+			check(t, status(s.agents[0].call("reload-agent", owned, "OCF_RESKEY_drain=0"), ocf.Success))
+		}},
+		"all is stopped, without a drain": {"600", func(t *testing.T, s *site, _ []*session) {
+			check(t, status(s.agents[0].call("start", ended), ocf.Success))
+			check(t, status(s.agents[0].call("stop", ended, "OCF_RESKEY_drain=0"), ocf.Success))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _ := newDrainingSite(t, Options{Nodes: 2}, 2, "drain", row.drain)
+			check(t, s.startAll(0, 0))
+			sessions := s.open(t, shared, 30000, 32)
+			before := s.trackedOn(t, 0)
+			check(t, s.stop(ended))
+			row.end(t, s, sessions)
+			eventually(t, "conntrack forgets", func() error {
+				var faults []error
+				after := s.trackedOn(t, 0)
+				for client, bucket := range before {
+					if _, known := after[client]; known != (bucket == owned) {
+						faults = append(faults, fmt.Errorf("connection of %s, bucket %d: known %t", client, bucket, known))
+					}
+				}
+				return errors.Join(faults...)
+			})
+			check(t, s.Nodes[0].Do(func() error {
+				conn, err := sockets.Open()
+				check(t, err)
+				defer conn.Close()
+				left, err := conn.List([]netip.Addr{shared}, sockets.Established, sockets.CloseWait, sockets.FinWait1)
+				for _, socket := range left {
+					if b := s.bucket(Flow{Proto: TCP, Src: socket.Remote.Addr(), SrcPort: socket.Remote.Port(), DstPort: EchoPort}); b == ended {
+						t.Errorf("a socket is connected to %s, of bucket %d", socket.Remote, b)
+					}
+				}
+				return err
+			}))
+		})
+	}
+}
+
+// killSweeper ends the sweeper that the agent has started on its node.
+func killSweeper(t *testing.T, a *agent) {
+	t.Helper()
+	pid := 0
+	eventually(t, "a sweeper runs", func() (err error) {
+		pid, err = sweeper(a)
+		return err
+	})
+	if t.Failed() {
+		return
+	}
+	check(t, unix.Kill(pid, unix.SIGKILL))
+	eventually(t, "the sweeper is dead", func() error {
+		if _, err := sweeper(a); err == nil {
+			return fmt.Errorf("process %d lives", pid)
+		}
+		return nil
+	})
+}
+
+// sweeper is the id of the process that sweeps on the agent's node. Its lock may still name one that was killed before: by an id of a
+// namespace of its own, which some other process has out here.
+func sweeper(a *agent) (int, error) {
+	text, err := os.ReadFile(filepath.Join(a.tempDir, "clusterip-"+shared.String()+".sweeper.lock"))
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0, err
+	}
+	environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return 0, err
+	}
+	if !slices.Contains(strings.Split(string(environment), "\x00"), "HA_RSCTMP="+a.tempDir) {
+		return 0, fmt.Errorf("process %d is no sweeper of %s", pid, a.host.Name)
+	}
+	return pid, nil
 }

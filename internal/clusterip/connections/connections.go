@@ -75,6 +75,29 @@ func (n node) keep(s sockets.Socket, left time.Duration) error {
 	return n.conntrack.Create(tupleOf(s), states[s.State], left)
 }
 
+// Forget implements clusterip.ConnectionKernel. Sockets go first: what a program still says would be tracked again.
+func (Kernel) Forget(ctx context.Context, layout clusterip.Layout, buckets []clusterip.Bucket) error {
+	_, err := with(ctx, layout, func(n node) (none struct{}, err error) {
+		seen, err := n.look()
+		if err != nil {
+			return none, err
+		}
+		var faults []error
+		for _, s := range seen.sockets {
+			if _, _, bucket := seen.of(s); slices.Contains(buckets, bucket) {
+				faults = append(faults, n.destroy(s))
+			}
+		}
+		for _, entry := range seen.entries {
+			if slices.Contains(buckets, n.bucketOf(n.incoming(entry))) {
+				faults = append(faults, n.conntrack.Delete(entry))
+			}
+		}
+		return none, errors.Join(faults...)
+	})
+	return err
+}
+
 // node is this node's connections of a layout.
 type node struct {
 	layout    clusterip.Layout
@@ -135,6 +158,14 @@ func (n node) bucketOf(t conntrack.Tuple) clusterip.Bucket {
 // tupleOf is how the client's packets reach a socket.
 func tupleOf(s sockets.Socket) conntrack.Tuple {
 	return conntrack.Tuple{Protocol: unix.IPPROTO_TCP, Source: s.Remote, Destination: s.Local}
+}
+
+// destroy ends a socket, if the kernel can do that.
+func (n node) destroy(s sockets.Socket) error {
+	if err := n.sockets.Destroy(s); !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return nil
 }
 
 // entries are those of conntrack that are about the addresses.

@@ -17,8 +17,9 @@ import (
 
 // Messages and attributes of ctnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h).
 const (
-	messageNew = unix.NFNL_SUBSYS_CTNETLINK << 8
-	messageGet = messageNew + 1
+	messageNew    = unix.NFNL_SUBSYS_CTNETLINK << 8
+	messageGet    = messageNew + 1
+	messageDelete = messageNew + 2
 
 	attrTupleOrig  = 1
 	attrTupleReply = 2
@@ -201,6 +202,18 @@ func (c *Conn) Create(orig Tuple, state State, left time.Duration) error {
 	_, err := c.execute(messageNew, netlink.Acknowledge|netlink.Create|netlink.Excl, orig.Source.Addr(), ae)
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("track the connection of %s: %w", orig.Source, err)
+	}
+	return nil
+}
+
+// Delete makes conntrack forget just that entry.
+func (c *Conn) Delete(entry Entry) error {
+	message := netlink.Message{
+		Header: netlink.Header{Type: messageDelete, Flags: netlink.Request | netlink.Acknowledge},
+		Data:   append(header(entry.Orig.Source.Addr()), entry.key...),
+	}
+	if _, err := c.netlink.Execute(message); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("forget the tracked connection of %s: %w", entry.Orig.Source, err)
 	}
 	return nil
 }

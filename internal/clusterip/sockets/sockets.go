@@ -16,6 +16,7 @@ import (
 // Messages, attributes and operations of inet_diag (include/uapi/linux/sock_diag.h and inet_diag.h).
 const (
 	messageByFamily = 20 // SOCK_DIAG_BY_FAMILY
+	messageDestroy  = 21 // SOCK_DESTROY
 
 	attrBytecode = 1 // INET_DIAG_REQ_BYTECODE
 	opJump       = 1 // INET_DIAG_BC_JMP
@@ -102,6 +103,19 @@ func (c *Conn) List(addresses []netip.Addr, states ...State) ([]Socket, error) {
 		}
 	}
 	return found, nil
+}
+
+// Destroy ends a socket: its program is told that the connection was aborted, and the peer by a reset. One that is only being made is
+// dropped without a word. errors.ErrUnsupported: this kernel lacks it (CONFIG_INET_DIAG_DESTROY).
+func (c *Conn) Destroy(s Socket) error {
+	_, err := c.netlink.Execute(netlink.Message{
+		Header: netlink.Header{Type: messageDestroy, Flags: netlink.Request | netlink.Acknowledge},
+		Data:   request(s.family, s.id, nil),
+	})
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("destroy the socket that is connected to %s: %w", s.Remote, err)
+	}
+	return nil
 }
 
 // request is a struct inet_diag_req_v2.
