@@ -135,10 +135,15 @@ func (a Agent) idle(ctx context.Context, tables Tables) []Bucket {
 	return slices.DeleteFunc(tables.Moves.drained(), func(b Bucket) bool { return connections[b] > 0 })
 }
 
-// settle makes the kernel know the connections of a bucket that was given away, for as long as it drains.
+// settle makes connections of a bucket that was given away either the node's own, known to the kernel for as long as the bucket drains, or
+// nobody's. When it returns, this node answers no client that the new owner may answer, too.
 func (a Agent) settle(ctx context.Context, layout Layout, drain Drain) {
-	if _, err := a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{drain.Bucket: drain.Left}); err != nil {
-		a.Log.Warningf("bucket %d was given away, but connections that are idle may break: %v", drain.Bucket, err)
+	err := a.Kernel.EndHandshakes(ctx, layout, drain.Bucket)
+	if err == nil {
+		_, err = a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{drain.Bucket: drain.Left})
+	}
+	if err != nil {
+		a.Log.Warningf("bucket %d was given away, but connections that were only being made, or are idle, may break: %v", drain.Bucket, err)
 	}
 }
 

@@ -150,6 +150,8 @@ func (k *fakeKernel) Keep(ctx context.Context, layout Layout, _ map[Bucket]time.
 	return k.Connections(ctx, layout)
 }
 
+func (k *fakeKernel) EndHandshakes(context.Context, Layout, Bucket) error { return nil }
+
 func (k *fakeKernel) Forget(_ context.Context, _ Layout, buckets []Bucket) error {
 	k.forgotten = append(k.forgotten, buckets...)
 	return nil

@@ -373,6 +373,9 @@ type ConnectionKernel interface {
 	// Keep makes the kernel know, for that long at least, the connections of the buckets that have a socket on this node, and counts as
 	// Connections does.
 	Keep(ctx context.Context, layout Layout, left map[Bucket]time.Duration) (map[Bucket]int, error)
+	// EndHandshakes waits, for a moment, until the clients that have had a SYN-ACK from this node have answered it, and drops what is then
+	// still half made. The bucket takes no new connections any more.
+	EndHandshakes(ctx context.Context, layout Layout, bucket Bucket) error
 	// Forget ends what there is on this node of connections of the buckets, which it no longer serves.
 	Forget(ctx context.Context, layout Layout, buckets []Bucket) error
 }

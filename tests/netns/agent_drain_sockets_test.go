@@ -235,6 +235,133 @@ func TestConnectionsEndWithTheirDrain(t *testing.T) {
 	}
 }
 
+// A client whose SYN-ACK was lost repeats its SYN while its bucket moves: only the new owner answers it, and the former one's SYN-ACK is not
+// repeated. (Else the client may take one, and be reset by the other node.)
+func TestAConnectionIsMadeWhileItsBucketMoves(t *testing.T) {
+	for name, address := range map[string]netip.Addr{"IPv4": shared, "IPv6": shared6} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _ := newDrainingSite(t, Options{Nodes: 2}, 1, "ip", address.String())
+			check(t, s.startOn(0, 0))
+			check(t, s.Client.Resolve(t.Context(), NIC, address))
+			warm := s.open(t, address, 29999, 4) // so that the nodes know their way back
+			clientAddr := s.Client.Addr
+			if address.Is6() {
+				clientAddr = s.Client.Addr6
+			}
+			for _, h := range s.Nodes {
+				check(t, h.Resolve(t.Context(), NIC, clientAddr))
+			}
+			answers := fmt.Sprintf("tcp sport %d tcp flags & (syn | ack) == (syn | ack)", EchoPort)
+			nft(t, s.Client, "table inet lossy { chain in { type filter hook prerouting priority -400; "+answers+" counter drop; }; }")
+			for _, h := range s.Nodes {
+				nft(t, h, "table inet said { chain out { type filter hook output priority 400; "+answers+" counter; }; }")
+			}
+			said := func(node int) string {
+				r := s.Nodes[node].Run(t.Context(), path, "nft", "list", "table", "inet", "said")
+				_, after, _ := strings.Cut(r.Stdout, "packets ")
+				count, _, _ := strings.Cut(after, " ")
+				return count
+			}
+			const count = 16
+			sessions := make([]*session, count)
+			opened := make(chan error, count)
+			for i, source := range s.SourcesLike(address, count) {
+				sessions[i] = &session{flow: Flow{Proto: TCP, Src: source, Dst: address, SrcPort: 30000, DstPort: EchoPort}}
+				go func() { opened <- sessions[i].open(t.Context(), s.Client) }()
+			}
+			t.Cleanup(func() { closeAll(sessions) })
+			eventually(t, "node1 answers", func() error {
+				if heard := said(0); heard == "0" || heard == "" {
+					return errors.New("it does not")
+				}
+				return nil
+			})
+			check(t, s.stop(0))
+			before := said(0)
+			check(t, s.startOn(1, 0))
+			time.Sleep(150 * time.Millisecond)
+			nft(t, s.Client, "delete table inet lossy")
+			for range count {
+				if err := <-opened; err != nil {
+					t.Error(err)
+				}
+			}
+			if t.Failed() {
+				t.FailNow()
+			}
+			kept(t, "made meanwhile", sessions)
+			kept(t, "made before", warm)
+			time.Sleep(2 * time.Second) // a SYN-ACK would be repeated
+			kept(t, "made meanwhile", sessions)
+			if after := said(0); after != before {
+				t.Errorf("node1 has sent %s SYN-ACKs when it had given the bucket up, and then %s", before, after)
+			}
+		})
+	}
+}
+
+// Clients come all the while that a bucket moves to and fro: each is served by one node, from its first packet to its last.
+func TestConnectionsAreMadeWhileBucketsMove(t *testing.T) {
+	t.Parallel()
+	s, _ := newDrainingSite(t, Options{Nodes: 2}, 1)
+	check(t, s.startOn(0, 0))
+	s.open(t, shared, 29999, 4)
+	stop := make(chan struct{})
+	result := make(chan error)
+	sources := s.Sources(64)
+	begin := func(i int) {
+		c := &session{flow: Flow{Proto: TCP, Src: sources[i%len(sources)], Dst: shared, SrcPort: uint16(30000 + i), DstPort: EchoPort}}
+		err := c.open(t.Context(), s.Client)
+		for range 3 {
+			if err == nil {
+				time.Sleep(500 * time.Millisecond)
+				err = c.ask()
+			}
+		}
+		if c.conn != nil {
+			err = errors.Join(err, c.conn.Close())
+		}
+		result <- err
+	}
+	made := make(chan int)
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				made <- i
+				return
+			case <-time.After(3 * time.Millisecond):
+				go begin(i)
+			}
+		}
+	}()
+	moved := make(chan error)
+	go func() {
+		var err error
+		for round := range 6 {
+			err = errors.Join(err, s.move(0, (round+1)%2), status(s.agents[(round+1)%2].monitor(0), ocf.Success))
+			time.Sleep(300 * time.Millisecond)
+		}
+		close(stop)
+		moved <- err
+	}()
+	count, ended := -1, 0
+	for ended != count {
+		select {
+		case count = <-made:
+		case err := <-result:
+			ended++
+			if err != nil {
+				t.Error(err)
+			}
+		case err := <-moved:
+			check(t, err)
+		}
+	}
+	t.Logf("%d connections", count)
+}
+
 // killSweeper ends the sweeper that the agent has started on its node.
 func killSweeper(t *testing.T, a *agent) {
 	t.Helper()

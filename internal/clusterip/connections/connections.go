@@ -98,6 +98,69 @@ func (Kernel) Forget(ctx context.Context, layout clusterip.Layout, buckets []clu
 	return err
 }
 
+// handshakeTime is how long a client may take to answer a SYN-ACK when its bucket is given up: much longer than a packet travels, and much
+// shorter than the second after which both sides repeat what got no answer (RFC 6298 section 2).
+const (
+	handshakeTime  = 250 * time.Millisecond
+	handshakePause = 10 * time.Millisecond
+)
+
+// EndHandshakes implements clusterip.ConnectionKernel. A handshake whose SYN-ACK has been repeated, or would be before the time is over, is not
+// waited for. The entry goes before the socket: in between, the client's ACK is dropped, and else would be answered with a reset.
+func (Kernel) EndHandshakes(ctx context.Context, layout clusterip.Layout, bucket clusterip.Bucket) error {
+	_, err := with(ctx, layout, func(n node) (none struct{}, err error) {
+		var faults []error
+		for end := time.Now().Add(handshakeTime); ; {
+			half, err := n.sockets.List(n.layout.Addresses(), sockets.SynReceived)
+			if err != nil {
+				return none, err
+			}
+			left := time.Until(end)
+			waits := false
+			for _, s := range half {
+				entry, found, err := n.conntrack.Find(tupleOf(s).Inverted())
+				if err != nil {
+					return none, err
+				}
+				switch {
+				case !found, entry.State != conntrack.SynReceived, n.bucketOf(n.incoming(entry)) != bucket:
+				case left > 0 && s.Repeats == 0 && s.Next > left:
+					waits = true
+				default:
+					faults = append(faults, n.conntrack.Delete(entry), n.destroy(s))
+				}
+			}
+			if !waits {
+				break
+			}
+			if err := sleep(ctx, handshakePause); err != nil {
+				return none, err
+			}
+		}
+		// Those without a socket: with SYN cookies, or behind address translation.
+		entries, err := n.entries()
+		for _, entry := range entries {
+			half := entry.State == conntrack.SynSent || entry.State == conntrack.SynReceived
+			if half && !n.begun(entry) && n.bucketOf(entry.Orig) == bucket {
+				faults = append(faults, n.conntrack.Delete(entry))
+			}
+		}
+		return none, errors.Join(append(faults, err)...)
+	})
+	return err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
 // node is this node's connections of a layout.
 type node struct {
 	layout    clusterip.Layout

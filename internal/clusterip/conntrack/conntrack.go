@@ -67,6 +67,7 @@ type State uint8
 
 // The states that are looked at.
 const (
+	SynSent     State = 1
 	SynReceived State = 2
 	Established State = 3
 	FinWait     State = 4
@@ -163,6 +164,25 @@ func (c *Conn) List(address netip.Addr) ([]Entry, error) {
 		}
 	}
 	return slices.Collect(maps.Values(entries)), nil
+}
+
+// Find returns the connection of which the tuple is one direction.
+func (c *Conn) Find(tuple Tuple) (entry Entry, found bool, err error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.ByteOrder = binary.BigEndian
+	putTuple(ae, attrTupleOrig, tuple)
+	// The kernel marks its one answer as the first of many (ctnetlink_fill_info), so that an acknowledgement is needed to end them.
+	answers, err := c.execute(messageGet, netlink.Acknowledge, tuple.Source.Addr(), ae)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return Entry{}, false, nil
+	case err != nil:
+		return Entry{}, false, fmt.Errorf("look for a tracked connection of %s: %w", tuple.Source, err)
+	case len(answers) == 0:
+		return Entry{}, false, nil
+	}
+	entry, err = parse(answers[0].Data)
+	return entry, err == nil, err
 }
 
 // Prolong makes conntrack remember a connection for that long, of which the tuple is one direction. It tells whether there was one.
