@@ -2,6 +2,7 @@ package clusterip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -75,20 +76,41 @@ const (
 	sweepGrowth = 4 // the pause is that part of the time that it has waited
 )
 
+// sweepPatience is how much longer than the last drain Sweep tries on when it cannot do its work.
+const sweepPatience = time.Minute
+
 // Sweep waits until the last drain of the address has ended, by itself or because the last connection was closed, and clears up. It
-// holds the lock only while it acts; done is called, with the lock held, when there is nothing left to wait for.
+// holds the lock only while it acts; done is called, with the lock held, when there is nothing left to wait for. An error may pass, and
+// nobody else may come: on a node in standby no action is run.
 func (a Agent) Sweep(ctx context.Context, spec Spec, done func()) error {
-	for begin := time.Now(); ; {
-		timer := time.NewTimer(min(max(firstSweep, time.Since(begin)/sweepGrowth), lastSweep))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
-		}
-		if over, err := a.sweep(ctx, spec, done); err != nil || over {
+	begin := time.Now()
+	for good, told := begin, false; ; {
+		if err := pause(ctx, min(max(firstSweep, time.Since(begin)/sweepGrowth), lastSweep)); err != nil {
 			return err
 		}
+		over, err := a.sweep(ctx, spec, done)
+		switch {
+		case over:
+			return nil
+		case err == nil:
+			good = time.Now()
+		case time.Since(good) > spec.Drain+sweepPatience:
+			return err
+		case !told:
+			a.Log.Warningf("drains of %s cannot be looked after, trying again for %s: %v", spec.Address(), spec.Drain+sweepPatience, err)
+			told = true
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
 	}
 }
 
@@ -98,14 +120,15 @@ func (a Agent) sweep(ctx context.Context, spec Spec, done func()) (over bool, er
 	if err != nil {
 		return false, err
 	}
-	if idle := a.idle(ctx, tables); len(tables.Moves.HandedOver) > 0 && len(tables.Moves.over())+len(idle) == 0 {
-		return false, nil // no need for the lock
+	idle, err := a.idle(ctx, tables) // outside the lock: a table of connections may be long
+	if len(tables.Moves.HandedOver) > 0 && len(tables.Moves.over())+len(idle) == 0 {
+		return false, err // no need for the lock
 	}
-	err = a.locked(ctx, spec.Address(), func() (bool, error) {
+	err = errors.Join(err, a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observeTidily(ctx, spec)
 		if err == nil {
-			if idle := a.idle(ctx, seen.Tables); len(idle) > 0 {
-				if err = a.endDrains(ctx, spec, seen, idle); err == nil {
+			if still := seen.Tables.Moves.stillDrained(idle); len(still) > 0 {
+				if err = a.endDrains(ctx, spec, seen, still); err == nil {
 					seen, err = a.observe(ctx, spec)
 				}
 			}
@@ -114,14 +137,14 @@ func (a Agent) sweep(ctx context.Context, spec Spec, done func()) (over bool, er
 			done()
 		}
 		return err != nil || len(Leftovers(seen, spec.NIC)) > 0, err
-	})
+	}))
 	return over, err
 }
 
-// idle are the draining buckets without a connection; none if that cannot be told. The connections of the others are kept known to the kernel.
-func (a Agent) idle(ctx context.Context, tables Tables) []Bucket {
+// idle are the drains without a connection; none if that cannot be told. The connections of the others are kept known to the kernel.
+func (a Agent) idle(ctx context.Context, tables Tables) ([]Drain, error) {
 	if len(tables.Moves.Draining) == 0 || tables.Laid == nil {
-		return nil
+		return nil, nil
 	}
 	left := map[Bucket]time.Duration{}
 	for _, d := range tables.Moves.Draining {
@@ -129,10 +152,9 @@ func (a Agent) idle(ctx context.Context, tables Tables) []Bucket {
 	}
 	connections, err := a.Kernel.Keep(ctx, *tables.Laid, left)
 	if err != nil {
-		a.Log.Warningf("how many connections are left cannot be told, so drains go on for their whole time: %v", err)
-		return nil
+		return nil, fmt.Errorf("how many connections are left cannot be told, so drains go on for their whole time: %w", err)
 	}
-	return slices.DeleteFunc(tables.Moves.drained(), func(b Bucket) bool { return connections[b] > 0 })
+	return slices.DeleteFunc(slices.Clone(tables.Moves.Draining), func(d Drain) bool { return connections[d.Bucket] > 0 }), nil
 }
 
 // settle makes connections of a bucket that was given away either the node's own, known to the kernel for as long as the bucket drains, or

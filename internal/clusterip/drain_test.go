@@ -1,12 +1,14 @@
 package clusterip
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -293,6 +295,66 @@ func TestSweep(t *testing.T) {
 			t.Errorf("left: %v; said: %v", left, cluster.words)
 		}
 	})
+}
+
+// An error does not end the sweeper: on a node in standby nobody else would clear up. It says so once, and gives up when the drains must
+// long be over.
+func TestSweepGoesOnAfterErrors(t *testing.T) {
+	for name, row := range map[string]struct {
+		fails time.Duration
+		ends  bool
+	}{"for a while": {time.Minute, true}, "for good": {1000 * time.Hour, false}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
+				agent := drainingAgent(kernel, cluster)
+				var log bytes.Buffer
+				agent.Log = ocf.NewLogger(&log, false)
+				runs(t, agent, 2)
+				if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
+					t.Fatal(err)
+				}
+				log.Reset()
+				begin := time.Now()
+				agent.Lock = func(context.Context, netip.Addr) (Unlocker, error) {
+					if time.Since(begin) < row.fails {
+						return nil, errRefused
+					}
+					return unlockFunc(func(bool) error { return nil }), nil
+				}
+				err := agent.Sweep(t.Context(), drainingSpec(2), func() {})
+				if left := Leftovers(kernel.State, ""); (len(left) == 0) != row.ends || (err == nil) != row.ends {
+					t.Errorf("it ends with %v; left: %v", err, left)
+				}
+				if waited := time.Since(begin); waited > long+2*sweepPatience {
+					t.Errorf("it has tried for %s", waited)
+				}
+				if said := strings.Count(log.String(), errRefused.Error()); said != 1 {
+					t.Errorf("it says %d times what is wrong:\n%s", said, log.String())
+				}
+			})
+		})
+	}
+}
+
+// Whether a bucket has connections is looked at without the lock. One that came back meanwhile, and was given away again, has new ones.
+func TestSweepEndsNoDrainThatHasBegunSince(t *testing.T) {
+	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
+	agent := drainingAgent(kernel, cluster)
+	runs(t, agent, 2)
+	if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
+		t.Fatal(err)
+	}
+	kernel.Tables.Moves.Draining[0].Left = long / 2
+	lock := agent.Lock
+	agent.Lock = func(ctx context.Context, address netip.Addr) (Unlocker, error) {
+		kernel.Tables.Moves.Draining[0].Left = long
+		return lock(ctx, address)
+	}
+	over, err := agent.sweep(t.Context(), drainingSpec(2), func() {})
+	if over || err != nil || !kernel.Tables.Moves.drains(2) {
+		t.Errorf("the drain has ended: %t, %v", over, err)
+	}
 }
 
 // However a bucket ends to be served, its connections end, and no other's.

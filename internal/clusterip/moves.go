@@ -72,6 +72,17 @@ func (m Moves) Drain(bucket Bucket) (Drain, bool) {
 	return find(m.Draining, func(d Drain) bool { return d.Bucket == bucket })
 }
 
+// stillDrained are the buckets of the drains that have not begun anew since.
+func (m Moves) stillDrained(drains []Drain) []Bucket {
+	var buckets []Bucket
+	for _, d := range drains {
+		if now, ok := m.Drain(d.Bucket); ok && now.Left <= d.Left {
+			buckets = append(buckets, d.Bucket)
+		}
+	}
+	return buckets
+}
+
 // notServed are the buckets of which the node served connections, when it owns these and these moves go on.
 func (t Tables) notServed(owned []Bucket, moves Moves) []Bucket {
 	return subtract(subtract(slices.Concat(t.Owned, t.Moves.drained()), owned), moves.drained())
