@@ -33,6 +33,13 @@ type Cluster interface {
 // handOverTime bounds how long an action talks to the cluster manager: less than it may take itself.
 const handOverTime = 5 * time.Second
 
+// A stop talks longer, for connections break if it gives up: while Corosync forms a new membership, after a node was lost, nothing is heard for some
+// seconds. The rest of its time is for what it has to do itself.
+const (
+	stopShare    = 2
+	stopShareAll = 3
+)
+
 // How often it is asked for a word that has just been said, at first and at most.
 const (
 	firstListen = 5 * time.Millisecond
@@ -60,19 +67,25 @@ func newMark() string { return rand.Text()[:8] }
 // speak says it, and waits until this node hears it. The cluster manager keeps what is said in one order for all nodes, so that then all is heard
 // that was said before.
 func (a Agent) speak(ctx context.Context, address netip.Addr, bucket Bucket, word handover.Word) (handover.View, error) {
-	err := a.say(ctx, address, bucket, word)
-	for pause := firstListen; err == nil; pause = min(2*pause, lastListen) {
-		var view handover.View
-		if view, err = a.listen(ctx, address, bucket, word.Layout); err == nil && view.Words[a.Node].Mark == word.Mark {
-			return view, nil
+	said := a.say(ctx, address, bucket, word)
+	for wait := firstListen; ; wait = min(2*wait, lastListen) {
+		err := said
+		if err == nil {
+			var view handover.View
+			if view, err = a.listen(ctx, address, bucket, word.Layout); err == nil && view.Words[a.Node].Mark == word.Mark {
+				return view, nil
+			}
 		}
-		select {
-		case <-ctx.Done():
-			err = cmp.Or(err, errors.New("what this node says is not heard by itself in time"))
-		case <-time.After(pause):
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) { // else the answer may only have taken too long
+			return handover.View{}, err
+		}
+		if ended := pause(ctx, wait); ended != nil {
+			return handover.View{}, cmp.Or(err, errors.New("what this node says is not heard by itself in time"))
+		}
+		if said != nil {
+			said = a.say(ctx, address, bucket, word)
 		}
 	}
-	return handover.View{}, err
 }
 
 // listen hears what nodes say of themselves.
@@ -141,7 +154,11 @@ func (a Agent) handOver(ctx context.Context, spec Spec) (known, said bool) {
 	if err != nil || seen.Laid == nil || !seen.Laid.Drains || len(seen.Damage) > 0 || !slices.Contains(seen.Owned, spec.Bucket) {
 		return false, false // an error will be met again, and told
 	}
-	ctx, cancel := context.WithTimeout(ctx, handOverTime)
+	patience := handOverTime
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = max(patience, time.Until(deadline)*stopShare/stopShareAll)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	adoption, _ := seen.Moves.Adoption(spec.Bucket)
 	if err := a.announce(ctx, spec, seen.Laid.Identity(), adoption); err != nil {

@@ -460,6 +460,19 @@ func TestDrainWithoutAnybodyToTell(t *testing.T) {
 	}
 }
 
+// While Corosync forms a new membership, what a node says is heard seconds later, by itself too. A stop waits for that.
+func TestStopWaitsUntilTheDrainIsHeardOf(t *testing.T) {
+	t.Parallel()
+	s, cluster := newDrainingSite(t, Options{Nodes: 2}, 1)
+	check(t, s.startOn(0, 0))
+	check(t, status(s.agents[0].monitor(0), ocf.Success))
+	sessions := s.open(t, shared, 30000, 16)
+	cluster.delay(t, s.Nodes[0], 7*time.Second)
+	check(t, s.move(0, 1))
+	check(t, status(s.agents[1].monitor(0), ocf.Success))
+	kept(t, "moved", sessions)
+}
+
 // drain is reloadable: connections that were there before are known as soon as they say something.
 func TestDrainIsReloadable(t *testing.T) {
 	s, _ := newDrainingSite(t, Options{Nodes: 2}, 2, "drain", "0")

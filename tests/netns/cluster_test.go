@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // attributes stands in for pacemaker-attrd and the CIB: a folder with a file for each attribute of each node, a copy of the status, and
@@ -64,10 +65,9 @@ func newAttributes(t *testing.T, agents ...*agent) attributes {
 	for _, agent := range agents {
 		for name, text := range map[string]string{attrdUpdater: attrdUpdaterScript, cibadmin: cibadminScript} {
 			program := a.program(agent.host, name)
-			check(t, errors.Join(
-				os.MkdirAll(filepath.Dir(program), 0o755),
-				os.WriteFile(program, []byte(strings.NewReplacer("FOLDER", a.folder, "NODE", agent.host.Name).Replace(text)), 0o755),
-				agent.host.Mount(program, name)))
+			check(t, os.MkdirAll(filepath.Dir(program), 0o755))
+			a.write(t, agent.host, name, text)
+			check(t, agent.host.Mount(program, name))
 		}
 		a.nodes = append(a.nodes, agent.host.Name)
 	}
@@ -78,6 +78,21 @@ func newAttributes(t *testing.T, agents ...*agent) attributes {
 // program is what a node has in that program's place.
 func (a attributes) program(node *Host, name string) string {
 	return filepath.Join(a.folder, node.Name, filepath.Base(name))
+}
+
+// write makes a program of a node's.
+func (a attributes) write(t *testing.T, node *Host, name, text string) {
+	t.Helper()
+	text = strings.NewReplacer("FOLDER", a.folder, "NODE", node.Name).Replace(text)
+	check(t, os.WriteFile(a.program(node, name), []byte(text), 0o755))
+}
+
+// delay makes a node's updates of attributes known only after a time.
+func (a attributes) delay(t *testing.T, node *Host, by time.Duration) {
+	t.Helper()
+	const atOnce = `exec mv "$$.new" "$name@$node"`
+	late := fmt.Sprintf(`{ (sleep %.0f; mv "$$.new" "$name@$node") >/dev/null 2>&1 & exit 0; }`, by.Seconds())
+	a.write(t, node, attrdUpdater, strings.Replace(attrdUpdaterScript, atOnce, late, 1))
 }
 
 // leave takes a node's programs away: it is a member of no cluster.
