@@ -265,7 +265,7 @@ func (f *field) await(ctx context.Context, e event, before model) error {
 		for i, h := range before.hosts {
 			n := s.Nodes[f.Hosts[i].Name]
 			online := n.Online && !n.Pending && !n.Unclean
-			if stops && n.Pending {
+			if stops && n.Pending && h.place != withoutPacemaker {
 				return fmt.Errorf("%s is %s", f.Hosts[i].Name, n)
 			}
 			if leaves && h.place == running && !online {
@@ -520,7 +520,9 @@ func (f *field) stopProbes(context.Context) error {
 
 // remove deletes the resource. Connections are closed, so the drains end.
 func (f *field) remove(ctx context.Context) error {
-	if err := f.admin(ctx, f.Hosts, "pcs", "resource", "delete", resource); err != nil {
+	limited, cancel := context.WithTimeout(ctx, patience) // pcs waits until the buckets have stopped
+	defer cancel()
+	if _, err := f.Hosts[0].Run(limited, "pcs", "resource", "delete", resource); err != nil {
 		return err
 	}
 	var left []error
