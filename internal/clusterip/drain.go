@@ -150,11 +150,12 @@ func (a Agent) idle(ctx context.Context, tables Tables) ([]Drain, error) {
 	for _, d := range tables.Moves.Draining {
 		left[d.Bucket] = d.Left
 	}
-	connections, err := a.Kernel.Keep(ctx, *tables.Laid, left)
+	kept := a.Kernel.Keep(ctx, *tables.Laid, left)
+	connections, err := a.Kernel.Connections(ctx, *tables.Laid)
 	if err != nil {
 		return nil, fmt.Errorf("how many connections are left cannot be told, so drains go on for their whole time: %w", err)
 	}
-	return slices.DeleteFunc(slices.Clone(tables.Moves.Draining), func(d Drain) bool { return connections[d.Bucket] > 0 }), nil
+	return slices.DeleteFunc(slices.Clone(tables.Moves.Draining), func(d Drain) bool { return connections[d.Bucket] > 0 }), kept
 }
 
 // settle makes connections of a bucket that was given away either the node's own, known to the kernel for as long as the bucket drains, or
@@ -162,7 +163,7 @@ func (a Agent) idle(ctx context.Context, tables Tables) ([]Drain, error) {
 func (a Agent) settle(ctx context.Context, layout Layout, drain Drain) {
 	err := a.Kernel.EndHandshakes(ctx, layout, drain.Bucket)
 	if err == nil {
-		_, err = a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{drain.Bucket: drain.Left})
+		err = a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{drain.Bucket: drain.Left})
 	}
 	if err != nil {
 		a.Log.Warningf("bucket %d was given away, but connections that were only being made, or are idle, may break: %v", drain.Bucket, err)
@@ -171,7 +172,7 @@ func (a Agent) settle(ctx context.Context, layout Layout, drain Drain) {
 
 // keep makes the kernel know the connections that the node has of a bucket that it adopts: what is not known is taken for another node's.
 func (a Agent) keep(ctx context.Context, layout Layout, adoption Adoption) {
-	if _, err := a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{adoption.Bucket: adoption.Left}); err != nil {
+	if err := a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{adoption.Bucket: adoption.Left}); err != nil {
 		a.Log.Warningf("connections of bucket %d that are idle may break while it is adopted: %v", adoption.Bucket, err)
 	}
 }

@@ -370,9 +370,8 @@ type LinkKernel interface {
 type ConnectionKernel interface {
 	// Connections counts the connections to the layout's addresses that are open on this node, by bucket: those that a drain keeps.
 	Connections(ctx context.Context, layout Layout) (map[Bucket]int, error)
-	// Keep makes the kernel know, for that long at least, the connections of the buckets that have a socket on this node, and counts as
-	// Connections does.
-	Keep(ctx context.Context, layout Layout, left map[Bucket]time.Duration) (map[Bucket]int, error)
+	// Keep makes the kernel know, for that long at least, the connections of the buckets that have a socket on this node.
+	Keep(ctx context.Context, layout Layout, left map[Bucket]time.Duration) error
 	// EndHandshakes waits, for a moment, until the clients that have had a SYN-ACK from this node have answered it, and drops what is then
 	// still half made. The bucket takes no new connections any more.
 	EndHandshakes(ctx context.Context, layout Layout, bucket Bucket) error

@@ -39,7 +39,7 @@ var states = map[sockets.State]conntrack.State{
 // Connections implements clusterip.ConnectionKernel.
 func (Kernel) Connections(ctx context.Context, layout clusterip.Layout) (map[clusterip.Bucket]int, error) {
 	return with(ctx, layout, func(n node) (map[clusterip.Bucket]int, error) {
-		seen, err := n.look()
+		seen, err := n.look(false)
 		return seen.count(), err
 	})
 }
@@ -47,22 +47,28 @@ func (Kernel) Connections(ctx context.Context, layout clusterip.Layout) (map[clu
 // prolongBelow is what is left of a connection's entry when it is prolonged: several times the longest pause between two looks.
 const prolongBelow = time.Minute
 
-// Keep implements clusterip.ConnectionKernel.
-func (Kernel) Keep(ctx context.Context, layout clusterip.Layout, left map[clusterip.Bucket]time.Duration) (map[clusterip.Bucket]int, error) {
-	return with(ctx, layout, func(n node) (map[clusterip.Bucket]int, error) {
-		seen, err := n.look()
+// Keep implements clusterip.ConnectionKernel. It asks for each entry: to list them takes longer, unless they are thousands.
+func (Kernel) Keep(ctx context.Context, layout clusterip.Layout, left map[clusterip.Bucket]time.Duration) error {
+	_, err := with(ctx, layout, func(n node) (none struct{}, err error) {
+		all, err := n.clients()
 		if err != nil {
-			return nil, err
+			return none, err
 		}
 		var faults []error
-		for _, s := range seen.sockets {
-			entry, tracked, bucket := seen.of(s)
-			if need, drains := left[bucket]; drains && (!tracked || entry.Left < min(need, prolongBelow)) {
-				faults = append(faults, n.keep(s, need))
+		for _, s := range all {
+			need, kept := left[n.bucketOf(tupleOf(s))]
+			if !kept {
+				continue
 			}
+			entry, tracked, err := n.conntrack.Find(tupleOf(s).Inverted())
+			if err == nil && (!tracked || entry.Left < min(need, prolongBelow)) {
+				err = n.keep(s, need)
+			}
+			faults = append(faults, err)
 		}
-		return seen.count(), errors.Join(faults...)
+		return none, errors.Join(faults...)
 	})
+	return err
 }
 
 // keep makes conntrack remember a socket's connection. An entry that is not there, or began with a packet of ours, is found by either
@@ -78,13 +84,13 @@ func (n node) keep(s sockets.Socket, left time.Duration) error {
 // Forget implements clusterip.ConnectionKernel. Sockets go first: what a program still says would be tracked again.
 func (Kernel) Forget(ctx context.Context, layout clusterip.Layout, buckets []clusterip.Bucket) error {
 	_, err := with(ctx, layout, func(n node) (none struct{}, err error) {
-		seen, err := n.look()
+		seen, err := n.look(true)
 		if err != nil {
 			return none, err
 		}
 		var faults []error
 		for _, s := range seen.sockets {
-			if _, _, bucket := seen.of(s); slices.Contains(buckets, bucket) {
+			if bucket := seen.of(s); slices.Contains(buckets, bucket) {
 				faults = append(faults, n.destroy(s))
 			}
 		}
@@ -138,10 +144,10 @@ func (Kernel) EndHandshakes(ctx context.Context, layout clusterip.Layout, bucket
 			}
 		}
 		// Those without a socket: with SYN cookies, or behind address translation.
-		entries, err := n.entries()
+		entries, err := n.entries(false)
 		for _, entry := range entries {
 			half := entry.State == conntrack.SynSent || entry.State == conntrack.SynReceived
-			if half && !n.begun(entry) && n.bucketOf(entry.Orig) == bucket {
+			if half && n.bucketOf(entry.Orig) == bucket {
 				faults = append(faults, n.conntrack.Delete(entry))
 			}
 		}
@@ -231,11 +237,17 @@ func (n node) destroy(s sockets.Socket) error {
 	return nil
 }
 
-// entries are those of conntrack that are about the addresses.
-func (n node) entries() ([]conntrack.Entry, error) {
+// clients are the sockets that are connected to clients.
+func (n node) clients() ([]sockets.Socket, error) {
+	all, err := n.sockets.List(n.layout.Addresses(), slices.Collect(maps.Keys(states))...)
+	return slices.DeleteFunc(all, func(s sockets.Socket) bool { return n.isOwn(s.Remote.Addr()) }), err
+}
+
+// entries are those of conntrack that are about the addresses: clients' connections, and those that were begun here where it is asked for.
+func (n node) entries(alsoBegun bool) ([]conntrack.Entry, error) {
 	var all []conntrack.Entry
 	for _, address := range n.layout.Addresses() {
-		entries, err := n.conntrack.List(address)
+		entries, err := n.conntrack.List(address, alsoBegun)
 		if err != nil {
 			return nil, err
 		}
@@ -279,14 +291,13 @@ type view struct {
 }
 
 // look looks at the sockets first: one that is closed meanwhile leaves an entry that says so.
-func (n node) look() (view, error) {
+func (n node) look(alsoBegun bool) (view, error) {
 	v := view{node: n, tracked: map[conntrack.Tuple]conntrack.Entry{}}
 	var err error
-	if v.sockets, err = n.sockets.List(n.layout.Addresses(), slices.Collect(maps.Keys(states))...); err != nil {
+	if v.sockets, err = n.clients(); err != nil {
 		return v, err
 	}
-	v.sockets = slices.DeleteFunc(v.sockets, func(s sockets.Socket) bool { return n.isOwn(s.Remote.Addr()) })
-	if v.entries, err = n.entries(); err != nil {
+	if v.entries, err = n.entries(alsoBegun); err != nil {
 		return v, err
 	}
 	for _, entry := range v.entries {
@@ -295,13 +306,12 @@ func (n node) look() (view, error) {
 	return v, nil
 }
 
-// of finds a socket's entry, and its bucket: that of the packets as they come in.
-func (v view) of(s sockets.Socket) (entry conntrack.Entry, tracked bool, bucket clusterip.Bucket) {
-	entry, tracked = v.tracked[tupleOf(s).Inverted()]
-	if tracked {
-		return entry, true, v.bucketOf(v.incoming(entry))
+// of is a socket's bucket: that of the client's packets as they come in, which may be translated.
+func (v view) of(s sockets.Socket) clusterip.Bucket {
+	if entry, tracked := v.tracked[tupleOf(s).Inverted()]; tracked {
+		return v.bucketOf(v.incoming(entry))
 	}
-	return entry, false, v.bucketOf(tupleOf(s))
+	return v.bucketOf(tupleOf(s))
 }
 
 // count counts the open connections by bucket, each once: the sockets, and what clients have begun that has none here.
@@ -309,12 +319,11 @@ func (v view) count() map[clusterip.Bucket]int {
 	counts := map[clusterip.Bucket]int{}
 	served := map[conntrack.Tuple]bool{}
 	for _, s := range v.sockets {
-		_, _, bucket := v.of(s)
-		counts[bucket]++
+		counts[v.of(s)]++
 		served[tupleOf(s).Inverted()] = true
 	}
 	for _, entry := range v.entries {
-		if entry.Open() && !v.begun(entry) && !served[v.outgoing(entry)] {
+		if entry.Open() && !served[v.outgoing(entry)] {
 			counts[v.bucketOf(entry.Orig)]++
 		}
 	}
