@@ -168,7 +168,7 @@ func (s *site) trackedOn(t *testing.T, node int) map[string]int {
 		if shared.String() == tuple.SrcIP.String() {
 			tuple = f.Reverse
 		}
-		if source, _ := netip.AddrFromSlice(tuple.SrcIP); shared.String() == tuple.DstIP.String() {
+		if source, _ := netip.AddrFromSlice(tuple.SrcIP); shared.String() == tuple.DstIP.String() && tuple.Protocol == unix.IPPROTO_TCP {
 			flow := Flow{Proto: TCP, Src: source.Unmap(), Dst: shared, SrcPort: tuple.SrcPort, DstPort: tuple.DstPort}
 			known[netip.AddrPortFrom(flow.Src, flow.SrcPort).String()] = s.bucket(flow)
 		}
