@@ -105,6 +105,7 @@ func TestQuietConnectionsSurviveAMove(t *testing.T) {
 			clean := s.dumps(t)
 			s.forgetful(t, row.loose)
 			check(t, s.startOn(0, 0))
+			check(t, status(s.agents[0].monitor(0), ocf.Success)) // which learns that nobody else serves the bucket
 			connections := s.accept(t, 0, row.address, 4)
 			for i, c := range connections {
 				check(t, say(c.client, c.server))

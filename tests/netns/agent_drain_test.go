@@ -137,7 +137,19 @@ func (s *site) ownedBy(t *testing.T, sessions []*session) {
 func newDrainingSite(t *testing.T, o Options, buckets int, namesAndValues ...string) (*site, attributes) {
 	t.Helper()
 	s := newSite(t, o, buckets, webIP(append([]string{"drain", "3600"}, namesAndValues...)...)) // longer than any test takes, emulated ones too
-	return s, newAttributes(t, s.agents...)
+	cluster := newAttributes(t, s.agents...)
+	for bucket := range buckets {
+		s.probe(t, bucket)
+	}
+	return s, cluster
+}
+
+// probe asks all nodes for the first time what is there of a bucket, as Pacemaker does before it starts anything.
+func (s *site) probe(t *testing.T, bucket int) {
+	t.Helper()
+	for _, a := range s.agents {
+		check(t, status(a.call("monitor", bucket, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning))
+	}
 }
 
 // eventually waits for something that the agent does by itself.
@@ -230,7 +242,6 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 	t.Run("its cluster software stops, and with it the bucket", func(t *testing.T) {
 		t.Parallel()
 		s, cluster := newDrainingSite(t, Options{Nodes: 2}, 1)
-		check(t, status(s.agents[1].call("monitor", 0, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning)) // Pacemaker's probe
 		if said := cluster.said(t, "node2", 0); !strings.HasPrefix(said, "none/") {
 			t.Errorf("after its probe node2 says %q", said)
 		}
@@ -262,7 +273,6 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 	t.Run("drain is switched on by reload, and its cluster software stops", func(t *testing.T) {
 		t.Parallel()
 		s, cluster := newDrainingSite(t, Options{Nodes: 2}, 1, "drain", "0")
-		check(t, status(s.agents[1].call("monitor", 0, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning))
 		check(t, s.startOn(0, 0))
 		for _, a := range s.agents {
 			a.parameters = a.parameters.with("drain", "60")
@@ -278,9 +288,6 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 	t.Run("its cluster software stops, and then the new owner crashes", func(t *testing.T) {
 		t.Parallel()
 		s, cluster := newDrainingSite(t, Options{Nodes: 3}, 1)
-		for _, a := range s.agents {
-			check(t, status(a.call("monitor", 0, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning))
-		}
 		check(t, s.startOn(0, 0))
 		sessions := s.open(t, shared, 30000, count)
 		check(t, s.stop(0))
@@ -303,13 +310,7 @@ func TestConnectionsSurviveAChangeOfCloneMax(t *testing.T) {
 		t.Run(fmt.Sprintf("from %d to %d", row.before, row.after), func(t *testing.T) {
 			t.Parallel()
 			s, _ := newDrainingSite(t, Options{Nodes: 3}, row.before, "drain", "600")
-			probeAll := func(bucket int) {
-				for _, a := range s.agents {
-					check(t, status(a.call("monitor", bucket, "OCF_RESKEY_CRM_meta_interval=0"), ocf.NotRunning))
-				}
-			}
 			for bucket := range row.before {
-				probeAll(bucket)
 				check(t, s.startOn(0, bucket))
 			}
 			sessions := s.open(t, shared, 30000, 32)
@@ -318,7 +319,7 @@ func TestConnectionsSurviveAChangeOfCloneMax(t *testing.T) {
 				a.buckets = row.after
 			}
 			for bucket := row.before; bucket < row.after; bucket++ {
-				probeAll(bucket)
+				s.probe(t, bucket)
 			}
 			for bucket := range row.after { // on the others: that node has none
 				check(t, status(s.agents[1+bucket%2].start(bucket), ocf.Success))
