@@ -11,6 +11,7 @@ import (
 const (
 	standby        kind = "into standby"
 	unstandby      kind = "out of standby"
+	flap           kind = "in and out of standby, three times without a pause"
 	ban            kind = "banned"
 	lift           kind = "ban lifted"
 	stopPacemaker  kind = "Pacemaker stopped"
@@ -133,6 +134,7 @@ type rule struct {
 var rules = []rule{
 	{standby, 3, func(h host) bool { return h.place == running && !h.standby }, func(h *host) { h.standby = true }},
 	{unstandby, 4, func(h host) bool { return h.place != dying && h.standby }, func(h *host) { h.standby = false }},
+	{flap, 4, func(h host) bool { return h.place == running && !h.standby }, nil},
 	{ban, 2, func(h host) bool { return h.place == running && !h.banned }, func(h *host) { h.banned = true }},
 	{lift, 4, func(h host) bool { return h.place != dying && h.banned }, func(h *host) { h.banned = false }},
 	{stopPacemaker, 3, isRunning, func(h *host) { h.place = withoutPacemaker }},

@@ -323,9 +323,15 @@ func (f *field) do(ctx context.Context, e event, members []*lab.Host) error {
 	h := f.Hosts[e.node]
 	switch e.kind {
 	case standby:
-		return f.admin(ctx, members, "crm_attribute", "--node", h.Name, "--name", "standby", "--update", "on")
+		return f.standby(ctx, members, h, true)
 	case unstandby:
-		return f.admin(ctx, members, "crm_attribute", "--node", h.Name, "--name", "standby", "--delete")
+		return f.standby(ctx, members, h, false)
+	case flap:
+		for range 3 {
+			if err := errors.Join(f.standby(ctx, members, h, true), f.standby(ctx, members, h, false)); err != nil {
+				return err
+			}
+		}
 	case ban:
 		return f.admin(ctx, members, "crm_resource", "--ban", "--resource", clone, "--node", h.Name)
 	case lift:
@@ -398,6 +404,15 @@ func (f *field) once(ctx context.Context, members []*lab.Host, argv ...string) (
 		}
 	}
 	return err
+}
+
+// standby puts a host in standby, or takes it out.
+func (f *field) standby(ctx context.Context, members []*lab.Host, h *lab.Host, on bool) error {
+	change := []string{"--delete"}
+	if on {
+		change = []string{"--update", "on"}
+	}
+	return f.admin(ctx, members, append([]string{"crm_attribute", "--node", h.Name, "--name", "standby"}, change...)...)
 }
 
 func (f *field) services(ctx context.Context, h *lab.Host, does string, names ...string) error {
