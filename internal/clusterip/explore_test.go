@@ -54,7 +54,7 @@ func (m memory) clone() memory { return memory{maps.Clone(m.words), maps.Clone(m
 func (m memory) key() string {
 	var b strings.Builder
 	for _, node := range slices.Sorted(maps.Keys(m.words)) {
-		fmt.Fprintf(&b, " %s:%s %v %t", node, m.words[node].Drain, m.words[node].Others, m.words[node].Mark == m.told[node].Heard)
+		fmt.Fprintf(&b, " %s:%s %v %t %t", node, m.words[node].Drain, m.words[node].Others, m.words[node].Complete, m.words[node].Mark == m.told[node].Heard)
 	}
 	for _, node := range slices.Sorted(maps.Keys(m.told)) {
 		if told := m.told[node].Drainers; len(told) > 0 {
@@ -126,7 +126,7 @@ func (w *world) key() string {
 	fmt.Fprintf(&b, "%d %t %t %d %t %t", w.owner, w.fails, w.drain, gone, w.overlaps, w.held)
 	for _, n := range w.nodes {
 		t := n.state.Tables
-		fmt.Fprintf(&b, "|%t %d %t %t %d %t %v %s %v", n.alive, n.place, n.probed, n.blind, n.connections, t.Present, t.Owned, t.Moves, t.Moves.HandedOver)
+		fmt.Fprintf(&b, "|%t %d %t %d %t %v %s %v", n.alive, n.place, n.probed, n.connections, t.Present, t.Owned, t.Moves, t.Moves.HandedOver)
 		if n.hearing != hearsAll {
 			fmt.Fprintf(&b, " %d%s", n.hearing, n.heard.key())
 		}
@@ -309,9 +309,7 @@ func (w *world) single() []event {
 	// With the last member everything is forgotten, and who comes then must have seen, or fence, all others before anything starts
 	// (startup-fencing, wait_for_all). And where there are more nodes than are told of a drain, all who were told may go before the bucket is
 	// started; or all but the one that starts it, and then that one.
-	// Nor do others go after a node was probed before its part of the cluster manager knew what they had said: it cannot pass that on.
-	blind := slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.blind })
-	mayNotGo := blind || len(w.nodes) > 1+areTold && w.gone >= areTold || 1 >= len(slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != handover.Member }))
+	mayNotGo := len(w.nodes) > 1+areTold && w.gone >= areTold || 1 >= len(slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != handover.Member }))
 	if !w.drain {
 		all = append(all, event{name: "drain is switched on", node: nowhere, happen: (*world).switchOn})
 	}
@@ -352,17 +350,17 @@ func (w *world) single() []event {
 				w.fails = true
 				return w.killed(calls, i, func(a Agent, s Spec) error { return a.Monitor(context.Background(), s, 0) })
 			})
-			if !mayNotGo && w.introduced() {
+			if !mayNotGo {
 				killed("stop", func(w *world, calls int) error { return w.stopKilled(calls, i) })
 			}
 			if n.connections == 0 {
 				fate("gets a client", false, func(w *world) { w.nodes[i].connections = 1 })
 			}
 		}
-		if works && !mayNotGo && w.introduced() {
+		if works && !mayNotGo {
 			all = append(all, event{name: n.name + " leaves in order", node: i, beside: w.owner != i, happen: func(w *world) error { return w.leave(i) }})
 		}
-		if n.alive && n.place == handover.Member && !mayNotGo && w.introduced() {
+		if n.alive && n.place == handover.Member && !mayNotGo {
 			fate("is cut off", true, func(w *world) { w.lose(i, handover.Lost) })
 			fate("crashes", true, func(w *world) { w.lose(i, handover.Lost); w.nodes[i].die() })
 		}
@@ -407,7 +405,7 @@ func (w *world) introduced() bool {
 }
 
 func (w *world) probe(i int) error {
-	w.nodes[i].probed, w.nodes[i].blind = true, w.nodes[i].hearing == isNew
+	w.nodes[i].probed = true
 	err := w.act(i, func(a Agent, s Spec) error { s.Probe = true; return a.Monitor(context.Background(), s, 0) })
 	if ocf.CodeOf(err) != ocf.NotRunning {
 		return fmt.Errorf("probe: %w", err)
@@ -495,7 +493,7 @@ func (w *world) endDrains() error {
 func (w *world) lose(i int, to handover.Place) {
 	w.gone++
 	n := &w.nodes[i]
-	n.place, n.probed, n.blind, n.hearing, n.heard = to, false, false, hearsAll, memory{}
+	n.place, n.probed, n.hearing, n.heard = to, false, hearsAll, memory{}
 	delete(w.said.words, n.name)
 	delete(w.said.told, n.name)
 }

@@ -170,14 +170,14 @@ func (a Agent) handOver(ctx context.Context, spec Spec) (known, said bool) {
 
 // announce says that this node drains the bucket, and tells deputies; also of those whose connections it did not get itself.
 func (a Agent) announce(ctx context.Context, spec Spec, layout string, adoption Adoption) error {
-	word := handover.Word{Drain: spec.Drain, Layout: layout, Mark: newMark(), Clean: len(adoption.From) == 0}
+	word := handover.Word{Drain: spec.Drain, Layout: layout, Mark: newMark(), Complete: len(adoption.From) == 0}
 	var view handover.View
 	var err error
-	if !word.Clean {
+	if len(adoption.From) > 0 {
 		if view, err = a.listen(ctx, spec.Address(), spec.Bucket, layout); err != nil {
 			return err
 		}
-		word.Others = view.Words[a.Node].Others
+		word.Others, word.Complete = view.Words[a.Node].Others, view.Complete()
 	}
 	view, err = a.speak(ctx, spec.Address(), spec.Bucket, word)
 	if err == nil && (view.NeedsPlaces() || slices.Contains(adoption.From, handover.Unnamed)) {
@@ -202,7 +202,8 @@ func (a Agent) takeBack(ctx context.Context, address netip.Addr, layout string, 
 	defer cancel()
 	err := ofEach(buckets, func(bucket Bucket) error {
 		view, err := a.listen(ctx, address, bucket, layout)
-		word := handover.Word{Layout: layout, Mark: newMark(), Others: view.Words[a.Node].Others}
+		before := view.Words[a.Node]
+		word := handover.Word{Layout: layout, Mark: newMark(), Others: before.Others, Complete: before.Complete && before.Layout == layout}
 		return errors.Join(err, a.say(ctx, address, bucket, word))
 	})
 	if err != nil {
@@ -227,20 +228,20 @@ func (a Agent) introduce(ctx context.Context, spec Spec, tables Tables) {
 	}
 	var err error
 	if spec.Drain > 0 {
-		word.Others, err = a.overhear(ctx, spec.Address(), spec.Bucket, word.Layout)
+		word.Others, word.Complete, err = a.overhear(ctx, spec.Address(), spec.Bucket, word.Layout)
 	}
 	if err = errors.Join(err, a.say(ctx, spec.Address(), spec.Bucket, word)); err != nil {
 		a.Log.Infof("what drains here and elsewhere was not passed on: %v", err)
 	}
 }
 
-// overhear finds out who drains the bucket: should all go who know, a node that has just come is left to tell the next owner.
-func (a Agent) overhear(ctx context.Context, address netip.Addr, bucket Bucket, layout string) ([]handover.Drainer, error) {
+// overhear finds out who drains the bucket, and whether that is all: should all go who know, a node that has just come is left to tell the next owner.
+func (a Agent) overhear(ctx context.Context, address netip.Addr, bucket Bucket, layout string) (drainers []handover.Drainer, complete bool, err error) {
 	view, err := a.listen(ctx, address, bucket, layout)
 	if err == nil {
 		view.Told, err = a.Cluster.Told(ctx, address, bucket)
 	}
-	return view.Drainers(), err
+	return view.Drainers(), view.Complete() && err == nil, err
 }
 
 // namesOf is for words to people.
@@ -261,7 +262,7 @@ func (a Agent) look(ctx context.Context, spec Spec, layout string, adoption Adop
 	if err != nil || view.StillDrain(adoption.From) && !endIsNear {
 		return adoption, err
 	}
-	word := handover.Word{Layout: layout, Mark: newMark(), Others: view.Words[a.Node].Others}
+	word := handover.Word{Layout: layout, Mark: newMark(), Others: view.Words[a.Node].Others, Complete: view.Complete()}
 	if view, err = a.speak(ctx, spec.Address(), spec.Bucket, word); err == nil {
 		view, err = a.learn(ctx, spec.Address(), spec.Bucket, view)
 	}
@@ -276,7 +277,8 @@ func (a Agent) look(ctx context.Context, spec Spec, layout string, adoption Adop
 		what = view.Forget()
 	}
 	err = a.tell(ctx, spec.Address(), spec.Bucket, what)
-	if word.Clean = view.Cleans(next.From, endIsNear); word.Clean {
+	if !word.Complete && (endIsNear || view.Knows(next.From)) {
+		word.Complete = true
 		err = errors.Join(err, a.say(ctx, spec.Address(), spec.Bucket, word))
 	}
 	if err != nil {

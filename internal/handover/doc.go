@@ -27,7 +27,10 @@
 //   - A member that has not spoken may drain. It speaks when it is probed: before that nothing is started (pcmk__order_probes in Pacemaker's
 //     lib/pacemaker/pcmk_sched_probes.c).
 //   - A word about another layout (clone-max was changed, say) says nothing of the bucket of this one, which has other connections: it is as if the
-//     node drained it, until an owner has waited for the end of all such drains and says so (Word.Clean).
+//     node drained it.
+//   - Of nodes that have left nobody may know any more, if who knew has gone, too. So who has heard of all drains says so (Word.Complete), and who comes
+//     into the cluster hears it from them. If nobody says so, all nodes that have left are waited for; so are those with words about other layouts. Who has
+//     waited long enough, or finds nobody to wait for, knows again.
 //   - An adoption lasts longer than any drain that it waits for (Grace): a drainer may be held up, and monitors see the end come.
 //   - A node whose word is gone is waited for unless it is dead: fenced, or lost where nobody fences.
 package handover

@@ -12,9 +12,8 @@ type Word struct {
 	Drain  time.Duration // it still serves connections of the bucket, for that long at most since it said so: clocks may differ. 0: it serves none
 	Layout string        // which layout's bucket it speaks of (clusterip.Layout.Identity)
 	Mark   string        // tells the word from those that the node said before
-	// Clean says that no drain of another layout goes on, as the bucket's owner knows who has waited for their end: words about other layouts,
-	// which nodes do not take back, count no more.
-	Clean bool
+	// Complete says that the node has heard of all drains of the bucket in this layout: of whom nothing is said, then, there is none.
+	Complete bool
 	// Others are those who may drain it too, as the node knows from the time when it gave the bucket up, or came into the cluster.
 	Others []Drainer
 }
@@ -86,41 +85,35 @@ func (v View) serves(node string, named bool) bool {
 	switch {
 	case spoken && word.Layout == v.Layout:
 		return word.Drain > 0
-	case spoken:
-		return word.Drain > 0 || !v.clean()
+	case spoken: // of another layout: it does not say which connections of this one it has
+		return word.Drain > 0 || !v.Complete()
 	case v.Places[node].Place == Dead:
 		return false
 	case v.Places[node].Place == Member:
 		return true
 	default:
-		return named
+		return named || !v.Complete()
 	}
 }
 
-// clean tells whether the drains of other layouts are known to be over.
-func (v View) clean() bool {
+// Complete tells whether a node that has heard of all drains is among those that speak. If not, because all of them came when who knew had gone,
+// nodes that have left may drain, and nobody says so.
+func (v View) Complete() bool {
 	for _, word := range v.Words {
-		if word.Clean && word.Layout == v.Layout {
+		if word.Complete && word.Layout == v.Layout {
 			return true
 		}
 	}
 	return false
 }
 
-// Cleans tells whether this node, which adopts from these nodes, is to say that drains of other layouts are over. Otherwise each later owner would
-// wait for them.
-func (v View) Cleans(from []string, endIsNear bool) bool {
-	foreign := false
-	for node, word := range v.Words {
-		if node == v.Self || word.Layout == v.Layout {
-			continue
-		}
-		foreign = true
-		if !endIsNear && slices.Contains(from, node) {
-			return false
-		}
-	}
-	return foreign
+// Knows tells whether this node, which adopts from these nodes, has heard of all drains itself: each of them is named, or says itself that it drains.
+func (v View) Knows(from []string) bool {
+	stated := v.stated()
+	return !slices.ContainsFunc(from, func(node string) bool {
+		_, known := stated[node]
+		return !known
+	})
 }
 
 // Next is what is left of an adoption: from whom, and for how long at most. From nobody, it is over. A drain that began with a longer time than
@@ -128,19 +121,23 @@ func (v View) Cleans(from []string, endIsNear bool) bool {
 func (v View) Next(from []string, left, drain time.Duration) ([]string, time.Duration) {
 	stated := v.stated()
 	unnamed := slices.Contains(from, Unnamed)
-	nodes := slices.Collect(maps.Keys(stated))
-	nodes = append(nodes, without(from, Unnamed)...)
+	named := map[string]bool{}
+	for _, node := range slices.AppendSeq(without(from, Unnamed), maps.Keys(stated)) {
+		named[node] = true
+	}
 	silent := false
-	for node := range v.members() {
+	var nodes []string
+	for node := range v.all(named) {
 		_, spoken := v.Words[node]
-		silent = silent || !spoken
+		switch {
+		case node == v.Self || !v.serves(node, named[node]):
+		case !spoken && !named[node] && v.Places[node].Place == Member:
+			silent = true
+		default:
+			nodes = append(nodes, node)
+		}
 	}
-	for node := range v.Words {
-		nodes = append(nodes, node) // of another layout
-	}
-	nodes = slices.DeleteFunc(nodes, func(node string) bool { return node == v.Self || !v.serves(node, true) })
 	slices.Sort(nodes)
-	nodes = slices.Compact(nodes)
 	if unnamed && silent {
 		nodes = slices.Insert(nodes, 0, Unnamed)
 	}
@@ -153,6 +150,18 @@ func (v View) Next(from []string, left, drain time.Duration) ([]string, time.Dur
 		}
 	}
 	return nodes, left
+}
+
+// all are the nodes that are known of in any way.
+func (v View) all(named map[string]bool) map[string]bool {
+	all := maps.Clone(named)
+	for node := range v.Words {
+		all[node] = true
+	}
+	for node := range v.Places {
+		all[node] = true
+	}
+	return all
 }
 
 // stated are the times of all drains that are known: what a node says of itself beats what is said of it.

@@ -16,9 +16,12 @@ const (
 	ours  = "8f"
 )
 
-// drains and idle are words of this layout, foreign one of another.
-func drains(left time.Duration) Word  { return Word{Drain: left, Layout: ours, Mark: "m"} }
-func idle(others ...Drainer) Word     { return Word{Layout: ours, Mark: "m", Others: others} }
+// drains, idle and ignorant are words of this layout, foreign one of another. Who is idle has heard of all drains.
+func drains(left time.Duration) Word { return Word{Drain: left, Layout: ours, Mark: "m"} }
+func idle(others ...Drainer) Word {
+	return Word{Layout: ours, Mark: "m", Others: others, Complete: true}
+}
+func ignorant() Word                  { return Word{Layout: ours, Mark: "m"} }
 func foreign(left time.Duration) Word { return Word{Drain: left, Layout: "00", Mark: "m"} }
 func told(drainers ...Drainer) Notice { return Notice{Drainers: drainers} }
 func is(place Place) (p Presence)     { return Presence{Place: place} }
@@ -58,8 +61,9 @@ func TestWhatIsLeftOfAnAdoption(t *testing.T) {
 		"a remote node says it has finished": {words: words{"b": idle(), "r": idle()}, places: places{"r": {Said: "remote"}}, from: []string{"r"}},
 		"one knows better than others":       {words: words{"b": idle(), "c": idle()}, told: notes{"b": told(Drainer{"c", long})}, from: []string{"c"}},
 		"another layout":                     {words: words{"b": foreign(0)}, from: anybody(), want: []string{"b"}},
-		"another layout, known to be over":   {words: words{"b": foreign(0), "c": {Layout: ours, Mark: "m", Clean: true}}, from: anybody()},
-		"another layout that drains":         {words: words{"b": foreign(long), "c": {Layout: ours, Mark: "m", Clean: true}}, from: anybody(), want: []string{"b"}},
+		"nobody has heard of all drains":     {words: words{"b": ignorant()}, places: places{"c": is(Left), "d": is(Lost), "e": is(Dead), "f": {Said: "?"}}, from: anybody(), want: []string{"c", "d", "f"}},
+		"another layout, known to be over":   {words: words{"b": foreign(0), "c": idle()}, from: anybody()},
+		"another layout that drains":         {words: words{"b": foreign(long), "c": idle()}, from: anybody(), want: []string{"b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := View{Self: "a", Layout: ours, Words: row.words, Told: row.told, Places: row.places}
@@ -169,22 +173,12 @@ func TestWhatWasToldIsForgotten(t *testing.T) {
 	}
 }
 
-// An owner that has waited for the drains of another layout says so, so that no later one waits again.
-func TestWhoSaysThatOtherLayoutsAreOver(t *testing.T) {
-	for name, row := range map[string]struct {
-		words words
-		from  []string
-		near  bool
-		want  bool
-	}{
-		"no other layout":     {words: words{"a": foreign(0), "b": idle()}},
-		"one that may drain":  {words: words{"b": foreign(0)}, from: []string{"b"}},
-		"and the end is near": {words: words{"b": foreign(0)}, from: []string{"b"}, near: true, want: true},
-		"one that does not":   {words: words{"b": foreign(0), "c": drains(long)}, from: []string{"c"}, want: true},
-	} {
-		v := View{Self: "a", Layout: ours, Words: row.words}
-		if got := v.Cleans(row.from, row.near); got != row.want {
-			t.Errorf("%s: %t", name, got)
+// An owner that knows of all from whom it adopts says so, so that no later one waits for others.
+func TestWhoHasHeardOfAllDrains(t *testing.T) {
+	v := View{Self: "a", Layout: ours, Words: words{"b": drains(long), "c": foreign(0), "d": foreign(long)}, Told: notes{"b": told(Drainer{"gone", long})}}
+	for from, want := range map[string]bool{"": true, "b": true, "gone": true, "b,gone": true, "d": true, "c": false, "b,left": false, Unnamed: false} {
+		if got := v.Knows(strings.FieldsFunc(from, func(r rune) bool { return r == ',' })); got != want {
+			t.Errorf("%q: %t", from, got)
 		}
 	}
 }

@@ -217,21 +217,21 @@ func toldAttribute(address netip.Addr, bucket clusterip.Bucket) string {
 }
 
 const (
-	nobody    = "none"  // no drain
-	clean     = "clean" // no other layout's drain goes on
-	between   = "/"     // the parts of a word
-	separator = ","     // drainers
+	nobody    = "none"     // no drain
+	complete  = "complete" // the node has heard of all drains
+	between   = "/"        // the parts of a word
+	separator = ","        // drainers
 )
 
-// formatWord writes a word as SECONDS/LAYOUT/MARK or none/LAYOUT/MARK, and then /clean and /NODE:SECONDS,... if there is such a thing to say.
+// formatWord writes a word as SECONDS/LAYOUT/MARK or none/LAYOUT/MARK, and then /complete and /NODE:SECONDS,... if there is such a thing to say.
 func formatWord(word handover.Word) string {
 	drain := nobody
 	if word.Drain > 0 {
 		drain = formatSeconds(word.Drain)
 	}
 	parts := []string{drain, word.Layout, word.Mark}
-	if word.Clean {
-		parts = append(parts, clean)
+	if word.Complete {
+		parts = append(parts, complete)
 	}
 	if len(word.Others) > 0 {
 		parts = append(parts, formatDrainers(word.Others))
@@ -253,7 +253,7 @@ func parseWord(value string) (word handover.Word, ok bool) {
 		ok = ok && word.Drain > 0
 	}
 	rest := parts[fixed:]
-	if word.Clean = len(rest) > 0 && rest[0] == clean; word.Clean {
+	if word.Complete = len(rest) > 0 && rest[0] == complete; word.Complete {
 		rest = rest[1:]
 	}
 	if len(rest) > 0 {

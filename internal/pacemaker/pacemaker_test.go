@@ -27,9 +27,9 @@ func TestWordsAreReadBack(t *testing.T) {
 	for value, word := range map[string]handover.Word{
 		"none/1f/M":                        {Layout: "1f", Mark: "M"},
 		"600/1f/M":                         {Drain: 10 * time.Minute, Layout: "1f", Mark: "M"},
-		"none/1f/M/clean":                  {Layout: "1f", Mark: "M", Clean: true},
+		"none/1f/M/complete":                  {Layout: "1f", Mark: "M", Complete: true},
 		"86400/1f/M/web-1.example:1,b_2:9": {Drain: 24 * time.Hour, Layout: "1f", Mark: "M", Others: []handover.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 9 * time.Second}}},
-		"5/1f/M/clean/a:86415":             {Drain: 5 * time.Second, Layout: "1f", Mark: "M", Clean: true, Others: []handover.Drainer{{Node: "a", Left: MaxDrain + handover.Grace}}},
+		"5/1f/M/complete/a:86415":             {Drain: 5 * time.Second, Layout: "1f", Mark: "M", Complete: true, Others: []handover.Drainer{{Node: "a", Left: MaxDrain + handover.Grace}}},
 	} {
 		if got := formatWord(word); got != value {
 			t.Errorf("%v is written %q, want %q", word, got, value)
@@ -48,7 +48,7 @@ func TestWordsAreReadBack(t *testing.T) {
 func TestNonsenseIsNoWord(t *testing.T) {
 	for _, value := range []string{
 		"", "none", "node1:600", "none/1f", "none//M", "none/1f/", "/1f/M", "0/1f/M", "-1/1f/M", "+1/1f/M", "1e3/1f/M", "86416/1f/M", "none/1f/M/", "none/1f/M/none",
-		"none/1f/M/a:5/clean", "none/1f/M/clean/a:5/b:5", "none/1f/M/a", "none/1f/M/clean/clean", "None/1f/M", "5 /1f/M",
+		"none/1f/M/a:5/complete", "none/1f/M/complete/a:5/b:5", "none/1f/M/a", "none/1f/M/complete/complete", "None/1f/M", "5 /1f/M",
 	} {
 		if got, ok := parseWord(value); ok {
 			t.Errorf("%q is taken for %v", value, got)
@@ -208,7 +208,7 @@ func TestPresence(t *testing.T) {
 }
 
 func FuzzParseStatement(f *testing.F) {
-	for _, value := range []string{"none", "none/1f/M", "600/1f/M/clean/a:1,b:2", "node1:600/M", "a:,", ":"} {
+	for _, value := range []string{"none", "none/1f/M", "600/1f/M/complete/a:1,b:2", "node1:600/M", "a:,", ":"} {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {

@@ -101,11 +101,6 @@ func (k kind) kills() bool {
 	return slices.Contains([]kind{powerOff, killAll, hang, killCorosync, cutManagement}, k)
 }
 
-// someLeft tells whether a host has left the cluster in order.
-func (m model) someLeft() bool {
-	return slices.ContainsFunc(m.hosts[:], func(h host) bool { return h.place == withoutPacemaker || h.place == withoutCorosync })
-}
-
 // allowed tells whether the cluster can go on: it has a quorum, and some host can have buckets.
 func (m model) allowed() bool {
 	votes, inOrder := 0, 0

@@ -42,10 +42,7 @@ const (
 	commandPatience = 15 * time.Second
 	pollInterval    = 100 * time.Millisecond
 
-	// monitorEvery is the resource's; wordsPassOn is longer than it takes until a node that adopts has told a node that has just joined what it
-	// knows of a third one that has left in order and still drains. If it crashes before, nobody knows: then two have failed at once.
-	monitorEvery = 2 * time.Second
-	wordsPassOn  = 3 * monitorEvery
+	monitorEvery = 2 * time.Second // the resource's
 )
 
 // field is a run: the cluster, the clients, and what has been done and found.
@@ -252,9 +249,6 @@ func (f *field) await(ctx context.Context, e event, before model) error {
 	after := f.model
 	leaves := before.hosts[e.node].place == running && after.hosts[e.node].place != running
 	stops := e.kind == stopPacemaker || e.kind == stopCluster
-	if e.kind.kills() && before.someLeft() {
-		time.Sleep(wordsPassOn)
-	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return f.waitFor(ctx, f.members(before), func(s *lab.Status) error {
