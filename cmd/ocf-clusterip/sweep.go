@@ -10,15 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
-	"ocf-clusterip/internal/pacemaker"
 )
-
-// sweepMargin is how much longer than the longest drain a sweeper may live.
-const sweepMargin = time.Minute
 
 // startSweeper runs this program again as a process of its own, which outlives the action, and the resource manager too. It needs no
 // output: what it does is in the kernel.
@@ -36,7 +31,7 @@ func (c *call) startSweeper() error {
 	return command.Process.Release()
 }
 
-// sweep is the background process: one for each address, for no longer than something can drain.
+// sweep is the background process: one for each address, for as long as something drains.
 func (c *call) sweep(ctx context.Context) error {
 	spec, err := c.spec()
 	if len(spec.Addresses) == 0 {
@@ -47,8 +42,6 @@ func (c *call) sweep(ctx context.Context) error {
 		return err // another one is at it
 	}
 	defer func() { _ = lock.Release() }() // the process ends anyway
-	ctx, cancel := context.WithTimeout(ctx, pacemaker.MaxDrain+sweepMargin)
-	defer cancel()
 	return c.connected(ctx, func(ctx context.Context, agent clusterip.Agent) error {
 		return agent.Sweep(ctx, spec, func() {
 			if err := errors.Join(lock.Remove(), lock.Release()); err != nil {

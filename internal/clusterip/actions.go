@@ -101,6 +101,9 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		if seen.Tables.Present {
 			a.warn(Faults(seen, layout, spec.CheckLink), "start mends: ")
 		}
+		if laid := seen.Tables.Laid; laid != nil && len(laid.Disagreements(layout)) > 0 { // the same numbers have other connections from now on
+			a.forget(ctx, seen.Tables, seen.Tables.notServed(nil, Moves{}))
+		}
 		observed := time.Now()
 		if err := a.lay(ctx, spec, seen, goal, steps); err != nil {
 			return a.undo(ctx, spec, seen, observed, goal, err), err

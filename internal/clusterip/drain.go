@@ -26,7 +26,7 @@ func (a Agent) observeTidily(ctx context.Context, spec Spec) (State, error) {
 }
 
 // endAtOnce bounds for how many buckets the others are told while the lock is held.
-const endAtOnce = 32
+const endAtOnce = 16
 
 // endDrains ends the drains of buckets, as many as can be done in a moment, and with the last one takes everything away, if no bucket is owned.
 // The others are told first: a word that nobody takes back would make them wait for connections that are gone. And what shows that something
@@ -34,7 +34,9 @@ const endAtOnce = 32
 func (a Agent) endDrains(ctx context.Context, spec Spec, seen State, buckets []Bucket) error {
 	buckets = buckets[:min(len(buckets), endAtOnce)]
 	a.forget(ctx, seen.Tables, buckets)
-	a.takeBack(ctx, spec.Address(), seen.layoutOr(spec), buckets)
+	soon, cancel := context.WithTimeout(ctx, lockedTime)
+	defer cancel()
+	a.takeBack(soon, spec.Address(), seen.layoutOr(spec), buckets)
 	moves := seen.Tables.Moves.without(buckets...)
 	if len(seen.Tables.Owned)+len(moves.Draining) == 0 {
 		return a.remove(ctx, spec.removal(seen))
@@ -120,6 +122,7 @@ func (a Agent) sweep(ctx context.Context, spec Spec, done func()) (over bool, er
 	if err != nil {
 		return false, err
 	}
+	looked := time.Now()
 	idle, err := a.idle(ctx, tables) // outside the lock: a table of connections may be long
 	if len(tables.Moves.HandedOver) > 0 && len(tables.Moves.over())+len(idle) == 0 {
 		return false, err // no need for the lock
@@ -127,7 +130,7 @@ func (a Agent) sweep(ctx context.Context, spec Spec, done func()) (over bool, er
 	err = errors.Join(err, a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observeTidily(ctx, spec)
 		if err == nil {
-			if still := seen.Tables.Moves.stillDrained(idle); len(still) > 0 {
+			if still := seen.Tables.Moves.stillDrained(idle, time.Since(looked)); len(still) > 0 {
 				if err = a.endDrains(ctx, spec, seen, still); err == nil {
 					seen, err = a.observe(ctx, spec)
 				}

@@ -35,10 +35,10 @@ const handOverTime = 5 * time.Second
 
 // A stop talks longer, for connections break if it gives up: while Corosync forms a new membership, after a node was lost, nothing is heard for some
 // seconds. The rest of its time is for what it has to do itself.
-const (
-	stopShare    = 2
-	stopShareAll = 3
-)
+const stopShare = 2
+
+// lockedTime bounds how long an action does so while it holds the lock, for which others wait.
+const lockedTime = 2 * time.Second
 
 // How often it is asked for a word that has just been said, at first and at most.
 const (
@@ -103,6 +103,19 @@ func (a Agent) learn(ctx context.Context, address netip.Addr, bucket Bucket, vie
 	return view, err
 }
 
+// stillHeard are the others of this node's own word, unless the bucket's owner has dealt with them: another word must not bring them back.
+func (a Agent) stillHeard(ctx context.Context, address netip.Addr, bucket Bucket, view handover.View) ([]handover.Drainer, error) {
+	own := view.Words[a.Node]
+	if len(own.Others) == 0 {
+		return nil, nil
+	}
+	told, err := a.Cluster.Told(ctx, address, bucket)
+	if err != nil || told[a.Node].Heard == own.Mark {
+		return nil, err
+	}
+	return own.Others, nil
+}
+
 // tell tells nodes what each is to know.
 func (a Agent) tell(ctx context.Context, address netip.Addr, bucket Bucket, what map[string]handover.Notice) error {
 	var faults []error
@@ -156,7 +169,7 @@ func (a Agent) handOver(ctx context.Context, spec Spec) (known, said bool) {
 	}
 	patience := handOverTime
 	if deadline, ok := ctx.Deadline(); ok {
-		patience = max(patience, time.Until(deadline)*stopShare/stopShareAll)
+		patience = max(patience, time.Until(deadline)/stopShare)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -177,7 +190,10 @@ func (a Agent) announce(ctx context.Context, spec Spec, layout string, adoption 
 		if view, err = a.listen(ctx, spec.Address(), spec.Bucket, layout); err != nil {
 			return err
 		}
-		word.Others, word.Complete = view.Words[a.Node].Others, view.Complete()
+		if word.Others, err = a.stillHeard(ctx, spec.Address(), spec.Bucket, view); err != nil {
+			return err
+		}
+		word.Complete = view.Complete()
 	}
 	view, err = a.speak(ctx, spec.Address(), spec.Bucket, word)
 	if err == nil && (view.NeedsPlaces() || slices.Contains(adoption.From, handover.Unnamed)) {
@@ -203,7 +219,10 @@ func (a Agent) takeBack(ctx context.Context, address netip.Addr, layout string, 
 	err := ofEach(buckets, func(bucket Bucket) error {
 		view, err := a.listen(ctx, address, bucket, layout)
 		before := view.Words[a.Node]
-		word := handover.Word{Layout: layout, Mark: newMark(), Others: before.Others, Complete: before.Complete && before.Layout == layout}
+		word := handover.Word{Layout: layout, Mark: newMark(), Complete: before.Complete && before.Layout == layout}
+		if err == nil {
+			word.Others, err = a.stillHeard(ctx, address, bucket, view)
+		}
 		return errors.Join(err, a.say(ctx, address, bucket, word))
 	})
 	if err != nil {
@@ -232,6 +251,11 @@ func (a Agent) introduce(ctx context.Context, spec Spec, tables Tables) {
 	}
 	if err = errors.Join(err, a.say(ctx, spec.Address(), spec.Bucket, word)); err != nil {
 		a.Log.Infof("what drains here and elsewhere was not passed on: %v", err)
+	}
+	if word.Drain > 0 { // the sweeper may have ended that meanwhile, and have said so before
+		if now, err := a.Kernel.ObserveTables(ctx, spec.Address()); err == nil && !now.Moves.drains(spec.Bucket) {
+			a.takeBack(ctx, spec.Address(), word.Layout, []Bucket{spec.Bucket})
+		}
 	}
 }
 
@@ -262,7 +286,10 @@ func (a Agent) look(ctx context.Context, spec Spec, layout string, adoption Adop
 	if err != nil || view.StillDrain(adoption.From) && !endIsNear {
 		return adoption, err
 	}
-	word := handover.Word{Layout: layout, Mark: newMark(), Others: view.Words[a.Node].Others, Complete: view.Complete()}
+	word := handover.Word{Layout: layout, Mark: newMark(), Complete: view.Complete()}
+	if word.Others, err = a.stillHeard(ctx, spec.Address(), spec.Bucket, view); err != nil {
+		return adoption, err
+	}
 	if view, err = a.speak(ctx, spec.Address(), spec.Bucket, word); err == nil {
 		view, err = a.learn(ctx, spec.Address(), spec.Bucket, view)
 	}

@@ -72,11 +72,12 @@ func (m Moves) Drain(bucket Bucket) (Drain, bool) {
 	return find(m.Draining, func(d Drain) bool { return d.Bucket == bucket })
 }
 
-// stillDrained are the buckets of the drains that have not begun anew since.
-func (m Moves) stillDrained(drains []Drain) []Bucket {
+// stillDrained are the buckets of the drains, seen so long ago, that have not begun anew since, with whatever time.
+func (m Moves) stillDrained(drains []Drain, ago time.Duration) []Bucket {
+	const atMost = time.Second // between the two clocks
 	var buckets []Bucket
 	for _, d := range drains {
-		if now, ok := m.Drain(d.Bucket); ok && now.Left <= d.Left {
+		if now, ok := m.Drain(d.Bucket); ok && now.Left <= d.Left && d.Left-now.Left <= ago+atMost {
 			buckets = append(buckets, d.Bucket)
 		}
 	}

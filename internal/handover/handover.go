@@ -51,9 +51,9 @@ const (
 // Unnamed stands for former owners that are not known by name: any other node may serve connections of the bucket. No node's name is like it.
 const Unnamed = "?"
 
-// Grace is how much longer than the drains an adoption lasts. A virtual machine may be paused that long, and monitors are seldom further apart: one
-// of them sees the end come.
-const Grace = 15 * time.Second
+// Grace is how much longer than the drains an adoption lasts. A virtual machine may be paused that long, and monitors are seldom more than a minute
+// apart: one of them sees the end come.
+const Grace = 65 * time.Second
 
 // deputies is how many other nodes are told of a drain. They must not all go while the bucket's owner goes too.
 const deputies = 2
@@ -132,7 +132,7 @@ func (v View) Next(from []string, left, drain time.Duration) ([]string, time.Dur
 		switch {
 		case node == v.Self || !v.serves(node, named[node]):
 		case !spoken && !named[node] && v.Places[node].Place == Member:
-			silent = true
+			silent = silent || !v.Complete() // one that never runs the agent stays silent
 		default:
 			nodes = append(nodes, node)
 		}
@@ -141,13 +141,18 @@ func (v View) Next(from []string, left, drain time.Duration) ([]string, time.Dur
 	if unnamed && silent {
 		nodes = slices.Insert(nodes, 0, Unnamed)
 	}
-	if len(strings.Join(nodes, ",")) > longestNames {
-		return []string{Unnamed}, left
-	}
+	short := len(strings.Join(nodes, ",")) <= longestNames
 	for _, node := range nodes {
-		if longer := stated[node]; longer > drain && !slices.Contains(from, node) {
+		longer := stated[node]
+		if !short { // who is not named seems new each time: what deputies were told does not end by itself
+			longer = v.Words[node].Drain
+		}
+		if longer > drain && !slices.Contains(from, node) {
 			left = max(left, longer+Grace)
 		}
+	}
+	if !short {
+		return []string{Unnamed}, left
 	}
 	return nodes, left
 }

@@ -294,9 +294,9 @@ func formatDrainers(drainers []handover.Drainer) string {
 	return strings.Join(texts, separator)
 }
 
-// formatSeconds rounds up: an adoption may last too long, and not too short.
+// formatSeconds rounds up: an adoption may last too long, and not too short. No drain lasts longer than what can be read.
 func formatSeconds(d time.Duration) string {
-	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
+	return strconv.Itoa(int((min(d, MaxDrain+handover.Grace) + time.Second - 1) / time.Second))
 }
 
 // MaxDrain is the longest time that a statement may tell.

@@ -403,3 +403,130 @@ func sweeper(a *agent) (int, error) {
 	}
 	return pid, nil
 }
+
+// Clients to which an answer to their SYN takes long are waited for, whoever made it: a program here, or one behind address translation.
+func TestClientsThatAnswerLateKeepTheirConnection(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		dnat bool
+		late time.Duration
+	}{{"a program here", false, 350 * time.Millisecond}, {"behind address translation", true, 40 * time.Millisecond}} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s, _ := newDrainingSite(t, Options{Nodes: 2}, 1)
+			if row.dnat {
+				for i, h := range s.Nodes {
+					check(t, h.addAddress("lo", netip.MustParsePrefix(fmt.Sprintf("10.99.0.%d/32", i+1))))
+					nft(t, h, fmt.Sprintf("table ip svc { chain pre { type nat hook prerouting priority -100; ip daddr %s tcp dport %d dnat to 10.99.0.%d; }; }", shared, EchoPort, i+1))
+				}
+			}
+			check(t, s.startOn(0, 0))
+			check(t, status(s.agents[0].monitor(0), ocf.Success))
+			check(t, s.Client.Resolve(t.Context(), NIC, shared))
+			nft(t, s.Client, fmt.Sprintf("table inet slow { chain out { type filter hook output priority 0; tcp dport %d tcp flags & syn == 0 drop; }; }", EchoPort))
+			const count = 16
+			opened, connected := make(chan error, count), make(chan error, count)
+			for i, source := range s.SourcesLike(shared, count) {
+				go func() {
+					conn, err := s.Client.Dial(t.Context(), netip.AddrPortFrom(source, uint16(30000+i)), netip.AddrPortFrom(shared, EchoPort))
+					connected <- err
+					if err == nil {
+						defer conn.Close()
+						if err = conn.SetDeadline(time.Now().Add(testTimeout)); err == nil {
+							_, err = io.WriteString(conn, "x") // the kernel repeats it soon, and the ACK with it
+						}
+						if err == nil {
+							_, err = io.ReadFull(conn, make([]byte, len("node1\nx")))
+						}
+					}
+					opened <- err
+				}()
+			}
+			for range count {
+				check(t, <-connected)
+			}
+			stopped := make(chan error)
+			go func() { stopped <- s.stop(0) }()
+			eventually(t, "the bucket is given up", func() error {
+				if !s.holds(t, 0, 0, "draining") {
+					return errors.New("it is not")
+				}
+				return nil
+			})
+			time.Sleep(row.late)
+			nft(t, s.Client, "delete table inet slow")
+			check(t, <-stopped)
+			check(t, s.startOn(1, 0))
+			check(t, status(s.agents[1].monitor(0), ocf.Success))
+			for range count {
+				if err := <-opened; err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// Where conntrack has lost the entries of half-made connections (its table was full, or flushed), the sockets go all the same.
+func TestHalfMadeConnectionsThatAreNotTracked(t *testing.T) {
+	t.Parallel()
+	s, _ := newDrainingSite(t, Options{Nodes: 2}, 1)
+	check(t, s.startOn(0, 0))
+	check(t, status(s.agents[0].monitor(0), ocf.Success))
+	check(t, s.Client.Resolve(t.Context(), NIC, shared))
+	s.open(t, shared, 29999, 4) // nodes and client know each other's MAC
+	nft(t, s.Client, fmt.Sprintf("table inet lossy { chain in { type filter hook prerouting priority -400; tcp sport %d tcp flags & (syn | ack) == (syn | ack) counter drop; }; }", EchoPort))
+	const count = 16
+	opened := make(chan error, count)
+	for i, source := range s.SourcesLike(shared, count) {
+		c := &session{flow: Flow{Proto: TCP, Src: source, Dst: shared, SrcPort: uint16(30000 + i), DstPort: EchoPort}}
+		go func() {
+			err := c.open(t.Context(), s.Client)
+			if err == nil {
+				err = c.ask()
+			}
+			opened <- err
+		}()
+	}
+	eventually(t, "node1 answers all", func() error {
+		if r := s.Client.Run(t.Context(), path, "nft", "list", "table", "inet", "lossy"); !strings.Contains(r.Stdout, fmt.Sprintf("packets %d ", count)) {
+			return errors.New(r.Stdout)
+		}
+		return nil
+	})
+	check(t, s.Nodes[0].Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
+	check(t, s.move(0, 1))
+	nft(t, s.Client, "delete table inet lossy")
+	for range count {
+		if err := <-opened; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What talks to the address from behind another interface of the node, a container for example, is in no bucket.
+func TestConnectionsFromBehindAnotherInterfaceAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	s, _ := newDrainingSite(t, Options{Nodes: 2}, 2)
+	box, err := s.newHost("box")
+	check(t, err)
+	node := s.Nodes[0]
+	check(t, errors.Join(
+		node.wire(netlink.LinkAttrs{Name: "docker0", MTU: 1500}, box, "eth0", net.HardwareAddr{2, 0, 0, 9, 9, 9}),
+		node.addAddress("docker0", netip.MustParsePrefix("172.31.0.1/24")), box.addAddress("eth0", netip.MustParsePrefix("172.31.0.2/24")),
+		node.setUp("docker0"), box.setUp("eth0"), box.addRoute(&netlink.Route{Gw: net.IPv4(172, 31, 0, 1)})))
+	check(t, s.startAll(0, 0))
+	from := netip.MustParseAddrPort("172.31.0.2:33333")
+	c := &session{flow: Flow{Proto: TCP, Src: from.Addr(), Dst: shared, SrcPort: from.Port(), DstPort: EchoPort}}
+	check(t, c.open(t.Context(), box))
+	t.Cleanup(func() { c.conn.Close() })
+	bucket := s.bucket(c.flow)
+	check(t, s.stop(bucket))
+	eventually(t, "the drain ends", func() error { // nothing of the bucket is served
+		if s.holds(t, 0, bucket, "draining") {
+			return errors.New("it goes on")
+		}
+		return nil
+	})
+	check(t, c.ask())
+}

@@ -104,56 +104,98 @@ func (Kernel) Forget(ctx context.Context, layout clusterip.Layout, buckets []clu
 	return err
 }
 
-// handshakeTime is how long a client may take to answer a SYN-ACK when its bucket is given up: much longer than a packet travels, and much
-// shorter than the second after which both sides repeat what got no answer (RFC 6298 section 2).
+// handshakeTime is how long a client may take to answer a SYN-ACK when its bucket is given up: longer than a packet travels there and back, and shorter
+// than the second after which both sides repeat what got no answer (RFC 6298 section 2). Whose answer comes later is connected, and hears nothing until the
+// bucket's adoption ends.
 const (
-	handshakeTime  = 250 * time.Millisecond
+	handshakeTime  = 900 * time.Millisecond
 	handshakePause = 10 * time.Millisecond
+	// afterwards bounds the clearing up of what is half made then: there may be very much of it, and it ends by itself.
+	afterwards = time.Second
 )
 
-// EndHandshakes implements clusterip.ConnectionKernel. A handshake whose SYN-ACK has been repeated, or would be before the time is over, is not
-// waited for. The entry goes before the socket: in between, the client's ACK is dropped, and else would be answered with a reset.
+// EndHandshakes implements clusterip.ConnectionKernel. A handshake whose SYN-ACK has been repeated, or would be the next moment, is not waited for. The entry
+// goes before the socket: in between, the client's ACK is dropped, and else would be answered with a reset.
 func (Kernel) EndHandshakes(ctx context.Context, layout clusterip.Layout, bucket clusterip.Bucket) error {
 	_, err := with(ctx, layout, func(n node) (none struct{}, err error) {
-		var faults []error
-		for end := time.Now().Add(handshakeTime); ; {
-			half, err := n.sockets.List(n.layout.Addresses(), sockets.SynReceived)
-			if err != nil {
+		entries, err := n.halfMade(bucket)
+		if err != nil {
+			return none, err
+		}
+		end := time.Now().Add(handshakeTime)
+		for {
+			waits, err := n.endHandshakes(ctx, bucket, &entries, time.Until(end))
+			if err != nil || !waits {
 				return none, err
-			}
-			left := time.Until(end)
-			waits := false
-			for _, s := range half {
-				entry, found, err := n.conntrack.Find(tupleOf(s).Inverted())
-				if err != nil {
-					return none, err
-				}
-				switch {
-				case !found, entry.State != conntrack.SynReceived, n.bucketOf(n.incoming(entry)) != bucket:
-				case left > 0 && s.Repeats == 0 && s.Next > left:
-					waits = true
-				default:
-					faults = append(faults, n.conntrack.Delete(entry), n.destroy(s))
-				}
-			}
-			if !waits {
-				break
 			}
 			if err := sleep(ctx, handshakePause); err != nil {
 				return none, err
 			}
 		}
-		// Those without a socket: with SYN cookies, or behind address translation.
-		entries, err := n.entries(false)
-		for _, entry := range entries {
-			half := entry.State == conntrack.SynSent || entry.State == conntrack.SynReceived
-			if half && n.bucketOf(entry.Orig) == bucket {
-				faults = append(faults, n.conntrack.Delete(entry))
-			}
-		}
-		return none, errors.Join(append(faults, err)...)
 	})
 	return err
+}
+
+// halfMade are the entries of connections of a bucket that clients have begun, and which are not made.
+func (n node) halfMade(bucket clusterip.Bucket) (map[conntrack.Tuple]conntrack.Entry, error) {
+	entries, err := n.entries(false)
+	half := map[conntrack.Tuple]conntrack.Entry{}
+	for _, entry := range entries {
+		if isHalfMade(entry) && n.bucketOf(entry.Orig) == bucket {
+			half[n.outgoing(entry)] = entry
+		}
+	}
+	return half, err
+}
+
+func isHalfMade(entry conntrack.Entry) bool {
+	return entry.State == conntrack.SynSent || entry.State == conntrack.SynReceived
+}
+
+// endHandshakes ends those that are not waited for, and tells whether others are. Entries are those that were half made at first: those that no socket
+// here is behind, with SYN cookies or address translation, are known by them alone.
+func (n node) endHandshakes(ctx context.Context, bucket clusterip.Bucket, entries *map[conntrack.Tuple]conntrack.Entry, left time.Duration) (waits bool, err error) {
+	half, err := n.sockets.List(n.layout.Addresses(), sockets.SynReceived)
+	if err != nil {
+		return false, err
+	}
+	var faults []error
+	end := time.Now().Add(afterwards)
+	for _, s := range half {
+		entry, found, err := n.conntrack.Find(tupleOf(s).Inverted())
+		if err != nil {
+			return false, err
+		}
+		delete(*entries, tupleOf(s).Inverted())
+		switch {
+		case n.isOwn(s.Remote.Addr()):
+		case !found && n.bucketOf(tupleOf(s)) == bucket: // conntrack was full, or flushed
+			faults = append(faults, n.destroy(s))
+		case !found, entry.State != conntrack.SynReceived, n.bucketOf(n.incoming(entry)) != bucket:
+		case left > 0 && s.Repeats == 0 && s.Next > 2*handshakePause:
+			waits = true
+		default:
+			faults = append(faults, n.conntrack.Delete(entry), n.destroy(s))
+		}
+	}
+	for tuple, entry := range *entries {
+		if ctx.Err() != nil || time.Now().After(end) {
+			break
+		}
+		now, found, err := n.conntrack.Find(tuple)
+		switch {
+		case err != nil:
+			return false, err
+		case !found || !isHalfMade(now):
+			delete(*entries, tuple)
+		case left > 0 && now.State == conntrack.SynReceived:
+			waits = true
+		default:
+			delete(*entries, tuple)
+			faults = append(faults, n.conntrack.Delete(entry))
+		}
+	}
+	return waits, errors.Join(faults...)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -172,7 +214,8 @@ type node struct {
 	layout    clusterip.Layout
 	conntrack *conntrack.Conn
 	sockets   *sockets.Conn
-	own       []netip.Addr // all addresses of the node: what it says to itself passes no bucket
+	own       []netip.Addr   // all addresses of the node: what it says to itself passes no bucket
+	near, off []netip.Prefix // the networks of the addresses' NIC, and of others: what comes from there passes none either
 }
 
 func with[T any](ctx context.Context, layout clusterip.Layout, do func(node) (T, error)) (result T, err error) {
@@ -188,29 +231,47 @@ func with[T any](ctx context.Context, layout clusterip.Layout, do func(node) (T,
 		return result, err
 	}
 	defer func() { err = errors.Join(err, n.sockets.Close()) }()
-	if n.own, err = ownAddresses(); err != nil {
+	if err := n.lookAround(); err != nil {
 		return result, err
 	}
 	return do(n)
 }
 
-func ownAddresses() ([]netip.Addr, error) {
-	all, err := net.InterfaceAddrs()
+// lookAround learns which addresses and networks are the node's.
+func (n *node) lookAround() error {
+	all, err := net.Interfaces()
 	if err != nil {
-		return nil, fmt.Errorf("list the node's addresses: %w", err)
+		return fmt.Errorf("list the node's network interfaces: %w", err)
 	}
-	var own []netip.Addr
-	for _, one := range all {
-		if prefix, ok := one.(*net.IPNet); ok {
-			address, _ := netip.AddrFromSlice(prefix.IP)
-			own = append(own, address.Unmap())
+	for _, nic := range all {
+		addresses, err := nic.Addrs()
+		if err != nil {
+			return fmt.Errorf("list the addresses of %s: %w", nic.Name, err)
+		}
+		for _, one := range addresses {
+			network, ok := one.(*net.IPNet)
+			if !ok {
+				continue
+			}
+			address, _ := netip.AddrFromSlice(network.IP)
+			address = address.Unmap()
+			bits, _ := network.Mask.Size()
+			n.own = append(n.own, address)
+			if prefix := netip.PrefixFrom(address, bits).Masked(); nic.Index == n.layout.NICIndex {
+				n.near = append(n.near, prefix)
+			} else {
+				n.off = append(n.off, prefix)
+			}
 		}
 	}
-	return own, nil
+	return nil
 }
 
+// isOwn tells whether what comes from an address does not come in by the addresses' NIC, where it would pass a bucket: it is the node's own, or in a network
+// behind another NIC.
 func (n node) isOwn(address netip.Addr) bool {
-	return address.IsLoopback() || slices.Contains(n.own, address)
+	holds := func(p netip.Prefix) bool { return p.Contains(address) }
+	return address.IsLoopback() || slices.Contains(n.own, address) || slices.ContainsFunc(n.off, holds) && !slices.ContainsFunc(n.near, holds)
 }
 
 // bucketOf is the bucket of a packet of the client's.
