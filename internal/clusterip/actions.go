@@ -80,6 +80,7 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		if err != nil {
 			return len(Leftovers(seen, spec.NIC)) > 0, err
 		}
+		a.sayNIC(seen, spec, layout)
 		if layout, err = a.choose(ctx, layout); err != nil {
 			return len(Leftovers(seen, spec.NIC)) > 0, err
 		}
@@ -126,6 +127,13 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		a.Log.Warningf("%v; neighbours with an old entry will learn the MAC only when it expires", err)
 	}
 	return nil
+}
+
+// sayNIC says which interface was chosen, where there are others that may have been meant.
+func (a Agent) sayNIC(seen State, spec Spec, layout Layout) {
+	if others := spec.passedOver(seen, layout); len(others) > 0 {
+		a.Log.Infof("nic is %s, whose connected route is the longest that holds %s; passed over: %s", layout.NIC, joined(spec.Addresses), strings.Join(others, ", "))
+	}
 }
 
 // choose settles the backend, if that is the agent's to do.
@@ -520,6 +528,7 @@ func (a Agent) Validate(ctx context.Context, spec Spec) error {
 		}
 		layout, err := spec.admit(seen)
 		if err == nil {
+			a.sayNIC(seen, spec, layout)
 			layout, err = a.choose(ctx, layout)
 		}
 		if err == nil {

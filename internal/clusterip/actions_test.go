@@ -291,9 +291,17 @@ func TestStartRefuses(t *testing.T) {
 		"a NIC that is not there":            {func(_ *State, s *Spec) { s.NIC = "eth9" }, ocf.ErrArgs, "nic=eth9"},
 		"the loopback interface":             {func(_ *State, s *Spec) { s.NIC = "lo" }, ocf.ErrArgs, "loopback"},
 		"a NIC without ARP":                  {func(n *State, s *Spec) { s.NIC, n.NICs[2].ARP = "eth1", false }, ocf.ErrArgs, "no Ethernet"},
-		"a NIC that is down":                 {func(n *State, _ *Spec) { n.NICs[1].Up = false }, ocf.ErrGeneric, "ip link set eth0 up"},
-		"a NIC without carrier":              {func(n *State, _ *Spec) { n.NICs[1].Running = false }, ocf.ErrGeneric, "no carrier"},
-		"no connected route":                 {func(n *State, _ *Spec) { n.Connected, n.Tables = nil, Tables{} }, ocf.ErrArgs, "no network interface has connected routes"},
+		"a port of a bond that is a port of a bridge": {func(n *State, _ *Spec) {
+			n.NICs[1].Master = 8
+			n.NICs = append(n.NICs, NIC{Index: 8, Name: "bond0", Kind: "bond", Master: 9}, NIC{Index: 9, Name: "br0", Kind: "bridge"})
+		}, ocf.ErrArgs, "eth0 is a port of bond0 (bond), which takes its packets, so that no client reaches the address; set nic=br0"},
+		"a port of Open vSwitch": {func(n *State, _ *Spec) {
+			n.NICs[1].Master = 8
+			n.NICs = append(n.NICs, NIC{Index: 8, Name: "ovs-system", Kind: "openvswitch"})
+		}, ocf.ErrArgs, "ovs-vsctl iface-to-br eth0"},
+		"a NIC that is down":    {func(n *State, _ *Spec) { n.NICs[1].Up = false }, ocf.ErrGeneric, "ip link set eth0 up"},
+		"a NIC without carrier": {func(n *State, _ *Spec) { n.NICs[1].Running = false }, ocf.ErrGeneric, "no carrier"},
+		"no connected route":    {func(n *State, _ *Spec) { n.Connected, n.Tables = nil, Tables{} }, ocf.ErrArgs, "no network interface has connected routes"},
 		"two connected routes": {func(n *State, _ *Spec) {
 			n.Tables = Tables{}
 			n.Connected = append(n.Connected, Route{NICIndex: eth1Index, Prefix: lan.Prefix})

@@ -1,6 +1,7 @@
 package clusterip
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -221,6 +222,8 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 		fault("parameter nic=%s is the loopback interface, which no client reaches", nic.Name)
 	} else if !nic.ARP {
 		fault("parameter nic=%s is no Ethernet that does ARP", nic.Name)
+	} else if why := seen.PortFault(nic); why != "" {
+		fault("%s", why)
 	}
 	if nic.NoIPv6 && s.has(netip.Addr.Is6) {
 		fault("%s has no IPv6 (sysctl net.ipv6.conf.%s.disable_ipv6, or an MTU below 1280)", nic.Name, nic.Name)
@@ -269,16 +272,7 @@ func (s Spec) prefixLength(seen State, nic NIC, address netip.Addr) int {
 			return laid.Prefixes[i].Bits()
 		}
 	}
-	longest := 0
-	for _, route := range seen.Connected {
-		if route.NICIndex == nic.Index && route.Prefix.Contains(address) {
-			longest = max(longest, route.Prefix.Bits())
-		}
-	}
-	if longest == 0 {
-		return address.BitLen()
-	}
-	return longest
+	return cmp.Or(seen.connectedBits(nic, address), address.BitLen())
 }
 
 func (s Spec) nic(seen State) (NIC, error) {
@@ -290,28 +284,73 @@ func (s Spec) nic(seen State) (NIC, error) {
 		return nic, nil
 	}
 	if laid := seen.Tables.Laid; laid != nil {
-		if nic, ok := seen.nicAt(laid.NICIndex); ok && nic.Name == laid.NIC {
+		if nic, ok := seen.nicAt(laid.NICIndex); ok && nic.Name == laid.NIC && (seen.Usable(nic) || len(s.candidates(seen)) == 0) {
 			return nic, nil
 		}
 	}
-	var candidates []NIC
-	for _, nic := range seen.NICs {
-		isConnected := func(address netip.Addr) bool {
-			return slices.ContainsFunc(seen.Connected, func(r Route) bool { return r.NICIndex == nic.Index && r.Prefix.Contains(address) })
-		}
-		if !slices.ContainsFunc(s.Addresses, func(a netip.Addr) bool { return !isConnected(a) }) {
-			candidates = append(candidates, nic)
-		}
-	}
-	switch len(candidates) {
+	switch candidates := s.candidates(seen); len(candidates) {
 	case 1:
 		return candidates[0], nil
 	case 0:
 		return NIC{}, ocf.Errorf(ocf.ErrArgs, "no network interface has connected routes that hold %s; give one its own address in that network, or say which with parameter nic (there are %s)",
 			joined(s.Addresses), names(seen.NICs))
 	default:
-		return NIC{}, ocf.Errorf(ocf.ErrArgs, "the connected routes of %s all hold %s; say which with parameter nic", names(candidates), joined(s.Addresses))
+		return NIC{}, ocf.Errorf(ocf.ErrArgs, "the connected routes of %s all hold %s, and none has the longest prefix; say which with parameter nic", names(candidates), joined(s.Addresses))
 	}
+}
+
+// candidates are the NICs that may be meant where none is asked for: those whose connected routes hold all addresses, with the longest
+// prefixes, as the kernel chooses a route. A NIC that cannot have the address counts only where no other one is connected, so that the
+// error says what is wrong with it.
+func (s Spec) candidates(seen State) []NIC {
+	connected := slices.DeleteFunc(slices.Clone(seen.NICs), func(nic NIC) bool {
+		return slices.ContainsFunc(s.Addresses, func(a netip.Addr) bool { return seen.connectedBits(nic, a) == 0 })
+	})
+	unusable := func(nic NIC) bool { return !seen.Usable(nic) }
+	if usable := slices.DeleteFunc(slices.Clone(connected), unusable); len(usable) > 0 {
+		connected = usable
+	}
+	beats := func(a, b NIC) bool {
+		longer := func(a, b NIC) func(netip.Addr) bool {
+			return func(address netip.Addr) bool { return seen.connectedBits(a, address) > seen.connectedBits(b, address) }
+		}
+		return slices.ContainsFunc(s.Addresses, longer(a, b)) && !slices.ContainsFunc(s.Addresses, longer(b, a))
+	}
+	return slices.DeleteFunc(slices.Clone(connected), func(nic NIC) bool {
+		return slices.ContainsFunc(connected, func(other NIC) bool { return beats(other, nic) })
+	})
+}
+
+// passedOver names the NICs that hold an address too, but have not been chosen.
+func (s Spec) passedOver(seen State, chosen Layout) []string {
+	var others []string
+	for _, nic := range seen.NICs {
+		for _, address := range s.Addresses {
+			bits := seen.connectedBits(nic, address)
+			if s.NIC != "" || nic.Index == chosen.NICIndex || bits == 0 {
+				continue
+			}
+			why := ""
+			if _, isPort := seen.master(nic); isPort {
+				why = ", a port"
+			} else if !nic.ARP {
+				why = ", without ARP"
+			}
+			others = append(others, fmt.Sprintf("%s (%s%s)", nic.Name, netip.PrefixFrom(address, bits).Masked(), why))
+		}
+	}
+	return others
+}
+
+// connectedBits is the length of the longest connected route of a NIC that holds an address; 0 if none does.
+func (s State) connectedBits(nic NIC, address netip.Addr) int {
+	longest := 0
+	for _, route := range s.Connected {
+		if route.NICIndex == nic.Index && route.Prefix.Contains(address) {
+			longest = max(longest, route.Prefix.Bits())
+		}
+	}
+	return longest
 }
 
 func names(nics []NIC) string {

@@ -27,8 +27,10 @@ type NIC struct {
 	Up       bool // administratively (IFF_UP)
 	Running  bool // has a carrier (IFF_RUNNING)
 	Loopback bool
-	ARP      bool // an Ethernet that does ARP
-	NoIPv6   bool // it is switched off there; only known when an IPv6 address is to be laid
+	ARP      bool   // an Ethernet that does ARP
+	NoIPv6   bool   // it is switched off there; only known when an IPv6 address is to be laid
+	Kind     string // "bridge", "bond", "vlan", …; "device" of hardware
+	Master   int    // the index of the interface that it is a port of; 0 if it is none
 }
 
 // Route is a connected route: the NIC's own network.
@@ -150,6 +152,39 @@ func (s State) traced() bool {
 // NICNamed finds a NIC by name.
 func (s State) NICNamed(name string) (NIC, bool) {
 	return find(s.NICs, func(n NIC) bool { return n.Name == name })
+}
+
+// master is the interface that a NIC is a port of, and that takes all its packets: a bridge, a bond, a team. A VRF takes nothing away.
+func (s State) master(nic NIC) (NIC, bool) {
+	master, ok := s.nicAt(nic.Master)
+	return master, ok && master.Kind != "vrf"
+}
+
+// Usable tells whether a NIC can have an address that clients reach through it.
+func (s State) Usable(nic NIC) bool {
+	_, isPort := s.master(nic)
+	return nic.ARP && !nic.Loopback && !isPort
+}
+
+// PortFault says why a port of another interface cannot have the address, and what to do; empty if the NIC is none.
+func (s State) PortFault(nic NIC) string {
+	master, isPort := s.master(nic)
+	if !isPort {
+		return ""
+	}
+	do := fmt.Sprintf("set nic=%s, which needs the node's own address in this network", s.Top(nic).Name)
+	if master.Kind == "openvswitch" { // it has no addresses itself: its bridges have, which are interfaces beside it
+		do = fmt.Sprintf("set nic to the internal port of its bridge (ovs-vsctl iface-to-br %s)", nic.Name)
+	}
+	return fmt.Sprintf("parameter nic: %s is a port of %s (%s), which takes its packets, so that no client reaches the address; %s", nic.Name, master.Name, master.Kind, do)
+}
+
+// Top is the interface that has a NIC's packets in the end: the bridge that its bond is a port of. It is the NIC itself if it is no port.
+func (s State) Top(nic NIC) NIC {
+	for master, isPort := s.master(nic); isPort; master, isPort = s.master(nic) {
+		nic = master
+	}
+	return nic
 }
 
 func (s State) nicAt(index int) (NIC, bool) {

@@ -18,8 +18,6 @@ type Surroundings struct {
 type Link struct {
 	NICIndex    int
 	Promiscuous bool
-	Master      string // the interface that it is a port of; "" if it is none
-	MasterKind  string // "bridge", "bond", …
 }
 
 // Gateway is a router for whatever has no route of its own.

@@ -68,10 +68,10 @@ length than the network of the interface.`,
 			Short: "Network interface for the address",
 			Long: `
 Name of the interface that gets the address and receives the packets for it, without an alias such as the :1 in eth0:1. Bonds, VLANs
-and bridges are interfaces like others. Give it when several interfaces are connected to the network of ip, or none is; then the
-interface must have this name on all nodes.`,
+and bridges are interfaces like others; their ports are not, because a bridge or bond takes the packets of its ports: name the bridge or bond.
+Give it when several interfaces are connected to the same network of ip, or none is; then the interface must have this name on all nodes.`,
 			Kind:    InterfaceName,
-			Derived: "the interface that is directly connected to the network of ip; more than one, or none, is an error",
+			Derived: "the interface that is directly connected to the network of ip, of several the one with the longest prefix; interfaces without ARP and ports of others do not count; two with the same prefix, or none, are an error",
 			Example: "eth0",
 		},
 		{

@@ -49,12 +49,12 @@ func (c *Conn) ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []
 		return state, fmt.Errorf("list network interfaces: %w", err)
 	}
 	for _, link := range links {
-		state.NICs = append(state.NICs, nicOf(link.Attrs()))
+		state.NICs = append(state.NICs, nicOf(link))
 	}
 	if err := c.readAddresses(ctx, &state, addresses, macs); err != nil {
 		return state, err
 	}
-	if !isInPlace(state.NICs, laid, addresses) { // else nothing is asked of the routes, which may be many
+	if !isInPlace(state, laid, addresses) { // else nothing is asked of the routes, which may be many
 		if err := c.readRoutes(ctx, &state, addresses); err != nil {
 			return state, err
 		}
@@ -82,7 +82,8 @@ func hasIPv6(nic string) bool {
 	return err == nil && string(bytes.TrimSpace(disabled)) == "0"
 }
 
-func nicOf(attributes *netlink.LinkAttrs) clusterip.NIC {
+func nicOf(link netlink.Link) clusterip.NIC {
+	attributes := link.Attrs()
 	mac := clusterip.MACOf(attributes.HardwareAddr)
 	return clusterip.NIC{
 		Index: attributes.Index, Name: attributes.Name, MAC: mac,
@@ -90,14 +91,16 @@ func nicOf(attributes *netlink.LinkAttrs) clusterip.NIC {
 		Running:  attributes.RawFlags&unix.IFF_RUNNING != 0,
 		Loopback: attributes.RawFlags&unix.IFF_LOOPBACK != 0,
 		ARP:      attributes.RawFlags&unix.IFF_NOARP == 0 && !mac.IsZero(),
+		Kind:     link.Type(),
+		Master:   attributes.MasterIndex,
 	}
 }
 
-// isInPlace tells whether the addresses were all laid, and the NIC that they were laid on is still there, under the same name.
-func isInPlace(nics []clusterip.NIC, laid *clusterip.Layout, addresses []netip.Addr) bool {
+// isInPlace tells whether the addresses were all laid, and the NIC that they were laid on is still there, under the same name, and usable.
+func isInPlace(state clusterip.State, laid *clusterip.Layout, addresses []netip.Addr) bool {
 	isNew := func(a netip.Addr) bool { return !slices.Contains(laid.Addresses(), a) }
-	return laid != nil && !slices.ContainsFunc(addresses, isNew) && slices.ContainsFunc(nics, func(n clusterip.NIC) bool {
-		return n.Index == laid.NICIndex && n.Name == laid.NIC
+	return laid != nil && !slices.ContainsFunc(addresses, isNew) && slices.ContainsFunc(state.NICs, func(n clusterip.NIC) bool {
+		return n.Index == laid.NICIndex && n.Name == laid.NIC && state.Usable(n)
 	})
 }
 

@@ -20,13 +20,7 @@ func (c *Conn) Surroundings(ctx context.Context) (clusterip.Surroundings, error)
 	}
 	for _, link := range links {
 		a := link.Attrs()
-		seen := clusterip.Link{NICIndex: a.Index, Promiscuous: a.Promisc > 0 || a.RawFlags&unix.IFF_PROMISC != 0}
-		for _, master := range links {
-			if a.MasterIndex != 0 && master.Attrs().Index == a.MasterIndex {
-				seen.Master, seen.MasterKind = master.Attrs().Name, master.Type()
-			}
-		}
-		around.Links = append(around.Links, seen)
+		around.Links = append(around.Links, clusterip.Link{NICIndex: a.Index, Promiscuous: a.Promisc > 0 || a.RawFlags&unix.IFF_PROMISC != 0})
 	}
 	routes, err := dump(ctx, func() ([]netlink.Route, error) { return c.netlink.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {

@@ -127,6 +127,13 @@ func good(t *testing.T) Facts {
 	}
 }
 
+// portOf makes eth0 a port of an interface of that kind.
+func portOf(r *Resource, kind string) {
+	const master = 9
+	r.State.Value.NICs[0].Master = master
+	r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: master, Name: "master9", Up: true, Running: true, Kind: kind})
+}
+
 // bad are the verdicts that are not ok, by check.
 func bad(findings []Finding) map[string]Verdict {
 	found := map[string]Verdict{}
@@ -324,10 +331,10 @@ func TestChecks(t *testing.T) {
 		"a firewall that cannot be read":            {resource(func(r *Resource) { r.Obstacles.Err = errUnread }), map[string]Verdict{"firewall": Warning, "firewalld": Warning, "notrack": Warning}},
 		"no such interface":                         {resource(func(r *Resource) { r.Spec.NIC = "eth7" }), map[string]Verdict{"interface": Failure}},
 		"a port of a bridge": {resource(func(r *Resource) {
-			r.Around.Value.Links[0] = clusterip.Link{NICIndex: eth0, Master: "br0", MasterKind: "bridge"}
+			portOf(r, "bridge")
 		}), map[string]Verdict{"interface": Failure}},
 		"a member of a VRF": {resource(func(r *Resource) {
-			r.Around.Value.Links[0] = clusterip.Link{NICIndex: eth0, Master: "red", MasterKind: "vrf"}
+			portOf(r, "vrf")
 		}), nil},
 		"switched off":                        {resource(func(r *Resource) { r.State.Value.NICs[0].Up = false }), map[string]Verdict{"link": Failure}},
 		"no carrier":                          {resource(func(r *Resource) { r.State.Value.NICs[0].Running = false }), map[string]Verdict{"link": Failure}},

@@ -179,15 +179,11 @@ func nicChecks() []check {
 }
 
 func judgeInterface(s subject) answer {
+	if why := s.State.Value.PortFault(s.nic); why != "" {
+		return fail(why, s.update("nic="+s.State.Value.Top(s.nic).Name))
+	}
 	if _, err := s.Layout(); err != nil {
 		return fail(strings.Join(lines(err), "; "), "ip -brief address", "ip -brief link")
-	}
-	for _, link := range s.Around.Value.Links {
-		// A VRF takes nothing away.
-		if link.NICIndex == s.nic.Index && link.Master != "" && link.MasterKind != "vrf" {
-			return fail(fmt.Sprintf("%s is a port of %s (%s), which takes its packets: the address belongs there", s.nic.Name, link.Master, link.MasterKind),
-				s.update("nic="+link.Master))
-		}
 	}
 	return ok("%s has %s", s.nic.Name, addressList(s.layout.Prefixes))
 }

@@ -1,0 +1,95 @@
+//go:build system
+
+package netns
+
+import (
+	"strings"
+	"testing"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// says tells whether a call ended with that status and named each of the words.
+func says(t *testing.T, r Result, want ocf.ExitCode, words ...string) {
+	t.Helper()
+	if err := status(r, want); err != nil {
+		t.Error(err)
+	}
+	for _, word := range words {
+		if !strings.Contains(r.Stderr, word) {
+			t.Errorf("%q is not said:\n%s", word, r.Stderr)
+		}
+	}
+}
+
+// bridged makes eth0 a port of the bridge br0, which takes its address over, as network managers do.
+var bridged = commands(
+	"ip link add br0 type bridge mcast_snooping 0", "ip link set br0 address 02:00:00:00:01:01", "ip link set br0 up",
+	"ip address delete 192.168.10.11/24 dev eth0", "ip link set eth0 master br0", "ip address add 192.168.10.11/24 dev br0")
+
+// TestNICThatIsAPort: a bridge takes the packets of its ports, so start refuses with a port, and monitor sees when the interface becomes one.
+func TestNICThatIsAPort(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ name, nic string }{{"asked for", NIC}, {"by default", ""}} {
+		t.Run(row.name, func(t *testing.T) {
+			p := newPatient(t, webIP("nic", row.nic))
+			p.startBoth(t)
+			bridged(t, p)
+			// All addresses of eth0 went with its own one.
+			p.by(t, "ip address replace 192.168.10.3/24 dev eth0")
+			words := []string{"eth0 is a port of br0 (bridge)", "set nic=br0"}
+			if row.nic == "" { // br0 it is from now on
+				words = []string{"our tables are on eth0", "asked is br0"}
+			}
+			says(t, p.monitor(2), ocf.ErrGeneric, words...)
+			check(t, status(p.stop(2), ocf.Success))
+			check(t, status(p.stop(5), ocf.Success))
+			if row.nic == "" {
+				p.startBoth(t)
+				check(t, status(p.monitor(2), ocf.Success))
+				p.by(t, "ip address show dev br0 to 192.168.10.3/32")
+				return
+			}
+			before, err := p.host.Dump()
+			check(t, err)
+			says(t, p.start(2), ocf.ErrArgs, words...)
+			says(t, p.call("validate-all", 2, "OCF_CHECK_LEVEL=10"), ocf.ErrArgs, words...)
+			after, err := p.host.Dump()
+			check(t, err)
+			if before != after {
+				t.Errorf("the refused start has left (-before +after):\n%s", changes(before, after))
+			}
+		})
+	}
+}
+
+// TestDefaultNIC is the one that the kernel would send packets out of, among those that clients can come in by.
+func TestDefaultNIC(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name  string
+		plant func(*testing.T, *patient)
+		code  ocf.ExitCode
+		says  []string
+	}{
+		{"a VPN with a wider route", commands("ip tuntap add dev tun0 mode tun", "ip link set tun0 up", "ip address add 10.8.0.2/24 dev tun0", "ip route add 192.168.0.0/16 dev tun0"), ocf.Success,
+			[]string{"nic is eth0", "tun0 (192.168.0.0/16, without ARP)"}},
+		{"a VPN with a narrower route", commands("ip tuntap add dev tun0 mode tun", "ip link set tun0 up", "ip address add 10.8.0.2/24 dev tun0", "ip route add 192.168.10.3/32 dev tun0"), ocf.Success,
+			[]string{"nic is eth0", "tun0 (192.168.10.3/32, without ARP)"}},
+		{"a bridge of containers in a wider network", commands("ip link add docker0 type bridge", "ip link set docker0 up", "ip address add 192.168.1.1/16 dev docker0"), ocf.Success,
+			[]string{"nic is eth0", "docker0 (192.168.0.0/16)"}},
+		{"a second interface in the same network", commands("ip link add eth9 type veth peer name peer9", "ip link set eth9 up", "ip link set peer9 up", "ip address add 192.168.10.21/24 dev eth9"), ocf.ErrArgs,
+			[]string{"eth0, eth9", "parameter nic"}},
+		{"a port of a bridge that kept its address", commands("ip link add br0 type bridge", "ip link set br0 up", "ip link add v9 type veth peer name w9", "ip link set v9 up", "ip link set w9 up",
+			"ip link set v9 master br0", "ip address add 192.168.10.21/25 dev v9"), ocf.Success, []string{"nic is eth0", "v9 (192.168.10.0/25, a port)"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := newPatient(t, webIP("nic", ""))
+			row.plant(t, p)
+			says(t, p.start(2), row.code, row.says...)
+			if row.code == ocf.Success {
+				check(t, status(p.monitor(2), ocf.Success))
+			}
+		})
+	}
+}
