@@ -372,8 +372,8 @@ func (s State) ours(address Address, asked string) bool {
 	if laid := s.Tables.Laid; laid != nil && laid.NICIndex == nic.Index {
 		return true
 	}
-	if _, exists := s.NICNamed(asked); exists {
-		return nic.Name == asked
+	if wanted, exists := s.NICNamed(asked); exists {
+		return nic.Index == wanted.Index
 	}
 	return true
 }

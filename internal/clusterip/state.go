@@ -12,10 +12,11 @@ import (
 // State is what was seen of one resource on this node.
 type State struct {
 	NICs      []NIC
-	Connected []Route   // the connected routes that hold an address
-	Addresses []Address // where the addresses themselves are
-	Groups    []Address // where the multicast groups of igmp mode are
-	Filters   []Filter  // where a cluster MAC is let in
+	AltNames  map[string]int // the indexes of NICs by their alternative names, which udev and admins give
+	Connected []Route        // the connected routes that hold an address
+	Addresses []Address      // where the addresses themselves are
+	Groups    []Address      // where the multicast groups of igmp mode are
+	Filters   []Filter       // where a cluster MAC is let in
 	Tables    Tables
 }
 
@@ -77,7 +78,7 @@ func (s State) of(spec Spec) State {
 			return true
 		}
 		nic, known := s.nicAt(nicIndex)
-		if _, exists := s.NICNamed(spec.NIC); exists && (!known || nic.Name != spec.NIC) {
+		if asked, exists := s.NICNamed(spec.NIC); exists && (!known || nic.Index != asked.Index) {
 			return false
 		}
 		asked := Layout{MACs: spec.MACs}.AllMACs()
@@ -149,8 +150,11 @@ func (s State) traced() bool {
 	return s.Tables.Present || static || len(s.Groups) > 0
 }
 
-// NICNamed finds a NIC by name.
+// NICNamed finds a NIC by its name or an alternative one. The kernel makes sure that no two NICs have the same.
 func (s State) NICNamed(name string) (NIC, bool) {
+	if index, isAlternative := s.AltNames[name]; isAlternative {
+		return s.nicAt(index)
+	}
 	return find(s.NICs, func(n NIC) bool { return n.Name == name })
 }
 

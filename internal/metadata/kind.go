@@ -171,11 +171,11 @@ func (p Parameter) parseServices(text string) (any, string) {
 	return ocf.MergeServices(services), ""
 }
 
-// parseInterfaceName allows what the kernel does (dev_valid_name), of printable ASCII.
+// parseInterfaceName allows what the kernel does (dev_valid_name), of printable ASCII, and as long as alternative names may be.
 func (p Parameter) parseInterfaceName(text string) (any, string) {
-	const ifnamsiz = 16 // with the NUL behind it
+	const altifnamsiz = 128 // with the NUL behind it
 	unfit := func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == ':' }
-	if text == "" || len(text) >= ifnamsiz || text == "." || text == ".." || strings.ContainsFunc(text, unfit) {
+	if text == "" || len(text) >= altifnamsiz || text == "." || text == ".." || strings.ContainsFunc(text, unfit) {
 		return nil, "is not " + p.Allowed()
 	}
 	return text, ""

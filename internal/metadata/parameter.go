@@ -67,7 +67,7 @@ func (p Parameter) Allowed() string {
 	case Addresses:
 		return "an IPv4 or IPv6 address such as " + p.Example + ", or a list of them"
 	case InterfaceName:
-		return "an interface name of 1 to 15 printable ASCII characters without space, slash and colon"
+		return "an interface name, which may be an alternative one, of 1 to 127 printable ASCII characters without space, slash and colon"
 	case MAC:
 		return "a MAC address of six bytes such as " + p.Example
 	case Select:

@@ -116,6 +116,7 @@ func TestParseTakes(t *testing.T) {
 		}},
 		{"a VLAN", "nic", "bond0.4094", "bond0.4094"},
 		{"an interface name of full length", "nic", "abcdefghijklmno", "abcdefghijklmno"},
+		{"an alternative interface name of full length", "nic", strings.Repeat("a", 127), strings.Repeat("a", 127)},
 		{"an interface name of odd characters", "nic", `-%"\~`, `-%"\~`},
 		{"the igmp mode", "mac_mode", "igmp", "igmp"},
 		{"the unicast mode", "mac_mode", "unicast", "unicast"},
@@ -166,7 +167,7 @@ func TestParseRefuses(t *testing.T) {
 	const (
 		noAddress = "is not an IPv4 or IPv6 address such as 192.168.10.3, or a list of them"
 		noLength  = "is not a number from 1 to 128, or two such as 24,64"
-		noName    = "is not an interface name of 1 to 15 printable ASCII characters without space, slash and colon"
+		noName    = "is not an interface name, which may be an alternative one, of 1 to 127 printable ASCII characters without space, slash and colon"
 		noMAC     = "is not a MAC address of six bytes such as 03:c1:c0:a8:0a:03"
 		noSeed    = "is not a number from 0 to 4294967295, decimal or hexadecimal with 0x in front"
 	)
@@ -202,7 +203,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a prefix that would wrap around", "cidr_netmask", "4294967320", `parameter cidr_netmask="4294967320" ` + noLength},
 		{"a prefix with a slash", "cidr_netmask", "/24", `parameter cidr_netmask="/24" ` + noLength},
 
-		{"an interface name too long by one", "nic", "abcdefghijklmnop", `parameter nic="abcdefghijklmnop" ` + noName},
+		{"an interface name too long by one", "nic", strings.Repeat("a", 128), `parameter nic="` + strings.Repeat("a", 60) + `"… (128 bytes) ` + noName},
 		{"an alias", "nic", "eth0:1", `parameter nic="eth0:1" ` + noName},
 		{"a path", "nic", "../eth0", `parameter nic="../eth0" ` + noName},
 		{"one dot", "nic", ".", `parameter nic="." ` + noName},

@@ -72,16 +72,37 @@ func TestDefaultNIC(t *testing.T) {
 		code  ocf.ExitCode
 		says  []string
 	}{
-		{"a VPN with a wider route", commands("ip tuntap add dev tun0 mode tun", "ip link set tun0 up", "ip address add 10.8.0.2/24 dev tun0", "ip route add 192.168.0.0/16 dev tun0"), ocf.Success,
-			[]string{"nic is eth0", "tun0 (192.168.0.0/16, without ARP)"}},
-		{"a VPN with a narrower route", commands("ip tuntap add dev tun0 mode tun", "ip link set tun0 up", "ip address add 10.8.0.2/24 dev tun0", "ip route add 192.168.10.3/32 dev tun0"), ocf.Success,
-			[]string{"nic is eth0", "tun0 (192.168.10.3/32, without ARP)"}},
-		{"a bridge of containers in a wider network", commands("ip link add docker0 type bridge", "ip link set docker0 up", "ip address add 192.168.1.1/16 dev docker0"), ocf.Success,
-			[]string{"nic is eth0", "docker0 (192.168.0.0/16)"}},
-		{"a second interface in the same network", commands("ip link add eth9 type veth peer name peer9", "ip link set eth9 up", "ip link set peer9 up", "ip address add 192.168.10.21/24 dev eth9"), ocf.ErrArgs,
-			[]string{"eth0, eth9", "parameter nic"}},
-		{"a port of a bridge that kept its address", commands("ip link add br0 type bridge", "ip link set br0 up", "ip link add v9 type veth peer name w9", "ip link set v9 up", "ip link set w9 up",
-			"ip link set v9 master br0", "ip address add 192.168.10.21/25 dev v9"), ocf.Success, []string{"nic is eth0", "v9 (192.168.10.0/25, a port)"}},
+		{
+			"a VPN with a wider route",
+			commands("ip tuntap add dev tun0 mode tun", "ip link set tun0 up", "ip address add 10.8.0.2/24 dev tun0", "ip route add 192.168.0.0/16 dev tun0"),
+			ocf.Success,
+			[]string{"nic is eth0", "tun0 (192.168.0.0/16, without ARP)"},
+		},
+		{
+			"a VPN with a narrower route",
+			commands("ip tuntap add dev tun0 mode tun", "ip link set tun0 up", "ip address add 10.8.0.2/24 dev tun0", "ip route add 192.168.10.3/32 dev tun0"),
+			ocf.Success,
+			[]string{"nic is eth0", "tun0 (192.168.10.3/32, without ARP)"},
+		},
+		{
+			"a bridge of containers in a wider network",
+			commands("ip link add docker0 type bridge", "ip link set docker0 up", "ip address add 192.168.1.1/16 dev docker0"),
+			ocf.Success,
+			[]string{"nic is eth0", "docker0 (192.168.0.0/16)"},
+		},
+		{
+			"a second interface in the same network",
+			commands("ip link add eth9 type veth peer name peer9", "ip link set eth9 up", "ip link set peer9 up", "ip address add 192.168.10.21/24 dev eth9"),
+			ocf.ErrArgs,
+			[]string{"eth0, eth9", "parameter nic"},
+		},
+		{
+			"a port of a bridge that kept its address",
+			commands("ip link add br0 type bridge", "ip link set br0 up", "ip link add v9 type veth peer name w9", "ip link set v9 up", "ip link set w9 up",
+				"ip link set v9 master br0", "ip address add 192.168.10.21/25 dev v9"),
+			ocf.Success,
+			[]string{"nic is eth0", "v9 (192.168.10.0/25, a port)"},
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := newPatient(t, webIP("nic", ""))
@@ -92,4 +113,37 @@ func TestDefaultNIC(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNICByAnAlternativeName: an interface has several names, and is the same one by each.
+func TestNICByAnAlternativeName(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"multicast", "igmp"} {
+		t.Run(mode, func(t *testing.T) {
+			p := newPatient(t, webIP("mac_mode", mode, "nic", "a-name-of-more-than-15-characters"))
+			p.by(t, "ip link property add dev eth0 altname a-name-of-more-than-15-characters altname enp1s0")
+			clean, err := p.host.Dump()
+			check(t, err)
+			p.clean = clean
+			p.startBoth(t)
+			for _, name := range []string{p.parameters["nic"], "enp1s0", NIC, ""} {
+				p.parameters = p.parameters.with("nic", name)
+				check(t, status(p.monitor(2), ocf.Success))
+			}
+			p.parameters = p.parameters.with("nic", "enp1s0")
+			p.by(t, "ip address delete 192.168.10.3/24 dev eth0")
+			check(t, status(p.start(2), ocf.Success))
+			check(t, status(p.monitor(5), ocf.Success))
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
+
+// TestTooManyGroups: a host joins so many multicast groups, and no more; the error says by which parameter of the kernel.
+func TestTooManyGroups(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP("mac_mode", "igmp"))
+	check(t, p.host.Sysctl("net/ipv4/igmp_max_memberships", "0"))
+	says(t, p.start(2), ocf.ErrArgs, "net.ipv4.igmp_max_memberships", "239.255.10.3")
+	p.checkNothingIsLeft(t)
 }

@@ -43,13 +43,16 @@ func (c *Conn) Close() { c.netlink.Close() }
 
 // ObserveLinks implements clusterip.LinkKernel.
 func (c *Conn) ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []clusterip.MAC, laid *clusterip.Layout) (clusterip.State, error) {
-	var state clusterip.State
+	state := clusterip.State{AltNames: map[string]int{}}
 	links, err := dump(ctx, c.netlink.LinkList)
 	if err != nil {
 		return state, fmt.Errorf("list network interfaces: %w", err)
 	}
 	for _, link := range links {
 		state.NICs = append(state.NICs, nicOf(link))
+		for _, name := range link.Attrs().AltNames {
+			state.AltNames[name] = link.Attrs().Index
+		}
 	}
 	if err := c.readAddresses(ctx, &state, addresses, macs); err != nil {
 		return state, err
@@ -245,10 +248,25 @@ func (c *Conn) addAddress(ctx context.Context, step clusterip.AddAddress) error 
 			address.Scope = int(netlink.SCOPE_HOST)
 		}
 	}
-	if err := unless(unix.EEXIST, c.netlink.AddrAdd(at(step.NIC), address)); err != nil || !is6 || step.Group {
+	err := unless(unix.EEXIST, c.netlink.AddrAdd(at(step.NIC), address))
+	if step.Group && (errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)) {
+		return tooManyGroups(step.Prefix.Addr(), err)
+	}
+	if err != nil || !is6 || step.Group {
 		return err
 	}
 	return c.waitLocal(ctx, step.Prefix.Addr())
+}
+
+// tooManyGroups says what bounds the groups of all resources in igmp mode: the kernel joins them with one socket of each family, whose
+// memberships and memory are bounded (ip_mc_join_group in net/ipv4/igmp.c, sock_kmalloc in net/core/sock.c).
+func tooManyGroups(group netip.Addr, err error) error {
+	limits := "sysctl net.core.optmem_max"
+	if group.Is4() {
+		limits = "sysctl net.ipv4.igmp_max_memberships, which is 20 by default, or net.core.optmem_max"
+	}
+	return ocf.Errorf(ocf.ErrArgs, "the kernel joins no more multicast groups (%w): each resource with mac_mode=igmp needs one of each family on this node; raise %s, also in /etc/sysctl.d",
+		err, limits)
 }
 
 // waitLocal waits until the kernel takes packets to an IPv6 address for its own. It does so only when a worker has found that no

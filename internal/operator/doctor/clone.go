@@ -383,6 +383,14 @@ func judgeAgreement(s subject) answer {
 	return ok("what is laid is what is asked")
 }
 
+// canonical is the name that the kernel calls an interface by, of any of its names.
+func (s subject) canonical(name string) string {
+	if nic, ok := s.State.Value.NICNamed(name); ok {
+		return nic.Name
+	}
+	return name
+}
+
 func judgeMAC(s subject) answer {
 	var answers []answer
 	macs := clusterip.Layout{MACs: s.Spec.MACs}.AllMACs()
@@ -401,7 +409,7 @@ func judgeMAC(s subject) answer {
 				answers = append(answers, fail(fmt.Sprintf("%s has the address %s too", other.name(), address), fmt.Sprintf("pcs resource update %s ip=…", other.name())))
 			}
 		}
-		sameNIC := s.Spec.NIC == other.Spec.NIC || s.Spec.NIC == "" || other.Spec.NIC == ""
+		sameNIC := s.Spec.NIC == "" || other.Spec.NIC == "" || s.canonical(s.Spec.NIC) == s.canonical(other.Spec.NIC)
 		for _, mac := range (clusterip.Layout{MACs: other.Spec.MACs}).AllMACs() {
 			if sameNIC && slices.Contains(macs, mac) {
 				answers = append(answers, fail(fmt.Sprintf("%s has the MAC %s too", other.name(), mac), change))
