@@ -15,7 +15,7 @@ FUZZTIME ?= 10000x
 # How many events `make explore` tries in every order: each further one takes six times as long.
 DEPTH    ?= 5
 # Which kernel test-vm boots: that of Debian bullseye (Linux 5.10), bookworm (6.1), trixie (6.12) or sid (7.2 and later); empty: of
-# the machine's own release. And in which guest: data-path, match or target; empty: in all.
+# the machine's own release. And in which guest: data-path, match, target or interfaces; empty: in all.
 KERNEL ?=
 GUEST  ?=
 

@@ -202,8 +202,12 @@ func (s Spec) admit(seen State) (Layout, error) {
 	if err := layout.Fits(layout.Backend); err != nil {
 		return layout, fmt.Errorf("%w; or stop it first, so that another backend can be chosen (pcs resource disable %s)", err, s.name())
 	}
-	if nic, ok := seen.nicAt(layout.NICIndex); ok && s.CheckLink {
-		if why := nic.linkFault(); why != "" {
+	nic, ok := seen.nicAt(layout.NICIndex)
+	if why := seen.TwiceFault(nic); why != "" && s.MACMode == Unicast {
+		return layout, ocf.Errorf(ocf.ErrArgs, "%s", why)
+	}
+	if ok && s.CheckLink {
+		if why := seen.LinkFault(nic); why != "" {
 			return layout, ocf.Errorf(ocf.ErrGeneric, "%s: clients cannot reach the address through it (check_link=false starts all the same)", why)
 		}
 	}

@@ -299,6 +299,16 @@ func TestStartRefuses(t *testing.T) {
 			n.NICs[1].Master = 8
 			n.NICs = append(n.NICs, NIC{Index: 8, Name: "ovs-system", Kind: "openvswitch"})
 		}, ocf.ErrArgs, "ovs-vsctl iface-to-br eth0"},
+		"a VLAN of a bond that monitors no link": {func(n *State, _ *Spec) {
+			n.NICs[1].Parent, n.NICs[1].Kind = 8, "vlan"
+			n.NICs = append(n.NICs, NIC{Index: 8, Name: "bond0", Kind: "bond", Up: true, Running: true}, NIC{Index: 9, Name: "eth8", Kind: "device", Master: 8, Up: true})
+		}, ocf.ErrGeneric, "bond0 has a carrier, but none of its ports"},
+		"a unicast MAC on a VLAN of a bond that lets frames in twice": {func(n *State, s *Spec) {
+			n.NICs[1].Parent, n.NICs[1].Kind = 8, "vlan"
+			n.NICs = append(n.NICs, NIC{Index: 8, Name: "bond0", Kind: "bond", BondMode: "balance-alb"})
+			n.Tables, n.Addresses, n.Filters = Tables{}, nil, nil
+			s.MACMode, s.MACs.IPv4 = Unicast, DerivedMAC(Unicast, vip)
+		}, ocf.ErrArgs, "bond0 is a bond in mode balance-alb"},
 		"a NIC that is down":    {func(n *State, _ *Spec) { n.NICs[1].Up = false }, ocf.ErrGeneric, "ip link set eth0 up"},
 		"a NIC without carrier": {func(n *State, _ *Spec) { n.NICs[1].Running = false }, ocf.ErrGeneric, "no carrier"},
 		"no connected route":    {func(n *State, _ *Spec) { n.Connected, n.Tables = nil, Tables{} }, ocf.ErrArgs, "no network interface has connected routes"},

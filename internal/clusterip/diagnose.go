@@ -38,7 +38,7 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 		}
 	}
 	if nic, ok := seen.nicAt(layout.NICIndex); ok && checkLink {
-		if why := nic.linkFault(); why != "" {
+		if why := seen.LinkFault(nic); why != "" {
 			fault("%s", why)
 		}
 	}
@@ -63,16 +63,33 @@ func addressFaults(seen State, layout Layout) []string {
 	return faults
 }
 
-// linkFault says why no packet can pass the NIC; empty if nothing is known to be in the way.
-func (n NIC) linkFault() string {
+// LinkFault says why no packet can pass a NIC; empty if nothing is known to be in the way. What is below it counts: a bridge has a carrier as
+// long as any of its ports has one, a guest's too, and a bond that monitors no link always has.
+func (s State) LinkFault(nic NIC) string {
 	switch {
-	case !n.Up:
-		return fmt.Sprintf("%s is down (ip link set %s up)", n.Name, n.Name)
-	case !n.Running:
-		return fmt.Sprintf("%s has no carrier; look at its cable and switch port", n.Name)
-	default:
+	case !nic.Up:
+		return fmt.Sprintf("%s is down (ip link set %s up)", nic.Name, nic.Name)
+	case !nic.Running:
+		return fmt.Sprintf("%s has no carrier; look at its cable and switch port", nic.Name)
+	}
+	if parent, ok := s.nicAt(nic.Parent); ok {
+		return s.LinkFault(parent)
+	}
+	ports := s.outwardPorts(nic)
+	passes := func(port NIC) bool { return s.LinkFault(port) == "" }
+	if len(ports) == 0 || slices.ContainsFunc(ports, passes) {
 		return ""
 	}
+	return fmt.Sprintf("%s has a carrier, but none of its ports that lead to the network lets packets through: %s", nic.Name, names(ports))
+}
+
+// outwardPorts are the ports of a bridge or bond by which packets may come from the network: those of a bridge that are not a virtual
+// machine's (tap), a container's (veth), or nobody's (dummy).
+func (s State) outwardPorts(nic NIC) []NIC {
+	inward := []string{"tun", "veth", "dummy"}
+	return slices.DeleteFunc(slices.Clone(s.NICs), func(port NIC) bool {
+		return port.Master != nic.Index || nic.Kind == "vrf" || nic.Kind == "bridge" && slices.Contains(inward, port.Kind)
+	})
 }
 
 // Leftovers lists in words everything of the resource that is on the node.

@@ -32,6 +32,8 @@ type NIC struct {
 	NoIPv6   bool   // it is switched off there; only known when an IPv6 address is to be laid
 	Kind     string // "bridge", "bond", "vlan", …; "device" of hardware
 	Master   int    // the index of the interface that it is a port of; 0 if it is none
+	Parent   int    // the index of the interface that it is on top of, as a VLAN is; 0 if it is on none
+	BondMode string // of a bond: "balance-alb", …
 }
 
 // Route is a connected route: the NIC's own network.
@@ -189,6 +191,29 @@ func (s State) Top(nic NIC) NIC {
 		nic = master
 	}
 	return nic
+}
+
+// below lists what a NIC's frames come in by: the ports of a bridge or bond, the parent of a VLAN, and what is below those.
+func (s State) below(nic NIC) []NIC {
+	var all []NIC
+	for _, other := range s.NICs {
+		if other.Master == nic.Index || nic.Parent == other.Index {
+			all = append(append(all, other), s.below(other)...)
+		}
+	}
+	return all
+}
+
+// TwiceFault says why the NIC would let a frame to a unicast cluster MAC in twice; empty if it does not. In balance-alb each port delivers
+// unicast frames (bond_should_deliver_exact_match in drivers/net/bonding/bond_main.c), and a switch sends those for an unknown MAC to all.
+func (s State) TwiceFault(nic NIC) string {
+	for _, bond := range append([]NIC{nic}, s.below(nic)...) {
+		if bond.BondMode == "balance-alb" {
+			return fmt.Sprintf("parameter mac_mode=unicast: %s is a bond in mode balance-alb, whose ports each deliver a frame to the cluster MAC, so that packets arrive twice; "+
+				"set mac_mode=multicast or igmp, or give the bond mode active-backup, balance-tlb or 802.3ad", bond.Name)
+		}
+	}
+	return ""
 }
 
 func (s State) nicAt(index int) (NIC, bool) {

@@ -228,7 +228,9 @@ Needs backend=nftables. Set resource-stickiness=0, because moves no longer hurt.
 			Short: "Monitor the link of the interface",
 			Long: `
 When true, monitor fails while the interface has no link, so that Pacemaker moves the buckets of a node whose cable or switch port
-has failed. Set it to false when another resource watches the link, or when the interface does not report it.`,
+has failed. What is below the interface counts too: of a bridge, one of the ports that lead to the network (not taps, veths and dummies, which are
+guests') must have a link; of a bond, one of its ports; of a VLAN, its parent. Set it to false when another resource watches the link, when
+the interface does not report it, or when all clients are guests of this node.`,
 			Kind:       Boolean,
 			Default:    "true",
 			Example:    "false",

@@ -147,3 +147,31 @@ func TestTooManyGroups(t *testing.T) {
 	says(t, p.start(2), ocf.ErrArgs, "net.ipv4.igmp_max_memberships", "239.255.10.3")
 	p.checkNothingIsLeft(t)
 }
+
+// TestBridgeWhoseUplinkIsDead: a virtual machine keeps the bridge's carrier, which says nothing of the way to clients.
+func TestBridgeWhoseUplinkIsDead(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP("nic", "br0"))
+	commands(
+		"ip link add br0 type bridge mcast_snooping 0", "ip address flush dev eth0",
+		// What leads to the network: a macvlan, for want of another kind of interface in a namespace.
+		"ip link add link eth0 name uplink0 type macvlan mode passthru", "ip link set uplink0 master br0", "ip link set uplink0 up",
+		"ip link add vnet0 type veth peer name guest0", "ip link set guest0 up", "ip link set vnet0 master br0", "ip link set vnet0 up",
+		"ip link set br0 up", "ip address add 192.168.10.11/24 dev br0")(t, p)
+	check(t, p.host.waitUp(t.Context(), "br0"))
+	p.startBoth(t)
+	check(t, status(p.monitor(2), ocf.Success))
+	p.by(t, "ip link set eth0 down")
+	says(t, p.monitor(2), ocf.ErrGeneric, "br0 has a carrier, but none of its ports that lead to the network", "uplink0")
+	check(t, status(p.stop(2), ocf.Success))
+	says(t, p.start(2), ocf.ErrGeneric, "uplink0")
+	p.parameters = p.parameters.with("check_link", "false")
+	check(t, status(p.start(2), ocf.Success))
+	check(t, status(p.monitor(2), ocf.Success))
+	p.parameters = p.parameters.with("check_link", "true")
+	p.by(t, "ip link set eth0 up")
+	for _, nic := range []string{NIC, "uplink0", "br0"} {
+		check(t, p.host.waitUp(t.Context(), nic))
+	}
+	check(t, status(p.monitor(2), ocf.Success))
+}

@@ -88,7 +88,7 @@ func hasIPv6(nic string) bool {
 func nicOf(link netlink.Link) clusterip.NIC {
 	attributes := link.Attrs()
 	mac := clusterip.MACOf(attributes.HardwareAddr)
-	return clusterip.NIC{
+	nic := clusterip.NIC{
 		Index: attributes.Index, Name: attributes.Name, MAC: mac,
 		Up:       attributes.RawFlags&unix.IFF_UP != 0,
 		Running:  attributes.RawFlags&unix.IFF_RUNNING != 0,
@@ -97,6 +97,15 @@ func nicOf(link netlink.Link) clusterip.NIC {
 		Kind:     link.Type(),
 		Master:   attributes.MasterIndex,
 	}
+	switch link := link.(type) {
+	case *netlink.Bond:
+		nic.BondMode = link.Mode.String()
+	case *netlink.Vlan, *netlink.Macvlan, *netlink.Macvtap:
+		if attributes.NetNsID < 0 { // else the index is of another network namespace
+			nic.Parent = attributes.ParentIndex
+		}
+	}
+	return nic
 }
 
 // isInPlace tells whether the addresses were all laid, and the NIC that they were laid on is still there, under the same name, and usable.

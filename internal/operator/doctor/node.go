@@ -185,6 +185,9 @@ func judgeInterface(s subject) answer {
 	if _, err := s.Layout(); err != nil {
 		return fail(strings.Join(lines(err), "; "), "ip -brief address", "ip -brief link")
 	}
+	if why := s.State.Value.TwiceFault(s.nic); why != "" && s.layout.MACMode == clusterip.Unicast {
+		return fail(why, s.update("mac_mode=multicast   # with the resource disabled"))
+	}
 	return ok("%s has %s", s.nic.Name, addressList(s.layout.Prefixes))
 }
 
@@ -194,9 +197,11 @@ func judgeLink(s subject) answer {
 		return fail(s.nic.Name+" is down", fmt.Sprintf("ip link set %s up", s.nic.Name))
 	case !s.nic.Running:
 		return fail(s.nic.Name+" has no carrier", fmt.Sprintf("ethtool %s   # and look at its cable and switch port", s.nic.Name))
-	default:
-		return ok("%s is up and has a carrier", s.nic.Name)
 	}
+	if why := s.State.Value.LinkFault(s.nic); why != "" {
+		return fail(why, "ip -brief link; bridge link", "# and look at their cables and switch ports; check_link=false if clients come in by other ports")
+	}
+	return ok("%s is up and has a carrier", s.nic.Name)
 }
 
 func judgeIPv6(s subject) answer {
