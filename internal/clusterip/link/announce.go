@@ -97,6 +97,9 @@ func (c *Conn) strangersTo(ctx context.Context, layout clusterip.Layout, address
 		return speaker.strangersTo(ctx, address, layout.MACs.IPv4)
 	}
 	speaker, err := c.speakNDP(layout.NICIndex, ndp.LinkLocal)
+	if err != nil { // the NIC has no link-local address, or none that is usable yet
+		speaker, err = c.speakNDP(layout.NICIndex, ndp.Unspecified)
+	}
 	if err != nil {
 		return nil, err
 	}

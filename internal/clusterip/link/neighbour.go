@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -10,9 +11,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/ndp"
+	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 )
@@ -55,26 +59,18 @@ func (s *ndpSpeaker) advertise(address netip.Addr, mac clusterip.MAC) error {
 
 // strangersTo asks who has an address, and returns the MACs of all that say so until the deadline, but for the cluster's.
 func (s *ndpSpeaker) strangersTo(ctx context.Context, address netip.Addr, cluster clusterip.MAC) ([]clusterip.Stranger, error) {
-	group, err := ndp.SolicitedNodeMulticast(address)
-	if err != nil {
-		return nil, err
-	}
 	var filter ipv6.ICMPFilter
 	filter.SetAll(true)
 	filter.Accept(ipv6.ICMPTypeNeighborAdvertisement)
-	if err := errors.Join(s.conn.SetICMPFilter(&filter), s.conn.SetReadDeadline(answersUntil(ctx))); err != nil {
+	if err := errors.Join(s.conn.SetICMPFilter(&filter), s.conn.SetControlMessage(ipv6.FlagInterface, true), s.conn.SetReadDeadline(answersUntil(ctx))); err != nil {
 		return nil, err
 	}
-	err = s.conn.WriteTo(&ndp.NeighborSolicitation{
-		TargetAddress: address,
-		Options:       []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: s.nic.HardwareAddr}},
-	}, nil, group)
-	if err != nil {
+	if err := s.solicit(address); err != nil {
 		return nil, err
 	}
 	var strangers []clusterip.Stranger
 	for {
-		message, _, _, err := s.conn.ReadFrom()
+		message, control, _, err := s.conn.ReadFrom()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return strangers, nil
 		}
@@ -82,7 +78,8 @@ func (s *ndpSpeaker) strangersTo(ctx context.Context, address netip.Addr, cluste
 			return strangers, err
 		}
 		advertisement, ok := message.(*ndp.NeighborAdvertisement)
-		if !ok || advertisement.TargetAddress != address {
+		elsewhere := control != nil && control.IfIndex != s.nic.Index
+		if !ok || elsewhere || advertisement.TargetAddress != address {
 			continue
 		}
 		for _, option := range advertisement.Options {
@@ -94,6 +91,49 @@ func (s *ndpSpeaker) strangersTo(ctx context.Context, address netip.Addr, cluste
 			}
 		}
 	}
+}
+
+// solicit asks all who may have an address for it.
+func (s *ndpSpeaker) solicit(address netip.Addr) error {
+	group, err := ndp.SolicitedNodeMulticast(address)
+	if err != nil {
+		return err
+	}
+	if nobody := netip.IPv6Unspecified(); s.own.WithZone("") == nobody {
+		message, err := ndp.MarshalMessageChecksum(&ndp.NeighborSolicitation{TargetAddress: address}, nobody, group)
+		if err != nil {
+			return err
+		}
+		return s.sendFromNobody(group, message)
+	}
+	return s.conn.WriteTo(&ndp.NeighborSolicitation{
+		TargetAddress: address,
+		Options:       []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: s.nic.HardwareAddr}},
+	}, nil, group)
+}
+
+// sendFromNobody sends an ICMPv6 message to a group from the unspecified address, which no socket but a raw one can. An answer goes to all
+// nodes (RFC 4861 section 7.2.4).
+func (s *ndpSpeaker) sendFromNobody(group netip.Addr, message []byte) error {
+	const version6, ipv6Header = 0x60, 40
+	to := group.As16()
+	header := make([]byte, ipv6Header) // with the source ::
+	header[0], header[6], header[7] = version6, unix.IPPROTO_ICMPV6, ndp.HopLimit
+	binary.BigEndian.PutUint16(header[4:], uint16(len(message)))
+	copy(header[24:], to[:])
+	mac := net.HardwareAddr{0x33, 0x33, to[12], to[13], to[14], to[15]} // RFC 2464 section 7
+	frame, err := (&ethernet.Frame{
+		Destination: mac, Source: s.nic.HardwareAddr, EtherType: ethernet.EtherTypeIPv6, Payload: append(header, message...),
+	}).MarshalBinary()
+	if err != nil {
+		return err
+	}
+	conn, err := packet.Listen(s.nic, packet.Raw, unix.ETH_P_IPV6, nil)
+	if err != nil {
+		return err
+	}
+	_, err = conn.WriteTo(frame, &packet.Addr{HardwareAddr: mac})
+	return errors.Join(err, conn.Close())
 }
 
 // answersUntil is when a question's answers are no longer waited for.
