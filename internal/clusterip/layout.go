@@ -7,9 +7,11 @@ import (
 	"hash/fnv"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"ocf-clusterip/internal/ocf"
 )
@@ -234,9 +236,33 @@ func (l Layout) Stamp() string {
 		b.WriteString(" drain=" + drainsYes)
 	}
 	if l.Resource != "" {
-		fmt.Fprintf(&b, " resource=%s", l.Resource)
+		b.WriteString(" resource=" + escape(l.Resource))
 	}
 	return b.String()
+}
+
+// escape writes a name so that it is one field of a stamp, and its key cannot be another's: %20 for a blank. The CIB allows no such name, but
+// the agent may be called by hand.
+func escape(name string) string {
+	var b strings.Builder
+	for _, r := range name {
+		if r == '%' || unicode.IsSpace(r) || unicode.IsControl(r) {
+			for _, octet := range []byte(string(r)) {
+				fmt.Fprintf(&b, "%%%02X", octet)
+			}
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// unescape reads what escape wrote. A program that did not escape may have written anything else.
+func unescape(text string) string {
+	if name, err := url.PathUnescape(text); err == nil {
+		return name
+	}
+	return text
 }
 
 // drainsYes is the only value of the stamp's key drain.
@@ -304,7 +330,7 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 		return nil
 	})
 	layout.NIC = fields["nic"]
-	layout.Resource = fields["resource"]
+	layout.Resource = unescape(fields["resource"])
 	layout.MACMode = MACMode(fields["mac_mode"])
 	layout.HashMode = HashMode(fields["hashmode"])
 	if !layout.isPlausible() {

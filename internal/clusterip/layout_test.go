@@ -32,6 +32,22 @@ func TestStampIsReadBack(t *testing.T) {
 	}
 }
 
+// A name is whatever somebody calls the agent with, and must not be taken for more of the stamp.
+func TestStampOfAnyName(t *testing.T) {
+	layout, err := specOf(Multicast, 0).Resolve(freshNode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout.Backend = NFTables
+	for _, name := range []string{"web ip=192.0.2.1/24", "web\tip", "web\nip=192.0.2.1/24", "web\u2003ip", "100%", "web%20ip", "wéb-ip", "a=b", " "} {
+		layout.Resource = name
+		got, err := ParseStamp(layout.Schema, layout.Stamp())
+		if diff := cmp.Diff(layout, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); err != nil || diff != "" {
+			t.Errorf("%q: error %v (-want +got):\n%s", name, err, diff)
+		}
+	}
+}
+
 func TestOldestSchemaIsChosen(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(*Spec)
