@@ -94,6 +94,10 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 			if err := a.apart(ctx, spec, layout); err != nil {
 				return len(Leftovers(seen, spec.NIC)) > 0, err
 			}
+			nic, _ := seen.nicAt(layout.NICIndex)
+			if bridge, why := seen.SnoopFault(nic); why != "" && layout.MACMode != Unicast {
+				a.Log.Warningf("%s; have it take them: ip link set %s type bridge mcast_router 2 (and in the network's configuration)", why, bridge.Name)
+			}
 		}
 		if len(steps) == 0 {
 			a.Log.Infof("bucket %d of %s is already running", spec.Bucket, spec.Address())

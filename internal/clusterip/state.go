@@ -34,6 +34,7 @@ type NIC struct {
 	Master   int    // the index of the interface that it is a port of; 0 if it is none
 	Parent   int    // the index of the interface that it is on top of, as a VLAN is; 0 if it is on none
 	BondMode string // of a bond: "balance-alb", …
+	Snoops   bool   // a bridge that reads IGMP and MLD, and is not told to take all groups' frames itself (mcast_router 2)
 }
 
 // Route is a connected route: the NIC's own network.
@@ -214,6 +215,18 @@ func (s State) TwiceFault(nic NIC) string {
 		}
 	}
 	return ""
+}
+
+// SnoopFault says why frames to a group MAC may not reach a NIC of this node; empty if nothing is in the way. A bridge that snoops and has heard a
+// querier looks for the group in the IP header (br_mdb_entry_skb_get in net/bridge/br_multicast.c): a unicast packet is of no group, and goes to
+// ports of multicast routers only, and to the bridge itself if that is one.
+func (s State) SnoopFault(nic NIC) (bridge NIC, why string) {
+	for _, lower := range append([]NIC{nic}, s.below(nic)...) {
+		if lower.Snoops {
+			return lower, fmt.Sprintf("%s is a bridge that snoops: as soon as anybody on the network asks for members of groups, it lets no packet for a group MAC in any more", lower.Name)
+		}
+	}
+	return NIC{}, ""
 }
 
 func (s State) nicAt(index int) (NIC, bool) {

@@ -82,7 +82,14 @@ const (
 		"add rule inet mine in ct state vmap { established : accept, related : accept, invalid : drop }; add rule inet mine in iif lo accept; " +
 		"add rule inet mine in meta l4proto ipv6-icmp accept; add rule inet mine in tcp dport { 22, 2222-2224 } accept'"
 
+	noOwnBridge = "ip link delete up9; ip link delete v9; ip link delete br9"
+
 	losing = "nft 'add table ip lossy; add chain ip lossy out { type filter hook output priority 0; }; add rule ip lossy out icmp type echo-reply"
+
+	secondOnLAN = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 192.168.10.91/24 dev eth9 && echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce"
+
+	ownBridge = "ip link add br9 type bridge mcast_snooping 0; ip link add v9 type veth peer name w9; ip link add link v9 name up9 type macvlan mode passthru; " +
+		"ip link set up9 up master br9; ip link set v9 up; ip link set w9 up; ip link set br9 up; ip address add 10.5.0.1/24 dev br9; "
 
 	secondNIC = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 10.9.0.1/24 dev eth9 && ip route add default via 10.9.0.2 dev eth9 metric 500"
 )
@@ -156,6 +163,10 @@ func onTheNode() []planted {
 		{name: "conntrack takes up no connection in its middle", plant: on("echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), mend: on("echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), want: only("conntrack-loose", warning)},
 		{name: "no answer to ARP", plant: on("echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), want: only("arp-ignore", failure)},
 		{name: "a strict reverse path, and two ways out", plant: on(secondNIC + "; echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce; echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), want: only("reverse-path", warning), says: "eth9"},
+		{
+			name: "ARP answers by one of two interfaces", plant: on(secondOnLAN + "; echo 1 >/proc/sys/net/ipv4/conf/all/arp_filter"),
+			mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/all/arp_filter"), want: only("arp-filter", warning), says: "eth9",
+		},
 		{name: "ARP requests that name the address elsewhere", plant: on(secondNIC), mend: on("ip link delete eth9"), want: only("arp-announce", warning), says: "net/ipv4/conf/eth9/arp_announce=2"},
 		{name: "unicast packets in group frames are dropped", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), want: only("group-frames", warning)},
 		{name: "a stranger has the address", plant: func(t *testing.T, s *site) {
@@ -254,6 +265,22 @@ func TestBeforeItExists(t *testing.T) {
 		{
 			name: "no IPv6", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"),
 			args: []string{"--ip", "2001:db8:10::3", "--nic", "eth0"}, want: only("ipv6", failure),
+		},
+		{
+			name: "a bridge that snoops", plant: on(ownBridge + "ip link set br9 type bridge mcast_snooping 1"),
+			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"}, want: only("snooping", warning), says: "mcast_router 2",
+		},
+		{
+			name: "a bridge that snoops and takes all groups", plant: on(ownBridge + "ip link set br9 type bridge mcast_snooping 1 mcast_router 2"),
+			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"},
+		},
+		{
+			name: "a bridge that snoops, and a unicast MAC", plant: on(ownBridge + "ip link set br9 type bridge mcast_snooping 1"),
+			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3", "--mac-mode", "unicast"},
+		},
+		{
+			name: "a bridge whose uplink is dead", plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9; ip link set v9 down"),
+			mend: on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3"}, want: only("link", failure), says: "up9",
 		},
 		{
 			name: "a port of a bridge", plant: on("ip link add br9 up type bridge; ip link add v9 type veth peer name w9; ip link set v9 up master br9; ip link set w9 up; ip address add 10.5.0.1/24 dev v9"),

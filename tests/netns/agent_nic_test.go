@@ -175,3 +175,26 @@ func TestBridgeWhoseUplinkIsDead(t *testing.T) {
 	}
 	check(t, status(p.monitor(2), ocf.Success))
 }
+
+// TestOwnBridgeThatSnoops is warned of when the address is laid, once.
+func TestOwnBridgeThatSnoops(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP("nic", "br0"))
+	bridged(t, p)
+	check(t, p.host.waitUp(t.Context(), "br0"))
+	p.by(t, "ip link set br0 type bridge mcast_snooping 1")
+	const warning = "ip link set br0 type bridge mcast_router 2"
+	says(t, p.start(2), ocf.Success, "br0 is a bridge that snoops", warning)
+	for name, r := range map[string]Result{"a further bucket": p.start(5), "monitor": p.monitor(2)} {
+		if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, warning) {
+			t.Errorf("%s: %v\n%s", name, err, r.Stderr)
+		}
+	}
+	check(t, status(p.stop(2), ocf.Success))
+	check(t, status(p.stop(5), ocf.Success))
+	p.by(t, warning)
+	r := p.start(2)
+	if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, "snoops") {
+		t.Errorf("%v\n%s", err, r.Stderr)
+	}
+}

@@ -98,6 +98,9 @@ func nicOf(link netlink.Link) clusterip.NIC {
 		Master:   attributes.MasterIndex,
 	}
 	switch link := link.(type) {
+	case *netlink.Bridge:
+		snoops := link.MulticastSnooping != nil && *link.MulticastSnooping
+		nic.Snoops = snoops && !takesAllGroups(nic.Name)
 	case *netlink.Bond:
 		nic.BondMode = link.Mode.String()
 	case *netlink.Vlan, *netlink.Macvlan, *netlink.Macvtap:
@@ -106,6 +109,13 @@ func nicOf(link netlink.Link) clusterip.NIC {
 		}
 	}
 	return nic
+}
+
+// takesAllGroups tells whether a bridge counts itself among the multicast routers for good (MDB_RTR_TYPE_PERM). What cannot be read it is not.
+func takesAllGroups(bridge string) bool {
+	const permanent = "2"
+	router, err := os.ReadFile(filepath.Join("/sys/class/net", bridge, "bridge/multicast_router")) //nolint:gosec // the name is the kernel's
+	return err == nil && string(bytes.TrimSpace(router)) == permanent
 }
 
 // isInPlace tells whether the addresses were all laid, and the NIC that they were laid on is still there, under the same name, and usable.

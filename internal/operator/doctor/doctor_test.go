@@ -336,6 +336,25 @@ func TestChecks(t *testing.T) {
 		"a member of a VRF": {resource(func(r *Resource) {
 			portOf(r, "vrf")
 		}), nil},
+		"a bridge that snoops": {resource(func(r *Resource) { r.State.Value.NICs[0].Snoops = true }), map[string]Verdict{"snooping": Warning}},
+		"a VLAN on a bridge that snoops": {resource(func(r *Resource) {
+			r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "br0", Up: true, Running: true, Kind: "bridge", Snoops: true})
+			r.State.Value.NICs[0].Parent = 9
+		}), map[string]Verdict{"snooping": Warning}},
+		"a bridge that snoops, and a unicast MAC": {resource(func(r *Resource) {
+			r.State.Value.NICs[0].Snoops, r.Spec.MACMode = true, clusterip.Unicast
+			r.Spec.MACs.IPv4 = clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
+			r.Router = nil
+		}), nil},
+		"a bond that lets frames in twice": {resource(func(r *Resource) {
+			r.State.Value.NICs[0].BondMode, r.Spec.MACMode = "balance-alb", clusterip.Unicast
+			r.Spec.MACs.IPv4 = clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
+			r.Router = nil
+		}), map[string]Verdict{"interface": Failure}},
+		"ARP by one of two interfaces": {also(sysctl("1", "net/ipv4/conf/all/arp_filter"), resource(func(r *Resource) {
+			r.Around.Value.Routes = append(r.Around.Value.Routes, clusterip.Route{NICIndex: eth1, Prefix: netip.MustParsePrefix("192.168.10.0/24")})
+		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), map[string]Verdict{"arp-filter": Warning}},
+		"ARP by the only interface":           {sysctl("1", "net/ipv4/conf/all/arp_filter"), nil},
 		"switched off":                        {resource(func(r *Resource) { r.State.Value.NICs[0].Up = false }), map[string]Verdict{"link": Failure}},
 		"no carrier":                          {resource(func(r *Resource) { r.State.Value.NICs[0].Running = false }), map[string]Verdict{"link": Failure}},
 		"a strict way, and only one":          {sysctl("1", "net/ipv4/conf/all/rp_filter"), nil},

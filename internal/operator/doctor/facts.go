@@ -135,6 +135,7 @@ func FirstIPv4(layout clusterip.Layout) (netip.Addr, bool) {
 const (
 	reversePath    = "net/ipv4/conf/%s/rp_filter"
 	arpIgnore      = "net/ipv4/conf/%s/arp_ignore"
+	arpFilter      = "net/ipv4/conf/%s/arp_filter"
 	arpAnnounce    = "net/ipv4/conf/%s/arp_announce"
 	dropsGroups4   = "net/ipv4/conf/%s/drop_unicast_in_l2_multicast"
 	dropsGroups6   = "net/ipv6/conf/%s/drop_unicast_in_l2_multicast"
@@ -152,7 +153,7 @@ func Sysctls(nics []clusterip.NIC) []string {
 		conf = append(conf, nic.Name)
 	}
 	for _, of := range conf {
-		for _, format := range []string{reversePath, arpIgnore, arpAnnounce, dropsGroups4, dropsGroups6, disablesIPv6} {
+		for _, format := range []string{reversePath, arpIgnore, arpFilter, arpAnnounce, dropsGroups4, dropsGroups6, disablesIPv6} {
 			names = append(names, fmt.Sprintf(format, of))
 		}
 	}

@@ -157,12 +157,20 @@ func nicChecks() []check {
 			func(s subject) bool { return s.State.Err == nil && len(s.Spec.Addresses) > 0 }, judgeInterface,
 		},
 		{group, "link", "Without a link no client reaches this node, and its buckets move away.", hasNIC, judgeLink},
+		{
+			group, "snooping", "A Linux bridge that snoops delivers unicast packets in frames to a group MAC to nobody, once it has heard a querier: the node goes deaf to all clients at once.",
+			isGroup, judgeSnooping,
+		},
 		{group, "ipv6", "An interface without IPv6 cannot have the address.", is6, judgeIPv6},
 		{
 			group, "reverse-path", "A strict reverse path filter drops packets of clients that the node would answer through another interface.",
 			is4, judgeReversePath,
 		},
 		{group, "arp-ignore", "The node must answer ARP requests for the address, or clients do not find it.", is4, judgeARPIgnore},
+		{
+			group, "arp-filter", "With arp_filter the node answers an ARP request only by the interface that its own route to the client leaves by.",
+			is4, judgeARPFilter,
+		},
 		{
 			group, "arp-announce", "ARP requests that name the address as their sender are let out on its own interface only; others are dropped, and the neighbour is not found.",
 			is4, judgeARPAnnounce,
@@ -270,6 +278,31 @@ func judgeARPIgnore(s subject) answer {
 	default:
 		return ok("arp_ignore=%d", ignore)
 	}
+}
+
+func judgeARPFilter(s subject) answer {
+	filter, err := s.effective(arpFilter, s.nic.Name)
+	if err == nil && filter == 0 {
+		return ok("arp_filter=0")
+	}
+	if err := errors.Join(err, s.Around.Err); err != nil {
+		return cannotTell(err, readSysctl)
+	}
+	for _, other := range s.others() {
+		if s.isOnLAN(other) {
+			return warn(fmt.Sprintf("arp_filter=%d, and %s is in the network of the address too: clients that the node would answer through it find no address", filter, other.Name),
+				set(0, arpFilter, "all", s.nic.Name)...)
+		}
+	}
+	return ok("arp_filter=%d, but only %s is in the network of the address", filter, s.nic.Name)
+}
+
+func judgeSnooping(s subject) answer {
+	bridge, why := s.State.Value.SnoopFault(s.nic)
+	if why != "" {
+		return warn(why, fmt.Sprintf("ip link set %s type bridge mcast_router 2", bridge.Name), "# and in the network's configuration, so that it lasts")
+	}
+	return ok("no bridge of this node keeps frames from it")
 }
 
 func judgeARPAnnounce(s subject) answer {
