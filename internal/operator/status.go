@@ -79,7 +79,7 @@ type ResourceStatus struct {
 	HashCompat      string         `json:"hash_compat"`
 	HashPrefix4     int            `json:"hash_prefix4"`
 	HashPrefix6     int            `json:"hash_prefix6"`
-	SeedFingerprint string         `json:"seed_fingerprint"` // to compare nodes by; the seed itself is for nobody who wants to hit one node
+	SeedFingerprint string         `json:"seed_fingerprint"` // to compare nodes by, see fingerprint
 	Services        []string       `json:"services"`         // that share load; none: all
 	Backend         string         `json:"backend"`          // on this node; "" if nothing is laid there
 	BackendReason   string         `json:"backend_reason"`
@@ -203,8 +203,12 @@ func stateOf(node pacemaker.Node) string {
 	}
 }
 
-// fingerprintSeed is any constant, the same in every version.
-const fingerprintSeed = 0x66707273
+// fingerprint is for people who compare nodes, and who must not learn the seed: who knows it can send all he has to one node. So it is short.
+// Seeds that differ have the same one in 1 of 256 cases. A long one, of whatever hash, is searched for small seeds in seconds.
+func fingerprint(seed clusterip.Seed) string {
+	const constant = 0x66707273 // the same in every version
+	return fmt.Sprintf("%02x", uint8(clusterip.Jhash(constant, uint32(seed))))
+}
 
 func (r Resource) status(survey Survey) ResourceStatus {
 	layout := r.Layout
@@ -212,7 +216,7 @@ func (r Resource) status(survey Survey) ResourceStatus {
 		Name: cmp.Or(r.Asked.Resource, layout.Resource), Problems: []Problem{}, Addresses: layout.Addresses(), NIC: layout.NIC,
 		MACMode: string(layout.MACMode), MACs: []string{}, HashMode: string(layout.HashMode), HashCompat: string(layout.HashCompat),
 		HashPrefix4: layout.HashPrefixes.IPv4, HashPrefix6: layout.HashPrefixes.IPv6,
-		SeedFingerprint: fmt.Sprintf("%08x", clusterip.Jhash(fingerprintSeed, uint32(layout.Seed))), Services: []string{},
+		SeedFingerprint: fingerprint(layout.Seed), Services: []string{},
 		BackendReason: r.Backend, Shares: []Share{}, Buckets: []BucketStatus{},
 	}
 	for _, mac := range layout.AllMACs() {

@@ -171,6 +171,25 @@ func isValid(t *testing.T, schema string, value any) {
 	}
 }
 
+// The fingerprint is published, by metrics for instance, and must not tell a small seed.
+func TestFingerprintGivesNoSeedAway(t *testing.T) {
+	const smallSeeds, enough = 1 << 16, 100
+	seed := clusterip.Seed(12345)
+	told := Resource{Known: Known{Layout: clusterip.Layout{Seed: seed}}}.status(Survey{}).SeedFingerprint
+	var candidates int
+	differ := false
+	for other := range clusterip.Seed(smallSeeds) {
+		same := Resource{Known: Known{Layout: clusterip.Layout{Seed: other}}}.status(Survey{}).SeedFingerprint == told
+		differ = differ || !same
+		if same {
+			candidates++
+		}
+	}
+	if candidates < enough || !differ {
+		t.Errorf("fingerprint %s is that of %d of %d small seeds", told, candidates, smallSeeds)
+	}
+}
+
 func TestHealth(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(*Survey)
