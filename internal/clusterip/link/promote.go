@@ -35,7 +35,8 @@ func hasSecondaries(ours netlink.Addr, all []netlink.Addr) bool {
 // makes the first that hangs on it primary, instead of removing them all and with the last one the NIC's routes
 // (__inet_del_ifa in net/ipv4/devinet.c). Afterwards the parameter is what it was.
 func promoting(nic clusterip.NIC, do func() error) (err error) {
-	file, err := os.OpenFile(filepath.Join(ipv4Conf, nic.Name, "promote_secondaries"), os.O_RDWR, 0)
+	name := filepath.Join(ipv4Conf, nic.Name, "promote_secondaries")
+	file, err := os.Open(name) //nolint:gosec // the name is the kernel's
 	if err != nil {
 		return err
 	}
@@ -53,12 +54,13 @@ func promoting(nic clusterip.NIC, do func() error) (err error) {
 	if !bytes.Equal(was, []byte("0")) {
 		return do()
 	}
-	if _, err := file.WriteAt([]byte("1"), 0); err != nil {
-		return err
+	// Only now: in a container /proc/sys may be read-only, and the value is right all the same.
+	if err := os.WriteFile(name, []byte("1"), 0); err != nil {
+		return fmt.Errorf("the addresses of %s that were added after the shared one would go with it, unless net.ipv4.conf.%s.promote_secondaries is 1: %w; set it to 1",
+			nic.Name, nic.Name, err)
 	}
 	err = do()
-	_, restoreErr := file.WriteAt(was, 0)
-	return errors.Join(err, restoreErr)
+	return errors.Join(err, os.WriteFile(name, was, 0))
 }
 
 func flock(file *os.File) error {
