@@ -194,13 +194,14 @@ func (f *field) happen(ctx context.Context, e event, before model) error {
 }
 
 // lanesBefore are those of which the last event must be done before one begins. What happens to one host happens in turn. And while a host's
-// history is being refreshed, Pacemaker does not know what runs there: a host that stops then leaves its buckets running, and is fenced for it.
+// history is being refreshed, Pacemaker does not know what runs there: a host that stops then leaves its buckets running, and is fenced for it. Before
+// one goes, another that died is back: until the others have missed it, it seems to be there.
 func lanesBefore(e event) []int {
-	switch e.kind {
-	case refreshAll:
+	switch {
+	case e.kind == refreshAll, e.kind == stopPacemaker, e.kind == stopCluster:
 		return []int{everywhere, 0, 1, 2}
-	case stopPacemaker, stopCluster:
-		return []int{everywhere, e.node}
+	case e.kind.kills():
+		return []int{0, 1, 2}
 	default:
 		return []int{e.node}
 	}
