@@ -80,7 +80,6 @@ type worldNode struct {
 	place       handover.Place // as the others see it
 	probed      bool           // since it joined
 	connections int            // that live on it
-	blind       bool           // it was probed when it knew nothing
 	hearing     hearing
 	heard       memory // unless it hears all
 }

@@ -18,6 +18,7 @@ const (
 
 // drains, idle and ignorant are words of this layout, foreign one of another. Who is idle has heard of all drains.
 func drains(left time.Duration) Word { return Word{Drain: left, Layout: ours, Mark: "m"} }
+
 func idle(others ...Drainer) Word {
 	return Word{Layout: ours, Mark: "m", Others: others, Complete: true}
 }

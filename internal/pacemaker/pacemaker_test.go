@@ -27,9 +27,9 @@ func TestWordsAreReadBack(t *testing.T) {
 	for value, word := range map[string]handover.Word{
 		"none/1f/M":                        {Layout: "1f", Mark: "M"},
 		"600/1f/M":                         {Drain: 10 * time.Minute, Layout: "1f", Mark: "M"},
-		"none/1f/M/complete":                  {Layout: "1f", Mark: "M", Complete: true},
+		"none/1f/M/complete":               {Layout: "1f", Mark: "M", Complete: true},
 		"86400/1f/M/web-1.example:1,b_2:9": {Drain: 24 * time.Hour, Layout: "1f", Mark: "M", Others: []handover.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 9 * time.Second}}},
-		"5/1f/M/complete/a:86465":             {Drain: 5 * time.Second, Layout: "1f", Mark: "M", Complete: true, Others: []handover.Drainer{{Node: "a", Left: MaxDrain + handover.Grace}}},
+		"5/1f/M/complete/a:86465":          {Drain: 5 * time.Second, Layout: "1f", Mark: "M", Complete: true, Others: []handover.Drainer{{Node: "a", Left: MaxDrain + handover.Grace}}},
 	} {
 		if got := formatWord(word); got != value {
 			t.Errorf("%v is written %q, want %q", word, got, value)

@@ -471,6 +471,9 @@ func TestStopWaitsUntilTheDrainIsHeardOf(t *testing.T) {
 	cluster.delay(t, s.Nodes[0], 7*time.Second)
 	check(t, s.move(0, 1))
 	check(t, status(s.agents[1].monitor(0), ocf.Success))
+	if !s.holds(t, 1, 0, "adopting") {
+		t.Error("the new owner does not adopt")
+	}
 	kept(t, "moved", sessions)
 }
 
