@@ -181,9 +181,10 @@ func (a Agent) keep(ctx context.Context, layout Layout, adoption Adoption) {
 }
 
 // forget ends what there is of connections of buckets that the node no longer serves. Entries of conntrack's that outlive them would make
-// later connections of the same clients seem known here, when the bucket comes back.
+// later connections of the same clients seem known here, when the bucket comes back. But a bucket that is stopped because its tables are damaged is
+// started again at once, mostly here, and goes on with what it had.
 func (a Agent) forget(ctx context.Context, tables Tables, buckets []Bucket) {
-	if len(buckets) == 0 || tables.Laid == nil || !tables.Laid.Drains {
+	if len(buckets) == 0 || tables.Laid == nil || !tables.Laid.Drains || len(tables.Damage) > 0 {
 		return
 	}
 	if err := a.Kernel.Forget(ctx, *tables.Laid, buckets); err != nil {

@@ -530,3 +530,22 @@ func TestConnectionsFromBehindAnotherInterfaceAreLeftAlone(t *testing.T) {
 	})
 	check(t, c.ask())
 }
+
+// A bucket whose tables were damaged is stopped and started in place. Its connections survive that.
+func TestConnectionsSurviveARestartAfterDamage(t *testing.T) {
+	t.Parallel()
+	s, _ := newDrainingSite(t, Options{Nodes: 2}, 2)
+	check(t, s.startAll(0, 0))
+	check(t, s.monitorAll())
+	sessions := s.open(t, shared, 30000, 16)
+	nft(t, s.Nodes[0], "flush chain netdev "+ourTable+" ipv4")
+	for bucket := range 2 {
+		check(t, status(s.agents[0].monitor(bucket), ocf.ErrGeneric))
+	}
+	for bucket := range 2 {
+		check(t, status(s.agents[0].stop(bucket), ocf.Success))
+		check(t, status(s.agents[0].start(bucket), ocf.Success))
+		check(t, status(s.agents[0].monitor(bucket), ocf.Success))
+	}
+	kept(t, "restarted", sessions)
+}
