@@ -62,7 +62,7 @@ func TestBadParameters(t *testing.T) {
 		"192.168.10.3 192.168.10.3", "192.168.10.3,2001:db8::x",
 		"0.0.0.0", "127.0.0.1", "224.0.0.1", "239.255.0.1", "255.255.255.255")...)
 	rows = append(rows, each("cidr_netmask", "33", "129", "24,64,64", "-1", "x", "24.0", "0x18", "4294967320")...)
-	rows = append(rows, each("nic", "eth/0", "..", "a-name-longer-than-15", "eth0:1")...)
+	rows = append(rows, each("nic", "eth/0", "..", strings.Repeat("n", 128), "eth0:1")...)
 	rows = append(rows, each("mac_mode", "broadcast", "Multicast")...)
 	rows = append(rows, each("mac", "01:02:03:04:05", "01:02:03:04:05:06:07:08", "01:02:03:04:05:0g", "eth0")...)
 	rows = append(rows, each("hashmode", "destport", "sourceip,sourceport", "SourceIP")...)
