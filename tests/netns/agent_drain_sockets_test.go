@@ -386,7 +386,22 @@ func killSweeper(t *testing.T, a *agent) {
 // sweeper is the id of the process that sweeps on the agent's node. Its lock may still name one that was killed before: by an id of a
 // namespace of its own, which some other process has out here.
 func sweeper(a *agent) (int, error) {
-	text, err := os.ReadFile(filepath.Join(a.tempDir, "clusterip-"+shared.String()+".sweeper.lock"))
+	return a.holderOf(filepath.Join(a.tempDir, "clusterip-"+shared.String()+".sweeper.lock"))
+}
+
+// endSweepers ends those that a test leaves because something still drains when it ends. They would make files in its folder.
+func (a *agent) endSweepers() {
+	locks, _ := filepath.Glob(filepath.Join(a.tempDir, "*.sweeper.lock"))
+	for _, lock := range locks {
+		if pid, err := a.holderOf(lock); err == nil {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
+
+// holderOf is the agent's process that holds a lock.
+func (a *agent) holderOf(lock string) (int, error) {
+	text, err := os.ReadFile(lock)
 	if err != nil {
 		return 0, err
 	}

@@ -73,10 +73,12 @@ func newAgent(t testing.TB, h *Host, buckets int, p parameters) *agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &agent{
+	a := &agent{
 		host: h, parameters: p, buckets: buckets, program: executable,
 		tempDir: filepath.Join(t.TempDir(), "resource-agents"), ctx: t.Context(),
 	}
+	t.Cleanup(a.endSweepers)
+	return a
 }
 
 // callTimeout is the operation's timeout in the cluster's configuration: a long one, so that a machine that stands still for a while
