@@ -106,14 +106,16 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 		if seen.Tables.Present {
 			a.warn(Faults(seen, layout, spec.CheckLink), "start mends: ")
 		}
+		over := seen.Tables.notServed(goal.Owned, goal.Moves)
 		if laid := seen.Tables.Laid; laid != nil && len(laid.Disagreements(layout)) > 0 { // the same numbers have other connections from now on
 			a.forget(ctx, seen.Tables, seen.Tables.notServed(nil, Moves{}))
+			over = nil
 		}
 		observed := time.Now()
 		if err := a.lay(ctx, spec, seen, goal, steps); err != nil {
 			return a.undo(ctx, spec, seen, observed, goal, err), err
 		}
-		a.forget(ctx, seen.Tables, seen.Tables.notServed(goal.Owned, goal.Moves))
+		a.forget(ctx, seen.Tables, over)
 		announce = slices.ContainsFunc(steps, teachesNeighbours)
 		a.Log.Infof("bucket %d of %s runs on %s", spec.Bucket, spec.Address(), layout.NIC)
 		return true, nil
@@ -286,16 +288,16 @@ func (a Agent) undo(ctx context.Context, spec Spec, before State, observed time.
 	return false
 }
 
-// undoOwn gives up the bucket of a failed start, if it got that far.
-// Was it drained when that was observed, it is drained again for the rest of its time; the times of others are what they are now.
+// undoOwn gives up the bucket of a failed start, if it got that far. If it was draining when that was observed, it drains again for the rest of its
+// time; the times of others are what they are now.
 func (a Agent) undoOwn(ctx context.Context, spec Spec, before Moves, observed time.Time) {
 	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
 	if err == nil && !slices.Contains(tables.Owned, spec.Bucket) {
 		return
 	}
 	moves := tables.Moves.without(spec.Bucket)
-	if i := slices.Index(before.drained(), spec.Bucket); i >= 0 {
-		moves = moves.withDrain(spec.Bucket, before.Draining[i].Left-time.Since(observed))
+	if drain, drained := before.Drain(spec.Bucket); drained {
+		moves = moves.withDrain(spec.Bucket, drain.Left-time.Since(observed))
 	}
 	step := giveUp(spec, tables, moves)
 	if applyErr := a.Kernel.Apply(ctx, step); applyErr != nil {

@@ -87,7 +87,7 @@ const sweepPatience = time.Minute
 func (a Agent) Sweep(ctx context.Context, spec Spec, done func()) error {
 	begin := time.Now()
 	for good, told := begin, false; ; {
-		if err := pause(ctx, min(max(firstSweep, time.Since(begin)/sweepGrowth), lastSweep)); err != nil {
+		if err := Pause(ctx, min(max(firstSweep, time.Since(begin)/sweepGrowth), lastSweep)); err != nil {
 			return err
 		}
 		over, err := a.sweep(ctx, spec, done)
@@ -105,7 +105,8 @@ func (a Agent) Sweep(ctx context.Context, spec Spec, done func()) error {
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits, or until the context ends: then it returns why.
+func Pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -79,7 +79,7 @@ func (a Agent) speak(ctx context.Context, address netip.Addr, bucket Bucket, wor
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) { // else the answer may only have taken too long
 			return handover.View{}, err
 		}
-		if ended := pause(ctx, wait); ended != nil {
+		if ended := Pause(ctx, wait); ended != nil {
 			return handover.View{}, cmp.Or(err, errors.New("what this node says is not heard by itself in time"))
 		}
 		if said != nil {
@@ -239,10 +239,10 @@ func (a Agent) introduce(ctx context.Context, spec Spec, tables Tables) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
 	word := handover.Word{Layout: spec.Layout().Identity(), Mark: newMark()}
-	if drained := tables.Moves.drained(); len(drained) > 0 && tables.Laid != nil {
+	if len(tables.Moves.Draining) > 0 && tables.Laid != nil {
 		word.Layout = tables.Laid.Identity()
-		if i := slices.Index(drained, spec.Bucket); i >= 0 {
-			word.Drain = tables.Moves.Draining[i].Left
+		if drain, ok := tables.Moves.Drain(spec.Bucket); ok {
+			word.Drain = drain.Left
 		}
 	}
 	var err error

@@ -259,6 +259,7 @@ func (v View) deputies() []string {
 // each of them two members shall know, as far as there are so many.
 func (v View) PassOn(from []string, left time.Duration) map[string]Notice {
 	tell := map[string]Notice{}
+	members := slices.Sorted(maps.Keys(v.members()))
 	for _, node := range without(from, Unnamed) {
 		if _, spoken := v.Words[node]; spoken {
 			continue
@@ -266,9 +267,14 @@ func (v View) PassOn(from []string, left time.Duration) map[string]Notice {
 		knows := func(member string) bool {
 			return slices.ContainsFunc(v.Told[member].Drainers, func(d Drainer) bool { return d.Node == node })
 		}
-		missing := deputies - len(slices.DeleteFunc(slices.Collect(maps.Keys(v.members())), func(member string) bool { return !knows(member) }))
-		for _, member := range slices.Sorted(maps.Keys(v.members())) {
-			if missing <= 0 {
+		known := 0
+		for _, member := range members {
+			if knows(member) {
+				known++
+			}
+		}
+		for _, member := range members {
+			if known >= deputies {
 				break
 			}
 			if member == node || knows(member) {
@@ -280,7 +286,7 @@ func (v View) PassOn(from []string, left time.Duration) map[string]Notice {
 			}
 			notice.Drainers = append(slices.Clone(notice.Drainers), Drainer{Node: node, Left: left})
 			tell[member] = notice
-			missing--
+			known++
 		}
 	}
 	return tell

@@ -296,11 +296,11 @@ func formatDrainers(drainers []handover.Drainer) string {
 
 // formatSeconds rounds up: an adoption may last too long, and not too short. No drain lasts longer than what can be read.
 func formatSeconds(d time.Duration) string {
-	return strconv.Itoa(int((min(d, MaxDrain+handover.Grace) + time.Second - 1) / time.Second))
+	return strconv.Itoa(int((min(d, maxDrain+handover.Grace) + time.Second - 1) / time.Second))
 }
 
-// MaxDrain is the longest time that a statement may tell.
-const MaxDrain = 24 * time.Hour
+// maxDrain is the longest drain that the parameter allows.
+const maxDrain = 24 * time.Hour
 
 func parseDrainers(value string) ([]handover.Drainer, error) {
 	if value == nobody {
@@ -311,7 +311,7 @@ func parseDrainers(value string) ([]handover.Drainer, error) {
 		node, left, _ := strings.Cut(word, ":")
 		seconds, ok := parseSeconds(left)
 		if !ok || !isNodeName(node) {
-			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int((MaxDrain + handover.Grace).Seconds()))
+			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int((maxDrain + handover.Grace).Seconds()))
 		}
 		drainers = append(drainers, handover.Drainer{Node: node, Left: seconds})
 	}
@@ -322,7 +322,7 @@ func parseSeconds(text string) (time.Duration, bool) {
 	const most = len("86400")
 	number, err := strconv.ParseUint(text, 10, 32)
 	seconds := time.Duration(number) * time.Second
-	return seconds, err == nil && len(text) <= most && seconds <= MaxDrain+handover.Grace
+	return seconds, err == nil && len(text) <= most && seconds <= maxDrain+handover.Grace
 }
 
 // isNodeName tells whether a name can be one of a node, and stand in a list. (Corosync takes what a host name may be, and more.)

@@ -29,7 +29,7 @@ func TestWordsAreReadBack(t *testing.T) {
 		"600/1f/M":                         {Drain: 10 * time.Minute, Layout: "1f", Mark: "M"},
 		"none/1f/M/complete":               {Layout: "1f", Mark: "M", Complete: true},
 		"86400/1f/M/web-1.example:1,b_2:9": {Drain: 24 * time.Hour, Layout: "1f", Mark: "M", Others: []handover.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 9 * time.Second}}},
-		"5/1f/M/complete/a:86465":          {Drain: 5 * time.Second, Layout: "1f", Mark: "M", Complete: true, Others: []handover.Drainer{{Node: "a", Left: MaxDrain + handover.Grace}}},
+		"5/1f/M/complete/a:86465":          {Drain: 5 * time.Second, Layout: "1f", Mark: "M", Complete: true, Others: []handover.Drainer{{Node: "a", Left: maxDrain + handover.Grace}}},
 	} {
 		if got := formatWord(word); got != value {
 			t.Errorf("%v is written %q, want %q", word, got, value)
@@ -207,7 +207,7 @@ func TestPresence(t *testing.T) {
 	}
 }
 
-func FuzzParseStatement(f *testing.F) {
+func FuzzParseWords(f *testing.F) {
 	for _, value := range []string{"none", "none/1f/M", "600/1f/M/complete/a:1,b:2", "node1:600/M", "a:,", ":"} {
 		f.Add(value)
 	}

@@ -128,7 +128,7 @@ func (Kernel) EndHandshakes(ctx context.Context, layout clusterip.Layout, bucket
 			if err != nil || !waits {
 				return none, err
 			}
-			if err := sleep(ctx, handshakePause); err != nil {
+			if err := clusterip.Pause(ctx, handshakePause); err != nil {
 				return none, err
 			}
 		}
@@ -196,17 +196,6 @@ func (n node) endHandshakes(ctx context.Context, bucket clusterip.Bucket, entrie
 		}
 	}
 	return waits, errors.Join(faults...)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // node is this node's connections of a layout.
