@@ -462,7 +462,7 @@ const NetworkLevel CheckLevel = 10
 func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 	var layout Layout
 	var tables Tables
-	var asks, looked bool
+	var first, looked bool
 	err := a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
@@ -470,9 +470,7 @@ func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 		}
 		looked, tables = true, seen.Tables
 		layout, err = a.judge(seen, spec)
-		// The answer is the same for all buckets of a node: its first one asks for them. The question takes a while, and
-		// Pacemaker runs few actions at once: after a failure they would hold up the starts of further buckets.
-		asks = err == nil && spec.Bucket == slices.Min(seen.Tables.Owned)
+		first = err == nil && spec.Bucket == slices.Min(seen.Tables.Owned)
 		return len(Leftovers(seen, spec.NIC)) > 0, err
 	})
 	if spec.Probe && looked {
@@ -484,7 +482,16 @@ func (a Agent) Monitor(ctx context.Context, spec Spec, level CheckLevel) error {
 	if err := a.follow(ctx, spec, tables); err != nil {
 		return err
 	}
-	if level < NetworkLevel || !asks {
+	if !first {
+		return nil // what follows is the same for all buckets of a node
+	}
+	if laid := tables.Laid; laid != nil && laid.Drains && spec.Drain == 0 {
+		if err := a.Reload(ctx, spec); err != nil {
+			return err
+		}
+	}
+	// The question takes a while, and Pacemaker runs few actions at once: after a failure they would hold up the starts of further buckets.
+	if level < NetworkLevel {
 		return nil
 	}
 	// Outside the lock, which the other instances need.

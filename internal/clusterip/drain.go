@@ -193,31 +193,25 @@ func (a Agent) forget(ctx context.Context, tables Tables, buckets []Bucket) {
 	}
 }
 
-// Reload takes over changed parameters that need no restart: whether connections survive moves is laid into the tables.
+// Reload takes over changed parameters that need no restart: whether connections survive moves is laid into the tables. Switched off, it is taken
+// out of them only when the last of those that have survived one has ended.
 func (a Agent) Reload(ctx context.Context, spec Spec) error {
-	var over []Bucket
-	var layout Layout
-	err := a.locked(ctx, spec.Address(), func() (bool, error) {
+	return a.locked(ctx, spec.Address(), func() (bool, error) {
 		seen, err := a.observeTidily(ctx, spec)
 		if err != nil {
 			return true, err
 		}
-		if laid := seen.Tables.Laid; !seen.owns(spec.Bucket) || laid == nil || laid.Drains == (spec.Drain > 0) {
+		if laid := seen.Tables.Laid; !seen.owns(spec.Bucket) || laid == nil || laid.Drains == (spec.Drain > 0 || seen.drainsOn(*laid)) {
 			return len(Leftovers(seen, spec.NIC)) > 0, nil
 		}
-		if layout, err = spec.admit(seen); err != nil {
+		layout, err := spec.admit(seen)
+		if err != nil {
 			return true, err
 		}
-		goal := Goal{Layout: layout, NIC: spec.NIC, Owned: seen.Tables.Owned, Moves: seen.movesAfterStart(layout, Adoption{Bucket: spec.Bucket})}
-		over = subtract(seen.Tables.Moves.HandedOver, goal.Moves.HandedOver)
+		goal := Goal{Layout: layout, NIC: spec.NIC, Owned: seen.Tables.Owned}
 		if steps := Plan(seen, goal); len(steps) > 0 {
-			if err := a.lay(ctx, spec, seen, goal, steps); err != nil {
-				return true, err
-			}
+			return true, a.lay(ctx, spec, seen, goal, steps)
 		}
-		a.forget(ctx, seen.Tables, seen.Tables.notServed(goal.Owned, goal.Moves))
 		return true, nil
 	})
-	a.takeBack(ctx, spec.Address(), layout.Identity(), over)
-	return err
 }

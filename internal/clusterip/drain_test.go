@@ -377,8 +377,8 @@ func TestConnectionsEndWithTheirBucket(t *testing.T) {
 			return errors.Join(a.Stop(t.Context(), drainingSpec(5)), a.Stop(t.Context(), specOf(Multicast, 2)))
 		}, []Bucket{2}},
 		"drain is switched off": {func(a Agent, _ *fakeKernel) error {
-			return errors.Join(a.Stop(t.Context(), drainingSpec(2)), a.Reload(t.Context(), specOf(Multicast, 5)))
-		}, []Bucket{2}},
+			return errors.Join(a.Stop(t.Context(), drainingSpec(2)), a.Reload(t.Context(), specOf(Multicast, 5)), a.Stop(t.Context(), specOf(Multicast, 5)))
+		}, []Bucket{5}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			kernel := &fakeKernel{State: freshNode()}

@@ -27,7 +27,8 @@ type world struct {
 	said  memory // the cluster manager's
 	owner int    // where the cluster manager runs the bucket; nowhere
 	fails bool   // an action on it has failed, and the bucket is to be stopped there
-	drain bool   // the parameter is set; once set, it stays
+	drain bool   // the parameter is set
+	off   bool   // it was, and was switched off: that happens once in a history
 	gone  int    // how many nodes have gone since the bucket was last started, and one for that which has started it
 
 	overlaps bool // two actions have been under way at once: that happens once in a history
@@ -102,7 +103,7 @@ func nodeName(i int) string { return fmt.Sprintf("node%d", i+1) }
 
 func (w *world) clone() *world {
 	c := &world{
-		nodes: slices.Clone(w.nodes), said: w.said.clone(), owner: w.owner, fails: w.fails, drain: w.drain, gone: w.gone,
+		nodes: slices.Clone(w.nodes), said: w.said.clone(), owner: w.owner, fails: w.fails, drain: w.drain, off: w.off, gone: w.gone,
 		overlaps: w.overlaps, held: w.held,
 	}
 	for i := range c.nodes {
@@ -122,7 +123,7 @@ func (w *world) key() string {
 	if len(w.nodes) > 1+areTold { // elsewhere it makes no difference
 		gone = w.gone
 	}
-	fmt.Fprintf(&b, "%d %t %t %d %t %t", w.owner, w.fails, w.drain, gone, w.overlaps, w.held)
+	fmt.Fprintf(&b, "%d %t %t %t %d %t %t", w.owner, w.fails, w.drain, w.off, gone, w.overlaps, w.held)
 	for _, n := range w.nodes {
 		t := n.state.Tables
 		fmt.Fprintf(&b, "|%t %d %t %d %t %v %s %v", n.alive, n.place, n.probed, n.connections, t.Present, t.Owned, t.Moves, t.Moves.HandedOver)
@@ -309,8 +310,11 @@ func (w *world) single() []event {
 	// (startup-fencing, wait_for_all). And where there are more nodes than are told of a drain, all who were told may go before the bucket is
 	// started; or all but the one that starts it, and then that one.
 	mayNotGo := len(w.nodes) > 1+areTold && w.gone >= areTold || 1 >= len(slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != handover.Member }))
-	if !w.drain {
-		all = append(all, event{name: "drain is switched on", node: nowhere, happen: (*world).switchOn})
+	if !w.drain && !w.off {
+		all = append(all, event{name: "drain is switched on", node: nowhere, happen: func(w *world) error { return w.set(true) }})
+	}
+	if w.drain {
+		all = append(all, event{name: "drain is switched off", node: nowhere, happen: func(w *world) error { return w.set(false) }})
 	}
 	if slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.alive && n.state.Tables.Moves.drains(worldBucket) }) {
 		all = append(all, event{name: "the time of all drains is over", node: nowhere, happen: (*world).endDrains})
@@ -337,6 +341,7 @@ func (w *world) single() []event {
 			owners("start", func(w *world) error { return w.start(i) })
 			killed("start", func(w *world, calls int) error {
 				w.owner, w.fails = i, true
+				w.breakUnlessDrained()
 				return w.killed(calls, i, func(a Agent, s Spec) error { return a.Start(context.Background(), s) })
 			})
 		}
@@ -414,15 +419,26 @@ func (w *world) probe(i int) error {
 
 func (w *world) start(i int) error {
 	w.owner, w.gone = i, 1
+	w.breakUnlessDrained()
 	return w.act(i, func(a Agent, s Spec) error { return a.Start(context.Background(), s) })
 }
 
 func (w *world) stop(i int) error {
 	w.owner, w.fails = nowhere, false
-	if laid := w.nodes[i].state.Tables.Laid; !w.drain || laid == nil || !laid.Drains {
+	if laid := w.nodes[i].state.Tables.Laid; laid == nil || !laid.Drains {
 		w.nodes[i].connections = 0 // nobody has promised anything
 	}
+	w.breakUnlessDrained()
 	return w.act(i, func(a Agent, s Spec) error { return a.Stop(context.Background(), s) })
+}
+
+// breakUnlessDrained ends what the bucket has of connections, on whatever node: without drain a move may break them all.
+func (w *world) breakUnlessDrained() {
+	for i := range w.nodes {
+		if !w.drain {
+			w.nodes[i].connections = 0
+		}
+	}
 }
 
 func (w *world) monitor(i int) error {
@@ -450,17 +466,15 @@ const mostCalls = 8
 
 // stopKilled is a stop that fails, so that the node is to be fenced; until then it is a member.
 func (w *world) stopKilled(calls, i int) error {
-	if !w.drain {
-		w.nodes[i].connections = 0
-	}
+	w.breakUnlessDrained()
 	err := w.killed(calls, i, func(a Agent, s Spec) error { return a.Stop(context.Background(), s) })
 	w.lose(i, handover.Lost)
 	return err
 }
 
-// switchOn sets the parameter; Pacemaker reloads the instance that runs.
-func (w *world) switchOn() error {
-	w.drain = true
+// set changes the parameter; Pacemaker reloads the instance that runs, and nothing else.
+func (w *world) set(drain bool) error {
+	w.drain, w.off = drain, !drain
 	if w.owner == nowhere || w.fails || w.nodes[w.owner].place != handover.Member {
 		return nil
 	}
@@ -589,6 +603,13 @@ func (w *world) settle() error {
 	// A word that has outlasted its drain costs the next owner's clients a wait at most, and ends with that adoption.
 	if err := errors.Join(w.stop(w.owner), w.start(first), w.monitor(first), w.end()); err != nil {
 		return err
+	}
+	if !w.drain {
+		laid := w.nodes[w.owner].state.Tables.Laid
+		if laid != nil && laid.Drains {
+			return fmt.Errorf("the drains are over, and %s still asks about connections", nodeName(w.owner))
+		}
+		return nil // what deputies were told of drains counts no more
 	}
 	for node, word := range w.said.words {
 		if told := w.said.told[node]; word.Drain > 0 || len(told.Drainers) > 0 || len(word.Others) > 0 && word.Mark != told.Heard {

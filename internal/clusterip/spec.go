@@ -208,6 +208,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	if s.Backend == Auto {
 		layout.Backend = seen.Tables.Backend // what is there stays there
 	}
+	layout.Drains = layout.Drains || seen.drainsOn(layout)
 	nic, err := s.nic(seen)
 	if err != nil {
 		return layout, err

@@ -284,6 +284,13 @@ func (s State) movesKept(layout Layout) Moves {
 	return s.Tables.Moves
 }
 
+// drainsOn tells whether connections that have survived a move do so still, although drain was switched off meanwhile: the nodes that
+// serve them may have no instance that Pacemaker would tell.
+func (s State) drainsOn(layout Layout) bool {
+	laid, moves := s.Tables.Laid, s.Tables.Moves
+	return laid != nil && laid.Drains && len(laid.Disagreements(layout)) == 0 && len(moves.HandedOver)+len(moves.Adopting) > 0
+}
+
 // layoutOr is the identity of the layout that is laid, or else of the one that is asked for.
 func (s State) layoutOr(spec Spec) string {
 	if s.Tables.Laid != nil {

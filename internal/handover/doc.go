@@ -11,7 +11,7 @@
 //	      │                     ┌────▼─────┐◄─────────────────────────────────────────────────┘
 //	      └─────────────────────┤ draining ├──► adopting: start, it is owned again
 //	sweep: no connection left,  └──────────┘
-//	or the time is over:        a reload with drain=0 ends it, too
+//	or the time is over:
 //	says that it does not drain
 //
 // Who adopts answers only for connections that it knows itself, and for new ones; who drains, only for those that it knows. Only who owns

@@ -194,9 +194,6 @@ func TestConnectionsEndWithTheirDrain(t *testing.T) {
 			time.Sleep(3100 * time.Millisecond) // the drain itself: the kernel ends it
 			check(t, status(s.agents[0].monitor(ended), ocf.NotRunning))
 		}},
-		"drain is switched off": {"600", func(t *testing.T, s *site, _ []*session) {
-			check(t, status(s.agents[0].call("reload-agent", owned, "OCF_RESKEY_drain=0"), ocf.Success))
-		}},
 		"all is stopped, without a drain": {"600", func(t *testing.T, s *site, _ []*session) {
 			check(t, status(s.agents[0].call("start", ended), ocf.Success))
 			check(t, status(s.agents[0].call("stop", ended, "OCF_RESKEY_drain=0"), ocf.Success))

@@ -371,8 +371,8 @@ func judgeAgreement(s subject) answer {
 	}
 	asked := s.Spec.Layout()
 	differences := laid.Disagreements(asked)
-	if laid.Drains != asked.Drains {
-		differences = append(differences, fmt.Sprintf("drain is switched on: %t, asked is %t", laid.Drains, asked.Drains))
+	if asked.Drains && !laid.Drains { // switched off, the drains that are under way go on
+		differences = append(differences, "drain is set, and no connection would survive a move")
 	}
 	if len(differences) > 0 {
 		if s.Configured == nil {

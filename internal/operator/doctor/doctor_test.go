@@ -383,13 +383,14 @@ func TestChecks(t *testing.T) {
 			r.Spec = specOf(t, map[string]string{"ip": "192.168.10.3 2001:db8::3", "nic": "eth0"})
 		}), sysctl("1", "net/ipv6/conf/eth0/disable_ipv6")), map[string]Verdict{"ipv6": Failure}},
 
-		"laid as asked":              {laid(func(*clusterip.Layout) {}), nil},
-		"laid with another seed":     {laid(func(l *clusterip.Layout) { l.Seed++ }), map[string]Verdict{"agreement": Failure}},
-		"laid without drain":         {laid(func(l *clusterip.Layout) { l.Drains = false }), map[string]Verdict{"agreement": Failure}},
-		"laid, and damaged":          {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Tables.Damage = []string{"a rule is gone"} })), map[string]Verdict{"as-laid": Failure}},
-		"laid, and without a filter": {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Filters = nil })), map[string]Verdict{"as-laid": Failure}},
-		"laid, and not configured":   {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Configured, r.Origin = nil, FromKernel })), map[string]Verdict{"agreement": Failure}},
-		"foreign rules of our name":  {resource(func(r *Resource) { r.State.Value.Tables.Foreign = []string{"table ip clusterip-192.168.10.3"} }), map[string]Verdict{"as-laid": Failure}},
+		"laid as asked":                 {laid(func(*clusterip.Layout) {}), nil},
+		"laid with another seed":        {laid(func(l *clusterip.Layout) { l.Seed++ }), map[string]Verdict{"agreement": Failure}},
+		"laid without drain":            {laid(func(l *clusterip.Layout) { l.Drains = false }), map[string]Verdict{"agreement": Failure}},
+		"laid with drain, switched off": {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
+		"laid, and damaged":             {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Tables.Damage = []string{"a rule is gone"} })), map[string]Verdict{"as-laid": Failure}},
+		"laid, and without a filter":    {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Filters = nil })), map[string]Verdict{"as-laid": Failure}},
+		"laid, and not configured":      {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Configured, r.Origin = nil, FromKernel })), map[string]Verdict{"agreement": Failure}},
+		"foreign rules of our name":     {resource(func(r *Resource) { r.State.Value.Tables.Foreign = []string{"table ip clusterip-192.168.10.3"} }), map[string]Verdict{"as-laid": Failure}},
 		"a filter that was left": {resource(func(r *Resource) {
 			r.State.Value.Filters = []clusterip.Filter{{NICIndex: eth0, MAC: r.Spec.MACs.IPv4, Static: true}}
 		}), map[string]Verdict{"as-laid": Failure}},
