@@ -52,7 +52,7 @@ func TestREADMEIsTyped(t *testing.T) {
 		run(t, h, "dbus-daemon", "--system", "--fork")
 	}
 	started := false
-	for i, command := range readmeCommands(t, "Two servers in ten lines") {
+	for i, command := range readmeCommands(t, "Two nodes in ten lines") {
 		argv, err := l.Hosts[0].EnterCommand("sh", "-c", command)
 		check(t, err)
 		r := l.Hosts[0].machine.Run(t.Context(), environment, argv...)
