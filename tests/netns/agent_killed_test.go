@@ -113,6 +113,55 @@ func killWhereItActs(t *testing.T, calls []dangerousCall) {
 	}
 }
 
+// TestKilledStopBesideAddressesThatHangOnOurs: the kernel is to keep them where it would not (promote_secondaries=0), and its parameter is what it
+// was, whenever the stop is killed.
+func TestKilledStopBesideAddressesThatHangOnOurs(t *testing.T) {
+	t.Parallel()
+	const parameter = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries"
+	ours := shared.String() + "/24"
+	p := newPatient(t, webIP("cidr_netmask", "24"))
+	check(t, p.host.Sysctl("net/ipv4/conf/all/promote_secondaries", "0"))
+	check(t, p.host.Sysctl("net/ipv4/conf/eth0/promote_secondaries", "0"))
+	before := func() {
+		check(t, status(p.start(victim), ocf.Success))
+		p.by(t, "ip address flush dev eth0 scope global")
+		p.by(t, "ip address replace "+ours+" dev eth0")
+		p.by(t, "ip address add 192.168.10.11/24 dev eth0")
+	}
+	checkOthers := func(where string) {
+		addresses, promote := p.by(t, "ip -4 -o address show dev eth0"), p.by(t, "cat "+parameter)
+		if !strings.Contains(addresses, "192.168.10.11/24") || promote != "0\n" {
+			t.Errorf("%s: promote_secondaries is %s, addresses:\n%s", where, promote, addresses)
+		}
+	}
+	stop := tracedCall{agent: p.agent, action: "stop", bucket: victim}
+	before()
+	counts := stop.systemCalls(t)
+	kills := 0
+	for name, count := range counts {
+		for nth := range count {
+			where := fmt.Sprintf("killed at %s, call %d of %d", name, nth+1, count)
+			before()
+			if stop.killAt(t, name, nth+1) {
+				kills++
+			}
+			checkOthers(where)
+			check(t, status(p.stop(victim), ocf.Success))
+			checkOthers(where + ", then stopped")
+			if seen := p.by(t, "ip -4 -o address show"); strings.Contains(seen, ours) {
+				t.Errorf("%s: ours is left:\n%s", where, seen)
+			}
+			if t.Failed() {
+				return
+			}
+		}
+	}
+	t.Logf("killed %d times, at %d kinds of system calls", kills, len(counts))
+	if kills < len(counts) {
+		t.Errorf("only %d kills hit their mark", kills)
+	}
+}
+
 // rehearse takes the dumps that tell the states apart.
 func (k *killed) rehearse(t *testing.T) {
 	t.Helper()

@@ -314,15 +314,17 @@ func (c *Conn) removeAddress(ctx context.Context, step clusterip.RemoveAddress) 
 		if prefix, ok := prefixOf(address.IPNet); !ok || prefix != step.Prefix {
 			continue
 		}
-		remove := func() error {
-			return unless(unix.EADDRNOTAVAIL, c.netlink.AddrDel(at(step.NIC), &netlink.Addr{IPNet: ipNetOf(step.Prefix)}))
-		}
 		if step.Prefix.Addr().Is4() && hasSecondaries(address, all) {
-			return promoting(step.NIC, remove)
+			return c.removePromoting(ctx, step.NIC, step.Prefix)
 		}
-		return remove()
+		return c.removeAlone(step.NIC, step.Prefix)
 	}
 	return nil
+}
+
+// removeAlone removes an address on which no other hangs.
+func (c *Conn) removeAlone(nic clusterip.NIC, prefix netip.Prefix) error {
+	return unless(unix.EADDRNOTAVAIL, c.netlink.AddrDel(at(nic), &netlink.Addr{IPNet: ipNetOf(prefix)}))
 }
 
 // at is what the library wants to know of a NIC.
