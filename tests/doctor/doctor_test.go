@@ -82,6 +82,9 @@ const (
 		"add rule inet mine in ct state vmap { established : accept, related : accept, invalid : drop }; add rule inet mine in iif lo accept; " +
 		"add rule inet mine in meta l4proto ipv6-icmp accept; add rule inet mine in tcp dport { 22, 2222-2224 } accept'"
 
+	container = "iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -N DOCKER; iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -A FORWARD -o docker0 -j DOCKER; " +
+		"iptables-nft -A DOCKER -d 172.17.0.2 -o docker0 -p tcp --dport 8080 -j ACCEPT; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 80 -j DNAT --to-destination 172.17.0.2:8080"
+
 	noOwnBridge = "ip link delete up9; ip link delete v9; ip link delete br9"
 
 	losing = "nft 'add table ip lossy; add chain ip lossy out { type filter hook output priority 0; }; add rule ip lossy out icmp type echo-reply"
@@ -223,20 +226,19 @@ func (p planted) find(t *testing.T, s *site) {
 	if p.mend != nil {
 		defer p.mend(t, s)
 	}
-	r := s.doctor(t)
-	p.compare(t, r)
-	said := func(f finding) bool {
-		return f.Verdict != "ok" && strings.Contains(f.Seen+"\n"+strings.Join(f.Do, "\n"), p.says)
-	}
-	if p.says != "" && !slices.ContainsFunc(r.Findings, said) {
-		t.Errorf("nothing says %q:\n%+v", p.says, r.Findings)
-	}
+	p.compare(t, s.doctor(t))
 }
 
 func (p planted) compare(t *testing.T, r report) {
 	t.Helper()
 	if diff := cmp.Diff(p.want, r.bad(), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("(-want +got):\n%s%s", diff, r.text())
+	}
+	said := func(f finding) bool {
+		return f.Verdict != "ok" && strings.Contains(f.Seen+"\n"+strings.Join(f.Do, "\n"), p.says)
+	}
+	if p.says != "" && !slices.ContainsFunc(r.Findings, said) {
+		t.Errorf("nothing says %q:\n%+v", p.says, r.Findings)
 	}
 }
 
@@ -261,6 +263,24 @@ func TestBeforeItExists(t *testing.T) {
 		{
 			name: "a firewall that lets the services in", plant: on(onlySSH), mend: on("nft delete table inet mine"),
 			args: []string{"--ip", shared + " " + shared6, "--services", "tcp/22 tcp/2223"},
+		},
+		{
+			name: "the service is in a container, to which nothing is forwarded", plant: on(container + "; iptables-nft -I DOCKER-USER -i eth0 -j DROP"),
+			mend: on("iptables-nft -F; iptables-nft -X; iptables-nft -P FORWARD ACCEPT; iptables-nft -t nat -F"),
+			args: []string{"--ip", shared, "--services", "tcp/80"}, want: only("firewall", failure), says: "nft -a list chain ip filter DOCKER-USER",
+		},
+		{
+			name: "the service is in a container", plant: on(container + "; iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p icmp -j ACCEPT"),
+			mend: on("iptables-nft -F; iptables-nft -X; iptables-nft -P INPUT ACCEPT; iptables-nft -P FORWARD ACCEPT; iptables-nft -t nat -F"),
+			args: []string{"--ip", shared, "--services", "tcp/80 icmp"},
+		},
+		{
+			name: "a bridge that drops frames", plant: on(ownBridge + "nft 'add table bridge mine; add chain bridge mine in { type filter hook input priority 0; policy drop; }; add rule bridge mine in ether type arp accept'"),
+			mend: on(noOwnBridge + "; nft delete table bridge mine"), args: []string{"--ip", "10.5.0.3"}, want: only("firewall", failure), says: "nft -a list chain bridge mine in",
+		},
+		{
+			name: "a bridge that drops frames of a guest", plant: on(ownBridge + "nft 'add table bridge mine; add chain bridge mine in { type filter hook prerouting priority 0; }; add rule bridge mine in iifname v9 drop'"),
+			mend: on(noOwnBridge + "; nft delete table bridge mine"), args: []string{"--ip", "10.5.0.3"},
 		},
 		{
 			name: "no IPv6", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"),

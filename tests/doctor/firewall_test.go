@@ -44,14 +44,60 @@ func TestFirewalls(t *testing.T) {
 		}
 		return "nft '" + strings.Join(lines, "; ") + "'"
 	}
+	// redirected is a rule that sends the service elsewhere, and what INPUT lets in.
+	redirected := func(where, allowed string) string {
+		return "nft 'add table ip f; add chain ip f pre { type nat hook prerouting priority dstnat; }; add rule ip f pre tcp dport 80 " + where +
+			"; add chain ip f in { type filter hook input priority 0; policy drop; }; add rule ip f in " + allowed + "'"
+	}
 	chainOf := func(family, hook, rule string) string {
 		return fmt.Sprintf("nft 'add table %[1]s f; add chain %[1]s f in { type filter hook %[2]s; }; add rule %[1]s f in %[3]s'", family, hook, rule)
 	}
+	// firewalld is what it lays for a zone, the more so with the services that the zone lets in.
+	firewalld := func(services ...string) string {
+		lines := []string{
+			"add table inet firewalld", "add chain inet firewalld filter_PREROUTING { type filter hook prerouting priority filter + 10; }",
+			"add chain inet firewalld filter_INPUT { type filter hook input priority filter + 10; }", "add chain inet firewalld filter_FORWARD { type filter hook forward priority filter + 10; }",
+			"add chain inet firewalld filter_INPUT_ZONES", "add chain inet firewalld filter_IN_public", "add chain inet firewalld filter_IN_public_allow",
+			"add rule inet firewalld filter_PREROUTING icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept", "add rule inet firewalld filter_PREROUTING meta nfproto ipv6 fib saddr . mark . iif oif missing drop",
+		}
+		for _, hook := range []string{"INPUT", "FORWARD"} {
+			for _, rule := range []string{"ct state { established, related } accept", "ct status dnat accept", "iifname lo accept", "ct state invalid drop"} {
+				lines = append(lines, "add rule inet firewalld filter_"+hook+" "+rule)
+			}
+		}
+		lines = append(
+			lines, "add rule inet firewalld filter_INPUT jump filter_INPUT_ZONES", "add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited", "add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited",
+			"add rule inet firewalld filter_INPUT_ZONES iifname eth0 goto filter_IN_public", "add rule inet firewalld filter_INPUT_ZONES goto filter_IN_public",
+			"add rule inet firewalld filter_IN_public jump filter_IN_public_allow", "add rule inet firewalld filter_IN_public meta l4proto { icmp, ipv6-icmp } accept", "add rule inet firewalld filter_IN_public reject with icmpx admin-prohibited",
+			"add rule inet firewalld filter_IN_public_allow tcp dport 22 accept", "add rule inet firewalld filter_IN_public_allow ip6 daddr fe80::/64 udp dport 546 accept",
+		)
+		for _, service := range services {
+			lines = append(lines, "add rule inet firewalld filter_IN_public_allow "+service+" accept")
+		}
+		return "nft '" + strings.Join(lines, "; ") + "'"
+	}
+	// docker is what it lays for a container that has the service, or has none that is published; by iptables-nft or iptables-legacy.
+	docker := func(iptables string, published bool, more ...string) string {
+		lines := []string{
+			"-P FORWARD DROP", "-N DOCKER-USER", "-N DOCKER", "-A FORWARD -j DOCKER-USER", "-A DOCKER-USER -j RETURN", "-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+			"-A FORWARD -o docker0 -j DOCKER", "-A FORWARD -i docker0 ! -o docker0 -j ACCEPT", "-t nat -N DOCKER", "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER", "-t nat -A DOCKER -i docker0 -j RETURN",
+		}
+		if published {
+			lines = append(lines, "-t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:8080",
+				"-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 8080 -j ACCEPT")
+		}
+		var commands []string
+		for _, line := range append(lines, more...) {
+			commands = append(commands, iptables+" "+line)
+		}
+		return strings.Join(commands, "; ")
+	}
+	const inputDrops = "-P INPUT DROP"
 	const flush = `nft flush ruleset
 for program in iptables-legacy:ip_tables ip6tables-legacy:ip6_tables; do
 	for table in $(cat /proc/net/${program#*:}_names); do
 		${program%:*} -t $table -F; ${program%:*} -t $table -X
-		[ $table != filter ] || ${program%:*} -P INPUT ACCEPT
+		[ $table != filter ] || { ${program%:*} -P INPUT ACCEPT; ${program%:*} -P FORWARD ACCEPT; }
 	done
 done`
 	for _, row := range []struct {
@@ -130,6 +176,26 @@ done`
 		{"its connections without a beginning", "iptables-legacy -A INPUT -p tcp ! --syn -m state --state NEW -j DROP; iptables-legacy -A INPUT -p tcp --tcp-flags ALL NONE -j DROP", nil},
 		{"its beginnings", "iptables-legacy -A INPUT -p tcp --syn -j DROP", []string{"!" + tcp4}},
 		{"its chains", "iptables-legacy -N web; iptables-legacy -A web -s 192.0.2.0/24 -j RETURN; iptables-legacy -A web -j REJECT; iptables-legacy -A INPUT -p tcp -m tcp --dport 80 -j web", []string{"?" + tcp4}},
+		{"firewalld, and its zone does not let the service in", firewalld(), []string{"!" + tcp}},
+		{"firewalld, and its zone does", firewalld("tcp dport 80"), nil},
+		{"docker, and nothing in a container", docker("iptables-nft", false), nil},
+		{"docker, and the service in a container", docker("iptables-nft", true, inputDrops), nil},
+		{"docker, and a rule of DOCKER-USER", docker("iptables-nft", true, "-I DOCKER-USER -i eth0 -j DROP"), []string{"!" + tcp4}},
+		{"docker, and a rule of DOCKER-USER about the container", docker("iptables-nft", true, "-I DOCKER-USER -d 172.17.0.2 -p tcp --dport 8080 -j DROP"), []string{"!" + tcp4}},
+		{"docker, and a rule of DOCKER-USER about another", docker("iptables-nft", true, "-I DOCKER-USER -p tcp --dport 80 -j DROP"), nil},
+		{"docker by iptables-legacy", docker("iptables-legacy", true, inputDrops), nil},
+		{"docker by iptables-legacy, and a rule of DOCKER-USER", docker("iptables-legacy", true, "-I DOCKER-USER -d 172.17.0.2 -p tcp --dport 8080 -j DROP"), []string{"!" + tcp4}},
+		{"docker beside firewalld", docker("iptables-nft", true) + "; " + firewalld(), []string{"! tcp/80 to 2001:db8:10::3"}},
+		{"another port of the host", redirected("redirect to :8080", "tcp dport 80 accept"), []string{"!" + tcp4}},
+		{"another port of the host that is let in", redirected("redirect to :8080", "tcp dport 8080 accept"), nil},
+		{"another host", redirected("dnat to 10.0.0.9", "accept"), nil},
+		{"another host, and nothing is forwarded", redirected("dnat to 10.0.0.9", "accept") + `; nft 'add chain ip f forward { type filter hook forward priority 0; policy drop; }'`, []string{"!" + tcp4}},
+		{"another address of the host", redirected("dnat to 192.168.10.11", "ip daddr 192.168.10.3 accept"), []string{"!" + tcp4}},
+		{"several hosts", redirected("dnat to numgen inc mod 2 map { 0 : 10.0.0.8, 1 : 10.0.0.9 }", "ip daddr 192.168.10.4 accept"), []string{"?" + tcp4}},
+		{"one of many packets", input("numgen random mod 100 == 0 drop"), nil},
+		{"some clients elsewhere", redirected("ip saddr 10.0.0.0/8 dnat to 10.0.0.9", "ip daddr 192.168.10.4 accept"), []string{"!" + tcp4}},
+		{"perhaps elsewhere", redirected("meta mark 7 dnat to 10.0.0.9", "ip daddr 192.168.10.4 accept"), []string{"?" + tcp4}},
+		{"a bridge's rules where there is no bridge", chainOf("bridge", "input priority 0", "drop"), nil},
 		{"IPv6 of it", "ip6tables-legacy -A INPUT -p tcp -m tcp --dport 80 -j DROP", []string{"! tcp/80 to 2001:db8:10::3"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -75,6 +76,23 @@ func (r *registers) load(register uint32, v value) {
 // forget is for an expression of which nobody knows what it writes.
 func (r *registers) forget() { *r = registers{all: unknown(registerBytes)} }
 
+// known is what is in a register, if all of it is known; nothing of register 0, which stands for none.
+func (r *registers) known(register uint32, length int) []byte {
+	if v := r.value(register, length); v.isKnown() {
+		return v.bytes
+	}
+	return nil
+}
+
+// port is the one in a register; 0 if it is not known.
+func (r *registers) port(register uint32) uint16 {
+	const length = 2
+	if port := r.known(register, length); port != nil {
+		return binary.BigEndian.Uint16(port)
+	}
+	return 0
+}
+
 func (r *registers) value(register uint32, length int) value {
 	offset := offsetOf(register)
 	v := unknown(length)
@@ -132,18 +150,32 @@ func (r nftRule) judge(p probe) []outcome {
 			return append(outcomes, targetOf(decoded, so)...)
 		case *expr.Reject:
 			return append(outcomes, outcome{match: so, action: drop})
+		case *expr.NAT:
+			if decoded.Type != expr.NATTypeDestNAT {
+				return append(outcomes, outcome{match: so, action: accept})
+			}
+			host, _ := netip.AddrFromSlice(registers.known(decoded.RegAddrMin, len(p.to.AsSlice())))
+			to := destination{here: decoded.RegAddrMin == 0, host: host, port: registers.port(decoded.RegProtoMin)}
+			return append(outcomes, outcome{match: so, action: redirect, to: to})
+		case *expr.Redir:
+			return append(outcomes, outcome{match: so, action: redirect, to: destination{here: true, port: registers.port(decoded.RegisterProtoMin)}})
 		default:
 			so = min(so, r.condition(&registers, p, decoded))
 		}
 		switch e.name {
 		case "fwd": // to another NIC
 			return append(outcomes, outcome{match: so, action: drop})
-		case "nat", "masq", "redir", "queue", "synproxy":
+		case "masq", "queue", "synproxy":
 			return append(outcomes, outcome{match: so, action: accept})
 		}
 		if e.decoded == nil {
 			so = min(so, conditionOf(e.name))
 			registers.forget()
+			if e.name == "numgen" { // a number that some get
+				for i := range registers.client {
+					registers.client[i] = true
+				}
+			}
 		}
 		if so == no {
 			return outcomes
@@ -157,9 +189,9 @@ func conditionOf(name string) match {
 	switch name {
 	case "counter", "log", "last", "objref", "dup", "flow_offload":
 		return yes // does something, and goes on
-	case "byteorder", "hash":
+	case "byteorder", "hash", "numgen":
 		return yes // what it makes is not known
-	case "limit", "connlimit", "quota", "dynset", "numgen":
+	case "limit", "connlimit", "quota", "dynset":
 		return some
 	default:
 		return perhaps
@@ -179,17 +211,21 @@ func (r nftRule) condition(registers *registers, p probe, e expr.Any) match {
 	case *expr.Meta:
 		if !e.SourceRegister {
 			v := p.meta(e.Key)
-			if e.Key == expr.MetaKeyPKTTYPE && r.family == unix.NFPROTO_NETDEV {
+			switch isIIF := e.Key == expr.MetaKeyIIF || e.Key == expr.MetaKeyIIFNAME; {
+			case e.Key == expr.MetaKeyPKTTYPE && (r.family == unix.NFPROTO_NETDEV || r.family == unix.NFPROTO_BRIDGE):
 				v = unknown(len(v.bytes)) // before or behind our rules
+			case isIIF && r.family == unix.NFPROTO_BRIDGE: // the port at which the client is
+				v = unknown(len(v.bytes))
+				v.client = true
 			}
 			registers.load(e.Register, v)
 		}
 	case *expr.Ct:
 		if !e.SourceRegister {
-			registers.load(e.Register, r.ct(e))
+			registers.load(e.Register, r.ct(p, e))
 		}
 	case *expr.Fib:
-		registers.load(e.Register, fib(e))
+		registers.load(e.Register, p.fib(e))
 	case *expr.Bitwise:
 		registers.load(e.DestRegister, bitwise(registers.value(e.SourceRegister, int(e.Len)), e))
 	case *expr.Cmp:
@@ -288,7 +324,7 @@ func (p *probe) meta(key expr.MetaKey) value {
 	case expr.MetaKeyIIFTYPE:
 		return exactly(binary.NativeEndian.AppendUint16(nil, ethernet)...)
 	default:
-		return unknown(narrowRegister)
+		return unknown(nameLength) // of which a name takes all
 	}
 }
 
@@ -304,10 +340,18 @@ func (p *probe) family() byte {
 }
 
 // ct is what conntrack says of a client's first packet.
-func (r nftRule) ct(e *expr.Ct) value {
+func (r nftRule) ct(p probe, e *expr.Ct) value {
 	switch {
 	case r.early:
 		return unknown(narrowRegister)
+	case e.Key == expr.CtKeySTATUS:
+		const redirected = 1 << 5 // IPS_DST_NAT
+		v := unknown(narrowRegister)
+		binary.NativeEndian.PutUint32(v.known, redirected)
+		if p.redirected {
+			copy(v.bytes, v.known)
+		}
+		return v
 	case e.Key == expr.CtKeySTATE:
 		return exactly(binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW)...)
 	case e.Key == expr.CtKeyDIRECTION:
@@ -318,8 +362,8 @@ func (r nftRule) ct(e *expr.Ct) value {
 }
 
 // fib is what the routes say. The address is our own; where the client is, depends on him.
-func fib(e *expr.Fib) value {
-	if e.FlagDADDR && e.ResultADDRTYPE {
+func (p *probe) fib(e *expr.Fib) value {
+	if e.FlagDADDR && e.ResultADDRTYPE && !p.forwarded {
 		return exactly(binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)...)
 	}
 	v := unknown(narrowRegister)
@@ -353,8 +397,10 @@ func targetOf(e *expr.Target, so match) []outcome {
 		return []outcome{{match: so, action: drop}}
 	case "NOTRACK":
 		return []outcome{{match: so, action: untrack}}
-	case "ACCEPT", "NFQUEUE", "DNAT", "REDIRECT", "TPROXY":
+	case "ACCEPT", "NFQUEUE", "TPROXY":
 		return []outcome{{match: so, action: accept}}
+	case "DNAT", "REDIRECT":
+		return []outcome{{match: so, action: redirect, to: destinationOf(e)}}
 	case "CT": // may be notrack
 		const notrack = 1 // XT_CT_NOTRACK, first of struct xt_ct_target_info
 		if info, ok := e.Info.(*xt.Unknown); ok && len(*info) > 1 && binary.NativeEndian.Uint16(*info)&notrack == 0 {
@@ -364,6 +410,30 @@ func targetOf(e *expr.Target, so match) []outcome {
 	default: // LOG, MARK and the like let everything on
 		return nil
 	}
+}
+
+// destinationOf is where a target of iptables sends packets. One that is written in an unknown way leaves it open.
+func destinationOf(e *expr.Target) destination {
+	to := destination{here: e.Name == "REDIRECT"}
+	read := func(r xt.NatRange) {
+		if host, ok := netip.AddrFromSlice(r.MinIP); ok && !to.here {
+			to.host = host.Unmap()
+		}
+		if r.Flags&uint(xt.NatRangeProtoSpecified) != 0 && r.MinPort == r.MaxPort {
+			to.port = r.MinPort
+		}
+	}
+	switch info := e.Info.(type) {
+	case *xt.NatRange:
+		read(*info)
+	case *xt.NatRange2:
+		read(info.NatRange)
+	case *xt.NatIPv4MultiRangeCompat:
+		for _, r := range *info {
+			read(xt.NatRange{Flags: r.Flags, MinIP: r.MinIP, MaxIP: r.MaxIP, MinPort: r.MinPort, MaxPort: r.MaxPort})
+		}
+	}
+	return to
 }
 
 // xtMatch judges a match of iptables, for which nf_tables has no expression.
@@ -387,7 +457,16 @@ func (p *probe) xtMatch(e *expr.Match) match {
 		}
 		return min(p.asksFor(info.DstPorts, info.InvFlags&xt.UdpInvDestPorts != 0), anySource(info.SrcPorts))
 	case *xt.ConntrackMtinfo3:
-		return stateMatch(info.MatchFlags, info.InvertFlags, uint32(info.StateMask))
+		return p.stateMatch(info.MatchFlags, info.InvertFlags, uint32(info.StateMask))
+	case *xt.AddrTypeV1:
+		const invertDest, others = 1 << 1, 1<<0 | 1<<2 | 1<<3 // XT_ADDRTYPE_*
+		if info.Source != 0 || info.Flags&others != 0 || p.forwarded {
+			return perhaps
+		}
+		if (info.Dest&(1<<unix.RTN_LOCAL) != 0) == (info.Flags&invertDest != 0) {
+			return no
+		}
+		return yes
 	}
 	switch e.Name {
 	case "limit", "hashlimit", "recent", "connlimit", "statistic", "geoip", "mac", "iprange", "quota", "time":
@@ -399,10 +478,11 @@ func (p *probe) xtMatch(e *expr.Match) match {
 
 // stateMatch judges -m conntrack --ctstate, whose bits are nf_tables' (XT_CONNTRACK_STATE_BIT). Other conditions of that match are left
 // open.
-func stateMatch(matched, inverted uint16, states uint32) match {
+func (p *probe) stateMatch(matched, inverted uint16, states uint32) match {
 	const state = uint16(xt.ConntrackState)
+	const redirected = 1 << 7 // XT_CONNTRACK_STATE_DNAT
 	has := yes
-	if states&expr.CtStateBitNEW == 0 {
+	if states&expr.CtStateBitNEW == 0 && (states&redirected == 0 || !p.redirected) {
 		has = no
 	}
 	if inverted&state != 0 {

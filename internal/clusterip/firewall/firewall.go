@@ -8,6 +8,8 @@ package firewall
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 
 	"ocf-clusterip/internal/clusterip"
@@ -24,7 +26,17 @@ func Look(ctx context.Context, tables *nftables.Conn, layout clusterip.Layout) (
 	if err != nil {
 		return nil, fmt.Errorf("read iptables-legacy: %w", err)
 	}
-	return inTheWay(append(ruleset, legacy...), probes(layout)), nil
+	local, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	isLocal := func(a netip.Addr) bool {
+		return a.IsLoopback() || slices.ContainsFunc(local, func(l net.Addr) bool {
+			prefix, err := netip.ParsePrefix(l.String())
+			return err == nil && prefix.Addr() == a
+		})
+	}
+	return inTheWay(append(ruleset, legacy...), probes(layout), isLocal), nil
 }
 
 // A match says whether the conditions of a rule hold for a packet. Of several conditions the least counts.
@@ -59,13 +71,22 @@ const (
 	jumpForGood // "goto": what the chain does not decide is not brought back
 	comeBack    // "return"
 	untrack
+	redirect // DNAT, REDIRECT
 )
 
 // An outcome is what a rule may do.
 type outcome struct {
 	match  match
 	action action
-	chain  string // to jump to
+	chain  string      // to jump to
+	to     destination // of a redirect
+}
+
+// A destination is where a packet is redirected to.
+type destination struct {
+	here bool       // the host itself, at whichever address
+	host netip.Addr // otherwise; not valid: not known
+	port uint16     // 0: as before, or not known
 }
 
 // A rule judges a packet. Of its outcomes with yes there is at most one.
@@ -95,8 +116,9 @@ type table struct {
 	chains []chain
 }
 
-// inTheWay sends each packet through all chains that see it, in their order.
-func inTheWay(tables []table, packets []probe) []clusterip.Obstacle {
+// inTheWay sends each packet through all chains that see it, in their order. A service may be elsewhere, such as in a container: what is redirected
+// to an address that is not local is forwarded there.
+func inTheWay(tables []table, packets []probe, isLocal func(netip.Addr) bool) []clusterip.Obstacle {
 	type base struct {
 		table table
 		chain chain
@@ -112,17 +134,24 @@ func inTheWay(tables []table, packets []probe) []clusterip.Obstacle {
 	slices.SortStableFunc(bases, func(a, b base) int { return int(min(1, max(-1, a.chain.hook.order-b.chain.hook.order))) })
 	var found []clusterip.Obstacle
 	for _, p := range packets {
+		reach := yes
 		for _, b := range bases {
 			if !b.chain.hook.sees(p) {
 				continue
 			}
 			w := walk{table: b.table, base: b.chain, packet: p, found: &found}
-			end := w.through(b.chain.name, yes, 0)
+			end := w.through(b.chain.name, reach, 0)
 			if !end.decided && b.chain.hook.drops {
 				w.report("policy drop", end.reach, false)
 			}
 			if w.dropped {
 				break
+			}
+			if w.redirected != nil && !p.redirect(*w.redirected, isLocal) {
+				break
+			}
+			if w.redirects {
+				reach = perhaps
 			}
 		}
 	}
@@ -137,6 +166,9 @@ type walk struct {
 	found   *[]clusterip.Obstacle
 	accepts int  // how often it may have been accepted
 	dropped bool // for certain
+
+	redirected *destination // for certain
+	redirects  bool         // nobody knows
 }
 
 // An end says how a packet leaves a chain: decided, or as far as reach tells at its end.
@@ -164,6 +196,14 @@ func (w *walk) through(name string, reach match, depth int) end {
 			switch o.action {
 			case drop:
 				w.reportIn(name, r.String(), here, false)
+				if o.match == yes {
+					return end{decided: true}
+				}
+			case redirect:
+				if o.match == yes && reach == yes {
+					w.redirected = &o.to
+				}
+				w.redirects = w.redirects || here == perhaps
 				if o.match == yes {
 					return end{decided: true}
 				}
@@ -203,7 +243,8 @@ func (w *walk) report(what string, reach match, untracks bool) {
 }
 
 func (w *walk) reportIn(chainName, what string, reach match, untracks bool) {
-	if reach < perhaps {
+	// What is forwarded is let in by the interface that it leaves by, which is not known here: only what is certain counts.
+	if reach < perhaps || w.packet.forwarded && reach < yes {
 		return
 	}
 	if reach == yes && !untracks {

@@ -57,9 +57,9 @@ func readLegacy(ctx context.Context, layout clusterip.Layout) ([]table, error) {
 func readLegacyTable(program *xtables.Program, programName, name string, is func(netip.Addr) bool) (table, error) {
 	t := table{name: programName + " " + name}
 	// As in include/uapi/linux/netfilter_ipv4.h.
-	priority, filters := map[string]int64{"raw": -300, "mangle": -150, "filter": 0, "security": 50}[name]
-	if !filters {
-		return t, nil // nat
+	priority, known := map[string]int64{"raw": -300, "mangle": -150, natChain: -100, "filter": 0, "security": 50}[name]
+	if !known {
+		return t, nil
 	}
 	chains, err := program.ListChains(name)
 	if err != nil {
@@ -71,11 +71,11 @@ func readLegacyTable(program *xtables.Program, programName, name string, is func
 			return t, fmt.Errorf("list the rules of %s %s: %w", t.name, chainName, err)
 		}
 		c := chain{name: chainName}
-		at := map[string]int64{"PREROUTING": atPrerouting, "INPUT": atInput}[chainName]
-		if at > 0 {
+		at, isHook := map[string]int{"PREROUTING": atPrerouting, "INPUT": atInput, "FORWARD": atForward}[chainName]
+		if isHook && (name != natChain || at == atPrerouting) {
 			c.hook = &hook{
-				sees:     func(p probe) bool { return !p.arp && is(p.to) },
-				order:    at*ordersPerHook + priority - lowestPriority,
+				sees:     func(p probe) bool { return !p.arp && is(p.to) && meets(at, p) && (name != natChain || !p.redirected) },
+				order:    int64(at)*ordersPerHook + priority - lowestPriority,
 				showWith: programName + " -t " + name + " -nvL %s",
 			}
 		}
@@ -132,6 +132,8 @@ func (r legacyRule) judge(p probe) []outcome {
 		return []outcome{{match: so, action: jumpForGood, chain: words.Option("-g")}}
 	case target == "DROP" || target == "REJECT" || target == "TARPIT":
 		return []outcome{{match: so, action: drop}}
+	case target == "DNAT" || target == "REDIRECT":
+		return []outcome{{match: so, action: redirect, to: legacyDestination(words)}}
 	case target == "ACCEPT" || target == "NFQUEUE" || target == "QUEUE":
 		return []outcome{{match: so, action: accept}}
 	case target == "RETURN":
@@ -143,6 +145,20 @@ func (r legacyRule) judge(p probe) []outcome {
 	default:
 		return []outcome{{match: so, action: jump, chain: target}}
 	}
+}
+
+// legacyDestination reads 172.17.0.2:80, [2001:db8::2]:80, either without a port, or the one of REDIRECT. What has ranges is left open.
+func legacyDestination(words xtables.Rule) destination {
+	if words.Option("-j") == "REDIRECT" {
+		port, _ := strconv.ParseUint(words.Option("--to-ports"), 10, 16)
+		return destination{here: true, port: uint16(port)}
+	}
+	text := words.Option("--to-destination")
+	if both, err := netip.ParseAddrPort(text); err == nil {
+		return destination{host: both.Addr(), port: both.Port()}
+	}
+	host, _ := netip.ParseAddr(strings.Trim(text, "[]"))
+	return destination{host: host}
 }
 
 // option judges a condition as iptables lists it; words are all that follow its name.
@@ -175,7 +191,13 @@ func (p *probe) option(name string, words []string) match {
 	case "--dport", "--dports":
 		return p.isPort(text)
 	case "--state", "--ctstate":
-		return is(slices.Contains(strings.Split(text, ","), "NEW"))
+		states := strings.Split(text, ",")
+		return is(slices.Contains(states, "NEW") || p.redirected && slices.Contains(states, "DNAT"))
+	case "--dst-type":
+		if p.forwarded {
+			return perhaps
+		}
+		return is(slices.Contains(strings.Split(text, ","), "LOCAL"))
 	case "--tcp-flags": // --syn is listed so, too
 		mask, maskOK := tcpFlags(text)
 		wanted, wantedOK := tcpFlags(word(1))

@@ -3,7 +3,10 @@ package firewall
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -23,6 +26,10 @@ type probe struct {
 	icmpType uint8
 	pktType  value // what kind of frame the kernel takes it for, when it comes to IP
 	spare    bool  // nobody has said that there is such a service
+	bridged  bool  // the NIC is a bridge, whose ports it comes in by
+
+	redirected bool // by DNAT or REDIRECT
+	forwarded  bool // to another host, or a container
 
 	link, network, transport value
 }
@@ -75,10 +82,12 @@ func (v value) isKnown() bool {
 // tells the node about its clients.
 func probes(layout clusterip.Layout) []probe {
 	var all []probe
+	_, err := os.Stat(filepath.Join("/sys/class/net", layout.NIC, "bridge"))
+	bridged := err == nil
 	for _, address := range layout.Addresses() {
 		add := func(name string, protocol uint8, port uint16, icmpType uint8) {
 			spare := len(layout.Services) == 0 && protocol != unix.IPPROTO_TCP && icmpType != neighbourSolicitation
-			p := probe{spare: spare, name: name + " to " + address.String(), nic: layout.NIC, nicIndex: layout.NICIndex, to: address, protocol: protocol, port: port, icmpType: icmpType}
+			p := probe{spare: spare, name: name + " to " + address.String(), nic: layout.NIC, nicIndex: layout.NICIndex, to: address, protocol: protocol, port: port, icmpType: icmpType, bridged: bridged}
 			p.fill(layout.MACs.Of(address), layout.Backend)
 			all = append(all, p)
 		}
@@ -107,11 +116,36 @@ func probes(layout clusterip.Layout) []probe {
 			add("neighbour discovery", unix.IPPROTO_ICMPV6, 0, neighbourSolicitation)
 			continue
 		}
-		p := probe{name: "ARP requests for " + address.String(), nic: layout.NIC, nicIndex: layout.NICIndex, to: address, arp: true}
+		p := probe{name: "ARP requests for " + address.String(), nic: layout.NIC, nicIndex: layout.NICIndex, to: address, arp: true, bridged: bridged}
 		p.fill(layout.MACs.IPv4, layout.Backend)
 		all = append(all, p)
 	}
 	return all
+}
+
+// redirect sends the packet elsewhere, and tells whether it is known where.
+func (p *probe) redirect(to destination, isLocal func(netip.Addr) bool) bool {
+	if !to.here && (!to.host.IsValid() || to.host.Is4() != p.to.Is4()) {
+		return false
+	}
+	p.redirected = true
+	offset, length := 16, net.IPv4len
+	if p.to.Is6() {
+		offset, length = 24, net.IPv6len
+	}
+	p.network = part(p.network, 0, len(p.network.bytes))
+	if to.here { // it gets an address of the NIC
+		copy(p.network.known[offset:offset+length], make([]byte, length))
+	} else {
+		p.to, p.forwarded = to.host, !isLocal(to.host)
+		p.network.set(offset, to.host.AsSlice()...)
+	}
+	if to.port > 0 {
+		p.port = to.port
+		p.transport = part(p.transport, 0, len(p.transport.bytes))
+		p.transport.set(2, binary.BigEndian.AppendUint16(nil, to.port)...)
+	}
+	return true
 }
 
 func protocolNumber(name string) uint8 {

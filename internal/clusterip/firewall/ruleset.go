@@ -98,8 +98,10 @@ func eachReply(conn *nftables.Conn, message uint16, in nft.TableFamily, visit fu
 const (
 	atNetdevIngress = iota
 	atIngress
+	atBridge
 	atPrerouting
 	atInput
+	atForward
 	notOnTheWay
 )
 
@@ -156,7 +158,7 @@ func readChain(family byte, a *netlink.AttributeDecoder) (tableName string, c ch
 	at := whereOf(family, number, kind)
 	c.hook.sees = func(p probe) bool {
 		onNIC := len(devices) == 0 || slices.Contains(devices, p.nic)
-		return at != notOnTheWay && onNIC && sees(family, p)
+		return at != notOnTheWay && onNIC && sees(family, p) && meets(at, p) && (kind != natChain || !p.redirected)
 	}
 	c.hook.order = int64(at)*ordersPerHook + int64(priority) - lowestPriority
 	c.hook.drops = policy == 0 // NF_DROP
@@ -168,23 +170,44 @@ func readChain(family byte, a *netlink.AttributeDecoder) (tableName string, c ch
 // nftaHookDevs is NFTA_HOOK_DEVS, which x/sys does not have.
 const nftaHookDevs = 4
 
+// natChain is the type of chain that sees the first packet of a connection alone, until one of its hook has decided where it goes.
+const natChain = "nat"
+
+// meets tells whether a packet comes to a hook.
+func meets(at int, p probe) bool {
+	switch at {
+	case atBridge:
+		return p.bridged
+	case atInput:
+		return !p.forwarded
+	case atForward:
+		return p.forwarded
+	default:
+		return true
+	}
+}
+
 func whereOf(family byte, number uint32, kind string) int {
 	const inetIngress = 5 // NF_INET_INGRESS
 	switch {
-	case kind == "nat" || kind == "route":
-		return notOnTheWay // decides where a connection goes, not whether
+	case kind == "route" || kind == natChain && number != unix.NF_INET_PRE_ROUTING:
+		return notOnTheWay
 	case family == unix.NFPROTO_NETDEV && number == 0:
 		return atNetdevIngress
 	case family == unix.NFPROTO_INET && number == inetIngress:
 		return atIngress
 	case family == unix.NFPROTO_ARP && number == 0:
 		return atInput
+	case family == unix.NFPROTO_BRIDGE && (number == unix.NF_INET_PRE_ROUTING || number == unix.NF_INET_LOCAL_IN):
+		return atBridge
 	case family == unix.NFPROTO_NETDEV || family == unix.NFPROTO_ARP || family == unix.NFPROTO_BRIDGE:
 		return notOnTheWay
 	case number == unix.NF_INET_PRE_ROUTING:
 		return atPrerouting
 	case number == unix.NF_INET_LOCAL_IN:
 		return atInput
+	case number == unix.NF_INET_FORWARD:
+		return atForward
 	default:
 		return notOnTheWay
 	}
@@ -193,7 +216,7 @@ func whereOf(family byte, number uint32, kind string) int {
 // sees tells whether a family's chains see such packets.
 func sees(family byte, p probe) bool {
 	switch family {
-	case unix.NFPROTO_NETDEV:
+	case unix.NFPROTO_NETDEV, unix.NFPROTO_BRIDGE:
 		return true
 	case unix.NFPROTO_ARP:
 		return p.arp
@@ -278,8 +301,8 @@ func readExpression(family byte, a *netlink.AttributeDecoder) (expression, error
 	kinds := map[string]func() expr.Any{
 		"bitwise": func() expr.Any { return &expr.Bitwise{} }, "cmp": func() expr.Any { return &expr.Cmp{} }, "ct": func() expr.Any { return &expr.Ct{} },
 		"fib": func() expr.Any { return &expr.Fib{} }, "immediate": func() expr.Any { return &expr.Immediate{} }, "lookup": func() expr.Any { return &expr.Lookup{} },
-		"match": func() expr.Any { return &expr.Match{} }, "meta": func() expr.Any { return &expr.Meta{} }, "notrack": func() expr.Any { return &expr.Notrack{} },
-		"payload": func() expr.Any { return &expr.Payload{} }, "range": func() expr.Any { return &expr.Range{} }, "reject": func() expr.Any { return &expr.Reject{} },
+		"match": func() expr.Any { return &expr.Match{} }, "meta": func() expr.Any { return &expr.Meta{} }, "nat": func() expr.Any { return &expr.NAT{} }, "notrack": func() expr.Any { return &expr.Notrack{} },
+		"payload": func() expr.Any { return &expr.Payload{} }, "range": func() expr.Any { return &expr.Range{} }, "redir": func() expr.Any { return &expr.Redir{} }, "reject": func() expr.Any { return &expr.Reject{} },
 		"target": func() expr.Any { return &expr.Target{} },
 	}
 	kind, known := kinds[e.name]

@@ -39,8 +39,11 @@ func (s *set) lookup(registers *registers, e *expr.Lookup) match {
 			found = max(found, entry.holds(key))
 		}
 	}
-	if e.IsDestRegSet {
+	if e.IsDestRegSet { // a map is made for all that may come
 		registers.forget()
+		if found == some {
+			found = perhaps
+		}
 	}
 	if e.Invert {
 		return not(found)
