@@ -98,6 +98,9 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 			if bridge, why := seen.SnoopFault(nic); why != "" && layout.MACMode != Unicast {
 				a.Log.Warningf("%s; have it take them: ip link set %s type bridge mcast_router 2 (and in the network's configuration)", why, bridge.Name)
 			}
+			if why := seen.ARPFilterFault(nic); why != "" {
+				a.Log.Warningf("%s", why)
+			}
 		}
 		if len(steps) == 0 {
 			a.Log.Infof("bucket %d of %s is already running", spec.Bucket, spec.Address())

@@ -35,6 +35,9 @@ type NIC struct {
 	Parent   int    // the index of the interface that it is on top of, as a VLAN is; 0 if it is on none
 	BondMode string // of a bond: "balance-alb", …
 	Snoops   bool   // a bridge that reads IGMP and MLD, and is not told to take all groups' frames itself (mcast_router 2)
+	// ARPFilter says that the NIC answers only those ARP requests whose sender the node would answer through it (arp_filter); only known when addresses
+	// are to be laid.
+	ARPFilter bool
 }
 
 // Route is a connected route: the NIC's own network.
@@ -227,6 +230,21 @@ func (s State) SnoopFault(nic NIC) (bridge NIC, why string) {
 		}
 	}
 	return NIC{}, ""
+}
+
+// ARPFilterFault says why a NIC may not answer ARP requests for addresses; empty if nothing is in the way: with arp_filter, when a route through another
+// one leads to clients in the addresses' own network (arp_filter in net/ipv4/arp.c).
+func (s State) ARPFilterFault(nic NIC) string {
+	if !nic.ARPFilter {
+		return ""
+	}
+	for _, route := range s.Connected {
+		if other, ok := s.nicAt(route.NICIndex); ok && other.Index != nic.Index && other.Up && route.Prefix.Addr().Is4() {
+			return fmt.Sprintf("arp_filter is set on %s, and %s is in the network of the address too: clients that the node would answer through it get no answer to their ARP requests; "+
+				"set net.ipv4.conf.all.arp_filter and net.ipv4.conf.%s.arp_filter to 0", nic.Name, other.Name, nic.Name)
+		}
+	}
+	return ""
 }
 
 func (s State) nicAt(index int) (NIC, bool) {

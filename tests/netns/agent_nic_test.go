@@ -176,6 +176,24 @@ func TestBridgeWhoseUplinkIsDead(t *testing.T) {
 	check(t, status(p.monitor(2), ocf.Success))
 }
 
+// TestARPAnsweredByOneOfTwoInterfaces: start says why clients will hear nothing, where a route through the other interface leads to them.
+func TestARPAnsweredByOneOfTwoInterfaces(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP("nic", NIC))
+	const warning = "arp_filter is set on eth0, and eth9 is in the network of the address too"
+	check(t, p.host.Sysctl("net/ipv4/conf/all/arp_filter", "1"))
+	for _, second := range []bool{false, true} {
+		if second {
+			commands("ip link add eth9 type veth peer name peer9", "ip link set eth9 up", "ip link set peer9 up", "ip address add 192.168.10.21/24 dev eth9")(t, p)
+		}
+		r := p.start(2)
+		if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, warning) != second {
+			t.Errorf("a second interface: %t: %v\n%s", second, err, r.Stderr)
+		}
+		check(t, status(p.stop(2), ocf.Success))
+	}
+}
+
 // TestOwnBridgeThatSnoops is warned of when the address is laid, once.
 func TestOwnBridgeThatSnoops(t *testing.T) {
 	t.Parallel()

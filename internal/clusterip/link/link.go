@@ -61,10 +61,10 @@ func (c *Conn) ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []
 		if err := c.readRoutes(ctx, &state, addresses); err != nil {
 			return state, err
 		}
-		if slices.ContainsFunc(addresses, netip.Addr.Is6) {
-			for i := range state.NICs {
-				state.NICs[i].NoIPv6 = !hasIPv6(state.NICs[i].Name)
-			}
+		for i := range state.NICs {
+			nic := &state.NICs[i]
+			nic.NoIPv6 = slices.ContainsFunc(addresses, netip.Addr.Is6) && !hasIPv6(nic.Name)
+			nic.ARPFilter = filtersARP("all") || filtersARP(nic.Name)
 		}
 	}
 	if err := c.readMulticastFilters(&state, macs); err != nil {
@@ -83,6 +83,12 @@ const ipv6Conf = "/proc/sys/net/ipv6/conf"
 func hasIPv6(nic string) bool {
 	disabled, err := os.ReadFile(filepath.Join(ipv6Conf, nic, "disable_ipv6")) //nolint:gosec // the name is the kernel's
 	return err == nil && string(bytes.TrimSpace(disabled)) == "0"
+}
+
+// filtersARP tells whether a NIC, or all, answer only those ARP requests that came in by the way that leads back (arp_filter).
+func filtersARP(nic string) bool {
+	filters, err := os.ReadFile(filepath.Join(ipv4Conf, nic, "arp_filter")) //nolint:gosec // the name is the kernel's
+	return err == nil && string(bytes.TrimSpace(filters)) != "0"
 }
 
 func nicOf(link netlink.Link) clusterip.NIC {

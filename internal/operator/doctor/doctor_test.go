@@ -434,6 +434,26 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// What is no fault by itself, and may be one for some clients, is said all the same.
+func TestNotes(t *testing.T) {
+	for name, row := range map[string]struct {
+		check, parameter string
+		want             string
+	}{
+		"a strict reverse path, and a network without a router": {"reverse-path", "net/ipv4/conf/all/rp_filter", "10.1.0.0/24 (eth1)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			facts := good(t)
+			facts.Resources[0].Sysctls[row.parameter] = Tell("1", nil)
+			for _, f := range Examine(facts) {
+				if f.Check == row.check && (f.Verdict != OK || !strings.Contains(f.Seen, row.want)) {
+					t.Errorf("%s: %s, without %q", f.Verdict, f.Seen, row.want)
+				}
+			}
+		})
+	}
+}
+
 // What is to be typed must be what helps.
 func TestWhatToType(t *testing.T) {
 	damaged := func(f *Facts) {

@@ -262,6 +262,18 @@ func judgeReversePath(s subject) answer {
 			return warn(fmt.Sprintf("rp_filter is strict on %s, and clients may be answered through %s", s.nic.Name, other.Name), set(2, reversePath, s.nic.Name)...)
 		}
 	}
+	// No warning: a node's other networks, such as that of Corosync's second link, seldom have clients, and strict is the default of some distributions.
+	var dropped []string
+	for _, other := range s.others() {
+		for _, route := range s.Around.Value.Routes {
+			if route.NICIndex == other.Index && route.Prefix.Addr().Is4() {
+				dropped = append(dropped, fmt.Sprintf("%s (%s)", route.Prefix, other.Name))
+			}
+		}
+	}
+	if len(dropped) > 0 {
+		return ok("strict: clients reach the address through %s, but none in %s, which must take rp_filter=2", s.nic.Name, strings.Join(dropped, ", "))
+	}
 	return ok("strict, but clients come and go through %s only", s.nic.Name)
 }
 
