@@ -54,6 +54,8 @@ func asked(name string, mode clusterip.MACMode) Options {
 		o.Ports, o.RouterInterface = "ether2,ether3", "vlan10"
 	case linuxBridge:
 		o.Ports, o.RouterInterface = "vnet0,vnet1", "eth0"
+	case "fortios":
+		o.RouterInterface = "port2"
 	}
 	v, err := vendorNamed(name)
 	if err != nil {
@@ -144,6 +146,8 @@ func TestTextCanBePasted(t *testing.T) {
 		"eos":       {"configure terminal", "end", "exit", "arp ", "ipv6 ", "ip ", "mld ", "   vlan "},
 		"junos":     {"set "},
 		"routeros":  {"/interface/bridge/", "/ip/arp/", "/ipv6/neighbor/"},
+		"freebsd":   {"sysctl net.link.ether.inet."},
+		"fortios":   {"config system ", "    edit 0", "        set ", "    next", "end"},
 		linuxBridge: {"bridge link set ", "ip link set ", "ip neigh replace "},
 	}
 	for _, v := range vendors() {
@@ -173,6 +177,8 @@ func TestNotationOfMACs(t *testing.T) {
 		"eos":       "arp 192.168.10.3 03c1.c0a8.0a03 arpa\n",
 		"junos":     "arp 192.168.10.3 multicast-mac 03:c1:c0:a8:0a:03\n",
 		"routeros":  "/ip/arp/add address=192.168.10.3 interface=vlan10 mac-address=03:C1:C0:A8:0A:03\n",
+		"freebsd":   "#     arp -s 192.168.10.3 03:c1:c0:a8:0a:03\n",
+		"fortios":   "        set ip 192.168.10.3\n        set mac 03:c1:c0:a8:0a:03\n",
 		linuxBridge: "ip neigh replace 192.168.10.3 lladdr 03:c1:c0:a8:0a:03 dev eth0 nud permanent\n",
 	} {
 		if got := written(t, laid(t, both, clusterip.Multicast), asked(vendor, clusterip.Multicast)); !strings.Contains(got, want) {
@@ -199,7 +205,7 @@ func TestEachAddressHasItsMAC(t *testing.T) {
 // In unicast mode a router takes the MAC from ARP, and a static MAC entry would reach one node only.
 func TestNoStaticEntriesInUnicastMode(t *testing.T) {
 	mac := clusterip.DerivedMAC(clusterip.Unicast, netip.MustParseAddr(v4))
-	for _, vendor := range []string{"ios", "nxos", "eos", "junos", "routeros"} {
+	for _, vendor := range []string{"ios", "nxos", "eos", "junos", "routeros", "freebsd", "fortios"} {
 		for line := range strings.Lines(written(t, laid(t, v4, clusterip.Unicast), askedFor(vendor, clusterip.Unicast, v4))) {
 			v, _ := vendorNamed(vendor)
 			names := slices.ContainsFunc([]string{mac.String(), upper(mac), dotted(mac)}, func(s string) bool { return strings.Contains(line, s) })
@@ -338,6 +344,7 @@ func FuzzOptions(f *testing.F) {
 	f.Add("ios", "Gi1/0/1,Gi1/0/2", "10", "", "", "Vlan10", "", "")
 	f.Add("junos", "ge-0/0/1", "10", "servers", "", "irb.10", "192.168.10.1/24,2001:db8:10::1/64", "192.168.10.250,fe80::1")
 	f.Add("linux-bridge", "a;b,$(c)", "", "", "br0", "eth0", "", "")
+	f.Add("fortios", "", "", "", "", "port2\nset", "", "")
 	f.Add("routeros", "ether2\n/system/reset", "10", "", "br0", "`x`", "", "::")
 	f.Fuzz(func(t *testing.T, vendor, ports, vlan, vlanName, bridge, routerInterface, routerAddress, querier string) {
 		o := Options{vendor, ports, vlan, vlanName, bridge, routerInterface, routerAddress, querier}

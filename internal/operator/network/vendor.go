@@ -134,6 +134,12 @@ func vendors() []vendor {
 			},
 			sections: linux,
 		},
+		{name: "freebsd", devices: "FreeBSD, pfSense and OPNsense as routers", comment: "# ", sections: freebsd},
+		{
+			name: "fortios", devices: "Fortinet FortiOS (FortiGate) as a router", comment: "# ",
+			uses:     []use{{flag: "--router-interface", modes: group, need: "a static entry names the router's interface in the network, such as port2"}},
+			sections: fortios,
+		},
 	}
 }
 
