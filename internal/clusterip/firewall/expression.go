@@ -430,7 +430,7 @@ func destinationOf(e *expr.Target) destination {
 		read(info.NatRange)
 	case *xt.NatIPv4MultiRangeCompat:
 		for _, r := range *info {
-			read(xt.NatRange{Flags: r.Flags, MinIP: r.MinIP, MaxIP: r.MaxIP, MinPort: r.MinPort, MaxPort: r.MaxPort})
+			read(xt.NatRange(r))
 		}
 	}
 	return to

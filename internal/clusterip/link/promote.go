@@ -41,7 +41,7 @@ func hasSecondaries(ours netlink.Addr, all []netlink.Addr) bool {
 // Where it is not set, one message to the kernel says three things: set it, remove the address, unset it. The kernel works it off whatever becomes of
 // the sender, so that no kill can leave it set, and needs no /proc/sys that may be written to.
 func (c *Conn) removePromoting(ctx context.Context, nic clusterip.NIC, prefix netip.Prefix) (err error) {
-	file, err := os.Open(filepath.Join(ipv4Conf, nic.Name, "promote_secondaries")) //nolint:gosec // the name is the kernel's
+	file, err := os.Open(filepath.Join(ipv4Conf, nic.Name, "promote_secondaries"))
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func tell(kernel *mdlayher.Conn, messages ...mdlayher.Message) error {
 func setPromotion(nic clusterip.NIC, value uint32) mdlayher.Message {
 	const promoteSecondaries = 20 // IPV4_DEVCONF_PROMOTE_SECONDARIES in include/uapi/linux/ip.h
 	link := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	link.Index = int32(nic.Index) //nolint:gosec // the kernel's own numbers
+	link.Index = int32(nic.Index)
 	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
 	families.AddRtAttr(unix.AF_INET, nil).AddRtAttr(unix.IFLA_INET_CONF, nil).AddRtAttr(promoteSecondaries, nl.Uint32Attr(value))
 	return request(unix.RTM_SETLINK, link, families)
@@ -102,15 +102,15 @@ func setPromotion(nic clusterip.NIC, value uint32) mdlayher.Message {
 // removal is the message that removes an IPv4 address from a NIC.
 func removal(nic clusterip.NIC, prefix netip.Prefix) mdlayher.Message {
 	address := nl.NewIfAddrmsg(unix.AF_INET)
-	address.Prefixlen = uint8(prefix.Bits()) //nolint:gosec // at most 32
-	address.Index = uint32(nic.Index)        //nolint:gosec // the kernel's own numbers
+	address.Prefixlen = uint8(prefix.Bits())
+	address.Index = uint32(nic.Index)
 	return request(unix.RTM_DELADDR, address, nl.NewRtAttr(unix.IFA_LOCAL, prefix.Addr().AsSlice()), nl.NewRtAttr(unix.IFA_ADDRESS, prefix.Addr().AsSlice()))
 }
 
 func request(kind mdlayher.HeaderType, parts ...nl.NetlinkRequestData) mdlayher.Message {
 	message := mdlayher.Message{Header: mdlayher.Header{Type: kind, Flags: mdlayher.Request | mdlayher.Acknowledge}}
 	for _, part := range parts {
-		message.Data = append(message.Data, part.Serialize()...)
+		message.Data = append(message.Data, part.Serialize()...) //nolint:misspell // the library's name
 	}
 	return message
 }
