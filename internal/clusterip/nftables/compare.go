@@ -52,10 +52,10 @@ func judge(tables []table) clusterip.Tables {
 // isOurs tells whether a table that bears our name was laid by us: it carries our stamp, or holds nothing but what we lay.
 // Never touch another's table.
 func (t table) isOurs() bool {
-	if s, ok := t.set(setSchema); ok && len(s.elements) > 0 {
-		if clusterip.IsStamp(s.elements[0].comment) { // a newer version's, too, that cannot be read any further
-			return true
-		}
+	s, _ := t.set(setSchema)
+	isStamp := func(e element) bool { return clusterip.IsStamp(e.comment) } // its first part, which the kernel need not list first
+	if slices.ContainsFunc(s.elements, isStamp) {                           // a newer version's, too, that cannot be read any further
+		return true
 	}
 	chains, sets := namesIn(t.family)
 	return !slices.ContainsFunc(t.chains, func(c chain) bool { return !slices.Contains(chains, c.name) }) &&

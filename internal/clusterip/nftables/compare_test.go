@@ -131,6 +131,11 @@ func TestForeignTablesAreLeftAlone(t *testing.T) {
 		"a newer version's": {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: "new"}}, sets: []set{
 			{name: setSchema, elements: []element{{key: 9, comment: "ip=192.168.10.3/24 hashmode=moonphase"}}},
 		}}, false},
+		"somebody's chain in ours, whose stamp the kernel does not list from its beginning": {table{
+			family: nft.TableFamilyNetdev, name: name, chains: []chain{{name: "mine"}}, sets: []set{
+				{name: setSchema, elements: []element{{key: schemaKey(5, 1, 1), comment: "buckets=8"}, {key: schemaKey(5, 0, 1), comment: "ip=192.168.10.3/24 "}}},
+			},
+		}, false},
 	} {
 		t.Run(why, func(t *testing.T) {
 			judged := judge([]table{row.table})
