@@ -29,7 +29,7 @@ type place struct {
 func readRuleset(ctx context.Context, conn *nftables.Conn) ([]table, error) {
 	var tables []table
 	err := conn.Consistently(ctx, "the ruleset", func() (err error) {
-		tables, err = readOnce(conn)
+		tables, err = readOnce(ctx, conn)
 		return err
 	})
 	if ocf.CodeOf(err) == ocf.ErrInstalled {
@@ -38,8 +38,8 @@ func readRuleset(ctx context.Context, conn *nftables.Conn) ([]table, error) {
 	return tables, err
 }
 
-func readOnce(conn *nftables.Conn) ([]table, error) {
-	names, err := readTables(conn)
+func readOnce(ctx context.Context, conn *nftables.Conn) ([]table, error) {
+	names, err := readTables(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func readOnce(conn *nftables.Conn) ([]table, error) {
 		tables[i].name = familyName(name.family) + " " + name.name
 		sets[name] = map[string]*set{}
 	}
-	err = eachReply(conn, unix.NFT_MSG_GETCHAIN, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
+	err = eachReply(ctx, conn, unix.NFT_MSG_GETCHAIN, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
 		tableName, c := readChain(family, a)
 		if i := slices.Index(names, place{family, tableName}); i >= 0 {
 			tables[i].chains = append(tables[i].chains, c)
@@ -58,15 +58,15 @@ func readOnce(conn *nftables.Conn) ([]table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := readRules(conn, names, tables, sets); err != nil {
+	if err := readRules(ctx, conn, names, tables, sets); err != nil {
 		return nil, err
 	}
-	return tables, readSets(conn, sets)
+	return tables, readSets(ctx, conn, sets)
 }
 
-func readTables(conn *nftables.Conn) ([]place, error) {
+func readTables(ctx context.Context, conn *nftables.Conn) ([]place, error) {
 	var names []place
-	err := eachReply(conn, unix.NFT_MSG_GETTABLE, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
+	err := eachReply(ctx, conn, unix.NFT_MSG_GETTABLE, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
 		var name string
 		var flags uint32
 		for a.Next() {
@@ -86,8 +86,10 @@ func readTables(conn *nftables.Conn) ([]place, error) {
 }
 
 // eachReply visits all that the kernel has of something, in a family or in all.
-func eachReply(conn *nftables.Conn, message uint16, in nft.TableFamily, visit func(family byte, a *netlink.AttributeDecoder), attributes ...netlink.Attribute) error {
-	replies, err := conn.Dump(message, in, attributes...)
+func eachReply(ctx context.Context, conn *nftables.Conn, message uint16, in nft.TableFamily,
+	visit func(family byte, a *netlink.AttributeDecoder), attributes ...netlink.Attribute,
+) error {
+	replies, err := conn.Dump(ctx, message, in, attributes...)
 	if err != nil {
 		return err
 	}
@@ -238,9 +240,9 @@ func familyName(family byte) string {
 	return fmt.Sprintf("family %d", family)
 }
 
-func readRules(conn *nftables.Conn, names []place, tables []table, sets map[place]map[string]*set) error {
+func readRules(ctx context.Context, conn *nftables.Conn, names []place, tables []table, sets map[place]map[string]*set) error {
 	var faults []error
-	err := eachReply(conn, unix.NFT_MSG_GETRULE, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
+	err := eachReply(ctx, conn, unix.NFT_MSG_GETRULE, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
 		var tableName, chainName string
 		r := nftRule{family: family}
 		for a.Next() {

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"bytes"
+	"context"
 	"slices"
 
 	nft "github.com/google/nftables"
@@ -95,11 +96,11 @@ func (e entry) holds(key value) match {
 }
 
 // readSets reads those that rules look into.
-func readSets(conn *nftables.Conn, sets map[place]map[string]*set) error {
+func readSets(ctx context.Context, conn *nftables.Conn, sets map[place]map[string]*set) error {
 	var asked []place
 	var ofTable []place
 	intervals := map[*set]bool{}
-	err := eachReply(conn, unix.NFT_MSG_GETSET, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
+	err := eachReply(ctx, conn, unix.NFT_MSG_GETSET, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
 		var tableName, name string
 		var read set
 		var flags uint32
@@ -132,7 +133,7 @@ func readSets(conn *nftables.Conn, sets map[place]map[string]*set) error {
 	for i, name := range asked {
 		s := sets[ofTable[i]][name.name]
 		var elements []element
-		err := eachReply(conn, unix.NFT_MSG_GETSETELEM, nft.TableFamily(name.family), func(_ byte, a *netlink.AttributeDecoder) {
+		err := eachReply(ctx, conn, unix.NFT_MSG_GETSETELEM, nft.TableFamily(name.family), func(_ byte, a *netlink.AttributeDecoder) {
 			for a.Next() {
 				if a.Type() == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 					a.Nested(func(list *netlink.AttributeDecoder) error {

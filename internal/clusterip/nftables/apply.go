@@ -31,7 +31,7 @@ func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip
 
 // Layouts returns those of all resources on the node whose stamp can be read.
 func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
-	names, err := c.tableNames(nft.TableFamilyNetdev)
+	names, err := c.tableNames(ctx, nft.TableFamilyNetdev)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 
 // ApplyTables does one step, as one batch: the kernel takes all of it or nothing, and no packet meets half a rule set.
 func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
-	if err := c.connect(); err != nil {
+	if err := c.begin(); err != nil {
 		return err
 	}
 	var err error
@@ -72,23 +72,13 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 		return fmt.Errorf("%s: not a step for nf_tables", step)
 	}
 	if err == nil {
-		err = c.nft.Flush()
+		err = c.commit(ctx)
 	}
 	if lay, ok := step.(clusterip.LayTables); ok && err != nil {
-		_, why := c.features(lay.Layout)
+		_, why := c.features(ctx, lay.Layout)
 		err = errors.Join(err, why)
 	}
 	return explain(err)
-}
-
-// connect opens the connection to write by.
-func (c *Conn) connect() (err error) {
-	if c.nft == nil {
-		if c.nft, err = nft.New(nft.AsLasting()); err != nil {
-			return explain(fmt.Errorf("connect to nf_tables: %w", err))
-		}
-	}
-	return nil
 }
 
 func tableOf(family nft.TableFamily, address netip.Addr) *nft.Table {
@@ -322,14 +312,11 @@ func refuse(t table) error {
 }
 
 // Supports implements clusterip.TableKernel.
-func (c *Conn) Supports(_ context.Context, layout clusterip.Layout) (clusterip.Answer, error) {
-	_, err := c.generation()
-	if err == nil {
-		err = c.connect()
-	}
+func (c *Conn) Supports(ctx context.Context, layout clusterip.Layout) (clusterip.Answer, error) {
+	_, err := c.generation(ctx)
 	switch {
 	case err == nil:
-		return c.features(layout)
+		return c.features(ctx, layout)
 	case ocf.CodeOf(err) == ocf.ErrInstalled:
 		return clusterip.No, err
 	default:
@@ -339,7 +326,7 @@ func (c *Conn) Supports(_ context.Context, layout clusterip.Layout) (clusterip.A
 
 // features asks the kernel whether it knows the things that we lay. It asks with batches whose last message cannot succeed, so that
 // none of them ever takes effect.
-func (c *Conn) features(layout clusterip.Layout) (clusterip.Answer, error) {
+func (c *Conn) features(ctx context.Context, layout clusterip.Layout) (clusterip.Answer, error) {
 	const scratch = tablePrefix + "scratch"
 	var missing []string
 	var unclear []error
@@ -370,11 +357,11 @@ func (c *Conn) features(layout clusterip.Layout) (clusterip.Answer, error) {
 	for _, feature := range features {
 		feature.chain.name = "scratch"
 		want := table{family: feature.family, name: scratch, chains: []chain{feature.chain}}
-		if err := c.create(want); err != nil {
+		if err := errors.Join(c.begin(), c.create(want)); err != nil {
 			return clusterip.CannotTell, err
 		}
 		c.nft.CreateTable(&nft.Table{Family: want.family, Name: want.name}) // EEXIST: it was made a moment ago
-		err := c.nft.Flush()
+		err := c.commit(ctx)
 		is := func(known error) bool { return errors.Is(err, known) }
 		switch {
 		case slices.ContainsFunc([]error{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT}, is):

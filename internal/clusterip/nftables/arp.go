@@ -35,7 +35,7 @@ func (c *Conn) HasARP(ctx context.Context, address netip.Addr) (bool, error) {
 
 // LayARP lays that table, or lays it anew. A kernel that has no ARP tables gives ocf.ErrInstalled.
 func (c *Conn) LayARP(ctx context.Context, layout clusterip.Layout) error {
-	if err := c.connect(); err != nil {
+	if err := c.begin(); err != nil {
 		return err
 	}
 	want := arpOnly(layout)
@@ -52,7 +52,7 @@ func (c *Conn) LayARP(ctx context.Context, layout clusterip.Layout) error {
 	if err := c.create(want); err != nil {
 		return err
 	}
-	if err := c.nft.Flush(); err != nil {
+	if err := c.commit(ctx); err != nil {
 		return explain(fmt.Errorf("lay table %s: %w", want, err))
 	}
 	return nil
@@ -64,16 +64,16 @@ func (c *Conn) RemoveARP(ctx context.Context, address netip.Addr) error {
 	if err != nil || len(have) == 0 {
 		return err
 	}
-	if err := c.connect(); err != nil {
+	if err := c.begin(); err != nil {
 		return err
 	}
 	c.deleteOurs(have)
-	return explain(c.nft.Flush())
+	return explain(c.commit(ctx))
 }
 
 // ChainNames lists the chains of a table of family ip, such as one that iptables-nft keeps.
-func (c *Conn) ChainNames(tableName string) ([]string, error) {
-	replies, err := c.request(unix.NFT_MSG_GETCHAIN, nft.TableFamilyIPv4, netlink.Dump)
+func (c *Conn) ChainNames(ctx context.Context, tableName string) ([]string, error) {
+	replies, err := c.request(ctx, unix.NFT_MSG_GETCHAIN, nft.TableFamilyIPv4, netlink.Dump)
 	if err != nil {
 		return nil, explain(fmt.Errorf("list chains: %w", err))
 	}

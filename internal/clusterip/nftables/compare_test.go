@@ -157,7 +157,7 @@ func TestCommentInAnyUserData(t *testing.T) {
 		"another, cut off":   {"\x01\x05x", ""},
 		"nothing but others": {"\x01\x01x", ""},
 	} {
-		if got := commentIn([]byte(row.data), 0); got != row.want {
+		if got := commentIn([]byte(row.data)); got != row.want {
 			t.Errorf("%s: %q", name, got)
 		}
 	}

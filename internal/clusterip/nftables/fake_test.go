@@ -3,8 +3,8 @@ package nftables
 import (
 	"encoding/binary"
 	"testing"
+	"time"
 
-	nft "github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nltest"
 	"golang.org/x/sys/unix"
@@ -21,40 +21,69 @@ func fakeConn(t *testing.T, batch func([]netlink.Message), refuse func(netlink.M
 func fakeConnOfGenerations(t *testing.T, generation func() byte, batch func([]netlink.Message), refuse func(netlink.Message) unix.Errno) *Conn {
 	t.Helper()
 	answer := func(requests []netlink.Message) ([]netlink.Message, error) {
-		var replies []netlink.Message
-		for _, request := range requests {
-			switch request.Header.Type {
-			case unix.NFNL_MSG_BATCH_BEGIN, unix.NFNL_MSG_BATCH_END:
-				continue
-			case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN:
-				id, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_GEN_ID, Data: []byte{0, 0, 0, generation()}}})
-				if err != nil {
-					return nil, err
-				}
-				replies = append(replies, netlink.Message{
-					Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN, Sequence: request.Header.Sequence},
-					Data:   append([]byte{0, 0, 0, 0}, id...),
-				})
-			case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE:
-				replies = append(replies, acknowledge(request, unix.ENOENT))
-			default:
-				var errno unix.Errno
-				if refuse != nil {
-					errno = refuse(request)
-				}
-				replies = append(replies, acknowledge(request, errno))
-			}
+		request := requests[0]
+		if request.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN {
+			return []netlink.Message{acknowledge(request, unix.ENOENT)}, nil
 		}
-		if len(requests) > 1 && batch != nil {
-			batch(requests)
+		id, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_GEN_ID, Data: []byte{0, 0, 0, generation()}}})
+		return []netlink.Message{{
+			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN, Sequence: request.Header.Sequence},
+			Data:   append([]byte{0, 0, 0, 0}, id...),
+		}}, err
+	}
+	dial := func() (socket, error) {
+		return &fakeSocket{Conn: nltest.Dial(answer), taken: batch, refuse: refuse}, nil
+	}
+	return &Conn{dial: dial}
+}
+
+// fakeSocket has no deadlines, and takes a batch of any size.
+type fakeSocket struct {
+	*netlink.Conn
+	taken            func([]netlink.Message)
+	refuse           func(netlink.Message) unix.Errno
+	acknowledgements []acknowledgement
+	room             int   // for how many acknowledgements; 0: for any
+	err              error // what the next Acknowledgement meets
+}
+
+func (*fakeSocket) SetDeadline(time.Time) error { return nil }
+
+func (*fakeSocket) SetWriteBuffer(int) error { return nil }
+
+func (s *fakeSocket) SendMessages(batch []netlink.Message) ([]netlink.Message, error) {
+	for i := range batch {
+		batch[i].Header.Sequence = uint32(i + 1)
+		var errno unix.Errno
+		if s.refuse != nil {
+			errno = s.refuse(batch[i])
 		}
-		return replies, nil
+		if errno == 0 && batch[i].Header.Flags&netlink.Acknowledge == 0 {
+			continue
+		}
+		if s.room > 0 && len(s.acknowledgements) == s.room {
+			s.err = unix.ENOBUFS
+			continue
+		}
+		s.acknowledgements = append(s.acknowledgements, acknowledgement{uint32(i + 1), errno})
 	}
-	library, err := nft.New(nft.WithTestDial(answer))
-	if err != nil {
-		t.Fatal(err)
+	if s.taken != nil {
+		s.taken(batch)
 	}
-	return &Conn{nft: library, raw: nltest.Dial(answer)}
+	return batch, nil
+}
+
+func (s *fakeSocket) Acknowledgement() (acknowledgement, error) {
+	if err := s.err; err != nil {
+		s.err = nil
+		return acknowledgement{}, err
+	}
+	if len(s.acknowledgements) == 0 {
+		return acknowledgement{}, unix.ETIMEDOUT
+	}
+	next := s.acknowledgements[0]
+	s.acknowledgements = s.acknowledgements[1:]
+	return next, nil
 }
 
 // acknowledge is the kernel's struct nlmsgerr.

@@ -17,36 +17,34 @@ import (
 
 // Conn is a connection to the nf_tables of one network namespace.
 type Conn struct {
-	raw      *netlink.Conn // to read by: see read.go
-	err      error         // why there is none
-	nft      *nft.Conn     // to write by; nil until something is written
-	observed time.Time     // when ObserveTables began to read, last; zero before
+	dial     func() (socket, error)
+	raw      socket            // nil when it was given up (drop)
+	err      error             // why there can be none
+	nft      *nft.Conn         // writes the messages of a batch: see begin
+	batch    []netlink.Message // what it has written
+	observed time.Time         // when ObserveTables began to read, last; zero before
 }
 
 // Open connects to the network namespace of the calling thread. On a kernel without nf_tables whatever is asked of the connection gives
 // ocf.ErrInstalled: another backend may do.
 func Open() (*Conn, error) {
-	raw, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	raw, err := dial()
 	if err != nil {
 		err = explain(fmt.Errorf("connect to nf_tables: %w", err))
 	}
 	if err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
 		return nil, err
 	}
-	return &Conn{raw: raw, err: err}, nil
+	return &Conn{dial: dial, raw: raw, err: err}, nil
 }
 
 // Close ends the connection. After a deletion the kernel lets it wait for a grace period, some 15 ms (nft_rcv_nl_event in
 // net/netfilter/nf_tables_api.c): do it when nobody waits for a lock.
 func (c *Conn) Close() error {
-	var err error
-	if c.nft != nil {
-		err = c.nft.CloseLasting()
+	if c.raw == nil {
+		return nil
 	}
-	if c.raw != nil {
-		err = errors.Join(err, c.raw.Close())
-	}
-	return err
+	return c.raw.Close()
 }
 
 // families are those in which a resource may have a table.

@@ -26,7 +26,7 @@ const lastPause = 50 * time.Millisecond
 func (c *Conn) read(ctx context.Context, name string) ([]table, error) {
 	var tables []table
 	err := c.Consistently(ctx, "tables "+name, func() (err error) {
-		tables, err = c.readOnce(name)
+		tables, err = c.readOnce(ctx, name)
 		return err
 	})
 	return tables, err
@@ -40,12 +40,12 @@ var errTorn = errors.New("the kernel has moved the elements while they were read
 // Consistently reads until nothing has changed meanwhile.
 func (c *Conn) Consistently(ctx context.Context, what string, readOnce func() error) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, lastPause) {
-		before, err := c.generation()
+		before, err := c.generation(ctx)
 		if err != nil {
 			return err
 		}
 		readErr := readOnce()
-		after, err := c.generation()
+		after, err := c.generation(ctx)
 		if err != nil {
 			return err
 		}
@@ -60,11 +60,11 @@ func (c *Conn) Consistently(ctx context.Context, what string, readOnce func() er
 	}
 }
 
-func (c *Conn) readOnce(name string) ([]table, error) {
+func (c *Conn) readOnce(ctx context.Context, name string) ([]table, error) {
 	var tables []table
 	for _, family := range families() {
 		t := table{family: family, name: name}
-		replies, err := c.request(unix.NFT_MSG_GETTABLE, family, 0, text(unix.NFTA_TABLE_NAME, name))
+		replies, err := c.request(ctx, unix.NFT_MSG_GETTABLE, family, 0, text(unix.NFTA_TABLE_NAME, name))
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
@@ -76,7 +76,7 @@ func (c *Conn) readOnce(name string) ([]table, error) {
 				case unix.NFTA_TABLE_USE:
 					t.use = a.Uint32()
 				}
-			}), c.readChains(&t), c.readRules(&t), c.readSets(&t))
+			}), c.readChains(ctx, &t), c.readRules(ctx, &t), c.readSets(ctx, &t))
 		}
 		if err != nil {
 			return nil, explain(fmt.Errorf("read table %s: %w", t, err))
@@ -87,8 +87,8 @@ func (c *Conn) readOnce(name string) ([]table, error) {
 }
 
 // generation returns the number of the last change to any table in the namespace (nf_tables_getgen).
-func (c *Conn) generation() (uint32, error) {
-	replies, err := c.request(unix.NFT_MSG_GETGEN, nft.TableFamilyUnspecified, 0)
+func (c *Conn) generation(ctx context.Context) (uint32, error) {
+	replies, err := c.request(ctx, unix.NFT_MSG_GETGEN, nft.TableFamilyUnspecified, 0)
 	if err != nil {
 		return 0, explain(fmt.Errorf("read the ruleset's generation: %w", err))
 	}
@@ -102,8 +102,8 @@ func (c *Conn) generation() (uint32, error) {
 }
 
 // tableNames lists the tables of a family.
-func (c *Conn) tableNames(family nft.TableFamily) ([]string, error) {
-	replies, err := c.request(unix.NFT_MSG_GETTABLE, family, netlink.Dump)
+func (c *Conn) tableNames(ctx context.Context, family nft.TableFamily) ([]string, error) {
+	replies, err := c.request(ctx, unix.NFT_MSG_GETTABLE, family, netlink.Dump)
 	if err != nil {
 		return nil, explain(fmt.Errorf("list %s tables: %w", familyName(family), err))
 	}
@@ -116,8 +116,8 @@ func (c *Conn) tableNames(family nft.TableFamily) ([]string, error) {
 	return names, err
 }
 
-func (c *Conn) readChains(into *table) error {
-	replies, err := c.requestChains(into)
+func (c *Conn) readChains(ctx context.Context, into *table) error {
+	replies, err := c.requestChains(ctx, into)
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
 	}
@@ -155,12 +155,12 @@ func (c *Conn) readChains(into *table) error {
 
 // requestChains asks for all chains of a family, because the kernel does not filter them by table. Only in family ip, where
 // a host may have thousands of others, it asks for ours alone if the table holds no more.
-func (c *Conn) requestChains(of *table) ([]netlink.Message, error) {
+func (c *Conn) requestChains(ctx context.Context, of *table) ([]netlink.Message, error) {
 	names, _ := namesIn(of.family)
 	if of.family == nft.TableFamilyIPv4 && int(of.use) <= len(names) {
 		var all []netlink.Message
 		for _, name := range names {
-			replies, err := c.request(unix.NFT_MSG_GETCHAIN, of.family, 0, text(unix.NFTA_CHAIN_TABLE, of.name), text(unix.NFTA_CHAIN_NAME, name))
+			replies, err := c.request(ctx, unix.NFT_MSG_GETCHAIN, of.family, 0, text(unix.NFTA_CHAIN_TABLE, of.name), text(unix.NFTA_CHAIN_NAME, name))
 			if err != nil && !errors.Is(err, unix.ENOENT) {
 				return nil, err
 			}
@@ -169,7 +169,7 @@ func (c *Conn) requestChains(of *table) ([]netlink.Message, error) {
 			}
 		}
 	}
-	return c.request(unix.NFT_MSG_GETCHAIN, of.family, netlink.Dump)
+	return c.request(ctx, unix.NFT_MSG_GETCHAIN, of.family, netlink.Dump)
 }
 
 // decode reads where a chain hooks in. A chain of several devices, which we never lay, has none here.
@@ -187,8 +187,8 @@ func (b *base) decode(a *netlink.AttributeDecoder) error {
 	return nil
 }
 
-func (c *Conn) readRules(into *table) error {
-	replies, err := c.request(unix.NFT_MSG_GETRULE, into.family, netlink.Dump, text(unix.NFTA_RULE_TABLE, into.name))
+func (c *Conn) readRules(ctx context.Context, into *table) error {
+	replies, err := c.request(ctx, unix.NFT_MSG_GETRULE, into.family, netlink.Dump, text(unix.NFTA_RULE_TABLE, into.name))
 	if err != nil {
 		return fmt.Errorf("list rules: %w", err)
 	}
@@ -202,7 +202,7 @@ func (c *Conn) readRules(into *table) error {
 		case unix.NFTA_RULE_CHAIN:
 			chains[i] = a.String()
 		case unix.NFTA_RULE_USERDATA:
-			rules[i].comment = commentIn(a.Bytes(), userdata.TypeComment)
+			rules[i].comment = commentIn(a.Bytes())
 		case unix.NFTA_RULE_EXPRESSIONS:
 			a.Nested(func(list *netlink.AttributeDecoder) error { return rules[i].decode(byte(into.family), list) })
 		}
@@ -311,12 +311,12 @@ func decodeByteorder(data []byte) (*expr.Byteorder, error) {
 	return e, attributes.Err()
 }
 
-func (c *Conn) readSets(into *table) error {
+func (c *Conn) readSets(ctx context.Context, into *table) error {
 	if into.use == uint32(len(into.chains)) { // there is nothing but chains
 		return nil
 	}
 	ofTable := text(unix.NFTA_SET_TABLE, into.name)
-	replies, err := c.request(unix.NFT_MSG_GETSET, into.family, netlink.Dump, ofTable)
+	replies, err := c.request(ctx, unix.NFT_MSG_GETSET, into.family, netlink.Dump, ofTable)
 	if err != nil {
 		return fmt.Errorf("list sets: %w", err)
 	}
@@ -338,7 +338,7 @@ func (c *Conn) readSets(into *table) error {
 		if !slices.Contains(setNames(), s.name) {
 			continue
 		}
-		replies, err := c.request(unix.NFT_MSG_GETSETELEM, into.family, netlink.Dump, ofTable, text(unix.NFTA_SET_ELEM_LIST_SET, s.name))
+		replies, err := c.request(ctx, unix.NFT_MSG_GETSETELEM, into.family, netlink.Dump, ofTable, text(unix.NFTA_SET_ELEM_LIST_SET, s.name))
 		if err != nil {
 			return fmt.Errorf("list elements of set %s: %w", s.name, err)
 		}
@@ -394,7 +394,7 @@ func (s *set) decode(list *netlink.AttributeDecoder) error {
 						return nil
 					})
 				case unix.NFTA_SET_ELEM_USERDATA:
-					e.comment = commentIn(a.Bytes(), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+					e.comment = commentIn(a.Bytes())
 				case unix.NFTA_SET_ELEM_FLAGS:
 					flags := a.Uint32()
 					e.end, e.all = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0, flags&elementCatchAll != 0
@@ -422,8 +422,8 @@ func (s *set) decode(list *netlink.AttributeDecoder) error {
 
 // commentIn finds a comment in what user space keeps with a rule or an element: type, length and value, one behind the other. The
 // kernel keeps anything, so nothing may be taken for granted (which userdata.GetString does).
-func commentIn(data []byte, comment userdata.Type) string {
-	const header = 2
+func commentIn(data []byte) string {
+	const header, comment = 2, userdata.TypeComment // which is NFTNL_UDATA_SET_ELEM_COMMENT, too
 	for len(data) >= header {
 		length := int(data[1])
 		if len(data) < header+length {
@@ -438,16 +438,15 @@ func commentIn(data []byte, comment userdata.Type) string {
 }
 
 // request sends one message of the nf_tables subsystem and returns the replies.
-func (c *Conn) request(message uint16, family nft.TableFamily, flags netlink.HeaderFlags, attributes ...netlink.Attribute) ([]netlink.Message, error) {
-	if c.raw == nil {
-		return nil, c.err
-	}
+func (c *Conn) request(
+	ctx context.Context, message uint16, family nft.TableFamily, flags netlink.HeaderFlags, attributes ...netlink.Attribute,
+) ([]netlink.Message, error) {
 	data, err := netlink.MarshalAttributes(attributes)
 	if err != nil {
 		return nil, err
 	}
 	nfgenmsg := []byte{byte(family), unix.NFNETLINK_V0, 0, 0} // struct nfgenmsg, include/uapi/linux/netfilter/nfnetlink.h
-	replies, err := c.raw.Execute(netlink.Message{
+	replies, err := c.execute(ctx, netlink.Message{
 		Header: netlink.Header{
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message),
 			Flags: netlink.Request | flags,
@@ -461,8 +460,8 @@ func (c *Conn) request(message uint16, family nft.TableFamily, flags netlink.Hea
 }
 
 // Dump asks for all that there is of something, whoever's it is, in a family or in all (nft.TableFamilyUnspecified). See EachReply.
-func (c *Conn) Dump(message uint16, family nft.TableFamily, attributes ...netlink.Attribute) ([]netlink.Message, error) {
-	replies, err := c.request(message, family, netlink.Dump, attributes...)
+func (c *Conn) Dump(ctx context.Context, message uint16, family nft.TableFamily, attributes ...netlink.Attribute) ([]netlink.Message, error) {
+	replies, err := c.request(ctx, message, family, netlink.Dump, attributes...)
 	return replies, explain(err)
 }
 

@@ -19,7 +19,7 @@ func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip
 	name := tableName(layout.Address())
 	traffic := &clusterip.Traffic{}
 	err := c.Consistently(ctx, "the counters of table "+name, func() error {
-		tables, err := c.readOnce(name)
+		tables, err := c.readOnce(ctx, name)
 		if err != nil {
 			return err
 		}
@@ -28,7 +28,7 @@ func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip
 				traffic.Foreign = t.foreign()
 			}
 		}
-		traffic.Buckets, err = c.ownedCounts(name)
+		traffic.Buckets, err = c.ownedCounts(ctx, name)
 		return err
 	})
 	if err != nil {
@@ -38,9 +38,9 @@ func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip
 }
 
 // ownedCounts reads what the elements of set owned have counted.
-func (c *Conn) ownedCounts(name string) (map[clusterip.Bucket]clusterip.Count, error) {
+func (c *Conn) ownedCounts(ctx context.Context, name string) (map[clusterip.Bucket]clusterip.Count, error) {
 	counts := map[clusterip.Bucket]clusterip.Count{}
-	replies, err := c.request(unix.NFT_MSG_GETSETELEM, nft.TableFamilyNetdev, netlink.Dump, text(unix.NFTA_SET_ELEM_LIST_TABLE, name),
+	replies, err := c.request(ctx, unix.NFT_MSG_GETSETELEM, nft.TableFamilyNetdev, netlink.Dump, text(unix.NFTA_SET_ELEM_LIST_TABLE, name),
 		text(unix.NFTA_SET_ELEM_LIST_SET, setOwned))
 	if errors.Is(err, unix.ENOENT) {
 		return counts, nil

@@ -62,7 +62,7 @@ func (c *Conn) chains(ctx context.Context) (map[string][]string, error) {
 	ours := func(all []string) []string {
 		return slices.DeleteFunc(all, func(name string) bool { return !strings.HasPrefix(name, prefix) })
 	}
-	nft, err := c.NFTables.ChainNames(table)
+	nft, err := c.NFTables.ChainNames(ctx, table)
 	if err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
 		return nil, err
 	}
