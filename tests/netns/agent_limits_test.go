@@ -3,7 +3,10 @@
 package netns
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -35,5 +38,35 @@ func TestThirtyTwoAddresses(t *testing.T) {
 			check(t, status(p.monitor(5), ocf.Success))
 			p.checkNothingIsLeft(t)
 		})
+	}
+}
+
+// What a move writes anew is all that is on its way.
+func TestAsManyBucketsAsThereCanBeOfALongName(t *testing.T) {
+	const buckets = 1024
+	p := newPatient(t, webIP("drain", "3600"))
+	p.buckets = buckets
+	resource := "web-ip-" + strings.Repeat("x", 83)
+	named := func(bucket int) string { return fmt.Sprintf("OCF_RESOURCE_INSTANCE=%s:%d", resource, bucket) }
+	check(t, status(p.call("start", 0, named(0)), ocf.Success))
+	check(t, status(p.call("start", 1, named(1)), ocf.Success))
+
+	var elements strings.Builder
+	for set, timeout := range map[string]string{"owned": "", "draining": "timeout 3600s", "handed_over": ""} {
+		for bucket := 2; bucket < buckets; bucket++ {
+			fmt.Fprintf(&elements, "add element netdev %s %s { %d %s comment \"%s:%d\" }\n", ourTable, set, bucket, timeout, resource, bucket)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "elements.nft")
+	check(t, os.WriteFile(file, []byte(elements.String()), 0o600))
+	p.by(t, "nft -f "+file)
+
+	check(t, status(p.call("start", 5, named(5)), ocf.Success))
+	check(t, status(p.call("stop", 1, named(1)), ocf.Success))
+	check(t, status(p.call("monitor", 0, named(0)), ocf.Success))
+	for _, name := range []string{"draining", "handed_over"} {
+		if left := strings.Count(p.by(t, "nft list set netdev "+ourTable+" "+name), resource); left < buckets-3 {
+			t.Errorf("set %s: %d elements", name, left)
+		}
 	}
 }

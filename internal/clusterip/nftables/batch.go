@@ -25,6 +25,7 @@ type socket interface {
 	// Acknowledgement reads what the kernel says of one message of a batch.
 	Acknowledgement() (acknowledgement, error)
 	SetDeadline(deadline time.Time) error
+	SetWriteBuffer(bytes int) error
 	Close() error
 }
 
@@ -106,12 +107,27 @@ func (c *Conn) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := c.makeRoom(s, size); err != nil {
+		return err
+	}
 	batch, err = s.SendMessages(batch)
 	if err != nil {
 		c.drop()
 		return fmt.Errorf("send a batch of %d bytes to nf_tables: %w", size, err)
 	}
 	return c.acknowledged(s, batch)
+}
+
+// makeRoom lets a socket send so many bytes at once. The kernel needs a little more than the messages (netlink_sendmsg).
+func (c *Conn) makeRoom(s socket, bytes int) error {
+	const usual = 1 << 17 // fits into what a socket can hold by default
+	if bytes <= usual {
+		return nil
+	}
+	if err := s.SetWriteBuffer(2 * bytes); err != nil { //nolint:mnd // where it may not exceed net.core.wmem_max, it gets what there is
+		return fmt.Errorf("make room for a batch of %d bytes: %w", bytes, err)
+	}
+	return nil
 }
 
 // acknowledged reads what the kernel says of a batch: it has said all of it when the batch is sent. The first error is the reason; most of
