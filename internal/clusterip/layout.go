@@ -17,17 +17,11 @@ import (
 )
 
 // Schema is the newest version of the tables that this program knows. It accepts every older one as it is, so that a package
-// upgrade moves no bucket; and it lays the oldest one that can say what is asked (Layout.withSchema), so that a node with an older
-// program understands it.
-const Schema = 4
+// upgrade moves no bucket. What each version has, ARCHITECTURE.md says.
+const Schema = 5
 
-// The schemas.
-const (
-	schemaIPv4 = 1 // one IPv4 address, hashed whole, all services shared
-	schemaMany = 2 // any addresses; hash_prefix4, hash_prefix6, services; long stamps
-	schemaOld  = 3 // what agrees with old nodes: hash_compat, and hashes with seed 0
-	schemaMove = 4 // moves that break no connection: drain
-)
+// schemaIPTables is the newest version that says anything about the backends of iptables.
+const schemaIPTables = 3
 
 // PerFamily has a value for IPv4 and one for IPv6.
 type PerFamily[T any] struct{ IPv4, IPv6 T }
@@ -124,17 +118,11 @@ func (l Layout) Owner(p Packet) Bucket {
 	return Owner(l.HashMode, l.HashCompat, p.Flow, l.Seed, l.Buckets)
 }
 
-// withSchema chooses the oldest schema that can say what the layout says.
+// withSchema chooses the newest schema of the layout's backend.
 func (l Layout) withSchema() Layout {
-	l.Schema = schemaMany
-	switch {
-	case l.Drains:
-		l.Schema = schemaMove
-	case l.Backend == Match || l.Backend == Target || l.HashCompat == ClusterIP || l.Seed == 0 || PortlessSeed(l.HashMode, l.Seed) == 0:
-		l.Schema = schemaOld
-	case len(l.Prefixes) == 1 && l.Address().Is4() && l.HashPrefixes.IPv4 == wholeAddresses.IPv4 && len(l.Services) == 0 &&
-		len(l.Stamp()) <= MaxStampPart:
-		l.Schema = schemaIPv4
+	l.Schema = Schema
+	if l.Backend == Match || l.Backend == Target {
+		l.Schema = schemaIPTables
 	}
 	return l
 }

@@ -7,8 +7,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"ocf-clusterip/internal/ocf"
 )
 
 func TestStampIsReadBack(t *testing.T) {
@@ -48,30 +46,13 @@ func TestStampOfAnyName(t *testing.T) {
 	}
 }
 
-func TestOldestSchemaIsChosen(t *testing.T) {
-	for name, row := range map[string]struct {
-		change func(*Spec)
-		want   int
-	}{
-		"one IPv4 address": {func(*Spec) {}, 1},
-		"two of them":      {func(s *Spec) { s.Addresses = append(s.Addresses, netip.MustParseAddr("192.168.10.4")) }, 2},
-		"an IPv6 address": {func(s *Spec) {
-			s.Addresses, s.MACs = []netip.Addr{vip6}, PerFamily[MAC]{IPv6: DerivedMAC(Multicast, vip6)}
-		}, 2},
-		"a prefix":                {func(s *Spec) { s.HashPrefixes.IPv4 = 24 }, 2},
-		"a prefix without IPv6":   {func(s *Spec) { s.HashPrefixes.IPv6 = 64 }, 1},
-		"services":                {func(s *Spec) { s.Services = []ocf.Service{ocf.ICMP} }, 2},
-		"a name that is too long": {func(s *Spec) { s.Resource = strings.Repeat("x", 120) }, 2},
-	} {
+func TestSchemaIsTheNewestOfTheBackend(t *testing.T) {
+	for backend, want := range map[Backend]int{"": Schema, NFTables: Schema, Match: 3, Target: 3} {
 		spec := specOf(Multicast, 0)
-		spec.NIC = "eth0"
-		row.change(&spec)
+		spec.Backend = backend
 		layout, err := spec.Resolve(freshNode())
-		if err != nil || layout.Schema != row.want {
-			t.Errorf("%s: schema %d (%v)", name, layout.Schema, err)
-		}
-		if got, err := ParseStamp(layout.Schema, layout.Stamp()); err != nil || got.Stamp() != layout.Stamp() {
-			t.Errorf("%s: %q is read as %q (%v)", name, layout.Stamp(), got.Stamp(), err)
+		if err != nil || layout.Schema != want {
+			t.Errorf("backend %q: schema %d (%v)", backend, layout.Schema, err)
 		}
 	}
 }

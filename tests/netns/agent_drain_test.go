@@ -414,7 +414,12 @@ func TestADrainIsNotProlonged(t *testing.T) {
 func (s *site) holds(t *testing.T, node, bucket int, set string) bool {
 	t.Helper()
 	r := s.Nodes[node].Run(t.Context(), path, "nft", "list", "set", "netdev", ourTable, set)
-	return strings.Contains(r.Stdout, fmt.Sprintf("0x%08x", bucket))
+	return hasElement(r.Stdout, bucket)
+}
+
+// hasElement tells whether nft(8) lists the bucket as an element of a set.
+func hasElement(listed string, bucket int) bool {
+	return regexp.MustCompile(fmt.Sprintf(`[{,]\s+%d (timeout|counter|comment)`, bucket)).MatchString(listed)
 }
 
 // drainEnds tells when a drain on a node ends, at the earliest and at the latest: somewhere between the two the kernel was asked.
@@ -423,7 +428,7 @@ func (s *site) drainEnds(t *testing.T, node, bucket int) (earliest, latest time.
 	earliest = time.Now()
 	r := s.Nodes[node].Run(t.Context(), path, "nft", "list", "set", "netdev", ourTable, "draining")
 	latest = time.Now()
-	found := regexp.MustCompile(fmt.Sprintf(`0x%08x timeout \w+ expires (\w+)`, bucket)).FindStringSubmatch(r.Stdout)
+	found := regexp.MustCompile(fmt.Sprintf(`[{,]\s+%d timeout \w+ expires (\w+)`, bucket)).FindStringSubmatch(r.Stdout)
 	if found == nil {
 		t.Fatalf("bucket %d does not drain:\n%s%s", bucket, r.Stdout, r.Stderr)
 	}

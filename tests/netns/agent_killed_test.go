@@ -251,7 +251,7 @@ func (k *killed) owned(t *testing.T) bool {
 		return regexp.MustCompile(fmt.Sprintf(`(?m)^%s nodes .*\b%d\b`, regexp.QuoteMeta(shared.String()), victim+1)).MatchString(k.dump(t))
 	default:
 		r := k.host.Run(t.Context(), path, "nft", "list", "set", "netdev", ourTable, "owned")
-		return strings.Contains(r.Stdout, fmt.Sprintf("0x%08x", victim))
+		return hasElement(r.Stdout, victim)
 	}
 }
 

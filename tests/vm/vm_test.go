@@ -64,6 +64,7 @@ func guests() []guest {
 			"^TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn$",
 			"^TestTheAddressIsNoSourceOfTheNodesOwnConnections$",
 			"^TestICMPErrorsAreNotForwardedWithoutTheAddress$",
+			"^TestFramesOfOtherVLANsAreLeftAlone$",
 			"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
 			"^TestDrainThatIsTooShort$",
 			"^TestQuietConnectionsSurviveAMove$/^(half_closed_by_the_client,_and_nothing_is_taken_up|idle,_and_the_client_speaks,_IPv6)$",

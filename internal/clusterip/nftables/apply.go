@@ -101,6 +101,9 @@ func setOf(t *nft.Table, s set) *nft.Set {
 	}
 	// The kernel compares the hash, an integer in host order.
 	made.KeyType, made.KeyByteOrder = nft.TypeMark, binaryutil.NativeEndian
+	if s.buckets > 0 {
+		made.KeyType = nft.TypeInteger
+	}
 	return made
 }
 
@@ -187,6 +190,9 @@ func (c *Conn) create(want table) error {
 }
 
 func (c *Conn) addSet(t *nft.Table, s set) error {
+	if s.buckets > 0 {
+		c.buckets[s.name] = s.buckets
+	}
 	first := min(len(s.elements), elementsPerMessage)
 	if err := c.nft.AddSet(setOf(t, s), s.converted(s.elements[:first])); err != nil {
 		return err

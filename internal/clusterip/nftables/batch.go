@@ -76,7 +76,7 @@ func (s kernelSocket) Acknowledgement() (acknowledgement, error) {
 
 // begin starts a batch, without what one that was given up may have left.
 func (c *Conn) begin() (err error) {
-	c.batch = nil
+	c.batch, c.buckets = nil, map[string]uint32{}
 	c.nft, err = nft.New(nft.WithTestDial(func(messages []netlink.Message) ([]netlink.Message, error) {
 		if len(messages) > 0 { // else the library asks for acknowledgements, and takes none for one
 			c.batch = messages
@@ -95,12 +95,15 @@ func (c *Conn) commit(ctx context.Context) error {
 	if len(c.batch) == 0 {
 		return nil
 	}
+	if err := c.addTypes(); err != nil {
+		return err
+	}
 	batch := slices.Clone(c.batch)
 	size := 0
 	for i := range batch {
 		batch[i].Header.Sequence, batch[i].Header.PID = 0, 0 // for the socket to choose
 		batch[i].Header.Flags &^= netlink.Acknowledge | netlink.Echo
-		size += int(batch[i].Header.Length)
+		size += len(batch[i].Data)
 	}
 	batch[len(batch)-2].Header.Flags |= netlink.Acknowledge // behind it is only the mark of the end
 	s, err := c.connection(ctx)

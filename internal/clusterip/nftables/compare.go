@@ -67,7 +67,7 @@ func (t table) isOurs() bool {
 func namesIn(tables nft.TableFamily) (chains, sets []string) {
 	switch tables {
 	case nft.TableFamilyNetdev:
-		chains = []string{chainIngress, chainIPv4, chainIPv6}
+		chains = []string{chainIngress, chainARP, chainIPv4, chainIPv6}
 		for _, f := range []family{ipv4, ipv6} {
 			for _, name := range []string{chainErrors, chainShared, chainPorts, chainPortless} {
 				chains = append(chains, name+f.suffix)
@@ -77,9 +77,9 @@ func namesIn(tables nft.TableFamily) (chains, sets []string) {
 	case nft.TableFamilyARP:
 		return []string{chainOutput}, nil
 	case nft.TableFamilyIPv6:
-		return []string{chainOutput, chainOthers, chainMoves, chainDraining, chainAdopting}, nil
+		return []string{chainOutput, chainOthers, chainMoves, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
 	default:
-		return []string{chainOthers, chainMoves, chainDraining, chainAdopting}, nil
+		return []string{chainOthers, chainMoves, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
 	}
 }
 

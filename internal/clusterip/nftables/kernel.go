@@ -22,6 +22,7 @@ type Conn struct {
 	err      error             // why there can be none
 	nft      *nft.Conn         // writes the messages of a batch: see begin
 	batch    []netlink.Message // what it has written
+	buckets  map[string]uint32 // of how many the sets in the batch hold numbers, by name
 	observed time.Time         // when ObserveTables began to read, last; zero before
 }
 

@@ -478,9 +478,11 @@ func eachAttribute(replies []netlink.Message, visit func(i int, a *netlink.Attri
 	})
 }
 
+// nfgenmsgLength is that of struct nfgenmsg, which stands before the attributes.
+const nfgenmsgLength = 4
+
 // EachReply visits the replies of the nf_tables subsystem: their number, family and attributes.
 func EachReply(replies []netlink.Message, visit func(i int, family byte, attributes *netlink.AttributeDecoder)) error {
-	const nfgenmsgLength = 4
 	for i, reply := range replies {
 		if len(reply.Data) < nfgenmsgLength {
 			return fmt.Errorf("a reply of %d bytes is too short", len(reply.Data))

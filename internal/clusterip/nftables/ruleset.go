@@ -21,18 +21,21 @@ import (
 const (
 	tablePrefix = "clusterip-"
 
-	chainIngress  = "ingress"
-	chainIPv4     = "ipv4"
-	chainIPv6     = "ipv6"
-	chainPorts    = "ports"
-	chainPortless = "portless"
-	chainShared   = "shared"
-	chainErrors   = "errors"
-	chainOutput   = "output"
-	chainOthers   = "other_nics"
-	chainMoves    = "moves"
-	chainDraining = "draining"
-	chainAdopting = "adopting"
+	chainIngress    = "ingress"
+	chainIPv4       = "ipv4"
+	chainIPv6       = "ipv6"
+	chainPorts      = "ports"
+	chainPortless   = "portless"
+	chainShared     = "shared"
+	chainErrors     = "errors"
+	chainARP        = "arp_frames"
+	chainTranslated = "translated"
+	chainForwarded  = "forwarded"
+	chainOutput     = "output"
+	chainOthers     = "other_nics"
+	chainMoves      = "moves"
+	chainDraining   = "draining"
+	chainAdopting   = "adopting"
 
 	setOwned      = "owned"
 	setSchema     = "schema"
@@ -53,12 +56,17 @@ const rawPriority = -300
 // movesPriority is behind conntrack, which must know the packet, and ahead of all that admins do to packets by convention.
 const movesPriority = -190
 
+// translatedPriority is behind that at which the kernel translates destinations, whatever a chain of type nat says (NF_IP_PRI_NAT_DST).
+const translatedPriority = -90
+
 // arpOut is NF_ARP_OUT (include/uapi/linux/netfilter_arp.h): ARP has hook numbers of its own.
 const arpOut nft.ChainHook = 1
 
 // Offsets and lengths in the headers, in bytes.
 const (
 	etherDestination = 0  // IEEE 802.3
+	etherType        = 12 // of a frame with a tag: the tag's
+	vlanTCI          = 14 // IEEE 802.1Q: priority, DEI and VLAN ID
 	arpSenderMAC     = 8  // RFC 826, behind htype, ptype, hlen, plen and op
 	arpSenderIP      = 14 // RFC 826, for Ethernet and IPv4
 	ipFragmentOffset = 6  // RFC 791 section 3.1
@@ -101,6 +109,9 @@ const (
 	sctpInit        = 1
 )
 
+// vlanIDBits are those of a tag's TCI.
+var vlanIDBits = []byte{0x0f, 0xff}
+
 // fragmentBits are the more-fragments flag and the fragment offset.
 var fragmentBits = []byte{0x3f, 0xff}
 
@@ -119,8 +130,8 @@ type family struct {
 }
 
 type icmpKind struct {
-	number  byte
-	comment string
+	number byte
+	name   string
 }
 
 // ICMP errors come from a router, whose own address would hash elsewhere; a node without the connection ignores them. Path-MTU
@@ -132,9 +143,9 @@ var (
 		source: 12, destination: 16, length: 4, ports: [2]uint32{register1, register2}, // RFC 791 section 3.1
 		icmp: unix.IPPROTO_ICMP,
 		errors: []icmpKind{
-			{3, "ICMP destination unreachable: on every node"},
-			{11, "ICMP time exceeded: on every node"},
-			{12, "ICMP parameter problem: on every node"},
+			{3, "ICMP destination unreachable"},
+			{11, "ICMP time exceeded"},
+			{12, "ICMP parameter problem"},
 		},
 	}
 	ipv6 = family{
@@ -142,12 +153,12 @@ var (
 		source: 8, destination: 24, length: 16, ports: [2]uint32{register4, register5}, // RFC 8200 section 3
 		icmp: unix.IPPROTO_ICMPV6,
 		errors: []icmpKind{
-			{1, "ICMPv6 destination unreachable: on every node"},
-			{2, "ICMPv6 packet too big: on every node"},
-			{3, "ICMPv6 time exceeded: on every node"},
-			{4, "ICMPv6 parameter problem: on every node"},
-			{ndSolicitation, "neighbour solicitations: on every node"},
-			{ndAdvertisement, "neighbour advertisements: on every node"},
+			{1, "ICMPv6 destination unreachable"},
+			{2, "ICMPv6 packet too big"},
+			{3, "ICMPv6 time exceeded"},
+			{4, "ICMPv6 parameter problem"},
+			{ndSolicitation, "neighbour solicitations"},
+			{ndAdvertisement, "neighbour advertisements"},
 		},
 	}
 )
@@ -201,6 +212,7 @@ type rule struct {
 type set struct {
 	name      string
 	keyLength uint32 // in bytes
+	buckets   uint32 // of which the keys are numbers, where nft(8) is told so
 	flags     uint32 // NFT_SET_…
 	elements  []element
 }
@@ -217,6 +229,13 @@ type element struct {
 	left    time.Duration // until then
 }
 
+// From which schema on the tables do what.
+const (
+	leavesVLANs    = 5
+	loadable       = 5
+	forwardsErrors = 5
+)
+
 // tableName is how the tables of an address are called, in every family. nft(8) takes no colon in a name.
 func tableName(address netip.Addr) string {
 	return tablePrefix + strings.ReplaceAll(address.String(), ":", "-")
@@ -229,16 +248,23 @@ func rulesetOf(layout clusterip.Layout) []table {
 	if layout.Drains {
 		sets = append(sets, moveSets()...)
 	}
+	for i, s := range sets {
+		if layout.Schema >= loadable && (s.name == setOwned || isMoveSet(s.name)) {
+			sets[i].buckets = layout.Buckets
+		}
+	}
 	tables := []table{{family: nft.TableFamilyNetdev, name: name, chains: ingressChains(layout), sets: sets}}
 	if layout.Has(ipv4.is) {
 		tables = append(tables,
 			table{family: nft.TableFamilyARP, name: name, chains: []chain{arpChain(layout)}},
-			table{family: nft.TableFamilyIPv4, name: name, chains: append([]chain{otherNICsChain(ipv4, layout)}, moveChains(ipv4, layout)...)})
+			table{family: nft.TableFamilyIPv4, name: name, chains: slices.Concat(
+				[]chain{otherNICsChain(ipv4, layout)}, moveChains(ipv4, layout), translatedChains(ipv4, layout))})
 	}
 	if layout.Has(ipv6.is) {
 		tables = append(tables, table{
 			family: nft.TableFamilyIPv6, name: name,
-			chains: append([]chain{neighbourChain(layout), otherNICsChain(ipv6, layout)}, moveChains(ipv6, layout)...),
+			chains: slices.Concat(
+				[]chain{neighbourChain(layout), otherNICsChain(ipv6, layout)}, moveChains(ipv6, layout), translatedChains(ipv6, layout)),
 		})
 	}
 	return tables
@@ -257,12 +283,20 @@ func schemaKey(schema, part, more int) uint32 {
 	return uint32(schema) | uint32(part)<<stampPartShift | uint32(more)<<moreShift
 }
 
-// schemaSet holds the stamp: one element for each part that a comment can hold. Schema 1 had but one, whatever its length.
+// maxComment is the longest that nft(8) loads (NFTNL_UDATA_COMMENT_MAXLEN).
+const maxComment = 128
+
+// schemaSet holds the stamp: one element for each part that a comment can hold. Schema 1 had but one, whatever its length; up to schema 4
+// they were as long as the kernel takes them.
 func schemaSet(layout clusterip.Layout) set {
-	parts := slices.Collect(slices.Chunk([]byte(layout.Stamp()), clusterip.MaxStampPart))
-	if layout.Schema == 1 {
-		parts = [][]byte{[]byte(layout.Stamp())}
+	longest := maxComment
+	switch {
+	case layout.Schema == 1:
+		longest = len(layout.Stamp())
+	case layout.Schema < loadable:
+		longest = clusterip.MaxStampPart
 	}
+	parts := slices.Collect(slices.Chunk([]byte(layout.Stamp()), longest))
 	s := set{name: setSchema, keyLength: keyLength}
 	for i, part := range parts {
 		s.elements = append(s.elements, element{key: schemaKey(layout.Schema, i, len(parts)-1), comment: string(part)})
@@ -309,8 +343,7 @@ func ingressChains(layout clusterip.Layout) []chain {
 	if layout.Has(ipv4.is) {
 		// In unicast mode the kernel takes the frame for another host's; without this the node would never learn the
 		// MACs of its clients.
-		ingress.rules = append(ingress.rules, rule{comment: "ARP to the cluster MAC", exprs: join(
-			toMAC(layout.MACs.IPv4), protocol(unix.ETH_P_ARP), pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))})
+		ingress.rules = append(ingress.rules, arpRule(layout))
 	}
 	for _, address := range layout.Addresses() {
 		f := familyOf(address)
@@ -318,12 +351,47 @@ func ingressChains(layout clusterip.Layout) []chain {
 			protocol(f.etherType), f.toAddress(address), goTo(f.chain))})
 	}
 	chains := []chain{ingress}
+	if layout.Has(ipv4.is) && layout.Schema >= leavesVLANs {
+		chains = append(chains, chain{name: chainARP, rules: append(otherVLANs(layout), rule{comment: "the cluster MAC is this host's", exprs: join(
+			pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))})})
+	}
 	for _, f := range []family{ipv4, ipv6} {
 		if layout.Has(f.is) {
 			chains = append(chains, f.chains(layout)...)
 		}
 	}
 	return chains
+}
+
+// arpRule is for ARP to the cluster MAC.
+func arpRule(layout clusterip.Layout) rule {
+	host := join(pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))
+	if layout.Schema >= leavesVLANs {
+		host = goTo(chainARP)
+	}
+	return rule{comment: "ARP to the cluster MAC", exprs: join(toMAC(layout.MACs.IPv4), protocol(unix.ETH_P_ARP), host)}
+}
+
+// otherVLANs let frames pass as they are that belong to another VLAN than the NIC's own. The hook is before the kernel hands them to the
+// VLAN's own NIC or to a bridge, and the tag is neither in the protocol nor in the packet: the kernel puts it back only for who looks
+// behind the MACs (nft_payload_copy_vlan in net/netfilter/nft_payload.c). A tag with VLAN 0 has but a priority.
+func otherVLANs(layout clusterip.Layout) []rule {
+	if layout.Schema < leavesVLANs {
+		return nil
+	}
+	var rules []rule
+	for _, tag := range []struct {
+		etherType uint16
+		name      string
+	}{{unix.ETH_P_8021Q, "802.1Q"}, {unix.ETH_P_8021AD, "802.1ad"}} {
+		rules = append(rules, rule{comment: "other VLANs' frames (" + tag.name + ")", exprs: join(
+			loadLink(etherType, 2), equal(binary.BigEndian.AppendUint16(nil, tag.etherType)...), //nolint:mnd // bytes
+			loadLink(vlanTCI, 2), []expr.Any{ //nolint:mnd // bytes
+				&expr.Bitwise{SourceRegister: register0, DestRegister: register0, Len: 2, Mask: vlanIDBits, Xor: []byte{0, 0}},
+				&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: []byte{0, 0}},
+			}, verdict(expr.VerdictAccept))})
+	}
+	return rules
 }
 
 func familyOf(address netip.Addr) family {
@@ -344,9 +412,9 @@ func (f family) mac(layout clusterip.Layout) clusterip.MAC {
 // chains are those for packets to the addresses of the family.
 func (f family) chains(layout clusterip.Layout) []chain {
 	mac := f.mac(layout)
-	first := chain{name: f.chain}
+	first := chain{name: f.chain, rules: otherVLANs(layout)}
 	for _, kind := range f.errors {
-		first.rules = append(first.rules, rule{comment: kind.comment, exprs: join(
+		first.rules = append(first.rules, rule{comment: kind.name + ": on every node", exprs: join(
 			ipProtocolIs(f.icmp), loadTransport(icmpType, 1), equal(kind.number), goTo(chainErrors+f.suffix))})
 	}
 	// Several nodes may take the same frame here, so it must not become the host's own: a node that has just no address and
@@ -465,15 +533,28 @@ func (f family) hash(layout clusterip.Layout, seed clusterip.Seed, ports []expr.
 			SourceRegister: register0, DestRegister: register0, Op: expr.ByteorderNtoh, Len: f.length, Size: word,
 		})
 	}
-	words := ports
+	words, hashed := ports, len(ports)
 	if seed == 0 {
-		words = join(ports, []expr.Any{&expr.Immediate{Register: f.ports[len(ports)], Data: make([]byte, word)}})
+		words = join(ports, zeroWord(layout, f.ports[len(ports)]))
 		seed = clusterip.ZeroWordSeed
+		hashed++
 	}
 	return join(source, words, []expr.Any{&expr.Hash{
-		SourceRegister: register0, DestRegister: register0, Length: f.length + word*uint32(len(words)),
+		SourceRegister: register0, DestRegister: register0, Length: f.length + word*uint32(hashed),
 		Modulus: layout.Buckets, Seed: uint32(seed), Type: expr.HashTypeJenkins,
 	}})
+}
+
+// zeroWord puts 0 into a register. nft(8) loads no constant in a hash, not even from its own listing: it takes nothing of the packet's mark.
+func zeroWord(layout clusterip.Layout, register uint32) []expr.Any {
+	zero := make([]byte, 4) //nolint:mnd // a register has 4 bytes
+	if layout.Schema < loadable {
+		return []expr.Any{&expr.Immediate{Register: register, Data: zero}}
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(len(zero)), Mask: zero, Xor: zero},
+	}
 }
 
 // mask leaves only the leading bits of the source address that are to be hashed.
@@ -573,6 +654,34 @@ func otherNICsChain(f family, layout clusterip.Layout) chain {
 	return prerouting
 }
 
+// translatedChains make an ICMP error the host's own again when its destination is no longer the address: conntrack knows the connection,
+// which goes to what is behind DNAT here, and the kernel forwards nothing that is marked as heard by many (ip_forward, ip6_forward).
+func translatedChains(f family, layout clusterip.Layout) []chain {
+	if layout.Schema < forwardsErrors {
+		return nil
+	}
+	var notOurs []expr.Any
+	for _, address := range layout.Addresses() {
+		if f.is(address) {
+			notOurs = join(notOurs, loadNetwork(f.destination, f.length),
+				[]expr.Any{&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: address.AsSlice()}})
+		}
+	}
+	prerouting := chain{name: chainTranslated, base: &base{
+		kind: nft.ChainTypeFilter, hook: *nft.ChainHookPrerouting, priority: translatedPriority, policy: nft.ChainPolicyAccept,
+	}, rules: []rule{{comment: "ICMP to what is behind the address", exprs: join(
+		pkttypeIs(unix.PACKET_MULTICAST), isNIC(expr.MetaKeyIIF, layout), ipProtocolIs(f.icmp), notOurs, toMAC(f.mac(layout)), goTo(chainForwarded))}}}
+	forwarded := chain{name: chainForwarded}
+	for _, kind := range f.errors {
+		if kind.number == ndSolicitation || kind.number == ndAdvertisement {
+			continue
+		}
+		forwarded.rules = append(forwarded.rules, rule{comment: kind.name + ": may be forwarded", exprs: join(
+			loadTransport(icmpType, 1), equal(kind.number), pkttype(unix.PACKET_HOST))})
+	}
+	return []chain{prerouting, forwarded}
+}
+
 func isNIC(key expr.MetaKey, layout clusterip.Layout) []expr.Any {
 	return compareNIC(key, expr.CmpOpEq, layout)
 }
@@ -602,6 +711,10 @@ func join(parts ...[]expr.Any) []expr.Any {
 
 func equal(data ...byte) []expr.Any {
 	return []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: register0, Data: data}}
+}
+
+func loadLink(offset, length uint32) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: register0, Base: expr.PayloadBaseLLHeader, Offset: offset, Len: length}}
 }
 
 func loadNetwork(offset, length uint32) []expr.Any {

@@ -66,6 +66,12 @@ func draining(layout clusterip.Layout) clusterip.Layout {
 	return layout
 }
 
+// newest has what all layouts have since schema 5.
+func newest(layout clusterip.Layout) clusterip.Layout {
+	layout.Schema = 5
+	return layout
+}
+
 // onlyIPv6 has but an IPv6 address.
 func onlyIPv6(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
 	layout := layoutFor(macMode, hashMode)
@@ -85,6 +91,10 @@ func allLayouts() map[string]clusterip.Layout {
 			layouts[fmt.Sprintf("schema-3-%s-%s.hex", macMode, hashMode)] = likeTheTarget(macMode, hashMode)
 			layouts[fmt.Sprintf("schema-4-%s-%s.hex", macMode, hashMode)] = draining(layoutFor(macMode, hashMode))
 			layouts[fmt.Sprintf("schema-4-dual-stack-%s-%s.hex", macMode, hashMode)] = draining(dualStack(macMode, hashMode))
+			layouts[fmt.Sprintf("schema-5-%s-%s.hex", macMode, hashMode)] = newest(layoutFor(macMode, hashMode))
+			layouts[fmt.Sprintf("schema-5-like-the-target-%s-%s.hex", macMode, hashMode)] = newest(likeTheTarget(macMode, hashMode))
+			layouts[fmt.Sprintf("schema-5-ipv6-%s-%s.hex", macMode, hashMode)] = newest(onlyIPv6(macMode, hashMode))
+			layouts[fmt.Sprintf("schema-5-draining-%s-%s.hex", macMode, hashMode)] = newest(draining(dualStack(macMode, hashMode)))
 			layouts[fmt.Sprintf("schema-2-ipv6-%s-%s.hex", macMode, hashMode)] = onlyIPv6(macMode, hashMode)
 		}
 	}
@@ -92,7 +102,7 @@ func allLayouts() map[string]clusterip.Layout {
 }
 
 // recorded returns the messages between the two marks of a batch, as lines of type, flags and data. They were recorded when each asked for
-// an acknowledgement, and each rule for an echo; what they do is the same.
+// an acknowledgement, and each rule for an echo.
 func recorded(requests []netlink.Message) string {
 	var text strings.Builder
 	for _, r := range requests {

@@ -1,0 +1,64 @@
+package nftables
+
+import (
+	"encoding/binary"
+
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// What nft(8) keeps beside a set to print `typeof numgen inc mod 8` (include/expression.h and src/numgen.c in its sources; include/udata.h in
+// libnftnl's).
+const (
+	typeofExpression userdata.Type = 0
+	typeofData       userdata.Type = 1
+	numgenKind       userdata.Type = 0
+	numgenModulus    userdata.Type = 1
+	numgenOffset     userdata.Type = 2
+
+	expressionNumgen = 23 // EXPR_NUMGEN
+)
+
+// typeofBuckets tells nft(8) the type of a set's keys: numbers of so many buckets. It has no name for that of a hash, and takes no rule
+// that looks for a hash in a set of another type, not even from its own listing. `typeof` takes an expression of the type instead: not
+// the hash, over which nft 1.0.6 falls, but a counter, which all know since 0.9.8. The kernel does not look at it.
+func typeofBuckets(buckets uint32) []byte {
+	number := func(to []byte, kind userdata.Type, value uint32) []byte {
+		return userdata.Append(to, kind, binary.NativeEndian.AppendUint32(nil, value))
+	}
+	counter := number(number(number(nil, numgenKind, unix.NFT_NG_INCREMENTAL), numgenModulus, buckets), numgenOffset, 0)
+	return userdata.Append(nil, userdata.NFTNL_UDATA_SET_KEY_TYPEOF,
+		userdata.Append(number(nil, typeofExpression, expressionNumgen), typeofData, counter))
+}
+
+// addTypes adds to the messages that make sets of buckets what the library cannot write.
+func (c *Conn) addTypes() error {
+	for i, m := range c.batch {
+		if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSET {
+			continue
+		}
+		attributes, err := netlink.UnmarshalAttributes(m.Data[nfgenmsgLength:])
+		if err != nil {
+			return err
+		}
+		buckets := uint32(0)
+		for j, a := range attributes {
+			switch a.Type {
+			case unix.NFTA_SET_NAME:
+				buckets = c.buckets[string(a.Data[:len(a.Data)-1])]
+			case unix.NFTA_SET_USERDATA:
+				if buckets > 0 {
+					attributes[j] = netlink.Attribute{Type: a.Type, Data: append(a.Data, typeofBuckets(buckets)...)}
+				}
+			}
+		}
+		data, err := netlink.MarshalAttributes(attributes)
+		if err != nil {
+			return err
+		}
+		c.batch[i].Data = append(m.Data[:nfgenmsgLength:nfgenmsgLength], data...)
+		c.batch[i].Header.Length = 0 // for the socket to count
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+//go:build system
+
+package netns
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// `nft list ruleset >/etc/nftables.conf` and a reboot: the file is loaded as a whole or not at all, with the admin's own firewall.
+func TestASavedRulesetLoadsAgain(t *testing.T) {
+	for name, p := range map[string]parameters{
+		"one address": webIP(),
+		"everything": webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "hash_prefix4", "24", "hash_prefix6", "64",
+			"services", "tcp/80 tcp/443 tcp/8000-8080 udp/53 icmp", "drain", "60"),
+		"every port":      webIP("ip", dualStack, "hashmode", "sourceip-sourceport", "drain", "60"),
+		"like the target": webIP("hash_compat", "clusterip", "hash_seed", "0", "hashmode", "sourceip-sourceport"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPatient(t, p)
+			p.startBoth(t)
+			nft(t, p.host, "table inet filter { chain input { type filter hook input priority 0; policy drop; tcp dport 22 accept; }; }")
+			file := filepath.Join(t.TempDir(), "nftables.conf")
+			saved := p.by(t, "nft list ruleset")
+			check(t, os.WriteFile(file, []byte("flush ruleset\n"+saved), 0o600))
+			check(t, status(p.stop(2), ocf.Success))
+			check(t, status(p.stop(5), ocf.Success))
+
+			p.by(t, "nft flush ruleset")
+			p.by(t, "nft -f "+file)
+			times := regexp.MustCompile(` expires \w+`)
+			if loaded := p.by(t, "nft list ruleset"); times.ReplaceAllString(loaded, "") != times.ReplaceAllString(saved, "") {
+				t.Errorf("loaded is something else (-saved +loaded):\n%s", changes(saved, loaded))
+			}
+			// The cluster manager finds out that something is here, and clears up.
+			if r := p.monitor(2); r.ExitCode != int(ocf.ErrGeneric) {
+				t.Errorf("monitor says %d: %s", r.ExitCode, r.Stderr)
+			}
+			check(t, status(p.stop(2), ocf.Success))
+			check(t, status(p.stop(5), ocf.Success))
+			p.by(t, "nft delete table inet filter")
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
