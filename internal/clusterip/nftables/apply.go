@@ -330,59 +330,86 @@ func (c *Conn) Supports(ctx context.Context, layout clusterip.Layout) (clusterip
 	}
 }
 
-// features asks the kernel whether it knows the things that we lay. It asks with batches whose last message cannot succeed, so that
-// none of them ever takes effect.
+// features asks the kernel whether it takes all that would be laid, and if not, what it lacks.
 func (c *Conn) features(ctx context.Context, layout clusterip.Layout) (clusterip.Answer, error) {
-	const scratch = tablePrefix + "scratch"
-	var missing []string
-	var unclear []error
-	type feature struct {
-		option string
-		family nft.TableFamily
-		chain  chain
+	tables := rulesetOf(layout)
+	for i := range tables {
+		for j, s := range tables[i].sets {
+			if s.name == setOwned {
+				tables[i].sets[j].elements = []element{{comment: commentOf(layout.Resource, 0)}}
+			}
+		}
 	}
-	features := []feature{
+	answer, refused := c.ask(ctx, tables...)
+	if answer != clusterip.No {
+		return answer, refused
+	}
+	var missing []string
+	for _, part := range partsOf(layout) {
+		part.chain.name = "scratch"
+		if answer, _ := c.ask(ctx, table{family: part.family, chains: []chain{part.chain}}); answer == clusterip.No {
+			missing = append(missing, part.option)
+		}
+	}
+	if len(missing) == 0 {
+		missing = []string{fmt.Sprintf("something (%s)", refused)}
+	}
+	return clusterip.No, ocf.Errorf(ocf.ErrInstalled, "this kernel lacks %s", strings.Join(missing, ", "))
+}
+
+// A part of what is laid depends on an option of the kernel.
+type part struct {
+	option string
+	family nft.TableFamily
+	chain  chain
+}
+
+func partsOf(layout clusterip.Layout) []part {
+	parts := []part{
 		{"CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_INGRESS", nft.TableFamilyNetdev, chain{base: ingressBase(layout.NIC)}},
 		{"CONFIG_NFT_HASH", nft.TableFamilyNetdev, chain{rules: []rule{{exprs: ipv4.hash(layout, layout.Seed, nil)}}}},
+		{"CONFIG_NFT_COUNTER", nft.TableFamilyNetdev, chain{rules: []rule{foreignRule()}}}, // up to Linux 5.16
 	}
 	if layout.Has(ipv4.is) {
-		features = append(features,
-			feature{"CONFIG_NF_TABLES_ARP", nft.TableFamilyARP, chain{base: outputBase()}},
-			feature{"CONFIG_NF_TABLES_IPV4", nft.TableFamilyIPv4, chain{base: otherNICsChain(ipv4, layout).base}})
+		parts = append(parts,
+			part{"CONFIG_NF_TABLES_ARP", nft.TableFamilyARP, chain{base: outputBase()}},
+			part{"CONFIG_NF_TABLES_IPV4", nft.TableFamilyIPv4, chain{base: otherNICsChain(ipv4, layout).base}})
 	}
 	if layout.Has(ipv6.is) {
-		features = append(features, feature{"CONFIG_NF_TABLES_IPV6", nft.TableFamilyIPv6, chain{base: otherNICsChain(ipv6, layout).base}})
+		parts = append(parts, part{"CONFIG_NF_TABLES_IPV6", nft.TableFamilyIPv6, chain{base: otherNICsChain(ipv6, layout).base}})
 	}
 	if layout.Drains {
 		in := nft.TableFamilyIPv6
 		if layout.Has(ipv4.is) {
 			in = nft.TableFamilyIPv4
 		}
-		features = append(features, feature{"CONFIG_NFT_CT and CONFIG_NF_CONNTRACK", in, chain{rules: []rule{{exprs: state(0)}}}})
+		parts = append(parts, part{"CONFIG_NFT_CT and CONFIG_NF_CONNTRACK", in, chain{rules: []rule{{exprs: state(0)}}}})
 	}
-	for _, feature := range features {
-		feature.chain.name = "scratch"
-		want := table{family: feature.family, name: scratch, chains: []chain{feature.chain}}
-		if err := errors.Join(c.begin(), c.create(want)); err != nil {
+	return parts
+}
+
+// ask tells whether the kernel takes tables, whatever they are called. The last message of the batch cannot succeed, so that it never takes
+// effect.
+func (c *Conn) ask(ctx context.Context, tables ...table) (clusterip.Answer, error) {
+	const scratch = tablePrefix + "scratch"
+	if err := c.begin(); err != nil {
+		return clusterip.CannotTell, err
+	}
+	for _, t := range tables {
+		t.name = scratch
+		if err := c.create(t); err != nil {
 			return clusterip.CannotTell, err
 		}
-		c.nft.CreateTable(&nft.Table{Family: want.family, Name: want.name}) // EEXIST: it was made a moment ago
-		err := c.commit(ctx)
-		is := func(known error) bool { return errors.Is(err, known) }
-		switch {
-		case slices.ContainsFunc([]error{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT}, is):
-			missing = append(missing, feature.option)
-		case is(unix.EEXIST): // and nothing else: all but the last message is accepted
-		default:
-			unclear = append(unclear, fmt.Errorf("ask for %s: %w", feature.option, err))
-		}
 	}
+	c.nft.CreateTable(&nft.Table{Family: tables[0].family, Name: scratch}) // EEXIST: it was made a moment ago
+	err := c.commit(ctx)
+	is := func(known error) bool { return errors.Is(err, known) }
 	switch {
-	case len(missing) > 0:
-		return clusterip.No, ocf.Errorf(ocf.ErrInstalled, "this kernel lacks %s", strings.Join(missing, ", "))
-	case len(unclear) > 0:
-		return clusterip.CannotTell, errors.Join(unclear...)
-	default:
+	case slices.ContainsFunc([]error{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT}, is):
+		return clusterip.No, err
+	case is(unix.EEXIST): // which the last message alone can give: all others were accepted
 		return clusterip.Yes, nil
+	default:
+		return clusterip.CannotTell, fmt.Errorf("ask what the kernel can do: %w", err)
 	}
 }

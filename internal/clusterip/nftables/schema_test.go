@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,14 @@ func TestMissingKernelFeaturesAreNamed(t *testing.T) {
 			func(m netlink.Message) bool { return bytes.Contains(m.Data, []byte("hash\x00")) },
 			unix.ENOENT, "CONFIG_NFT_HASH",
 		},
+		"no counter": {
+			func(m netlink.Message) bool { return bytes.Contains(m.Data, []byte("counter\x00")) },
+			unix.ENOENT, "CONFIG_NFT_COUNTER",
+		},
+		"something that has no name here": {
+			func(m netlink.Message) bool { return bytes.Contains(m.Data, []byte("lookup\x00")) },
+			unix.ENOENT, "something (add a rule to chain ipv4 of table netdev clusterip-scratch (\"owned buckets\")",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := fakeConn(t, nil, func(m netlink.Message) unix.Errno {
@@ -190,6 +199,36 @@ func TestMissingNFTablesIsNamed(t *testing.T) {
 	err := explain(fmt.Errorf("connect: %w", unix.EPROTONOSUPPORT))
 	if ocf.CodeOf(err) != ocf.ErrInstalled || !strings.Contains(err.Error(), "CONFIG_NF_TABLES") || !errors.Is(err, unix.EPROTONOSUPPORT) {
 		t.Errorf("%v", err)
+	}
+}
+
+// What is asked is what would be laid.
+func TestAKernelIsAskedForAllThatWouldBeLaid(t *testing.T) {
+	for name, layout := range allLayouts() {
+		var asked, laid []netlink.Message
+		answers := fakeConn(t, func(batch []netlink.Message) { asked = batch }, func(m netlink.Message) unix.Errno {
+			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE && m.Header.Flags&netlink.Excl != 0 {
+				return unix.EEXIST
+			}
+			return 0
+		})
+		if answer, err := answers.Supports(t.Context(), layout); answer != clusterip.Yes {
+			t.Errorf("%s: %v %v", name, answer, err)
+		}
+		c := fakeConn(t, func(batch []netlink.Message) { laid = batch }, nil)
+		if err := c.ApplyTables(t.Context(), clusterip.LayTables{Layout: layout, Keep: []clusterip.Bucket{0}}); err != nil {
+			t.Fatal(err)
+		}
+		kinds := func(batch []netlink.Message) (kinds []netlink.HeaderType) {
+			for _, m := range batch {
+				kinds = append(kinds, m.Header.Type)
+			}
+			return kinds
+		}
+		end := len(asked) - 2 // the message that fails, and the mark of the end
+		if len(asked) < len(laid) || !slices.Equal(kinds(asked[:end]), kinds(laid[:len(laid)-1])) {
+			t.Errorf("%s: asked for %d, %d would be laid", name, kinds(asked), kinds(laid))
+		}
 	}
 }
 
