@@ -533,7 +533,8 @@ func (a Agent) judge(seen State, spec Spec) (Layout, error) {
 		return layout, ocf.Errorf(ocf.NotRunning, "bucket %d of %s does not run here; buckets %s do",
 			spec.Bucket, spec.Address(), list(seen.Tables.Owned))
 	case len(left) > 0:
-		return layout, fmt.Errorf("bucket %d of %s does not run, but this is left on the node: %s", spec.Bucket, spec.Address(), strings.Join(left, ", "))
+		return layout, fmt.Errorf("bucket %d of %s does not run, but this is left on the node: %s",
+			spec.Bucket, spec.Address(), strings.Join(append(left, seen.Tables.Damage...), ", "))
 	default:
 		return layout, ocf.Errorf(ocf.NotRunning, "nothing of %s is here", spec.Address())
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"ocf-clusterip/internal/ocf"
@@ -46,4 +47,24 @@ func TestASavedRulesetLoadsAgain(t *testing.T) {
 			p.checkNothingIsLeft(t)
 		})
 	}
+}
+
+// A firewall's reload loads what was saved in a running cluster, too. Other nodes may own by now what this one owned then.
+func TestBucketsOfASavedRulesetDoNotCount(t *testing.T) {
+	p := newPatient(t, webIP("ip", dualStack, "drain", "60"))
+	p.startBoth(t)
+	file := filepath.Join(t.TempDir(), "nftables.conf")
+	check(t, os.WriteFile(file, []byte("flush ruleset\n"+p.by(t, "nft list ruleset")), 0o600))
+	check(t, status(p.call("stop", 5, "OCF_RESKEY_drain=0"), ocf.Success))
+	p.by(t, "nft -f "+file)
+
+	for _, bucket := range []int{2, 5} {
+		if r := p.monitor(bucket); r.ExitCode != int(ocf.ErrGeneric) || !strings.Contains(r.Stderr, "loaded from a file") {
+			t.Errorf("monitor of bucket %d says %d: %s", bucket, r.ExitCode, r.Stderr)
+		}
+	}
+	check(t, status(p.start(2), ocf.Success))
+	check(t, status(p.monitor(2), ocf.Success))
+	check(t, status(p.monitor(5), ocf.NotRunning))
+	p.checkNothingIsLeft(t)
 }

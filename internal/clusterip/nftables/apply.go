@@ -224,10 +224,11 @@ func (c *Conn) addElements(s *nft.Set, elements []nft.SetElement) error {
 
 func (c *Conn) addRules(t *nft.Table, w chain) {
 	for _, r := range w.rules {
-		c.nft.AddRule(&nft.Rule{
-			Table: t, Chain: &nft.Chain{Table: t, Name: w.name}, Exprs: r.exprs,
-			UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
-		})
+		data := userdata.AppendString(nil, userdata.TypeComment, r.comment)
+		if r.marked {
+			data = userdata.Append(data, userdataMark, nil)
+		}
+		c.nft.AddRule(&nft.Rule{Table: t, Chain: &nft.Chain{Table: t, Name: w.name}, Exprs: r.exprs, UserData: data})
 	}
 }
 

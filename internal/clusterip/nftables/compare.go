@@ -45,8 +45,24 @@ func judge(tables []table) clusterip.Tables {
 			"laid by a newer version of this agent (schema %d, this one knows %d)", layout.Schema, clusterip.Schema))
 		return judged
 	}
+	if layout.Schema >= marksRules && wereLoaded(ours) {
+		judged.Damage = append(judged.Damage, "the tables were loaded from a file (nft -f), with the buckets that this node had when it was written: none of them counts")
+		judged.Owned, judged.Moves = nil, clusterip.Moves{}
+		return judged
+	}
 	judged.Damage = damage(ours, rulesetOf(layout))
 	return judged
+}
+
+// wereLoaded tells whether nft(8) has put the tables there. Other nodes may own the buckets by now.
+func wereLoaded(tables []table) bool {
+	marked := func(r rule) bool { return r.marked }
+	for _, t := range tables {
+		if ingress, ok := t.chain(chainIngress); ok && len(ingress.rules) > 0 {
+			return !slices.ContainsFunc(ingress.rules, marked)
+		}
+	}
+	return false
 }
 
 // isOurs tells whether a table that bears our name was laid by us: it carries our stamp, or holds nothing but what we lay.
@@ -296,7 +312,7 @@ func (c chain) ruleDifferences(want chain) []string {
 
 // equal compares what rules do, not what they have counted.
 func (r rule) equal(other rule) bool {
-	return r.comment == other.comment && slices.Equal(r.unknown, other.unknown) && slices.EqualFunc(r.exprs, other.exprs, func(a, b expr.Any) bool {
+	return r.comment == other.comment && r.marked == other.marked && slices.Equal(r.unknown, other.unknown) && slices.EqualFunc(r.exprs, other.exprs, func(a, b expr.Any) bool {
 		_, aCounts := a.(*expr.Counter)
 		_, bCounts := b.(*expr.Counter)
 		return aCounts && bCounts || reflect.DeepEqual(a, b)

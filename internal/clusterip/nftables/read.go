@@ -203,6 +203,7 @@ func (c *Conn) readRules(ctx context.Context, into *table) error {
 			chains[i] = a.String()
 		case unix.NFTA_RULE_USERDATA:
 			rules[i].comment = commentIn(a.Bytes())
+			_, rules[i].marked = userdataIn(a.Bytes(), userdataMark)
 		case unix.NFTA_RULE_EXPRESSIONS:
 			a.Nested(func(list *netlink.AttributeDecoder) error { return rules[i].decode(byte(into.family), list) })
 		}
@@ -420,21 +421,27 @@ func (s *set) decode(list *netlink.AttributeDecoder) error {
 	return nil
 }
 
-// commentIn finds a comment in what user space keeps with a rule or an element: type, length and value, one behind the other. The
-// kernel keeps anything, so nothing may be taken for granted (which userdata.GetString does).
+// commentIn finds a comment in what user space keeps with a rule or an element.
 func commentIn(data []byte) string {
-	const header, comment = 2, userdata.TypeComment // which is NFTNL_UDATA_SET_ELEM_COMMENT, too
+	comment, _ := userdataIn(data, userdata.TypeComment) // which is NFTNL_UDATA_SET_ELEM_COMMENT, too
+	return strings.TrimSuffix(string(comment), "\x00")
+}
+
+// userdataIn finds something in what user space keeps: type, length and value, one behind the other. The kernel keeps anything, so nothing
+// may be taken for granted (which userdata.GetString does).
+func userdataIn(data []byte, kind userdata.Type) (value []byte, found bool) {
+	const header = 2
 	for len(data) >= header {
-		length := int(data[1])
-		if len(data) < header+length {
-			return ""
+		end := header + int(data[1])
+		if len(data) < end {
+			return nil, false
 		}
-		if userdata.Type(data[0]) == comment {
-			return strings.TrimSuffix(string(data[header:header+length]), "\x00")
+		if userdata.Type(data[0]) == kind {
+			return data[header:end], true
 		}
-		data = data[header+length:]
+		data = data[end:]
 	}
-	return ""
+	return nil, false
 }
 
 // request sends one message of the nf_tables subsystem and returns the replies.

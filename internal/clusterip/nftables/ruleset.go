@@ -11,6 +11,7 @@ import (
 
 	nft "github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
@@ -203,9 +204,14 @@ type base struct {
 
 type rule struct {
 	comment string
+	marked  bool // laid by this program: see userdataMark
 	exprs   []expr.Any
 	unknown []string // expressions of kinds that we never lay, by name
 }
+
+// userdataMark is kept with a rule beside its comment (userdata.TypeComment). nft(8) passes over what it does not know and lists none of it:
+// a rule without the mark was loaded from a file.
+const userdataMark userdata.Type = 200
 
 // A set holds 4-byte integers in host order, which are bucket numbers or a version of the schema; or intervals of ports, 2 bytes
 // as in the packet.
@@ -233,6 +239,7 @@ type element struct {
 const (
 	leavesVLANs    = 5
 	loadable       = 5
+	marksRules     = 5
 	forwardsErrors = 5
 )
 
@@ -349,6 +356,9 @@ func ingressChains(layout clusterip.Layout) []chain {
 		f := familyOf(address)
 		ingress.rules = append(ingress.rules, rule{comment: "packets to the address", exprs: join(
 			protocol(f.etherType), f.toAddress(address), goTo(f.chain))})
+	}
+	for i := range ingress.rules {
+		ingress.rules[i].marked = layout.Schema >= marksRules
 	}
 	chains := []chain{ingress}
 	if layout.Has(ipv4.is) && layout.Schema >= leavesVLANs {
