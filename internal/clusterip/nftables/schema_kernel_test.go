@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,10 +17,13 @@ import (
 	vishvananda "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
 )
 
 // Every recorded schema, laid in a real kernel by the very messages that the version of its time sent, is to this version
-// exactly as it should be.
+// exactly as it should be. So a package upgrade fails no monitor, and a further bucket is one element more. What changes tables (here
+// drain) makes them the newest schema, without a moment in which they are not there.
 func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
 	files, err := filepath.Glob("testdata/schema-*.hex")
 	if err != nil || len(files) == 0 {
@@ -43,15 +47,47 @@ func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
 			if strings.Contains(file, "ipv6") {
 				address = netip.MustParseAddr("2001:db8:10::3")
 			}
-			seen, err := c.ObserveTables(t.Context(), address)
+			seen := observe(t, c, address, 3)
+			apply(t, c, clusterip.Own{Address: address, Resource: seen.Laid.Resource, Buckets: []clusterip.Bucket{5}})
+			seen = observe(t, c, address, 3, 5)
+
+			before, err := c.read(t.Context(), tableName(address))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(seen.Damage) > 0 || seen.Laid == nil || fmt.Sprint(seen.Owned) != "[3]" {
-				t.Errorf("seen %+v", seen)
+			asked := newest(*seen.Laid)
+			asked.Drains = !asked.Drains
+			for i, want := range rulesetOf(asked) {
+				if before[i].family != want.family || before[i].cannotBecome(want) {
+					t.Errorf("table %s would be made anew", want)
+				}
+			}
+			apply(t, c, clusterip.LayTables{Layout: asked, Keep: seen.Owned})
+			if seen = observe(t, c, address, 3, 5); seen.Laid.Schema != clusterip.Schema || seen.Laid.Drains != asked.Drains {
+				t.Errorf("laid %+v", seen.Laid)
 			}
 		})
 	}
+}
+
+func apply(t *testing.T, c *Conn, step clusterip.Step) {
+	t.Helper()
+	if err := c.ApplyTables(t.Context(), step); err != nil {
+		t.Fatalf("%s: %v", step, err)
+	}
+}
+
+// observe expects that nothing is damaged and that those buckets are owned.
+func observe(t *testing.T, c *Conn, address netip.Addr, owned ...clusterip.Bucket) clusterip.Tables {
+	t.Helper()
+	seen, err := c.ObserveTables(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(seen.Damage) > 0 || seen.Laid == nil || !slices.Equal(seen.Owned, owned) {
+		t.Fatalf("seen %+v", seen)
+	}
+	return seen
 }
 
 func replay(t *testing.T, raw *netlink.Conn, file string) {
