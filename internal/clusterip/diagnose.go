@@ -47,17 +47,32 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 
 func addressFaults(seen State, layout Layout) []string {
 	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	wanted := layout.onNIC()
 	for _, address := range seen.Addresses {
-		if address.NICIndex != layout.NICIndex || !slices.Contains(layout.Prefixes, address.Prefix) {
-			faults = append(faults, fmt.Sprintf("%s is on %s, where it should not be", address.Prefix, seen.nicName(address.NICIndex)))
-		} else if address.Tentative {
-			faults = append(faults, fmt.Sprintf("%s is on %s, but the kernel does not use it (tentative, or dadfailed: another host has it)",
-				address.Prefix, seen.nicName(address.NICIndex)))
+		nic := seen.nicName(address.NICIndex)
+		switch is := func(want Address) bool {
+			return want.NICIndex == address.NICIndex && want.Prefix == address.Prefix && want.HostScope == address.HostScope
+		}; {
+		case !slices.ContainsFunc(wanted, is) && address.NICIndex == layout.NICIndex && address.Prefix.Addr().Is4():
+			fault("%s is on %s, where it should not be: the node's own connections may come from it, and other nodes get the answers", address.Prefix, nic)
+		case !slices.ContainsFunc(wanted, is):
+			fault("%s is on %s, where it should not be", address.Prefix, nic)
+		case address.Tentative:
+			fault("%s is on %s, but the kernel does not use it (tentative, or dadfailed: another host has it)", address.Prefix, nic)
 		}
 	}
-	for _, prefix := range layout.Prefixes {
-		if !slices.ContainsFunc(seen.Addresses, func(a Address) bool { return a.NICIndex == layout.NICIndex && a.Prefix == prefix }) {
-			faults = append(faults, fmt.Sprintf("address %s is missing on %s", prefix, layout.NIC))
+	for _, address := range wanted {
+		if !slices.ContainsFunc(seen.Addresses, address.excludes) {
+			fault("address %s is missing on %s", address.Prefix, layout.NIC)
+		}
+	}
+	nic, ok := seen.nicAt(layout.NICIndex)
+	for _, route := range layout.routes() {
+		// Any connected route to the network will do: only start lays ours again where the NIC was switched off for a moment.
+		reaches := func(r Route) bool { return r.NICIndex == route.NICIndex && r.Prefix == route.Prefix }
+		if ok && nic.Up && !slices.ContainsFunc(slices.Concat(seen.Routes, seen.Connected), reaches) {
+			fault("the connected route to %s is missing on %s, so that no client in it is reached", route.Prefix, layout.NIC)
 		}
 	}
 	return faults
@@ -101,6 +116,8 @@ func Leftovers(seen State, asked string) []string {
 			left = append(left, fmt.Sprintf("buckets %s", list(step.Buckets)))
 		case RemoveAddress:
 			left = append(left, fmt.Sprintf("%s on %s", step.Prefix, step.NIC.Name))
+		case RemoveRoute:
+			left = append(left, fmt.Sprintf("route to %s on %s", step.Route.Prefix, step.NIC.Name))
 		case RemoveFilter:
 			left = append(left, fmt.Sprintf("MAC filter %s on %s", step.MAC, step.NIC.Name))
 		case RemoveTables:

@@ -8,12 +8,24 @@ import (
 	"time"
 )
 
-// observeTidily reads what is there, when what is left of drains that are over is cleared up: their time has ended them in the kernel,
-// and nobody has swept.
+// observeTidily reads what is there, when addresses that an earlier version laid are renewed, and what is left of drains that are over is
+// cleared up: their time has ended them in the kernel, and nobody has swept.
 func (a Agent) observeTidily(ctx context.Context, spec Spec) (State, error) {
 	seen, err := a.observe(ctx, spec)
 	if err != nil {
 		return seen, err
+	}
+	if renewal := planRenewal(seen); len(renewal) > 0 {
+		a.Log.Infof("what an earlier version has laid of %s is renewed, so that the node's own connections never come from it", joined(spec.Addresses))
+		for _, step := range renewal {
+			if err := a.Kernel.Apply(ctx, step); err != nil {
+				a.Log.Warningf("%s: %v", step, err)
+				break
+			}
+		}
+		if seen, err = a.observe(ctx, spec); err != nil {
+			return seen, err
+		}
 	}
 	over := seen.Tables.Moves.over()
 	if len(over) == 0 {

@@ -43,6 +43,7 @@ func (k *fakeKernel) Observe(context.Context, []netip.Addr, []MAC) (State, error
 	}
 	seen := k.State
 	seen.Addresses, seen.Groups = slices.Clone(k.Addresses), slices.Clone(k.Groups)
+	seen.Routes = slices.Clone(k.Routes)
 	seen.Filters, seen.Tables.Owned = slices.Clone(k.Filters), slices.Clone(k.Tables.Owned)
 	seen.Tables.Moves = k.Tables.Moves.without()
 	return seen, nil
@@ -87,8 +88,13 @@ func (k *fakeKernel) Apply(_ context.Context, step Step) error {
 			k.Groups = append(k.Groups, address)
 			k.Filters = append(k.Filters, Filter{NICIndex: step.NIC.Index, MAC: groupMAC(step.Prefix.Addr())})
 		} else {
+			address.HostScope = step.Prefix.Addr().Is4()
 			k.Addresses = append(k.Addresses, address)
 		}
+	case AddRoute:
+		k.Routes = append(k.Routes, step.Route)
+	case RemoveRoute:
+		k.Routes = slices.DeleteFunc(k.Routes, func(r Route) bool { return r == step.Route })
 	case RemoveAddress:
 		is := func(a Address) bool { return a.NICIndex == step.NIC.Index && a.Prefix == step.Prefix }
 		if slices.ContainsFunc(k.Groups, is) {
@@ -239,8 +245,13 @@ func dirtyNodes(t *testing.T, mode MACMode) map[string]State {
 	}
 	dirty("nothing wrong", func(*State) {})
 	dirty("address deleted", func(s *State) { s.Addresses = nil })
-	dirty("address with another prefix", func(s *State) { s.Addresses[0].Prefix = vip32 })
-	dirty("address twice", func(s *State) { s.Addresses = append(s.Addresses, Address{NICIndex: eth0Index, Prefix: vip32}) })
+	dirty("address with another prefix", func(s *State) {
+		s.Addresses[0] = Address{NICIndex: eth0Index, Prefix: netip.MustParsePrefix("192.168.10.3/25")}
+	})
+	dirty("address twice", func(s *State) { s.Addresses = append(s.Addresses, Address{NICIndex: eth0Index, Prefix: vip24}) })
+	dirty("address with another scope", func(s *State) { s.Addresses[0].HostScope = false })
+	dirty("address as earlier versions laid it", func(s *State) { s.Addresses, s.Routes = []Address{{NICIndex: eth0Index, Prefix: vip24}}, nil })
+	dirty("route deleted", func(s *State) { s.Routes = nil })
 	dirty("tables deleted", func(s *State) { s.Tables = Tables{} })
 	dirty("rule changed", func(s *State) { s.Tables.Damage = []string{"chain ipv4: rule is missing"} })
 	dirty("stamp lost", func(s *State) { s.Tables.Laid, s.Tables.Damage = nil, []string{"stamp lost"} })
@@ -249,7 +260,7 @@ func dirtyNodes(t *testing.T, mode MACMode) map[string]State {
 	dirty("NIC renamed", func(s *State) { s.NICs[1].Name = "lan0" })
 	dirty("NIC deleted and made again", func(s *State) {
 		s.NICs[1].Index, s.Connected[0].NICIndex = 7, 7
-		s.Addresses, s.Filters, s.Groups = nil, nil, nil
+		s.Addresses, s.Routes, s.Filters, s.Groups = nil, nil, nil, nil
 		s.Tables.Damage = []string{"chain ingress is missing"}
 	})
 	return nodes

@@ -2,6 +2,7 @@ package clusterip
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -74,6 +75,42 @@ func (l Layout) Addresses() []netip.Addr {
 		addresses[i] = prefix.Addr()
 	}
 	return addresses
+}
+
+// onNIC are the addresses as they are put on the NIC. The kernel chooses no IPv4 address of scope host as the source of the node's own
+// connections (inet_select_addr in net/ipv4/devinet.c), whose answers would go to the owner of another bucket. But in one network all must
+// have the same scope (__inet_insert_ifa): a whole address is a network of its own, in which there is no other.
+func (l Layout) onNIC() []Address {
+	all := make([]Address, len(l.Prefixes))
+	for i, prefix := range l.Prefixes {
+		all[i] = Address{NICIndex: l.NICIndex, Prefix: prefix}
+		if prefix.Addr().Is4() {
+			all[i].Prefix, all[i].HostScope = netip.PrefixFrom(prefix.Addr(), wholeAddresses.IPv4), true
+		}
+	}
+	return all
+}
+
+// routes are the connected routes of the IPv4 addresses, for a whole address has none: clients are reached also while the NIC has no address of
+// the node's own. As long as it has one, that one's route has the lower metric, and is taken.
+func (l Layout) routes() []Route {
+	var all []Route
+	for _, prefix := range l.Prefixes {
+		network := prefix.Masked()
+		isOf := func(r Route) bool { return r.Prefix == network }
+		if prefix.Addr().Is4() && prefix.Bits() < wholeAddresses.IPv4 && !slices.ContainsFunc(all, isOf) {
+			all = append(all, Route{NICIndex: l.NICIndex, Prefix: network, Metric: RouteMetric(prefix.Addr())})
+		}
+	}
+	return all
+}
+
+// RouteMetric is that of the connected route of an IPv4 address: one of the highest, so that any other route is preferred, and in each network
+// another one for each address, so that resources do not share a route of which nobody would know when to remove it.
+func RouteMetric(address netip.Addr) uint32 {
+	const highest = 0xff000000
+	b := address.As4()
+	return highest | binary.BigEndian.Uint32(b[:])
 }
 
 // AllMACs are the cluster MACs of both families, each once.

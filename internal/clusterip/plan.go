@@ -47,16 +47,15 @@ func Plan(seen State, goal Goal) []Step {
 			steps = append(steps, AddAddress{NIC: nic, Prefix: group.Prefix, Group: true})
 		}
 	}
-	var wantedAddresses []Address
-	for _, prefix := range layout.Prefixes {
-		address := Address{NICIndex: layout.NICIndex, Prefix: prefix}
-		wantedAddresses = append(wantedAddresses, address)
+	for _, address := range layout.onNIC() {
 		if !slices.Contains(seen.Addresses, address) {
 			steps = append(steps, removeInTheWay(seen, address)...)
-			steps = append(steps, AddAddress{NIC: nic, Prefix: prefix})
+			steps = append(steps, AddAddress{NIC: nic, Prefix: address.Prefix})
 		}
 	}
-	steps = append(steps, removeAddresses(seen, goal.NIC, wantedAddresses...)...)
+	steps = append(steps, addRoutes(seen, nic, layout)...)
+	steps = append(steps, removeAddresses(seen, goal.NIC, layout.onNIC()...)...)
+	steps = append(steps, removeRoutes(seen, layout.routes())...)
 	steps = append(steps, removeFilters(seen, filtersWanted)...)
 	missing := subtract(goal.Owned, keep)
 	switch {
@@ -79,6 +78,7 @@ func planRemoval(seen State, goal Goal) []Step {
 		steps = append(steps, Disown{Address: goal.Layout.Address(), Buckets: seen.Tables.Owned})
 	}
 	steps = append(steps, removeAddresses(seen, goal.NIC)...)
+	steps = append(steps, removeRoutes(seen, nil)...)
 	steps = append(steps, removeGroups(seen, nil)...)
 	steps = append(steps, removeFilters(seen, nil)...)
 	if seen.Tables.Present {
@@ -100,12 +100,18 @@ func wanted(layout Layout) (filters []Filter, groups []Address) {
 	return filters, groups
 }
 
-// removeInTheWay takes an IPv6 address away that the kernel does not use, or that has another prefix length: there can be only one
-// on a NIC. (Of IPv4 addresses the wrong one goes after the right one has come, and nobody misses any.)
+// excludes tells whether two addresses of a NIC cannot be there both: of an IPv6 address there is one, of an IPv4 address one for each prefix
+// length.
+func (a Address) excludes(b Address) bool {
+	return a.NICIndex == b.NICIndex && a.Prefix.Addr() == b.Prefix.Addr() && (a.Prefix.Addr().Is6() || a.Prefix == b.Prefix)
+}
+
+// removeInTheWay takes an address away that has not the wanted form, or is one that the kernel does not use, and excludes the wanted one.
+// (Any other IPv4 one goes after the right one has come, and nobody misses any.)
 func removeInTheWay(seen State, want Address) []Step {
 	var steps []Step
 	for _, address := range seen.Addresses {
-		if want.Prefix.Addr().Is6() && address.NICIndex == want.NICIndex && address.Prefix.Addr() == want.Prefix.Addr() {
+		if want.excludes(address) {
 			nic, _ := seen.nicAt(want.NICIndex)
 			steps = append(steps, RemoveAddress{NIC: nic, Prefix: address.Prefix})
 		}
@@ -116,10 +122,7 @@ func removeInTheWay(seen State, want Address) []Step {
 func removeAddresses(seen State, asked string, keep ...Address) []Step {
 	var steps []Step
 	for _, address := range seen.Addresses {
-		sameIPv6 := func(k Address) bool {
-			return k.Prefix.Addr().Is6() && k.NICIndex == address.NICIndex && k.Prefix.Addr() == address.Prefix.Addr()
-		}
-		if slices.Contains(keep, address) || slices.ContainsFunc(keep, sameIPv6) {
+		if slices.ContainsFunc(keep, address.excludes) {
 			continue // as it should be, or was in the way
 		}
 		if nic, ok := seen.nicAt(address.NICIndex); ok && seen.ours(address, asked) {
@@ -127,6 +130,55 @@ func removeAddresses(seen State, asked string, keep ...Address) []Step {
 		}
 	}
 	return steps
+}
+
+// addRoutes adds the connected routes that a layout lacks. On a NIC that is switched off there can be none.
+func addRoutes(seen State, nic NIC, layout Layout) []Step {
+	var steps []Step
+	for _, route := range layout.routes() {
+		if nic.Up && !slices.Contains(seen.Routes, route) {
+			steps = append(steps, AddRoute{NIC: nic, Route: route})
+		}
+	}
+	return steps
+}
+
+func removeRoutes(seen State, keep []Route) []Step {
+	var steps []Step
+	for _, route := range seen.Routes {
+		if nic, ok := seen.nicAt(route.NICIndex); ok && !slices.Contains(keep, route) {
+			steps = append(steps, RemoveRoute{NIC: nic, Route: route})
+		}
+	}
+	return steps
+}
+
+// planRenewal gives IPv4 addresses that an earlier version of this program has laid the form that they have now. That one had the prefix of
+// the network, and was an address like any other: the kernel chose it as the source of the node's own connections as soon as the node's own
+// address had gone, even if that came back.
+func planRenewal(seen State) []Step {
+	laid := seen.Tables.Laid
+	if laid == nil {
+		return nil
+	}
+	nic, _ := seen.nicAt(laid.NICIndex)
+	var steps []Step
+	for i, address := range laid.onNIC() {
+		earlier := Address{NICIndex: laid.NICIndex, Prefix: laid.Prefixes[i]}
+		if !address.HostScope || slices.Contains(seen.Addresses, address) || !slices.Contains(seen.Addresses, earlier) {
+			continue
+		}
+		add, remove := AddAddress{NIC: nic, Prefix: address.Prefix}, RemoveAddress{NIC: nic, Prefix: earlier.Prefix}
+		if address.excludes(earlier) {
+			steps = append(steps, remove, add)
+		} else {
+			steps = append(steps, add, remove)
+		}
+	}
+	if len(steps) == 0 {
+		return nil
+	}
+	return append(addRoutes(seen, nic, *laid), steps...)
 }
 
 func removeGroups(seen State, keep []Address) []Step {

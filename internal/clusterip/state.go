@@ -14,6 +14,7 @@ type State struct {
 	NICs      []NIC
 	AltNames  map[string]int // the indexes of NICs by their alternative names, which udev and admins give
 	Connected []Route        // the connected routes that hold an address
+	Routes    []Route        // those among them that this agent has laid for the addresses
 	Addresses []Address      // where the addresses themselves are
 	Groups    []Address      // where the multicast groups of igmp mode are
 	Filters   []Filter       // where a cluster MAC is let in
@@ -44,13 +45,16 @@ type NIC struct {
 type Route struct {
 	NICIndex int
 	Prefix   netip.Prefix
+	Metric   uint32 // of those that this agent lays
 }
 
 // Address is an IP address on a NIC.
 type Address struct {
 	NICIndex int
 	Prefix   netip.Prefix
-	AutoJoin bool // the kernel is a member of this multicast group (IFA_F_MCAUTOJOIN)
+	// HostScope says of one of the IPv4 addresses themselves that the kernel chooses it as the source of no connection.
+	HostScope bool
+	AutoJoin  bool // the kernel is a member of this multicast group (IFA_F_MCAUTOJOIN)
 	// Tentative says that the kernel does not use an IPv6 address, because it looks for another host that has it or has found one
 	// (IFA_F_TENTATIVE, IFA_F_DADFAILED).
 	Tentative bool
@@ -130,6 +134,11 @@ func (s State) without(others []Layout) State {
 	return s
 }
 
+// HasRoutesOf tells whether the connected routes of a layout are there, as this agent lays them.
+func (s State) HasRoutesOf(layout Layout) bool {
+	return !slices.ContainsFunc(layout.routes(), func(r Route) bool { return !slices.Contains(s.Routes, r) })
+}
+
 // isMember tells whether the kernel is a member of a group of igmp mode. Its address shows it, which for IPv6 may be gone: a NIC
 // that is switched off loses its addresses, but the kernel stays a member of their groups (addrconf_ifdown in net/ipv6/addrconf.c), and
 // refuses to join them again.
@@ -150,10 +159,10 @@ func (l Layout) holdsGroup(group Address) bool {
 }
 
 // traced tells whether anything of ours is there beside the address. The filter comes before the address and goes after it, so an
-// address alone is somebody else's.
+// address alone is somebody else's. A route that is left shows whose it is.
 func (s State) traced() bool {
 	static := slices.ContainsFunc(s.Filters, func(f Filter) bool { return f.Static })
-	return s.Tables.Present || static || len(s.Groups) > 0
+	return s.Tables.Present || static || len(s.Groups) > 0 || len(s.Routes) > 0
 }
 
 // NICNamed finds a NIC by its name or an alternative one. The kernel makes sure that no two NICs have the same.
@@ -372,7 +381,7 @@ type (
 		NIC NIC
 		MAC MAC
 	}
-	// AddAddress puts the address, or with Group the multicast group, on the NIC.
+	// AddAddress puts the address, or with Group the multicast group, on the NIC. What is of IPv4 gets scope host.
 	AddAddress struct {
 		NIC    NIC
 		Prefix netip.Prefix
@@ -382,6 +391,16 @@ type (
 	RemoveAddress struct {
 		NIC    NIC
 		Prefix netip.Prefix
+	}
+	// AddRoute lays the connected route of an address.
+	AddRoute struct {
+		NIC   NIC
+		Route Route
+	}
+	// RemoveRoute takes it away.
+	RemoveRoute struct {
+		NIC   NIC
+		Route Route
 	}
 )
 
@@ -409,6 +428,13 @@ func (s RemoveFilter) String() string {
 func (s AddAddress) String() string { return fmt.Sprintf("add %s to %s", s.Prefix, s.NIC.Name) }
 func (s RemoveAddress) String() string {
 	return fmt.Sprintf("remove %s from %s", s.Prefix, s.NIC.Name)
+}
+
+func (s AddRoute) String() string {
+	return fmt.Sprintf("add the route to %s on %s", s.Route.Prefix, s.NIC.Name)
+}
+func (s RemoveRoute) String() string {
+	return fmt.Sprintf("remove the route to %s on %s", s.Route.Prefix, s.NIC.Name)
 }
 
 func list(buckets []Bucket) string {

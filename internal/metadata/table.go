@@ -44,7 +44,8 @@ All are served by the same buckets, so that a client finds the same node at each
 agent makes in the kernel. They must be unicast addresses of the networks that the interface is connected to, and no other host and no other resource may
 have them.
 
-An IPv6 address is put on the interface as deprecated (RFC 4862), so that the nodes do not choose it for connections of their own.`,
+A node never chooses one as the source of its own connections: an IPv4 address is put on the interface with scope host and as a whole
+one (/32), beside a connected route with a high metric; an IPv6 address as deprecated (RFC 4862).`,
 			Kind:        Addresses,
 			Example:     "192.168.10.3",
 			Required:    true,
@@ -56,7 +57,8 @@ An IPv6 address is put on the interface as deprecated (RFC 4862), so that the no
 			Long: `
 How many bits of an address are the network's, such as 24 for the netmask 255.255.255.0. One number is for the IPv4 addresses, or for the
 IPv6 addresses where there are no others; two are for IPv4 and IPv6. Give it only when the addresses shall have another prefix
-length than the network of the interface.`,
+length than the network of the interface, or the interface has no address of the node's own there: it then says which network the interface
+is connected to.`,
 			Kind:    PrefixLengths,
 			Min:     1,
 			Max:     128,

@@ -151,7 +151,7 @@ func inTheCluster() []planted {
 // onTheNode are faults of node1's kernel, and of the network.
 func onTheNode() []planted {
 	return []planted{
-		{name: "the address was deleted", plant: on("ip address delete 192.168.10.3/24 dev eth0"), mend: restart, want: only("as-laid", failure), says: "address 192.168.10.3/24 is missing"},
+		{name: "the address was deleted", plant: on("ip address delete 192.168.10.3/32 dev eth0"), mend: restart, want: only("as-laid", failure), says: "address 192.168.10.3/32 is missing"},
 		{name: "the rules were flushed", plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"), mend: restart, want: only("as-laid", failure), says: "pcs resource refresh web-ip-clone"},
 		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), mend: restart, want: only("as-laid", failure)},
 		{name: "the MAC filter was deleted", plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"), mend: restart, want: only("as-laid", failure), says: "no longer lets the cluster MAC"},
@@ -164,6 +164,7 @@ func onTheNode() []planted {
 		{name: "ARP is filtered", plant: on("nft 'add table arp mine; add chain arp mine in { type filter hook input priority 0; policy drop; }'"), mend: on("nft delete table arp mine"), want: only("firewall", failure), says: "ARP requests"},
 		{name: "connections are not tracked", plant: on("nft 'add table ip mine; add chain ip mine pre { type filter hook prerouting priority raw; }; add rule ip mine pre ip daddr 192.168.10.3 notrack'"), mend: on("nft delete table ip mine"), want: only("notrack", failure)},
 		{name: "conntrack takes up no connection in its middle", plant: on("echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), mend: on("echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), want: only("conntrack-loose", warning)},
+		{name: "no answer to ARP for scope host", plant: on("echo 3 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), want: only("arp-ignore", failure)},
 		{name: "no answer to ARP", plant: on("echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), want: only("arp-ignore", failure)},
 		{name: "a strict reverse path, and two ways out", plant: on(secondNIC + "; echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce; echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), want: only("reverse-path", warning), says: "eth9"},
 		{

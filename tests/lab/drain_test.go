@@ -150,7 +150,7 @@ func TestPlannedMovesBreakNoConnection(t *testing.T) {
 	}
 	d.change("address deleted on node3: failed, and recovered in place", func() {
 		since := d.Now()
-		run(t, d.Hosts[2], "ip", "address", "delete", shared.String()+"/24", "dev", "eth0")
+		run(t, d.Hosts[2], "ip", "address", "delete", shared.String()+"/32", "dev", "eth0")
 		d.wait("start", 1, since)
 	}, all...)
 	d.leave("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node3")

@@ -103,8 +103,8 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	// In maintenance mode nobody mends but the operator.
 	d.pcs("property", "set", "maintenance-mode=true")
 	check(t, d.WaitIdle(t.Context()))
-	const missing = "address 192.168.10.3/24 is missing on eth0"
-	run(t, d.Hosts[1], "ip", "address", "delete", shared.String()+"/24", "dev", "eth0")
+	const missing = "address 192.168.10.3/32 is missing on eth0"
+	run(t, d.Hosts[1], "ip", "address", "delete", shared.String()+"/32", "dev", "eth0")
 	command, ok := has(d.status(d.Hosts[1], shared), operator.Broken, missing)
 	if _, maintained := has(d.status(d.Hosts[0], shared), operator.Degraded, "maintenance"); !ok || !maintained {
 		t.Errorf("the missing address is named: %t; maintenance: %t", ok, maintained)

@@ -105,17 +105,22 @@ func commands(lines ...string) func(*testing.T, *patient) {
 const (
 	ownAddress  = "ip address add 192.168.10.11/24 brd + dev eth0"
 	clientRoute = "ip route replace 192.168.64.0/18 dev eth0"
+	farRoute    = "ip route replace 198.51.100.0/24 via 192.168.10.254"
 )
 
 // The traps that others fell into, and whatever else an admin, a firewall or a network manager may do.
 func wounds() []wound {
 	vip := shared.String()
+	deleted := "ip address delete " + sharedOnNIC + " dev eth0"
 	return []wound{
-		{name: "address deleted", inflict: commands("ip address delete " + vip + "/24 dev eth0"), says: "address 192.168.10.3/24 is missing on eth0"},
+		{name: "address deleted", inflict: commands(deleted), says: "address 192.168.10.3/32 is missing on eth0"},
 		{name: "address put back with another prefix", inflict: commands(
-			"ip address delete "+vip+"/24 dev eth0", "ip address add "+vip+"/32 dev eth0"), says: "192.168.10.3/32 is on eth0, where it should not be"},
-		{name: "the NIC's own address replaced, ours lost with it", inflict: commands(
-			"ip address flush dev eth0 scope global", ownAddress, clientRoute), says: "is missing on eth0"},
+			deleted, "ip address add "+vip+"/25 dev eth0"), says: "192.168.10.3/25 is on eth0, where it should not be"},
+		{name: "address put back with another scope", inflict: commands(
+			deleted, "ip address add "+sharedOnNIC+" dev eth0"), says: "192.168.10.3/32 is on eth0, where it should not be: the node's own connections may come from it"},
+		{name: "address there a second time", inflict: commands("ip address add " + vip + "/24 dev eth0"), says: "192.168.10.3/24 is on eth0, where it should not be"},
+		{name: "the NIC's addresses replaced, ours lost with them", inflict: commands(
+			"ip address flush dev eth0", ownAddress, clientRoute), says: "is missing on eth0"},
 		{name: "netdev table deleted", inflict: commands("nft delete table netdev " + ourTable), says: "this is left on the node", loses: true},
 		{name: "arp table deleted", inflict: commands("nft delete table arp " + ourTable), says: "table arp " + ourTable + " is missing"},
 		{name: "ip table deleted", inflict: commands("nft delete table ip " + ourTable), says: "table ip " + ourTable + " is missing"},
@@ -161,7 +166,7 @@ func wounds6() []wound {
 		{name: "IPv6 address deleted", inflict: commands("ip address delete " + vip + "/64 dev eth0"), says: "address 2001:db8:10::3/64 is missing on eth0"},
 		{name: "IPv6 address put back with another prefix", inflict: commands(
 			"ip address delete "+vip+"/64 dev eth0", "ip address add "+vip+"/128 dev eth0 nodad"), says: "2001:db8:10::3/128 is on eth0, where it should not be"},
-		{name: "IPv4 address deleted", inflict: commands("ip address delete " + shared.String() + "/24 dev eth0"), says: "address 192.168.10.3/24 is missing on eth0"},
+		{name: "IPv4 address deleted", inflict: commands("ip address delete " + sharedOnNIC + " dev eth0"), says: "address 192.168.10.3/32 is missing on eth0"},
 		{name: "ip6 table deleted", inflict: commands("nft delete table ip6 " + ourTable), says: "table ip6 " + ourTable + " is missing"},
 		{name: "ip6 table flushed", inflict: commands("nft flush table ip6 " + ourTable), says: `rule "neighbour advertisements tell the cluster MAC" is missing`},
 		{name: "service removed", inflict: commands("nft delete element netdev " + ourTable + " tcp_services { 80 }"), says: "set tcp_services is not as laid"},
@@ -446,10 +451,14 @@ func TestForeignTableOfOurName(t *testing.T) {
 	}
 }
 
-// TestAddressesThatHangOnOurs: when ours was there first, the kernel would take the others of the network away with it, and
-// with the NIC's last address all its routes.
+// TestAddressesThatHangOnOurs: when ours was there first, as an earlier version laid it, the kernel would take the others of the network away
+// with it, and with the NIC's last address all its routes.
 func TestAddressesThatHangOnOurs(t *testing.T) {
-	for _, promote := range []string{"0", "1"} {
+	for _, row := range []struct {
+		promote string
+		as      func(*testing.T, *patient)
+	}{{"0", commands()}, {"0", sharedAsBefore}, {"1", sharedAsBefore}} {
+		promote := row.promote
 		t.Run("promote_secondaries="+promote, func(t *testing.T) {
 			p := newPatient(t, webIP("cidr_netmask", "24"))
 			for _, scope := range []string{"all", "default", "eth0"} {
@@ -457,6 +466,7 @@ func TestAddressesThatHangOnOurs(t *testing.T) {
 			}
 			p.by(t, "ip address flush dev eth0 scope global")
 			p.startBoth(t)
+			row.as(t, p)
 			p.by(t, "ip address add 192.168.10.11/24 metric 100 dev eth0")
 			p.by(t, "ip address add 192.168.10.77/24 dev eth0")
 			p.by(t, "ip route add default via 192.168.10.254")

@@ -138,7 +138,7 @@ func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
 				forward(t, h)
 				if i > 0 { // the first one still answers ARP for it
 					link := nic(t, h, NIC)
-					check(t, h.handle.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(shared, 24))}))
+					check(t, h.handle.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(shared, 32))}))
 					check(t, h.handle.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(shared6, 64))}))
 				}
 			}

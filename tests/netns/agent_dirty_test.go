@@ -24,14 +24,15 @@ func TestStopFromEveryHalfState(t *testing.T) {
 			p := newPatient(t, webIP("mac_mode", string(mode)))
 			parts := []string{
 				"nft delete table netdev " + ourTable, "nft delete table arp " + ourTable, "nft delete table ip " + ourTable,
-				"ip address delete " + shared.String() + "/24 dev eth0",
+				"ip address delete " + sharedOnNIC + " dev eth0",
+				"ip route delete " + sharedRoute,
 				map[clusterip.MACMode]string{
 					clusterip.Multicast: "ip maddress delete 03:c1:c0:a8:0a:03 dev eth0",
 					clusterip.Unicast:   "bridge fdb delete 02:c1:c0:a8:0a:03 dev eth0 self",
 					clusterip.IGMP:      "ip address delete 239.255.10.3/32 dev eth0",
 				}[mode],
 			}
-			const address, all = 3, 1<<5 - 1
+			const address, all = 3, 1<<6 - 1
 			for subset := range all + 1 {
 				if subset == all&^(1<<address) {
 					continue
@@ -44,7 +45,7 @@ func TestStopFromEveryHalfState(t *testing.T) {
 				}
 				p.checkNothingIsLeft(t)
 				if t.Failed() {
-					t.Fatalf("with this gone before: %05b of %q", subset, parts)
+					t.Fatalf("with this gone before: %06b of %q", subset, parts)
 				}
 			}
 		})

@@ -203,7 +203,7 @@ func (k *killed) damage(t *testing.T) {
 	t.Helper()
 	link, err := k.host.Handle().LinkByName(NIC)
 	check(t, err)
-	address, err := netlink.ParseAddr(shared.String() + "/24")
+	address, err := netlink.ParseAddr(sharedOnNIC)
 	check(t, err)
 	check(t, k.host.Handle().AddrDel(link, address))
 	nft(t, k.host, "flush chain arp clusterip-"+shared.String()+" output; delete table ip clusterip-"+shared.String())

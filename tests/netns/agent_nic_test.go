@@ -35,8 +35,6 @@ func TestNICThatIsAPort(t *testing.T) {
 			p := newPatient(t, webIP("nic", row.nic))
 			p.startBoth(t)
 			bridged(t, p)
-			// All addresses of eth0 went with its own one.
-			p.by(t, "ip address replace 192.168.10.3/24 dev eth0")
 			words := []string{"eth0 is a port of br0 (bridge)", "set nic=br0"}
 			if row.nic == "" { // br0 it is from now on
 				words = []string{"our tables are on eth0", "asked is br0"}
@@ -131,7 +129,7 @@ func TestNICByAnAlternativeName(t *testing.T) {
 				check(t, status(p.monitor(2), ocf.Success))
 			}
 			p.parameters = p.parameters.with("nic", "enp1s0")
-			p.by(t, "ip address delete 192.168.10.3/24 dev eth0")
+			p.by(t, "ip address delete 192.168.10.3/32 dev eth0")
 			check(t, status(p.start(2), ocf.Success))
 			check(t, status(p.monitor(5), ocf.Success))
 			p.checkNothingIsLeft(t)
@@ -227,7 +225,7 @@ func TestStopWithReadOnlyParameters(t *testing.T) {
 		}
 		check(t, status(p.start(2), ocf.Success))
 		p.by(t, "ip address flush dev eth0 scope global")
-		p.by(t, "ip address replace "+shared.String()+"/24 dev eth0")
+		sharedAsBefore(t, p)
 		p.by(t, "ip address add 192.168.10.11/24 dev eth0") // hangs on ours
 		check(t, p.host.Mount("/proc/sys", "/proc/sys"))
 		p.by(t, "mount -o remount,bind,ro /proc/sys")

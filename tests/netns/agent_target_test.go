@@ -134,7 +134,7 @@ func TestEveryWoundOfTheTargetBackend(t *testing.T) {
 		{name: "all rules flushed", inflict: commands("iptables-legacy -F INPUT"), says: "this is left on the node", loses: true},
 		{name: "accepted before", inflict: commands("iptables-legacy -I INPUT -j ACCEPT"), says: "a rule before ours in INPUT may let packets"},
 		{name: "bucket lost", inflict: file("-3"), says: "does not run here; buckets 5 do", code: ocf.NotRunning},
-		{name: "address deleted", inflict: commands("ip address delete " + shared.String() + "/24 dev eth0"), says: "address 192.168.10.3/24 is missing on eth0"},
+		{name: "address deleted", inflict: commands("ip address delete " + sharedOnNIC + " dev eth0"), says: "address 192.168.10.3/32 is missing on eth0"},
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			p.startBoth(t)

@@ -116,7 +116,7 @@ func TestEveryWoundOfTheMatchBackend(t *testing.T) {
 			{name: "mangle table loaded anew", inflict: reload(program), says: "this is left on the node", loses: true},
 			{name: "all of iptables flushed", inflict: in("IPTABLES -F\nIPTABLES -X"), says: "this is left on the node", loses: true},
 			{name: "ARP table deleted", inflict: commands("nft delete table arp clusterip-192.168.10.3-arp"), says: "ARP"},
-			{name: "address deleted", inflict: commands("ip address delete " + shared.String() + "/24 dev eth0"), says: "address 192.168.10.3/24 is missing on eth0"},
+			{name: "address deleted", inflict: commands("ip address delete " + sharedOnNIC + " dev eth0"), says: "address 192.168.10.3/32 is missing on eth0"},
 		} {
 			t.Run(w.name, func(t *testing.T) {
 				p.startBoth(t)

@@ -40,7 +40,7 @@ func slowCalls() []dangerousCall {
 func (k *killed) damageMatch(t *testing.T) {
 	t.Helper()
 	for _, command := range [][]string{
-		{"ip", "address", "delete", shared.String() + "/24", "dev", NIC},
+		{"ip", "address", "delete", sharedOnNIC, "dev", NIC},
 		{k.iptables, "-t", "mangle", "-D", ourTable, "1"},
 	} {
 		check(t, failure(k.host.Run(t.Context(), path, command...)))

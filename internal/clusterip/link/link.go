@@ -25,6 +25,7 @@ import (
 // Conn is a connection to the interfaces of one network namespace.
 type Conn struct {
 	netlink *netlink.Handle
+	strict  *netlink.Handle // lists only what is asked for, instead of all (NETLINK_GET_STRICT_CHK)
 }
 
 var _ clusterip.LinkKernel = (*Conn)(nil)
@@ -35,11 +36,20 @@ func Open() (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to rtnetlink: %w", err)
 	}
-	return &Conn{netlink: handle}, nil
+	strict, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("connect to rtnetlink: %w", err)
+	}
+	_ = strict.SetStrictCheck(true) // Linux before 4.20 lists all, and the library leaves out what was not asked for
+	return &Conn{handle, strict}, nil
 }
 
 // Close ends the connection.
-func (c *Conn) Close() { c.netlink.Close() }
+func (c *Conn) Close() {
+	c.netlink.Close()
+	c.strict.Close()
+}
 
 // ObserveLinks implements clusterip.LinkKernel.
 func (c *Conn) ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []clusterip.MAC, laid *clusterip.Layout) (clusterip.State, error) {
@@ -57,7 +67,10 @@ func (c *Conn) ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []
 	if err := c.readAddresses(ctx, &state, addresses, macs); err != nil {
 		return state, err
 	}
-	if !isInPlace(state, laid, addresses) { // else nothing is asked of the routes, which may be many
+	if err := c.readOwnRoutes(ctx, &state, addresses); err != nil {
+		return state, err
+	}
+	if !isInPlace(state, laid, addresses) { // else nothing is asked of the others, which may be many
 		if err := c.readRoutes(ctx, &state, addresses); err != nil {
 			return state, err
 		}
@@ -124,10 +137,11 @@ func takesAllGroups(bridge string) bool {
 	return err == nil && string(bytes.TrimSpace(router)) == permanent
 }
 
-// isInPlace tells whether the addresses were all laid, and the NIC that they were laid on is still there, under the same name, and usable.
+// isInPlace tells whether the addresses were all laid, with their routes, and the NIC that they were laid on is still there, under the same
+// name, and usable.
 func isInPlace(state clusterip.State, laid *clusterip.Layout, addresses []netip.Addr) bool {
 	isNew := func(a netip.Addr) bool { return !slices.Contains(laid.Addresses(), a) }
-	return laid != nil && !slices.ContainsFunc(addresses, isNew) && slices.ContainsFunc(state.NICs, func(n clusterip.NIC) bool {
+	return laid != nil && !slices.ContainsFunc(addresses, isNew) && state.HasRoutesOf(*laid) && slices.ContainsFunc(state.NICs, func(n clusterip.NIC) bool {
 		return n.Index == laid.NICIndex && n.Name == laid.NIC && state.Usable(n)
 	})
 }
@@ -152,6 +166,7 @@ func (c *Conn) readAddresses(ctx context.Context, state *clusterip.State, addres
 		seen.Tentative = a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0
 		switch {
 		case slices.Contains(addresses, prefix.Addr()):
+			seen.HostScope = prefix.Addr().Is4() && a.Scope == unix.RT_SCOPE_HOST
 			state.Addresses = append(state.Addresses, seen)
 		case groups[prefix.Addr()]:
 			state.Groups = append(state.Groups, seen)
@@ -195,7 +210,30 @@ func dump[T any](ctx context.Context, read func() ([]T, error)) ([]T, error) {
 	}
 }
 
-// readRoutes reads the connected routes that hold an address.
+// routeProtocol says of a route that this agent has laid it (RTA_PROTOCOL; the numbers are anybody's to choose, see include/uapi/linux/rtnetlink.h).
+const routeProtocol = 203
+
+// readOwnRoutes reads the connected routes that were laid for the addresses.
+func (c *Conn) readOwnRoutes(ctx context.Context, state *clusterip.State, addresses []netip.Addr) error {
+	routes, err := dump(ctx, func() ([]netlink.Route, error) {
+		return c.strict.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	})
+	if err != nil {
+		return fmt.Errorf("list our routes: %w", err)
+	}
+	for _, route := range routes {
+		prefix, ok := prefixOf(route.Dst)
+		isOf := func(a netip.Addr) bool {
+			return a.Is4() && prefix.Contains(a) && uint32(route.Priority) == clusterip.RouteMetric(a) //nolint:gosec // RTA_PRIORITY has 32 bits
+		}
+		if ok && slices.ContainsFunc(addresses, isOf) {
+			state.Routes = append(state.Routes, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix, Metric: uint32(route.Priority)}) //nolint:gosec // likewise
+		}
+	}
+	return nil
+}
+
+// readRoutes reads the connected routes that hold an address, but for those that this agent has laid, which say nothing of the network.
 func (c *Conn) readRoutes(ctx context.Context, state *clusterip.State, addresses []netip.Addr) error {
 	routes, err := dump(ctx, func() ([]netlink.Route, error) { return c.netlink.RouteList(nil, familyOf(addresses...)) })
 	if err != nil {
@@ -203,7 +241,7 @@ func (c *Conn) readRoutes(ctx context.Context, state *clusterip.State, addresses
 	}
 	for _, route := range routes {
 		prefix, ok := prefixOf(route.Dst)
-		if ok && isConnected(route) && prefix.Bits() > 0 && slices.ContainsFunc(addresses, prefix.Contains) {
+		if ok && isConnected(route) && route.Protocol != routeProtocol && prefix.Bits() > 0 && slices.ContainsFunc(addresses, prefix.Contains) {
 			state.Connected = append(state.Connected, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix})
 		}
 	}
@@ -243,6 +281,10 @@ func (c *Conn) ApplyLinks(ctx context.Context, step clusterip.Step) error {
 		err = c.addAddress(ctx, step)
 	case clusterip.RemoveAddress:
 		err = c.removeAddress(ctx, step)
+	case clusterip.AddRoute:
+		err = unless(unix.EEXIST, c.netlink.RouteAdd(routeOf(step.NIC, step.Route)))
+	case clusterip.RemoveRoute:
+		err = unless(unix.ESRCH, c.netlink.RouteDel(routeOf(step.NIC, step.Route)))
 	default:
 		return fmt.Errorf("%s: not a step for a network interface", step)
 	}
@@ -250,6 +292,14 @@ func (c *Conn) ApplyLinks(ctx context.Context, step clusterip.Step) error {
 		return ocf.Errorf(ocf.ErrPerm, "%w: root (CAP_NET_ADMIN) is needed", err)
 	}
 	return err
+}
+
+// routeOf is what the library wants to know of a connected route. It names no source, so that the kernel finds one among the node's own
+// addresses.
+func routeOf(nic clusterip.NIC, route clusterip.Route) *netlink.Route {
+	return &netlink.Route{
+		LinkIndex: nic.Index, Dst: ipNetOf(route.Prefix), Scope: netlink.SCOPE_LINK, Protocol: routeProtocol, Priority: int(route.Metric),
+	}
 }
 
 // forever is an address's lifetime without an end (INFINITY_LIFE_TIME).
@@ -264,14 +314,14 @@ func (c *Conn) addAddress(ctx context.Context, step clusterip.AddAddress) error 
 		address.Flags = unix.IFA_F_NODAD
 		address.PreferedLft, address.ValidLft = 0, forever
 	}
+	if !is6 {
+		// It never becomes the source of a packet that has none yet: inet_select_addr passes host scope over.
+		address.Scope = int(netlink.SCOPE_HOST)
+	}
 	if step.Group {
-		// The kernel itself joins the group and answers queries, as long as the address is there. Host scope keeps an IPv4 group
-		// from ever becoming the source of a packet: __inet_insert_ifa sorts by scope, and inet_select_addr passes host scope
-		// over. ipv6_dev_get_saddr passes groups over by itself.
+		// The kernel itself joins the group and answers queries, as long as the address is there. No IPv6 group is a source:
+		// ipv6_dev_get_saddr passes groups over by itself.
 		address.Flags |= unix.IFA_F_MCAUTOJOIN
-		if !is6 {
-			address.Scope = int(netlink.SCOPE_HOST)
-		}
 	}
 	err := unless(unix.EEXIST, c.netlink.AddrAdd(at(step.NIC), address))
 	if step.Group && (errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)) {

@@ -215,7 +215,7 @@ func TestChecks(t *testing.T) {
 			}
 			change(&layout)
 			r.State.Value.Tables = clusterip.Tables{Present: true, Backend: clusterip.NFTables, Laid: &layout, Owned: []clusterip.Bucket{0}}
-			r.State.Value.Addresses = []clusterip.Address{{NICIndex: eth0, Prefix: layout.Prefixes[0]}}
+			r.State.Value.Addresses = []clusterip.Address{{NICIndex: eth0, Prefix: netip.PrefixFrom(layout.Address(), 32), HostScope: true}}
 			r.State.Value.Filters = []clusterip.Filter{{NICIndex: eth0, MAC: layout.MACs.IPv4, Static: true}}
 		})
 	}
@@ -363,6 +363,7 @@ func TestChecks(t *testing.T) {
 		"a second way that is down":           {also(secondWay, resource(func(r *Resource) { r.State.Value.NICs[1].Up = false })), nil},
 		"a second way that tells the address": {secondWay, map[string]Verdict{"arp-announce": Warning}},
 		"never an answer to ARP":              {sysctl("8", "net/ipv4/conf/all/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
+		"no answer to ARP for host scope":     {sysctl("3", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
 		"answers to the same subnet":          {sysctl("2", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
 		"a parameter that nobody may read":    {unread("net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
 		"a parameter that is no number":       {sysctl("x", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},

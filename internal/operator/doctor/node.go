@@ -279,12 +279,14 @@ func judgeReversePath(s subject) answer {
 
 func judgeARPIgnore(s subject) answer {
 	ignore, err := s.effective(arpIgnore, s.nic.Name)
-	const sameSubnet, never = 2, 8
+	const sameSubnet, neverForHostScope, never = 2, 3, 8
 	switch {
 	case err != nil:
 		return cannotTell(err, readSysctl)
 	case ignore == never:
 		return fail(fmt.Sprintf("arp_ignore=%d: the node answers no ARP request", ignore), set(0, arpIgnore, "all", s.nic.Name)...)
+	case ignore == neverForHostScope:
+		return fail(fmt.Sprintf("arp_ignore=%d: the node answers no ARP request for the address, which has scope host", ignore), set(0, arpIgnore, "all", s.nic.Name)...)
 	case ignore == sameSubnet:
 		return warn(fmt.Sprintf("arp_ignore=%d: hosts of another subnet get no answer", ignore), set(1, arpIgnore, "all", s.nic.Name)...)
 	default:

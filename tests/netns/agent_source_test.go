@@ -1,0 +1,210 @@
+//go:build system
+
+package netns
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+)
+
+// sharedOnNIC is the address as it is on the interface.
+var sharedOnNIC = shared.String() + "/32"
+
+// sharedRoute is the connected route that comes with it in the LAN.
+var sharedRoute = fmt.Sprintf("192.168.10.0/24 dev eth0 proto 203 scope link metric %d", clusterip.RouteMetric(shared))
+
+// sharedAsBefore is what earlier versions laid instead of both.
+var sharedAsBefore = commands(
+	"ip address add 192.168.10.3/24 dev eth0", "ip address delete "+sharedOnNIC+" dev eth0", "ip route delete "+sharedRoute)
+
+// sourceTo is what the kernel chooses as the source of the host's own connections; "none" if it finds nothing.
+func (h *Host) sourceTo(t *testing.T, target netip.Addr) string {
+	t.Helper()
+	source := "none"
+	check(t, h.Do(func() error {
+		conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(target, EchoPort)))
+		if err != nil {
+			return nil //nolint:nilerr // no route, or no address
+		}
+		source = conn.LocalAddr().(*net.UDPAddr).IP.String()
+		return conn.Close()
+	}))
+	return source
+}
+
+// TestTheAddressNeverBecomesASource: the answers to what comes from the shared address go to the owners of their buckets, so that the node's own
+// connections would fail. However the node's own address comes and goes, the kernel never takes the shared one for them, monitor is content, and
+// clients are answered all the time.
+func TestTheAddressNeverBecomesASource(t *testing.T) {
+	const own, lost = "192.168.10.11", "ip address delete 192.168.10.11/24 dev eth0"
+	for _, row := range []struct {
+		name          string
+		before, after []string // commands on node1
+		source        string   // of node1's connections then
+	}{
+		{"the own address goes and comes back", nil, []string{lost, ownAddress}, own},
+		{"the shared one was first", []string{lost, clientRoute}, []string{farRoute, ownAddress}, own},
+		{"another own address is left", nil, []string{"ip address add 192.168.10.21/16 dev eth0", lost}, "192.168.10.21"},
+		{"the own one has another prefix", []string{lost, clientRoute}, []string{farRoute, "ip address add 192.168.10.11/16 dev eth0"}, own},
+		{"the only own address is on another interface", nil, []string{
+			"ip link add eth5 type veth peer name peer5", "ip link set eth5 up", "ip address add 10.5.0.11/24 dev eth5", lost,
+		}, "10.5.0.11"},
+		{"nothing own is left", nil, []string{lost}, "none"},
+		{"the interface was switched off", nil, []string{"ip link set eth0 down", "ip link set eth0 up", clientRoute, farRoute}, own},
+	} {
+		for _, promote := range []string{"0", "1"} {
+			t.Run(row.name+", promote_secondaries="+promote, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, Options{Nodes: 2}, 8, webIP("cidr_netmask", "24"))
+				node := &patient{agent: s.agents[0]}
+				for _, h := range []*Host{s.Client, s.Nodes[0]} {
+					for _, scope := range []string{"all", "eth0"} {
+						check(t, h.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", promote))
+					}
+				}
+				check(t, s.AddRouter(t.Context(), 1500))
+				check(t, s.Client.Serve(EchoPort))
+				check(t, s.Far.Serve(EchoPort))
+				commands(row.before...)(t, node)
+				check(t, s.startAll(0, 0, 0, 0, 1, 1, 1, 1))
+				for _, command := range row.after {
+					node.by(t, command)
+					if strings.Contains(command, " address ") {
+						everyFlow(t, s)
+					}
+				}
+				check(t, s.Nodes[0].waitUp(t.Context(), NIC))
+				check(t, s.monitorAll())
+				targets := append(s.Sources(16), s.Client.Addr, s.Far.Addr)
+				for _, target := range targets {
+					if source := s.Nodes[0].sourceTo(t, target); source != row.source && (row.source != "none" || source != "0.0.0.0") {
+						t.Errorf("connections to %s come from %s, want %s", target, source, row.source)
+					}
+					if row.source != own {
+						continue // the client knows no way back
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+					conn, err := s.Nodes[0].Dial(ctx, netip.AddrPort{}, netip.AddrPortFrom(target, EchoPort))
+					cancel()
+					if err != nil {
+						t.Errorf("node1's own connection: %v", err)
+						continue
+					}
+					check(t, conn.Close())
+				}
+				everyFlow(t, s)
+				check(t, s.stopAll())
+			})
+		}
+	}
+}
+
+// TestWhatAnEarlierVersionLaid of an IPv4 address is renewed by the next action of any bucket, and no connection suffers.
+func TestWhatAnEarlierVersionLaid(t *testing.T) {
+	for _, row := range []struct {
+		name          string
+		netmask       string
+		before, after []string
+	}{
+		{"beside the own address", "24", nil, nil},
+		{"the own address hangs on it", "24", []string{"ip address delete 192.168.10.11/24 dev eth0"}, []string{ownAddress}},
+		{"a whole address", "32", nil, nil},
+	} {
+		for _, action := range []string{"monitor", "start"} {
+			t.Run(row.name+", "+action, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, Options{Nodes: 1}, 8, webIP("cidr_netmask", row.netmask))
+				p := &patient{agent: s.agents[0]}
+				var err error
+				p.clean, err = p.host.Dump()
+				check(t, err)
+				check(t, s.startAll(0, 0, 0, 0, 0, 0, 0, 0))
+				commands(row.before...)(t, p)
+				if row.netmask == "24" {
+					sharedAsBefore(t, p)
+				} else {
+					commands("ip address delete "+sharedOnNIC+" dev eth0", "ip address add "+sharedOnNIC+" dev eth0")(t, p)
+				}
+				commands(row.after...)(t, p)
+				ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+				defer cancel()
+				conn, err := s.Client.Dial(ctx, netip.AddrPort{}, netip.AddrPortFrom(shared, EchoPort))
+				check(t, err)
+				defer conn.Close()
+				r := p.call(action, 2)
+				says(t, r, ocf.Success, "what an earlier version has laid of 192.168.10.3 is renewed")
+				if _, err := conn.Write([]byte("still there?")); err != nil {
+					t.Error(err)
+				}
+				if seen := p.by(t, "ip -4 -o address show dev eth0"); strings.Count(seen, shared.String()+"/") != 1 || !strings.Contains(seen, sharedOnNIC+" scope host") {
+					t.Errorf("on the interface is:\n%s", seen)
+				}
+				for _, target := range s.Sources(4) {
+					if source := s.Nodes[0].sourceTo(t, target); source != s.Nodes[0].Addr.String() {
+						t.Errorf("connections to %s come from %s", target, source)
+					}
+				}
+				check(t, s.monitorAll())
+				everyFlow(t, s)
+				check(t, s.stopAll())
+				dump, err := p.host.Dump()
+				check(t, err)
+				if dump != p.clean {
+					t.Errorf("left (-before start +after stop):\n%s", changes(p.clean, dump))
+				}
+			})
+		}
+	}
+}
+
+// TestTheConnectedRoute of an interface without an address of the node's own is missed, and laid again.
+func TestTheConnectedRoute(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP("cidr_netmask", "24"))
+	for _, row := range []struct {
+		name   string
+		before []string
+		code   ocf.ExitCode
+		says   string
+	}{
+		{"beside that of the node's own address", nil, ocf.Success, ""},
+		{"alone", []string{"ip address delete 192.168.10.11/24 dev eth0"}, ocf.ErrGeneric, "the connected route to 192.168.10.0/24 is missing on eth0"},
+	} {
+		commands(row.before...)(t, p)
+		p.startBoth(t)
+		p.by(t, "ip route delete "+sharedRoute)
+		says(t, p.monitor(2), row.code, row.says)
+		check(t, status(p.start(2), ocf.Success))
+		check(t, status(p.monitor(2), ocf.Success))
+		if routes := p.by(t, "ip route show"); !strings.Contains(routes, sharedRoute) {
+			t.Errorf("%s: start has not laid it again:\n%s", row.name, routes)
+		}
+	}
+	commands(ownAddress, clientRoute)(t, p)
+	p.checkNothingIsLeft(t)
+}
+
+// TestTwoResourcesInOneNetwork do not take each other's connected route away.
+func TestTwoResourcesInOneNetwork(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP("cidr_netmask", "24"))
+	p.by(t, "ip address delete 192.168.10.11/24 dev eth0")
+	other := *p.agent
+	other.parameters = webIP("cidr_netmask", "24", "ip", "192.168.10.4", "arp_count", "0")
+	p.startBoth(t)
+	r := other.call("start", 0, "OCF_RESOURCE_INSTANCE=db-ip:0")
+	check(t, status(r, ocf.Success))
+	check(t, status(p.stop(2), ocf.Success))
+	check(t, status(p.stop(5), ocf.Success))
+	check(t, status(other.call("monitor", 0, "OCF_RESOURCE_INSTANCE=db-ip:0"), ocf.Success))
+	check(t, status(other.call("stop", 0, "OCF_RESOURCE_INSTANCE=db-ip:0"), ocf.Success))
+	commands(ownAddress, clientRoute)(t, p)
+	p.checkNothingIsLeft(t)
+}
