@@ -101,6 +101,10 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 			if why := seen.ARPFilterFault(nic); why != "" {
 				a.Log.Warningf("%s", why)
 			}
+			if _, why := seen.TranslationFault(nic, layout.Has); why != "" {
+				a.Log.Warningf("%s; where there are such rules: sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 "+
+					"(and in /etc/sysctl.d)", why)
+			}
 		}
 		if len(steps) == 0 {
 			a.Log.Infof("bucket %d of %s is already running", spec.Bucket, spec.Address())

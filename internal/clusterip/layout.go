@@ -58,6 +58,7 @@ type Layout struct {
 	Buckets      uint32        // N
 	Services     []ocf.Service // what is shared; all if empty. The rest is for the owner of bucket 0
 	Drains       bool          // connections survive a move (Moves)
+	Bridged      bool          // they do on a bridge, or on top of one, which may call iptables for its ports
 }
 
 // Address is the first one, which names the tables.
@@ -258,7 +259,10 @@ func (l Layout) Stamp() string {
 		fmt.Fprintf(&b, " services=%s", joined(l.Services))
 	}
 	if l.Drains {
-		b.WriteString(" drain=" + drainsYes)
+		b.WriteString(" drain=" + stampYes)
+	}
+	if l.Bridged {
+		b.WriteString(" bridged=" + stampYes)
 	}
 	if l.Resource != "" {
 		b.WriteString(" resource=" + escape(l.Resource))
@@ -290,8 +294,8 @@ func unescape(text string) string {
 	return text
 }
 
-// drainsYes is the only value of the stamp's key drain.
-const drainsYes = "yes"
+// stampYes is the only value of the stamp's keys drain and bridged.
+const stampYes = "yes"
 
 // IsStamp tells whether the text is a stamp, or the first part of one, of whatever schema.
 func IsStamp(text string) bool { return strings.HasPrefix(text, "ip=") }
@@ -343,13 +347,8 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 		layout.Backend = Backend(text)
 		return nil
 	})
-	optional("drain", func(text string) error {
-		layout.Drains = true
-		if text != drainsYes {
-			return errors.New("is not " + drainsYes)
-		}
-		return nil
-	})
+	optional("drain", parseYes(&layout.Drains))
+	optional("bridged", parseYes(&layout.Bridged))
 	optional("hash_compat", func(text string) error {
 		layout.HashCompat = HashCompat(text)
 		return nil
@@ -378,6 +377,16 @@ func number(width int, into func(uint64)) func(string) error {
 		value, err := strconv.ParseUint(text, 0, width)
 		into(value)
 		return err
+	}
+}
+
+func parseYes(into *bool) func(string) error {
+	return func(text string) error {
+		*into = true
+		if text != stampYes {
+			return errors.New("is not " + stampYes)
+		}
+		return nil
 	}
 }
 

@@ -214,6 +214,8 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 		return layout, err
 	}
 	layout.NIC, layout.NICIndex = nic.Name, nic.Index
+	_, onBridge := seen.bridgeOf(nic)
+	layout.Bridged = layout.Drains && onBridge
 	for _, address := range s.Addresses {
 		layout.Prefixes = append(layout.Prefixes, netip.PrefixFrom(address, s.prefixLength(seen, nic, address)))
 	}

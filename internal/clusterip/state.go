@@ -39,6 +39,8 @@ type NIC struct {
 	// ARPFilter says that the NIC answers only those ARP requests whose sender the node would answer through it (arp_filter); only known when addresses
 	// are to be laid.
 	ARPFilter bool
+	// CallsIPTables says of a bridge that its ports show their packets to the prerouting hooks of a family (br_netfilter).
+	CallsIPTables PerFamily[bool]
 }
 
 // Route is a connected route: the NIC's own network.
@@ -204,6 +206,29 @@ func (s State) Top(nic NIC) NIC {
 		nic = master
 	}
 	return nic
+}
+
+// TranslationFault says why rules that translate destinations go wrong for the addresses on this NIC; empty if they do not. A bridge that calls
+// iptables shows prerouting every packet that comes in by a port, before it comes in by the bridge itself, where foreign buckets are dropped.
+func (s State) TranslationFault(nic NIC, has func(isOfFamily func(netip.Addr) bool) bool) (bridge NIC, why string) {
+	bridge, _ = s.bridgeOf(nic)
+	if !(bridge.CallsIPTables.IPv4 && has(netip.Addr.Is4)) && !(bridge.CallsIPTables.IPv6 && has(netip.Addr.Is6)) {
+		return NIC{}, ""
+	}
+	return bridge, fmt.Sprintf("%s is a bridge that calls iptables for its ports (br_netfilter): what a rule translates there (DNAT, as for a container's published port) "+
+		"is answered by every node, whoever owns its bucket", bridge.Name)
+}
+
+// bridgeOf is the bridge that a NIC is or is on top of, if any.
+func (s State) bridgeOf(nic NIC) (NIC, bool) {
+	for nic.Kind != "bridge" {
+		parent, ok := s.nicAt(nic.Parent)
+		if !ok {
+			return NIC{}, false
+		}
+		nic = parent
+	}
+	return nic, true
 }
 
 // below lists what a NIC's frames come in by: the ports of a bridge or bond, the parent of a VLAN, and what is below those.

@@ -91,7 +91,7 @@ const (
 
 	secondOnLAN = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 192.168.10.91/24 dev eth9 && echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce"
 
-	ownBridge = "ip link add br9 type bridge mcast_snooping 0; ip link add v9 type veth peer name w9; ip link add link v9 name up9 type macvlan mode passthru; " +
+	ownBridge = "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables; ip link add br9 type bridge mcast_snooping 0; ip link add v9 type veth peer name w9; ip link add link v9 name up9 type macvlan mode passthru; " +
 		"ip link set up9 up master br9; ip link set v9 up; ip link set w9 up; ip link set br9 up; ip address add 10.5.0.1/24 dev br9; "
 
 	secondNIC = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 10.9.0.1/24 dev eth9 && ip route add default via 10.9.0.2 dev eth9 metric 500"
@@ -298,6 +298,10 @@ func TestBeforeItExists(t *testing.T) {
 		{
 			name: "a bridge that snoops, and a unicast MAC", plant: on(ownBridge + "ip link set br9 type bridge mcast_snooping 1"),
 			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3", "--mac-mode", "unicast"},
+		},
+		{
+			name: "a bridge that calls iptables", plant: on(ownBridge + "ip link set br9 type bridge nf_call_iptables 1"),
+			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"}, want: only("bridge-nf", warning), says: "net.bridge.bridge-nf-call-iptables=0",
 		},
 		{
 			name: "a bridge whose uplink is dead", plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9; ip link set v9 down"),

@@ -120,6 +120,7 @@ func nicOf(link netlink.Link) clusterip.NIC {
 	case *netlink.Bridge:
 		snoops := link.MulticastSnooping != nil && *link.MulticastSnooping
 		nic.Snoops = snoops && !takesAllGroups(nic.Name)
+		nic.CallsIPTables = clusterip.PerFamily[bool]{IPv4: calls("iptables", nic.Name), IPv6: calls("ip6tables", nic.Name)}
 	case *netlink.Bond:
 		nic.BondMode = link.Mode.String()
 	case *netlink.Vlan, *netlink.Macvlan, *netlink.Macvtap:
@@ -135,6 +136,20 @@ func takesAllGroups(bridge string) bool {
 	const permanent = "2"
 	router, err := os.ReadFile(filepath.Join("/sys/class/net", bridge, "bridge/multicast_router")) //nolint:gosec // the name is the kernel's
 	return err == nil && string(bytes.TrimSpace(router)) == permanent
+}
+
+// calls tells whether a bridge has its ports show their packets to iptables or ip6tables, all bridges do, or this one alone (br_nf_pre_routing in
+// net/bridge/br_netfilter_hooks.c). Without br_netfilter none does.
+func calls(program, bridge string) bool {
+	for _, name := range []string{
+		filepath.Join("/proc/sys/net/bridge", "bridge-nf-call-"+program), filepath.Join("/sys/class/net", bridge, "bridge/nf_call_"+program),
+	} {
+		value, err := os.ReadFile(name) //nolint:gosec // the name is the kernel's
+		if err == nil && string(bytes.TrimSpace(value)) != "0" {
+			return true
+		}
+	}
+	return false
 }
 
 // isInPlace tells whether the addresses were all laid, with their routes, and the NIC that they were laid on is still there, under the same

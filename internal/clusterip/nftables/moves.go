@@ -13,11 +13,36 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// How ingress marks what prerouting shall ask conntrack about. The kernel drops only other hosts' packets before that (ip_rcv_core).
-const (
-	drainingMark = unix.PACKET_BROADCAST
-	adoptingMark = unix.PACKET_MULTICAST
-)
+// A mark is how ingress says what conntrack shall be asked about: what kind of packet it seems to be, and to which MAC. The kernel drops only other
+// hosts' packets before that (ip_rcv_core), and no transport protocol takes one that is not the host's own.
+type mark struct {
+	kind byte
+	mac  clusterip.MAC
+}
+
+// marks are those of the two kinds of moves. Where packets come in by a bridge, prerouting may be over when ingress sees them (moveChains), and no
+// later hook can make a packet the host's own: there it must be so from the beginning, and MACs that no frame is sent to make the difference. Nor must
+// a mark be like what a frame to a group is by nature, because prerouting then also sees frames that ingress has not, for virtual machines too.
+func (f family) marks(layout clusterip.Layout) (draining, adopting mark) {
+	if layout.Bridged {
+		return mark{unix.PACKET_HOST, clusterip.MAC{}}, mark{unix.PACKET_HOST, clusterip.MAC{macLength - 1: 1}}
+	}
+	return mark{unix.PACKET_BROADCAST, f.mac(layout)}, mark{unix.PACKET_MULTICAST, f.mac(layout)}
+}
+
+// put marks a packet to the cluster MAC.
+func (f family) put(layout clusterip.Layout, m mark) []expr.Any {
+	if m.mac == f.mac(layout) {
+		return pkttype(m.kind)
+	}
+	return []expr.Any{ // it is the host's own already
+		&expr.Immediate{Register: register0, Data: m.mac[:]},
+		&expr.Payload{
+			OperationType: expr.PayloadWrite, SourceRegister: register0,
+			Base: expr.PayloadBaseLLHeader, Offset: etherDestination, Len: macLength,
+		},
+	}
+}
 
 // connectionProtocols have connections that conntrack knows, and a packet that begins one.
 var connectionProtocols = []struct {
@@ -51,11 +76,12 @@ func moveChains(f family, layout clusterip.Layout) []chain {
 		invalid     = expr.CtStateBitINVALID
 		established = expr.CtStateBitESTABLISHED
 	)
-	accept := join(pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))
+	accept := verdict(expr.VerdictAccept)
+	if !layout.Bridged {
+		accept = join(pkttype(unix.PACKET_HOST), accept)
+	}
 	drop := []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
-	moves := chain{name: chainMoves, base: &base{
-		kind: nft.ChainTypeFilter, hook: *nft.ChainHookPrerouting, priority: movesPriority, policy: nft.ChainPolicyAccept,
-	}}
+	moves := chain{name: chainMoves, base: movesBase(nft.ChainHookPrerouting)}
 	known := rule{comment: "connections that are known here", exprs: join(state(established), accept)}
 	draining := chain{name: chainDraining}
 	adopting := chain{name: chainAdopting, rules: []rule{{comment: "invalid", exprs: join(state(invalid), drop)}, known}}
@@ -73,9 +99,10 @@ func moveChains(f family, layout clusterip.Layout) []chain {
 		if !f.is(address) {
 			continue
 		}
-		marked := func(mark byte) []expr.Any {
-			return join(isNIC(expr.MetaKeyIIF, layout), f.toAddress(address), toMAC(f.mac(layout)), pkttypeIs(mark))
+		marked := func(m mark) []expr.Any {
+			return join(isNIC(expr.MetaKeyIIF, layout), f.toAddress(address), toMAC(m.mac), pkttypeIs(m.kind))
 		}
+		drainingMark, adoptingMark := f.marks(layout)
 		moves.rules = append(moves.rules, rule{comment: "draining buckets", exprs: join(marked(drainingMark), goTo(chainDraining))})
 		for _, p := range connectionProtocols { // ICMP errors bear the same mark
 			moves.rules = append(moves.rules, rule{
@@ -83,7 +110,17 @@ func moveChains(f family, layout clusterip.Layout) []chain {
 			})
 		}
 	}
-	return []chain{moves, draining, adopting}
+	chains := []chain{moves, draining, adopting}
+	if layout.Bridged {
+		// A bridge that calls iptables has prerouting see packets at its ports, and not again when they come in by the bridge (ip_sabotage_in in
+		// net/bridge/br_netfilter_hooks.c).
+		chains = append(chains, chain{name: chainDelivered, base: movesBase(nft.ChainHookInput), rules: moves.rules})
+	}
+	return chains
+}
+
+func movesBase(hook *nft.ChainHook) *base {
+	return &base{kind: nft.ChainTypeFilter, hook: *hook, priority: movesPriority, policy: nft.ChainPolicyAccept}
 }
 
 // state matches a packet of which conntrack says one of these.

@@ -35,6 +35,7 @@ const (
 	chainOutput     = "output"
 	chainOthers     = "other_nics"
 	chainMoves      = "moves"
+	chainDelivered  = "moves_delivered"
 	chainDraining   = "draining"
 	chainAdopting   = "adopting"
 
@@ -500,16 +501,17 @@ func foreignRule() rule {
 
 // bucketRules let a packet in or drop it, by its bucket. Where connections survive moves, those of a bucket that is on its way are
 // marked for conntrack to be asked (moveChains), by what kind of packet they seem to be: that lasts as far as prerouting, and is
-// nobody else's.
+// nobody else's; or by their MAC.
 func (f family) bucketRules(comment string, layout clusterip.Layout, ports []expr.Any) []rule {
 	owned := f.hashRule(comment, layout, ports, lookup(setOwned), verdict(expr.VerdictAccept))
 	if !layout.Drains {
 		return []rule{owned, foreignRule()}
 	}
 	var adopting, draining []rule
+	drainingMark, adoptingMark := f.marks(layout)
 	for _, p := range connectionProtocols {
-		marked := func(comment string, sought []expr.Any, kind byte) rule {
-			r := f.hashRule(p.title+" of "+comment, layout, ports, sought, toMAC(f.mac(layout)), pkttype(kind), verdict(expr.VerdictAccept))
+		marked := func(comment string, sought []expr.Any, m mark) rule {
+			r := f.hashRule(p.title+" of "+comment, layout, ports, sought, toMAC(f.mac(layout)), f.put(layout, m), verdict(expr.VerdictAccept))
 			r.exprs = join(ipProtocolIs(p.number), r.exprs)
 			return r
 		}

@@ -67,6 +67,12 @@ func draining(layout clusterip.Layout) clusterip.Layout {
 	return layout
 }
 
+// bridged does so on a bridge.
+func bridged(layout clusterip.Layout) clusterip.Layout {
+	layout.Bridged = true
+	return layout
+}
+
 // newest has what all layouts have since schema 5.
 func newest(layout clusterip.Layout) clusterip.Layout {
 	layout.Schema = 5
@@ -96,6 +102,7 @@ func allLayouts() map[string]clusterip.Layout {
 			layouts[fmt.Sprintf("schema-5-like-the-target-%s-%s.hex", macMode, hashMode)] = newest(likeTheTarget(macMode, hashMode))
 			layouts[fmt.Sprintf("schema-5-ipv6-%s-%s.hex", macMode, hashMode)] = newest(onlyIPv6(macMode, hashMode))
 			layouts[fmt.Sprintf("schema-5-draining-%s-%s.hex", macMode, hashMode)] = newest(draining(dualStack(macMode, hashMode)))
+			layouts[fmt.Sprintf("schema-5-bridged-%s-%s.hex", macMode, hashMode)] = bridged(newest(draining(dualStack(macMode, hashMode))))
 			layouts[fmt.Sprintf("schema-2-ipv6-%s-%s.hex", macMode, hashMode)] = onlyIPv6(macMode, hashMode)
 		}
 	}

@@ -145,6 +145,12 @@ func bad(findings []Finding) map[string]Verdict {
 	return found
 }
 
+// calling makes the NIC a bridge that calls iptables or ip6tables.
+func calling(r *Resource, ipv4, ipv6 bool) {
+	nic := &r.State.Value.NICs[0]
+	nic.Kind, nic.CallsIPTables = "bridge", clusterip.PerFamily[bool]{IPv4: ipv4, IPv6: ipv6}
+}
+
 // Each row changes one thing in a good cluster.
 func TestChecks(t *testing.T) {
 	resource := func(change func(r *Resource)) func(*Facts) {
@@ -346,6 +352,16 @@ func TestChecks(t *testing.T) {
 			r.Spec.MACs.IPv4 = clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
 			r.Router = nil
 		}), nil},
+		"a bridge that calls iptables": {resource(func(r *Resource) { calling(r, true, false) }), map[string]Verdict{"bridge-nf": Warning}},
+		"a VLAN on a bridge that calls iptables": {resource(func(r *Resource) {
+			bridge := r.State.Value.NICs[0]
+			bridge.Index, bridge.Kind, bridge.CallsIPTables.IPv4 = 9, "bridge", true
+			r.State.Value.NICs = append(r.State.Value.NICs, bridge)
+			r.State.Value.NICs[0].Parent = 9
+		}), map[string]Verdict{"bridge-nf": Warning}},
+		"a bridge that calls iptables of the other family": {resource(func(r *Resource) { calling(r, false, true) }), nil},
+		"a bridge that calls iptables, and old rules": {also(resource(func(r *Resource) { calling(r, true, false) }), laid(func(l *clusterip.Layout) { l.Bridged = false })),
+			map[string]Verdict{"bridge-nf": Failure}},
 		"a bond that lets frames in twice": {resource(func(r *Resource) {
 			r.State.Value.NICs[0].BondMode, r.Spec.MACMode = "balance-alb", clusterip.Unicast
 			r.Spec.MACs.IPv4 = clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())

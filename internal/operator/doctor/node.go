@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -161,6 +162,10 @@ func nicChecks() []check {
 			group, "snooping", "A Linux bridge that snoops delivers unicast packets in frames to a group MAC to nobody, once it has heard a querier: the node goes deaf to all clients at once.",
 			isGroup, judgeSnooping,
 		},
+		{
+			group, "bridge-nf", "A bridge that calls iptables has packets go through prerouting before the bridge gets them: DNAT there makes every node answer.",
+			hasNIC, judgeBridgeNetfilter,
+		},
 		{group, "ipv6", "An interface without IPv6 cannot have the address.", is6, judgeIPv6},
 		{
 			group, "reverse-path", "A strict reverse path filter drops packets of clients that the node would answer through another interface.",
@@ -317,6 +322,21 @@ func judgeSnooping(s subject) answer {
 		return warn(why, fmt.Sprintf("ip link set %s type bridge mcast_router 2", bridge.Name), "# and in the network's configuration, so that it lasts")
 	}
 	return ok("no bridge of this node keeps frames from it")
+}
+
+func judgeBridgeNetfilter(s subject) answer {
+	bridge, why := s.State.Value.TranslationFault(s.nic, s.layout.Has)
+	if why == "" {
+		return ok("no bridge of this node shows packets for the address to iptables too early")
+	}
+	if laid := s.State.Value.Tables.Laid; laid != nil && laid.Drains && !laid.Bridged {
+		return fail(fmt.Sprintf("%s is a bridge that calls iptables (br_netfilter), and the rules were laid by an older version: no TCP reaches a bucket that has moved", bridge.Name),
+			"pcs node standby "+cmp.Or(s.Node, "NODE")+"   # and, when its drains are over, back; one node after the other")
+	}
+	return warn(why, "# if there are such rules (nft list ruleset, iptables-save -t nat):",
+		"sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0   # and in /etc/sysctl.d/, so that it lasts",
+		fmt.Sprintf("ip link set %s type bridge nf_call_iptables 0 nf_call_ip6tables 0", bridge.Name),
+		"# a bridge of containers that needs it: ip link set docker0 type bridge nf_call_iptables 1")
 }
 
 func judgeARPAnnounce(s subject) answer {

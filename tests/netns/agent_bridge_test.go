@@ -1,0 +1,127 @@
+//go:build system
+
+package netns
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// ownBridge is a node's own bridge, whose port its NIC is.
+const ownBridge = "br0"
+
+// bridgeNodes gives each node a bridge, which has the NIC's MAC, takes its addresses and routes over, and is what the resource is on. Bridges call
+// iptables ("1"), as on a host that has a firewall for its virtual machines or containers, or do not ("0"), or only this one does ("alone"). It
+// returns what the nodes are like then.
+func (s *site) bridgeNodes(t *testing.T, calls string) []string {
+	t.Helper()
+	for _, a := range s.agents {
+		a.parameters = a.parameters.with("nic", ownBridge)
+		alone, all := "0", calls
+		if calls == "alone" {
+			alone, all = "1", "0"
+		}
+		for _, family := range []string{"iptables", "ip6tables"} {
+			check(t, a.host.Sysctl("net/bridge/bridge-nf-call-"+family, all))
+		}
+		for _, command := range []string{
+			"ip address flush dev eth0 scope global",
+			fmt.Sprintf("ip link add br0 address %s type bridge mcast_snooping 0 nf_call_iptables %[2]s nf_call_ip6tables %[2]s", a.host.MAC, alone),
+			"ip link set eth0 master br0", "bridge link set dev eth0 learning off", // so that the bridge stays as it is
+			"ip link set br0 up", fmt.Sprintf("ip address add %s/24 dev br0", a.host.Addr), fmt.Sprintf("ip route add %s dev br0", s.options.Clients),
+		} {
+			a.by(t, command)
+		}
+		check(t, a.host.waitUp(t.Context(), ownBridge))
+		if s.options.IPv6 {
+			a.by(t, fmt.Sprintf("ip address add %s/64 dev br0", a.host.Addr6))
+			check(t, a.host.waitIPv6(t.Context(), ownBridge))
+			a.by(t, fmt.Sprintf("ip -6 route replace %s via %s dev br0", clients6, nth(lan6, client)))
+		}
+	}
+	return s.dumps(t)
+}
+
+// On a bridge that calls iptables, prerouting sees a packet at the bridge's port, before it comes in by the bridge.
+func TestMovesOnABridge(t *testing.T) {
+	for name, row := range map[string]struct {
+		calls      string
+		parameters []string
+	}{
+		"IPv4, multicast":                {"1", nil},
+		"IPv4, unicast":                  {"1", []string{"mac_mode", "unicast"}},
+		"IPv6, igmp":                     {"1", []string{"ip", shared6.String(), "mac_mode", "igmp"}},
+		"IPv4, iptables is not called":   {"0", nil},
+		"IPv4, called by this one alone": {"alone", []string{"hashmode", "sourceip-sourceport"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _ := newDrainingSite(t, Options{Nodes: 2}, 2, row.parameters...)
+			clean := s.bridgeNodes(t, row.calls)
+			check(t, s.startAll(0, 1))
+			target := s.spec.Address()
+			sessions := s.open(t, target, 30000, 16)
+			s.ownedBy(t, sessions)
+			for round, at := range [][]int{{1, 0}, {0, 0}} {
+				for bucket, node := range at {
+					check(t, s.move(bucket, node))
+				}
+				check(t, s.monitorAll())
+				kept(t, "moved", sessions)
+				fresh := s.open(t, target, uint16(30001+round), 16)
+				s.ownedBy(t, fresh)
+				sessions = append(sessions, fresh...)
+			}
+			report := probe(t, s.Network, Traffic{Target: target, Sources: s.SourcesLike(target, 64), Retries: retries})
+			check(t, report.ExactlyOnce(s.owner))
+			check(t, s.stopAll())
+			kept(t, "all stopped", sessions)
+			closeAll(sessions)
+			for node := range s.Nodes {
+				eventually(t, "the sweepers clear up", func() error { return s.isClean(node, clean[node]) })
+			}
+		})
+	}
+}
+
+// A bridge that calls iptables translates what comes in by its ports on every node. That is said when the address is laid, once.
+func TestABridgeThatCallsIPTablesIsNamed(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, calls string
+		says        bool
+	}{{"all bridges", "1", true}, {"this one", "alone", true}, {"none", "0", false}} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := newUnwatchedSite(t, Options{Nodes: 1}, 2, webIP())
+			s.bridgeNodes(t, row.calls)
+			const warning = "br0 is a bridge that calls iptables for its ports"
+			r := s.agents[0].start(0)
+			if row.says {
+				says(t, r, ocf.Success, warning, "sysctl -w net.bridge.bridge-nf-call-iptables=0")
+				r = s.agents[0].start(1)
+			}
+			if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, warning) {
+				t.Errorf("%v\n%s", err, r.Stderr)
+			}
+		})
+	}
+}
+
+// Where it does not, what is behind DNAT is answered for by the owner of the bucket.
+func TestDNATOnABridge(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, Options{Nodes: 2}, 8, webIP())
+	s.bridgeNodes(t, "0")
+	const published = 8080
+	for _, node := range s.Nodes {
+		nft(t, node, fmt.Sprintf("table ip published { chain in { type nat hook prerouting priority dstnat; ip daddr %s meta l4proto { tcp, udp } th dport %d redirect to :%d; }; }",
+			shared, published, EchoPort))
+	}
+	check(t, s.startAll(0, 0, 0, 0, 1, 1, 1, 1))
+	report := probe(t, s.Network, Traffic{Target: shared, Port: published, Protos: []Proto{UDP, TCP}, Sources: s.Sources(32), Retries: retries})
+	check(t, report.ExactlyOnce(s.owner))
+}
