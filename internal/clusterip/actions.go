@@ -94,17 +94,7 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 			if err := a.apart(ctx, spec, layout); err != nil {
 				return len(Leftovers(seen, spec.NIC)) > 0, err
 			}
-			nic, _ := seen.nicAt(layout.NICIndex)
-			if bridge, why := seen.SnoopFault(nic); why != "" && layout.MACMode != Unicast {
-				a.Log.Warningf("%s; have it take them: ip link set %s type bridge mcast_router 2 (and in the network's configuration)", why, bridge.Name)
-			}
-			if why := seen.ARPFilterFault(nic); why != "" {
-				a.Log.Warningf("%s", why)
-			}
-			if _, why := seen.TranslationFault(nic, layout.Has); why != "" {
-				a.Log.Warningf("%s; where there are such rules: sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 "+
-					"(and in /etc/sysctl.d)", why)
-			}
+			a.warnOfSurroundings(seen, layout)
 		}
 		if len(steps) == 0 {
 			a.Log.Infof("bucket %d of %s is already running", spec.Bucket, spec.Address())
@@ -146,6 +136,25 @@ func (a Agent) Start(ctx context.Context, spec Spec) error {
 func (a Agent) sayNIC(seen State, spec Spec, layout Layout) {
 	if others := spec.passedOver(seen, layout); len(others) > 0 {
 		a.Log.Infof("nic is %s, whose connected route is the longest that holds %s; passed over: %s", layout.NIC, joined(spec.Addresses), strings.Join(others, ", "))
+	}
+}
+
+// warnOfSurroundings logs what a bridge or an interface of the node does to packets for the address.
+func (a Agent) warnOfSurroundings(seen State, layout Layout) {
+	nic, _ := seen.nicAt(layout.NICIndex)
+	if layout.MACMode != Unicast {
+		if bridge, why := seen.SnoopFault(nic); why != "" {
+			a.Log.Warningf("%s; have it take them: ip link set %s type bridge mcast_router 2 (and in the network's configuration)", why, bridge.Name)
+		}
+	} else if why := seen.GuestFault(nic); why != "" {
+		a.Log.Warningf("%s; where they are clients, set mac_mode=multicast", why)
+	}
+	if _, why := seen.TranslationFault(nic, layout.Has); why != "" {
+		a.Log.Warningf("%s; where there are such rules: sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 "+
+			"(and in /etc/sysctl.d)", why)
+	}
+	if why := seen.ARPFilterFault(nic); why != "" {
+		a.Log.Warningf("%s", why)
 	}
 }
 

@@ -208,11 +208,23 @@ func (s State) Top(nic NIC) NIC {
 	return nic
 }
 
+// GuestFault says why guests of this node's bridge do not reach other nodes' buckets by a unicast cluster MAC; empty if they do. The MAC is the bridge's
+// own then, which takes a frame to it and sends it out of no port (br_handle_frame_finish in net/bridge/br_input.c).
+func (s State) GuestFault(nic NIC) string {
+	ports := slices.DeleteFunc(slices.Clone(s.NICs), func(port NIC) bool { return port.Master != nic.Index })
+	if nic.Kind != "bridge" || len(ports) < 2 { //nolint:mnd // by one port nobody reaches anybody else
+		return ""
+	}
+	return fmt.Sprintf("%s is a bridge with several ports (%s): hosts behind one of them, such as virtual machines, reach only this node's buckets, and nodes behind one hear nothing, "+
+		"because the bridge keeps frames to a unicast cluster MAC for itself", nic.Name, names(ports))
+}
+
 // TranslationFault says why rules that translate destinations go wrong for the addresses on this NIC; empty if they do not. A bridge that calls
 // iptables shows prerouting every packet that comes in by a port, before it comes in by the bridge itself, where foreign buckets are dropped.
 func (s State) TranslationFault(nic NIC, has func(isOfFamily func(netip.Addr) bool) bool) (bridge NIC, why string) {
 	bridge, _ = s.bridgeOf(nic)
-	if !(bridge.CallsIPTables.IPv4 && has(netip.Addr.Is4)) && !(bridge.CallsIPTables.IPv6 && has(netip.Addr.Is6)) {
+	calls := bridge.CallsIPTables.IPv4 && has(netip.Addr.Is4) || bridge.CallsIPTables.IPv6 && has(netip.Addr.Is6)
+	if !calls {
 		return NIC{}, ""
 	}
 	return bridge, fmt.Sprintf("%s is a bridge that calls iptables for its ports (br_netfilter): what a rule translates there (DNAT, as for a container's published port) "+

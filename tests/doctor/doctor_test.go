@@ -304,6 +304,10 @@ func TestBeforeItExists(t *testing.T) {
 			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"}, want: only("bridge-nf", warning), says: "net.bridge.bridge-nf-call-iptables=0",
 		},
 		{
+			name: "a bridge with a guest, and a unicast MAC", plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9"),
+			mend: on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3", "--mac-mode", "unicast"}, want: only("guests", warning), says: "one end a port of br9",
+		},
+		{
 			name: "a bridge whose uplink is dead", plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9; ip link set v9 down"),
 			mend: on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3"}, want: only("link", failure), says: "up9",
 		},

@@ -3,9 +3,16 @@
 package netns
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"ocf-clusterip/internal/ocf"
 )
@@ -124,4 +131,101 @@ func TestDNATOnABridge(t *testing.T) {
 	check(t, s.startAll(0, 0, 0, 0, 1, 1, 1, 1))
 	report := probe(t, s.Network, Traffic{Target: shared, Port: published, Protos: []Proto{UDP, TCP}, Sources: s.Sources(32), Retries: retries})
 	check(t, report.ExactlyOnce(s.owner))
+}
+
+// guests is how many addresses a guest asks from.
+const guests = 16
+
+func (s *site) guestAddr(i int) netip.Addr { return nth(s.options.LAN, 160+i) }
+
+// addGuest plugs a virtual machine into a node's bridge, so to say.
+func (s *site) addGuest(t *testing.T, node *Host) *Host {
+	t.Helper()
+	guest, err := s.newHost("guest")
+	check(t, err)
+	guest.MAC = net.HardwareAddr{2, 0, 0, 0, 6, 1}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MasterIndex = "vnet0", nic(t, node, ownBridge).Attrs().Index
+	check(t, node.wire(attrs, guest, NIC, guest.MAC))
+	for i := range guests {
+		check(t, guest.addAddress(NIC, netip.PrefixFrom(s.guestAddr(i), s.options.LAN.Bits())))
+	}
+	check(t, node.setUp("vnet0"))
+	check(t, guest.setUp(NIC))
+	check(t, node.waitUp(t.Context(), "vnet0"))
+	check(t, guest.waitUp(t.Context(), NIC))
+	return guest
+}
+
+// fromGuest connects to the address from each of a guest's, and returns by whom they were answered, or that some were not.
+func (s *site) fromGuest(ctx context.Context, guest *Host) error {
+	var faults []error
+	for i := range guests {
+		c := session{flow: Flow{Proto: TCP, Src: s.guestAddr(i), Dst: shared, SrcPort: 30000, DstPort: EchoPort}}
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // one second try, where nobody answers
+		if err := c.open(ctx, guest); err != nil {
+			faults = append(faults, err)
+		} else if want := s.Nodes[s.owner(c.flow)].Name; c.node != want {
+			faults = append(faults, fmt.Errorf("%s was answered by %s, the owner is %s", c.flow.Src, c.node, want))
+		}
+		cancel()
+		closeAll([]*session{&c})
+	}
+	return errors.Join(faults...)
+}
+
+// ownVeth makes a port of the node's bridge, and a NIC on its other end, which takes the node's address over.
+func (a *agent) ownVeth(t *testing.T, clients netip.Prefix) {
+	t.Helper()
+	const veth = "veth0"
+	a.parameters = a.parameters.with("nic", veth)
+	for _, command := range []string{
+		"ip link set br0 address 02:00:00:00:07:01", fmt.Sprintf("ip link add %s address %s type veth peer name port0", veth, a.host.MAC),
+		"ip link set port0 master br0", "ip link set port0 up", "ip link set veth0 up",
+		"ip address flush dev br0", fmt.Sprintf("ip address add %s/24 dev veth0", a.host.Addr), fmt.Sprintf("ip route add %s dev veth0", clients),
+	} {
+		a.by(t, command)
+	}
+	check(t, a.host.waitUp(t.Context(), veth))
+}
+
+// A node's own virtual machines are clients like others, but for a unicast MAC that is the bridge's own: that is said. What then helps is a NIC that is
+// behind a port itself.
+func TestGuestsOfANodesBridge(t *testing.T) {
+	t.Parallel()
+	const warning = "br0 is a bridge with several ports"
+	for _, row := range []struct {
+		macMode  string
+		veth     bool
+		unheard  bool
+		warnings bool
+	}{
+		{macMode: "multicast"},
+		{macMode: "igmp"},
+		{macMode: "unicast", unheard: true, warnings: true},
+		{macMode: "unicast", veth: true},
+	} {
+		t.Run(fmt.Sprintf("%s, veth %t", row.macMode, row.veth), func(t *testing.T) {
+			t.Parallel()
+			s := newUnwatchedSite(t, Options{Nodes: 2}, 8, webIP("mac_mode", row.macMode))
+			s.bridgeNodes(t, "0")
+			if row.veth {
+				for _, a := range s.agents {
+					a.ownVeth(t, s.options.Clients)
+				}
+			}
+			guest := s.addGuest(t, s.Nodes[0])
+			r := s.agents[0].start(0)
+			if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, warning) != row.warnings {
+				t.Errorf("%v\n%s", err, r.Stderr)
+			}
+			check(t, s.startAll(0, 0, 0, 0, 1, 1, 1, 1))
+			check(t, s.monitorAll())
+			if err := s.fromGuest(t.Context(), guest); (err != nil) != row.unheard {
+				t.Errorf("the guest was answered by all: %t\n%v", err == nil, err)
+			}
+			report := probe(t, s.Network, Traffic{Target: shared, Sources: s.Sources(32), Retries: retries})
+			check(t, report.ExactlyOnce(s.owner))
+		})
+	}
 }

@@ -151,6 +151,14 @@ func calling(r *Resource, ipv4, ipv6 bool) {
 	nic.Kind, nic.CallsIPTables = "bridge", clusterip.PerFamily[bool]{IPv4: ipv4, IPv6: ipv6}
 }
 
+// guestOn makes the NIC a bridge with two ports.
+func guestOn(r *Resource) {
+	r.State.Value.NICs[0].Kind = "bridge"
+	for i, name := range []string{"up0", "vnet0"} {
+		r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 20 + i, Name: name, Up: true, Running: true, Master: r.State.Value.NICs[0].Index})
+	}
+}
+
 // Each row changes one thing in a good cluster.
 func TestChecks(t *testing.T) {
 	resource := func(change func(r *Resource)) func(*Facts) {
@@ -196,6 +204,11 @@ func TestChecks(t *testing.T) {
 		o.Show, o.Packets = "nft list ruleset", []string{"tcp/80"}
 		return resource(func(r *Resource) { r.Obstacles.Value = append(r.Obstacles.Value, o) })
 	}
+	unicast := resource(func(r *Resource) {
+		r.Spec.MACMode = clusterip.Unicast
+		r.Spec.MACs.IPv4 = clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
+		r.Router = nil
+	})
 	secondWay := func(f *Facts) {
 		around := &f.Resources[0].Around.Value
 		around.Gateways = append(around.Gateways, clusterip.Gateway{NICIndex: eth1})
@@ -360,8 +373,12 @@ func TestChecks(t *testing.T) {
 			r.State.Value.NICs[0].Parent = 9
 		}), map[string]Verdict{"bridge-nf": Warning}},
 		"a bridge that calls iptables of the other family": {resource(func(r *Resource) { calling(r, false, true) }), nil},
-		"a bridge that calls iptables, and old rules": {also(resource(func(r *Resource) { calling(r, true, false) }), laid(func(l *clusterip.Layout) { l.Bridged = false })),
-			map[string]Verdict{"bridge-nf": Failure}},
+		"a bridge that calls iptables, and old rules": {
+			also(resource(func(r *Resource) { calling(r, true, false) }), laid(func(l *clusterip.Layout) { l.Bridged = false })),
+			map[string]Verdict{"bridge-nf": Failure},
+		},
+		"a bridge with a guest":                  {also(unicast, resource(guestOn)), map[string]Verdict{"guests": Warning}},
+		"a bridge with a guest, and a group MAC": {resource(guestOn), nil},
 		"a bond that lets frames in twice": {resource(func(r *Resource) {
 			r.State.Value.NICs[0].BondMode, r.Spec.MACMode = "balance-alb", clusterip.Unicast
 			r.Spec.MACs.IPv4 = clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())

@@ -166,6 +166,10 @@ func nicChecks() []check {
 			group, "bridge-nf", "A bridge that calls iptables has packets go through prerouting before the bridge gets them: DNAT there makes every node answer.",
 			hasNIC, judgeBridgeNetfilter,
 		},
+		{
+			group, "guests", "A bridge that a unicast cluster MAC is its own lets no frame to it through: its guests get no answer from other nodes' buckets.",
+			func(s subject) bool { return hasNIC(s) && !isGroup(s) }, judgeGuests,
+		},
 		{group, "ipv6", "An interface without IPv6 cannot have the address.", is6, judgeIPv6},
 		{
 			group, "reverse-path", "A strict reverse path filter drops packets of clients that the node would answer through another interface.",
@@ -322,6 +326,14 @@ func judgeSnooping(s subject) answer {
 		return warn(why, fmt.Sprintf("ip link set %s type bridge mcast_router 2", bridge.Name), "# and in the network's configuration, so that it lasts")
 	}
 	return ok("no bridge of this node keeps frames from it")
+}
+
+func judgeGuests(s subject) answer {
+	if why := s.State.Value.GuestFault(s.nic); why != "" {
+		return warn(why, "# where they are clients: "+s.update("mac_mode=multicast   # with the resource disabled"),
+			fmt.Sprintf("# or, on all nodes, a veth pair: one end a port of %s, the other one nic, with the node's own address", s.nic.Name))
+	}
+	return ok("no bridge of this node keeps frames from its guests")
 }
 
 func judgeBridgeNetfilter(s subject) answer {
