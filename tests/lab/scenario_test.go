@@ -494,7 +494,7 @@ func TestPartsOfAHostFail(t *testing.T) {
 		name string
 		argv []string
 	}{
-		{"address deleted on node3", []string{"ip", "address", "del", shared.String()+"/32", "dev", "eth0"}},
+		{"address deleted on node3", []string{"ip", "address", "del", shared.String() + "/32", "dev", "eth0"}},
 		{"rules flushed on node3", []string{"nft", "flush", "ruleset"}},
 	} {
 		s.step(f.name, func() {

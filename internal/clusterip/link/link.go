@@ -239,10 +239,10 @@ func (c *Conn) readOwnRoutes(ctx context.Context, state *clusterip.State, addres
 	for _, route := range routes {
 		prefix, ok := prefixOf(route.Dst)
 		isOf := func(a netip.Addr) bool {
-			return a.Is4() && prefix.Contains(a) && uint32(route.Priority) == clusterip.RouteMetric(a) //nolint:gosec // RTA_PRIORITY has 32 bits
+			return a.Is4() && prefix.Contains(a) && uint32(route.Priority) == clusterip.RouteMetric(a)
 		}
 		if ok && slices.ContainsFunc(addresses, isOf) {
-			state.Routes = append(state.Routes, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix, Metric: uint32(route.Priority)}) //nolint:gosec // likewise
+			state.Routes = append(state.Routes, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix, Metric: uint32(route.Priority)})
 		}
 	}
 	return nil
