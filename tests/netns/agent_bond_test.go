@@ -3,6 +3,9 @@
 package netns
 
 import (
+	"fmt"
+	"net"
+	"strings"
 	"testing"
 
 	"ocf-clusterip/internal/ocf"
@@ -38,6 +41,102 @@ func TestBonds(t *testing.T) {
 			if row.code == ocf.Success {
 				check(t, status(p.monitor(2), ocf.Success))
 			}
+		})
+	}
+}
+
+// TestStackedInterfaces: what the address is on may be made of others, in many ways; each flow is answered once all the same, or start refuses.
+func TestStackedInterfaces(t *testing.T) {
+	const (
+		second = "ip link add eth8 type veth peer name peer8;"
+		bond   = second + "ip link add bond0 type bond mode MODE miimon 50;ip link set eth0 down;ip link set eth0 master bond0;ip link set eth8 master bond0;ip link set peer8 up;ip link set bond0 address MAC;ip link set bond0 up;"
+		backup = "active-backup"
+		lacp   = "802.3ad"
+		vlan   = "ip link add link bond0 name bond0.5 type vlan id 5;ip link set bond0.5 up;"
+		tagged = "ip link add br0 address MAC type bridge mcast_snooping 0 vlan_filtering 1;ip link set eth0 master br0;ip link set br0 up;bridge vlan add dev eth0 vid 5;"
+		overIt = "ip link add br0 address MAC type bridge mcast_snooping 0;ip link set bond0.5 master br0;ip link set br0 up;"
+	)
+	for _, row := range []struct {
+		name, commands, mode, nic string
+		macModes                  []string
+		vlan                      bool
+		code                      ocf.ExitCode
+		says                      string
+	}{
+		{name: "a bond of two", commands: bond, mode: backup, nic: "bond0", macModes: []string{"multicast", "igmp", "unicast"}},
+		{name: "a bond with LACP", commands: bond, mode: lacp, nic: "bond0", macModes: []string{"multicast", "unicast"}},
+		{name: "a VLAN on a bond of two", commands: bond + vlan, mode: backup, nic: "bond0.5", macModes: []string{"multicast", "igmp", "unicast"}, vlan: true},
+		{name: "a bridge on a VLAN on a bond", commands: bond + vlan + overIt, mode: backup, nic: "br0", macModes: []string{"multicast", "unicast"}, vlan: true},
+		{name: "a VLAN on a bridge with tagged ports", commands: tagged + "bridge vlan add dev br0 vid 5 self;ip link add link br0 name br0.5 type vlan id 5;ip link set br0.5 up", nic: "br0.5", macModes: []string{"multicast", "igmp", "unicast"}, vlan: true},
+		{name: "a bridge in a VLAN of its tagged ports", commands: tagged + "bridge vlan add dev br0 vid 5 self pvid untagged", nic: "br0", macModes: []string{"multicast", "igmp", "unicast"}, vlan: true},
+		{name: "a macvlan", commands: "ip link add link eth0 name mac0 address MAC type macvlan mode bridge;ip link set mac0 up", nic: "mac0", macModes: []string{"multicast", "igmp"}},
+		{name: "a macvlan and a unicast MAC", commands: "ip link add link eth0 name mac0 address MAC type macvlan mode bridge;ip link set mac0 up", nic: "mac0", macModes: []string{"unicast"}, code: ocf.ErrArgs, says: "takes no second unicast MAC"},
+		{name: "an ipvlan", commands: "ip link add link eth0 name ipv0 type ipvlan mode l2;ip link set ipv0 up", nic: "ipv0", macModes: []string{"multicast", "igmp", "unicast"}},
+		{name: "a port of a team", commands: "ip link add team0 type team;ip link set eth0 down;ip link set eth0 master team0;ip link set team0 up", nic: NIC, macModes: []string{"multicast"}, code: ocf.ErrArgs, says: "eth0 is a port of team0 (team)"},
+	} {
+		for _, macMode := range row.macModes {
+			t.Run(row.name+"/"+macMode, func(t *testing.T) {
+				s := newUnwatchedSite(t, Options{Nodes: 2}, 8, webIP("mac_mode", macMode, "nic", row.nic))
+				if row.vlan { // the nodes' ports are tagged, the client's is not
+					for _, command := range []string{
+						"ip link set br0 type bridge vlan_filtering 1", "bridge vlan add dev node1 vid 5", "bridge vlan add dev node2 vid 5",
+						"bridge vlan add dev client vid 5 pvid untagged",
+					} {
+						check(t, failure(s.Switch.Run(t.Context(), path, strings.Fields(command)...)))
+					}
+				}
+				for i, a := range s.agents {
+					if strings.Contains(row.commands, "macvlan") { // has a MAC of its own
+						a.host.MAC = net.HardwareAddr{2, 0, 0, 0, 8, byte(i + 1)}
+					}
+					a.by(t, "ip address flush dev eth0 scope global")
+					for command := range strings.SplitSeq(strings.NewReplacer("MAC", a.host.MAC.String(), "MODE", row.mode).Replace(row.commands), ";") {
+						if command != "" {
+							a.by(t, command)
+						}
+					}
+					if row.code != ocf.Success && row.nic == NIC {
+						continue
+					}
+					if row.nic != "ipv0" { // of which the kernel does not tell
+						check(t, a.host.waitUp(t.Context(), row.nic))
+					}
+					a.by(t, fmt.Sprintf("ip address add %s/24 dev %s", a.host.Addr, row.nic))
+					a.by(t, fmt.Sprintf("ip route add %s dev %s", s.options.Clients, row.nic))
+				}
+				says(t, s.agents[0].start(0), row.code, row.says)
+				if row.code != ocf.Success {
+					return
+				}
+				check(t, s.startAll(0, 0, 0, 0, 1, 1, 1, 1))
+				check(t, s.monitorAll())
+				report := probe(t, s.Network, Traffic{Target: shared, Sources: s.Sources(32), Retries: retries})
+				check(t, report.ExactlyOnce(s.owner))
+				check(t, s.UnplugNode(0, NIC))
+				if strings.Contains(row.commands, second) {
+					s.agents[0].by(t, "ip link set peer8 down")
+				}
+				eventually(t, "monitor sees that the network is gone", func() error { return status(s.agents[0].monitor(0), ocf.ErrGeneric) })
+			})
+		}
+	}
+}
+
+// TestNICThatBecomesAPort: whoever takes the interface's packets away is named.
+func TestNICThatBecomesAPort(t *testing.T) {
+	for _, kind := range []string{"bond", "team"} {
+		t.Run(kind, func(t *testing.T) {
+			p := newPatient(t, webIP())
+			p.startBoth(t)
+			commands("ip link add master0 type "+kind, "ip link set eth0 down", "ip link set eth0 master master0", "ip link set master0 up", "ip link set eth0 up")(t, p)
+			says(t, p.monitor(2), ocf.ErrGeneric, "eth0 is a port of master0 ("+kind+")", "set nic=master0")
+			says(t, p.start(2), ocf.ErrArgs, "eth0 is a port of master0 ("+kind+")")
+			p.by(t, "ip link set eth0 nomaster")
+			p.by(t, "ip link set eth0 up")
+			check(t, p.host.waitUp(t.Context(), NIC))
+			p.by(t, "ip address replace 192.168.10.11/24 dev eth0")
+			check(t, status(p.start(2), ocf.Success))
+			check(t, status(p.monitor(2), ocf.Success))
 		})
 	}
 }

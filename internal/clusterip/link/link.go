@@ -123,7 +123,7 @@ func nicOf(link netlink.Link) clusterip.NIC {
 		nic.CallsIPTables = clusterip.PerFamily[bool]{IPv4: calls("iptables", nic.Name), IPv6: calls("ip6tables", nic.Name)}
 	case *netlink.Bond:
 		nic.BondMode = link.Mode.String()
-	case *netlink.Vlan, *netlink.Macvlan, *netlink.Macvtap:
+	case *netlink.Vlan, *netlink.Macvlan, *netlink.Macvtap, *netlink.IPVlan, *netlink.IPVtap:
 		if attributes.NetNsID < 0 { // else the index is of another network namespace
 			nic.Parent = attributes.ParentIndex
 		}
