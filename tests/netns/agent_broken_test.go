@@ -97,6 +97,9 @@ func commands(lines ...string) func(*testing.T, *patient) {
 			} else {
 				p.by(t, line)
 			}
+			if strings.HasSuffix(line, " up") { // monitor would still find no carrier
+				check(t, p.host.settle())
+			}
 		}
 	}
 }
