@@ -180,6 +180,13 @@ func onTheNode() []planted {
 			t.Helper()
 			s.shell(t, s.Client, "ip address delete 192.168.10.3/32 dev eth0")
 		}, want: only("strangers", failure), says: "02:00:00:00:02:01"},
+		{name: "a neighbour answers for others", plant: func(t *testing.T, s *site) {
+			t.Helper()
+			s.shell(t, s.Client, "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; ip link add aside type veth peer name peer; ip link set aside up; ip link set peer up; ip route add 192.168.10.3/32 dev aside")
+		}, mend: func(t *testing.T, s *site) {
+			t.Helper()
+			s.shell(t, s.Client, "ip link delete aside; echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; echo 0 >/proc/sys/net/ipv4/ip_forward")
+		}, want: only("strangers", failure), says: "02:00:00:00:02:01"},
 		{name: "a node with another MAC", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			s.shell(t, s.Nodes[0], "ip neighbour replace 192.168.10.12 lladdr 02:00:00:00:01:02 dev eth0")

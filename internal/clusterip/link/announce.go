@@ -12,8 +12,9 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// probeWait is how long strangers have to answer. A host on the same LAN needs less than a millisecond.
-const probeWait = 200 * time.Millisecond
+// probeWait is how long strangers have to answer. A host on the same LAN needs less than a millisecond, but who answers in another one's place
+// lets that one answer first: for up to 0.8 s (proxy_delay in arp(7), which holds for neighbour discovery too).
+const probeWait = time.Second
 
 // Announce tells all neighbours the cluster MAC of each address: by gratuitous ARP requests (RFC 5227 section 2.3), and by
 // unsolicited neighbour advertisements (RFC 4861 section 7.2.6). The cluster MAC is in the message only: the Ethernet source is
@@ -94,7 +95,11 @@ func (c *Conn) strangersTo(ctx context.Context, layout clusterip.Layout, address
 			return nil, err
 		}
 		defer func() { _ = speaker.close() }()
-		return speaker.strangersTo(ctx, address, layout.MACs.IPv4)
+		own, err := c.ownAddressOn(ctx, layout.NICIndex, address)
+		if err != nil {
+			return nil, err
+		}
+		return speaker.strangersTo(ctx, address, own, layout.MACs.IPv4)
 	}
 	speaker, err := c.speakNDP(layout.NICIndex, ndp.LinkLocal)
 	if err != nil { // the NIC has no link-local address, or none that is usable yet

@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -11,19 +12,27 @@ import (
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/packet"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 )
 
-// strangersTo sends an ARP probe for the address (RFC 5227 section 2.1.1: sender address 0, so that nobody learns from it)
-// and returns the MACs other than the cluster's that anybody gave for the address meanwhile.
-func (s *speaker) strangersTo(ctx context.Context, address netip.Addr, cluster clusterip.MAC) ([]clusterip.Stranger, error) {
+// strangersTo asks for the address and returns the MACs other than the cluster's that anybody gave for it meanwhile. It asks twice: with an ARP
+// probe (RFC 5227 section 2.1.1: sender address 0), which each host that has the address answers, and from the node's own address, if it has
+// one, because a probe is answered by no proxy, as all are that have proxy_arp (arp_process in net/ipv4/arp.c). What hosts learn of the own
+// address is true; of the shared one they learn nothing.
+func (s *speaker) strangersTo(ctx context.Context, address, own netip.Addr, cluster clusterip.MAC) ([]clusterip.Stranger, error) {
 	if err := s.conn.SetReadDeadline(answersUntil(ctx)); err != nil {
 		return nil, err
 	}
-	if err := s.request(s.mac, netip.IPv4Unspecified(), address); err != nil {
-		return nil, err
+	for _, sender := range []netip.Addr{netip.IPv4Unspecified(), own} {
+		if !sender.IsValid() {
+			continue
+		}
+		if err := s.request(s.mac, sender, address); err != nil {
+			return nil, err
+		}
 	}
 	var strangers []clusterip.Stranger
 	buffer := make([]byte, 128) // an ARP frame has 42 bytes
@@ -41,6 +50,29 @@ func (s *speaker) strangersTo(ctx context.Context, address netip.Addr, cluster c
 			strangers = append(strangers, stranger)
 		}
 	}
+}
+
+// ownAddressOn is the node's own IPv4 address on a NIC, the one in the network of the shared address first; not valid if there is none. The
+// shared ones of all resources have scope host, or are secondary ones of an earlier version.
+func (c *Conn) ownAddressOn(ctx context.Context, nicIndex int, shared netip.Addr) (netip.Addr, error) {
+	all, err := c.addressesOn(ctx, &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: nicIndex}}, netlink.FAMILY_V4)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("list addresses: %w", err)
+	}
+	var own netip.Addr
+	for _, address := range all {
+		prefix, ok := prefixOf(address.IPNet)
+		if !ok || prefix.Addr() == shared || address.Scope != unix.RT_SCOPE_UNIVERSE || address.Flags&unix.IFA_F_SECONDARY != 0 {
+			continue
+		}
+		if prefix.Contains(shared) {
+			return prefix.Addr(), nil
+		}
+		if !own.IsValid() {
+			own = prefix.Addr()
+		}
+	}
+	return own, nil
 }
 
 // senderOf returns the MAC that an ARP frame gives for the address.
