@@ -103,7 +103,7 @@ func (s State) LinkFault(nic NIC) string {
 func (s State) outwardPorts(nic NIC) []NIC {
 	inward := []string{"tun", "veth", "dummy"}
 	return slices.DeleteFunc(slices.Clone(s.NICs), func(port NIC) bool {
-		return port.Master != nic.Index || nic.Kind == "vrf" || nic.Kind == "bridge" && slices.Contains(inward, port.Kind)
+		return port.Master != nic.Index || nic.Kind == vrfKind || nic.Kind == "bridge" && slices.Contains(inward, port.Kind)
 	})
 }
 

@@ -223,6 +223,8 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	fault := func(format string, args ...any) { faults = append(faults, ocf.Errorf(ocf.ErrArgs, format, args...)) }
 	if nic.Loopback {
 		fault("parameter nic=%s is the loopback interface, which no client reaches", nic.Name)
+	} else if why := seen.VRFFault(nic); why != "" {
+		fault("%s", why)
 	} else if !nic.ARP {
 		fault("parameter nic=%s is no Ethernet that does ARP", nic.Name)
 	} else if why := seen.PortFault(nic); why != "" {
@@ -295,8 +297,8 @@ func (s Spec) nic(seen State) (NIC, error) {
 	case 1:
 		return candidates[0], nil
 	case 0:
-		return NIC{}, ocf.Errorf(ocf.ErrArgs, "no network interface has connected routes that hold %s; give one its own address in that network, or say which with parameter nic (there are %s)",
-			joined(s.Addresses), names(seen.NICs))
+		return NIC{}, ocf.Errorf(ocf.ErrArgs, "no network interface has connected routes that hold %s; give one its own address in that network, or say which with parameter nic (there are %s%s)",
+			joined(s.Addresses), names(seen.NICs), seen.vrfs())
 	default:
 		return NIC{}, ocf.Errorf(ocf.ErrArgs, "the connected routes of %s all hold %s, and none has the longest prefix; say which with parameter nic", names(candidates), joined(s.Addresses))
 	}
@@ -354,6 +356,16 @@ func (s State) connectedBits(nic NIC, address netip.Addr) int {
 		}
 	}
 	return longest
+}
+
+// vrfs says which VRFs there are, whose members' routes are not looked at.
+func (s State) vrfs() string {
+	isNone := func(nic NIC) bool { return nic.Kind != vrfKind }
+	all := slices.DeleteFunc(slices.Clone(s.NICs), isNone)
+	if len(all) == 0 {
+		return ""
+	}
+	return "; members of a VRF cannot have the address, and there is the VRF " + names(all)
 }
 
 func names(nics []NIC) string {

@@ -175,16 +175,45 @@ func (s State) NICNamed(name string) (NIC, bool) {
 	return find(s.NICs, func(n NIC) bool { return n.Name == name })
 }
 
+// vrfKind is that of a VRF, which is the master of its members.
+const vrfKind = "vrf"
+
 // master is the interface that a NIC is a port of, and that takes all its packets: a bridge, a bond, a team. A VRF takes nothing away.
 func (s State) master(nic NIC) (NIC, bool) {
 	master, ok := s.nicAt(nic.Master)
-	return master, ok && master.Kind != "vrf"
+	return master, ok && master.Kind != vrfKind
+}
+
+// vrf is the VRF that a NIC is, or is a member of.
+func (s State) vrf(nic NIC) (NIC, bool) {
+	if nic.Kind == vrfKind {
+		return nic, true
+	}
+	master, ok := s.nicAt(nic.Master)
+	return master, ok && master.Kind == vrfKind
 }
 
 // Usable tells whether a NIC can have an address that clients reach through it.
 func (s State) Usable(nic NIC) bool {
 	_, isPort := s.master(nic)
-	return nic.ARP && !nic.Loopback && !isPort
+	_, isInVRF := s.vrf(nic)
+	return nic.ARP && !nic.Loopback && !isPort && !isInVRF
+}
+
+// VRFFault says why the address cannot be in a VRF, and what to do; empty if the NIC is in none. The VRF has routing tables of its own, in which
+// the kernel does not look when a router tells of a path's MTU, nor this agent for IPv6 addresses; and a packet comes in a second time, by the VRF.
+func (s State) VRFFault(nic NIC) string {
+	vrf, ok := s.vrf(nic)
+	switch {
+	case !ok:
+		return ""
+	case vrf.Index == nic.Index:
+		return fmt.Sprintf("parameter nic: %s is a VRF, in which the address is not supported: path MTU discovery, IPv6 and the node's own connections to it would fail; "+
+			"choose an interface that is a member of none", vrf.Name)
+	default:
+		return fmt.Sprintf("parameter nic: %s is a member of the VRF %s, in which the address is not supported: path MTU discovery, IPv6 and the node's own connections to it would fail; "+
+			"take it out (ip link set %s nomaster), or choose an interface that is a member of none", nic.Name, vrf.Name, nic.Name)
+	}
 }
 
 // PortFault says why a port of another interface cannot have the address, and what to do; empty if the NIC is none.

@@ -87,13 +87,14 @@ func guests() []guest {
 			"^TestNICThatBecomesAPort$",
 			"^TestStackedInterfaces$",
 			"^TestMovesOnABridge$/^IPv4,_(multicast|unicast)$",
+			"^TestVRF$",
 		}},
 	}
 }
 
 // modules are what the tests' networks and the agent need of a kernel that has next to nothing built in.
 var modules = []string{
-	"veth", "bridge", "br_netfilter", "bonding", "8021q", "macvlan", "ipvlan", "team", "nf_tables", "nft_hash", "nft_ct", "nft_limit", "nft_counter", "nf_conntrack_netlink", "inet_diag", "tcp_diag",
+	"veth", "bridge", "br_netfilter", "bonding", "8021q", "vrf", "macvlan", "ipvlan", "team", "nf_tables", "nft_hash", "nft_ct", "nft_limit", "nft_counter", "nf_conntrack_netlink", "inet_diag", "tcp_diag",
 	"crc32c_generic", // for conntrack's SCTP
 	"nft_compat", "iptable_filter", "iptable_mangle", "ipt_CLUSTERIP", "xt_cluster", "xt_comment", "xt_mark", "xt_pkttype",
 	"arptable_filter", "arpt_mangle",

@@ -354,7 +354,7 @@ func TestChecks(t *testing.T) {
 		}), map[string]Verdict{"interface": Failure}},
 		"a member of a VRF": {resource(func(r *Resource) {
 			portOf(r, "vrf")
-		}), nil},
+		}), map[string]Verdict{"interface": Failure}},
 		"a bridge that snoops": {resource(func(r *Resource) { r.State.Value.NICs[0].Snoops = true }), map[string]Verdict{"snooping": Warning}},
 		"a VLAN on a bridge that snoops": {resource(func(r *Resource) {
 			r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "br0", Up: true, Running: true, Kind: "bridge", Snoops: true})

@@ -199,6 +199,9 @@ func judgeInterface(s subject) answer {
 	if why := s.State.Value.PortFault(s.nic); why != "" {
 		return fail(why, s.update("nic="+s.State.Value.Top(s.nic).Name))
 	}
+	if why := s.State.Value.VRFFault(s.nic); why != "" {
+		return fail(why, "ip -brief link show type vrf", fmt.Sprintf("ip link set %s nomaster   # and in the network's configuration", s.nic.Name))
+	}
 	if _, err := s.Layout(); err != nil {
 		return fail(strings.Join(lines(err), "; "), "ip -brief address", "ip -brief link")
 	}
