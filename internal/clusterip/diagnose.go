@@ -107,6 +107,9 @@ func (s State) outwardPorts(nic NIC) []NIC {
 	})
 }
 
+// LeadsOut tells whether other hosts may be reached by a NIC: not by a bridge that has only virtual machines or containers of this node as ports.
+func (s State) LeadsOut(nic NIC) bool { return nic.Kind != "bridge" || len(s.outwardPorts(nic)) > 0 }
+
 // Leftovers lists in words everything of the resource that is on the node.
 func Leftovers(seen State, asked string) []string {
 	var left []string

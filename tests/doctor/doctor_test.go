@@ -95,6 +95,9 @@ const (
 		"ip link set up9 up master br9; ip link set v9 up; ip link set w9 up; ip link set br9 up; ip address add 10.5.0.1/24 dev br9; "
 
 	secondNIC = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 10.9.0.1/24 dev eth9 && ip route add default via 10.9.0.2 dev eth9 metric 500"
+
+	// clientsBehind is a network that has the node as its router.
+	clientsBehind = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 10.9.0.1/24 dev eth9 && ip address add 2001:db8:9::1/64 dev eth9 nodad && sleep 0.2"
 )
 
 // inTheCluster are faults of the configuration.
@@ -172,6 +175,8 @@ func onTheNode() []planted {
 			mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/all/arp_filter"), want: only("arp-filter", warning), says: "eth9",
 		},
 		{name: "ARP requests that name the address elsewhere", plant: on(secondNIC), mend: on("ip link delete eth9"), want: only("arp-announce", warning), says: "net/ipv4/conf/eth9/arp_announce=2"},
+		{name: "the node is the router of clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv4/ip_forward"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/ip_forward"), want: only("forwarding", warning), says: "10.9.0.0/24"},
+		{name: "the node is the router of IPv6 clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"), want: only("forwarding", warning), says: "2001:db8:9::/64"},
 		{name: "unicast packets in group frames are dropped", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), want: only("group-frames", warning)},
 		{name: "a stranger has the address", plant: func(t *testing.T, s *site) {
 			t.Helper()

@@ -66,6 +66,7 @@ func newSite(t *testing.T) *site {
 	s := &site{Network: netns.Start(t, netns.Options{IPv6: true}), program: executable, folder: t.TempDir()}
 	check(t, s.AddRouter(t.Context(), 1500))
 	for _, node := range s.Nodes {
+		s.shell(t, node, "echo 0 >/proc/sys/net/ipv4/ip_forward") // a new namespace has the machine's
 		s.shell(t, node, "ip route add default via "+router)
 	}
 	s.start(t, s.parameters()...)

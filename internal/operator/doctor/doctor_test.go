@@ -396,12 +396,18 @@ func TestChecks(t *testing.T) {
 		"a second way that is down":           {also(secondWay, resource(func(r *Resource) { r.State.Value.NICs[1].Up = false })), nil},
 		"a second way that tells the address": {secondWay, map[string]Verdict{"arp-announce": Warning}},
 		"never an answer to ARP":              {sysctl("8", "net/ipv4/conf/all/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
-		"no answer to ARP for host scope":     {sysctl("3", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
-		"answers to the same subnet":          {sysctl("2", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
-		"a parameter that nobody may read":    {unread("net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
-		"a parameter that is no number":       {sysctl("x", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
-		"group frames are dropped":            {sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast"), map[string]Verdict{"group-frames": Warning}},
-		"and with the match that is deadly":   {also(match, sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast")), map[string]Verdict{"group-frames": Failure}},
+		"the clients' router":                 {sysctl("1", "net/ipv4/conf/eth1/forwarding"), map[string]Verdict{"forwarding": Warning}},
+		"forwards, but for containers only": {also(sysctl("1", "net/ipv4/conf/eth1/forwarding"), resource(func(r *Resource) {
+			r.State.Value.NICs[1].Kind = "bridge"
+			r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "veth9", Up: true, Running: true, Kind: "veth", Master: eth1})
+		})), nil},
+		"forwards IPv6, which the address is not": {sysctl("1", "net/ipv6/conf/all/forwarding"), nil},
+		"no answer to ARP for host scope":         {sysctl("3", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
+		"answers to the same subnet":              {sysctl("2", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
+		"a parameter that nobody may read":        {unread("net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
+		"a parameter that is no number":           {sysctl("x", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
+		"group frames are dropped":                {sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast"), map[string]Verdict{"group-frames": Warning}},
+		"and with the match that is deadly":       {also(match, sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast")), map[string]Verdict{"group-frames": Failure}},
 		"a second NIC that overhears": {also(match, resource(func(r *Resource) {
 			around := &r.Around.Value
 			around.Links[1].Promiscuous = true
@@ -412,7 +418,7 @@ func TestChecks(t *testing.T) {
 			around.Links[1].Promiscuous = true
 			around.Routes[1].Prefix = around.Routes[0].Prefix
 		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), nil},
-		"surroundings that cannot be read": {resource(func(r *Resource) { r.Around = Tell(clusterip.Surroundings{}, errUnread) }), map[string]Verdict{"reverse-path": Warning, "arp-announce": Warning, "other-nics": Warning}},
+		"surroundings that cannot be read": {resource(func(r *Resource) { r.Around = Tell(clusterip.Surroundings{}, errUnread) }), map[string]Verdict{"reverse-path": Warning, "forwarding": Warning, "arp-announce": Warning, "other-nics": Warning}},
 		"IPv6 switched off": {also(resource(func(r *Resource) {
 			r.Spec = specOf(t, map[string]string{"ip": "192.168.10.3 2001:db8::3", "nic": "eth0"})
 		}), sysctl("1", "net/ipv6/conf/eth0/disable_ipv6")), map[string]Verdict{"ipv6": Failure}},

@@ -137,6 +137,8 @@ const (
 	arpIgnore      = "net/ipv4/conf/%s/arp_ignore"
 	arpFilter      = "net/ipv4/conf/%s/arp_filter"
 	arpAnnounce    = "net/ipv4/conf/%s/arp_announce"
+	forwards4      = "net/ipv4/conf/%s/forwarding"
+	forwards6      = "net/ipv6/conf/%s/forwarding"
 	dropsGroups4   = "net/ipv4/conf/%s/drop_unicast_in_l2_multicast"
 	dropsGroups6   = "net/ipv6/conf/%s/drop_unicast_in_l2_multicast"
 	disablesIPv6   = "net/ipv6/conf/%s/disable_ipv6"
@@ -153,7 +155,7 @@ func Sysctls(nics []clusterip.NIC) []string {
 		conf = append(conf, nic.Name)
 	}
 	for _, of := range conf {
-		for _, format := range []string{reversePath, arpIgnore, arpFilter, arpAnnounce, dropsGroups4, dropsGroups6, disablesIPv6} {
+		for _, format := range []string{reversePath, arpIgnore, arpFilter, arpAnnounce, forwards4, forwards6, dropsGroups4, dropsGroups6, disablesIPv6} {
 			names = append(names, fmt.Sprintf(format, of))
 		}
 	}

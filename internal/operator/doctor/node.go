@@ -181,6 +181,10 @@ func nicChecks() []check {
 			is4, judgeARPFilter,
 		},
 		{
+			group, "forwarding", "Only what comes in by the interface of the address is filtered: a node that is the router of clients answers all of them, whatever bucket they are in.",
+			hasNIC, judgeForwarding,
+		},
+		{
 			group, "arp-announce", "ARP requests that name the address as their sender are let out on its own interface only; others are dropped, and the neighbour is not found.",
 			is4, judgeARPAnnounce,
 		},
@@ -352,6 +356,45 @@ func judgeBridgeNetfilter(s subject) answer {
 		"sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0   # and in /etc/sysctl.d/, so that it lasts",
 		fmt.Sprintf("ip link set %s type bridge nf_call_iptables 0 nf_call_ip6tables 0", bridge.Name),
 		"# a bridge of containers that needs it: ip link set docker0 type bridge nf_call_iptables 1")
+}
+
+// judgeForwarding looks for other networks whose hosts may have this node as their router.
+func judgeForwarding(s subject) answer {
+	if s.Around.Err != nil {
+		return cannotTell(s.Around.Err, "ip address; ip route; ip neighbour")
+	}
+	var answers []answer
+	judge := func(format string, of func(nic string) string, isOfFamily func(netip.Addr) bool) {
+		if !s.layout.Has(isOfFamily) {
+			return
+		}
+		for _, other := range s.others() {
+			forwarding, err := s.sysctl(format, of(other.Name))
+			network, leads := s.networkOf(other, isOfFamily)
+			switch {
+			case !leads || s.isOnLAN(other) || !s.State.Value.LeadsOut(other):
+			case err != nil:
+				answers = append(answers, cannotTell(err, readSysctl))
+			case forwarding != 0:
+				answers = append(answers, warn(fmt.Sprintf("this node forwards, so hosts in %s may come in by %s: it would answer all of them", network, other.Name),
+					append([]string{"# let no client, and no router of clients, have this node as its router; or, if it need not forward:"}, set(0, format, of(other.Name))...)...))
+			}
+		}
+	}
+	judge(forwards4, func(nic string) string { return nic }, netip.Addr.Is4)
+	judge(forwards6, func(string) string { return "all" }, netip.Addr.Is6) // IPv6 forwards by all interfaces or by none
+	return all("clients come in by its own interface only", answers...)
+}
+
+// networkOf is a network of a family that a NIC is connected to, and in which there are other hosts.
+func (s subject) networkOf(nic clusterip.NIC, isOfFamily func(netip.Addr) bool) (netip.Prefix, bool) {
+	for _, route := range s.Around.Value.Routes {
+		address := route.Prefix.Addr()
+		if route.NICIndex == nic.Index && isOfFamily(address) && !route.Prefix.IsSingleIP() && !address.IsLinkLocalUnicast() && !address.IsMulticast() {
+			return route.Prefix, true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 func judgeARPAnnounce(s subject) answer {
