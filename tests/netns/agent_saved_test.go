@@ -19,10 +19,17 @@ func TestASavedRulesetLoadsAgain(t *testing.T) {
 		"everything": webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "hash_prefix4", "24", "hash_prefix6", "64",
 			"services", "tcp/80 tcp/443 tcp/8000-8080 udp/53 icmp", "drain", "60"),
 		"every port":      webIP("ip", dualStack, "hashmode", "sourceip-sourceport", "drain", "60"),
+		"on a bridge":     webIP("nic", ownBridge, "drain", "60"),
 		"like the target": webIP("hash_compat", "clusterip", "hash_seed", "0", "hashmode", "sourceip-sourceport"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPatient(t, p)
+			if p.parameters["nic"] == ownBridge {
+				bridged(t, p)
+				clean, err := p.host.Dump()
+				check(t, err)
+				p.clean = clean
+			}
 			p.startBoth(t)
 			nft(t, p.host, "table inet filter { chain input { type filter hook input priority 0; policy drop; tcp dport 22 accept; }; }")
 			file := filepath.Join(t.TempDir(), "nftables.conf")
