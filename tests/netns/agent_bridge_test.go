@@ -196,19 +196,22 @@ func TestGuestsOfANodesBridge(t *testing.T) {
 	const warning = "br0 is a bridge with several ports"
 	for _, row := range []struct {
 		macMode  string
+		calls    string // iptables
 		veth     bool
 		unheard  bool
 		warnings bool
 	}{
-		{macMode: "multicast"},
-		{macMode: "igmp"},
-		{macMode: "unicast", unheard: true, warnings: true},
-		{macMode: "unicast", veth: true},
+		{macMode: "multicast", calls: "1"},
+		{macMode: "igmp", calls: "0"},
+		{macMode: "unicast", calls: "0", unheard: true, warnings: true},
+		{macMode: "unicast", calls: "1", veth: true},
+		{macMode: "multicast", calls: "0", veth: true},
+		{macMode: "multicast", calls: "1", veth: true}, // to the veth the bridge is another NIC, which lets frames through
 	} {
-		t.Run(fmt.Sprintf("%s, veth %t", row.macMode, row.veth), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s, veth %t, calls %s", row.macMode, row.veth, row.calls), func(t *testing.T) {
 			t.Parallel()
 			s := newUnwatchedSite(t, Options{Nodes: 2}, 8, webIP("mac_mode", row.macMode))
-			s.bridgeNodes(t, "0")
+			s.bridgeNodes(t, row.calls)
 			if row.veth {
 				for _, a := range s.agents {
 					a.ownVeth(t, s.options.Clients)

@@ -323,8 +323,8 @@ func TestEveryRuleIsMissed(t *testing.T) {
 	p.startBoth(t)
 	rules := 0
 	for _, chain := range []string{
-		"netdev ingress", "netdev ipv4", "netdev errors", "netdev ports", "netdev portless", "arp output", "ip other_nics",
-		"netdev ipv6", "netdev errors6", "netdev ports6", "netdev portless6", "ip6 output", "ip6 other_nics",
+		"netdev ingress", "netdev ipv4", "netdev errors", "netdev ports", "netdev portless", "arp output", "ip overheard",
+		"netdev ipv6", "netdev errors6", "netdev ports6", "netdev portless6", "ip6 output", "ip6 overheard",
 		"ip moves", "ip draining", "ip adopting", "ip6 moves", "ip6 draining", "ip6 adopting",
 	} {
 		family, chain, _ := strings.Cut(chain, " ")

@@ -93,9 +93,9 @@ func namesIn(tables nft.TableFamily) (chains, sets []string) {
 	case nft.TableFamilyARP:
 		return []string{chainOutput}, nil
 	case nft.TableFamilyIPv6:
-		return []string{chainOutput, chainOthers, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
+		return []string{chainOutput, chainOthers, chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
 	default:
-		return []string{chainOthers, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
+		return []string{chainOthers, chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
 	}
 }
 

@@ -34,6 +34,7 @@ const (
 	chainForwarded  = "forwarded"
 	chainOutput     = "output"
 	chainOthers     = "other_nics"
+	chainOverheard  = "overheard"
 	chainMoves      = "moves"
 	chainDelivered  = "moves_delivered"
 	chainDraining   = "draining"
@@ -242,6 +243,7 @@ const (
 	loadable       = 5
 	marksRules     = 5
 	forwardsErrors = 5
+	leavesBridged  = 5
 )
 
 // tableName is how the tables of an address are called, in every family. nft(8) takes no colon in a name.
@@ -647,13 +649,19 @@ func neighbourChain(layout clusterip.Layout) chain {
 
 // otherNICsChain keeps the node's other NICs from answering: one on the same LAN that hears the cluster MAC, being promiscuous or
 // a macvlan, gets frames for a group, and Linux takes a unicast IP packet in such a frame for any of its addresses.
+// They may be bridges, whose guests are clients or nodes: one that calls iptables has prerouting see frames that it only lets through. What is not the host's own
+// is never forwarded, so input is early enough.
 func otherNICsChain(f family, layout clusterip.Layout) chain {
-	prerouting := chain{name: chainOthers, base: &base{
-		kind: nft.ChainTypeFilter, hook: *nft.ChainHookPrerouting, priority: rawPriority, policy: nft.ChainPolicyAccept,
+	name, hook := chainOverheard, nft.ChainHookInput
+	if layout.Schema < leavesBridged {
+		name, hook = chainOthers, nft.ChainHookPrerouting
+	}
+	others := chain{name: name, base: &base{
+		kind: nft.ChainTypeFilter, hook: *hook, priority: rawPriority, policy: nft.ChainPolicyAccept,
 	}}
 	for _, address := range layout.Addresses() {
 		if f.is(address) {
-			prerouting.rules = append(prerouting.rules, rule{comment: "what other NICs overhear", exprs: join(
+			others.rules = append(others.rules, rule{comment: "what other NICs overhear", exprs: join(
 				notNIC(expr.MetaKeyIIF, layout), f.toAddress(address),
 				[]expr.Any{
 					&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: register0},
@@ -663,7 +671,7 @@ func otherNICsChain(f family, layout clusterip.Layout) chain {
 			)})
 		}
 	}
-	return prerouting
+	return others
 }
 
 // translatedChains make an ICMP error the host's own again when its destination is no longer the address: conntrack knows the connection,
