@@ -499,6 +499,7 @@ func (s RemoveAddress) String() string {
 func (s AddRoute) String() string {
 	return fmt.Sprintf("add the route to %s on %s", s.Route.Prefix, s.NIC.Name)
 }
+
 func (s RemoveRoute) String() string {
 	return fmt.Sprintf("remove the route to %s on %s", s.Route.Prefix, s.NIC.Name)
 }
