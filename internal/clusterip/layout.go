@@ -24,6 +24,9 @@ const Schema = 5
 // schemaIPTables is the newest version that says anything about the backends of iptables.
 const schemaIPTables = 3
 
+// schemaHides is the first that lets ARP requests out on other NICs.
+const schemaHides = 5
+
 // PerFamily has a value for IPv4 and one for IPv6.
 type PerFamily[T any] struct{ IPv4, IPv6 T }
 
@@ -164,6 +167,9 @@ func (l Layout) withSchema() Layout {
 	}
 	return l
 }
+
+// HidesInRequests tells whether ARP requests that leave by another NIC are sent, and do not tell the address.
+func (l Layout) HidesInRequests() bool { return l.Backend == NFTables && l.Schema >= schemaHides }
 
 // Disagreements names what must be the same on all nodes and for all running buckets, and is not.
 func (l Layout) Disagreements(asked Layout) []string {

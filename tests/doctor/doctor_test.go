@@ -174,7 +174,6 @@ func onTheNode() []planted {
 			name: "ARP answers by one of two interfaces", plant: on(secondOnLAN + "; echo 1 >/proc/sys/net/ipv4/conf/all/arp_filter"),
 			mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/all/arp_filter"), want: only("arp-filter", warning), says: "eth9",
 		},
-		{name: "ARP requests that name the address elsewhere", plant: on(secondNIC), mend: on("ip link delete eth9"), want: only("arp-announce", warning), says: "net/ipv4/conf/eth9/arp_announce=2"},
 		{name: "the node is the router of clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv4/ip_forward"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/ip_forward"), want: only("forwarding", warning), says: "10.9.0.0/24"},
 		{name: "the node is the router of IPv6 clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"), want: only("forwarding", warning), says: "2001:db8:9::/64"},
 		{name: "unicast packets in group frames are dropped", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), want: only("group-frames", warning)},

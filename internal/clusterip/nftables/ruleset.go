@@ -62,6 +62,9 @@ const movesPriority = -190
 // translatedPriority is behind that at which the kernel translates destinations, whatever a chain of type nat says (NF_IP_PRI_NAT_DST).
 const translatedPriority = -90
 
+// arpRequest is ARPOP_REQUEST (RFC 826).
+const arpRequest = 1
+
 // arpOut is NF_ARP_OUT (include/uapi/linux/netfilter_arp.h): ARP has hook numbers of its own.
 const arpOut nft.ChainHook = 1
 
@@ -70,7 +73,8 @@ const (
 	etherDestination = 0  // IEEE 802.3
 	etherType        = 12 // of a frame with a tag: the tag's
 	vlanTCI          = 14 // IEEE 802.1Q: priority, DEI and VLAN ID
-	arpSenderMAC     = 8  // RFC 826, behind htype, ptype, hlen, plen and op
+	arpOperation     = 6  // RFC 826, behind htype, ptype, hlen and plen
+	arpSenderMAC     = 8
 	arpSenderIP      = 14 // RFC 826, for Ethernet and IPv4
 	ipFragmentOffset = 6  // RFC 791 section 3.1
 	icmpType         = 0  // RFC 792, RFC 4443
@@ -244,6 +248,7 @@ const (
 	marksRules     = 5
 	forwardsErrors = 5
 	leavesBridged  = 5
+	asksElsewhere  = 5
 )
 
 // tableName is how the tables of an address are called, in every family. nft(8) takes no colon in a name.
@@ -595,18 +600,29 @@ func arpChain(layout clusterip.Layout) chain {
 			continue
 		}
 		fromAddress := join(loadNetwork(arpSenderIP, ipv4.length), equal(address.AsSlice()...))
+		fromElsewhere := join(fromAddress, notNIC(expr.MetaKeyOIF, layout))
+		// Linux asks for the next hop of a packet with the packet's source, by whatever NIC it leaves (arp_solicit).
+		if layout.Schema >= asksElsewhere {
+			output.rules = append(output.rules, rule{comment: "ARP requests on other NICs tell no address", exprs: join(
+				fromElsewhere, loadNetwork(arpOperation, 2), equal(0, arpRequest), write(arpSenderIP, net.IPv4zero.To4()))}) //nolint:mnd // bytes
+		}
 		output.rules = append(output.rules,
 			// Linux answers ARP for any of its addresses on any NIC, with that NIC's MAC.
-			rule{comment: "no ARP for the address on other NICs", exprs: join(fromAddress, notNIC(expr.MetaKeyOIF, layout), verdict(expr.VerdictDrop))},
-			rule{comment: "ARP tells the cluster MAC", exprs: join(fromAddress, []expr.Any{
-				&expr.Immediate{Register: register0, Data: layout.MACs.IPv4[:]},
-				&expr.Payload{
-					OperationType: expr.PayloadWrite, SourceRegister: register0,
-					Base: expr.PayloadBaseNetworkHeader, Offset: arpSenderMAC, Len: macLength,
-				},
-			})})
+			rule{comment: "no ARP for the address on other NICs", exprs: join(fromElsewhere, verdict(expr.VerdictDrop))},
+			rule{comment: "ARP tells the cluster MAC", exprs: join(fromAddress, write(arpSenderMAC, layout.MACs.IPv4[:]))})
 	}
 	return output
+}
+
+// write puts data into a packet of ARP.
+func write(offset uint32, data []byte) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: register0, Data: data},
+		&expr.Payload{
+			OperationType: expr.PayloadWrite, SourceRegister: register0,
+			Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(len(data)),
+		},
+	}
 }
 
 // neighbourChain does the same for IPv6: in advertisements of an address, and in solicitations that come from it, with the
@@ -703,17 +719,17 @@ func translatedChains(f family, layout clusterip.Layout) []chain {
 }
 
 func isNIC(key expr.MetaKey, layout clusterip.Layout) []expr.Any {
-	return compareNIC(key, expr.CmpOpEq, layout)
+	return compareIndex(key, expr.CmpOpEq, layout.NICIndex)
 }
 
 func notNIC(key expr.MetaKey, layout clusterip.Layout) []expr.Any {
-	return compareNIC(key, expr.CmpOpNeq, layout)
+	return compareIndex(key, expr.CmpOpNeq, layout.NICIndex)
 }
 
-func compareNIC(key expr.MetaKey, op expr.CmpOp, layout clusterip.Layout) []expr.Any {
+func compareIndex(key expr.MetaKey, op expr.CmpOp, nicIndex int) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: register0},
-		&expr.Cmp{Op: op, Register: register0, Data: binary.NativeEndian.AppendUint32(nil, uint32(layout.NICIndex))},
+		&expr.Cmp{Op: op, Register: register0, Data: binary.NativeEndian.AppendUint32(nil, uint32(nicIndex))},
 	}
 }
 

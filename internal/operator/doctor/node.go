@@ -185,7 +185,7 @@ func nicChecks() []check {
 			hasNIC, judgeForwarding,
 		},
 		{
-			group, "arp-announce", "ARP requests that name the address as their sender are let out on its own interface only; others are dropped, and the neighbour is not found.",
+			group, "arp-announce", "ARP requests name the address as their sender on its own interface only. On others they name none, or are dropped, and the neighbour is not found.",
 			is4, judgeARPAnnounce,
 		},
 		{
@@ -257,6 +257,17 @@ func (s subject) isOnLAN(nic clusterip.NIC) bool {
 	})
 }
 
+// networks are those of IPv4 that a NIC is connected to.
+func (s subject) networks(nic clusterip.NIC) []string {
+	var networks []string
+	for _, route := range s.Around.Value.Routes {
+		if route.NICIndex == nic.Index && route.Prefix.Addr().Is4() {
+			networks = append(networks, route.Prefix.String())
+		}
+	}
+	return networks
+}
+
 // others are the NICs beside the address's that are in use.
 func (s subject) others() []clusterip.NIC {
 	return slices.DeleteFunc(slices.Clone(s.State.Value.NICs), func(n clusterip.NIC) bool {
@@ -281,10 +292,8 @@ func judgeReversePath(s subject) answer {
 	// No warning: a node's other networks, such as that of Corosync's second link, seldom have clients, and strict is the default of some distributions.
 	var dropped []string
 	for _, other := range s.others() {
-		for _, route := range s.Around.Value.Routes {
-			if route.NICIndex == other.Index && route.Prefix.Addr().Is4() {
-				dropped = append(dropped, fmt.Sprintf("%s (%s)", route.Prefix, other.Name))
-			}
+		for _, network := range s.networks(other) {
+			dropped = append(dropped, fmt.Sprintf("%s (%s)", network, other.Name))
 		}
 	}
 	if len(dropped) > 0 {
@@ -402,18 +411,33 @@ func judgeARPAnnounce(s subject) answer {
 		return cannotTell(s.Around.Err, "ip address; ip route; ip neighbour")
 	}
 	const bestLocal = 2
+	laid := s.State.Value.Tables.Laid
+	hides := s.layout.Backend == clusterip.NFTables && (laid == nil || laid.HidesInRequests())
 	var answers []answer
+	var elsewhere []string
 	for _, other := range s.others() {
-		announce, err := s.effective(arpAnnounce, other.Name)
-		switch {
-		case !s.leadsOut(other):
+		networks := s.networks(other)
+		if len(networks) == 0 && !s.leadsOut(other) {
+			continue
+		}
+		switch announce, err := s.effective(arpAnnounce, other.Name); {
 		case err != nil:
 			answers = append(answers, cannotTell(err, readSysctl))
-		case announce < bestLocal:
+		case announce >= bestLocal:
+		case !hides && s.leadsOut(other):
 			answers = append(answers, warn(fmt.Sprintf("clients may be answered through %s, where arp_announce=%d", other.Name, announce), set(bestLocal, arpAnnounce, other.Name)...))
+		default:
+			elsewhere = append(elsewhere, fmt.Sprintf("%s (%s)", other.Name, cmp.Or(strings.Join(networks, ", "), "a router")))
 		}
 	}
-	return all("requests name no address of another interface", answers...)
+	switch {
+	case len(elsewhere) == 0:
+		return all("requests name no address of another interface", answers...)
+	case hides: // also proxies are asked so, and answer only who says who it is
+		return all(fmt.Sprintf("through %s it asks as 0.0.0.0, with arp_announce=2 as itself", strings.Join(elsewhere, ", ")), answers...)
+	default: // no warning, as for a strict reverse path
+		return all(fmt.Sprintf("no client in the networks of %s is found, which takes arp_announce=2 there", strings.Join(elsewhere, ", ")), answers...)
+	}
 }
 
 func judgeGroupFrames(s subject) answer {
