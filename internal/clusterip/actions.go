@@ -228,6 +228,9 @@ func (s Spec) admit(seen State) (Layout, error) {
 	if why := seen.TwiceFault(nic); why != "" && s.MACMode == Unicast {
 		return layout, ocf.Errorf(ocf.ErrArgs, "%s", why)
 	}
+	if why := seen.VerifyFault(nic); why != "" && s.MACMode == Unicast {
+		return layout, ocf.Errorf(ocf.ErrArgs, "%s", why)
+	}
 	if ok && s.CheckLink {
 		if why := seen.LinkFault(nic); why != "" {
 			return layout, ocf.Errorf(ocf.ErrGeneric, "%s: clients cannot reach the address through it (check_link=false starts all the same)", why)

@@ -309,6 +309,17 @@ func TestStartRefuses(t *testing.T) {
 			n.Tables, n.Addresses, n.Filters = Tables{}, nil, nil
 			s.MACMode, s.MACs.IPv4 = Unicast, DerivedMAC(Unicast, vip)
 		}, ocf.ErrArgs, "bond0 is a bond in mode balance-alb"},
+		"a unicast MAC on a bond that verifies the answers to its ARP requests": {func(n *State, s *Spec) {
+			n.NICs[1].Asks, n.NICs[1].Verifies = true, true
+			n.Tables, n.Addresses, n.Filters = Tables{}, nil, nil
+			s.MACMode, s.MACs.IPv4 = Unicast, DerivedMAC(Unicast, vip)
+		}, ocf.ErrArgs, "eth0 verifies the answers to its ARP requests (arp_validate)"},
+		"the target on a bond that asks by ARP": {func(n *State, s *Spec) {
+			n.NICs[1].Kind, n.NICs[1].Asks = "bond", true
+			n.NICs = append(n.NICs, NIC{Index: 8, Name: "eth8", Master: n.NICs[1].Index, Up: true, Running: true})
+			n.Tables, n.Addresses, n.Filters = Tables{}, nil, nil
+			s.Backend, s.HashCompat = Target, ClusterIP
+		}, ocf.ErrArgs, "set miimon in place of arp_interval in the configuration of eth0"},
 		"a NIC that is down":    {func(n *State, _ *Spec) { n.NICs[1].Up = false }, ocf.ErrGeneric, "ip link set eth0 up"},
 		"a NIC without carrier": {func(n *State, _ *Spec) { n.NICs[1].Running = false }, ocf.ErrGeneric, "no carrier"},
 		"no connected route":    {func(n *State, _ *Spec) { n.Connected, n.Tables = nil, Tables{} }, ocf.ErrArgs, "no network interface has connected routes"},
@@ -370,6 +381,24 @@ func TestOlderSchemaIsAccepted(t *testing.T) {
 	kernel.applied = nil
 	if err := agent.Start(t.Context(), specOf(Multicast, 2)); err != nil || len(kernel.applied) != 1 {
 		t.Errorf("%v; start of a further bucket did %q", err, kernel.applied)
+	}
+}
+
+// A bond gets a port, or is told to ask by ARP: the tables learn of it, and no bucket moves.
+func TestTablesLearnOfPortsThatAskByARP(t *testing.T) {
+	kernel := &fakeKernel{State: runningNode(t, Multicast, 1, 2)}
+	kernel.NICs[1].Kind, kernel.NICs[1].Asks = "bond", true
+	for _, index := range []int{9, 8} {
+		kernel.NICs = append(kernel.NICs, NIC{Index: index, Name: fmt.Sprintf("eth%d", index), Kind: "device", Master: kernel.NICs[1].Index, Up: true, Running: true})
+	}
+	agent, _ := agentOn(kernel)
+	for range 2 {
+		if err := agent.Monitor(t.Context(), specOf(Multicast, 1), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	if fmt.Sprint(kernel.Tables.Laid.Ports, kernel.Tables.Owned) != "[8 9] [1 2]" || len(kernel.applied) != 1 {
+		t.Errorf("ports %v, owned %v, after %q", kernel.Tables.Laid.Ports, kernel.Tables.Owned, kernel.applied)
 	}
 }
 

@@ -44,6 +44,10 @@ func (l Layout) Fits(backend Backend) error {
 		unless(l.MACMode != Unicast, "mac_mode=unicast: packets for a MAC that is not the NIC's own do not get as far; take multicast or igmp, not", l.MACMode)
 	case Target:
 		unless(l.MACMode == Multicast, "anything but mac_mode=multicast: it is", l.MACMode)
+		if len(l.Ports) > 0 { // of another device than the address's it mangles no ARP (arp_mangle in net/ipv4/netfilter/ipt_CLUSTERIP.c)
+			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "backend=%s cannot keep a bond's ARP monitor from telling neighbours the port's own MAC for %s; "+
+				"set miimon in place of arp_interval in the configuration of %s, or of the bond below it", backend, l.Address(), l.NIC))
+		}
 	default:
 		return nil
 	}

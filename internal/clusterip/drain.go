@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// observeTidily reads what is there, when addresses that an earlier version laid are renewed, and what is left of drains that are over is
+// observeTidily reads what is there, when what is out of date is renewed (planRenewal), and what is left of drains that are over is
 // cleared up: their time has ended them in the kernel, and nobody has swept.
 func (a Agent) observeTidily(ctx context.Context, spec Spec) (State, error) {
 	seen, err := a.observe(ctx, spec)
@@ -16,7 +16,12 @@ func (a Agent) observeTidily(ctx context.Context, spec Spec) (State, error) {
 		return seen, err
 	}
 	if renewal := planRenewal(seen); len(renewal) > 0 {
-		a.Log.Infof("what an earlier version has laid of %s is renewed, so that the node's own connections never come from it", joined(spec.Addresses))
+		if lay, isTables := renewal[0].(LayTables); isTables {
+			a.Log.Infof("%s: the tables learn by which ports a bond asks: %v", joined(spec.Addresses), lay.Layout.Ports)
+		}
+		if len(renewal) > 1 { // of an address one form comes and one goes
+			a.Log.Infof("what an earlier version has laid of %s is renewed, so that the node's own connections never come from it", joined(spec.Addresses))
+		}
 		for _, step := range renewal {
 			if err := a.Kernel.Apply(ctx, step); err != nil {
 				a.Log.Warningf("%s: %v", step, err)

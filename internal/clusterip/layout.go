@@ -50,6 +50,7 @@ type Layout struct {
 	Prefixes []netip.Prefix // the addresses, as they are put on the NIC; the first names the tables
 	NIC      string         // by name
 	NICIndex int            // and by the kernel's index, which a rename does not change
+	Ports    []int          // the indexes of the ports below it by which bonds ask hosts by ARP whether their links are alive
 
 	Backend      Backend // "" where it is still to be chosen
 	MACMode      MACMode
@@ -270,6 +271,9 @@ func (l Layout) Stamp() string {
 	if l.Bridged {
 		b.WriteString(" bridged=" + stampYes)
 	}
+	if len(l.Ports) > 0 {
+		fmt.Fprintf(&b, " ports=%s", strings.Trim(strings.ReplaceAll(fmt.Sprint(l.Ports), " ", ","), "[]"))
+	}
 	if l.Resource != "" {
 		b.WriteString(" resource=" + escape(l.Resource))
 	}
@@ -355,6 +359,10 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 	})
 	optional("drain", parseYes(&layout.Drains))
 	optional("bridged", parseYes(&layout.Bridged))
+	optional("ports", func(text string) (err error) {
+		layout.Ports, err = each(text, strconv.Atoi)
+		return err
+	})
 	optional("hash_compat", func(text string) error {
 		layout.HashCompat = HashCompat(text)
 		return nil

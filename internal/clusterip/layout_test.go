@@ -18,7 +18,7 @@ func TestStampIsReadBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			layout.Backend = NFTables
+			layout.Backend, layout.Ports = NFTables, []int{8, 12}
 			got, err := ParseStamp(layout.Schema, layout.Stamp())
 			if diff := cmp.Diff(layout.Stamp(), got.Stamp()); err != nil || diff != "" || !reflect.DeepEqual(got, layout) {
 				t.Errorf("error %v (-want +got):\n%s", err, diff)

@@ -153,7 +153,8 @@ func removeRoutes(seen State, keep []Route) []Step {
 	return steps
 }
 
-// planRenewal gives IPv4 addresses that an earlier version of this program has laid the form that they have now. That one had the prefix of
+// planRenewal brings what is laid up to date. Tables learn of the ports by which a bond asks hosts, before an address that the bond asks with comes.
+// IPv4 addresses that an earlier version of this program has laid get the form that they have now. That one had the prefix of
 // the network, and was an address like any other: the kernel chose it as the source of the node's own connections as soon as the node's own
 // address had gone, even if that came back.
 func planRenewal(seen State) []Step {
@@ -161,7 +162,24 @@ func planRenewal(seen State) []Step {
 	if laid == nil {
 		return nil
 	}
-	nic, _ := seen.nicAt(laid.NICIndex)
+	nic, ok := seen.nicAt(laid.NICIndex)
+	layout := *laid
+	layout.Ports = seen.askingPorts(nic)
+	if !ok || layout.Fits(layout.Backend) != nil || layout.MACMode == Unicast && seen.VerifyFault(nic) != "" { // start says what to do
+		return nil
+	}
+	steps := renewedAddresses(seen, nic, *laid)
+	if len(steps) > 0 {
+		steps = append(addRoutes(seen, nic, *laid), steps...)
+	}
+	if !slices.Equal(layout.Ports, laid.Ports) && len(seen.Tables.Damage) == 0 {
+		lay := LayTables{Layout: layout.withSchema(), Keep: seen.Tables.Owned, Moves: seen.Tables.Moves}
+		steps = append([]Step{lay}, steps...)
+	}
+	return steps
+}
+
+func renewedAddresses(seen State, nic NIC, laid Layout) []Step {
 	var steps []Step
 	for i, address := range laid.onNIC() {
 		earlier := Address{NICIndex: laid.NICIndex, Prefix: laid.Prefixes[i]}
@@ -175,10 +193,7 @@ func planRenewal(seen State) []Step {
 			steps = append(steps, add, remove)
 		}
 	}
-	if len(steps) == 0 {
-		return nil
-	}
-	return append(addRoutes(seen, nic, *laid), steps...)
+	return steps
 }
 
 func removeGroups(seen State, keep []Address) []Step {

@@ -213,7 +213,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	if err != nil {
 		return layout, err
 	}
-	layout.NIC, layout.NICIndex = nic.Name, nic.Index
+	layout.NIC, layout.NICIndex, layout.Ports = nic.Name, nic.Index, seen.askingPorts(nic)
 	_, onBridge := seen.bridgeOf(nic)
 	layout.Bridged = layout.Drains && onBridge
 	for _, address := range s.Addresses {

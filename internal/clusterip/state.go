@@ -35,6 +35,8 @@ type NIC struct {
 	Master   int    // the index of the interface that it is a port of; 0 if it is none
 	Parent   int    // the index of the interface that it is on top of, as a VLAN is; 0 if it is on none
 	BondMode string // of a bond: "balance-alb", …
+	Asks     bool   // a bond that asks hosts by ARP whether its links are alive (arp_interval)
+	Verifies bool   // and takes only their answers for a sign of it (arp_validate, of the active port)
 	Snoops   bool   // a bridge that reads IGMP and MLD, and is not told to take all groups' frames itself (mcast_router 2)
 	// ARPFilter says that the NIC answers only those ARP requests whose sender the node would answer through it (arp_filter); only known when addresses
 	// are to be laid.
@@ -281,6 +283,30 @@ func (s State) below(nic NIC) []NIC {
 		}
 	}
 	return all
+}
+
+// askingPorts are the ports by which bonds ask hosts by ARP, of those that a NIC's frames come in by.
+func (s State) askingPorts(nic NIC) []int {
+	var ports []int
+	for _, port := range s.below(nic) {
+		if bond, isPort := s.master(port); isPort && bond.Asks {
+			ports = append(ports, port.Index)
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// VerifyFault says why a bond would not know the answers to its ARP requests; empty if it does. It asks with its first address, which an address of
+// ours is (bond_confirm_addr), so that they are sent to the cluster MAC; and it looks at none that is for another host's MAC (bond_arp_rcv).
+func (s State) VerifyFault(nic NIC) string {
+	for _, bond := range append([]NIC{nic}, s.below(nic)...) {
+		if bond.Asks && bond.Verifies {
+			return fmt.Sprintf("parameter mac_mode=unicast: %s verifies the answers to its ARP requests (arp_validate), and would not know those for the cluster MAC, so that it loses its link; "+
+				"set mac_mode=multicast or igmp, or in the bond's configuration miimon in place of arp_interval, or arp_validate=none", bond.Name)
+		}
+	}
+	return ""
 }
 
 // TwiceFault says why the NIC would let a frame to a unicast cluster MAC in twice; empty if it does not. In balance-alb each port delivers

@@ -3,10 +3,14 @@
 package netns
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/mdlayher/arp"
 
 	"ocf-clusterip/internal/ocf"
 )
@@ -139,4 +143,73 @@ func TestNICThatBecomesAPort(t *testing.T) {
 			check(t, status(p.monitor(2), ocf.Success))
 		})
 	}
+}
+
+// TestBondsThatAskByARP: a bond's ARP monitor asks by the ports, with the bond's first address, which is the shared one when its own was renewed. The
+// link must stay up, and the neighbours must learn no other MAC than the cluster's.
+func TestBondsThatAskByARP(t *testing.T) {
+	const interval, questions = 100, 20 // milliseconds
+	for _, row := range []struct {
+		macMode, validate string
+		refused           bool
+	}{
+		{"multicast", "none", false},
+		{"multicast", "all", false},
+		{"unicast", "backup", false},
+		{"unicast", "all", true},
+	} {
+		t.Run(row.macMode+"/"+row.validate, func(t *testing.T) {
+			s := newSite(t, Options{Nodes: 1}, 4, webIP("nic", "bond0", "mac_mode", row.macMode))
+			node := s.Nodes[0]
+			own := fmt.Sprintf("%s/24 dev bond0", node.Addr)
+			for _, command := range []string{
+				fmt.Sprintf("ip link add bond0 type bond mode active-backup arp_interval %d arp_validate %s arp_ip_target %s", interval, row.validate, s.Client.Addr),
+				"ip address flush dev eth0", "ip link set eth0 down", "ip link set eth0 master bond0", "ip link set bond0 up", "ip address add " + own,
+			} {
+				s.agents[0].by(t, command)
+			}
+			check(t, node.waitUp(t.Context(), "bond0"))
+			if row.refused {
+				says(t, s.agents[0].start(0), ocf.ErrArgs, "bond0 verifies the answers to its ARP requests (arp_validate)", "set mac_mode=multicast")
+				return
+			}
+			asked := 0
+			heard := hear(t, s.Client, NIC, func(f Frame) bool {
+				p, isARP := f.ARP()
+				return isARP && !f.Outgoing && p.Operation == arp.OperationRequest && p.SenderIP == shared && p.TargetIP == s.Client.Addr
+			})
+			check(t, s.startAll(0, 0, 0, 0))
+			s.agents[0].by(t, "ip address delete "+own)
+			s.agents[0].by(t, "ip address add "+own)
+			failures := linkFailures(t, node)
+			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+			defer cancel()
+			_, err := heard.Wait(ctx, func(Frame) bool {
+				asked++
+				return asked > questions
+			})
+			if err != nil {
+				t.Errorf("heard %d questions: %v", asked, err)
+			}
+			if now := linkFailures(t, node); now != failures {
+				t.Errorf("%s link failures before, %s now", failures, now)
+			}
+			for _, said := range sayings(stopped(t, heard)) {
+				if said.SenderMAC != s.spec.MACs.IPv4.String() {
+					t.Errorf("the bond tells another MAC: %+v", said)
+				}
+			}
+		})
+	}
+}
+
+// linkFailures is how often the bond has taken the link of its port for dead.
+func linkFailures(t *testing.T, h *Host) string {
+	t.Helper()
+	r := h.Run(t.Context(), path, "cat", "/proc/net/bonding/bond0")
+	found := regexp.MustCompile(`Link Failure Count: (\d+)`).FindStringSubmatch(r.Stdout)
+	if found == nil {
+		t.Fatalf("no failures are counted:\n%s%s", r.Stdout, r.Stderr)
+	}
+	return found[1]
 }

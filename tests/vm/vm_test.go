@@ -67,6 +67,7 @@ func guests() []guest {
 			"^TestWhatAnEarlierVersionLaid$",
 			"^TestICMPErrorsAreNotForwardedWithoutTheAddress$",
 			"^TestFramesOfOtherVLANsAreLeftAlone$",
+			"^TestClientsWhoseWayBackIsAnotherNIC$/^multicast$",
 			"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
 			"^TestDrainThatIsTooShort$",
 			"^TestQuietConnectionsSurviveAMove$/^(half_closed_by_the_client,_and_nothing_is_taken_up|idle,_and_the_client_speaks,_IPv6)$",
@@ -83,6 +84,7 @@ func guests() []guest {
 		}},
 		{"interfaces", []string{ // that need modules which the machine's own kernel may lack
 			"^TestBonds$",
+			"^TestBondsThatAskByARP$",
 			"^TestAddressesThatHangOnOurs$",
 			"^TestNICThatBecomesAPort$",
 			"^TestStackedInterfaces$",

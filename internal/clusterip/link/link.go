@@ -123,6 +123,8 @@ func nicOf(link netlink.Link) clusterip.NIC {
 		nic.CallsIPTables = clusterip.PerFamily[bool]{IPv4: calls("iptables", nic.Name), IPv6: calls("ip6tables", nic.Name)}
 	case *netlink.Bond:
 		nic.BondMode = link.Mode.String()
+		nic.Asks = link.ArpInterval > 0
+		nic.Verifies = link.ArpValidate > 0 && link.ArpValidate&netlink.BOND_ARP_VALIDATE_ACTIVE != 0 // else -1: not told
 	case *netlink.Vlan, *netlink.Macvlan, *netlink.Macvtap, *netlink.IPVlan, *netlink.IPVtap:
 		if attributes.NetNsID < 0 { // else the index is of another network namespace
 			nic.Parent = attributes.ParentIndex

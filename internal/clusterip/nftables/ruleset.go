@@ -601,6 +601,11 @@ func arpChain(layout clusterip.Layout) chain {
 		}
 		fromAddress := join(loadNetwork(arpSenderIP, ipv4.length), equal(address.AsSlice()...))
 		fromElsewhere := join(fromAddress, notNIC(expr.MetaKeyOIF, layout))
+		// A bond's ARP monitor asks by the ports (bond_arp_send): there the address is told as on the bond itself, or arp_validate would not
+		// know the answers.
+		for _, port := range layout.Ports {
+			fromElsewhere = append(fromElsewhere, compareIndex(expr.MetaKeyOIF, expr.CmpOpNeq, port)...)
+		}
 		// Linux asks for the next hop of a packet with the packet's source, by whatever NIC it leaves (arp_solicit).
 		if layout.Schema >= asksElsewhere {
 			output.rules = append(output.rules, rule{comment: "ARP requests on other NICs tell no address", exprs: join(

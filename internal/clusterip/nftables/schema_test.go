@@ -73,6 +73,12 @@ func bridged(layout clusterip.Layout) clusterip.Layout {
 	return layout
 }
 
+// onBond is on a bond that asks by ARP.
+func onBond(layout clusterip.Layout) clusterip.Layout {
+	layout.Ports = []int{3, 4}
+	return layout
+}
+
 // newest has what all layouts have since schema 5.
 func newest(layout clusterip.Layout) clusterip.Layout {
 	layout.Schema = 5
@@ -100,6 +106,7 @@ func allLayouts() map[string]clusterip.Layout {
 			layouts[fmt.Sprintf("schema-4-dual-stack-%s-%s.hex", macMode, hashMode)] = draining(dualStack(macMode, hashMode))
 			layouts[fmt.Sprintf("schema-5-%s-%s.hex", macMode, hashMode)] = newest(layoutFor(macMode, hashMode))
 			layouts[fmt.Sprintf("schema-5-like-the-target-%s-%s.hex", macMode, hashMode)] = newest(likeTheTarget(macMode, hashMode))
+			layouts[fmt.Sprintf("schema-5-on-a-bond-%s-%s.hex", macMode, hashMode)] = onBond(newest(layoutFor(macMode, hashMode)))
 			layouts[fmt.Sprintf("schema-5-ipv6-%s-%s.hex", macMode, hashMode)] = newest(onlyIPv6(macMode, hashMode))
 			layouts[fmt.Sprintf("schema-5-draining-%s-%s.hex", macMode, hashMode)] = newest(draining(dualStack(macMode, hashMode)))
 			layouts[fmt.Sprintf("schema-5-bridged-%s-%s.hex", macMode, hashMode)] = bridged(newest(draining(dualStack(macMode, hashMode))))

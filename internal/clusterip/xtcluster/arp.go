@@ -64,6 +64,9 @@ func (a arp) lay(ctx context.Context, layout clusterip.Layout) error {
 	if ocf.CodeOf(err) != ocf.ErrInstalled {
 		return err
 	}
+	if len(layout.Ports) > 0 {
+		return ocf.Errorf(ocf.ErrInstalled, "a bond's ARP monitor needs ARP to be mangled by nf_tables (%w); set miimon in place of arp_interval in the bond's configuration", err)
+	}
 	rules, listErr := arpRules(ctx, layout.Address())
 	if listErr != nil {
 		return listErr

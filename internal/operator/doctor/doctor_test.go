@@ -384,6 +384,9 @@ func TestChecks(t *testing.T) {
 			r.Spec.MACs.IPv4 = clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
 			r.Router = nil
 		}), map[string]Verdict{"interface": Failure}},
+		"a bond that verifies answers for the cluster MAC": {also(unicast, resource(func(r *Resource) {
+			r.State.Value.NICs[0].Asks, r.State.Value.NICs[0].Verifies = true, true
+		})), map[string]Verdict{"interface": Failure}},
 		"ARP by one of two interfaces": {also(sysctl("1", "net/ipv4/conf/all/arp_filter"), resource(func(r *Resource) {
 			r.Around.Value.Routes = append(r.Around.Value.Routes, clusterip.Route{NICIndex: eth1, Prefix: netip.MustParsePrefix("192.168.10.0/24")})
 		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), map[string]Verdict{"arp-filter": Warning}},

@@ -212,6 +212,9 @@ func judgeInterface(s subject) answer {
 	if why := s.State.Value.TwiceFault(s.nic); why != "" && s.layout.MACMode == clusterip.Unicast {
 		return fail(why, s.update("mac_mode=multicast   # with the resource disabled"))
 	}
+	if why := s.State.Value.VerifyFault(s.nic); why != "" && s.layout.MACMode == clusterip.Unicast {
+		return fail(why, s.update("mac_mode=multicast   # with the resource disabled"))
+	}
 	return ok("%s has %s", s.nic.Name, addressList(s.layout.Prefixes))
 }
 
