@@ -69,8 +69,10 @@ func addressFaults(seen State, layout Layout) []string {
 	}
 	nic, ok := seen.nicAt(layout.NICIndex)
 	for _, route := range layout.routes() {
-		// Any connected route to the network will do: only start lays ours again where the NIC was switched off for a moment.
-		reaches := func(r Route) bool { return r.NICIndex == route.NICIndex && r.Prefix == route.Prefix }
+		// Any connected route to the network, or a wider one, will do: only start lays ours again where the NIC was switched off for a moment.
+		reaches := func(r Route) bool {
+			return r.NICIndex == route.NICIndex && r.Prefix.Bits() <= route.Prefix.Bits() && r.Prefix.Contains(route.Prefix.Addr())
+		}
 		if ok && nic.Up && !slices.ContainsFunc(slices.Concat(seen.Routes, seen.Connected), reaches) {
 			fault("the connected route to %s is missing on %s, so that no client in it is reached", route.Prefix, layout.NIC)
 		}

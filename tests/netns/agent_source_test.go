@@ -191,6 +191,45 @@ func TestTheConnectedRoute(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
+// TestTheConnectedRouteBesideAWiderNetwork: clients are reached by the wider one, too, so it is no fault that the narrower one has gone with the
+// interface that was switched off.
+func TestTheConnectedRouteBesideAWiderNetwork(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, Options{Nodes: 1}, 8, webIP("cidr_netmask", "24"))
+	p := &patient{agent: s.agents[0]}
+	commands("ip address delete 192.168.10.11/24 dev eth0", "ip address add 192.168.10.11/16 dev eth0")(t, p)
+	check(t, s.startAll(0, 0, 0, 0, 0, 0, 0, 0))
+	commands("ip link set eth0 down", "ip link set eth0 up", clientRoute)(t, p)
+	check(t, p.host.waitUp(t.Context(), NIC))
+	if routes := p.by(t, "ip route show"); strings.Contains(routes, sharedRoute) {
+		t.Fatalf("the route is still there:\n%s", routes)
+	}
+	check(t, s.monitorAll())
+	everyFlow(t, s)
+}
+
+// TestTheConnectedRouteMoves with the address to another interface in the same network, while a bucket runs. The kernel has only one of its metric.
+func TestTheConnectedRouteMoves(t *testing.T) {
+	t.Parallel()
+	for _, own := range []bool{true, false} {
+		t.Run(fmt.Sprintf("own address there: %t", own), func(t *testing.T) {
+			p := newPatient(t, webIP("cidr_netmask", "24"))
+			p.startBoth(t)
+			bridged(t, p)
+			check(t, p.host.waitUp(t.Context(), ownBridge))
+			if !own {
+				p.by(t, "ip address delete 192.168.10.11/24 dev br0")
+			}
+			p.parameters = p.parameters.with("nic", ownBridge)
+			check(t, status(p.start(2), ocf.Success))
+			check(t, status(p.monitor(5), ocf.Success))
+			if routes, want := p.by(t, "ip route show"), strings.ReplaceAll(sharedRoute, NIC, ownBridge); !strings.Contains(routes, want) {
+				t.Errorf("%q is not among the routes:\n%s", want, routes)
+			}
+		})
+	}
+}
+
 // TestTwoResourcesInOneNetwork do not take each other's connected route away.
 func TestTwoResourcesInOneNetwork(t *testing.T) {
 	t.Parallel()

@@ -299,7 +299,8 @@ func (c *Conn) ApplyLinks(ctx context.Context, step clusterip.Step) error {
 	case clusterip.RemoveAddress:
 		err = c.removeAddress(ctx, step)
 	case clusterip.AddRoute:
-		err = unless(unix.EEXIST, c.netlink.RouteAdd(routeOf(step.NIC, step.Route)))
+		// One on another NIC, where the resource was before, would be in the way: the kernel has one route of a metric to a network.
+		err = c.netlink.RouteReplace(routeOf(step.NIC, step.Route))
 	case clusterip.RemoveRoute:
 		err = unless(unix.ESRCH, c.netlink.RouteDel(routeOf(step.NIC, step.Route)))
 	default:
