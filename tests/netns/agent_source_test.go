@@ -9,6 +9,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
@@ -228,6 +231,42 @@ func TestTheConnectedRouteMoves(t *testing.T) {
 			}
 		})
 	}
+}
+
+// addressByName is what the kernel tells programs that ask for the address of an interface by its name (SIOCGIFADDR).
+func (h *Host) addressByName(t *testing.T, nic string) string {
+	t.Helper()
+	request, err := unix.NewIfreq(nic)
+	check(t, err)
+	check(t, h.Do(func() error {
+		socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(socket)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(socket), unix.SIOCGIFADDR, uintptr(unsafe.Pointer(request))); errno != 0 {
+			return errno
+		}
+		return nil
+	}))
+	address, err := request.Inet4Addr()
+	check(t, err)
+	return net.IP(address).String()
+}
+
+// TestTheInterfacesOwnAddressByItsName: the shared one comes first in the kernel's list. But it has another label than the interface's name, by which
+// programs ask for its address and DHCP clients remove it.
+func TestTheInterfacesOwnAddressByItsName(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP())
+	p.startBoth(t)
+	if got, want := p.host.addressByName(t, NIC), p.host.Addr.String(); got != want {
+		t.Errorf("the address of eth0 is %s, want %s", got, want)
+	}
+	p.by(t, "ip -4 address flush dev eth0 label eth0")
+	commands(ownAddress, clientRoute)(t, p)
+	check(t, status(p.monitor(2), ocf.Success))
+	p.checkNothingIsLeft(t)
 }
 
 // TestTwoResourcesInOneNetwork do not take each other's connected route away.

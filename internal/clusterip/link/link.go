@@ -335,6 +335,9 @@ func (c *Conn) addAddress(ctx context.Context, step clusterip.AddAddress) error 
 	if !is6 {
 		// It never becomes the source of a packet that has none yet: inet_select_addr passes host scope over.
 		address.Scope = int(netlink.SCOPE_HOST)
+		if !step.Group {
+			address.Label = labelOn(step.NIC.Name)
+		}
 	}
 	if step.Group {
 		// The kernel itself joins the group and answers queries, as long as the address is there. No IPv6 group is a source:
@@ -349,6 +352,17 @@ func (c *Conn) addAddress(ctx context.Context, step clusterip.AddAddress) error 
 		return err
 	}
 	return c.waitLocal(ctx, step.Prefix.Addr())
+}
+
+// labelOn is another label than the NIC's name. By that name programs ask for the NIC's own address, and ifconfig replaces it (SIOCGIFADDR and
+// SIOCSIFADDR, devinet_ioctl in net/ipv4/devinet.c): they get the first address that has it, and those of scope host come before all others. It is
+// empty, so that the kernel takes the name, where that leaves no room.
+func labelOn(nic string) string {
+	label := nic + ":c"
+	if len(label) >= unix.IFNAMSIZ {
+		return ""
+	}
+	return label
 }
 
 // tooManyGroups says what bounds the groups of all resources in igmp mode: the kernel joins them with one socket of each family, whose
