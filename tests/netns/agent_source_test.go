@@ -269,6 +269,29 @@ func TestTheInterfacesOwnAddressByItsName(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
+// TestTheNetworkOfAnotherResource is known to one that is not told its prefix length, where the node has no address of its own there; and it stays
+// reachable when the other one stops.
+func TestTheNetworkOfAnotherResource(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP("cidr_netmask", "24"))
+	p.by(t, "ip address delete 192.168.10.11/24 dev eth0")
+	p.startBoth(t)
+	second := netip.MustParseAddr("192.168.10.4")
+	other := *p.agent
+	other.parameters = webIP("ip", second.String(), "arp_count", "0")
+	check(t, status(other.call("start", 0, "OCF_RESOURCE_INSTANCE=db-ip:0"), ocf.Success))
+	check(t, status(p.stop(2), ocf.Success))
+	check(t, status(p.stop(5), ocf.Success))
+	check(t, status(other.call("monitor", 0, "OCF_RESOURCE_INSTANCE=db-ip:0"), ocf.Success))
+	want := fmt.Sprintf("192.168.10.0/24 dev eth0 proto 203 scope link metric %d", clusterip.RouteMetric(second))
+	if routes := p.by(t, "ip route show"); !strings.Contains(routes, want) {
+		t.Errorf("%q is not among the routes:\n%s", want, routes)
+	}
+	check(t, status(other.call("stop", 0, "OCF_RESOURCE_INSTANCE=db-ip:0"), ocf.Success))
+	commands(ownAddress, clientRoute)(t, p)
+	p.checkNothingIsLeft(t)
+}
+
 // TestTwoResourcesInOneNetwork do not take each other's connected route away.
 func TestTwoResourcesInOneNetwork(t *testing.T) {
 	t.Parallel()

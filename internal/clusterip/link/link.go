@@ -239,18 +239,22 @@ func (c *Conn) readOwnRoutes(ctx context.Context, state *clusterip.State, addres
 		return fmt.Errorf("list our routes: %w", err)
 	}
 	for _, route := range routes {
-		prefix, ok := prefixOf(route.Dst)
-		isOf := func(a netip.Addr) bool {
-			return a.Is4() && prefix.Contains(a) && uint32(route.Priority) == clusterip.RouteMetric(a)
-		}
-		if ok && slices.ContainsFunc(addresses, isOf) {
+		if prefix, ok := prefixOf(route.Dst); ok && isLaidFor(addresses, route, prefix) {
 			state.Routes = append(state.Routes, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix, Metric: uint32(route.Priority)})
 		}
 	}
 	return nil
 }
 
-// readRoutes reads the connected routes that hold an address, but for those that this agent has laid, which say nothing of the network.
+// isLaidFor tells whether a route that this agent has laid is of one of the addresses, not of another resource.
+func isLaidFor(addresses []netip.Addr, route netlink.Route, prefix netip.Prefix) bool {
+	return route.Protocol == routeProtocol && slices.ContainsFunc(addresses, func(a netip.Addr) bool {
+		return a.Is4() && prefix.Contains(a) && uint32(route.Priority) == clusterip.RouteMetric(a)
+	})
+}
+
+// readRoutes reads the connected routes that hold an address, but for those that were laid for it, which say nothing of the network. Those of
+// other resources do, where the node has no address of its own there.
 func (c *Conn) readRoutes(ctx context.Context, state *clusterip.State, addresses []netip.Addr) error {
 	routes, err := dump(ctx, func() ([]netlink.Route, error) { return c.netlink.RouteList(nil, familyOf(addresses...)) })
 	if err != nil {
@@ -258,7 +262,7 @@ func (c *Conn) readRoutes(ctx context.Context, state *clusterip.State, addresses
 	}
 	for _, route := range routes {
 		prefix, ok := prefixOf(route.Dst)
-		if ok && isConnected(route) && route.Protocol != routeProtocol && prefix.Bits() > 0 && slices.ContainsFunc(addresses, prefix.Contains) {
+		if ok && isConnected(route) && !isLaidFor(addresses, route, prefix) && prefix.Bits() > 0 && slices.ContainsFunc(addresses, prefix.Contains) {
 			state.Connected = append(state.Connected, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix})
 		}
 	}
