@@ -168,6 +168,7 @@ func onTheNode() []planted {
 		{name: "connections are not tracked", plant: on("nft 'add table ip mine; add chain ip mine pre { type filter hook prerouting priority raw; }; add rule ip mine pre ip daddr 192.168.10.3 notrack'"), mend: on("nft delete table ip mine"), want: only("notrack", failure)},
 		{name: "conntrack takes up no connection in its middle", plant: on("echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), mend: on("echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), want: only("conntrack-loose", warning)},
 		{name: "no answer to ARP for scope host", plant: on("echo 3 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), want: only("arp-ignore", failure)},
+		{name: "scope host is as good as scope link", plant: on("echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/all/route_localnet"), want: only("route-localnet", warning), says: "without a gateway"},
 		{name: "no answer to ARP", plant: on("echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), want: only("arp-ignore", failure)},
 		{name: "a strict reverse path, and two ways out", plant: on(secondNIC + "; echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce; echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), want: only("reverse-path", warning), says: "eth9"},
 		{

@@ -233,6 +233,27 @@ func TestTheConnectedRouteMoves(t *testing.T) {
 	}
 }
 
+// TestRouteLocalnetMakesItASource: that is why doctor warns of it. Connected routes of the node's own addresses name their source.
+func TestRouteLocalnetMakesItASource(t *testing.T) {
+	t.Parallel()
+	n := Start(t, Options{Nodes: 1})
+	node, inNetwork, byRoute := n.Nodes[0], n.Client.Addr, n.Sources(1)[0]
+	a := newAgent(t, node, 1, webIP("arp_count", "0"))
+	check(t, status(a.start(0), ocf.Success))
+	for value, want := range map[string]string{"0": node.Addr.String(), "1": shared.String()} {
+		check(t, node.Sysctl("net/ipv4/conf/all/route_localnet", value))
+		for _, change := range []string{"add", "delete"} { // or the kernel keeps to what it has found before
+			a.by(t, "ip address "+change+" 192.0.2.1/32 dev lo")
+		}
+		if source := node.sourceTo(t, byRoute); source != want {
+			t.Errorf("route_localnet=%s: connections to %s come from %s, want %s", value, byRoute, source, want)
+		}
+		if source := node.sourceTo(t, inNetwork); source != node.Addr.String() {
+			t.Errorf("route_localnet=%s: connections to %s come from %s", value, inNetwork, source)
+		}
+	}
+}
+
 // addressByName is what the kernel tells programs that ask for the address of an interface by its name (SIOCGIFADDR).
 func (h *Host) addressByName(t *testing.T, nic string) string {
 	t.Helper()

@@ -408,6 +408,7 @@ func TestChecks(t *testing.T) {
 		})), nil},
 		"forwards IPv6, which the address is not": {sysctl("1", "net/ipv6/conf/all/forwarding"), nil},
 		"no answer to ARP for host scope":         {sysctl("3", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
+		"scope host is as good as scope link":     {sysctl("1", "net/ipv4/conf/all/route_localnet"), map[string]Verdict{"route-localnet": Warning}},
 		"answers to the same subnet":              {sysctl("2", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
 		"a parameter that nobody may read":        {unread("net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
 		"a parameter that is no number":           {sysctl("x", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},

@@ -136,6 +136,7 @@ const (
 	reversePath    = "net/ipv4/conf/%s/rp_filter"
 	arpIgnore      = "net/ipv4/conf/%s/arp_ignore"
 	arpFilter      = "net/ipv4/conf/%s/arp_filter"
+	routeLocalnet  = "net/ipv4/conf/%s/route_localnet"
 	arpAnnounce    = "net/ipv4/conf/%s/arp_announce"
 	forwards4      = "net/ipv4/conf/%s/forwarding"
 	forwards6      = "net/ipv6/conf/%s/forwarding"
@@ -155,7 +156,7 @@ func Sysctls(nics []clusterip.NIC) []string {
 		conf = append(conf, nic.Name)
 	}
 	for _, of := range conf {
-		for _, format := range []string{reversePath, arpIgnore, arpFilter, arpAnnounce, forwards4, forwards6, dropsGroups4, dropsGroups6, disablesIPv6} {
+		for _, format := range []string{reversePath, arpIgnore, arpFilter, routeLocalnet, arpAnnounce, forwards4, forwards6, dropsGroups4, dropsGroups6, disablesIPv6} {
 			names = append(names, fmt.Sprintf(format, of))
 		}
 	}

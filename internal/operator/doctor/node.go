@@ -181,6 +181,10 @@ func nicChecks() []check {
 			is4, judgeARPFilter,
 		},
 		{
+			group, "route-localnet", "With route_localnet the kernel may take an address of scope host for the node's own connections, whose answers go to other nodes.",
+			is4, judgeRouteLocalnet,
+		},
+		{
 			group, "forwarding", "Only what comes in by the interface of the address is filtered: a node that is the router of clients answers all of them, whatever bucket they are in.",
 			hasNIC, judgeForwarding,
 		},
@@ -316,7 +320,7 @@ func judgeARPIgnore(s subject) answer {
 	case ignore == neverForHostScope:
 		return fail(fmt.Sprintf("arp_ignore=%d: the node answers no ARP request for the address, which has scope host", ignore), set(0, arpIgnore, "all", s.nic.Name)...)
 	case ignore == sameSubnet:
-		return warn(fmt.Sprintf("arp_ignore=%d: hosts of another subnet get no answer", ignore), set(1, arpIgnore, "all", s.nic.Name)...)
+		return warn(fmt.Sprintf("arp_ignore=%d: hosts of another subnet get no answer, and without an address of the node's own in the network nobody", ignore), set(1, arpIgnore, "all", s.nic.Name)...)
 	default:
 		return ok("arp_ignore=%d", ignore)
 	}
@@ -337,6 +341,21 @@ func judgeARPFilter(s subject) answer {
 		}
 	}
 	return ok("arp_filter=%d, but only %s is in the network of the address", filter, s.nic.Name)
+}
+
+// judgeRouteLocalnet: scope host is as good as scope link then, and comes first in the kernel's list (inet_select_addr in net/ipv4/devinet.c). The
+// connected routes of the node's own addresses name their source.
+func judgeRouteLocalnet(s subject) answer {
+	localnet, err := s.effective(routeLocalnet, s.nic.Name)
+	switch {
+	case err != nil:
+		return cannotTell(err, readSysctl)
+	case localnet != 0:
+		return warn(fmt.Sprintf("route_localnet=%d: by routes without a gateway and a source (ip route: scope link, no src), and to multicast groups, the node's own packets come from the address",
+			localnet), append(set(0, routeLocalnet, "all", s.nic.Name), "# kube-proxy sets it: --iptables-localhost-nodeports=false; or give such routes the node's own src")...)
+	default:
+		return ok("route_localnet=0")
+	}
 }
 
 func judgeSnooping(s subject) answer {
