@@ -140,6 +140,19 @@ func (n *Network) newRun(ctx context.Context, t Traffic) (*run, error) {
 	return r, nil
 }
 
+// listenUDP opens a socket. The one of an earlier run may not be gone, although it was closed: a command that another test starts at that
+// moment has a copy between fork and exec.
+func listenUDP(local netip.AddrPort) (conn *net.UDPConn, err error) {
+	const tries, pause = 100, 10 * time.Millisecond
+	for range tries {
+		if conn, err = net.ListenUDP("udp"+familyDigit(local.Addr()), net.UDPAddrFromAddrPort(local)); !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+		time.Sleep(pause)
+	}
+	return conn, err
+}
+
 func (r *run) openSockets() error {
 	var err error
 	if r.icmp, err = SendICMP(r.Target); err != nil {
@@ -149,7 +162,7 @@ func (r *run) openSockets() error {
 		if f.Proto != UDP {
 			continue
 		}
-		conn, err := net.ListenUDP("udp"+familyDigit(f.Src), net.UDPAddrFromAddrPort(netip.AddrPortFrom(f.Src, f.SrcPort)))
+		conn, err := listenUDP(netip.AddrPortFrom(f.Src, f.SrcPort))
 		if err != nil {
 			return err
 		}
