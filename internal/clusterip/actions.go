@@ -225,10 +225,7 @@ func (s Spec) admit(seen State) (Layout, error) {
 		return layout, fmt.Errorf("%w; or stop it first, so that another backend can be chosen (pcs resource disable %s)", err, s.name())
 	}
 	nic, ok := seen.nicAt(layout.NICIndex)
-	if why := seen.TwiceFault(nic); why != "" && s.MACMode == Unicast {
-		return layout, ocf.Errorf(ocf.ErrArgs, "%s", why)
-	}
-	if why := seen.VerifyFault(nic); why != "" && s.MACMode == Unicast {
+	if why := seen.UnicastFault(layout); why != "" {
 		return layout, ocf.Errorf(ocf.ErrArgs, "%s", why)
 	}
 	if ok && s.CheckLink {

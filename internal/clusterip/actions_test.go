@@ -384,6 +384,17 @@ func TestOlderSchemaIsAccepted(t *testing.T) {
 	}
 }
 
+// A bond asks as an IPv4 address only.
+func TestBondsThatVerifyAnswersConcernIPv4Only(t *testing.T) {
+	seen := State{NICs: []NIC{{Index: 2, Name: "bond0", Kind: "bond", Asks: true, Verifies: true}, {Index: 3, Name: "eth0", Master: 2}}}
+	for prefix, fault := range map[netip.Prefix]bool{vip24: true, netip.PrefixFrom(vip6, 64): false} {
+		layout := Layout{NICIndex: 2, MACMode: Unicast, Prefixes: []netip.Prefix{prefix}}
+		if why := seen.UnicastFault(layout); (why != "") != fault {
+			t.Errorf("%s: %q", prefix, why)
+		}
+	}
+}
+
 // A bond gets a port, or is told to ask by ARP: the tables learn of it, and no bucket moves.
 func TestTablesLearnOfPortsThatAskByARP(t *testing.T) {
 	kernel := &fakeKernel{State: runningNode(t, Multicast, 1, 2)}

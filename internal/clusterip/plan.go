@@ -163,9 +163,12 @@ func planRenewal(seen State) []Step {
 		return nil
 	}
 	nic, ok := seen.nicAt(laid.NICIndex)
+	if !ok || !laid.Has(netip.Addr.Is4) {
+		return nil
+	}
 	layout := *laid
 	layout.Ports = seen.askingPorts(nic)
-	if !ok || layout.Fits(layout.Backend) != nil || layout.MACMode == Unicast && seen.VerifyFault(nic) != "" { // start says what to do
+	if layout.Fits(layout.Backend) != nil || seen.UnicastFault(layout) != "" { // start says what to do
 		return nil
 	}
 	steps := renewedAddresses(seen, nic, *laid)

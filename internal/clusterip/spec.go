@@ -213,7 +213,10 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	if err != nil {
 		return layout, err
 	}
-	layout.NIC, layout.NICIndex, layout.Ports = nic.Name, nic.Index, seen.askingPorts(nic)
+	layout.NIC, layout.NICIndex = nic.Name, nic.Index
+	if s.has(netip.Addr.Is4) {
+		layout.Ports = seen.askingPorts(nic)
+	}
 	_, onBridge := seen.bridgeOf(nic)
 	layout.Bridged = layout.Drains && onBridge
 	for _, address := range s.Addresses {

@@ -297,25 +297,24 @@ func (s State) askingPorts(nic NIC) []int {
 	return ports
 }
 
-// VerifyFault says why a bond would not know the answers to its ARP requests; empty if it does. It asks with its first address, which an address of
-// ours is (bond_confirm_addr), so that they are sent to the cluster MAC; and it looks at none that is for another host's MAC (bond_arp_rcv).
-func (s State) VerifyFault(nic NIC) string {
-	for _, bond := range append([]NIC{nic}, s.below(nic)...) {
-		if bond.Asks && bond.Verifies {
-			return fmt.Sprintf("parameter mac_mode=unicast: %s verifies the answers to its ARP requests (arp_validate), and would not know those for the cluster MAC, so that it loses its link; "+
-				"set mac_mode=multicast or igmp, or in the bond's configuration miimon in place of arp_interval, or arp_validate=none", bond.Name)
-		}
+// UnicastFault says why bonds are no place for the unicast cluster MAC of a layout; empty if they are, or if it has none.
+//
+// In balance-alb each port delivers unicast frames (bond_should_deliver_exact_match in drivers/net/bonding/bond_main.c), and a switch sends those for
+// an unknown MAC to all. A bond that asks hosts by ARP does so with its first address, which an IPv4 one of ours is (bond_confirm_addr), so that the
+// answers are for the cluster MAC; and it verifies none that is for another host's (bond_arp_rcv).
+func (s State) UnicastFault(layout Layout) string {
+	nic, ok := s.nicAt(layout.NICIndex)
+	if !ok || layout.MACMode != Unicast {
+		return ""
 	}
-	return ""
-}
-
-// TwiceFault says why the NIC would let a frame to a unicast cluster MAC in twice; empty if it does not. In balance-alb each port delivers
-// unicast frames (bond_should_deliver_exact_match in drivers/net/bonding/bond_main.c), and a switch sends those for an unknown MAC to all.
-func (s State) TwiceFault(nic NIC) string {
 	for _, bond := range append([]NIC{nic}, s.below(nic)...) {
-		if bond.BondMode == "balance-alb" {
+		switch {
+		case bond.BondMode == "balance-alb":
 			return fmt.Sprintf("parameter mac_mode=unicast: %s is a bond in mode balance-alb, whose ports each deliver a frame to the cluster MAC, so that packets arrive twice; "+
 				"set mac_mode=multicast or igmp, or give the bond mode active-backup, balance-tlb or 802.3ad", bond.Name)
+		case bond.Asks && bond.Verifies && layout.Has(netip.Addr.Is4):
+			return fmt.Sprintf("parameter mac_mode=unicast: %s verifies the answers to its ARP requests (arp_validate), and would not know those for the cluster MAC, so that it loses its link; "+
+				"set mac_mode=multicast or igmp, or in the bond's configuration miimon in place of arp_interval, or arp_validate=none", bond.Name)
 		}
 	}
 	return ""

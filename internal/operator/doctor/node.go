@@ -213,10 +213,7 @@ func judgeInterface(s subject) answer {
 	if _, err := s.Layout(); err != nil {
 		return fail(strings.Join(lines(err), "; "), "ip -brief address", "ip -brief link")
 	}
-	if why := s.State.Value.TwiceFault(s.nic); why != "" && s.layout.MACMode == clusterip.Unicast {
-		return fail(why, s.update("mac_mode=multicast   # with the resource disabled"))
-	}
-	if why := s.State.Value.VerifyFault(s.nic); why != "" && s.layout.MACMode == clusterip.Unicast {
+	if why := s.State.Value.UnicastFault(s.layout); why != "" {
 		return fail(why, s.update("mac_mode=multicast   # with the resource disabled"))
 	}
 	return ok("%s has %s", s.nic.Name, addressList(s.layout.Prefixes))
