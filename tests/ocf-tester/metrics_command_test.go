@@ -50,7 +50,7 @@ func TestMetrics(t *testing.T) {
 			`clusterip_resource_health{resource="web-ip",address="192.168.10.3"} 0`, `clusterip_foreign_packets_total{resource="web-ip",address="192.168.10.3"} 0`)
 	}
 	// A collector must not fail because there is something to tell.
-	n.shell(t, "ip address delete "+address+"/24 dev eth0")
+	n.shell(t, "ip address delete "+address+"/32 dev eth0")
 	has(t, metrics(t), "clusterip_health 2", `clusterip_resource_health{resource="web-ip",address="192.168.10.3"} 2`)
 
 	dir := t.TempDir()
