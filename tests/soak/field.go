@@ -358,7 +358,7 @@ func (f *field) do(ctx context.Context, e event, members []*lab.Host) error {
 		time.Sleep(cableOut)
 		return errors.Join(err, h.Mend(ctx, netns.NIC))
 	case deleteAddress:
-		return f.damage(ctx, h, "ip address", address.String()+"/24")
+		return f.damage(ctx, h, "ip address", address.String()+"/32")
 	case deleteFilter:
 		filter := filters[f.macMode]
 		return f.damage(ctx, h, filter.command, filter.mac)
