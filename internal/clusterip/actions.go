@@ -285,7 +285,7 @@ func (a Agent) observeAgain(ctx context.Context, spec Spec, seen State, steps []
 
 // undo takes back a failed start: the bucket, and all the rest when no other bucket ran before. It tells whether anything is left.
 func (a Agent) undo(ctx context.Context, spec Spec, before State, observed time.Time, failed Goal, cause error) (left bool) {
-	a.Log.Errorf("start failed, taking it back: %v", cause)
+	a.Log.Errorf("start failed, undoing it: %v", cause)
 	if len(before.Tables.Owned) > 0 || len(before.movesKept(failed.Layout).Draining) > 0 { // those go on
 		if !before.owns(spec.Bucket) {
 			a.undoOwn(ctx, spec, before.Tables.Moves, observed)
@@ -294,11 +294,11 @@ func (a Agent) undo(ctx context.Context, spec Spec, before State, observed time.
 	}
 	seen, err := a.observe(ctx, spec)
 	if err != nil {
-		a.Log.Errorf("take back: %v", err)
+		a.Log.Errorf("undo the failed start: %v", err)
 		return true
 	}
 	if err := a.remove(ctx, spec.removal(seen)); err != nil {
-		a.Log.Errorf("take back: %v", err)
+		a.Log.Errorf("undo the failed start: %v", err)
 		return true
 	}
 	return false
@@ -317,7 +317,7 @@ func (a Agent) undoOwn(ctx context.Context, spec Spec, before Moves, observed ti
 	}
 	step := giveUp(spec, tables, moves)
 	if applyErr := a.Kernel.Apply(ctx, step); applyErr != nil {
-		a.Log.Errorf("take back: %v", errors.Join(err, fmt.Errorf("%s: %w", step, applyErr)))
+		a.Log.Errorf("undo the failed start: %v", errors.Join(err, fmt.Errorf("%s: %w", step, applyErr)))
 	}
 }
 
@@ -413,7 +413,7 @@ func (a Agent) Stop(ctx context.Context, spec Spec) error {
 	a.takeBack(ctx, spec.Address(), layout, subtract(told, moves.HandedOver))
 	if len(moves.Draining) > 0 {
 		if err := a.StartSweeper(); err != nil {
-			a.Log.Warningf("what drains is cleared up by the next action, and not when it ends: %v", err)
+			a.Log.Warningf("cannot start the sweeper; the next action cleans up after the drain: %v", err)
 		}
 	}
 	return err

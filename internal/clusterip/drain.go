@@ -17,10 +17,10 @@ func (a Agent) observeTidily(ctx context.Context, spec Spec) (State, error) {
 	}
 	if renewal := planRenewal(seen); len(renewal) > 0 {
 		if lay, isTables := renewal[0].(LayTables); isTables {
-			a.Log.Infof("%s: the tables learn by which ports a bond asks: %v", joined(spec.Addresses), lay.Layout.Ports)
+			a.Log.Infof("%s: updating the ports by which a bond sends ARP requests: %v", joined(spec.Addresses), lay.Layout.Ports)
 		}
 		if len(renewal) > 1 { // of an address one form comes and one goes
-			a.Log.Infof("what an earlier version has laid of %s is renewed, so that the node's own connections never come from it", joined(spec.Addresses))
+			a.Log.Infof("replacing what an earlier version installed for %s, so that the node never uses it as the source of its own connections", joined(spec.Addresses))
 		}
 		for _, step := range renewal {
 			if err := a.Kernel.Apply(ctx, step); err != nil {
@@ -37,7 +37,7 @@ func (a Agent) observeTidily(ctx context.Context, spec Spec) (State, error) {
 		return seen, nil
 	}
 	if err := a.endDrains(ctx, spec, seen, over); err != nil {
-		a.Log.Warningf("drains of buckets %s are over, but: %v", list(over), err)
+		a.Log.Warningf("cannot clean up after the drains of buckets %s: %v", list(over), err)
 	}
 	return a.observe(ctx, spec)
 }
@@ -79,9 +79,9 @@ func (a Agent) revise(ctx context.Context, spec Spec, before, next Adoption) err
 		}
 		moves := tables.Moves.without(spec.Bucket)
 		if len(next.From) == 0 {
-			a.Log.Infof("bucket %d of %s: %s serve none of its connections any more", spec.Bucket, spec.Address(), namesOf(before))
+			a.Log.Infof("bucket %d of %s: adoption ended; %s serve no connection of it any more", spec.Bucket, spec.Address(), namesOf(before))
 		} else {
-			a.Log.Infof("bucket %d of %s: former connections are served by %s", spec.Bucket, spec.Address(), namesOf(next))
+			a.Log.Infof("bucket %d of %s: old connections are served by %s", spec.Bucket, spec.Address(), namesOf(next))
 			moves = moves.withAdoption(next)
 		}
 		return true, a.Kernel.Apply(ctx, Move{Address: spec.Address(), Resource: spec.Resource, Moves: moves})
@@ -116,7 +116,7 @@ func (a Agent) Sweep(ctx context.Context, spec Spec, done func()) error {
 		case time.Since(good) > spec.Drain+sweepPatience:
 			return err
 		case !told:
-			a.Log.Warningf("drains of %s cannot be looked after, trying again for %s: %v", spec.Address(), spec.Drain+sweepPatience, err)
+			a.Log.Warningf("cannot check the drains of %s, trying again for %s: %v", spec.Address(), spec.Drain+sweepPatience, err)
 			told = true
 		}
 	}
@@ -174,7 +174,7 @@ func (a Agent) idle(ctx context.Context, tables Tables) ([]Drain, error) {
 	kept := a.Kernel.Keep(ctx, *tables.Laid, left)
 	connections, err := a.Kernel.Connections(ctx, *tables.Laid)
 	if err != nil {
-		return nil, fmt.Errorf("how many connections are left cannot be told, so drains go on for their whole time: %w", err)
+		return nil, fmt.Errorf("cannot count connections; drains will run to their timeout: %w", err)
 	}
 	return slices.DeleteFunc(slices.Clone(tables.Moves.Draining), func(d Drain) bool { return connections[d.Bucket] > 0 }), kept
 }
@@ -187,14 +187,14 @@ func (a Agent) settle(ctx context.Context, layout Layout, drain Drain) {
 		err = a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{drain.Bucket: drain.Left})
 	}
 	if err != nil {
-		a.Log.Warningf("bucket %d was given away, but connections that were only being made, or are idle, may break: %v", drain.Bucket, err)
+		a.Log.Warningf("bucket %d: connections that are idle, or whose handshake is incomplete, may break: %v", drain.Bucket, err)
 	}
 }
 
 // keep makes the kernel know the connections that the node has of a bucket that it adopts: what is not known is taken for another node's.
 func (a Agent) keep(ctx context.Context, layout Layout, adoption Adoption) {
 	if err := a.Kernel.Keep(ctx, layout, map[Bucket]time.Duration{adoption.Bucket: adoption.Left}); err != nil {
-		a.Log.Warningf("connections of bucket %d that are idle may break while it is adopted: %v", adoption.Bucket, err)
+		a.Log.Warningf("bucket %d: idle connections may break while it is adopted: %v", adoption.Bucket, err)
 	}
 }
 
@@ -206,7 +206,7 @@ func (a Agent) forget(ctx context.Context, tables Tables, buckets []Bucket) {
 		return
 	}
 	if err := a.Kernel.Forget(ctx, *tables.Laid, buckets); err != nil {
-		a.Log.Warningf("of connections of buckets %s, which are not served here any more, something is left: %v", list(buckets), err)
+		a.Log.Warningf("cannot end all connections of buckets %s, which this node no longer serves: %v", list(buckets), err)
 	}
 }
 

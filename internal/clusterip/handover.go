@@ -175,7 +175,7 @@ func (a Agent) handOver(ctx context.Context, spec Spec) (known, said bool) {
 	defer cancel()
 	adoption, _ := seen.Moves.Adoption(spec.Bucket)
 	if err := a.announce(ctx, spec, seen.Laid.Identity(), adoption); err != nil {
-		a.Log.Warningf("stop without hand-over, so connections break: %v", err)
+		a.Log.Warningf("stop without hand-over; connections will break: %v", err)
 		return false, true
 	}
 	return true, true
@@ -226,7 +226,7 @@ func (a Agent) takeBack(ctx context.Context, address netip.Addr, layout string, 
 		return errors.Join(err, a.say(ctx, address, bucket, word))
 	})
 	if err != nil {
-		a.Log.Infof("not everybody was told that drains of buckets %s have ended: %v", list(buckets), err)
+		a.Log.Infof("cannot clear the drain announcements of buckets %s; new owners wait until the drain time is over: %v", list(buckets), err)
 	}
 }
 
@@ -250,7 +250,7 @@ func (a Agent) introduce(ctx context.Context, spec Spec, tables Tables) {
 		word.Others, word.Complete, err = a.overhear(ctx, spec.Address(), spec.Bucket, word.Layout)
 	}
 	if err = errors.Join(err, a.say(ctx, spec.Address(), spec.Bucket, word)); err != nil {
-		a.Log.Infof("what drains here and elsewhere was not passed on: %v", err)
+		a.Log.Infof("cannot publish which drains are under way: %v", err)
 	}
 	if word.Drain > 0 { // the sweeper may have ended that meanwhile, and have said so before
 		if now, err := a.Kernel.ObserveTables(ctx, spec.Address()); err == nil && !now.Moves.drains(spec.Bucket) {
@@ -309,7 +309,7 @@ func (a Agent) look(ctx context.Context, spec Spec, layout string, adoption Adop
 		err = errors.Join(err, a.say(ctx, spec.Address(), spec.Bucket, word))
 	}
 	if err != nil {
-		a.Log.Infof("what nodes were told of drains of bucket %d could not be brought up to date: %v", spec.Bucket, err)
+		a.Log.Infof("cannot update the announcements about drains of bucket %d: %v", spec.Bucket, err)
 	}
 	return next, nil
 }
@@ -324,7 +324,7 @@ func (a Agent) tellOfUnknown(view handover.View, adoption Adoption) {
 		}
 	}
 	if len(why) > 0 {
-		a.Log.Infof("cannot tell where %s is: bucket %d waits for its connections there, for %s at most", strings.Join(why, ", "), adoption.Bucket,
+		a.Log.Infof("state of %s unknown: bucket %d waits for its connections there, for %s at most", strings.Join(why, ", "), adoption.Bucket,
 			adoption.Left.Round(time.Second))
 	}
 }
@@ -338,7 +338,7 @@ func (a Agent) follow(ctx context.Context, spec Spec, tables Tables) error {
 	a.keep(ctx, *tables.Laid, adoption)
 	next, err := a.look(ctx, spec, tables.Laid.Identity(), adoption)
 	if err != nil {
-		a.Log.Infof("cannot tell whether %s serve connections of bucket %d: %v", namesOf(adoption), spec.Bucket, err)
+		a.Log.Infof("cannot check whether %s serve connections of bucket %d: %v", namesOf(adoption), spec.Bucket, err)
 		return nil
 	}
 	if slices.Equal(next.From, adoption.From) && next.Left == adoption.Left {

@@ -21,7 +21,7 @@ func Actions() []Action {
 	return []Action{
 		{Name: "start", Timeout: enough, Meaning: "Takes the instance's bucket, and lays or mends what the node's buckets share."},
 		{Name: "stop", Timeout: enough, Meaning: "Gives the bucket away; the last one on a node takes everything away."},
-		{Name: "monitor", Depth: "0", Timeout: enough, Interval: 10 * time.Second, Meaning: "Checks that the node has the bucket and that address, filter and MAC address are exactly as laid."},
+		{Name: "monitor", Depth: "0", Timeout: enough, Interval: 10 * time.Second, Meaning: "Checks that the node owns the bucket and that addresses, rules and MAC filter match what was installed."},
 		{Name: "monitor", Depth: "10", Timeout: enough, Interval: 60 * time.Second, Meaning: "Checks besides, with an ARP request by the first bucket of a node, that no stranger answers for the address."},
 		{Name: "meta-data", Timeout: 5 * time.Second, Meaning: "Prints what this page says, for the cluster's tools."},
 		{Name: "validate-all", Timeout: enough, Meaning: "Checks the parameters, and reports all faults at once."},

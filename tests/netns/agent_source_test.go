@@ -142,7 +142,7 @@ func TestWhatAnEarlierVersionLaid(t *testing.T) {
 				check(t, err)
 				defer conn.Close()
 				r := p.call(action, 2)
-				says(t, r, ocf.Success, "what an earlier version has laid of 192.168.10.3 is renewed")
+				says(t, r, ocf.Success, "replacing what an earlier version installed for 192.168.10.3")
 				if _, err := conn.Write([]byte("still there?")); err != nil {
 					t.Error(err)
 				}
