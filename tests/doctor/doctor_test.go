@@ -35,6 +35,11 @@ func on(line string) func(*testing.T, *site) {
 	return func(t *testing.T, s *site) { t.Helper(); s.shell(t, s.Nodes[0], line) }
 }
 
+// onClient runs a line on the client.
+func onClient(line string) func(*testing.T, *site) {
+	return func(t *testing.T, s *site) { t.Helper(); s.shell(t, s.Client, line) }
+}
+
 // onRouter runs a line on the router.
 func onRouter(line string) func(*testing.T, *site) {
 	return func(t *testing.T, s *site) { t.Helper(); s.shell(t, s.Router, line) }
@@ -178,20 +183,8 @@ func onTheNode() []planted {
 		{name: "the node is the router of clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv4/ip_forward"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/ip_forward"), want: only("forwarding", warning), says: "10.9.0.0/24"},
 		{name: "the node is the router of IPv6 clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"), want: only("forwarding", warning), says: "2001:db8:9::/64"},
 		{name: "unicast packets in group frames are dropped", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), want: only("group-frames", warning)},
-		{name: "a stranger has the address", plant: func(t *testing.T, s *site) {
-			t.Helper()
-			s.shell(t, s.Client, "ip address add 192.168.10.3/32 dev eth0")
-		}, mend: func(t *testing.T, s *site) {
-			t.Helper()
-			s.shell(t, s.Client, "ip address delete 192.168.10.3/32 dev eth0")
-		}, want: only("strangers", failure), says: "02:00:00:00:02:01"},
-		{name: "a neighbour answers for others", plant: func(t *testing.T, s *site) {
-			t.Helper()
-			s.shell(t, s.Client, "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; ip link add aside type veth peer name peer; ip link set aside up; ip link set peer up; ip route add 192.168.10.3/32 dev aside")
-		}, mend: func(t *testing.T, s *site) {
-			t.Helper()
-			s.shell(t, s.Client, "ip link delete aside; echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; echo 0 >/proc/sys/net/ipv4/ip_forward")
-		}, want: only("strangers", failure), says: "02:00:00:00:02:01"},
+		{name: "a stranger has the address", plant: onClient("ip address add 192.168.10.3/32 dev eth0"), mend: onClient("ip address delete 192.168.10.3/32 dev eth0"), want: only("strangers", failure), says: "02:00:00:00:02:01"},
+		{name: "a neighbour answers for others", plant: onClient("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; ip link add aside type veth peer name peer; ip link set aside up; ip link set peer up; ip route add 192.168.10.3/32 dev aside"), mend: onClient("ip link delete aside; echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; echo 0 >/proc/sys/net/ipv4/ip_forward"), want: only("strangers", failure), says: "02:00:00:00:02:01"},
 		{name: "a node with another MAC", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			s.shell(t, s.Nodes[0], "ip neighbour replace 192.168.10.12 lladdr 02:00:00:00:01:02 dev eth0")

@@ -82,14 +82,7 @@ func TestMovesOnABridge(t *testing.T) {
 				s.ownedBy(t, fresh)
 				sessions = append(sessions, fresh...)
 			}
-			report := probe(t, s.Network, Traffic{Target: target, Sources: s.SourcesLike(target, 64), Retries: retries})
-			check(t, report.ExactlyOnce(s.owner))
-			check(t, s.stopAll())
-			kept(t, "all stopped", sessions)
-			closeAll(sessions)
-			for node := range s.Nodes {
-				eventually(t, "the sweepers clear up", func() error { return s.isClean(node, clean[node]) })
-			}
+			s.endsCleanly(t, target, sessions, clean)
 		})
 	}
 }

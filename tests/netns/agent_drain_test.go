@@ -123,6 +123,20 @@ func reset(t *testing.T, what string, sessions []*session) {
 	}
 }
 
+// endsCleanly expects, after moves, that each new flow is answered once by its owner, that the sessions survive a stop of all buckets, and that nothing is
+// left on any node when they have ended.
+func (s *site) endsCleanly(t *testing.T, target netip.Addr, sessions []*session, clean []string) {
+	t.Helper()
+	report := probe(t, s.Network, Traffic{Target: target, Sources: s.SourcesLike(target, 64), Retries: retries})
+	check(t, report.ExactlyOnce(s.owner))
+	check(t, s.stopAll())
+	kept(t, "all stopped", sessions)
+	closeAll(sessions)
+	for node := range s.Nodes {
+		eventually(t, "the sweepers clear up", func() error { return s.isClean(node, clean[node]) })
+	}
+}
+
 // ownedBy expects that new connections were answered by the owners of their buckets.
 func (s *site) ownedBy(t *testing.T, sessions []*session) {
 	t.Helper()
@@ -190,14 +204,7 @@ func TestMovesBreakNoConnection(t *testing.T) {
 				check(t, s.monitorAll())
 				kept(t, fmt.Sprintf("round %d", round+1), all)
 			}
-			report := probe(t, s.Network, Traffic{Target: target, Sources: s.SourcesLike(target, 64), Retries: retries})
-			check(t, report.ExactlyOnce(s.owner))
-			check(t, s.stopAll())
-			kept(t, "all stopped", all)
-			closeAll(all)
-			for node := range s.Nodes {
-				eventually(t, "the sweepers clear up", func() error { return s.isClean(node, clean[node]) })
-			}
+			s.endsCleanly(t, target, all, clean)
 		})
 	}
 }
