@@ -100,8 +100,13 @@ func hasIPv6(nic string) bool {
 
 // filtersARP tells whether a NIC, or all, answer only those ARP requests that came in by the way that leads back (arp_filter).
 func filtersARP(nic string) bool {
-	filters, err := os.ReadFile(filepath.Join(ipv4Conf, nic, "arp_filter")) //nolint:gosec // the name is the kernel's
-	return err == nil && string(bytes.TrimSpace(filters)) != "0"
+	return isSet(filepath.Join(ipv4Conf, nic, "arp_filter"))
+}
+
+// isSet tells whether a switch of the kernel's is there and on.
+func isSet(file string) bool {
+	value, err := os.ReadFile(file) //nolint:gosec // the name is the kernel's
+	return err == nil && string(bytes.TrimSpace(value)) != "0"
 }
 
 func nicOf(link netlink.Link) clusterip.NIC {
@@ -143,15 +148,8 @@ func takesAllGroups(bridge string) bool {
 // calls tells whether a bridge has its ports show their packets to iptables or ip6tables, all bridges do, or this one alone (br_nf_pre_routing in
 // net/bridge/br_netfilter_hooks.c). Without br_netfilter none does.
 func calls(program, bridge string) bool {
-	for _, name := range []string{
-		filepath.Join("/proc/sys/net/bridge", "bridge-nf-call-"+program), filepath.Join("/sys/class/net", bridge, "bridge/nf_call_"+program),
-	} {
-		value, err := os.ReadFile(name) //nolint:gosec // the name is the kernel's
-		if err == nil && string(bytes.TrimSpace(value)) != "0" {
-			return true
-		}
-	}
-	return false
+	return isSet(filepath.Join("/proc/sys/net/bridge", "bridge-nf-call-"+program)) ||
+		isSet(filepath.Join("/sys/class/net", bridge, "bridge/nf_call_"+program))
 }
 
 // isInPlace tells whether the addresses were all laid, with their routes, and the NIC that they were laid on is still there, under the same
