@@ -12,11 +12,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/connections"
-	"ocf-clusterip/internal/clusterip/link"
-	"ocf-clusterip/internal/clusterip/nftables"
-	"ocf-clusterip/internal/clusterip/target"
-	"ocf-clusterip/internal/clusterip/xtcluster"
+	"ocf-clusterip/internal/kernel/connections"
+	"ocf-clusterip/internal/kernel/iptclusterip"
+	"ocf-clusterip/internal/kernel/link"
+	"ocf-clusterip/internal/kernel/nftables"
+	"ocf-clusterip/internal/kernel/xtcluster"
 	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
@@ -273,7 +273,7 @@ func (c *call) withKernel(do func(kernel) error) (err error) {
 		return err
 	}
 	defer links.Close()
-	backends := &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &target.Conn{}}
+	backends := &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &iptclusterip.Conn{}}
 	return do(kernel{clusterip.Host{Backends: backends, LinkKernel: links, ConnectionKernel: connections.Kernel{}}, tables, links})
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/firewall"
-	"ocf-clusterip/internal/clusterip/sysctl"
+	"ocf-clusterip/internal/kernel/firewall"
+	"ocf-clusterip/internal/kernel/sysctl"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"

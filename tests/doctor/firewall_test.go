@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/firewall"
-	"ocf-clusterip/internal/clusterip/nftables"
+	"ocf-clusterip/internal/kernel/firewall"
+	"ocf-clusterip/internal/kernel/nftables"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/tests/netns"
 )

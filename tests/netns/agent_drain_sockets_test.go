@@ -19,7 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/internal/clusterip/sockets"
+	"ocf-clusterip/internal/kernel/sockets"
 	"ocf-clusterip/internal/ocf"
 )
 

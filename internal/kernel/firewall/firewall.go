@@ -13,7 +13,7 @@ import (
 	"slices"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/nftables"
+	"ocf-clusterip/internal/kernel/nftables"
 )
 
 // Look finds the obstacles to what the layout shares. It changes nothing.

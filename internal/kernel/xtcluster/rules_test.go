@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/xtables"
+	"ocf-clusterip/internal/kernel/xtables"
 )
 
 var address = netip.MustParseAddr("192.168.10.3")

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/xtables"
+	"ocf-clusterip/internal/kernel/xtables"
 	"ocf-clusterip/internal/ocf"
 )
 

@@ -14,8 +14,8 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/nftables"
-	"ocf-clusterip/internal/clusterip/xtables"
+	"ocf-clusterip/internal/kernel/nftables"
+	"ocf-clusterip/internal/kernel/xtables"
 	"ocf-clusterip/internal/ocf"
 )
 

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/nftables"
+	"ocf-clusterip/internal/kernel/nftables"
 	"ocf-clusterip/internal/ocf"
 )
 

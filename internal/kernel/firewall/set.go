@@ -10,7 +10,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/internal/clusterip/nftables"
+	"ocf-clusterip/internal/kernel/nftables"
 )
 
 // A set is one of nf_tables, or a map.

@@ -12,7 +12,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/internal/clusterip/nftables"
+	"ocf-clusterip/internal/kernel/nftables"
 	"ocf-clusterip/internal/ocf"
 )
 

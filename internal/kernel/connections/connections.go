@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/conntrack"
-	"ocf-clusterip/internal/clusterip/sockets"
+	"ocf-clusterip/internal/kernel/conntrack"
+	"ocf-clusterip/internal/kernel/sockets"
 )
 
 // Kernel implements clusterip.ConnectionKernel for the network namespace of the calling thread.

@@ -1,7 +1,7 @@
-// Package target is the way into iptables' target CLUSTERIP, which kernels before 6.3 have (net/ipv4/netfilter/ipt_CLUSTERIP.c). The
+// Package iptclusterip is the way into iptables' target CLUSTERIP, which kernels before 6.3 have (net/ipv4/netfilter/ipt_CLUSTERIP.c). The
 // target itself filters, mangles ARP and lets the NIC take the cluster MAC in; which buckets are held is written to a file below
 // /proc.
-package target
+package iptclusterip
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/xtables"
+	"ocf-clusterip/internal/kernel/xtables"
 	"ocf-clusterip/internal/ocf"
 )
 

@@ -1,4 +1,4 @@
-package target
+package iptclusterip
 
 import (
 	"net/netip"
@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/xtables"
+	"ocf-clusterip/internal/kernel/xtables"
 )
 
 // The rule is in the chain that local packets pass (iptables-extensions(8), CLUSTERIP).

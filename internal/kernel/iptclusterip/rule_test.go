@@ -1,4 +1,4 @@
-package target
+package iptclusterip
 
 import (
 	"net/netip"
@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/xtables"
+	"ocf-clusterip/internal/kernel/xtables"
 )
 
 func layout() clusterip.Layout {

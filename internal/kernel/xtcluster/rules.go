@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/clusterip/xtables"
+	"ocf-clusterip/internal/kernel/xtables"
 )
 
 // The match needs a packet's entry in conntrack, so its chain comes after that.
