@@ -232,7 +232,8 @@ func TestDrainingHostIsCutOff(t *testing.T) {
 func TestDrainEnds(t *testing.T) {
 	t.Parallel()
 	const drain = 20 // seconds: longer than Pacemaker needs to move all buckets
-	d := playDraining(t, Options{}, drain, "op", "monitor", "interval=2s")
+	// Without a sweeper, clients wait until the next action on the old owner.
+	d := playDraining(t, Options{StreamTimeout: patience}, drain, "op", "monitor", "interval=2s")
 	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
 	d.drainsEnd(d.Hosts[2])
 	d.streamsAnswered()
@@ -251,5 +252,7 @@ func TestDrainEnds(t *testing.T) {
 	d.pcs("resource", "refresh", resource+"-clone", "node=node3")
 	check(t, d.WaitIdle(t.Context()))
 	d.clearOf(d.Hosts[2])
+	d.answered()
+	d.streamsAnswered()
 	d.finish("node1", "node2", "node3") // each may have had to break some
 }

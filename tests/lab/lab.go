@@ -52,6 +52,9 @@ type Options struct {
 	FencingTakes time.Duration
 	// StayOff keeps a host off that was fenced with "reboot"; else it boots again at once.
 	StayOff bool
+	// StreamTimeout is how long the probes' streams wait for an answer; 0 means 15 s. With a node that took a request and then died in silence, a
+	// client would wait for ever. What breaks by itself needs less.
+	StreamTimeout time.Duration
 	// ManualStart lets a booted host start nothing by itself; else Corosync and Pacemaker.
 	ManualStart bool
 

@@ -20,8 +20,6 @@ func runServers() error {
 	return probe.Serve(context.Background(), name, nil)
 }
 
-// streamTimeout is how patient the probe's streams are: with a node that took a request and then died in silence, a client
-// would wait for ever. What breaks by itself needs less.
 const streamTimeout = 15 * time.Second
 
 // Probe begins to ask an address from the client's first sources; see package probe.
@@ -31,7 +29,7 @@ func (l *Lab) Probe(ctx context.Context, target netip.Addr, sources int) (*probe
 
 // ProbeWith begins to ask what the options say; who asks and who answers needs not be said.
 func (l *Lab) ProbeWith(ctx context.Context, o probe.Options) (*probe.Probe, error) {
-	o.Client, o.Node, o.StreamTimeout = l.Network.Client, l.NodeByMAC, cmp.Or(o.StreamTimeout, streamTimeout)
+	o.Client, o.Node, o.StreamTimeout = l.Network.Client, l.NodeByMAC, cmp.Or(o.StreamTimeout, l.options.StreamTimeout, streamTimeout)
 	p, err := probe.Start(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("probe %s: %w", o.Target, err)
