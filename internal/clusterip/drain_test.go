@@ -22,9 +22,9 @@ import (
 
 // A fakeCluster keeps what nodes say.
 type fakeCluster struct {
-	words    map[Bucket]map[string]handover.Word
-	told     map[Bucket]map[string]handover.Notice
-	presence map[string]handover.Presence
+	words    map[Bucket]map[string]handover.Announcement
+	told     map[Bucket]map[string]handover.Relayed
+	presence map[string]handover.NodeState
 	mute     error // nobody answers
 	unsaid   error // what nodes say cannot be read
 	mu       sync.Mutex
@@ -35,23 +35,23 @@ const (
 	short = 20 * time.Second
 )
 
-func (c *fakeCluster) Words(_ context.Context, _ netip.Addr, bucket Bucket) (map[string]handover.Word, error) {
+func (c *fakeCluster) Announcements(_ context.Context, _ netip.Addr, bucket Bucket) (map[string]handover.Announcement, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.words[bucket]), errors.Join(c.mute, c.unsaid)
 }
 
-func (c *fakeCluster) Say(_ context.Context, _ netip.Addr, bucket Bucket, node string, word handover.Word) error {
+func (c *fakeCluster) Publish(_ context.Context, _ netip.Addr, bucket Bucket, node string, word handover.Announcement) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mute != nil {
 		return c.mute
 	}
 	if c.words == nil {
-		c.words = map[Bucket]map[string]handover.Word{}
+		c.words = map[Bucket]map[string]handover.Announcement{}
 	}
 	if c.words[bucket] == nil {
-		c.words[bucket] = map[string]handover.Word{}
+		c.words[bucket] = map[string]handover.Announcement{}
 	}
 	c.words[bucket][node] = word
 	return nil
@@ -59,28 +59,28 @@ func (c *fakeCluster) Say(_ context.Context, _ netip.Addr, bucket Bucket, node s
 
 // says makes another node say something.
 func (c *fakeCluster) says(node string, bucket Bucket, drain time.Duration) {
-	_ = c.Say(context.Background(), netip.Addr{}, bucket, node, handover.Word{Drain: drain, Layout: drainingSpec(bucket).Layout().Identity(), Mark: "m"})
+	_ = c.Publish(context.Background(), netip.Addr{}, bucket, node, handover.Announcement{Drain: drain, Layout: drainingSpec(bucket).Layout().Identity(), Nonce: "m"})
 }
 
 // drain is how long this node says that it drains.
 func (c *fakeCluster) drain(bucket Bucket) time.Duration { return c.words[bucket]["node1"].Drain }
 
-func (c *fakeCluster) Told(_ context.Context, _ netip.Addr, bucket Bucket) (map[string]handover.Notice, error) {
+func (c *fakeCluster) Relayed(_ context.Context, _ netip.Addr, bucket Bucket) (map[string]handover.Relayed, error) {
 	return maps.Clone(c.told[bucket]), errors.Join(c.mute, c.unsaid)
 }
 
-func (c *fakeCluster) Tell(_ context.Context, _ netip.Addr, bucket Bucket, node string, notice handover.Notice) error {
+func (c *fakeCluster) Relay(_ context.Context, _ netip.Addr, bucket Bucket, node string, notice handover.Relayed) error {
 	if c.told == nil {
-		c.told = map[Bucket]map[string]handover.Notice{}
+		c.told = map[Bucket]map[string]handover.Relayed{}
 	}
 	if c.told[bucket] == nil {
-		c.told[bucket] = map[string]handover.Notice{}
+		c.told[bucket] = map[string]handover.Relayed{}
 	}
 	c.told[bucket][node] = notice
 	return c.mute
 }
 
-func (c *fakeCluster) Presence(context.Context) (map[string]handover.Presence, error) {
+func (c *fakeCluster) NodeStates(context.Context) (map[string]handover.NodeState, error) {
 	return c.presence, c.mute
 }
 
@@ -199,7 +199,7 @@ func TestWithoutAnAnswerNothingDrains(t *testing.T) {
 func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
 	cluster.says("node2", 2, long)
-	cluster.presence = map[string]handover.Presence{"node1": {Place: handover.Member}, "node2": {Place: handover.Member}}
+	cluster.presence = map[string]handover.NodeState{"node1": {Membership: handover.Member}, "node2": {Membership: handover.Member}}
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2)
 	adopts := func() bool { _, ok := kernel.Tables.Moves.Adoption(2); return ok }
@@ -208,29 +208,29 @@ func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 		t.Error("node2 drains, and is not waited for")
 	}
 	delete(cluster.words[2], "node2")
-	cluster.presence["node2"] = handover.Presence{Place: handover.Left}
+	cluster.presence["node2"] = handover.NodeState{Membership: handover.Left}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 has left the cluster, and is not waited for")
 	}
 	cluster.unsaid = errors.New("made unreadable by the test")
-	cluster.presence["node2"] = handover.Presence{Place: handover.Member}
+	cluster.presence["node2"] = handover.NodeState{Membership: handover.Member}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("what node2 says cannot be read, and it is not waited for")
 	}
 	cluster.unsaid = nil
-	cluster.presence["node2"] = handover.Presence{Said: "a form of a release to come"}
+	cluster.presence["node2"] = handover.NodeState{Unrecognized: "a form of a release to come"}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("where node2 is cannot be told, and it is not waited for")
 	}
-	cluster.presence["node2"] = handover.Presence{Place: handover.Lost}
+	cluster.presence["node2"] = handover.NodeState{Membership: handover.Lost}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 is lost and not fenced, and is not waited for")
 	}
-	cluster.presence["node2"] = handover.Presence{Place: handover.Dead}
+	cluster.presence["node2"] = handover.NodeState{Membership: handover.Dead}
 	monitors(t, agent, 2, ocf.Success)
 	if adopts() {
 		t.Error("node2 is dead, and is waited for")
@@ -243,7 +243,7 @@ func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2)
 	adopts := func() bool { _, ok := kernel.Tables.Moves.Adoption(2); return ok }
-	want := []Adoption{{Bucket: 2, Left: long + handover.Grace, From: []string{handover.Unnamed}}}
+	want := []Adoption{{Bucket: 2, Left: long + handover.GracePeriod, From: []string{handover.AnyNode}}}
 	if diff := cmp.Diff(want, kernel.Tables.Moves.Adopting); diff != "" {
 		t.Errorf("adopting (-want +got):\n%s", diff)
 	}
@@ -252,7 +252,7 @@ func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
 		t.Error("nobody answers, and nobody is waited for")
 	}
 	cluster.mute = nil
-	cluster.presence = map[string]handover.Presence{"node1": {Place: handover.Member}, "node2": {Place: handover.Member}, "node3": {Place: handover.Dead}}
+	cluster.presence = map[string]handover.NodeState{"node1": {Membership: handover.Member}, "node2": {Membership: handover.Member}, "node3": {Membership: handover.Dead}}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 has not spoken, and is not waited for")

@@ -42,12 +42,12 @@ const nowhere = -1
 
 // memory is what is said of the bucket.
 type memory struct {
-	words map[string]handover.Word
-	told  map[string]handover.Notice
+	words map[string]handover.Announcement
+	told  map[string]handover.Relayed
 }
 
 func newMemory() memory {
-	return memory{map[string]handover.Word{}, map[string]handover.Notice{}}
+	return memory{map[string]handover.Announcement{}, map[string]handover.Relayed{}}
 }
 
 func (m memory) clone() memory { return memory{maps.Clone(m.words), maps.Clone(m.told)} } // words and lists are never changed in place
@@ -55,7 +55,7 @@ func (m memory) clone() memory { return memory{maps.Clone(m.words), maps.Clone(m
 func (m memory) key() string {
 	var b strings.Builder
 	for _, node := range slices.Sorted(maps.Keys(m.words)) {
-		fmt.Fprintf(&b, " %s:%s %v %t %t", node, m.words[node].Drain, m.words[node].Others, m.words[node].Complete, m.words[node].Mark == m.told[node].Heard)
+		fmt.Fprintf(&b, " %s:%s %v %t %t", node, m.words[node].Drain, m.words[node].Others, m.words[node].Complete, m.words[node].Nonce == m.told[node].Supersedes)
 	}
 	for _, node := range slices.Sorted(maps.Keys(m.told)) {
 		if told := m.told[node].Drainers; len(told) > 0 {
@@ -76,11 +76,11 @@ const (
 
 type worldNode struct {
 	name        string
-	state       State          // of its kernel
-	alive       bool           // its kernel runs, whatever its cluster manager does
-	place       handover.Place // as the others see it
-	probed      bool           // since it joined
-	connections int            // that live on it
+	state       State               // of its kernel
+	alive       bool                // its kernel runs, whatever its cluster manager does
+	place       handover.Membership // as the others see it
+	probed      bool                // since it joined
+	connections int                 // that live on it
 	hearing     hearing
 	heard       memory // unless it hears all
 }
@@ -187,16 +187,16 @@ func (c worldCluster) hears() memory {
 	return c.said
 }
 
-func (c worldCluster) Words(context.Context, netip.Addr, Bucket) (words map[string]handover.Word, err error) {
+func (c worldCluster) Announcements(context.Context, netip.Addr, Bucket) (words map[string]handover.Announcement, err error) {
 	return words, c.life.read(func() { words = maps.Clone(c.hears().words) })
 }
 
-func (c worldCluster) Told(context.Context, netip.Addr, Bucket) (told map[string]handover.Notice, err error) {
+func (c worldCluster) Relayed(context.Context, netip.Addr, Bucket) (told map[string]handover.Relayed, err error) {
 	return told, c.life.read(func() { told = maps.Clone(c.hears().told) })
 }
 
-// Say keeps a word. Who has left cannot be spoken for, and nobody says so.
-func (c worldCluster) Say(_ context.Context, _ netip.Addr, _ Bucket, node string, word handover.Word) error {
+// Publish keeps a word. Who has left cannot be spoken for, and nobody says so.
+func (c worldCluster) Publish(_ context.Context, _ netip.Addr, _ Bucket, node string, word handover.Announcement) error {
 	return c.life.write(func() {
 		n := &c.nodes[c.here]
 		if n.place != handover.Member || node != n.name {
@@ -212,7 +212,7 @@ func (c worldCluster) Say(_ context.Context, _ netip.Addr, _ Bucket, node string
 	})
 }
 
-func (c worldCluster) Tell(_ context.Context, _ netip.Addr, _ Bucket, node string, notice handover.Notice) error {
+func (c worldCluster) Relay(_ context.Context, _ netip.Addr, _ Bucket, node string, notice handover.Relayed) error {
 	return c.life.write(func() {
 		for _, n := range c.nodes {
 			if n.name == node && n.place == handover.Member && c.nodes[c.here].place == handover.Member {
@@ -222,11 +222,11 @@ func (c worldCluster) Tell(_ context.Context, _ netip.Addr, _ Bucket, node strin
 	})
 }
 
-func (c worldCluster) Presence(context.Context) (all map[string]handover.Presence, err error) {
+func (c worldCluster) NodeStates(context.Context) (all map[string]handover.NodeState, err error) {
 	return all, c.life.read(func() {
-		all = map[string]handover.Presence{}
+		all = map[string]handover.NodeState{}
 		for _, n := range c.nodes {
-			all[n.name] = handover.Presence{Place: n.place}
+			all[n.name] = handover.NodeState{Membership: n.place}
 		}
 	})
 }
@@ -486,7 +486,7 @@ func (w *world) endDrains() error {
 	if w.owner != nowhere && !w.fails && w.nodes[w.owner].place == handover.Member {
 		moves := &w.nodes[w.owner].state.Tables.Moves
 		for i := range moves.Adopting {
-			moves.Adopting[i].Left = handover.Grace - 1
+			moves.Adopting[i].Left = handover.GracePeriod - 1
 		}
 		if err := w.monitor(w.owner); err != nil {
 			return err
@@ -503,7 +503,7 @@ func (w *world) endDrains() error {
 }
 
 // lose takes a node out of the cluster; what it said goes with it.
-func (w *world) lose(i int, to handover.Place) {
+func (w *world) lose(i int, to handover.Membership) {
 	w.gone++
 	n := &w.nodes[i]
 	n.place, n.probed, n.hearing, n.heard = to, false, hearsAll, memory{}
@@ -612,7 +612,7 @@ func (w *world) settle() error {
 		return nil // what deputies were told of drains counts no more
 	}
 	for node, word := range w.said.words {
-		if told := w.said.told[node]; word.Drain > 0 || len(told.Drainers) > 0 || len(word.Others) > 0 && word.Mark != told.Heard {
+		if told := w.said.told[node]; word.Drain > 0 || len(told.Drainers) > 0 || len(word.Others) > 0 && word.Nonce != told.Supersedes {
 			return fmt.Errorf("the drains are over, and %s says %v, and was told %v", node, word, told)
 		}
 	}

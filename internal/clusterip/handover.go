@@ -18,16 +18,16 @@ import (
 
 // Cluster is the cluster manager: what the nodes tell each other through it. None of it lasts longer than the node under whose name it is kept.
 type Cluster interface {
-	// Words returns what nodes say of themselves and a bucket. A word that is not understood is left out.
-	Words(ctx context.Context, address netip.Addr, bucket Bucket) (map[string]handover.Word, error)
-	// Say keeps the word of a node, which is this one.
-	Say(ctx context.Context, address netip.Addr, bucket Bucket, node string, word handover.Word) error
-	// Told returns what nodes were told of others.
-	Told(ctx context.Context, address netip.Addr, bucket Bucket) (map[string]handover.Notice, error)
-	// Tell keeps with a node what it is told.
-	Tell(ctx context.Context, address netip.Addr, bucket Bucket, node string, notice handover.Notice) error
-	// Presence tells where the cluster's nodes are. A node that it does not name is one of which nothing is known.
-	Presence(ctx context.Context) (map[string]handover.Presence, error)
+	// Announcements returns what nodes say of themselves and a bucket. A word that is not understood is left out.
+	Announcements(ctx context.Context, address netip.Addr, bucket Bucket) (map[string]handover.Announcement, error)
+	// Publish keeps the word of a node, which is this one.
+	Publish(ctx context.Context, address netip.Addr, bucket Bucket, node string, word handover.Announcement) error
+	// Relayed returns what nodes were told of others.
+	Relayed(ctx context.Context, address netip.Addr, bucket Bucket) (map[string]handover.Relayed, error)
+	// Relay keeps with a node what it is told.
+	Relay(ctx context.Context, address netip.Addr, bucket Bucket, node string, notice handover.Relayed) error
+	// NodeStates tells where the cluster's nodes are. A node that it does not name is one of which nothing is known.
+	NodeStates(ctx context.Context) (map[string]handover.NodeState, error)
 }
 
 // handOverTime bounds how long an action talks to the cluster manager: less than it may take itself.
@@ -54,11 +54,11 @@ func (a Agent) nameless() error {
 }
 
 // say says what is so of a bucket here.
-func (a Agent) say(ctx context.Context, address netip.Addr, bucket Bucket, word handover.Word) error {
+func (a Agent) say(ctx context.Context, address netip.Addr, bucket Bucket, word handover.Announcement) error {
 	if err := a.nameless(); err != nil {
 		return err
 	}
-	return a.Cluster.Say(ctx, address, bucket, a.Node, word)
+	return a.Cluster.Publish(ctx, address, bucket, a.Node, word)
 }
 
 // newMark is one that no earlier word has.
@@ -66,13 +66,13 @@ func newMark() string { return rand.Text()[:8] }
 
 // speak says it, and waits until this node hears it. The cluster manager keeps what is said in one order for all nodes, so that then all is heard
 // that was said before.
-func (a Agent) speak(ctx context.Context, address netip.Addr, bucket Bucket, word handover.Word) (handover.View, error) {
+func (a Agent) speak(ctx context.Context, address netip.Addr, bucket Bucket, word handover.Announcement) (handover.View, error) {
 	said := a.say(ctx, address, bucket, word)
 	for wait := firstListen; ; wait = min(2*wait, lastListen) {
 		err := said
 		if err == nil {
 			var view handover.View
-			if view, err = a.listen(ctx, address, bucket, word.Layout); err == nil && view.Words[a.Node].Mark == word.Mark {
+			if view, err = a.listen(ctx, address, bucket, word.Layout); err == nil && view.Announcements[a.Node].Nonce == word.Nonce {
 				return view, nil
 			}
 		}
@@ -90,37 +90,37 @@ func (a Agent) speak(ctx context.Context, address netip.Addr, bucket Bucket, wor
 
 // listen hears what nodes say of themselves.
 func (a Agent) listen(ctx context.Context, address netip.Addr, bucket Bucket, layout string) (handover.View, error) {
-	words, err := a.Cluster.Words(ctx, address, bucket)
-	return handover.View{Self: a.Node, Layout: layout, Words: words}, err
+	words, err := a.Cluster.Announcements(ctx, address, bucket)
+	return handover.View{Self: a.Node, Layout: layout, Announcements: words}, err
 }
 
 // learn completes a view with what deputies were told, and with where the nodes are.
 func (a Agent) learn(ctx context.Context, address netip.Addr, bucket Bucket, view handover.View) (handover.View, error) {
 	var err error
-	if view.Told, err = a.Cluster.Told(ctx, address, bucket); err == nil {
-		view.Places, err = a.Cluster.Presence(ctx)
+	if view.Relayed, err = a.Cluster.Relayed(ctx, address, bucket); err == nil {
+		view.Nodes, err = a.Cluster.NodeStates(ctx)
 	}
 	return view, err
 }
 
 // stillHeard are the others of this node's own word, unless the bucket's owner has dealt with them: another word must not bring them back.
 func (a Agent) stillHeard(ctx context.Context, address netip.Addr, bucket Bucket, view handover.View) ([]handover.Drainer, error) {
-	own := view.Words[a.Node]
+	own := view.Announcements[a.Node]
 	if len(own.Others) == 0 {
 		return nil, nil
 	}
-	told, err := a.Cluster.Told(ctx, address, bucket)
-	if err != nil || told[a.Node].Heard == own.Mark {
+	told, err := a.Cluster.Relayed(ctx, address, bucket)
+	if err != nil || told[a.Node].Supersedes == own.Nonce {
 		return nil, err
 	}
 	return own.Others, nil
 }
 
 // tell tells nodes what each is to know.
-func (a Agent) tell(ctx context.Context, address netip.Addr, bucket Bucket, what map[string]handover.Notice) error {
+func (a Agent) tell(ctx context.Context, address netip.Addr, bucket Bucket, what map[string]handover.Relayed) error {
 	var faults []error
 	for _, node := range slices.Sorted(maps.Keys(what)) {
-		faults = append(faults, a.Cluster.Tell(ctx, address, bucket, node, what[node]))
+		faults = append(faults, a.Cluster.Relay(ctx, address, bucket, node, what[node]))
 	}
 	return errors.Join(faults...)
 }
@@ -152,7 +152,7 @@ func ofEach(buckets []Bucket, ask func(Bucket) error) error {
 func fromAnybody(spec Spec) Adoption {
 	adoption := Adoption{Bucket: spec.Bucket}
 	if spec.Drain > 0 {
-		adoption.Left, adoption.From = spec.Drain+handover.Grace, []string{handover.Unnamed}
+		adoption.Left, adoption.From = spec.Drain+handover.GracePeriod, []string{handover.AnyNode}
 	}
 	return adoption
 }
@@ -183,7 +183,7 @@ func (a Agent) handOver(ctx context.Context, spec Spec) (known, said bool) {
 
 // announce says that this node drains the bucket, and tells deputies; also of those whose connections it did not get itself.
 func (a Agent) announce(ctx context.Context, spec Spec, layout string, adoption Adoption) error {
-	word := handover.Word{Drain: spec.Drain, Layout: layout, Mark: newMark(), Complete: len(adoption.From) == 0}
+	word := handover.Announcement{Drain: spec.Drain, Layout: layout, Nonce: newMark(), Complete: len(adoption.From) == 0}
 	var view handover.View
 	var err error
 	if len(adoption.From) > 0 {
@@ -196,17 +196,17 @@ func (a Agent) announce(ctx context.Context, spec Spec, layout string, adoption 
 		word.Complete = view.Complete()
 	}
 	view, err = a.speak(ctx, spec.Address(), spec.Bucket, word)
-	if err == nil && (view.NeedsPlaces() || slices.Contains(adoption.From, handover.Unnamed)) {
+	if err == nil && (view.NeedsNodeStates() || slices.Contains(adoption.From, handover.AnyNode)) {
 		view, err = a.learn(ctx, spec.Address(), spec.Bucket, view)
 	}
 	if err != nil {
 		return err
 	}
 	before := word.Others
-	if word.Others = view.Former(adoption.From, adoption.Left); !slices.Equal(word.Others, before) {
+	if word.Others = view.OldOwners(adoption.From, adoption.Left); !slices.Equal(word.Others, before) {
 		err = a.say(ctx, spec.Address(), spec.Bucket, word)
 	}
-	return errors.Join(err, a.tell(ctx, spec.Address(), spec.Bucket, view.Announce(spec.Drain, word.Others)))
+	return errors.Join(err, a.tell(ctx, spec.Address(), spec.Bucket, view.RelayDrain(spec.Drain, word.Others)))
 }
 
 // takeBack tells the others that buckets do not drain here any more. If they do not hear it, they wait until the time of the drain is over.
@@ -218,8 +218,8 @@ func (a Agent) takeBack(ctx context.Context, address netip.Addr, layout string, 
 	defer cancel()
 	err := ofEach(buckets, func(bucket Bucket) error {
 		view, err := a.listen(ctx, address, bucket, layout)
-		before := view.Words[a.Node]
-		word := handover.Word{Layout: layout, Mark: newMark(), Complete: before.Complete && before.Layout == layout}
+		before := view.Announcements[a.Node]
+		word := handover.Announcement{Layout: layout, Nonce: newMark(), Complete: before.Complete && before.Layout == layout}
 		if err == nil {
 			word.Others, err = a.stillHeard(ctx, address, bucket, view)
 		}
@@ -238,7 +238,7 @@ func (a Agent) introduce(ctx context.Context, spec Spec, tables Tables) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
-	word := handover.Word{Layout: spec.Layout().Identity(), Mark: newMark()}
+	word := handover.Announcement{Layout: spec.Layout().Identity(), Nonce: newMark()}
 	if len(tables.Moves.Draining) > 0 && tables.Laid != nil {
 		word.Layout = tables.Laid.Identity()
 		if drain, ok := tables.Moves.Drain(spec.Bucket); ok {
@@ -263,14 +263,14 @@ func (a Agent) introduce(ctx context.Context, spec Spec, tables Tables) {
 func (a Agent) overhear(ctx context.Context, address netip.Addr, bucket Bucket, layout string) (drainers []handover.Drainer, complete bool, err error) {
 	view, err := a.listen(ctx, address, bucket, layout)
 	if err == nil {
-		view.Told, err = a.Cluster.Told(ctx, address, bucket)
+		view.Relayed, err = a.Cluster.Relayed(ctx, address, bucket)
 	}
 	return view.Drainers(), view.Complete() && err == nil, err
 }
 
 // namesOf is for words to people.
 func namesOf(adoption Adoption) string {
-	if slices.Contains(adoption.From, handover.Unnamed) {
+	if slices.Contains(adoption.From, handover.AnyNode) {
 		return "other nodes"
 	}
 	return strings.Join(adoption.From, ", ")
@@ -281,12 +281,12 @@ func namesOf(adoption Adoption) string {
 func (a Agent) look(ctx context.Context, spec Spec, layout string, adoption Adoption) (Adoption, error) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTime)
 	defer cancel()
-	endIsNear := adoption.Left < handover.Grace
+	endIsNear := adoption.Left < handover.GracePeriod
 	view, err := a.listen(ctx, spec.Address(), spec.Bucket, layout)
-	if err != nil || view.StillDrain(adoption.From) && !endIsNear {
+	if err != nil || view.AllDrain(adoption.From) && !endIsNear {
 		return adoption, err
 	}
-	word := handover.Word{Layout: layout, Mark: newMark(), Complete: view.Complete()}
+	word := handover.Announcement{Layout: layout, Nonce: newMark(), Complete: view.Complete()}
 	if word.Others, err = a.stillHeard(ctx, spec.Address(), spec.Bucket, view); err != nil {
 		return adoption, err
 	}
@@ -297,14 +297,14 @@ func (a Agent) look(ctx context.Context, spec Spec, layout string, adoption Adop
 		return adoption, err
 	}
 	next := adoption
-	next.From, next.Left = view.Next(adoption.From, adoption.Left, spec.Drain)
+	next.From, next.Left = view.Remaining(adoption.From, adoption.Left, spec.Drain)
 	a.tellOfUnknown(view, next)
-	what := view.PassOn(next.From, next.Left)
+	what := view.RelayAdoption(next.From, next.Left)
 	if len(next.From) == 0 || endIsNear { // the kernel ends it itself, and then nobody would know that something is to be forgotten
-		what = view.Forget()
+		what = view.ClearRelayed()
 	}
 	err = a.tell(ctx, spec.Address(), spec.Bucket, what)
-	if !word.Complete && (endIsNear || view.Knows(next.From)) {
+	if !word.Complete && (endIsNear || view.KnowsAllDrains(next.From)) {
 		word.Complete = true
 		err = errors.Join(err, a.say(ctx, spec.Address(), spec.Bucket, word))
 	}
@@ -318,9 +318,9 @@ func (a Agent) look(ctx context.Context, spec Spec, layout string, adoption Adop
 func (a Agent) tellOfUnknown(view handover.View, adoption Adoption) {
 	var why []string
 	for _, node := range adoption.From {
-		_, spoken := view.Words[node]
-		if p := view.Places[node]; p.Place == handover.Unknown && !spoken && node != handover.Unnamed {
-			why = append(why, fmt.Sprintf("%s (%s)", node, cmp.Or(p.Said, "the cluster's status does not name it")))
+		_, spoken := view.Announcements[node]
+		if p := view.Nodes[node]; p.Membership == handover.Unknown && !spoken && node != handover.AnyNode {
+			why = append(why, fmt.Sprintf("%s (%s)", node, cmp.Or(p.Unrecognized, "the cluster's status does not name it")))
 		}
 	}
 	if len(why) > 0 {

@@ -7,196 +7,199 @@ import (
 	"time"
 )
 
-// Word is what a node says of itself and a bucket.
-type Word struct {
-	Drain  time.Duration // it still serves connections of the bucket, for that long at most since it said so: clocks may differ. 0: it serves none
-	Layout string        // which layout's bucket it speaks of (clusterip.Layout.Identity)
-	Mark   string        // tells the word from those that the node said before
-	// Complete says that the node has heard of all drains of the bucket in this layout: of whom nothing is said, then, there is none.
+// Announcement is what a node publishes about itself and a bucket.
+type Announcement struct {
+	// Drain is how long, at most, the node serves connections of the bucket after it has published this; a duration, because clocks may
+	// differ. 0: it serves none.
+	Drain  time.Duration
+	Layout string // of which layout the bucket is (clusterip.Layout.Identity)
+	Nonce  string // new each time
+	// Complete: the node has read all drains of the bucket in this layout, so a node that nobody names drains nothing.
 	Complete bool
-	// Others are those who may drain it too, as the node knows from the time when it gave the bucket up, or came into the cluster.
+	// Others may drain the bucket too, as far as the node knew when it released the bucket or joined the cluster.
 	Others []Drainer
 }
 
-// Drainer is a node of which deputies were told that it serves connections of a bucket, for that long at most since they were told.
+// Drainer is a node that serves connections of a bucket, for that long at most since it was published.
 type Drainer struct {
 	Node string
 	Left time.Duration
 }
 
-// Notice is what a node was told by the bucket's owner.
-type Notice struct {
-	Drainers []Drainer // who drains it
-	Heard    string    // the mark of the node's own word whose Others do not count any more, because the owner knows better
+// Relayed is what the owner of a bucket stores at another node, the relay, about drains of the bucket.
+type Relayed struct {
+	Drainers []Drainer
+	// Supersedes is the nonce of the relay's own announcement whose Others no longer count, because the owner knows better.
+	Supersedes string
 }
 
-// Presence is where a node is, as the cluster manager sees it. The zero value is that of a node of which nothing is known.
-type Presence struct {
-	Place Place
-	Said  string // what could not be understood, if the place is Unknown for that
+// NodeState is the state of a node, as the cluster manager sees it. The zero value is that of a node that it does not name.
+type NodeState struct {
+	Membership   Membership
+	Unrecognized string // what was not understood, if Membership is Unknown for that reason
 }
 
-// Place is where a node can be.
-type Place int
+// Membership says whether a node is in the cluster, and if not, why.
+type Membership int
 
-// The places. Of those that have no word, only one that is Dead serves nobody for sure.
+// Of the nodes without an announcement, only a dead one certainly serves nobody.
 const (
-	Unknown Place = iota // it cannot be told
-	Member               // in the cluster
-	Left                 // its cluster manager was stopped in order; its kernel goes on
-	Lost                 // it has crashed, or is only cut off; it is to be fenced
-	Dead                 // it was fenced; or it is lost, and nobody fences
+	Unknown Membership = iota
+	Member             // in the cluster
+	Left               // its cluster software was stopped cleanly; its kernel keeps running
+	Lost               // it crashed or is cut off, and is not fenced yet
+	Dead               // it was fenced; or it was lost, and fencing is off
 )
 
-// Unnamed stands for former owners that are not known by name: any other node may serve connections of the bucket. No node's name is like it.
-const Unnamed = "?"
+// AnyNode stands for old owners whose names are not known. No node has such a name.
+const AnyNode = "?"
 
-// Grace is how much longer than the drains an adoption lasts. A virtual machine may be paused that long, and monitors are seldom more than a minute
-// apart: one of them sees the end come.
-const Grace = 65 * time.Second
+// GracePeriod is how much longer than the drains an adoption lasts. A virtual machine may be paused for that long. Monitors are seldom more
+// than a minute apart, so one of them runs within the period and ends the adoption.
+const GracePeriod = 65 * time.Second
 
-// deputies is how many other nodes are told of a drain. They must not all go while the bucket's owner goes too.
-const deputies = 2
+// relayCount is at how many nodes a drain is stored. A drain is forgotten only if all of them leave and the bucket's owner fails.
+const relayCount = 2
 
-// longestNames bounds, in bytes, the names that are kept with a bucket in the kernel, where a comment has 256.
+// longestNames bounds, in bytes, the node names stored with a bucket in the kernel, whose comments have 256 bytes.
 const longestNames = 200
 
-// View is what a node has heard of a bucket.
+// View is what a node has read about a bucket. The keys of the maps are names of nodes.
 type View struct {
-	Self   string
-	Layout string              // of the bucket
-	Words  map[string]Word     // what nodes say of themselves
-	Told   map[string]Notice   // what nodes were told of others
-	Places map[string]Presence // where the nodes are
+	Self          string
+	Layout        string // of the bucket
+	Announcements map[string]Announcement
+	Relayed       map[string]Relayed
+	Nodes         map[string]NodeState
 }
 
-// StillDrain tells without a look at Told and Places, which takes further questions, whether an adoption goes on as it is: all from whom the
-// bucket is adopted say themselves that they drain.
-func (v View) StillDrain(from []string) bool {
+// AllDrain reports whether all old owners of an adoption announce that they drain. Then it continues as it is, and the rest of the view,
+// which takes further queries, need not be read.
+func (v View) AllDrain(from []string) bool {
 	return !slices.ContainsFunc(from, func(node string) bool {
-		word, spoken := v.Words[node]
-		return !spoken || word.Drain == 0
+		a, announced := v.Announcements[node]
+		return !announced || a.Drain == 0
 	})
 }
 
-// serves tells whether a node may serve connections of the bucket. Of a node without a word, named is whether anybody named it.
-func (v View) serves(node string, named bool) bool {
-	word, spoken := v.Words[node]
+// mayServe reports whether a node may serve connections of the bucket. named: another node names it as a drainer.
+func (v View) mayServe(node string, named bool) bool {
+	a, announced := v.Announcements[node]
 	switch {
-	case spoken && word.Layout == v.Layout:
-		return word.Drain > 0
-	case spoken: // of another layout: it does not say which connections of this one it has
-		return word.Drain > 0 || !v.Complete()
-	case v.Places[node].Place == Dead:
+	case announced && a.Layout == v.Layout:
+		return a.Drain > 0
+	case announced: // of another layout: unknown which connections of this layout's bucket it has
+		return a.Drain > 0 || !v.Complete()
+	case v.Nodes[node].Membership == Dead:
 		return false
-	case v.Places[node].Place == Member:
+	case v.Nodes[node].Membership == Member:
 		return true
 	default:
 		return named || !v.Complete()
 	}
 }
 
-// Complete tells whether a node that has heard of all drains is among those that speak. If not, because all of them came when who knew had gone,
-// nodes that have left may drain, and nobody says so.
+// Complete reports whether any announcement is complete. If none is, because all nodes joined after those that knew had left, nodes that
+// have left may drain although no node names them.
 func (v View) Complete() bool {
-	for _, word := range v.Words {
-		if word.Complete && word.Layout == v.Layout {
+	for _, a := range v.Announcements {
+		if a.Complete && a.Layout == v.Layout {
 			return true
 		}
 	}
 	return false
 }
 
-// Knows tells whether this node, which adopts from these nodes, has heard of all drains itself: each of them is named, or says itself that it drains.
-func (v View) Knows(from []string) bool {
-	stated := v.stated()
+// KnowsAllDrains reports whether a drain time is known for each of these old owners.
+func (v View) KnowsAllDrains(from []string) bool {
+	times := v.drainTimes()
 	return !slices.ContainsFunc(from, func(node string) bool {
-		_, known := stated[node]
+		_, known := times[node]
 		return !known
 	})
 }
 
-// Next is what is left of an adoption: from whom, and for how long at most. From nobody, it is over. A drain that began with a longer time than
-// this node's own is waited for as long.
-func (v View) Next(from []string, left, drain time.Duration) ([]string, time.Duration) {
-	stated := v.stated()
-	unnamed := slices.Contains(from, Unnamed)
+// Remaining returns the old owners that an adoption still needs, and how long it may last. With no old owner it is over. A drain time that
+// is longer than this node's own prolongs the adoption.
+func (v View) Remaining(from []string, left, drain time.Duration) ([]string, time.Duration) {
+	times := v.drainTimes()
+	anyNode := slices.Contains(from, AnyNode)
 	named := map[string]bool{}
-	for _, node := range slices.AppendSeq(without(from, Unnamed), maps.Keys(stated)) {
+	for _, node := range slices.AppendSeq(without(from, AnyNode), maps.Keys(times)) {
 		named[node] = true
 	}
-	silent := false
+	unannounced := false
 	var nodes []string
-	for node := range v.all(named) {
-		_, spoken := v.Words[node]
+	for node := range v.knownNodes(named) {
+		_, announced := v.Announcements[node]
 		switch {
-		case node == v.Self || !v.serves(node, named[node]):
-		case !spoken && !named[node] && v.Places[node].Place == Member:
-			silent = silent || !v.Complete() // one that never runs the agent stays silent
+		case node == v.Self || !v.mayServe(node, named[node]):
+		case !announced && !named[node] && v.Nodes[node].Membership == Member:
+			unannounced = unannounced || !v.Complete() // a member that never runs the agent never announces anything
 		default:
 			nodes = append(nodes, node)
 		}
 	}
 	slices.Sort(nodes)
-	if unnamed && silent {
-		nodes = slices.Insert(nodes, 0, Unnamed)
+	if anyNode && unannounced {
+		nodes = slices.Insert(nodes, 0, AnyNode)
 	}
 	short := len(strings.Join(nodes, ",")) <= longestNames
 	for _, node := range nodes {
-		longer := stated[node]
-		if !short { // who is not named seems new each time: what deputies were told does not end by itself
-			longer = v.Words[node].Drain
+		longer := times[node]
+		if !short { // a node that is not in the list seems new each time, and a relayed announcement has no end of its own
+			longer = v.Announcements[node].Drain
 		}
 		if longer > drain && !slices.Contains(from, node) {
-			left = max(left, longer+Grace)
+			left = max(left, longer+GracePeriod)
 		}
 	}
 	if !short {
-		return []string{Unnamed}, left
+		return []string{AnyNode}, left
 	}
 	return nodes, left
 }
 
-// all are the nodes that are known of in any way.
-func (v View) all(named map[string]bool) map[string]bool {
+// knownNodes returns the named nodes and all others of the view.
+func (v View) knownNodes(named map[string]bool) map[string]bool {
 	all := maps.Clone(named)
-	for node := range v.Words {
+	for node := range v.Announcements {
 		all[node] = true
 	}
-	for node := range v.Places {
+	for node := range v.Nodes {
 		all[node] = true
 	}
 	return all
 }
 
-// stated are the times of all drains that are known: what a node says of itself beats what is said of it.
-func (v View) stated() map[string]time.Duration {
-	stated := map[string]time.Duration{}
-	hear := func(drainers []Drainer) {
+// drainTimes returns the times of all known drains. A node's own announcement wins over what others publish about it.
+func (v View) drainTimes() map[string]time.Duration {
+	times := map[string]time.Duration{}
+	add := func(drainers []Drainer) {
 		for _, d := range drainers {
-			if _, spoken := v.Words[d.Node]; !spoken {
-				stated[d.Node] = max(stated[d.Node], d.Left)
+			if _, announced := v.Announcements[d.Node]; !announced {
+				times[d.Node] = max(times[d.Node], d.Left)
 			}
 		}
 	}
-	for _, told := range v.Told {
-		hear(told.Drainers)
+	for _, relayed := range v.Relayed {
+		add(relayed.Drainers)
 	}
-	for node, word := range v.Words {
-		if word.Mark != v.Told[node].Heard {
-			hear(word.Others)
+	for node, a := range v.Announcements {
+		if a.Nonce != v.Relayed[node].Supersedes {
+			add(a.Others)
 		}
-		if word.Drain > 0 {
-			stated[node] = word.Drain
+		if a.Drain > 0 {
+			times[node] = a.Drain
 		}
 	}
-	return stated
+	return times
 }
 
-// Drainers are those other nodes that drain the bucket as far as is known, for people.
+// Drainers returns the other nodes that are known to drain the bucket, by name.
 func (v View) Drainers() []Drainer {
 	var all []Drainer
-	for node, left := range v.stated() {
+	for node, left := range v.drainTimes() {
 		if node != v.Self {
 			all = append(all, Drainer{Node: node, Left: left})
 		}
@@ -205,107 +208,107 @@ func (v View) Drainers() []Drainer {
 	return all
 }
 
-// members are the nodes that can be told something.
-func (v View) members() map[string]bool {
-	members := map[string]bool{}
-	for node := range v.Words {
-		members[node] = true
+// relayCandidates returns the nodes that can store a relayed announcement.
+func (v View) relayCandidates() map[string]bool {
+	candidates := map[string]bool{}
+	for node := range v.Announcements {
+		candidates[node] = true
 	}
-	for node, p := range v.Places {
-		if p.Place == Member {
-			members[node] = true
+	for node, p := range v.Nodes {
+		if p.Membership == Member {
+			candidates[node] = true
 		}
 	}
-	delete(members, v.Self)
-	return members
+	delete(candidates, v.Self)
+	return candidates
 }
 
-// NeedsPlaces tells whether words alone do not tell enough nodes that can be deputies.
-func (v View) NeedsPlaces() bool { return len(v.members()) < deputies }
+// NeedsNodeStates reports whether the announcements name too few nodes that can be relays.
+func (v View) NeedsNodeStates() bool { return len(v.relayCandidates()) < relayCount }
 
-// Former are the others that may drain the bucket while this node gives it up too, which has adopted it from these.
-func (v View) Former(from []string, left time.Duration) []Drainer {
-	nodes := without(from, Unnamed)
+// OldOwners returns the other nodes that may still drain the bucket when this node, which has adopted it from these, releases it too.
+func (v View) OldOwners(from []string, left time.Duration) []Drainer {
+	nodes := without(from, AnyNode)
 	if len(nodes) < len(from) {
-		nodes = append(nodes, slices.Collect(maps.Keys(v.stated()))...)
+		nodes = append(nodes, slices.Collect(maps.Keys(v.drainTimes()))...)
 	}
 	slices.Sort(nodes)
-	var former []Drainer
+	var oldOwners []Drainer
 	for _, node := range slices.Compact(nodes) {
-		if node != v.Self && v.serves(node, true) {
-			former = append(former, Drainer{Node: node, Left: left})
+		if node != v.Self && v.mayServe(node, true) {
+			oldOwners = append(oldOwners, Drainer{Node: node, Left: left})
 		}
 	}
-	return former
+	return oldOwners
 }
 
-// Announce is what deputies are to be told when this node begins to drain the bucket, beside others.
-func (v View) Announce(drain time.Duration, former []Drainer) map[string]Notice {
-	drainers := append([]Drainer{{Node: v.Self, Left: drain}}, former...)
-	tell := map[string]Notice{}
-	for _, deputy := range v.deputies() {
-		others := slices.DeleteFunc(slices.Clone(drainers), func(d Drainer) bool { return d.Node == deputy })
-		tell[deputy] = Notice{Drainers: others, Heard: v.Words[deputy].Mark}
+// RelayDrain returns what to store at which relay when this node begins to drain the bucket. oldOwners may drain it too.
+func (v View) RelayDrain(drain time.Duration, oldOwners []Drainer) map[string]Relayed {
+	drainers := append([]Drainer{{Node: v.Self, Left: drain}}, oldOwners...)
+	changes := map[string]Relayed{}
+	for _, relay := range v.relays() {
+		others := slices.DeleteFunc(slices.Clone(drainers), func(d Drainer) bool { return d.Node == relay })
+		changes[relay] = Relayed{Drainers: others, Supersedes: v.Announcements[relay].Nonce}
 	}
-	return tell
+	return changes
 }
 
-func (v View) deputies() []string {
-	members := slices.Sorted(maps.Keys(v.members()))
-	return members[:min(len(members), deputies)]
+func (v View) relays() []string {
+	candidates := slices.Sorted(maps.Keys(v.relayCandidates()))
+	return candidates[:min(len(candidates), relayCount)]
 }
 
-// PassOn is what deputies are to be told so that a crash of this node, which adopts, does not make the others forget those who cannot speak: of
-// each of them two members shall know, as far as there are so many.
-func (v View) PassOn(from []string, left time.Duration) map[string]Notice {
-	tell := map[string]Notice{}
-	members := slices.Sorted(maps.Keys(v.members()))
-	for _, node := range without(from, Unnamed) {
-		if _, spoken := v.Words[node]; spoken {
+// RelayAdoption returns what to store at which relay so that the next owner still knows all old owners without an announcement if this
+// node, which adopts from these, crashes. Each such old owner is to be stored at relayCount nodes, if there are so many.
+func (v View) RelayAdoption(from []string, left time.Duration) map[string]Relayed {
+	changes := map[string]Relayed{}
+	candidates := slices.Sorted(maps.Keys(v.relayCandidates()))
+	for _, node := range without(from, AnyNode) {
+		if _, announced := v.Announcements[node]; announced {
 			continue
 		}
-		knows := func(member string) bool {
-			return slices.ContainsFunc(v.Told[member].Drainers, func(d Drainer) bool { return d.Node == node })
+		knows := func(candidate string) bool {
+			return slices.ContainsFunc(v.Relayed[candidate].Drainers, func(d Drainer) bool { return d.Node == node })
 		}
 		known := 0
-		for _, member := range members {
-			if knows(member) {
+		for _, candidate := range candidates {
+			if knows(candidate) {
 				known++
 			}
 		}
-		for _, member := range members {
-			if known >= deputies {
+		for _, candidate := range candidates {
+			if known >= relayCount {
 				break
 			}
-			if member == node || knows(member) {
+			if candidate == node || knows(candidate) {
 				continue
 			}
-			notice, begun := tell[member]
+			relayed, begun := changes[candidate]
 			if !begun {
-				notice = v.Told[member]
+				relayed = v.Relayed[candidate]
 			}
-			notice.Drainers = append(slices.Clone(notice.Drainers), Drainer{Node: node, Left: left})
-			tell[member] = notice
+			relayed.Drainers = append(slices.Clone(relayed.Drainers), Drainer{Node: node, Left: left})
+			changes[candidate] = relayed
 			known++
 		}
 	}
-	return tell
+	return changes
 }
 
-// Forget is what nodes are to be told when the adoption is over, so that no later owner waits for nothing.
-func (v View) Forget() map[string]Notice {
-	tell := map[string]Notice{}
-	for node, told := range v.Told {
-		if len(told.Drainers) > 0 {
-			tell[node] = Notice{Heard: v.Words[node].Mark}
+// ClearRelayed returns what to store at which node when the adoption is over, so that no later owner waits without need.
+func (v View) ClearRelayed() map[string]Relayed {
+	changes := map[string]Relayed{}
+	for node, relayed := range v.Relayed {
+		if len(relayed.Drainers) > 0 {
+			changes[node] = Relayed{Supersedes: v.Announcements[node].Nonce}
 		}
 	}
-	for node, word := range v.Words {
-		if len(word.Others) > 0 && v.Told[node].Heard != word.Mark {
-			tell[node] = Notice{Heard: word.Mark}
+	for node, a := range v.Announcements {
+		if len(a.Others) > 0 && v.Relayed[node].Supersedes != a.Nonce {
+			changes[node] = Relayed{Supersedes: a.Nonce}
 		}
 	}
-	return tell
+	return changes
 }
 
 func without(nodes []string, one string) []string {

@@ -187,7 +187,7 @@ func (b BucketStatus) drains() string {
 	var all []string
 	for _, d := range b.Drains {
 		node := d.Node
-		if node == handover.Unnamed {
+		if node == handover.AnyNode {
 			node = "any node"
 		}
 		text := fmt.Sprintf("%s (%.0f s", node, d.Seconds)

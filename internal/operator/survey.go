@@ -21,8 +21,8 @@ type Cluster interface {
 	NodeName(ctx context.Context) (string, error)
 	View(ctx context.Context) (*pacemaker.View, error)
 	Configured(ctx context.Context) (pacemaker.Configured, error)
-	Words(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Word, error)
-	Told(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Notice, error)
+	Announcements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Announcement, error)
+	Relayed(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Relayed, error)
 }
 
 // A Survey is what this node knows of the resources on it and in its cluster.
@@ -209,12 +209,12 @@ func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []cl
 		}
 		asked.Go(func() {
 			defer func() { <-places }()
-			words, err := cluster.Words(ctx, k.Layout.Address(), bucket)
-			told, toldErr := cluster.Told(ctx, k.Layout.Address(), bucket)
+			words, err := cluster.Announcements(ctx, k.Layout.Address(), bucket)
+			told, toldErr := cluster.Relayed(ctx, k.Layout.Address(), bucket)
 			err = errors.Join(err, toldErr)
 			guard.Lock()
 			defer guard.Unlock()
-			view := handover.View{Self: k.Node, Words: words, Told: told}
+			view := handover.View{Self: k.Node, Announcements: words, Relayed: told}
 			if drainers := view.Drainers(); len(drainers) > 0 {
 				k.Drainers[bucket] = drainers
 			}

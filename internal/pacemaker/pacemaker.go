@@ -50,54 +50,54 @@ type Cluster struct {
 	Patience time.Duration // for the answer to one question; 0: two seconds
 }
 
-// Words implements clusterip.Cluster.
-func (c Cluster) Words(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Word, error) {
+// Announcements implements clusterip.Cluster.
+func (c Cluster) Announcements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Announcement, error) {
 	values, err := c.query(ctx, attribute(address, bucket), "-A")
 	if err != nil {
 		return nil, err
 	}
-	words := map[string]handover.Word{}
+	words := map[string]handover.Announcement{}
 	for node, value := range values {
-		if word, ok := parseWord(value); ok {
+		if word, ok := parseAnnouncement(value); ok {
 			words[node] = word
 		}
 	}
 	return words, nil
 }
 
-// Say implements clusterip.Cluster.
-func (c Cluster) Say(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, word handover.Word) error {
-	if err := canBeTold(word.Others); err != nil {
+// Publish implements clusterip.Cluster.
+func (c Cluster) Publish(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, word handover.Announcement) error {
+	if err := checkNames(word.Others); err != nil {
 		return err
 	}
-	return c.update(ctx, attribute(address, bucket), node, formatWord(word))
+	return c.update(ctx, attribute(address, bucket), node, formatAnnouncement(word))
 }
 
-// Told implements clusterip.Cluster.
-func (c Cluster) Told(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Notice, error) {
-	name := toldAttribute(address, bucket)
+// Relayed implements clusterip.Cluster.
+func (c Cluster) Relayed(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Relayed, error) {
+	name := relayedAttribute(address, bucket)
 	values, err := c.query(ctx, name, "-A")
 	if err != nil {
 		return nil, err
 	}
-	told := map[string]handover.Notice{}
+	told := map[string]handover.Relayed{}
 	for node, value := range values {
 		if value == "" { // attrd knows of the node, but not of a value
 			continue
 		}
-		if told[node], err = parseNotice(value); err != nil {
+		if told[node], err = parseRelayed(value); err != nil {
 			return nil, fmt.Errorf("attribute %s of %s: %w", name, ocf.Quote(node), err)
 		}
 	}
 	return told, nil
 }
 
-// Tell implements clusterip.Cluster.
-func (c Cluster) Tell(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, notice handover.Notice) error {
-	if err := canBeTold(notice.Drainers); err != nil {
+// Relay implements clusterip.Cluster.
+func (c Cluster) Relay(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, notice handover.Relayed) error {
+	if err := checkNames(notice.Drainers); err != nil {
 		return err
 	}
-	return c.update(ctx, toldAttribute(address, bucket), node, formatNotice(notice))
+	return c.update(ctx, relayedAttribute(address, bucket), node, formatRelayed(notice))
 }
 
 // update sets a node's value of an attribute.
@@ -109,7 +109,7 @@ func (c Cluster) update(ctx context.Context, name, node, value string) error {
 	return err
 }
 
-func canBeTold(drainers []handover.Drainer) error {
+func checkNames(drainers []handover.Drainer) error {
 	for _, d := range drainers {
 		if !isNodeName(d.Node) {
 			return fmt.Errorf("the node's name %s cannot be told to others", ocf.Quote(d.Node))
@@ -118,15 +118,15 @@ func canBeTold(drainers []handover.Drainer) error {
 	return nil
 }
 
-// Presence implements clusterip.Cluster. Where nobody fences, a node that is lost counts as dead, as it does for Pacemaker, which starts its
+// NodeStates implements clusterip.Cluster. Where nobody fences, a node that is lost counts as dead, as it does for Pacemaker, which starts its
 // resources elsewhere at once.
-func (c Cluster) Presence(ctx context.Context) (map[string]handover.Presence, error) {
+func (c Cluster) NodeStates(ctx context.Context) (map[string]handover.NodeState, error) {
 	text, err := c.run(ctx, cibadmin, "--query", "--local", "--xpath", "/cib/status")
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := ParsePresence(text)
-	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(nodes)), func(p handover.Presence) bool { return p.Place == handover.Lost }) {
+	nodes, err := ParseNodeStates(text)
+	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(nodes)), func(p handover.NodeState) bool { return p.Membership == handover.Lost }) {
 		return nodes, err
 	}
 	configuration, err := c.Configuration(ctx)
@@ -134,30 +134,30 @@ func (c Cluster) Presence(ctx context.Context) (map[string]handover.Presence, er
 		return nodes, nil //nolint:nilerr // whether somebody fences cannot be told: then a lost node may live
 	}
 	for node, p := range nodes {
-		if p.Place == handover.Lost {
-			nodes[node] = handover.Presence{Place: handover.Dead}
+		if p.Membership == handover.Lost {
+			nodes[node] = handover.NodeState{Membership: handover.Dead}
 		}
 	}
 	return nodes, nil
 }
 
-// ParsePresence reads what cibadmin prints of the CIB's status, in the form of any release.
-func ParsePresence(text string) (map[string]handover.Presence, error) {
+// ParseNodeStates reads what cibadmin prints of the CIB's status, in the form of any release.
+func ParseNodeStates(text string) (map[string]handover.NodeState, error) {
 	document := etree.NewDocument()
 	if err := document.ReadFromString(text); err != nil {
 		return nil, fmt.Errorf("the status of the CIB: %w", err)
 	}
-	nodes := map[string]handover.Presence{}
+	nodes := map[string]handover.NodeState{}
 	for _, state := range document.FindElements("//node_state") {
 		name := state.SelectAttrValue("uname", "")
 		if name == "" {
 			continue
 		}
 		if _, twice := nodes[name]; twice {
-			nodes[name] = handover.Presence{Said: "two node_state"}
+			nodes[name] = handover.NodeState{Unrecognized: "two node_state"}
 			continue
 		}
-		nodes[name] = presenceOf(state)
+		nodes[name] = nodeStateOf(state)
 	}
 	if len(nodes) == 0 {
 		return nil, errors.New("the status of the CIB names no node")
@@ -165,15 +165,15 @@ func ParsePresence(text string) (map[string]handover.Presence, error) {
 	return nodes, nil
 }
 
-// presenceOf reads a node_state of the CIB (create_node_state_update in daemons/controld/controld_membership.c, and what the scheduler makes
+// nodeStateOf reads a node_state of the CIB (create_node_state_update in daemons/controld/controld_membership.c, and what the scheduler makes
 // of it: determine_online_status_fencing in lib/pengine/unpack.c).
 //
 // A node whose Pacemaker is stopped in order is expected to be down, and so is one that was fenced; but of that one the history of what
 // it did is deleted (update_node_state_after_fencing in daemons/controld/controld_fencing.c). A node that has crashed is expected to be a
 // member. One that is still in Corosync's membership without its controller lives, and may have its controller back in a moment.
-func presenceOf(state *etree.Element) handover.Presence {
+func nodeStateOf(state *etree.Element) handover.NodeState {
 	attribute := func(name string) string { return state.SelectAttrValue(name, "") }
-	unknown := handover.Presence{Said: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q", attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
+	unknown := handover.NodeState{Unrecognized: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q", attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
 	controller, controllerKnown := isThere(attribute("crmd"), "online", "offline")
 	corosync, corosyncKnown := isThere(attribute("in_ccm"), "true", "false")
 	expected := attribute("expected")
@@ -181,13 +181,13 @@ func presenceOf(state *etree.Element) handover.Presence {
 	case !controllerKnown || !corosyncKnown || ocf.IsTrue(attribute("remote_node")):
 		return unknown
 	case controller:
-		return handover.Presence{Place: handover.Member}
+		return handover.NodeState{Membership: handover.Member}
 	case expected == "down" && state.SelectElement("lrm") != nil:
-		return handover.Presence{Place: handover.Left}
+		return handover.NodeState{Membership: handover.Left}
 	case expected == "down":
-		return handover.Presence{Place: handover.Dead}
+		return handover.NodeState{Membership: handover.Dead}
 	case expected == "member" && !corosync:
-		return handover.Presence{Place: handover.Lost}
+		return handover.NodeState{Membership: handover.Lost}
 	default:
 		return unknown
 	}
@@ -211,8 +211,8 @@ func attribute(address netip.Addr, bucket clusterip.Bucket) string {
 	return fmt.Sprintf("clusterip-%s-%d", strings.ReplaceAll(address.String(), ":", "-"), bucket)
 }
 
-// toldAttribute is the name of what nodes were told of others.
-func toldAttribute(address netip.Addr, bucket clusterip.Bucket) string {
+// relayedAttribute is the name of what nodes were told of others.
+func relayedAttribute(address netip.Addr, bucket clusterip.Bucket) string {
 	return attribute(address, bucket) + "-told"
 }
 
@@ -223,13 +223,13 @@ const (
 	separator = ","        // drainers
 )
 
-// formatWord writes a word as SECONDS/LAYOUT/MARK or none/LAYOUT/MARK, and then /complete and /NODE:SECONDS,... if there is such a thing to say.
-func formatWord(word handover.Word) string {
+// formatAnnouncement writes a word as SECONDS/LAYOUT/MARK or none/LAYOUT/MARK, and then /complete and /NODE:SECONDS,... if there is such a thing to say.
+func formatAnnouncement(word handover.Announcement) string {
 	drain := nobody
 	if word.Drain > 0 {
 		drain = formatSeconds(word.Drain)
 	}
-	parts := []string{drain, word.Layout, word.Mark}
+	parts := []string{drain, word.Layout, word.Nonce}
 	if word.Complete {
 		parts = append(parts, complete)
 	}
@@ -239,14 +239,14 @@ func formatWord(word handover.Word) string {
 	return strings.Join(parts, between)
 }
 
-// parseWord reads what formatWord wrote. A node that says something else, as one with another version of this program may, has not spoken.
-func parseWord(value string) (word handover.Word, ok bool) {
+// parseAnnouncement reads what formatWord wrote. A node that says something else, as one with another version of this program may, has not spoken.
+func parseAnnouncement(value string) (word handover.Announcement, ok bool) {
 	const fixed = 3
 	parts := strings.Split(value, between)
 	if len(parts) < fixed || parts[1] == "" || parts[2] == "" {
-		return handover.Word{}, false
+		return handover.Announcement{}, false
 	}
-	word.Layout, word.Mark = parts[1], parts[2]
+	word.Layout, word.Nonce = parts[1], parts[2]
 	ok = true
 	if parts[0] != nobody {
 		word.Drain, ok = parseSeconds(parts[0])
@@ -262,23 +262,23 @@ func parseWord(value string) (word handover.Word, ok bool) {
 		ok = ok && err == nil && len(others) > 0
 	}
 	if !ok || len(rest) > 0 {
-		return handover.Word{}, false
+		return handover.Announcement{}, false
 	}
 	return word, true
 }
 
-// formatNotice writes a notice as none or NODE:SECONDS,..., and then /MARK if the node's word with that mark is dealt with.
-func formatNotice(notice handover.Notice) string {
+// formatRelayed writes a notice as none or NODE:SECONDS,..., and then /MARK if the node's word with that mark is dealt with.
+func formatRelayed(notice handover.Relayed) string {
 	text := formatDrainers(notice.Drainers)
-	if notice.Heard != "" {
-		text += between + notice.Heard
+	if notice.Supersedes != "" {
+		text += between + notice.Supersedes
 	}
 	return text
 }
 
-func parseNotice(value string) (notice handover.Notice, err error) {
+func parseRelayed(value string) (notice handover.Relayed, err error) {
 	var list string
-	list, notice.Heard, _ = strings.Cut(value, between)
+	list, notice.Supersedes, _ = strings.Cut(value, between)
 	notice.Drainers, err = parseDrainers(list)
 	return notice, err
 }
@@ -296,7 +296,7 @@ func formatDrainers(drainers []handover.Drainer) string {
 
 // formatSeconds rounds up: an adoption may last too long, and not too short. No drain lasts longer than what can be read.
 func formatSeconds(d time.Duration) string {
-	return strconv.Itoa(int((min(d, maxDrain+handover.Grace) + time.Second - 1) / time.Second))
+	return strconv.Itoa(int((min(d, maxDrain+handover.GracePeriod) + time.Second - 1) / time.Second))
 }
 
 // maxDrain is the longest drain that the parameter allows.
@@ -311,7 +311,7 @@ func parseDrainers(value string) ([]handover.Drainer, error) {
 		node, left, _ := strings.Cut(word, ":")
 		seconds, ok := parseSeconds(left)
 		if !ok || !isNodeName(node) {
-			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int((maxDrain + handover.Grace).Seconds()))
+			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int((maxDrain + handover.GracePeriod).Seconds()))
 		}
 		drainers = append(drainers, handover.Drainer{Node: node, Left: seconds})
 	}
@@ -322,7 +322,7 @@ func parseSeconds(text string) (time.Duration, bool) {
 	const most = len("86400")
 	number, err := strconv.ParseUint(text, 10, 32)
 	seconds := time.Duration(number) * time.Second
-	return seconds, err == nil && len(text) <= most && seconds <= maxDrain+handover.Grace
+	return seconds, err == nil && len(text) <= most && seconds <= maxDrain+handover.GracePeriod
 }
 
 // isNodeName tells whether a name can be one of a node, and stand in a list. (Corosync takes what a host name may be, and more.)

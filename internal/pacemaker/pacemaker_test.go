@@ -24,22 +24,22 @@ func TestAttributeName(t *testing.T) {
 }
 
 func TestWordsAreReadBack(t *testing.T) {
-	for value, word := range map[string]handover.Word{
-		"none/1f/M":                        {Layout: "1f", Mark: "M"},
-		"600/1f/M":                         {Drain: 10 * time.Minute, Layout: "1f", Mark: "M"},
-		"none/1f/M/complete":               {Layout: "1f", Mark: "M", Complete: true},
-		"86400/1f/M/web-1.example:1,b_2:9": {Drain: 24 * time.Hour, Layout: "1f", Mark: "M", Others: []handover.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 9 * time.Second}}},
-		"5/1f/M/complete/a:86465":          {Drain: 5 * time.Second, Layout: "1f", Mark: "M", Complete: true, Others: []handover.Drainer{{Node: "a", Left: maxDrain + handover.Grace}}},
+	for value, word := range map[string]handover.Announcement{
+		"none/1f/M":                        {Layout: "1f", Nonce: "M"},
+		"600/1f/M":                         {Drain: 10 * time.Minute, Layout: "1f", Nonce: "M"},
+		"none/1f/M/complete":               {Layout: "1f", Nonce: "M", Complete: true},
+		"86400/1f/M/web-1.example:1,b_2:9": {Drain: 24 * time.Hour, Layout: "1f", Nonce: "M", Others: []handover.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 9 * time.Second}}},
+		"5/1f/M/complete/a:86465":          {Drain: 5 * time.Second, Layout: "1f", Nonce: "M", Complete: true, Others: []handover.Drainer{{Node: "a", Left: maxDrain + handover.GracePeriod}}},
 	} {
-		if got := formatWord(word); got != value {
+		if got := formatAnnouncement(word); got != value {
 			t.Errorf("%v is written %q, want %q", word, got, value)
 		}
-		got, ok := parseWord(value)
+		got, ok := parseAnnouncement(value)
 		if diff := cmp.Diff(word, got); !ok || diff != "" {
 			t.Errorf("%q: %t (-want +got):\n%s", value, ok, diff)
 		}
 	}
-	if got := formatWord(handover.Word{Drain: 1500 * time.Millisecond, Layout: "1f", Mark: "M"}); got != "2/1f/M" {
+	if got := formatAnnouncement(handover.Announcement{Drain: 1500 * time.Millisecond, Layout: "1f", Nonce: "M"}); got != "2/1f/M" {
 		t.Errorf("a part of a second is left out: %q", got)
 	}
 }
@@ -50,23 +50,23 @@ func TestNonsenseIsNoWord(t *testing.T) {
 		"", "none", "node1:600", "none/1f", "none//M", "none/1f/", "/1f/M", "0/1f/M", "-1/1f/M", "+1/1f/M", "1e3/1f/M", "86466/1f/M", "none/1f/M/", "none/1f/M/none",
 		"none/1f/M/a:5/complete", "none/1f/M/complete/a:5/b:5", "none/1f/M/a", "none/1f/M/complete/complete", "None/1f/M", "5 /1f/M",
 	} {
-		if got, ok := parseWord(value); ok {
+		if got, ok := parseAnnouncement(value); ok {
 			t.Errorf("%q is taken for %v", value, got)
 		}
 	}
 }
 
 func TestNoticesAreReadBack(t *testing.T) {
-	for value, notice := range map[string]handover.Notice{
+	for value, notice := range map[string]handover.Relayed{
 		"none":               {},
-		"none/M":             {Heard: "M"},
+		"none/M":             {Supersedes: "M"},
 		"node1:600":          {Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}}},
-		"node1:600,b_2:15/M": {Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}, {Node: "b_2", Left: 15 * time.Second}}, Heard: "M"},
+		"node1:600,b_2:15/M": {Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}, {Node: "b_2", Left: 15 * time.Second}}, Supersedes: "M"},
 	} {
-		if got := formatNotice(notice); got != value {
+		if got := formatRelayed(notice); got != value {
 			t.Errorf("%v is written %q, want %q", notice, got, value)
 		}
-		got, err := parseNotice(value)
+		got, err := parseRelayed(value)
 		if diff := cmp.Diff(notice, got); err != nil || diff != "" {
 			t.Errorf("%q: %v (-want +got):\n%s", value, err, diff)
 		}
@@ -78,7 +78,7 @@ func TestNonsenseIsRefused(t *testing.T) {
 		"", "nobody", "node1", "node1:", ":5", "node1:-1", "node1:+1", "node1:86466", "node1:1e3", "node1:999999999999", "node 1:5", "node1:5,", "a;b:5", "-n:5",
 		"node1:5 ", "?:5", "+", "none+", "/M", strings.Repeat("n", 300) + ":5",
 	} {
-		if got, err := parseNotice(value); err == nil {
+		if got, err := parseRelayed(value); err == nil {
 			t.Errorf("%q is taken for %v", value, got)
 		}
 	}
@@ -128,10 +128,10 @@ func TestAttributesOfAllNodes(t *testing.T) {
 
 // Where nodes are, as each release says it.
 func TestPresenceInEachRelease(t *testing.T) {
-	member, left := handover.Presence{Place: handover.Member}, handover.Presence{Place: handover.Left}
-	lost, dead := handover.Presence{Place: handover.Lost}, handover.Presence{Place: handover.Dead}
+	member, left := handover.NodeState{Membership: handover.Member}, handover.NodeState{Membership: handover.Left}
+	lost, dead := handover.NodeState{Membership: handover.Lost}, handover.NodeState{Membership: handover.Dead}
 	for _, release := range releases {
-		for situation, want := range map[string]map[string]handover.Presence{
+		for situation, want := range map[string]map[string]handover.NodeState{
 			"all-members":        {"node1": member, "node2": member, "node3": member},
 			"left":               {"node1": member, "node2": member, "node3": left},
 			"left-with-corosync": {"node1": member, "node2": member, "node3": left},
@@ -140,12 +140,12 @@ func TestPresenceInEachRelease(t *testing.T) {
 		} {
 			t.Run(release+" "+situation, func(t *testing.T) {
 				text := answer(t, "cibadmin", release, situation+".xml")
-				got, err := ParsePresence(text)
+				got, err := ParseNodeStates(text)
 				if diff := cmp.Diff(want, got); err != nil || diff != "" {
 					t.Errorf("%v (-want +got):\n%s", err, diff)
 				}
 				for _, part := range []int{1, len(text) / 3, len(text) / 2, len(text) - len("</status>")} {
-					if got, err := ParsePresence(text[:part]); err == nil {
+					if got, err := ParseNodeStates(text[:part]); err == nil {
 						t.Errorf("the first %d bytes are taken for %v", part, got)
 					}
 				}
@@ -159,7 +159,7 @@ func TestPresence(t *testing.T) {
 	for name, row := range map[string]struct {
 		state string // attributes of node_state
 		inner string
-		want  handover.Place
+		want  handover.Membership
 	}{
 		"booting, not yet joined":                     {`in_ccm="true" crmd="online" join="down" expected="down"`, "", handover.Member},
 		"booting, not yet joined, with times":         {`in_ccm="1795737861" crmd="1795737861" join="pending" expected="down"`, "", handover.Member},
@@ -180,28 +180,28 @@ func TestPresence(t *testing.T) {
 		"nothing at all":                              {"", "", handover.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := ParsePresence(fmt.Sprintf(`<status><node_state id="1" uname="node1" %s>%s</node_state></status>`, row.state, row.inner))
-			if err != nil || len(got) != 1 || got["node1"].Place != row.want {
+			got, err := ParseNodeStates(fmt.Sprintf(`<status><node_state id="1" uname="node1" %s>%s</node_state></status>`, row.state, row.inner))
+			if err != nil || len(got) != 1 || got["node1"].Membership != row.want {
 				t.Errorf("%v, %v", got, err)
 			}
-			if said := got["node1"].Said != ""; said != (row.want == handover.Unknown) {
-				t.Errorf("it says %q", got["node1"].Said)
+			if said := got["node1"].Unrecognized != ""; said != (row.want == handover.Unknown) {
+				t.Errorf("it says %q", got["node1"].Unrecognized)
 			}
 		})
 	}
 	const twice = `<status><node_state uname="a" crmd="0" in_ccm="0" expected="down"/><node_state uname="a" crmd="1" in_ccm="1" expected="member"/></status>`
-	if got, err := ParsePresence(twice); err != nil || got["a"].Place != handover.Unknown {
+	if got, err := ParseNodeStates(twice); err != nil || got["a"].Membership != handover.Unknown {
 		t.Errorf("two of the same name: %v, %v", got, err)
 	}
 	var many strings.Builder
 	for i := range 32 {
 		fmt.Fprintf(&many, `<node_state id="%d" uname="node%d" in_ccm="1795737861" crmd="1795737861" expected="member"><lrm/></node_state>`, i, i)
 	}
-	if got, err := ParsePresence("<status>" + many.String() + "</status>"); err != nil || len(got) != 32 || got["node31"].Place != handover.Member {
+	if got, err := ParseNodeStates("<status>" + many.String() + "</status>"); err != nil || len(got) != 32 || got["node31"].Membership != handover.Member {
 		t.Errorf("32 nodes: %v, %v", got, err)
 	}
 	for _, text := range []string{"", "<status/>", "<status><node_state/></status>", "no XML <", "<node_state", "<html><body>404</body></html>"} {
-		if got, err := ParsePresence(text); err == nil {
+		if got, err := ParseNodeStates(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
 		}
 	}
@@ -212,14 +212,14 @@ func FuzzParseWords(f *testing.F) {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		if word, ok := parseWord(value); ok {
-			again, ok := parseWord(formatWord(word))
+		if word, ok := parseAnnouncement(value); ok {
+			again, ok := parseAnnouncement(formatAnnouncement(word))
 			if diff := cmp.Diff(word, again); !ok || diff != "" {
 				t.Errorf("%q: %t\n%s", value, ok, diff)
 			}
 		}
-		if notice, err := parseNotice(value); err == nil {
-			again, err := parseNotice(formatNotice(notice))
+		if notice, err := parseRelayed(value); err == nil {
+			again, err := parseRelayed(formatRelayed(notice))
 			if diff := cmp.Diff(notice, again); err != nil || diff != "" {
 				t.Errorf("%q: %v\n%s", value, err, diff)
 			}
@@ -242,9 +242,9 @@ func FuzzParseAnswers(f *testing.F) {
 		if configuration, err := parseConfiguration(text); err == nil {
 			Resources(configuration)
 		}
-		if nodes, err := ParsePresence(text); err == nil {
+		if nodes, err := ParseNodeStates(text); err == nil {
 			for name, presence := range nodes {
-				if name == "" || presence.Place == handover.Unknown && presence.Said == "" {
+				if name == "" || presence.Membership == handover.Unknown && presence.Unrecognized == "" {
 					t.Errorf("node %q is %+v in %q", name, presence, text)
 				}
 			}

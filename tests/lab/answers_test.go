@@ -23,7 +23,7 @@ import (
 var recordTo = flag.String("record", "", "write what Pacemaker's programs answer to this `folder`, for the tests of internal/pacemaker")
 
 // places is where each node is.
-type places map[string]handover.Place
+type places map[string]handover.Membership
 
 // answers is a cluster whose programs' answers are read, and perhaps recorded.
 type answers struct {
@@ -80,10 +80,10 @@ func (a *answers) presence(ctx context.Context) (text string, got places, err er
 	if text, err = a.Hosts[0].Run(ctx, "cibadmin", "--query", "--local", "--xpath", "/cib/status"); err != nil {
 		return text, nil, err
 	}
-	presence, err := pacemaker.ParsePresence(text)
+	presence, err := pacemaker.ParseNodeStates(text)
 	got = places{}
 	for node, p := range presence {
-		got[node] = p.Place
+		got[node] = p.Membership
 	}
 	return text, got, err
 }
