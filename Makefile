@@ -144,7 +144,7 @@ unit: ## the packages' own tests, with the race detector; `go test ./...` withou
 
 explore: ## the hand-over of connections: every order of up to DEPTH events in a model of a cluster (5: five minutes; 7: hours)
 	@echo '== every order of up to $(DEPTH) events'
-	$(GO) test ./internal/clusterip -run TestEveryOrderOfEvents -count=1 -timeout 24h -v -depth '$(DEPTH)'
+	$(GO) test ./internal/agent -run TestEveryOrderOfEvents -count=1 -timeout 24h -v -depth '$(DEPTH)'
 
 kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
 	@echo '== contract and kernel tests, in network namespaces'

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"ocf-clusterip/internal/agent"
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/connections"
 	"ocf-clusterip/internal/kernel/iptclusterip"
@@ -177,7 +178,7 @@ func (c *call) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error { return agent.Start(ctx, spec) })
+	return c.withAgent(ctx, func(ctx context.Context, agent agent.Agent) error { return agent.Start(ctx, spec) })
 }
 
 func (c *call) monitor(ctx context.Context) error {
@@ -185,8 +186,8 @@ func (c *call) monitor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
-		return agent.Monitor(ctx, spec, clusterip.CheckLevel(c.environment.CheckLevel))
+	return c.withAgent(ctx, func(ctx context.Context, a agent.Agent) error {
+		return a.Monitor(ctx, spec, agent.CheckLevel(c.environment.CheckLevel))
 	})
 }
 
@@ -202,7 +203,7 @@ func (c *call) stop(ctx context.Context) error {
 			ocf.Quote(c.environment.Instance), ocf.Quote(c.environment.Meta["clone"]))
 	}
 	spec.Bucket = clusterip.Bucket(bucket)
-	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
+	return c.withAgent(ctx, func(ctx context.Context, agent agent.Agent) error {
 		agent.Lock = c.lockIfPossible
 		if len(spec.Addresses) == 0 {
 			return agent.StopResource(ctx, spec)
@@ -213,10 +214,10 @@ func (c *call) stop(ctx context.Context) error {
 
 func (c *call) validateAll(ctx context.Context) error {
 	spec, err := c.spec()
-	if err != nil || clusterip.CheckLevel(c.environment.CheckLevel) < clusterip.NetworkLevel {
+	if err != nil || agent.CheckLevel(c.environment.CheckLevel) < agent.NetworkLevel {
 		return err
 	}
-	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error { return agent.Validate(ctx, spec) })
+	return c.withAgent(ctx, func(ctx context.Context, agent agent.Agent) error { return agent.Validate(ctx, spec) })
 }
 
 // reloadAgent changes what of the reloadable parameters is in the kernel; the others are read anew by each action.
@@ -225,11 +226,11 @@ func (c *call) reloadAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error { return agent.Reload(ctx, spec) })
+	return c.withAgent(ctx, func(ctx context.Context, agent agent.Agent) error { return agent.Reload(ctx, spec) })
 }
 
 // withAgent connects to the kernel for the time of an action, which ends before the resource manager would end it.
-func (c *call) withAgent(ctx context.Context, do func(context.Context, clusterip.Agent) error) (err error) {
+func (c *call) withAgent(ctx context.Context, do func(context.Context, agent.Agent) error) (err error) {
 	const marginShare = 10 // of the timeout: to give up, to say why and to exit
 	ctx, cancel := context.WithTimeout(ctx, c.environment.Timeout-c.environment.Timeout/marginShare)
 	defer cancel()
@@ -237,9 +238,9 @@ func (c *call) withAgent(ctx context.Context, do func(context.Context, clusterip
 }
 
 // connected connects an agent to the kernel and the cluster manager.
-func (c *call) connected(ctx context.Context, do func(context.Context, clusterip.Agent) error) error {
+func (c *call) connected(ctx context.Context, do func(context.Context, agent.Agent) error) error {
 	return c.withKernel(func(k kernel) error {
-		return do(ctx, clusterip.Agent{
+		return do(ctx, agent.Agent{
 			Kernel: k.Host, Log: c.log, Lock: c.lock,
 			Cluster: pacemaker.Cluster{Environ: c.environ}, Node: c.environment.Meta["on_node"], StartSweeper: c.startSweeper,
 		})
@@ -277,7 +278,7 @@ func (c *call) withKernel(do func(kernel) error) (err error) {
 	return do(kernel{clusterip.Host{Backends: backends, LinkKernel: links, ConnectionKernel: connections.Kernel{}}, tables, links})
 }
 
-func (c *call) lock(ctx context.Context, address netip.Addr) (clusterip.Unlocker, error) {
+func (c *call) lock(ctx context.Context, address netip.Addr) (agent.Unlocker, error) {
 	lock, err := ocf.AcquireLock(ctx, c.environment.TempDir, "clusterip-"+address.String())
 	if err != nil {
 		return nil, err
@@ -286,7 +287,7 @@ func (c *call) lock(ctx context.Context, address netip.Addr) (clusterip.Unlocker
 }
 
 // lockIfPossible goes on without a lock where none can be made, but not where somebody holds it.
-func (c *call) lockIfPossible(ctx context.Context, address netip.Addr) (clusterip.Unlocker, error) {
+func (c *call) lockIfPossible(ctx context.Context, address netip.Addr) (agent.Unlocker, error) {
 	lock, err := c.lock(ctx, address)
 	var held *ocf.HeldError
 	if err == nil || errors.As(err, &held) {
@@ -302,7 +303,7 @@ type heldLock struct {
 	removeOther func() error
 }
 
-// Unlock implements clusterip.Unlocker.
+// Unlock implements agent.Unlocker.
 func (l heldLock) Unlock(last bool) error {
 	if l.Lock == nil {
 		return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/beevik/etree"
 	"github.com/urfave/cli/v2"
 
+	"ocf-clusterip/internal/agent"
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/firewall"
 	"ocf-clusterip/internal/kernel/sysctl"
@@ -211,7 +212,7 @@ func (g gatherer) examine(ctx context.Context, r *doctor.Resource) {
 	}
 	limit, cancel := context.WithTimeout(ctx, ocf.DefaultTimeout)
 	defer cancel()
-	r.State = doctor.Tell(clusterip.Observe(limit, g.kernel, r.Spec))
+	r.State = doctor.Tell(agent.Observe(limit, g.kernel, r.Spec))
 	if r.State.Err != nil {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"ocf-clusterip/internal/agent"
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/ocf"
@@ -90,7 +91,7 @@ func (c *call) layoutHere(ctx *cli.Context) (layout clusterip.Layout, err error)
 			return layout, ocf.Errorf(ocf.ErrArgs, "--to %s is no address such as 192.168.10.3", ocf.Quote(to))
 		}
 	}
-	err = c.withAgent(ctx.Context, func(ctx context.Context, agent clusterip.Agent) error {
+	err = c.withAgent(ctx.Context, func(ctx context.Context, agent agent.Agent) error {
 		survey, err := operator.Look(ctx, agent, c.patientCluster(), address.Unmap())
 		if err != nil {
 			return err

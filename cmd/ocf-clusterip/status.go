@@ -10,7 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/agent"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
 )
@@ -97,7 +97,7 @@ func addressOf(ctx *cli.Context) (netip.Addr, error) {
 // look reads the status; what drains on other nodes only if that is wanted, because it takes a question for each bucket. What is broken must be
 // so twice: an action may be half done. With an operator.NotSharedError the status says the rest.
 func (c *call) look(ctx context.Context, address netip.Addr, drainsElsewhere bool) (status operator.Status, err error) {
-	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
+	err = c.withAgent(ctx, func(ctx context.Context, agent agent.Agent) error {
 		for attempt := 1; ; attempt++ {
 			cluster := c.patientCluster()
 			survey, err := operator.Look(ctx, agent, cluster, address)

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/agent"
 	"ocf-clusterip/internal/ocf"
 )
 
@@ -42,7 +42,7 @@ func (c *call) sweep(ctx context.Context) error {
 		return err // another one is at it
 	}
 	defer func() { _ = lock.Release() }() // the process ends anyway
-	return c.connected(ctx, func(ctx context.Context, agent clusterip.Agent) error {
+	return c.connected(ctx, func(ctx context.Context, agent agent.Agent) error {
 		return agent.Sweep(ctx, spec, func() {
 			if err := errors.Join(lock.Remove(), lock.Release()); err != nil {
 				c.log.Warningf("%v", err)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/agent"
 	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
@@ -141,7 +141,7 @@ func (c *call) known(ctx *cli.Context, address netip.Addr) (operator.Known, erro
 
 // knownHere asks the kernel and the cluster manager.
 func (c *call) knownHere(ctx context.Context, address netip.Addr) (known operator.Known, err error) {
-	err = c.withAgent(ctx, func(ctx context.Context, agent clusterip.Agent) error {
+	err = c.withAgent(ctx, func(ctx context.Context, agent agent.Agent) error {
 		survey, err := operator.Look(ctx, agent, c.patientCluster(), address)
 		if err != nil {
 			return err

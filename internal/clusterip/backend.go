@@ -41,20 +41,22 @@ func (l Layout) Fits(backend Backend) error {
 		most, compat = MaxMatchBuckets, XTCluster
 		unless(l.HashMode == SourceIP, "anything but hashmode=sourceip: it is", l.HashMode)
 		// ip_rcv drops the frames before the match sees them.
-		unless(l.MACMode != Unicast, "mac_mode=unicast: packets for a MAC that is not the NIC's own do not get as far; take multicast or igmp, not", l.MACMode)
+		unless(l.MACMode != Unicast, "mac_mode=unicast: packets for a MAC that is not the NIC's own do not get as far; take multicast or igmp, "+
+			"not", l.MACMode)
 	case Target:
 		unless(l.MACMode == Multicast, "anything but mac_mode=multicast: it is", l.MACMode)
 		if len(l.Ports) > 0 { // of another device than the address's it mangles no ARP (arp_mangle in net/ipv4/netfilter/ipt_CLUSTERIP.c)
-			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "backend=%s cannot keep a bond's ARP monitor from telling neighbours the port's own MAC for %s; "+
+			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "backend=%s cannot keep a bond's ARP monitor from telling neighbours the port's own "+
+				"MAC for %s; "+
 				"set miimon in place of arp_interval in the configuration of %s, or of the bond below it", backend, l.Address(), l.NIC))
 		}
 	default:
 		return nil
 	}
-	unless(len(l.Prefixes) == 1 && l.Address().Is4(), "more than one IPv4 address: ip is", joined(l.Addresses()))
+	unless(len(l.Prefixes) == 1 && l.Address().Is4(), "more than one IPv4 address: ip is", Joined(l.Addresses()))
 	unless(l.Buckets <= most, fmt.Sprintf("more than %d buckets: clone-max is", most), l.Buckets)
 	unless(l.HashPrefixes.IPv4 == wholeAddresses.IPv4, "hash_prefix4:", l.HashPrefixes.IPv4)
-	unless(len(l.Services) == 0, "services:", joined(l.Services))
+	unless(len(l.Services) == 0, "services:", Joined(l.Services))
 	unless(!l.Drains, "drain above", 0)
 	unless(l.HashCompat == compat, fmt.Sprintf("another hash than hash_compat=%s, on all nodes: it is", compat), l.HashCompat)
 	return errors.Join(faults...)

@@ -77,7 +77,8 @@ func TestBackendIsChosen(t *testing.T) {
 	} {
 		b := &Backends{NFTables: row.nftables, Match: row.match, Target: row.target}
 		chosen, reasons, err := b.Choose(t.Context(), row.spec.Layout())
-		if chosen != row.want || len(reasons) != row.reasons || (err != nil) != (row.want == "") || err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
+		if chosen != row.want || len(reasons) != row.reasons || (err != nil) != (row.want == "") ||
+			err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
 			t.Errorf("%s: %q because of %q (%v)", name, chosen, reasons, err)
 		}
 	}
@@ -91,10 +92,12 @@ func TestCapabilitiesAreAskedForUntilOneWillDo(t *testing.T) {
 		nftables *fakeBackend
 		want     []Capability
 	}{
-		"the first will do":    {"", &fakeBackend{}, []Capability{{NFTables, Yes, nil}}},
-		"the second will do":   {"", &fakeBackend{lacks: lacks}, []Capability{{NFTables, No, lacks}, {Match, Yes, nil}}},
-		"the second is laid":   {Match, &fakeBackend{}, []Capability{{Match, Yes, nil}}},
-		"the first cannot say": {NFTables, &fakeBackend{lacks: lacks, silent: true}, []Capability{{NFTables, CannotTell, lacks}, {Match, Yes, nil}}},
+		"the first will do":  {"", &fakeBackend{}, []Capability{{NFTables, Yes, nil}}},
+		"the second will do": {"", &fakeBackend{lacks: lacks}, []Capability{{NFTables, No, lacks}, {Match, Yes, nil}}},
+		"the second is laid": {Match, &fakeBackend{}, []Capability{{Match, Yes, nil}}},
+		"the first cannot say": {
+			NFTables, &fakeBackend{lacks: lacks, silent: true}, []Capability{{NFTables, CannotTell, lacks}, {Match, Yes, nil}},
+		},
 	} {
 		spec := specOf(Multicast, 0)
 		spec.HashMode = SourceIP
@@ -111,9 +114,12 @@ func TestStepsGoToTheBackendThatHasTheAddress(t *testing.T) {
 	for _, backend := range backends() {
 		fakes := map[Backend]*fakeBackend{NFTables: {}, Match: {}, Target: {}}
 		b := &Backends{NFTables: fakes[NFTables], Match: fakes[Match], Target: fakes[Target]}
-		layout := Layout{Backend: backend, Prefixes: []netip.Prefix{vip24}}
+		layout := Layout{Backend: backend, Prefixes: []netip.Prefix{netip.PrefixFrom(vip, 24)}}
 		all := []Step{
-			LayTables{Layout: layout}, Own{Address: vip, Buckets: []Bucket{1}}, Disown{Address: vip, Buckets: []Bucket{1}}, RemoveTables{Address: vip},
+			LayTables{Layout: layout},
+			Own{Address: vip, Buckets: []Bucket{1}},
+			Disown{Address: vip, Buckets: []Bucket{1}},
+			RemoveTables{Address: vip},
 		}
 		for _, step := range all {
 			if err := b.ApplyTables(t.Context(), step); err != nil {
@@ -167,7 +173,8 @@ func TestWhatIptablesCannotDo(t *testing.T) {
 			t.Errorf("%s, what it can do: %v", backend, err)
 		}
 		spec.Addresses = append(spec.Addresses, vip6)
-		spec.Buckets, spec.MACMode, spec.HashCompat, spec.HashPrefixes.IPv4, spec.Services = row.tooMany, Unicast, row.other, 24, []ocf.Service{ocf.ICMP}
+		spec.Buckets, spec.MACMode, spec.HashCompat = row.tooMany, Unicast, row.other
+		spec.HashPrefixes.IPv4, spec.Services = 24, []ocf.Service{ocf.ICMP}
 		spec.HashMode = SourceIPSourcePort
 		err := spec.Layout().Fits(backend)
 		says := strings.Split(err.Error(), "\n")
@@ -184,15 +191,15 @@ func TestWhatIptablesCannotDo(t *testing.T) {
 
 // An address is never laid in two backends, even if what is there cannot say how it was laid.
 func TestOneBackendForAnAddress(t *testing.T) {
-	node := runningNode(t, Multicast, 2)
-	node.Tables.Laid, node.Tables.Owned, node.Tables.Backend = nil, nil, Target
+	node := freshNode()
+	node.Tables = Tables{Present: true, Backend: Target}
 	spec := specOf(Multicast, 2)
 	spec.HashCompat = ClusterIP
-	if layout, err := spec.admit(node); err != nil || layout.Backend != Target {
+	if layout, err := spec.Admit(node); err != nil || layout.Backend != Target {
 		t.Errorf("auto: %q (%v)", layout.Backend, err)
 	}
 	spec.Backend = NFTables
-	if _, err := spec.admit(node); ocf.CodeOf(err) != ocf.ErrGeneric || !strings.Contains(err.Error(), "backend=clusterip") {
+	if _, err := spec.Admit(node); ocf.CodeOf(err) != ocf.ErrGeneric || !strings.Contains(err.Error(), "backend=clusterip") {
 		t.Errorf("another one: %v", err)
 	}
 }

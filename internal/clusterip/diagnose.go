@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Faults lists in words what keeps the node from serving the layout as it should. It is empty exactly when the shared part
-// is as laid; which buckets are owned is another question. Whether connections survive moves is no fault either way: while Pacemaker reloads
-// one instance after the other, the others' monitors see what the first has laid.
+// Faults lists in words what keeps the node from serving the layout as it should. It is empty exactly when the shared part is as laid;
+// which buckets are owned is another question. Whether connections survive moves is no fault either way: while Pacemaker reloads one
+// instance after the other, the others' monitors see what the first has laid.
 func Faults(seen State, layout Layout, checkLink bool) []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
@@ -37,7 +37,7 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 			fault("%s is no longer a member of the multicast group %s", layout.NIC, group.Prefix.Addr())
 		}
 	}
-	if nic, ok := seen.nicAt(layout.NICIndex); ok && checkLink {
+	if nic, ok := seen.NICAt(layout.NICIndex); ok && checkLink {
 		if why := seen.LinkFault(nic); why != "" {
 			fault("%s", why)
 		}
@@ -50,12 +50,15 @@ func addressFaults(seen State, layout Layout) []string {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	wanted := layout.onNIC()
 	for _, address := range seen.Addresses {
-		nic := seen.nicName(address.NICIndex)
+		nic := seen.NICName(address.NICIndex)
 		switch is := func(want Address) bool {
 			return want.NICIndex == address.NICIndex && want.Prefix == address.Prefix && want.HostScope == address.HostScope
 		}; {
 		case !slices.ContainsFunc(wanted, is) && address.NICIndex == layout.NICIndex && address.Prefix.Addr().Is4():
-			fault("%s is on %s, where it should not be: the node's own connections may come from it, and other nodes get the answers", address.Prefix, nic)
+			fault(
+				"%s is on %s, where it should not be: the node's own connections may come from it, and other nodes get the answers", address.Prefix,
+				nic,
+			)
 		case !slices.ContainsFunc(wanted, is):
 			fault("%s is on %s, where it should not be", address.Prefix, nic)
 		case address.Tentative:
@@ -67,7 +70,7 @@ func addressFaults(seen State, layout Layout) []string {
 			fault("address %s is missing on %s", address.Prefix, layout.NIC)
 		}
 	}
-	nic, ok := seen.nicAt(layout.NICIndex)
+	nic, ok := seen.NICAt(layout.NICIndex)
 	for _, route := range layout.routes() {
 		// Any connected route to the network, or a wider one, will do: only start lays ours again where the NIC was switched off for a moment.
 		reaches := func(r Route) bool {
@@ -80,45 +83,13 @@ func addressFaults(seen State, layout Layout) []string {
 	return faults
 }
 
-// LinkFault says why no packet can pass a NIC; empty if nothing is known to be in the way. What is below it counts: a bridge has a carrier as
-// long as any of its ports has one, a guest's too, and a bond that monitors no link always has.
-func (s State) LinkFault(nic NIC) string {
-	switch {
-	case !nic.Up:
-		return fmt.Sprintf("%s is down (ip link set %s up)", nic.Name, nic.Name)
-	case !nic.Running:
-		return fmt.Sprintf("%s has no carrier; look at its cable and switch port", nic.Name)
-	}
-	if parent, ok := s.nicAt(nic.Parent); ok {
-		return s.LinkFault(parent)
-	}
-	ports := s.outwardPorts(nic)
-	passes := func(port NIC) bool { return s.LinkFault(port) == "" }
-	if len(ports) == 0 || slices.ContainsFunc(ports, passes) {
-		return ""
-	}
-	return fmt.Sprintf("%s has a carrier, but none of its ports that lead to the network lets packets through: %s", nic.Name, names(ports))
-}
-
-// outwardPorts are the ports of a bridge or bond by which packets may come from the network: those of a bridge that are not a virtual
-// machine's (tap), a container's (veth), or nobody's (dummy).
-func (s State) outwardPorts(nic NIC) []NIC {
-	inward := []string{"tun", "veth", "dummy"}
-	return slices.DeleteFunc(slices.Clone(s.NICs), func(port NIC) bool {
-		return port.Master != nic.Index || nic.Kind == vrfKind || nic.Kind == "bridge" && slices.Contains(inward, port.Kind)
-	})
-}
-
-// LeadsOut tells whether other hosts may be reached by a NIC: not by a bridge that has only virtual machines or containers of this node as ports.
-func (s State) LeadsOut(nic NIC) bool { return nic.Kind != "bridge" || len(s.outwardPorts(nic)) > 0 }
-
 // Leftovers lists in words everything of the resource that is on the node.
 func Leftovers(seen State, asked string) []string {
 	var left []string
 	for _, step := range planRemoval(seen, Goal{NIC: asked}) {
 		switch step := step.(type) {
 		case Disown:
-			left = append(left, fmt.Sprintf("buckets %s", list(step.Buckets)))
+			left = append(left, fmt.Sprintf("buckets %s", FormatBuckets(step.Buckets)))
 		case RemoveAddress:
 			left = append(left, fmt.Sprintf("%s on %s", step.Prefix, step.NIC.Name))
 		case RemoveRoute:

@@ -96,8 +96,8 @@ func (l Layout) onNIC() []Address {
 	return all
 }
 
-// routes are the connected routes of the IPv4 addresses, for a whole address has none: clients are reached also while the NIC has no address of
-// the node's own. As long as it has one, that one's route has the lower metric, and is taken.
+// routes are the connected routes of the IPv4 addresses, for a whole address has none: clients are reached also while the NIC has no
+// address of the node's own. As long as it has one, that one's route has the lower metric, and is taken.
 func (l Layout) routes() []Route {
 	var all []Route
 	for _, prefix := range l.Prefixes {
@@ -110,8 +110,8 @@ func (l Layout) routes() []Route {
 	return all
 }
 
-// RouteMetric is that of the connected route of an IPv4 address: one of the highest, so that any other route is preferred, and in each network
-// another one for each address, so that resources do not share a route of which nobody would know when to remove it.
+// RouteMetric is that of the connected route of an IPv4 address: one of the highest, so that any other route is preferred, and in each
+// network another one for each address, so that resources do not share a route of which nobody would know when to remove it.
 func RouteMetric(address netip.Addr) uint32 {
 	const highest = 0xff000000
 	b := address.As4()
@@ -192,19 +192,20 @@ func (l Layout) Disagreements(asked Layout) []string {
 	differ("hash_prefix6", l.HashPrefixes.IPv6, asked.HashPrefixes.IPv6)
 	differ("mac_mode", l.MACMode, asked.MACMode)
 	differ("mac", l.AllMACs(), asked.AllMACs())
-	differ("services", cmp.Or(joined(l.Services), everything), cmp.Or(joined(asked.Services), everything))
+	differ("services", cmp.Or(Joined(l.Services), everything), cmp.Or(Joined(asked.Services), everything))
 	return found
 }
 
-// Identity is short, and differs where packets are spread over buckets in another way: buckets of the same number have other connections then.
+// Identity is short, and differs where packets are spread over buckets in another way: buckets of the same number have other connections
+// then.
 func (l Layout) Identity() string {
 	hash := fnv.New32a()
-	_, _ = fmt.Fprint(hash, l.Buckets, l.Seed, l.HashMode, l.HashCompat, l.HashPrefixes, joined(l.Services)) // it never fails
+	_, _ = fmt.Fprint(hash, l.Buckets, l.Seed, l.HashMode, l.HashCompat, l.HashPrefixes, Joined(l.Services)) // it never fails
 	return fmt.Sprintf("%08x", hash.Sum32())
 }
 
-// collision says what two resources on one node have both and must not.
-func (l Layout) collision(other Layout) []error {
+// Collisions says what two resources on one node have both and must not.
+func (l Layout) Collisions(other Layout) []error {
 	var faults []error
 	for _, address := range l.Addresses() {
 		if slices.Contains(other.Addresses(), address) {
@@ -242,7 +243,7 @@ const MaxStampPart = 200
 // not know is written only when it is not the default.
 func (l Layout) Stamp() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "ip=%s nic=%s nic_index=%d mac_mode=%s", joined(l.Prefixes), l.NIC, l.NICIndex, l.MACMode)
+	fmt.Fprintf(&b, "ip=%s nic=%s nic_index=%d mac_mode=%s", Joined(l.Prefixes), l.NIC, l.NICIndex, l.MACMode)
 	if !l.MACs.IPv4.IsZero() {
 		fmt.Fprintf(&b, " mac=%s", l.MACs.IPv4)
 	}
@@ -263,7 +264,7 @@ func (l Layout) Stamp() string {
 		fmt.Fprintf(&b, " hash_prefix6=%d", l.HashPrefixes.IPv6)
 	}
 	if len(l.Services) > 0 {
-		fmt.Fprintf(&b, " services=%s", joined(l.Services))
+		fmt.Fprintf(&b, " services=%s", Joined(l.Services))
 	}
 	if l.Drains {
 		b.WriteString(" drain=" + stampYes)
@@ -280,8 +281,8 @@ func (l Layout) Stamp() string {
 	return b.String()
 }
 
-// escape writes a name so that it is one field of a stamp, and its key cannot be another's: %20 for a blank. The CIB allows no such name, but
-// the agent may be called by hand.
+// escape writes a name so that it is one field of a stamp, and its key cannot be another's: %20 for a blank. The CIB allows no such name,
+// but the agent may be called by hand.
 func escape(name string) string {
 	var b strings.Builder
 	for _, r := range name {
@@ -310,8 +311,8 @@ const stampYes = "yes"
 // IsStamp tells whether the text is a stamp, or the first part of one, of whatever schema.
 func IsStamp(text string) bool { return strings.HasPrefix(text, "ip=") }
 
-// joined writes a list as the parameters and the stamp do.
-func joined[T fmt.Stringer](list []T) string {
+// Joined writes a list as the parameters and the stamp do.
+func Joined[T fmt.Stringer](list []T) string {
 	texts := make([]string, len(list))
 	for i, element := range list {
 		texts[i] = element.String()
@@ -380,7 +381,8 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 func (l Layout) isPlausible() bool {
 	withoutMAC := func(a netip.Addr) bool { return l.MACs.Of(a).IsZero() }
 	bits := func(have, most int) bool { return have > 0 && have <= most }
-	return slices.Contains(backends(), l.Backend) && slices.Contains(MACModes(), l.MACMode) && slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
+	return slices.Contains(backends(), l.Backend) && slices.Contains(MACModes(), l.MACMode) &&
+		slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
 		!l.Has(withoutMAC) && slices.Contains(HashCompats(), l.HashCompat) &&
 		(l.Seed != 0 || l.Backend == Target || ZeroSeedFits(l.HashMode)) && l.NIC != "" && l.Buckets > 0 && l.Buckets <= ocf.MaxBuckets &&
 		(l.Backend == NFTables || !l.Drains) && bits(l.HashPrefixes.IPv4, wholeAddresses.IPv4) && bits(l.HashPrefixes.IPv6, wholeAddresses.IPv6)
@@ -423,4 +425,31 @@ func each[T any](text string, parse func(string) (T, error)) ([]T, error) {
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// WithBackend is the layout in a backend.
+func (l Layout) WithBackend(backend Backend) Layout {
+	l.Backend = backend
+	return l.withSchema()
+}
+
+// holds tells whether a cluster MAC of the layout is on that NIC and such a one.
+func (l Layout) holds(nicIndex int, is func(MAC) bool) bool {
+	return l.NICIndex == nicIndex && slices.ContainsFunc(l.AllMACs(), is)
+}
+
+func (l Layout) holdsGroup(group Address) bool {
+	return l.holds(group.NICIndex, func(m MAC) bool { return m.MulticastGroup() == group.Prefix.Addr() })
+}
+
+// Spec is what was asked for when the layout was laid, as far as that shows. Its bucket is not known.
+func (l Layout) Spec() Spec {
+	spec := Spec{
+		Resource: l.Resource, Buckets: l.Buckets, Addresses: l.Addresses(), NIC: l.NIC, Backend: l.Backend, MACMode: l.MACMode, MACs: l.MACs,
+		HashMode: l.HashMode, HashCompat: l.HashCompat, HashPrefixes: l.HashPrefixes, Seed: l.Seed, Services: l.Services, CheckLink: true,
+	}
+	if l.Drains {
+		spec.Drain = 1 // for how long is not laid, only that it is above 0
+	}
+	return spec
 }

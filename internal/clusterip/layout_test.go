@@ -37,7 +37,9 @@ func TestStampOfAnyName(t *testing.T) {
 		t.Fatal(err)
 	}
 	layout.Backend = NFTables
-	for _, name := range []string{"web ip=192.0.2.1/24", "web\tip", "web\nip=192.0.2.1/24", "web\u2003ip", "100%", "web%20ip", "wéb-ip", "a=b", " "} {
+	for _, name := range []string{
+		"web ip=192.0.2.1/24", "web\tip", "web\nip=192.0.2.1/24", "web\u2003ip", "100%", "web%20ip", "wéb-ip", "a=b", " ",
+	} {
 		layout.Resource = name
 		got, err := ParseStamp(layout.Schema, layout.Stamp())
 		if diff := cmp.Diff(layout, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); err != nil || diff != "" {

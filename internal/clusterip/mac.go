@@ -90,7 +90,8 @@ func (mode MACMode) Check(mac MAC) error {
 	case mode == Multicast && !mac.Group():
 		return fmt.Errorf("%s is an individual address, mac_mode=multicast needs a group address (first byte odd)", mac)
 	case mode == IGMP && !mac.MulticastGroup().IsValid():
-		return fmt.Errorf("%s is not the MAC of a group in 239.255.0.0/16 or %s, mac_mode=igmp needs 01:00:5e:7f:x:y for IPv4 or 33:33:w:x:y:z for IPv6",
+		return fmt.Errorf("%s is not the MAC of a group in 239.255.0.0/16 or %s, mac_mode=igmp needs 01:00:5e:7f:x:y for IPv4 or 33:33:w:x:y:z "+
+			"for IPv6",
 			mac, mldGroups)
 	}
 	return nil

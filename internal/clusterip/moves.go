@@ -53,10 +53,11 @@ func (m Moves) equal(other Moves) bool {
 		slices.Equal(m.HandedOver, other.HandedOver)
 }
 
-// drains tells whether the bucket's connections are still served.
-func (m Moves) drains(bucket Bucket) bool { return slices.Contains(m.drained(), bucket) }
+// Drains tells whether the bucket's connections are still served.
+func (m Moves) Drains(bucket Bucket) bool { return slices.Contains(m.DrainingBuckets(), bucket) }
 
-func (m Moves) drained() []Bucket {
+// DrainingBuckets returns the buckets that drain.
+func (m Moves) DrainingBuckets() []Bucket {
 	var buckets []Bucket
 	for _, d := range m.Draining {
 		buckets = append(buckets, d.Bucket)
@@ -64,16 +65,16 @@ func (m Moves) drained() []Bucket {
 	return buckets
 }
 
-// over are the buckets whose drain has ended without anybody's having cleared up.
-func (m Moves) over() []Bucket { return subtract(m.HandedOver, m.drained()) }
+// EndedDrains are the buckets whose drain has ended without anybody's having cleared up.
+func (m Moves) EndedDrains() []Bucket { return Subtract(m.HandedOver, m.DrainingBuckets()) }
 
 // Drain is that of a bucket, if it drains.
 func (m Moves) Drain(bucket Bucket) (Drain, bool) {
 	return find(m.Draining, func(d Drain) bool { return d.Bucket == bucket })
 }
 
-// stillDrained are the buckets of the drains, seen so long ago, that have not begun anew since, with whatever time.
-func (m Moves) stillDrained(drains []Drain, ago time.Duration) []Bucket {
+// Unrenewed are the buckets of the drains, seen so long ago, that have not begun anew since, with whatever time.
+func (m Moves) Unrenewed(drains []Drain, ago time.Duration) []Bucket {
 	const atMost = time.Second // between the two clocks
 	var buckets []Bucket
 	for _, d := range drains {
@@ -84,9 +85,9 @@ func (m Moves) stillDrained(drains []Drain, ago time.Duration) []Bucket {
 	return buckets
 }
 
-// notServed are the buckets of which the node served connections, when it owns these and these moves go on.
-func (t Tables) notServed(owned []Bucket, moves Moves) []Bucket {
-	return subtract(subtract(slices.Concat(t.Owned, t.Moves.drained()), owned), moves.drained())
+// NoLongerServed are the buckets of which the node served connections, when it owns these and these moves go on.
+func (t Tables) NoLongerServed(owned []Bucket, moves Moves) []Bucket {
+	return Subtract(Subtract(slices.Concat(t.Owned, t.Moves.DrainingBuckets()), owned), moves.DrainingBuckets())
 }
 
 // Adoption is that of a bucket, if it is adopted.
@@ -94,8 +95,8 @@ func (m Moves) Adoption(bucket Bucket) (Adoption, bool) {
 	return find(m.Adopting, func(a Adoption) bool { return a.Bucket == bucket })
 }
 
-// without leaves out all that concerns the buckets.
-func (m Moves) without(buckets ...Bucket) Moves {
+// Without leaves out all that concerns the buckets.
+func (m Moves) Without(buckets ...Bucket) Moves {
 	return m.only(func(b Bucket) bool { return !slices.Contains(buckets, b) })
 }
 
@@ -112,9 +113,9 @@ func (m Moves) only(is func(Bucket) bool) Moves {
 	}
 }
 
-// withDrain gives a bucket away.
-func (m Moves) withDrain(bucket Bucket, left time.Duration) Moves {
-	m = m.without(bucket)
+// WithDrain gives a bucket away.
+func (m Moves) WithDrain(bucket Bucket, left time.Duration) Moves {
+	m = m.Without(bucket)
 	m.Draining = append(m.Draining, Drain{Bucket: bucket, Left: left})
 	m.HandedOver = append(m.HandedOver, bucket)
 	slices.SortFunc(m.Draining, func(a, b Drain) int { return cmp.Compare(a.Bucket, b.Bucket) })
@@ -122,9 +123,9 @@ func (m Moves) withDrain(bucket Bucket, left time.Duration) Moves {
 	return m
 }
 
-// withAdoption takes a bucket over.
-func (m Moves) withAdoption(adoption Adoption) Moves {
-	m = m.without(adoption.Bucket)
+// WithAdoption takes a bucket over.
+func (m Moves) WithAdoption(adoption Adoption) Moves {
+	m = m.Without(adoption.Bucket)
 	m.Adopting = append(m.Adopting, adoption)
 	slices.SortFunc(m.Adopting, func(a, b Adoption) int { return cmp.Compare(a.Bucket, b.Bucket) })
 	return m

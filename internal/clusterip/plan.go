@@ -13,6 +13,13 @@ type Goal struct {
 	NIC    string // the NIC asked for, if any: says whose an address elsewhere is
 }
 
+// GoalOfStart is the goal of starting the spec's bucket.
+func GoalOfStart(seen State, layout Layout, spec Spec, adoption Adoption) Goal {
+	owned := append(slices.Clone(seen.Tables.Owned), spec.Bucket)
+	slices.Sort(owned)
+	return Goal{Layout: layout, NIC: spec.NIC, Owned: slices.Compact(owned), Moves: seen.MovesAfterStart(layout, adoption)}
+}
+
 // Plan lists the steps from what was seen to the goal. It is empty when the goal is reached.
 //
 // Laying: tables first (they drop everything until a bucket is owned), then the MAC filter, then the address, then what
@@ -25,16 +32,16 @@ func Plan(seen State, goal Goal) []Step {
 	layout := goal.Layout
 	moves := seen.Tables.Moves
 	keep := intersect(seen.Tables.Owned, goal.Owned)
-	surplus := subtract(seen.Tables.Owned, goal.Owned)
+	surplus := Subtract(seen.Tables.Owned, goal.Owned)
 	var steps []Step
 	if len(surplus) > 0 {
 		steps = append(steps, Disown{Address: layout.Address(), Buckets: surplus})
 	}
 	if laid := seen.Tables.Laid; laid == nil || !laid.sameAs(layout) || len(seen.Tables.Damage) > 0 {
-		moves = seen.movesKept(layout)
-		steps = append(steps, LayTables{Layout: layout, Keep: keep, Next: subtract(goal.Owned, keep), Moves: moves})
+		moves = seen.MovesKept(layout)
+		steps = append(steps, LayTables{Layout: layout, Keep: keep, Next: Subtract(goal.Owned, keep), Moves: moves})
 	}
-	nic, _ := seen.nicAt(layout.NICIndex)
+	nic, _ := seen.NICAt(layout.NICIndex)
 	filtersWanted, groupsWanted := wanted(layout)
 	for _, filter := range filtersWanted {
 		if !slices.Contains(seen.Filters, filter) {
@@ -57,7 +64,7 @@ func Plan(seen State, goal Goal) []Step {
 	steps = append(steps, removeAddresses(seen, goal.NIC, layout.onNIC()...)...)
 	steps = append(steps, removeRoutes(seen, layout.routes())...)
 	steps = append(steps, removeFilters(seen, filtersWanted)...)
-	missing := subtract(goal.Owned, keep)
+	missing := Subtract(goal.Owned, keep)
 	switch {
 	case layout.Drains && (len(missing) > 0 || !moves.equal(goal.Moves)):
 		steps = append(steps, Move{Address: layout.Address(), Resource: layout.Resource, Own: missing, Moves: goal.Moves})
@@ -67,8 +74,8 @@ func Plan(seen State, goal Goal) []Step {
 	return steps
 }
 
-// removal lists the steps that take everything of the spec's resource away.
-func (s Spec) removal(seen State) []Step {
+// PlanRemoval lists the steps that take everything of the spec's resource away.
+func (s Spec) PlanRemoval(seen State) []Step {
 	return planRemoval(seen, Goal{Layout: Layout{Prefixes: s.named()}, NIC: s.NIC})
 }
 
@@ -100,8 +107,8 @@ func wanted(layout Layout) (filters []Filter, groups []Address) {
 	return filters, groups
 }
 
-// excludes tells whether two addresses of a NIC cannot be there both: of an IPv6 address there is one, of an IPv4 address one for each prefix
-// length.
+// excludes tells whether two addresses of a NIC cannot be there both: of an IPv6 address there is one, of an IPv4 address one for each
+// prefix length.
 func (a Address) excludes(b Address) bool {
 	return a.NICIndex == b.NICIndex && a.Prefix.Addr() == b.Prefix.Addr() && (a.Prefix.Addr().Is6() || a.Prefix == b.Prefix)
 }
@@ -112,7 +119,7 @@ func removeInTheWay(seen State, want Address) []Step {
 	var steps []Step
 	for _, address := range seen.Addresses {
 		if want.excludes(address) {
-			nic, _ := seen.nicAt(want.NICIndex)
+			nic, _ := seen.NICAt(want.NICIndex)
 			steps = append(steps, RemoveAddress{NIC: nic, Prefix: address.Prefix})
 		}
 	}
@@ -125,7 +132,7 @@ func removeAddresses(seen State, asked string, keep ...Address) []Step {
 		if slices.ContainsFunc(keep, address.excludes) {
 			continue // as it should be, or was in the way
 		}
-		if nic, ok := seen.nicAt(address.NICIndex); ok && seen.ours(address, asked) {
+		if nic, ok := seen.NICAt(address.NICIndex); ok && seen.IsOurs(address, asked) {
 			steps = append(steps, RemoveAddress{NIC: nic, Prefix: address.Prefix})
 		}
 	}
@@ -146,23 +153,23 @@ func addRoutes(seen State, nic NIC, layout Layout) []Step {
 func removeRoutes(seen State, keep []Route) []Step {
 	var steps []Step
 	for _, route := range seen.Routes {
-		if nic, ok := seen.nicAt(route.NICIndex); ok && !slices.Contains(keep, route) {
+		if nic, ok := seen.NICAt(route.NICIndex); ok && !slices.Contains(keep, route) {
 			steps = append(steps, RemoveRoute{NIC: nic, Route: route})
 		}
 	}
 	return steps
 }
 
-// planRenewal brings what is laid up to date. Tables learn of the ports by which a bond asks hosts, before an address that the bond asks with comes.
-// IPv4 addresses that an earlier version of this program has laid get the form that they have now. That one had the prefix of
+// PlanRenewal brings what is laid up to date. Tables learn of the ports by which a bond asks hosts, before an address that the bond asks
+// with comes. IPv4 addresses that an earlier version of this program has laid get the form that they have now. That one had the prefix of
 // the network, and was an address like any other: the kernel chose it as the source of the node's own connections as soon as the node's own
 // address had gone, even if that came back.
-func planRenewal(seen State) []Step {
+func PlanRenewal(seen State) []Step {
 	laid := seen.Tables.Laid
 	if laid == nil {
 		return nil
 	}
-	nic, ok := seen.nicAt(laid.NICIndex)
+	nic, ok := seen.NICAt(laid.NICIndex)
 	if !ok || !laid.Has(netip.Addr.Is4) {
 		return nil
 	}
@@ -202,7 +209,7 @@ func renewedAddresses(seen State, nic NIC, laid Layout) []Step {
 func removeGroups(seen State, keep []Address) []Step {
 	var steps []Step
 	for _, group := range seen.Groups {
-		if nic, ok := seen.nicAt(group.NICIndex); ok && !slices.Contains(keep, group) {
+		if nic, ok := seen.NICAt(group.NICIndex); ok && !slices.Contains(keep, group) {
 			steps = append(steps, RemoveAddress{NIC: nic, Prefix: group.Prefix})
 		}
 	}
@@ -212,7 +219,7 @@ func removeGroups(seen State, keep []Address) []Step {
 func removeFilters(seen State, keep []Filter) []Step {
 	var steps []Step
 	for _, filter := range seen.Filters {
-		if nic, ok := seen.nicAt(filter.NICIndex); ok && filter.Static && !slices.Contains(keep, filter) {
+		if nic, ok := seen.NICAt(filter.NICIndex); ok && filter.Static && !slices.Contains(keep, filter) {
 			steps = append(steps, RemoveFilter{NIC: nic, MAC: filter.MAC})
 		}
 	}
@@ -223,6 +230,16 @@ func intersect(a, b []Bucket) []Bucket {
 	return slices.DeleteFunc(slices.Clone(a), func(x Bucket) bool { return !slices.Contains(b, x) })
 }
 
-func subtract(a, b []Bucket) []Bucket {
+// Subtract returns the buckets of a that are not in b.
+func Subtract(a, b []Bucket) []Bucket {
 	return slices.DeleteFunc(slices.Clone(a), func(x Bucket) bool { return slices.Contains(b, x) })
+}
+
+func find[T any](all []T, is func(T) bool) (T, bool) {
+	i := slices.IndexFunc(all, is)
+	if i < 0 {
+		var none T
+		return none, false
+	}
+	return all[i], true
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"ocf-clusterip/internal/ocf"
@@ -89,7 +88,8 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 	}
 	faults = append(faults, spec.Layout().Fits(spec.Backend))
 	if spec.Backend != Target && spec.Seed == 0 && !ZeroSeedFits(spec.HashMode) {
-		fault("parameter hash_seed=0 cannot be used with hashmode=%s, because nf_tables cannot be told it; use another hashmode, or another seed on all nodes (--hash-init of the CLUSTERIP target)", spec.HashMode)
+		fault("parameter hash_seed=0 cannot be used with hashmode=%s, because nf_tables cannot be told it; use another hashmode, or another "+
+			"seed on all nodes (--hash-init of the CLUSTERIP target)", spec.HashMode)
 	}
 	for _, address := range spec.Addresses {
 		length := spec.PrefixLengths.Of(address)
@@ -97,7 +97,8 @@ func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) 
 			fault("parameters ip and cidr_netmask: %s", why)
 		}
 		if address.IsLinkLocalUnicast() && address.Is6() && spec.NIC == "" {
-			fault("parameter ip: %s is a link-local address, which every interface has its own network of; take a global or a unique local one (RFC 4193), or, if it must be this one, say with parameter nic where", address)
+			fault("parameter ip: %s is a link-local address, which every interface has its own network of; take a global or a unique local one "+
+				"(RFC 4193), or, if it must be this one, say with parameter nic where", address)
 		}
 	}
 	return spec, errors.Join(faults...)
@@ -128,7 +129,8 @@ func (s *Spec) setPrefixLengths(given []uint32) error {
 		s.PrefixLengths.IPv6 = int(given[0])
 	}
 	if s.PrefixLengths.IPv4 > wholeAddresses.IPv4 {
-		return ocf.Errorf(ocf.ErrConfigured, "parameter cidr_netmask=%d is more than the 32 bits of an IPv4 address; for both families give two, such as 24,64",
+		return ocf.Errorf(ocf.ErrConfigured, "parameter cidr_netmask=%d is more than the 32 bits of an IPv4 address; for both families give "+
+			"two, such as 24,64",
 			s.PrefixLengths.IPv4)
 	}
 	return nil
@@ -159,7 +161,9 @@ func (s *Spec) setMACs(given MAC) error {
 		return ocf.Errorf(ocf.ErrConfigured, "parameter mac: %w", err)
 	}
 	if !taken {
-		return ocf.Errorf(ocf.ErrConfigured, "parameter mac: %s is the MAC of the group %s, and ip has no address of that family", given, given.MulticastGroup())
+		return ocf.Errorf(
+			ocf.ErrConfigured, "parameter mac: %s is the MAC of the group %s, and ip has no address of that family", given, given.MulticastGroup(),
+		)
 	}
 	return nil
 }
@@ -189,8 +193,8 @@ func broadcast(network netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(bytes)
 }
 
-// macs are those that may stand for the addresses on this node, whatever mode they were laid in.
-func (s Spec) macs() []MAC {
+// CandidateMACs are those that may stand for the addresses on this node, whatever mode they were laid in.
+func (s Spec) CandidateMACs() []MAC {
 	macs := []MAC{s.MACs.IPv4, s.MACs.IPv6}
 	for _, address := range s.Addresses {
 		for _, mode := range MACModes() {
@@ -208,7 +212,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	if s.Backend == Auto {
 		layout.Backend = seen.Tables.Backend // what is there stays there
 	}
-	layout.Drains = layout.Drains || seen.drainsOn(layout)
+	layout.Drains = layout.Drains || seen.DrainsContinue(layout)
 	nic, err := s.nic(seen)
 	if err != nil {
 		return layout, err
@@ -243,11 +247,13 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	}
 	for _, address := range seen.Addresses {
 		switch {
-		case seen.ours(address, s.NIC):
+		case seen.IsOurs(address, s.NIC):
 		case address.Of != "":
-			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "parameter ip: %s belongs to %s, which runs here too", address.Prefix.Addr(), address.Of))
+			faults = append(
+				faults, ocf.Errorf(ocf.ErrConfigured, "parameter ip: %s belongs to %s, which runs here too", address.Prefix.Addr(), address.Of),
+			)
 		default:
-			name := seen.nicName(address.NICIndex)
+			name := seen.NICName(address.NICIndex)
 			fault("%s is already on %s, where this resource did not put it; remove it there (ip address delete %s dev %s)",
 				address.Prefix, name, address.Prefix, name)
 		}
@@ -287,12 +293,14 @@ func (s Spec) nic(seen State) (NIC, error) {
 	if s.NIC != "" {
 		nic, ok := seen.NICNamed(s.NIC)
 		if !ok {
-			return nic, ocf.Errorf(ocf.ErrArgs, "parameter nic=%s: there is no such network interface on this node (there are %s)", s.NIC, names(seen.NICs))
+			return nic, ocf.Errorf(
+				ocf.ErrArgs, "parameter nic=%s: there is no such network interface on this node (there are %s)", s.NIC, names(seen.NICs),
+			)
 		}
 		return nic, nil
 	}
 	if laid := seen.Tables.Laid; laid != nil {
-		if nic, ok := seen.nicAt(laid.NICIndex); ok && nic.Name == laid.NIC && (seen.Usable(nic) || len(s.candidates(seen)) == 0) {
+		if nic, ok := seen.NICAt(laid.NICIndex); ok && nic.Name == laid.NIC && (seen.Usable(nic) || len(s.candidates(seen)) == 0) {
 			return nic, nil
 		}
 	}
@@ -300,10 +308,12 @@ func (s Spec) nic(seen State) (NIC, error) {
 	case 1:
 		return candidates[0], nil
 	case 0:
-		return NIC{}, ocf.Errorf(ocf.ErrArgs, "no network interface has connected routes that hold %s; give one its own address in that network, or say which with parameter nic (there are %s%s)",
-			joined(s.Addresses), names(seen.NICs), seen.vrfs())
+		return NIC{}, ocf.Errorf(ocf.ErrArgs, "no network interface has connected routes that hold %s; give one its own address in that "+
+			"network, or say which with parameter nic (there are %s%s)",
+			Joined(s.Addresses), names(seen.NICs), seen.vrfs())
 	default:
-		return NIC{}, ocf.Errorf(ocf.ErrArgs, "the connected routes of %s all hold %s, and none has the longest prefix; say which with parameter nic", names(candidates), joined(s.Addresses))
+		return NIC{}, ocf.Errorf(ocf.ErrArgs, "the connected routes of %s all hold %s, and none has the longest prefix; say which with "+
+			"parameter nic", names(candidates), Joined(s.Addresses))
 	}
 }
 
@@ -329,8 +339,8 @@ func (s Spec) candidates(seen State) []NIC {
 	})
 }
 
-// passedOver names the NICs that hold an address too, but have not been chosen.
-func (s Spec) passedOver(seen State, chosen Layout) []string {
+// OtherInterfaces names the NICs that hold an address too, but have not been chosen.
+func (s Spec) OtherInterfaces(seen State, chosen Layout) []string {
 	var others []string
 	for _, nic := range seen.NICs {
 		for _, address := range s.Addresses {
@@ -348,50 +358,4 @@ func (s Spec) passedOver(seen State, chosen Layout) []string {
 		}
 	}
 	return others
-}
-
-// connectedBits is the length of the longest connected route of a NIC that holds an address; 0 if none does.
-func (s State) connectedBits(nic NIC, address netip.Addr) int {
-	longest := 0
-	for _, route := range s.Connected {
-		if route.NICIndex == nic.Index && route.Prefix.Contains(address) {
-			longest = max(longest, route.Prefix.Bits())
-		}
-	}
-	return longest
-}
-
-// vrfs says which VRFs there are, whose members' routes are not looked at.
-func (s State) vrfs() string {
-	isNone := func(nic NIC) bool { return nic.Kind != vrfKind }
-	all := slices.DeleteFunc(slices.Clone(s.NICs), isNone)
-	if len(all) == 0 {
-		return ""
-	}
-	return "; members of a VRF cannot have the address, and there is the VRF " + names(all)
-}
-
-func names(nics []NIC) string {
-	all := make([]string, len(nics))
-	for i, nic := range nics {
-		all[i] = nic.Name
-	}
-	return strings.Join(all, ", ")
-}
-
-// ours tells whether the address on that NIC is this resource's: it is on the NIC asked for or on the one it was laid on;
-// or the NIC asked for is none, or is gone, and so says nothing. On a loopback interface it is somebody else's, and where there is
-// nothing else of ours.
-func (s State) ours(address Address, asked string) bool {
-	nic, ok := s.nicAt(address.NICIndex)
-	if !ok || nic.Loopback || !s.traced() || address.Of != "" {
-		return false
-	}
-	if laid := s.Tables.Laid; laid != nil && laid.NICIndex == nic.Index {
-		return true
-	}
-	if wanted, exists := s.NICNamed(asked); exists {
-		return nic.Index == wanted.Index
-	}
-	return true
 }

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,11 +15,37 @@ import (
 // valuesOf is what the parser makes of good parameters.
 func valuesOf(given map[string]any) ocf.Values {
 	all := map[string]any{
-		"ip": nil, "cidr_netmask": nil, "nic": nil, "backend": "auto", "mac_mode": "multicast", "mac": nil, "hashmode": "sourceip", "hash_seed": nil, "hash_compat": "xt_cluster",
-		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": nil, "drain": nil,
+		"ip": nil, "cidr_netmask": nil, "nic": nil, "backend": "auto", "mac_mode": "multicast", "mac": nil,
+		"hashmode": "sourceip", "hash_seed": nil, "hash_compat": "xt_cluster",
+		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil,
+		"check_link": true, "arp_count": uint32(3), "arp_interval": nil, "drain": nil,
 	}
 	maps.Copy(all, given)
 	return ocf.NewValues(all)
+}
+
+var (
+	vip  = netip.MustParseAddr("192.168.10.3")
+	vip6 = netip.MustParseAddr("2001:db8:10::3")
+)
+
+// specOf is one of eight buckets of vip.
+func specOf(mode MACMode, bucket Bucket) Spec {
+	values := valuesOf(map[string]any{"ip": []netip.Addr{vip}, "mac_mode": string(mode)})
+	spec, err := NewSpec(values, "web-ip", ocf.Clone{Bucket: uint32(bucket), Buckets: 8})
+	if err != nil {
+		panic(err)
+	}
+	return spec
+}
+
+// freshNode has an interface in vip's network, and nothing of a resource.
+func freshNode() State {
+	const index = 2
+	return State{
+		NICs:      []NIC{{Index: index, Name: "eth0", Up: true, Running: true, ARP: true}},
+		Connected: []Route{{NICIndex: index, Prefix: netip.MustParsePrefix("192.168.10.0/24")}},
+	}
 }
 
 func addrs(texts ...string) []netip.Addr {
@@ -51,19 +76,25 @@ func TestNewSpecDealsToFamilies(t *testing.T) {
 		bits4, bits6 int
 		says         string // of the error
 	}{
-		"IPv4":                   {ip: "192.168.10.3", mac4: "03:c1:c0:a8:0a:03"},
-		"IPv6":                   {ip: "2001:db8:10::3", mac6: "03:c1:44:2a:81:af"},
-		"dual":                   {ip: dual, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03"},
-		"IPv6 first":             {ip: "2001:db8:10::3 192.168.10.3", mac4: "03:c1:44:2a:81:af", mac6: "03:c1:44:2a:81:af"},
-		"igmp":                   {ip: dual, mode: IGMP, mac4: "01:00:5e:7f:0a:03", mac6: "33:33:c4:2a:81:af"},
-		"igmp, MAC for IPv4":     {ip: dual, mode: IGMP, mac: "01:00:5e:7f:01:01", mac4: "01:00:5e:7f:01:01", mac6: "33:33:c4:2a:81:af"},
-		"igmp, MAC for IPv6":     {ip: dual, mode: IGMP, mac: "33:33:00:00:00:01", mac4: "01:00:5e:7f:0a:03", mac6: "33:33:00:00:00:01"},
-		"igmp, MAC for nobody":   {ip: "192.168.10.3", mode: IGMP, mac: "33:33:00:00:00:01", mac4: "01:00:5e:7f:0a:03", says: "no address of that family"},
-		"unicast, MAC for both":  {ip: dual, mode: Unicast, mac: "02:00:00:00:00:01", mac4: "02:00:00:00:00:01", mac6: "02:00:00:00:00:01"},
-		"one prefix length":      {ip: dual, netmask: []uint32{24}, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03", bits4: 24},
-		"two":                    {ip: dual, netmask: []uint32{24, 64}, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03", bits4: 24, bits6: 64},
-		"one for IPv6":           {ip: "2001:db8:10::3", netmask: []uint32{64}, mac6: "03:c1:44:2a:81:af", bits6: 64},
-		"one that fits IPv6":     {ip: dual, netmask: []uint32{64}, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03", bits4: 64, says: "24,64"},
+		"IPv4":               {ip: "192.168.10.3", mac4: "03:c1:c0:a8:0a:03"},
+		"IPv6":               {ip: "2001:db8:10::3", mac6: "03:c1:44:2a:81:af"},
+		"dual":               {ip: dual, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03"},
+		"IPv6 first":         {ip: "2001:db8:10::3 192.168.10.3", mac4: "03:c1:44:2a:81:af", mac6: "03:c1:44:2a:81:af"},
+		"igmp":               {ip: dual, mode: IGMP, mac4: "01:00:5e:7f:0a:03", mac6: "33:33:c4:2a:81:af"},
+		"igmp, MAC for IPv4": {ip: dual, mode: IGMP, mac: "01:00:5e:7f:01:01", mac4: "01:00:5e:7f:01:01", mac6: "33:33:c4:2a:81:af"},
+		"igmp, MAC for IPv6": {ip: dual, mode: IGMP, mac: "33:33:00:00:00:01", mac4: "01:00:5e:7f:0a:03", mac6: "33:33:00:00:00:01"},
+		"igmp, MAC for nobody": {
+			ip: "192.168.10.3", mode: IGMP, mac: "33:33:00:00:00:01", mac4: "01:00:5e:7f:0a:03", says: "no address of that family",
+		},
+		"unicast, MAC for both": {ip: dual, mode: Unicast, mac: "02:00:00:00:00:01", mac4: "02:00:00:00:00:01", mac6: "02:00:00:00:00:01"},
+		"one prefix length":     {ip: dual, netmask: []uint32{24}, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03", bits4: 24},
+		"two": {
+			ip: dual, netmask: []uint32{24, 64}, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03", bits4: 24, bits6: 64,
+		},
+		"one for IPv6": {ip: "2001:db8:10::3", netmask: []uint32{64}, mac6: "03:c1:44:2a:81:af", bits6: 64},
+		"one that fits IPv6": {
+			ip: dual, netmask: []uint32{64}, mac4: "03:c1:c0:a8:0a:03", mac6: "03:c1:c0:a8:0a:03", bits4: 64, says: "24,64",
+		},
 		"all routers' address":   {ip: "2001:db8:10::", netmask: []uint32{64}, mac6: "03:c1:f1:1d:8a:46", bits6: 64, says: "all routers"},
 		"point to point":         {ip: "2001:db8:10::", netmask: []uint32{127}, mac6: "03:c1:f1:1d:8a:46", bits6: 127},
 		"link-local without NIC": {ip: "fe80::3", mac6: "03:c1:43:6f:bb:4b", says: "parameter nic"},
@@ -77,7 +108,8 @@ func TestNewSpecDealsToFamilies(t *testing.T) {
 				given["mac"] = mac(t, row.mac)
 			}
 			spec, err := NewSpec(valuesOf(given), "web-ip", ocf.Clone{Buckets: 8})
-			if says := row.says != ""; says != (err != nil) || says && !strings.Contains(err.Error(), row.says) || err != nil && ocf.CodeOf(err) != ocf.ErrConfigured {
+			if says := row.says != ""; says != (err != nil) || says && !strings.Contains(err.Error(), row.says) ||
+				err != nil && ocf.CodeOf(err) != ocf.ErrConfigured {
 				t.Errorf("error %v, want %q", err, row.says)
 			}
 			text := func(m MAC) string {
@@ -111,111 +143,15 @@ func TestSeeds(t *testing.T) {
 		"0 with both ports":      {uint32(0), SourceIPSourcePortDestPort, 0, "hash_seed=0 cannot be used"},
 		"0 where ports are none": {uint32(0xfffffff8), SourceIPSourcePortDestPort, 0xfffffff8, ""},
 	} {
-		spec, err := NewSpec(valuesOf(map[string]any{"ip": []netip.Addr{vip}, "hash_seed": row.seed, "hashmode": string(row.mode)}), "web-ip", ocf.Clone{Buckets: 8})
+		spec, err := NewSpec(
+			valuesOf(map[string]any{"ip": []netip.Addr{vip}, "hash_seed": row.seed, "hashmode": string(row.mode)}), "web-ip", ocf.Clone{Buckets: 8},
+		)
 		if says := row.says != ""; says != (err != nil) || says && !strings.Contains(err.Error(), row.says) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if spec.Seed != row.want {
 			t.Errorf("%s: seed %s", name, spec.Seed)
 		}
-	}
-}
-
-// dualSpec is specOf with an IPv6 address beside.
-func dualSpec(mode MACMode, bucket Bucket) Spec {
-	spec := specOf(mode, bucket)
-	spec.Addresses = append(spec.Addresses, vip6)
-	spec.MACs.IPv6 = spec.MACs.IPv4
-	if mode == IGMP {
-		spec.MACs.IPv6 = DerivedMAC(mode, vip6)
-	}
-	return spec
-}
-
-// dualNode is freshNode with IPv6.
-func dualNode() State {
-	node := freshNode()
-	node.Connected = append(node.Connected, Route{NICIndex: eth0Index, Prefix: netip.MustParsePrefix("2001:db8:10::/64")})
-	return node
-}
-
-func TestDualStackIsLaidMendedAndRemoved(t *testing.T) {
-	vip6At := func(s *State) *Address {
-		i := slices.IndexFunc(s.Addresses, func(a Address) bool { return a.Prefix.Addr() == vip6 })
-		return &s.Addresses[i]
-	}
-	for name, spoil := range map[string]func(*State){
-		"nothing wrong":            func(*State) {},
-		"both addresses lost":      func(s *State) { s.Addresses = nil },
-		"IPv6 address tentative":   func(s *State) { vip6At(s).Tentative = true },
-		"IPv6 address with prefix": func(s *State) { vip6At(s).Prefix = netip.PrefixFrom(vip6, 128) },
-		"a rule changed":           func(s *State) { s.Tables.Damage = []string{"x"} },
-		"filters lost":             func(s *State) { s.Filters = nil },
-	} {
-		for _, mode := range MACModes() {
-			t.Run(name+"/"+string(mode), func(t *testing.T) {
-				kernel := &fakeKernel{State: dualNode()}
-				agent, _ := agentOn(kernel)
-				for _, bucket := range []Bucket{2, 5} {
-					if err := agent.Start(t.Context(), dualSpec(mode, bucket)); err != nil {
-						t.Fatal(err)
-					}
-				}
-				spoil(&kernel.State)
-				if err := agent.Start(t.Context(), dualSpec(mode, 2)); err != nil {
-					t.Fatal(err)
-				}
-				if err := agent.Monitor(t.Context(), dualSpec(mode, 2), 0); err != nil {
-					t.Error(err)
-				}
-				before := len(kernel.applied)
-				if err := agent.Start(t.Context(), dualSpec(mode, 2)); err != nil || len(kernel.applied) != before {
-					t.Errorf("a repeated start: %v, %q", err, kernel.applied[before:])
-				}
-				for _, bucket := range []Bucket{2, 5} {
-					if err := agent.Stop(t.Context(), dualSpec(mode, bucket)); err != nil {
-						t.Error(err)
-					}
-				}
-				if len(kernel.Addresses)+len(kernel.Groups)+len(kernel.Filters) > 0 || kernel.Tables.Present {
-					t.Errorf("left: %+v", kernel.State)
-				}
-			})
-		}
-	}
-}
-
-// What belongs to a resource beside us is neither taken nor removed.
-func TestOtherResourcesAreLeftAlone(t *testing.T) {
-	other := Layout{
-		Schema: 2, Resource: "mail-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.5/24"), netip.PrefixFrom(vip6, 64)},
-		NIC: "eth0", NICIndex: eth0Index, MACMode: Multicast, MACs: PerFamily[MAC]{DerivedMAC(Multicast, vip), DerivedMAC(Multicast, vip)},
-		HashMode: SourceIP, HashCompat: XTCluster, HashPrefixes: wholeAddresses, Seed: 1, Buckets: 8,
-	}
-	node := dualNode()
-	node.Addresses = []Address{{NICIndex: eth0Index, Prefix: netip.PrefixFrom(vip6, 64)}}
-	node.Filters = []Filter{{NICIndex: eth0Index, MAC: DerivedMAC(Multicast, vip), Static: true}}
-	kernel := &fakeKernel{State: node, others: []Layout{other}}
-	agent, _ := agentOn(kernel)
-	for name, says := range map[string]string{"start": "belongs to mail-ip", "validate-all": "belongs to mail-ip"} {
-		err := agent.Start(t.Context(), dualSpec(Multicast, 1))
-		if name == "validate-all" {
-			err = agent.Validate(t.Context(), dualSpec(Multicast, 1))
-		}
-		if ocf.CodeOf(err) != ocf.ErrConfigured || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	kernel.Addresses = nil // that one has no address of it
-	err := agent.Start(t.Context(), specOf(Multicast, 1))
-	if ocf.CodeOf(err) != ocf.ErrConfigured || !strings.Contains(err.Error(), "is that of mail-ip too") {
-		t.Errorf("the same MAC: %v", err)
-	}
-	if err := agent.Stop(t.Context(), dualSpec(Multicast, 1)); err != nil {
-		t.Error(err)
-	}
-	if len(kernel.applied) > 0 {
-		t.Errorf("something was done: %q", kernel.applied)
 	}
 }
 

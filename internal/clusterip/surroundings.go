@@ -77,8 +77,3 @@ func (b *Backends) Capabilities(ctx context.Context, layout Layout) []Capability
 	}
 	return all
 }
-
-// Observe reads all that concerns the spec's resource, and leaves out what is another's.
-func Observe(ctx context.Context, kernel Kernel, spec Spec) (State, error) {
-	return Agent{Kernel: kernel}.observe(ctx, spec)
-}

@@ -36,7 +36,7 @@ type Relayed struct {
 // NodeState is the state of a node, as the cluster manager sees it. The zero value is that of a node that it does not name.
 type NodeState struct {
 	Membership   Membership
-	Unrecognized string // what was not understood, if Membership is Unknown for that reason
+	Unrecognised string // what was not understood, if Membership is Unknown for that reason
 }
 
 // Membership says whether a node is in the cluster, and if not, why.

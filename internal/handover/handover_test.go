@@ -93,17 +93,17 @@ func TestRemaining(t *testing.T) {
 			announced: announced{"b": drains(long)}, states: states{"b": is(Dead)}, from: []string{"b"}, want: []string{"b"},
 		},
 		"one in an unknown state": {
-			announced: announced{"b": idle()}, states: states{"c": {Unrecognized: "crmd=maybe"}}, from: []string{"c"}, want: []string{"c"},
+			announced: announced{"b": idle()}, states: states{"c": {Unrecognised: "crmd=maybe"}}, from: []string{"c"}, want: []string{"c"},
 		},
 		"a remote node has finished": {
-			announced: announced{"b": idle(), "r": idle()}, states: states{"r": {Unrecognized: "remote"}}, from: []string{"r"},
+			announced: announced{"b": idle(), "r": idle()}, states: states{"r": {Unrecognised: "remote"}}, from: []string{"r"},
 		},
 		"its own announcement wins over a relayed one": {
 			announced: announced{"b": idle(), "c": idle()}, relayed: relayedAt{"b": relayed(Drainer{"c", long})}, from: []string{"c"},
 		},
 		"another layout": {announced: announced{"b": foreign(0)}, from: anyNode(), want: []string{"b"}},
 		"no announcement is complete": {
-			announced: announced{"b": incomplete()}, states: states{"c": is(Left), "d": is(Lost), "e": is(Dead), "f": {Unrecognized: "?"}},
+			announced: announced{"b": incomplete()}, states: states{"c": is(Left), "d": is(Lost), "e": is(Dead), "f": {Unrecognised: "?"}},
 			from: anyNode(), want: []string{"c", "d", "f"},
 		},
 		"another layout, known to be over": {announced: announced{"b": foreign(0), "c": idle()}, from: anyNode()},

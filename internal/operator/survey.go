@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"ocf-clusterip/internal/agent"
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/metadata"
@@ -40,7 +41,7 @@ type Resource struct {
 	Asked         clusterip.Spec      // as it is configured; or, where that is not known, as it was laid
 	Configured    *pacemaker.Resource // in the cluster; nil if it is not, or that is not known
 	Misconfigured error               // what is wrong with that
-	Faults        []string            // on this node, see clusterip.Inspection
+	Faults        []string            // on this node, see agent.Inspection
 	Left          []string
 	Connections   map[clusterip.Bucket]int // to this node's buckets, where connections survive moves; nil: not counted
 	Traffic       *clusterip.Traffic       // on this node; nil: not counted
@@ -50,7 +51,7 @@ type Resource struct {
 
 // Look reads what is known of the resource that has an address, or of all. Without a cluster manager this node knows of itself alone, and the
 // survey says why. Where there is none, the error is a NotSharedError, and the survey says the rest.
-func Look(ctx context.Context, agent clusterip.Agent, cluster Cluster, address netip.Addr) (Survey, error) {
+func Look(ctx context.Context, agent agent.Agent, cluster Cluster, address netip.Addr) (Survey, error) {
 	var survey Survey
 	layouts, err := agent.Kernel.Layouts(ctx)
 	if err != nil {
@@ -140,7 +141,7 @@ func unknown(all []Resource, address netip.Addr, why error) error {
 }
 
 // look reads of this node what concerns the resource, and of the cluster where its buckets are.
-func (r *Resource) look(ctx context.Context, agent clusterip.Agent, survey *Survey) error {
+func (r *Resource) look(ctx context.Context, agent agent.Agent, survey *Survey) error {
 	r.Node, r.Layout = survey.Node, r.Asked.Layout()
 	if len(r.Asked.Addresses) == 0 {
 		return nil // it is configured so badly that nothing can be asked
@@ -172,7 +173,7 @@ func (r *Resource) look(ctx context.Context, agent clusterip.Agent, survey *Surv
 }
 
 // whyBackend says why this node has the backend that it has.
-func (r Resource) whyBackend(ctx context.Context, agent clusterip.Agent) (string, error) {
+func (r Resource) whyBackend(ctx context.Context, agent agent.Agent) (string, error) {
 	switch {
 	case r.Configured == nil:
 		return "as it was laid", nil

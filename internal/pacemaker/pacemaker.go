@@ -50,7 +50,7 @@ type Cluster struct {
 	Patience time.Duration // for the answer to one question; 0: two seconds
 }
 
-// Announcements implements clusterip.Cluster.
+// Announcements implements agent.Cluster.
 func (c Cluster) Announcements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Announcement, error) {
 	values, err := c.query(ctx, attribute(address, bucket), "-A")
 	if err != nil {
@@ -65,7 +65,7 @@ func (c Cluster) Announcements(ctx context.Context, address netip.Addr, bucket c
 	return words, nil
 }
 
-// Publish implements clusterip.Cluster.
+// Publish implements agent.Cluster.
 func (c Cluster) Publish(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, word handover.Announcement) error {
 	if err := checkNames(word.Others); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (c Cluster) Publish(ctx context.Context, address netip.Addr, bucket cluster
 	return c.update(ctx, attribute(address, bucket), node, formatAnnouncement(word))
 }
 
-// Relayed implements clusterip.Cluster.
+// Relayed implements agent.Cluster.
 func (c Cluster) Relayed(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Relayed, error) {
 	name := relayedAttribute(address, bucket)
 	values, err := c.query(ctx, name, "-A")
@@ -92,7 +92,7 @@ func (c Cluster) Relayed(ctx context.Context, address netip.Addr, bucket cluster
 	return told, nil
 }
 
-// Relay implements clusterip.Cluster.
+// Relay implements agent.Cluster.
 func (c Cluster) Relay(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, notice handover.Relayed) error {
 	if err := checkNames(notice.Drainers); err != nil {
 		return err
@@ -118,7 +118,7 @@ func checkNames(drainers []handover.Drainer) error {
 	return nil
 }
 
-// NodeStates implements clusterip.Cluster. Where nobody fences, a node that is lost counts as dead, as it does for Pacemaker, which starts its
+// NodeStates implements agent.Cluster. Where nobody fences, a node that is lost counts as dead, as it does for Pacemaker, which starts its
 // resources elsewhere at once.
 func (c Cluster) NodeStates(ctx context.Context) (map[string]handover.NodeState, error) {
 	text, err := c.run(ctx, cibadmin, "--query", "--local", "--xpath", "/cib/status")
@@ -154,7 +154,7 @@ func ParseNodeStates(text string) (map[string]handover.NodeState, error) {
 			continue
 		}
 		if _, twice := nodes[name]; twice {
-			nodes[name] = handover.NodeState{Unrecognized: "two node_state"}
+			nodes[name] = handover.NodeState{Unrecognised: "two node_state"}
 			continue
 		}
 		nodes[name] = nodeStateOf(state)
@@ -173,7 +173,7 @@ func ParseNodeStates(text string) (map[string]handover.NodeState, error) {
 // member. One that is still in Corosync's membership without its controller lives, and may have its controller back in a moment.
 func nodeStateOf(state *etree.Element) handover.NodeState {
 	attribute := func(name string) string { return state.SelectAttrValue(name, "") }
-	unknown := handover.NodeState{Unrecognized: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q", attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
+	unknown := handover.NodeState{Unrecognised: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q", attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
 	controller, controllerKnown := isThere(attribute("crmd"), "online", "offline")
 	corosync, corosyncKnown := isThere(attribute("in_ccm"), "true", "false")
 	expected := attribute("expected")
@@ -389,5 +389,3 @@ func (c Cluster) run(ctx context.Context, program string, arguments ...string) (
 	}
 	return out.String(), nil
 }
-
-var _ clusterip.Cluster = Cluster{}

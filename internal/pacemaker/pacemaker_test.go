@@ -184,8 +184,8 @@ func TestPresence(t *testing.T) {
 			if err != nil || len(got) != 1 || got["node1"].Membership != row.want {
 				t.Errorf("%v, %v", got, err)
 			}
-			if said := got["node1"].Unrecognized != ""; said != (row.want == handover.Unknown) {
-				t.Errorf("it says %q", got["node1"].Unrecognized)
+			if said := got["node1"].Unrecognised != ""; said != (row.want == handover.Unknown) {
+				t.Errorf("it says %q", got["node1"].Unrecognised)
 			}
 		})
 	}
@@ -244,7 +244,7 @@ func FuzzParseAnswers(f *testing.F) {
 		}
 		if nodes, err := ParseNodeStates(text); err == nil {
 			for name, presence := range nodes {
-				if name == "" || presence.Membership == handover.Unknown && presence.Unrecognized == "" {
+				if name == "" || presence.Membership == handover.Unknown && presence.Unrecognised == "" {
 					t.Errorf("node %q is %+v in %q", name, presence, text)
 				}
 			}

@@ -171,7 +171,7 @@ func TestBondsThatAskByARP(t *testing.T) {
 			}
 			check(t, node.waitUp(t.Context(), "bond0"))
 			if row.refused {
-				says(t, s.agents[0].start(0), ocf.ErrArgs, "bond0 verifies the answers to its ARP requests (arp_validate)", "set mac_mode=multicast")
+				says(t, s.agents[0].start(0), ocf.ErrArgs, "bond0 validates the answers to its ARP requests (arp_validate)", "set mac_mode=multicast")
 				return
 			}
 			// Up to Linux 5.18 a bond is not told when a veth has sent something (bond_ab_arp_inspect), and takes it for dead in any case.

@@ -1,4 +1,4 @@
-package clusterip
+package agent
 
 import (
 	"cmp"
@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ocf-clusterip/internal/clusterip"
 
 	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
@@ -55,7 +57,10 @@ func (m memory) clone() memory { return memory{maps.Clone(m.words), maps.Clone(m
 func (m memory) key() string {
 	var b strings.Builder
 	for _, node := range slices.Sorted(maps.Keys(m.words)) {
-		fmt.Fprintf(&b, " %s:%s %v %t %t", node, m.words[node].Drain, m.words[node].Others, m.words[node].Complete, m.words[node].Nonce == m.told[node].Supersedes)
+		fmt.Fprintf(
+			&b, " %s:%s %v %t %t", node, m.words[node].Drain, m.words[node].Others, m.words[node].Complete,
+			m.words[node].Nonce == m.told[node].Supersedes,
+		)
 	}
 	for _, node := range slices.Sorted(maps.Keys(m.told)) {
 		if told := m.told[node].Drainers; len(told) > 0 {
@@ -76,7 +81,7 @@ const (
 
 type worldNode struct {
 	name        string
-	state       State               // of its kernel
+	state       clusterip.State     // of its kernel
 	alive       bool                // its kernel runs, whatever its cluster manager does
 	place       handover.Membership // as the others see it
 	probed      bool                // since it joined
@@ -86,7 +91,7 @@ type worldNode struct {
 }
 
 const (
-	worldBucket Bucket = 2
+	worldBucket clusterip.Bucket = 2
 
 	areTold = 2 // how many other nodes know of a drain; not the agent's own constant, so that a wrong one is found
 )
@@ -108,9 +113,10 @@ func (w *world) clone() *world {
 	}
 	for i := range c.nodes {
 		n := &c.nodes[i]
-		n.state.Addresses, n.state.Groups, n.state.Filters = slices.Clone(n.state.Addresses), slices.Clone(n.state.Groups), slices.Clone(n.state.Filters)
+		n.state.Addresses, n.state.Groups = slices.Clone(n.state.Addresses), slices.Clone(n.state.Groups)
+		n.state.Filters = slices.Clone(n.state.Filters)
 		n.state.Tables.Owned = slices.Clone(n.state.Tables.Owned)
-		n.state.Tables.Moves = n.state.Tables.Moves.without()
+		n.state.Tables.Moves = n.state.Tables.Moves.Without()
 		n.heard = n.heard.clone()
 	}
 	return c
@@ -172,7 +178,7 @@ type mortalKernel struct {
 	life *life
 }
 
-func (k mortalKernel) Apply(ctx context.Context, step Step) error {
+func (k mortalKernel) Apply(ctx context.Context, step clusterip.Step) error {
 	if err := k.life.write(func() {}); err != nil {
 		return err
 	}
@@ -187,16 +193,16 @@ func (c worldCluster) hears() memory {
 	return c.said
 }
 
-func (c worldCluster) Announcements(context.Context, netip.Addr, Bucket) (words map[string]handover.Announcement, err error) {
+func (c worldCluster) Announcements(context.Context, netip.Addr, clusterip.Bucket) (words map[string]handover.Announcement, err error) {
 	return words, c.life.read(func() { words = maps.Clone(c.hears().words) })
 }
 
-func (c worldCluster) Relayed(context.Context, netip.Addr, Bucket) (told map[string]handover.Relayed, err error) {
+func (c worldCluster) Relayed(context.Context, netip.Addr, clusterip.Bucket) (told map[string]handover.Relayed, err error) {
 	return told, c.life.read(func() { told = maps.Clone(c.hears().told) })
 }
 
 // Publish keeps a word. Who has left cannot be spoken for, and nobody says so.
-func (c worldCluster) Publish(_ context.Context, _ netip.Addr, _ Bucket, node string, word handover.Announcement) error {
+func (c worldCluster) Publish(_ context.Context, _ netip.Addr, _ clusterip.Bucket, node string, word handover.Announcement) error {
 	return c.life.write(func() {
 		n := &c.nodes[c.here]
 		if n.place != handover.Member || node != n.name {
@@ -212,7 +218,7 @@ func (c worldCluster) Publish(_ context.Context, _ netip.Addr, _ Bucket, node st
 	})
 }
 
-func (c worldCluster) Relay(_ context.Context, _ netip.Addr, _ Bucket, node string, notice handover.Relayed) error {
+func (c worldCluster) Relay(_ context.Context, _ netip.Addr, _ clusterip.Bucket, node string, notice handover.Relayed) error {
 	return c.life.write(func() {
 		for _, n := range c.nodes {
 			if n.name == node && n.place == handover.Member && c.nodes[c.here].place == handover.Member {
@@ -232,7 +238,7 @@ func (c worldCluster) NodeStates(context.Context) (all map[string]handover.NodeS
 }
 
 // act lets a node's agent do something.
-func (w *world) act(i int, do func(Agent, Spec) error) error {
+func (w *world) act(i int, do func(Agent, clusterip.Spec) error) error {
 	life := &life{calls: -1, before: -1}
 	if w.meanwhile != nil {
 		life, w.meanwhile = w.meanwhile, nil
@@ -241,16 +247,18 @@ func (w *world) act(i int, do func(Agent, Spec) error) error {
 }
 
 // killed lets it do so much only.
-func (w *world) killed(calls, i int, do func(Agent, Spec) error) error {
-	if err := w.actFor(&life{calls: calls, before: -1}, i, do); err != nil && !errors.Is(err, errKilled) && !slices.Contains([]ocf.ExitCode{ocf.ErrGeneric, ocf.NotRunning}, ocf.CodeOf(err)) {
+func (w *world) killed(calls, i int, do func(Agent, clusterip.Spec) error) error {
+	if err := w.actFor(&life{calls: calls, before: -1}, i, do); err != nil && !errors.Is(err, errKilled) && !slices.Contains(
+		[]ocf.ExitCode{ocf.ErrGeneric, ocf.NotRunning}, ocf.CodeOf(err),
+	) {
 		return err
 	}
 	return nil
 }
 
-func (w *world) actFor(life *life, i int, do func(Agent, Spec) error) error {
+func (w *world) actFor(life *life, i int, do func(Agent, clusterip.Spec) error) error {
 	kernel := &fakeKernel{State: w.nodes[i].state}
-	kernel.open = func() map[Bucket]int { return map[Bucket]int{worldBucket: w.nodes[i].connections} }
+	kernel.open = func() map[clusterip.Bucket]int { return map[clusterip.Bucket]int{worldBucket: w.nodes[i].connections} }
 	agent, _ := agentOn(mortalKernel{kernel, life})
 	agent.Cluster, agent.Node, agent.StartSweeper = worldCluster{w, life, i}, nodeName(i), func() error { return nil }
 	spec := drainingSpec(worldBucket)
@@ -309,14 +317,16 @@ func (w *world) single() []event {
 	// With the last member everything is forgotten, and who comes then must have seen, or fence, all others before anything starts
 	// (startup-fencing, wait_for_all). And where there are more nodes than are told of a drain, all who were told may go before the bucket is
 	// started; or all but the one that starts it, and then that one.
-	mayNotGo := len(w.nodes) > 1+areTold && w.gone >= areTold || 1 >= len(slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != handover.Member }))
+	mayNotGo := len(w.nodes) > 1+areTold && w.gone >= areTold || 1 >= len(
+		slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != handover.Member }),
+	)
 	if !w.drain && !w.off {
 		all = append(all, event{name: "drain is switched on", node: nowhere, happen: func(w *world) error { return w.set(true) }})
 	}
 	if w.drain {
 		all = append(all, event{name: "drain is switched off", node: nowhere, happen: func(w *world) error { return w.set(false) }})
 	}
-	if slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.alive && n.state.Tables.Moves.drains(worldBucket) }) {
+	if slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.alive && n.state.Tables.Moves.Drains(worldBucket) }) {
 		all = append(all, event{name: "the time of all drains is over", node: nowhere, happen: (*world).endDrains})
 	}
 	for i, n := range w.nodes {
@@ -342,7 +352,7 @@ func (w *world) single() []event {
 			killed("start", func(w *world, calls int) error {
 				w.owner, w.fails = i, true
 				w.breakUnlessDrained()
-				return w.killed(calls, i, func(a Agent, s Spec) error { return a.Start(context.Background(), s) })
+				return w.killed(calls, i, func(a Agent, s clusterip.Spec) error { return a.Start(context.Background(), s) })
 			})
 		}
 		if works && w.owner == i {
@@ -352,7 +362,7 @@ func (w *world) single() []event {
 			owners("monitor", func(w *world) error { return w.monitor(i) })
 			killed("monitor", func(w *world, calls int) error {
 				w.fails = true
-				return w.killed(calls, i, func(a Agent, s Spec) error { return a.Monitor(context.Background(), s, 0) })
+				return w.killed(calls, i, func(a Agent, s clusterip.Spec) error { return a.Monitor(context.Background(), s, 0) })
 			})
 			if !mayNotGo {
 				killed("stop", func(w *world, calls int) error { return w.stopKilled(calls, i) })
@@ -362,7 +372,9 @@ func (w *world) single() []event {
 			}
 		}
 		if works && !mayNotGo {
-			all = append(all, event{name: n.name + " leaves in order", node: i, beside: w.owner != i, happen: func(w *world) error { return w.leave(i) }})
+			all = append(
+				all, event{name: n.name + " leaves in order", node: i, beside: w.owner != i, happen: func(w *world) error { return w.leave(i) }},
+			)
 		}
 		if n.alive && n.place == handover.Member && !mayNotGo {
 			fate("is cut off", true, func(w *world) { w.lose(i, handover.Lost) })
@@ -398,8 +410,8 @@ func (w *world) hold(i int, as hearing, heard memory) {
 	w.held, w.nodes[i].hearing, w.nodes[i].heard = true, as, heard
 }
 
-// mayStart tells whether Pacemaker would start the bucket: not before all nodes are probed (pcmk__order_probes in lib/pacemaker), nor while a node
-// is to be fenced (native_start_constraints; stonith_done).
+// mayStart tells whether Pacemaker would start the bucket: not before all nodes are probed (pcmk__order_probes in lib/pacemaker), nor while
+// a node is to be fenced (native_start_constraints; stonith_done).
 func (w *world) mayStart() bool {
 	return w.introduced() && !slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.place == handover.Lost })
 }
@@ -410,7 +422,7 @@ func (w *world) introduced() bool {
 
 func (w *world) probe(i int) error {
 	w.nodes[i].probed = true
-	err := w.act(i, func(a Agent, s Spec) error { s.Probe = true; return a.Monitor(context.Background(), s, 0) })
+	err := w.act(i, func(a Agent, s clusterip.Spec) error { s.Probe = true; return a.Monitor(context.Background(), s, 0) })
 	if ocf.CodeOf(err) != ocf.NotRunning {
 		return fmt.Errorf("probe: %w", err)
 	}
@@ -420,7 +432,7 @@ func (w *world) probe(i int) error {
 func (w *world) start(i int) error {
 	w.owner, w.gone = i, 1
 	w.breakUnlessDrained()
-	return w.act(i, func(a Agent, s Spec) error { return a.Start(context.Background(), s) })
+	return w.act(i, func(a Agent, s clusterip.Spec) error { return a.Start(context.Background(), s) })
 }
 
 func (w *world) stop(i int) error {
@@ -429,7 +441,7 @@ func (w *world) stop(i int) error {
 		w.nodes[i].connections = 0 // nobody has promised anything
 	}
 	w.breakUnlessDrained()
-	return w.act(i, func(a Agent, s Spec) error { return a.Stop(context.Background(), s) })
+	return w.act(i, func(a Agent, s clusterip.Spec) error { return a.Stop(context.Background(), s) })
 }
 
 // breakUnlessDrained ends what the bucket has of connections, on whatever node: without drain a move may break them all.
@@ -442,11 +454,11 @@ func (w *world) breakUnlessDrained() {
 }
 
 func (w *world) monitor(i int) error {
-	return w.act(i, func(a Agent, s Spec) error { return a.Monitor(context.Background(), s, 0) })
+	return w.act(i, func(a Agent, s clusterip.Spec) error { return a.Monitor(context.Background(), s, 0) })
 }
 
 func (w *world) sweep(i int) error {
-	return w.act(i, func(a Agent, s Spec) error {
+	return w.act(i, func(a Agent, s clusterip.Spec) error {
 		_, err := a.sweep(context.Background(), s, func() {})
 		return err
 	})
@@ -467,7 +479,7 @@ const mostCalls = 8
 // stopKilled is a stop that fails, so that the node is to be fenced; until then it is a member.
 func (w *world) stopKilled(calls, i int) error {
 	w.breakUnlessDrained()
-	err := w.killed(calls, i, func(a Agent, s Spec) error { return a.Stop(context.Background(), s) })
+	err := w.killed(calls, i, func(a Agent, s clusterip.Spec) error { return a.Stop(context.Background(), s) })
 	w.lose(i, handover.Lost)
 	return err
 }
@@ -478,7 +490,7 @@ func (w *world) set(drain bool) error {
 	if w.owner == nowhere || w.fails || w.nodes[w.owner].place != handover.Member {
 		return nil
 	}
-	return w.act(w.owner, func(a Agent, s Spec) error { return a.Reload(context.Background(), s) })
+	return w.act(w.owner, func(a Agent, s clusterip.Spec) error { return a.Reload(context.Background(), s) })
 }
 
 // endDrains lets so much time pass that the kernels end all drains and adoptions. Before that, the owner's monitors have seen it come.
@@ -494,7 +506,7 @@ func (w *world) endDrains() error {
 	}
 	for i := range w.nodes {
 		n := &w.nodes[i]
-		if n.state.Tables.Moves.drains(worldBucket) {
+		if n.state.Tables.Moves.Drains(worldBucket) {
 			n.connections = 0
 		}
 		n.state.Tables.Moves.Draining, n.state.Tables.Moves.Adopting = nil, nil
@@ -533,12 +545,12 @@ func (w *world) fault() error {
 		if !n.alive || n.connections == 0 {
 			continue
 		}
-		if !n.state.owns(worldBucket) && !n.state.Tables.Moves.drains(worldBucket) {
+		if !n.state.Owns(worldBucket) && !n.state.Tables.Moves.Drains(worldBucket) {
 			return fmt.Errorf("%s has given up a connection that lives", nodeName(i))
 		}
 		for j, other := range w.nodes {
 			_, adopts := other.state.Tables.Moves.Adoption(worldBucket)
-			if j != i && other.alive && other.state.owns(worldBucket) && !adopts {
+			if j != i && other.alive && other.state.Owns(worldBucket) && !adopts {
 				return fmt.Errorf("%s resets a connection that lives on %s", nodeName(j), nodeName(i))
 			}
 		}
@@ -592,7 +604,7 @@ func (w *world) settle() error {
 		i := slices.IndexFunc(w.nodes, func(n worldNode) bool { return n.name == name })
 		n := w.nodes[i]
 		// Who has left cannot say any more that it is done: the end of its drain must do.
-		return n.place == handover.Left || n.place == handover.Member && n.state.Tables.Moves.drains(worldBucket)
+		return n.place == handover.Left || n.place == handover.Member && n.state.Tables.Moves.Drains(worldBucket)
 	}
 	if len(adoption.From) > 0 && !slices.ContainsFunc(adoption.From, waitsFor) {
 		return fmt.Errorf("%s adopts from %v, and none of them drains", nodeName(w.owner), adoption.From)
@@ -700,7 +712,9 @@ func TestEveryOrderOfEvents(t *testing.T) {
 			}
 			depth := *depth + row.more
 			states, histories, found, err := explore(w, depth)
-			t.Logf("%d states, %d events tried, up to %d one after the other, in %s", states, histories, depth, time.Since(begin).Round(time.Millisecond))
+			t.Logf(
+				"%d states, %d events tried, up to %d one after the other, in %s", states, histories, depth, time.Since(begin).Round(time.Millisecond),
+			)
 			if err != nil {
 				t.Errorf("%v, after:\n  %s", err, strings.Join(found, "\n  "))
 			}

@@ -1,4 +1,4 @@
-package clusterip
+package agent
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ocf-clusterip/internal/clusterip"
+
 	"github.com/google/go-cmp/cmp"
 
 	"ocf-clusterip/internal/handover"
@@ -22,8 +24,8 @@ import (
 
 // A fakeCluster keeps what nodes say.
 type fakeCluster struct {
-	words    map[Bucket]map[string]handover.Announcement
-	told     map[Bucket]map[string]handover.Relayed
+	words    map[clusterip.Bucket]map[string]handover.Announcement
+	told     map[clusterip.Bucket]map[string]handover.Relayed
 	presence map[string]handover.NodeState
 	mute     error // nobody answers
 	unsaid   error // what nodes say cannot be read
@@ -35,20 +37,20 @@ const (
 	short = 20 * time.Second
 )
 
-func (c *fakeCluster) Announcements(_ context.Context, _ netip.Addr, bucket Bucket) (map[string]handover.Announcement, error) {
+func (c *fakeCluster) Announcements(_ context.Context, _ netip.Addr, bucket clusterip.Bucket) (map[string]handover.Announcement, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.words[bucket]), errors.Join(c.mute, c.unsaid)
 }
 
-func (c *fakeCluster) Publish(_ context.Context, _ netip.Addr, bucket Bucket, node string, word handover.Announcement) error {
+func (c *fakeCluster) Publish(_ context.Context, _ netip.Addr, bucket clusterip.Bucket, node string, word handover.Announcement) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mute != nil {
 		return c.mute
 	}
 	if c.words == nil {
-		c.words = map[Bucket]map[string]handover.Announcement{}
+		c.words = map[clusterip.Bucket]map[string]handover.Announcement{}
 	}
 	if c.words[bucket] == nil {
 		c.words[bucket] = map[string]handover.Announcement{}
@@ -58,20 +60,25 @@ func (c *fakeCluster) Publish(_ context.Context, _ netip.Addr, bucket Bucket, no
 }
 
 // says makes another node say something.
-func (c *fakeCluster) says(node string, bucket Bucket, drain time.Duration) {
-	_ = c.Publish(context.Background(), netip.Addr{}, bucket, node, handover.Announcement{Drain: drain, Layout: drainingSpec(bucket).Layout().Identity(), Nonce: "m"})
+func (c *fakeCluster) says(node string, bucket clusterip.Bucket, drain time.Duration) {
+	_ = c.Publish(
+		context.Background(), netip.Addr{}, bucket, node,
+		handover.Announcement{Drain: drain, Layout: drainingSpec(bucket).Layout().Identity(), Nonce: "m"},
+	)
 }
 
 // drain is how long this node says that it drains.
-func (c *fakeCluster) drain(bucket Bucket) time.Duration { return c.words[bucket]["node1"].Drain }
+func (c *fakeCluster) drain(bucket clusterip.Bucket) time.Duration {
+	return c.words[bucket]["node1"].Drain
+}
 
-func (c *fakeCluster) Relayed(_ context.Context, _ netip.Addr, bucket Bucket) (map[string]handover.Relayed, error) {
+func (c *fakeCluster) Relayed(_ context.Context, _ netip.Addr, bucket clusterip.Bucket) (map[string]handover.Relayed, error) {
 	return maps.Clone(c.told[bucket]), errors.Join(c.mute, c.unsaid)
 }
 
-func (c *fakeCluster) Relay(_ context.Context, _ netip.Addr, bucket Bucket, node string, notice handover.Relayed) error {
+func (c *fakeCluster) Relay(_ context.Context, _ netip.Addr, bucket clusterip.Bucket, node string, notice handover.Relayed) error {
 	if c.told == nil {
-		c.told = map[Bucket]map[string]handover.Relayed{}
+		c.told = map[clusterip.Bucket]map[string]handover.Relayed{}
 	}
 	if c.told[bucket] == nil {
 		c.told[bucket] = map[string]handover.Relayed{}
@@ -91,14 +98,14 @@ func drainingAgent(kernel *fakeKernel, cluster *fakeCluster) Agent {
 	return agent
 }
 
-func drainingSpec(bucket Bucket) Spec {
-	spec := specOf(Multicast, bucket)
+func drainingSpec(bucket clusterip.Bucket) clusterip.Spec {
+	spec := specOf(clusterip.Multicast, bucket)
 	spec.Drain = long
 	return spec
 }
 
 // runs starts buckets.
-func runs(t *testing.T, agent Agent, buckets ...Bucket) {
+func runs(t *testing.T, agent Agent, buckets ...clusterip.Bucket) {
 	t.Helper()
 	for _, bucket := range buckets {
 		if err := agent.Start(t.Context(), drainingSpec(bucket)); err != nil {
@@ -107,7 +114,7 @@ func runs(t *testing.T, agent Agent, buckets ...Bucket) {
 	}
 }
 
-func monitors(t *testing.T, agent Agent, bucket Bucket, want ocf.ExitCode) {
+func monitors(t *testing.T, agent Agent, bucket clusterip.Bucket, want ocf.ExitCode) {
 	t.Helper()
 	if err := agent.Monitor(t.Context(), drainingSpec(bucket), 0); ocf.CodeOf(err) != want {
 		t.Errorf("monitor of bucket %d: %v, want %s", bucket, err, want)
@@ -118,11 +125,11 @@ func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
 	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2, 5)
-	for i, bucket := range []Bucket{2, 5} {
+	for i, bucket := range []clusterip.Bucket{2, 5} {
 		if err := agent.Stop(t.Context(), drainingSpec(bucket)); err != nil {
 			t.Fatal(err)
 		}
-		if len(kernel.Tables.Moves.Draining) != i+1 || kernel.owns(bucket) || len(kernel.Addresses) != 1 {
+		if len(kernel.Tables.Moves.Draining) != i+1 || kernel.Owns(bucket) || len(kernel.Addresses) != 1 {
 			t.Errorf("after stop of bucket %d: %+v", bucket, kernel.Tables)
 		}
 		if got := cluster.drain(bucket); got != long {
@@ -133,7 +140,8 @@ func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
 	runs(t, agent, 2)
 	monitors(t, agent, 2, ocf.Success)
 	monitors(t, agent, 5, ocf.NotRunning)
-	if diff := cmp.Diff(Moves{Draining: []Drain{{5, long}}, HandedOver: []Bucket{5}}, kernel.Tables.Moves, cmp.Transformer("", normalMoves)); diff != "" {
+	want := clusterip.Moves{Draining: []clusterip.Drain{{Bucket: 5, Left: long}}, HandedOver: []clusterip.Bucket{5}}
+	if diff := cmp.Diff(want, kernel.Tables.Moves, cmp.Transformer("", normalMoves)); diff != "" {
 		t.Errorf("moves (-want +got):\n%s", diff)
 	}
 	if cluster.drain(2) > 0 {
@@ -142,7 +150,7 @@ func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
 }
 
 // normalMoves makes no difference between an empty list and none.
-func normalMoves(m Moves) string {
+func normalMoves(m clusterip.Moves) string {
 	return fmt.Sprintf("%+v", []any{m.Draining, m.Adopting, m.HandedOver})
 }
 
@@ -157,7 +165,7 @@ func TestEveryStepOfAMoveMayFailOrBeTheLast(t *testing.T) {
 				kernel := unreliable(ready.State, how, n)
 				agent := drainingAgent(kernel, cluster)
 				_, _ = exitCode(func() error { return agent.Stop(t.Context(), drainingSpec(2)) })
-				if kernel.Tables.Moves.drains(2) && cluster.drain(2) == 0 {
+				if kernel.Tables.Moves.Drains(2) && cluster.drain(2) == 0 {
 					t.Error("the bucket drains, and nobody knows")
 				}
 				kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
@@ -189,7 +197,7 @@ func TestWithoutAnAnswerNothingDrains(t *testing.T) {
 			if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
 				t.Fatal(err)
 			}
-			if left := Leftovers(kernel.State, ""); len(left) > 0 {
+			if left := clusterip.Leftovers(kernel.State, ""); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
 		})
@@ -220,7 +228,7 @@ func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 		t.Error("what node2 says cannot be read, and it is not waited for")
 	}
 	cluster.unsaid = nil
-	cluster.presence["node2"] = handover.NodeState{Unrecognized: "a form of a release to come"}
+	cluster.presence["node2"] = handover.NodeState{Unrecognised: "a form of a release to come"}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("where node2 is cannot be told, and it is not waited for")
@@ -243,7 +251,7 @@ func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2)
 	adopts := func() bool { _, ok := kernel.Tables.Moves.Adoption(2); return ok }
-	want := []Adoption{{Bucket: 2, Left: long + handover.GracePeriod, From: []string{handover.AnyNode}}}
+	want := []clusterip.Adoption{{Bucket: 2, Left: long + handover.GracePeriod, From: []string{handover.AnyNode}}}
 	if diff := cmp.Diff(want, kernel.Tables.Moves.Adopting); diff != "" {
 		t.Errorf("adopting (-want +got):\n%s", diff)
 	}
@@ -252,7 +260,9 @@ func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
 		t.Error("nobody answers, and nobody is waited for")
 	}
 	cluster.mute = nil
-	cluster.presence = map[string]handover.NodeState{"node1": {Membership: handover.Member}, "node2": {Membership: handover.Member}, "node3": {Membership: handover.Dead}}
+	cluster.presence = map[string]handover.NodeState{
+		"node1": {Membership: handover.Member}, "node2": {Membership: handover.Member}, "node3": {Membership: handover.Dead},
+	}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 has not spoken, and is not waited for")
@@ -272,14 +282,14 @@ func TestSweep(t *testing.T) {
 		runs(t, agent, 2, 5)
 		begin := time.Now()
 		alone := false // bucket 2, for a time
-		kernel.open = func() map[Bucket]int {
-			alone = alone || slices.Equal(kernel.Tables.Moves.drained(), []Bucket{2})
+		kernel.open = func() map[clusterip.Bucket]int {
+			alone = alone || slices.Equal(kernel.Tables.Moves.DrainingBuckets(), []clusterip.Bucket{2})
 			if time.Since(begin) < 3*time.Second {
-				return map[Bucket]int{2: 1}
+				return map[clusterip.Bucket]int{2: 1}
 			}
 			return nil
 		}
-		for _, bucket := range []Bucket{2, 5} {
+		for _, bucket := range []clusterip.Bucket{2, 5} {
 			if err := agent.Stop(t.Context(), drainingSpec(bucket)); err != nil {
 				t.Fatal(err)
 			}
@@ -291,7 +301,7 @@ func TestSweep(t *testing.T) {
 		if waited := time.Since(begin); !alone || waited < 3*time.Second {
 			t.Errorf("bucket 2 has drained alone: %t, and the sweeper waited %s", alone, waited)
 		}
-		if left := Leftovers(kernel.State, ""); len(left) > 0 || cluster.drain(2) > 0 {
+		if left := clusterip.Leftovers(kernel.State, ""); len(left) > 0 || cluster.drain(2) > 0 {
 			t.Errorf("left: %v; said: %v", left, cluster.words)
 		}
 	})
@@ -323,7 +333,7 @@ func TestSweepGoesOnAfterErrors(t *testing.T) {
 					return unlockFunc(func(bool) error { return nil }), nil
 				}
 				err := agent.Sweep(t.Context(), drainingSpec(2), func() {})
-				if left := Leftovers(kernel.State, ""); (len(left) == 0) != row.ends || (err == nil) != row.ends {
+				if left := clusterip.Leftovers(kernel.State, ""); (len(left) == 0) != row.ends || (err == nil) != row.ends {
 					t.Errorf("it ends with %v; left: %v", err, left)
 				}
 				if waited := time.Since(begin); waited > long+2*sweepPatience {
@@ -352,7 +362,7 @@ func TestSweepEndsNoDrainThatHasBegunSince(t *testing.T) {
 		return lock(ctx, address)
 	}
 	over, err := agent.sweep(t.Context(), drainingSpec(2), func() {})
-	if over || err != nil || !kernel.Tables.Moves.drains(2) {
+	if over || err != nil || !kernel.Tables.Moves.Drains(2) {
 		t.Errorf("the drain has ended: %t, %v", over, err)
 	}
 }
@@ -361,7 +371,7 @@ func TestSweepEndsNoDrainThatHasBegunSince(t *testing.T) {
 func TestConnectionsEndWithTheirBucket(t *testing.T) {
 	for name, row := range map[string]struct {
 		act  func(Agent, *fakeKernel) error
-		want []Bucket
+		want []clusterip.Bucket
 	}{
 		"it drains": {func(a Agent, _ *fakeKernel) error { return a.Stop(t.Context(), drainingSpec(2)) }, nil},
 		"it drains and comes back": {func(a Agent, _ *fakeKernel) error {
@@ -371,14 +381,19 @@ func TestConnectionsEndWithTheirBucket(t *testing.T) {
 			err := a.Stop(t.Context(), drainingSpec(2))
 			k.Tables.Moves.Draining = nil
 			return errors.Join(err, a.Monitor(t.Context(), drainingSpec(5), 0))
-		}, []Bucket{2}},
-		"it is stopped without a drain": {func(a Agent, _ *fakeKernel) error { return a.Stop(t.Context(), specOf(Multicast, 2)) }, []Bucket{2}},
+		}, []clusterip.Bucket{2}},
+		"it is stopped without a drain": {
+			func(a Agent, _ *fakeKernel) error { return a.Stop(t.Context(), specOf(clusterip.Multicast, 2)) }, []clusterip.Bucket{2},
+		},
 		"all are stopped, and the last one without a drain": {func(a Agent, _ *fakeKernel) error {
-			return errors.Join(a.Stop(t.Context(), drainingSpec(5)), a.Stop(t.Context(), specOf(Multicast, 2)))
-		}, []Bucket{2}},
+			return errors.Join(a.Stop(t.Context(), drainingSpec(5)), a.Stop(t.Context(), specOf(clusterip.Multicast, 2)))
+		}, []clusterip.Bucket{2}},
 		"drain is switched off": {func(a Agent, _ *fakeKernel) error {
-			return errors.Join(a.Stop(t.Context(), drainingSpec(2)), a.Reload(t.Context(), specOf(Multicast, 5)), a.Stop(t.Context(), specOf(Multicast, 5)))
-		}, []Bucket{5}},
+			return errors.Join(
+				a.Stop(t.Context(), drainingSpec(2)), a.Reload(t.Context(), specOf(clusterip.Multicast, 5)),
+				a.Stop(t.Context(), specOf(clusterip.Multicast, 5)),
+			)
+		}, []clusterip.Bucket{5}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			kernel := &fakeKernel{State: freshNode()}
@@ -426,7 +441,7 @@ func TestAnyActionClearsUp(t *testing.T) {
 			if code := ocf.CodeOf(act(agent)); code != ocf.Success && code != ocf.NotRunning {
 				t.Errorf("it ends with %s", code)
 			}
-			if left := Leftovers(kernel.State, ""); len(left) > 0 || cluster.drain(2) > 0 {
+			if left := clusterip.Leftovers(kernel.State, ""); len(left) > 0 || cluster.drain(2) > 0 {
 				t.Errorf("left: %v; said: %v", left, cluster.words)
 			}
 		})

@@ -1,0 +1,283 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
+)
+
+// Cluster is what the nodes publish through the cluster manager. Everything is deleted when the node under whose name it is stored leaves.
+type Cluster interface {
+	// Announcements returns the nodes' announcements about a bucket. One that cannot be parsed is left out.
+	Announcements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Announcement, error)
+	// Publish stores the announcement of a node, which is this one.
+	Publish(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, announcement handover.Announcement) error
+	// Relayed returns what is stored at nodes about others.
+	Relayed(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Relayed, error)
+	// Relay stores something at a node about others.
+	Relay(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, relayed handover.Relayed) error
+	// NodeStates returns the states of the cluster's nodes. The state of a node that it does not name is unknown.
+	NodeStates(ctx context.Context) (map[string]handover.NodeState, error)
+}
+
+// How long an action uses the cluster manager: less than the action may take.
+const (
+	clusterTime = 5 * time.Second
+	lockedTime  = 2 * time.Second // while it holds the lock
+	// A stop takes longer, up to this part of its time, because connections break if it gives up: after a node was lost, nothing is
+	// delivered for some seconds, while Corosync forms a new membership.
+	stopShare = 2
+)
+
+// The pauses between two readings of an announcement that was just published.
+const (
+	firstRead = 5 * time.Millisecond
+	lastRead  = 200 * time.Millisecond
+)
+
+// A board is where the nodes publish what concerns a bucket.
+type board struct {
+	Cluster
+	node    string // this one
+	address netip.Addr
+	bucket  clusterip.Bucket
+}
+
+func (a Agent) board(address netip.Addr, bucket clusterip.Bucket) board {
+	return board{Cluster: a.Cluster, node: a.Node, address: address, bucket: bucket}
+}
+
+func newNonce() string { return rand.Text()[:8] }
+
+var errNoName = errors.New("this node's name in the cluster is not known (CRM_meta_on_node)")
+
+// publish stores this node's announcement.
+func (b board) publish(ctx context.Context, own handover.Announcement) error {
+	if b.node == "" {
+		return errNoName
+	}
+	return b.Publish(ctx, b.address, b.bucket, b.node, own)
+}
+
+// announcements returns a view with the nodes' announcements alone.
+func (b board) announcements(ctx context.Context, layout string) (handover.View, error) {
+	announcements, err := b.Announcements(ctx, b.address, b.bucket)
+	return handover.View{Self: b.node, Layout: layout, Announcements: announcements}, err
+}
+
+// complete adds the relayed announcements and the nodes' states to a view.
+func (b board) complete(ctx context.Context, view handover.View) (handover.View, error) {
+	var err error
+	if view.Relayed, err = b.Relayed(ctx, b.address, b.bucket); err == nil {
+		view.Nodes, err = b.NodeStates(ctx)
+	}
+	return view, err
+}
+
+// publishAndRead publishes an announcement, and waits until this node reads it back. The cluster manager delivers everything in one order
+// to all nodes, so by then it has read everything that was published before.
+func (b board) publishAndRead(ctx context.Context, own handover.Announcement) (handover.View, error) {
+	publishErr := b.publish(ctx, own)
+	for pause := firstRead; ; pause = min(2*pause, lastRead) {
+		err := publishErr
+		if err == nil {
+			var view handover.View
+			if view, err = b.announcements(ctx, own.Layout); err == nil && view.Announcements[b.node].Nonce == own.Nonce {
+				return view, nil
+			}
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) { // an answer may only have taken too long
+			return handover.View{}, err
+		}
+		if ended := clusterip.Pause(ctx, pause); ended != nil {
+			return handover.View{}, cmp.Or(err, errors.New("this node's own announcement cannot be read back in time"))
+		}
+		if publishErr != nil {
+			publishErr = b.publish(ctx, own)
+		}
+	}
+}
+
+// validOthers returns the Others of this node's own announcement, for its next one. The bucket's owner may have superseded them.
+func (b board) validOthers(ctx context.Context, view handover.View) ([]handover.Drainer, error) {
+	own := view.Announcements[b.node]
+	if len(own.Others) == 0 {
+		return nil, nil
+	}
+	relayed, err := b.Relayed(ctx, b.address, b.bucket)
+	if err != nil || relayed[b.node].Supersedes == own.Nonce {
+		return nil, err
+	}
+	return own.Others, nil
+}
+
+// relay stores at each node what it is to know.
+func (b board) relay(ctx context.Context, changes map[string]handover.Relayed) error {
+	var faults []error
+	for _, node := range slices.Sorted(maps.Keys(changes)) {
+		faults = append(faults, b.Relay(ctx, b.address, b.bucket, node, changes[node]))
+	}
+	return errors.Join(faults...)
+}
+
+// publishDrain publishes that this node drains the bucket from now on. known: the other nodes know that now. published: they may know it.
+func (a Agent) publishDrain(ctx context.Context, spec clusterip.Spec) (known, published bool) {
+	if spec.Drain == 0 {
+		return false, false
+	}
+	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
+	if err != nil || tables.Laid == nil || !tables.Laid.Drains || len(tables.Damage) > 0 || !slices.Contains(tables.Owned, spec.Bucket) {
+		return false, false // the action observes again, and returns the error
+	}
+	patience := clusterTime
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = max(patience, time.Until(deadline)/stopShare)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	adoption, _ := tables.Moves.Adoption(spec.Bucket)
+	if err := a.board(spec.Address(), spec.Bucket).publishDrain(ctx, spec.Drain, tables.Laid.Identity(), adoption); err != nil {
+		a.Log.Warningf("stop without hand-over; connections will break: %v", err)
+		return false, true
+	}
+	return true, true
+}
+
+// publishDrain publishes that this node drains the bucket, itself and at the relays. It names the old owners too that the node adopts from.
+func (b board) publishDrain(ctx context.Context, drain time.Duration, layout string, adoption clusterip.Adoption) error {
+	own := handover.Announcement{Drain: drain, Layout: layout, Nonce: newNonce(), Complete: len(adoption.From) == 0}
+	if len(adoption.From) > 0 {
+		view, err := b.announcements(ctx, layout)
+		if err != nil {
+			return err
+		}
+		if own.Others, err = b.validOthers(ctx, view); err != nil {
+			return err
+		}
+		own.Complete = view.Complete()
+	}
+	view, err := b.publishAndRead(ctx, own)
+	if err == nil && (view.NeedsNodeStates() || slices.Contains(adoption.From, handover.AnyNode)) {
+		view, err = b.complete(ctx, view)
+	}
+	if err != nil {
+		return err
+	}
+	before := own.Others
+	if own.Others = view.OldOwners(adoption.From, adoption.Left); !slices.Equal(own.Others, before) {
+		err = b.publish(ctx, own)
+	}
+	return errors.Join(err, b.relay(ctx, view.RelayDrain(drain, own.Others)))
+}
+
+// publishAdoption publishes what remains of an adoption. When it ends, also soon by itself in the kernel, the relayed announcements are
+// cleared: afterwards no action would know that there is something to clear.
+func (b board) publishAdoption(
+	ctx context.Context, own handover.Announcement, view handover.View, remaining clusterip.Adoption, endsSoon bool,
+) error {
+	changes := view.RelayAdoption(remaining.From, remaining.Left)
+	if len(remaining.From) == 0 || endsSoon {
+		changes = view.ClearRelayed()
+	}
+	err := b.relay(ctx, changes)
+	if !own.Complete && (endsSoon || view.KnowsAllDrains(remaining.From)) {
+		own.Complete = true
+		err = errors.Join(err, b.publish(ctx, own))
+	}
+	return err
+}
+
+// clearAnnouncements publishes that buckets do not drain here any more. If that fails, new owners wait until the drain time is over.
+func (a Agent) clearAnnouncements(ctx context.Context, address netip.Addr, layout string, buckets []clusterip.Bucket) {
+	if len(buckets) == 0 || a.Node == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, clusterTime)
+	defer cancel()
+	err := forEach(buckets, func(bucket clusterip.Bucket) error {
+		b := a.board(address, bucket)
+		view, err := b.announcements(ctx, layout)
+		before := view.Announcements[a.Node]
+		own := handover.Announcement{Layout: layout, Nonce: newNonce(), Complete: before.Complete && before.Layout == layout}
+		if err == nil {
+			own.Others, err = b.validOthers(ctx, view)
+		}
+		return errors.Join(err, b.publish(ctx, own))
+	})
+	if err != nil {
+		a.Log.Infof("cannot clear the drain announcements of buckets %s; new owners wait until the drain time is over: %v",
+			clusterip.FormatBuckets(buckets), err)
+	}
+}
+
+// publishProbe publishes, when Pacemaker probes the node, whether the bucket drains here: until then the other nodes cannot know that. It
+// does so with drain=0 too, because drain may be changed later.
+func (a Agent) publishProbe(ctx context.Context, spec clusterip.Spec, tables clusterip.Tables) {
+	if a.Cluster == nil || a.Node == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, clusterTime)
+	defer cancel()
+	b := a.board(spec.Address(), spec.Bucket)
+	own := handover.Announcement{Layout: spec.Layout().Identity(), Nonce: newNonce()}
+	if len(tables.Moves.Draining) > 0 && tables.Laid != nil {
+		own.Layout = tables.Laid.Identity()
+		if drain, drains := tables.Moves.Drain(spec.Bucket); drains {
+			own.Drain = drain.Left
+		}
+	}
+	var err error
+	if spec.Drain > 0 {
+		own.Others, own.Complete, err = b.drainers(ctx, own.Layout)
+	}
+	if err = errors.Join(err, b.publish(ctx, own)); err != nil {
+		a.Log.Infof("cannot publish which drains are under way: %v", err)
+	}
+	if own.Drain > 0 { // the sweeper may have ended the drain meanwhile, and have published that before
+		if now, err := a.Kernel.ObserveTables(ctx, spec.Address()); err == nil && !now.Moves.Drains(spec.Bucket) {
+			a.clearAnnouncements(ctx, spec.Address(), own.Layout, []clusterip.Bucket{spec.Bucket})
+		}
+	}
+}
+
+// drainers returns which nodes drain the bucket, and whether those are all. A node that joins publishes them: all others that know may
+// leave.
+func (b board) drainers(ctx context.Context, layout string) (drainers []handover.Drainer, complete bool, err error) {
+	view, err := b.announcements(ctx, layout)
+	if err == nil {
+		view.Relayed, err = b.Relayed(ctx, b.address, b.bucket)
+	}
+	return view.Drainers(), view.Complete() && err == nil, err
+}
+
+// atOnce is for how many buckets the cluster manager is asked at the same time. Each question is a process.
+const atOnce = 4
+
+// forEach does something for each bucket, for a few at the same time.
+func forEach(buckets []clusterip.Bucket, do func(clusterip.Bucket) error) error {
+	var guard sync.Mutex
+	var faults []error
+	var running sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for _, bucket := range buckets {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			err := do(bucket)
+			guard.Lock()
+			defer guard.Unlock()
+			faults = append(faults, err)
+		})
+	}
+	running.Wait()
+	return errors.Join(faults...)
+}

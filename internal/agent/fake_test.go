@@ -1,0 +1,285 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"ocf-clusterip/internal/clusterip"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// A fakeKernel carries steps out on a State. It fails at a chosen step, which the real kernel cannot be made to do.
+type fakeKernel struct {
+	clusterip.State
+	failAt     int // the step, counted from 1, that is refused; 0: none
+	dieAt      int // the step, counted from 1, before which the process is killed; 0: none
+	blindAt    int // the observation, counted from 1, that fails; 0: none
+	observed   int
+	applied    []string
+	announced  int
+	onAnnounce func()
+	strangers  []clusterip.Stranger
+	others     []clusterip.Layout              // of other resources
+	open       func() map[clusterip.Bucket]int // connections
+	forgotten  []clusterip.Bucket              // whose connections were ended
+	hostile    func(clusterip.State) error     // is called after each step: is the node in a state in which it must not be?
+}
+
+var (
+	errRefused = errors.New("refused by the test")
+	errKilled  = errors.New("killed by the test")
+
+	errUnreadable = errors.New("made unreadable by the test")
+)
+
+func (k *fakeKernel) Observe(context.Context, []netip.Addr, []clusterip.MAC) (clusterip.State, error) {
+	if k.observed++; k.observed == k.blindAt {
+		return clusterip.State{}, errUnreadable
+	}
+	seen := k.State
+	seen.Addresses, seen.Groups = slices.Clone(k.Addresses), slices.Clone(k.Groups)
+	seen.Routes = slices.Clone(k.Routes)
+	seen.Filters, seen.Tables.Owned = slices.Clone(k.Filters), slices.Clone(k.Tables.Owned)
+	seen.Tables.Moves = k.Tables.Moves.Without()
+	return seen, nil
+}
+
+func (k *fakeKernel) Traffic(context.Context, clusterip.Layout) (*clusterip.Traffic, error) {
+	return &clusterip.Traffic{}, nil
+}
+
+func (k *fakeKernel) ObserveTables(ctx context.Context, address netip.Addr) (clusterip.Tables, error) {
+	seen, err := k.Observe(ctx, []netip.Addr{address}, nil)
+	return seen.Tables, err
+}
+
+func (k *fakeKernel) Apply(_ context.Context, step clusterip.Step) error {
+	k.applied = append(k.applied, step.String())
+	switch len(k.applied) {
+	case k.failAt:
+		return errRefused
+	case k.dieAt:
+		panic(errKilled)
+	}
+	tables := &k.Tables
+	switch step := step.(type) {
+	case clusterip.LayTables:
+		layout := step.Layout
+		tables.Present, tables.Laid, tables.Damage, tables.Owned = true, &layout, nil, slices.Clone(step.Keep)
+		tables.Moves = step.Moves
+		tables.Backend = layout.Backend
+	case clusterip.RemoveTables:
+		*tables = clusterip.Tables{Foreign: tables.Foreign}
+	case clusterip.Own:
+		tables.Owned = append(tables.Owned, step.Buckets...)
+		slices.Sort(tables.Owned)
+	case clusterip.Disown:
+		tables.Owned = clusterip.Subtract(tables.Owned, step.Buckets)
+	case clusterip.Move:
+		tables.Owned = append(clusterip.Subtract(tables.Owned, step.Disown), step.Own...)
+		slices.Sort(tables.Owned)
+		tables.Moves = step.Moves
+	case clusterip.AddAddress:
+		address := clusterip.Address{NICIndex: step.NIC.Index, Prefix: step.Prefix, AutoJoin: step.Group}
+		if step.Group {
+			k.Groups = append(k.Groups, address)
+			k.Filters = append(k.Filters, clusterip.Filter{NICIndex: step.NIC.Index, MAC: groupMAC(step.Prefix.Addr())})
+		} else {
+			address.HostScope = step.Prefix.Addr().Is4()
+			k.Addresses = append(k.Addresses, address)
+		}
+	case clusterip.AddRoute:
+		k.Routes = append(k.Routes, step.Route)
+	case clusterip.RemoveRoute:
+		k.Routes = slices.DeleteFunc(k.Routes, func(r clusterip.Route) bool { return r == step.Route })
+	case clusterip.RemoveAddress:
+		is := func(a clusterip.Address) bool { return a.NICIndex == step.NIC.Index && a.Prefix == step.Prefix }
+		if slices.ContainsFunc(k.Groups, is) {
+			k.Filters = slices.DeleteFunc(k.Filters, func(f clusterip.Filter) bool { return f.MAC == groupMAC(step.Prefix.Addr()) })
+		}
+		k.Addresses = slices.DeleteFunc(k.Addresses, is)
+		k.Groups = slices.DeleteFunc(k.Groups, is)
+	case clusterip.AddFilter:
+		k.Filters = append(k.Filters, clusterip.Filter{NICIndex: step.NIC.Index, MAC: step.MAC, Static: true})
+	case clusterip.RemoveFilter:
+		k.Filters = slices.DeleteFunc(k.Filters, func(f clusterip.Filter) bool { return f.MAC == step.MAC && f.NICIndex == step.NIC.Index })
+	default:
+		return fmt.Errorf("unknown step %s", step)
+	}
+	if k.hostile != nil {
+		return k.hostile(k.State)
+	}
+	return nil
+}
+
+func groupMAC(group netip.Addr) clusterip.MAC {
+	if group.Is6() {
+		a := group.As16()
+		return clusterip.MAC{0x33, 0x33, a[12], a[13], a[14], a[15]}
+	}
+	a := group.As4()
+	return clusterip.MAC{0x01, 0x00, 0x5e, 0x7f, a[2], a[3]}
+}
+
+func (k *fakeKernel) Announce(context.Context, clusterip.Layout, clusterip.Announcements) error {
+	k.announced++
+	if k.onAnnounce != nil {
+		k.onAnnounce()
+	}
+	return nil
+}
+
+func (k *fakeKernel) Strangers(context.Context, clusterip.Layout) ([]clusterip.Stranger, error) {
+	return k.strangers, nil
+}
+
+func (k *fakeKernel) Layouts(context.Context) ([]clusterip.Layout, error) {
+	if k.Tables.Laid != nil {
+		return append([]clusterip.Layout{*k.Tables.Laid}, k.others...), nil
+	}
+	return k.others, nil
+}
+
+func (k *fakeKernel) Choose(context.Context, clusterip.Layout) (clusterip.Backend, []string, error) {
+	return clusterip.NFTables, nil, nil
+}
+
+func (k *fakeKernel) Connections(context.Context, clusterip.Layout) (map[clusterip.Bucket]int, error) {
+	if k.open == nil {
+		return nil, nil
+	}
+	return k.open(), nil
+}
+
+func (k *fakeKernel) Keep(context.Context, clusterip.Layout, map[clusterip.Bucket]time.Duration) error {
+	return nil
+}
+
+func (k *fakeKernel) EndHandshakes(context.Context, clusterip.Layout, clusterip.Bucket) error {
+	return nil
+}
+
+func (k *fakeKernel) Forget(_ context.Context, _ clusterip.Layout, buckets []clusterip.Bucket) error {
+	k.forgotten = append(k.forgotten, buckets...)
+	return nil
+}
+
+type unlockFunc func(last bool) error
+
+func (f unlockFunc) Unlock(last bool) error { return f(last) }
+
+// agentOn is an agent on a fake kernel; lockRemoved tells what the last action left of the lock.
+func agentOn(kernel clusterip.Kernel) (agent Agent, lockRemoved *bool) {
+	lockRemoved = new(bool)
+	return Agent{Kernel: kernel, Log: ocf.NewLogger(io.Discard, false), Lock: func(context.Context, netip.Addr) (Unlocker, error) {
+		return unlockFunc(func(last bool) error { *lockRemoved = last; return nil }), nil
+	}}, lockRemoved
+}
+
+// exitCode is what an action would exit with, were it a process; a process that was killed has none.
+func exitCode(action func() error) (code ocf.ExitCode, killed bool) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			if err, ok := cause.(error); !ok || !errors.Is(err, errKilled) {
+				panic(cause)
+			}
+			killed = true
+		}
+	}()
+	return ocf.CodeOf(action()), false
+}
+
+const (
+	loIndex   = 1
+	eth0Index = 2
+	eth1Index = 3
+)
+
+var (
+	vip6  = netip.MustParseAddr("2001:db8:10::3")
+	vip   = netip.MustParseAddr("192.168.10.3")
+	vip24 = netip.MustParsePrefix("192.168.10.3/24")
+	vip32 = netip.MustParsePrefix("192.168.10.3/32")
+	lan   = clusterip.Route{NICIndex: eth0Index, Prefix: netip.MustParsePrefix("192.168.10.0/24")}
+	// wholeAddresses is the default of the hash_prefix parameters.
+	wholeAddresses = clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}
+
+	anyMAC = clusterip.MAC{2, 0, 0, 0, 1, 1}
+)
+
+// freshNode has two NICs, of which eth0 is in the address's network, and nothing of the resource.
+func freshNode() clusterip.State {
+	return clusterip.State{
+		NICs: []clusterip.NIC{
+			{Index: loIndex, Name: "lo", Up: true, Running: true, Loopback: true},
+			{Index: eth0Index, Name: "eth0", MAC: anyMAC, Up: true, Running: true, ARP: true},
+			{Index: eth1Index, Name: "eth1", MAC: clusterip.MAC{2, 0, 0, 0, 1, 2}, Up: true, Running: true, ARP: true},
+		},
+		Connected: []clusterip.Route{lan},
+	}
+}
+
+// specOf is what is asked for one of eight buckets.
+func specOf(mode clusterip.MACMode, bucket clusterip.Bucket) clusterip.Spec {
+	return clusterip.Spec{
+		Resource: "web-ip", Bucket: bucket, Buckets: 8, Addresses: []netip.Addr{vip}, HashPrefixes: wholeAddresses,
+		Backend: clusterip.Auto, MACMode: mode, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.DerivedMAC(mode, vip)},
+		HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster, Seed: clusterip.DefaultSeed(vip), CheckLink: true,
+	}
+}
+
+// runningNode owns the buckets.
+func runningNode(t *testing.T, mode clusterip.MACMode, buckets ...clusterip.Bucket) clusterip.State {
+	t.Helper()
+	kernel := &fakeKernel{State: freshNode()}
+	agent, _ := agentOn(kernel)
+	for _, bucket := range buckets {
+		if err := agent.Start(t.Context(), specOf(mode, bucket)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return kernel.State
+}
+
+// dirtyNodes are states that a crash, an admin or a firewall may leave behind, by name.
+func dirtyNodes(t *testing.T, mode clusterip.MACMode) map[string]clusterip.State {
+	t.Helper()
+	nodes := map[string]clusterip.State{}
+	dirty := func(name string, spoil func(*clusterip.State)) {
+		state := runningNode(t, mode, 2, 5)
+		spoil(&state)
+		nodes[name] = state
+	}
+	dirty("nothing wrong", func(*clusterip.State) {})
+	dirty("address deleted", func(s *clusterip.State) { s.Addresses = nil })
+	dirty("address with another prefix", func(s *clusterip.State) {
+		s.Addresses[0] = clusterip.Address{NICIndex: eth0Index, Prefix: netip.MustParsePrefix("192.168.10.3/25")}
+	})
+	dirty("address twice", func(s *clusterip.State) {
+		s.Addresses = append(s.Addresses, clusterip.Address{NICIndex: eth0Index, Prefix: vip24})
+	})
+	dirty("address with another scope", func(s *clusterip.State) { s.Addresses[0].HostScope = false })
+	dirty("address with the network's prefix", func(s *clusterip.State) {
+		s.Addresses, s.Routes = []clusterip.Address{{NICIndex: eth0Index, Prefix: vip24}}, nil
+	})
+	dirty("route deleted", func(s *clusterip.State) { s.Routes = nil })
+	dirty("tables deleted", func(s *clusterip.State) { s.Tables = clusterip.Tables{} })
+	dirty("rule changed", func(s *clusterip.State) { s.Tables.Damage = []string{"chain ipv4: rule is missing"} })
+	dirty("stamp lost", func(s *clusterip.State) { s.Tables.Laid, s.Tables.Damage = nil, []string{"stamp lost"} })
+	dirty("all elements removed", func(s *clusterip.State) { s.Tables.Owned = nil })
+	dirty("MAC filter or membership lost", func(s *clusterip.State) { s.Filters, s.Groups = nil, nil })
+	dirty("NIC renamed", func(s *clusterip.State) { s.NICs[1].Name = "lan0" })
+	dirty("NIC deleted and made again", func(s *clusterip.State) {
+		s.NICs[1].Index, s.Connected[0].NICIndex = 7, 7
+		s.Addresses, s.Routes, s.Filters, s.Groups = nil, nil, nil, nil
+		s.Tables.Damage = []string{"chain ingress is missing"}
+	})
+	return nodes
+}

@@ -1,0 +1,30 @@
+package agent
+
+import (
+	"context"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// Reload applies changed parameters that need no restart: with drain, the tables have rules for conntrack. After a change to drain=0 they
+// are removed only when the last drain and the last adoption have ended.
+func (a Agent) Reload(ctx context.Context, spec clusterip.Spec) error {
+	return a.alone(ctx, spec, func(s *session) error {
+		if err := s.observeAndTidy(ctx); err != nil {
+			return err
+		}
+		installed := s.state.Tables.Laid
+		if !s.state.Owns(spec.Bucket) || installed == nil || installed.Drains == (spec.Drain > 0 || s.state.DrainsContinue(*installed)) {
+			return nil
+		}
+		layout, err := spec.Admit(s.state)
+		if err != nil {
+			return err
+		}
+		goal := clusterip.Goal{Layout: layout, NIC: spec.NIC, Owned: s.state.Tables.Owned}
+		if steps := clusterip.Plan(s.state, goal); len(steps) > 0 {
+			return s.install(ctx, goal, steps)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// Stop releases the spec's bucket, and removes everything of the resource with the last one. Of the spec it needs only the address. It
+// succeeds from any state of the node, unless something cannot be removed.
+//
+// With Spec.Drain above 0 the node keeps serving the bucket's connections until they or the drain end. Until then what the buckets share
+// stays.
+func (a Agent) Stop(ctx context.Context, spec clusterip.Spec) error {
+	drain, published := a.publishDrain(ctx, spec)
+	var done stopped
+	err := a.alone(ctx, spec, func(s *session) (err error) {
+		done, err = s.stop(ctx, drain, published)
+		return err
+	})
+	if drain, ok := done.moves.Drain(spec.Bucket); ok && done.layout != nil && err == nil {
+		a.endHandshakes(ctx, *done.layout, drain)
+	}
+	identity := spec.Layout().Identity()
+	if done.layout != nil {
+		identity = done.layout.Identity()
+	}
+	a.clearAnnouncements(ctx, spec.Address(), identity, clusterip.Subtract(done.announced, done.moves.HandedOver))
+	if len(done.moves.Draining) > 0 {
+		if err := a.StartSweeper(); err != nil {
+			a.Log.Warningf("cannot start the sweeper; the next action cleans up after the drain: %v", err)
+		}
+	}
+	return err
+}
+
+// stopped is what is left to be done after the lock was released.
+type stopped struct {
+	layout    *clusterip.Layout  // that was installed; nil if unknown
+	announced []clusterip.Bucket // whose drain is announced
+	moves     clusterip.Moves    // that continue
+}
+
+// stop releases the bucket. drain: the other nodes know that it drains. published: they may know that.
+func (s *session) stop(ctx context.Context, drain, published bool) (stopped, error) {
+	if err := s.observeAndTidy(ctx); err != nil {
+		return stopped{}, err
+	}
+	before := s.state.Tables
+	s.warnOfConflicts()
+	done := stopped{layout: before.Laid, announced: slices.Clone(before.Moves.HandedOver), moves: s.state.MovesAfterStop(s.spec, drain)}
+	if published {
+		done.announced = append(done.announced, s.spec.Bucket)
+	}
+	others := clusterip.Subtract(before.Owned, []clusterip.Bucket{s.spec.Bucket})
+	if len(others)+len(done.moves.Draining) == 0 {
+		return done, s.stopLast(ctx)
+	}
+	if !s.state.Owns(s.spec.Bucket) {
+		s.Log.Infof("bucket %d of %s does not run here", s.spec.Bucket, s.spec.Address())
+		return done, nil
+	}
+	if err := s.release(ctx, done.moves); err != nil {
+		return done, err
+	}
+	s.endConnections(ctx, before, before.NoLongerServed(others, done.moves))
+	return done, nil
+}
+
+// warnOfConflicts logs what has our names or addresses and is not ours. It is left alone.
+func (s *session) warnOfConflicts() {
+	for _, table := range s.state.Tables.Foreign {
+		s.Log.Warningf("%s has our name but is not ours; left alone", table)
+	}
+	for _, address := range s.state.Addresses {
+		if !s.state.IsOurs(address, s.spec.NIC) {
+			s.Log.Warningf("%s on %s is not ours; left alone", address.Prefix, s.state.NICName(address.NICIndex))
+		}
+	}
+}
+
+// release stops a bucket beside others that continue.
+func (s *session) release(ctx context.Context, moves clusterip.Moves) error {
+	step := s.state.Tables.Release(s.spec, moves)
+	applyErr := s.apply(ctx, step)
+	if err := s.observeTables(ctx); err != nil {
+		return errors.Join(applyErr, err)
+	}
+	if s.state.Owns(s.spec.Bucket) {
+		return errors.Join(applyErr, fmt.Errorf("%s: bucket %d is still owned", step, s.spec.Bucket))
+	}
+	served := ""
+	if s.state.Tables.Moves.Drains(s.spec.Bucket) {
+		served = fmt.Sprintf("; its connections are served for %s at most", s.spec.Drain)
+	}
+	s.Log.Infof("bucket %d of %s stopped%s; buckets %s still run", s.spec.Bucket, s.spec.Address(), served,
+		clusterip.FormatBuckets(s.state.Tables.Owned))
+	return nil
+}
+
+// stopLast removes everything of the resource.
+func (s *session) stopLast(ctx context.Context) error {
+	before := s.state.Tables
+	steps := s.spec.PlanRemoval(s.state)
+	if len(steps) == 0 {
+		s.Log.Infof("nothing of %s is here", s.spec.Address())
+		return nil
+	}
+	if !s.state.Owns(s.spec.Bucket) {
+		s.Log.Warningf("bucket %d of %s does not run here, but this is left: %s; removing it", s.spec.Bucket, s.spec.Address(),
+			strings.Join(clusterip.Leftovers(s.state, s.spec.NIC), ", "))
+	}
+	s.warn("stop found: ", before.Damage)
+	removeErr := s.remove(ctx, steps)
+	s.endConnections(ctx, before, before.NoLongerServed(nil, clusterip.Moves{}))
+	if err := s.observe(ctx); err != nil {
+		return errors.Join(removeErr, err)
+	}
+	if left := clusterip.Leftovers(s.state, s.spec.NIC); len(left) > 0 {
+		return errors.Join(removeErr, fmt.Errorf("after stop of bucket %d of %s this is still here: %s", s.spec.Bucket, s.spec.Address(),
+			strings.Join(left, ", ")))
+	}
+	if removeErr != nil { // what could not be removed is gone all the same
+		s.Log.Warningf("stop: %v", removeErr)
+	}
+	s.Log.Infof("bucket %d of %s stopped; nothing is left", s.spec.Bucket, s.spec.Address())
+	return nil
+}
+
+// StopResource stops by the resource's name alone, when the address is not known.
+func (a Agent) StopResource(ctx context.Context, spec clusterip.Spec) error {
+	if spec.Resource == "" {
+		a.Log.Warningf("neither an address nor a resource's name is known, so nothing can be found to stop")
+		return nil
+	}
+	layouts, err := a.Kernel.Layouts(ctx)
+	if err != nil {
+		return err
+	}
+	layouts = slices.DeleteFunc(layouts, func(l clusterip.Layout) bool { return l.Resource != spec.Resource })
+	a.Log.Warningf("no address is known; %s has the tables of %d here", spec.Resource, len(layouts))
+	var faults []error
+	for _, layout := range layouts {
+		spec.Addresses = layout.Addresses()
+		faults = append(faults, a.Stop(ctx, spec))
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,54 @@
+package clusterip
+
+import (
+	"fmt"
+	"strings"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+// Admit says how the spec is to be laid on the node, or why it must not be.
+func (s Spec) Admit(seen State) (Layout, error) {
+	layout, err := s.Resolve(seen)
+	if err != nil {
+		return layout, err
+	}
+	if len(seen.Tables.Foreign) > 0 {
+		return layout, ocf.Errorf(ocf.ErrGeneric, "%s has our name but is not ours: look at it (nft list ruleset, iptables-save) and delete it",
+			strings.Join(seen.Tables.Foreign, ", "))
+	}
+	others := Subtract(seen.Tables.Owned, []Bucket{s.Bucket})
+	if laid := seen.Tables.Laid; laid != nil && len(others) > 0 {
+		if differ := laid.Disagreements(layout); len(differ) > 0 {
+			return layout, ocf.Errorf(ocf.ErrConfigured,
+				"buckets %s of %s run here with other settings (%s); nodes that disagree answer twice or not at all. "+
+					"To change them: pcs resource disable %s, change, pcs resource enable %s",
+				FormatBuckets(others), s.Address(), strings.Join(differ, "; "), s.ResourceName(), s.ResourceName())
+		}
+	}
+	if there := seen.Tables.Backend; there != "" && layout.Backend != "" && there != layout.Backend {
+		return layout, ocf.Errorf(ocf.ErrGeneric, "%s is laid here with backend=%s, asked is %s: stop it first (pcs resource disable %s)",
+			s.Address(), there, layout.Backend, s.ResourceName())
+	}
+	if err := layout.Fits(layout.Backend); err != nil {
+		return layout, fmt.Errorf("%w; or stop it first, so that another backend can be chosen (pcs resource disable %s)", err, s.ResourceName())
+	}
+	nic, ok := seen.NICAt(layout.NICIndex)
+	if why := seen.UnicastFault(layout); why != "" {
+		return layout, ocf.Errorf(ocf.ErrArgs, "%s", why)
+	}
+	if ok && s.CheckLink {
+		if why := seen.LinkFault(nic); why != "" {
+			return layout, ocf.Errorf(ocf.ErrGeneric, "%s: clients cannot reach the address through it (check_link=false starts all the same)", why)
+		}
+	}
+	return layout, nil
+}
+
+// ResourceName is what an admin calls the resource on the command line.
+func (s Spec) ResourceName() string {
+	if s.Resource == "" {
+		return "the resource"
+	}
+	return s.Resource
+}

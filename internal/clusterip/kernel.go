@@ -1,0 +1,115 @@
+package clusterip
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Kernel is what the actions need of the node.
+type Kernel interface {
+	// Observe returns the state of a resource: of these addresses, the first of which names its tables, and of those that the tables
+	// name. It looks for these MACs, and those of the tables, in the interfaces' MAC filters. Whatever cannot be read is an error.
+	Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (State, error)
+	// ObserveTables returns only the part of the state that Own, Disown and Move change.
+	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
+	// Apply carries out one step.
+	Apply(ctx context.Context, step Step) error
+	// Announce sends gratuitous ARP and unsolicited neighbour advertisements (RFC 5227 section 2.3, RFC 4861 section 7.2.6).
+	Announce(ctx context.Context, layout Layout, announcements Announcements) error
+	// Strangers asks the network for other hosts that use an address, with another MAC than the shared one.
+	Strangers(ctx context.Context, layout Layout) ([]Stranger, error)
+	// Layouts returns the layouts of all resources on this node whose stamp can be read.
+	Layouts(ctx context.Context) ([]Layout, error)
+	ConnectionKernel
+	TrafficKernel
+	// Choose returns the backend for a layout, and why not another one. See Backends.
+	Choose(ctx context.Context, layout Layout) (chosen Backend, reasons []string, err error)
+}
+
+// Stranger is another host that uses a shared address.
+type Stranger struct {
+	Address netip.Addr
+	MAC     MAC
+}
+
+// TableKernel is the part of a Kernel that filters packets.
+type TableKernel interface {
+	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
+	ApplyTables(ctx context.Context, step Step) error
+	Layouts(ctx context.Context) ([]Layout, error)
+	// Supports returns whether the kernel has what a layout needs, and why not, or why that is unknown.
+	Supports(ctx context.Context, layout Layout) (Answer, error)
+}
+
+// LinkKernel is the part of a Kernel for interfaces, addresses and MAC filters.
+type LinkKernel interface {
+	// ObserveLinks returns everything of State but Tables. Where laid is given, the routes need not be read to find the interface.
+	ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []MAC, laid *Layout) (State, error)
+	ApplyLinks(ctx context.Context, step Step) error
+	Announce(ctx context.Context, layout Layout, announcements Announcements) error
+	Strangers(ctx context.Context, layout Layout) ([]Stranger, error)
+}
+
+// ConnectionKernel is the part of a Kernel that tracks connections.
+type ConnectionKernel interface {
+	// Connections counts the open connections to the layout's addresses on this node, by bucket.
+	Connections(ctx context.Context, layout Layout) (map[Bucket]int, error)
+	// Keep makes conntrack keep entries, for that long at least, for the connections of buckets that have a socket on this node.
+	Keep(ctx context.Context, layout Layout, left map[Bucket]time.Duration) error
+	// EndHandshakes waits for a moment for clients' answers to SYN-ACKs, and then deletes the handshakes that are still incomplete. The
+	// bucket must accept no new connections any more.
+	EndHandshakes(ctx context.Context, layout Layout, bucket Bucket) error
+	// Forget ends the connections of buckets that this node no longer serves.
+	Forget(ctx context.Context, layout Layout, buckets []Bucket) error
+}
+
+// Host is a Kernel that consists of its parts.
+type Host struct {
+	*Backends
+	LinkKernel
+	ConnectionKernel
+}
+
+// Observe implements Kernel.
+func (h Host) Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (State, error) {
+	tables, err := h.ObserveTables(ctx, addresses[0])
+	if err != nil {
+		return State{}, err
+	}
+	addresses, macs = slices.Clone(addresses), slices.Clone(macs)
+	if tables.Laid != nil {
+		macs = append(macs, tables.Laid.AllMACs()...)
+		for _, address := range tables.Laid.Addresses() {
+			if !slices.Contains(addresses, address) {
+				addresses = append(addresses, address)
+			}
+		}
+	}
+	state, err := h.ObserveLinks(ctx, addresses, macs, tables.Laid)
+	state.Tables = tables
+	return state, err
+}
+
+// Apply implements Kernel.
+func (h Host) Apply(ctx context.Context, step Step) error {
+	switch step.(type) {
+	case LayTables, Own, Disown, Move, RemoveTables:
+		return h.ApplyTables(ctx, step)
+	default:
+		return h.ApplyLinks(ctx, step)
+	}
+}
+
+// Pause waits, or until the context ends: then it returns the context's error.
+func Pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

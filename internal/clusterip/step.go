@@ -1,0 +1,129 @@
+package clusterip
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// A Step is one change to the kernel. After each, the node answers for no foreign bucket.
+type Step interface{ fmt.Stringer }
+
+// The steps. Those for tables name the resource's first address.
+type (
+	// LayTables installs or repairs the tables in one transaction. The buckets Keep remain owned. Next will be owned next: the CLUSTERIP
+	// target cannot be installed without any.
+	LayTables struct {
+		Layout Layout
+		Keep   []Bucket
+		Next   []Bucket
+		Moves  Moves // that continue
+	}
+	// Own accepts the packets of the buckets.
+	Own struct {
+		Address  netip.Addr
+		Resource string
+		Buckets  []Bucket
+	}
+	// Disown drops the packets of the buckets.
+	Disown struct {
+		Address netip.Addr
+		Buckets []Bucket
+	}
+	// Move does both in one transaction, and replaces the moves that are under way.
+	Move struct {
+		Address  netip.Addr
+		Resource string
+		Own      []Bucket
+		Disown   []Bucket
+		Moves    Moves
+	}
+	// RemoveTables removes what LayTables has installed.
+	RemoveTables struct{ Address netip.Addr }
+
+	// AddFilter adds the shared MAC to the interface's MAC filter.
+	AddFilter struct {
+		NIC NIC
+		MAC MAC
+	}
+	// RemoveFilter removes it.
+	RemoveFilter struct {
+		NIC NIC
+		MAC MAC
+	}
+	// AddAddress adds the address, or with Group the multicast group, to the interface. IPv4 addresses get scope host.
+	AddAddress struct {
+		NIC    NIC
+		Prefix netip.Prefix
+		Group  bool
+	}
+	// RemoveAddress removes it, and no other address.
+	RemoveAddress struct {
+		NIC    NIC
+		Prefix netip.Prefix
+	}
+	// AddRoute adds the connected route of an address.
+	AddRoute struct {
+		NIC   NIC
+		Route Route
+	}
+	// RemoveRoute removes it.
+	RemoveRoute struct {
+		NIC   NIC
+		Route Route
+	}
+)
+
+func (s LayTables) String() string {
+	return fmt.Sprintf("install the tables of %s on %s, keep buckets %s", Joined(s.Layout.Addresses()), s.Layout.NIC, FormatBuckets(s.Keep))
+}
+
+func (s Own) String() string {
+	return fmt.Sprintf("own buckets %s of %s", FormatBuckets(s.Buckets), s.Address)
+}
+
+func (s Disown) String() string {
+	return fmt.Sprintf("release buckets %s of %s", FormatBuckets(s.Buckets), s.Address)
+}
+
+func (s Move) String() string {
+	return fmt.Sprintf("own buckets %s of %s, release %s, then %s", FormatBuckets(s.Own), s.Address, FormatBuckets(s.Disown), s.Moves)
+}
+
+func (s RemoveTables) String() string {
+	return fmt.Sprintf("remove the tables of %s", s.Address)
+}
+
+func (s AddFilter) String() string {
+	return fmt.Sprintf("add %s to the MAC filter of %s", s.MAC, s.NIC.Name)
+}
+
+func (s RemoveFilter) String() string {
+	return fmt.Sprintf("remove %s from the MAC filter of %s", s.MAC, s.NIC.Name)
+}
+
+func (s AddAddress) String() string { return fmt.Sprintf("add %s to %s", s.Prefix, s.NIC.Name) }
+
+func (s RemoveAddress) String() string {
+	return fmt.Sprintf("remove %s from %s", s.Prefix, s.NIC.Name)
+}
+
+func (s AddRoute) String() string {
+	return fmt.Sprintf("add the route to %s on %s", s.Route.Prefix, s.NIC.Name)
+}
+
+func (s RemoveRoute) String() string {
+	return fmt.Sprintf("remove the route to %s on %s", s.Route.Prefix, s.NIC.Name)
+}
+
+// FormatBuckets is for messages.
+func FormatBuckets(buckets []Bucket) string {
+	if len(buckets) == 0 {
+		return "none"
+	}
+	words := make([]string, len(buckets))
+	for i, bucket := range buckets {
+		words[i] = fmt.Sprint(bucket)
+	}
+	return strings.Join(words, ",")
+}
