@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/kernel/nftables"
+	"ocf-clusterip/internal/kernel/nftreply"
 	"ocf-clusterip/internal/ocf"
 )
 
@@ -93,7 +94,7 @@ func eachReply(ctx context.Context, conn *nftables.Conn, message uint16, in nft.
 	if err != nil {
 		return err
 	}
-	return nftables.EachReply(replies, func(_ int, family byte, a *netlink.AttributeDecoder) { visit(family, a) })
+	return nftreply.Each(replies, visit)
 }
 
 // Where a packet meets base chains, in this order.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/kernel/nftreply"
 )
 
 // arpOnlyTable is how the table is called in which another backend's resource mangles ARP. Its name is not that of a resource which is
@@ -77,20 +78,12 @@ func (c *Conn) ChainNames(ctx context.Context, tableName string) ([]string, erro
 	if err != nil {
 		return nil, explain(fmt.Errorf("list chains: %w", err))
 	}
-	names, tables := make([]string, len(replies)), make([]string, len(replies))
-	err = eachAttribute(replies, func(i int, a *netlink.AttributeDecoder) {
-		switch a.Type() {
-		case unix.NFTA_CHAIN_TABLE:
-			tables[i] = a.String()
-		case unix.NFTA_CHAIN_NAME:
-			names[i] = a.String()
-		}
-	})
-	var found []string
-	for i, name := range names {
-		if tables[i] == tableName {
-			found = append(found, name)
+	chains, err := nftreply.Chains(replies)
+	var names []string
+	for _, c := range chains {
+		if c.Table == tableName {
+			names = append(names, c.Name)
 		}
 	}
-	return found, err
+	return names, err
 }

@@ -13,6 +13,8 @@ import (
 	nft "github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/kernel/nftreply"
 )
 
 // The library only writes the messages. It would have each of them acknowledged, and each rule echoed, of which a socket of usual size holds
@@ -228,7 +230,7 @@ func describe(m netlink.Message) string {
 	}[kind]
 	var of table
 	var name, comment string
-	_ = EachReply([]netlink.Message{m}, func(_ int, family byte, a *netlink.AttributeDecoder) { // of our own making
+	_ = nftreply.Each([]netlink.Message{m}, func(family byte, a *netlink.AttributeDecoder) { // of our own making
 		of.family = nft.TableFamily(family)
 		for a.Next() {
 			switch {

@@ -14,15 +14,15 @@ import (
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/kernel/nftreply"
 )
 
-// The tables are read without the library's decoder: it leaves out what it does not know (an expression that somebody has
-// put into a rule of ours, the device of a chain), and a monitor that does not see it cannot tell that it is there.
-
-// lastPause is the longest between two tries to read what somebody else's change cut in two.
+// lastPause is the longest pause between two attempts to read a ruleset that others change meanwhile.
 const lastPause = 50 * time.Millisecond
 
-// read returns the tables of that name as the kernel has them, of one generation of the ruleset.
+// read returns the tables of that name, all from one generation of the ruleset.
 func (c *Conn) read(ctx context.Context, name string) ([]table, error) {
 	var tables []table
 	err := c.Consistently(ctx, "tables "+name, func() (err error) {
@@ -32,12 +32,12 @@ func (c *Conn) read(ctx context.Context, name string) ([]table, error) {
 	return tables, err
 }
 
-// errTorn says that a dump of a set's elements has some twice, and so others not at all. The kernel resumes a dump that does not fit into one
-// message by counting elements, and a moment after some were added it may deal them anew meanwhile (nft_rhash_walk in
-// net/netfilter/nft_set_hash.c; seen once in 36000 dumps): the generation of the ruleset stays the same.
+// errTorn means that a dump of a set's elements has some twice, and so lacks others. The kernel resumes a dump that does not fit into
+// one message by counting elements. Shortly after some were added it may rehash them between two messages (nft_rhash_walk in
+// net/netfilter/nft_set_hash.c; seen once in 36000 dumps), and the generation of the ruleset stays the same.
 var errTorn = errors.New("the kernel has moved the elements while they were read")
 
-// Consistently reads until nothing has changed meanwhile.
+// Consistently calls readOnce until the ruleset did not change during the call.
 func (c *Conn) Consistently(ctx context.Context, what string, readOnce func() error) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, lastPause) {
 		before, err := c.generation(ctx)
@@ -52,7 +52,7 @@ func (c *Conn) Consistently(ctx context.Context, what string, readOnce func() er
 		if before == after && !errors.Is(readErr, errTorn) {
 			return readErr
 		}
-		select { // somebody reloads a firewall: let it finish
+		select { // a firewall may be reloading: let it finish
 		case <-ctx.Done():
 			return fmt.Errorf("read %s: the ruleset changed during each try: %w", what, ctx.Err())
 		case <-time.After(pause):
@@ -63,20 +63,20 @@ func (c *Conn) Consistently(ctx context.Context, what string, readOnce func() er
 func (c *Conn) readOnce(ctx context.Context, name string) ([]table, error) {
 	var tables []table
 	for _, family := range families() {
-		t := table{family: family, name: name}
 		replies, err := c.request(ctx, unix.NFT_MSG_GETTABLE, family, 0, text(unix.NFTA_TABLE_NAME, name))
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
+		t := table{family: family, name: name}
+		var found []nftreply.Table
 		if err == nil {
-			err = errors.Join(eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
-				switch a.Type() {
-				case unix.NFTA_TABLE_FLAGS:
-					t.flags = a.Uint32()
-				case unix.NFTA_TABLE_USE:
-					t.use = a.Uint32()
-				}
-			}), c.readChains(ctx, &t), c.readRules(ctx, &t), c.readSets(ctx, &t))
+			found, err = nftreply.Tables(replies)
+		}
+		for _, f := range found {
+			t.flags, t.use = f.Flags, f.Use
+		}
+		if err == nil {
+			err = errors.Join(c.readChains(ctx, &t), c.readRules(ctx, &t), c.readSets(ctx, &t))
 		}
 		if err != nil {
 			return nil, explain(fmt.Errorf("read table %s: %w", t, err))
@@ -92,13 +92,7 @@ func (c *Conn) generation(ctx context.Context) (uint32, error) {
 	if err != nil {
 		return 0, explain(fmt.Errorf("read the ruleset's generation: %w", err))
 	}
-	var generation uint32
-	err = eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
-		if a.Type() == unix.NFTA_GEN_ID {
-			generation = a.Uint32()
-		}
-	})
-	return generation, err
+	return nftreply.Generation(replies)
 }
 
 // tableNames lists the tables of a family.
@@ -107,12 +101,11 @@ func (c *Conn) tableNames(ctx context.Context, family nft.TableFamily) ([]string
 	if err != nil {
 		return nil, explain(fmt.Errorf("list %s tables: %w", familyName(family), err))
 	}
+	tables, err := nftreply.Tables(replies)
 	var names []string
-	err = eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
-		if a.Type() == unix.NFTA_TABLE_NAME {
-			names = append(names, a.String())
-		}
-	})
+	for _, t := range tables {
+		names = append(names, t.Name)
+	}
 	return names, err
 }
 
@@ -121,46 +114,24 @@ func (c *Conn) readChains(ctx context.Context, into *table) error {
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
 	}
-	chains := make([]chain, len(replies))
-	tables := make([]string, len(replies))
-	policies := make([]nft.ChainPolicy, len(replies))
-	kinds := make([]nft.ChainType, len(replies))
-	err = eachAttribute(replies, func(i int, a *netlink.AttributeDecoder) {
-		switch a.Type() {
-		case unix.NFTA_CHAIN_TABLE:
-			tables[i] = a.String()
-		case unix.NFTA_CHAIN_NAME:
-			chains[i].name = a.String()
-		case unix.NFTA_CHAIN_TYPE:
-			kinds[i] = nft.ChainType(a.String())
-		case unix.NFTA_CHAIN_POLICY:
-			policies[i] = nft.ChainPolicy(a.Uint32())
-		case unix.NFTA_CHAIN_HOOK:
-			hooked := &base{}
-			a.Nested(hooked.decode)
-			chains[i].base = hooked
+	chains, err := nftreply.Chains(replies)
+	for _, read := range chains {
+		if read.Table == into.name {
+			into.chains = append(into.chains, chain{name: read.Name, base: baseOf(read.Hook)})
 		}
-	})
-	for i, read := range chains {
-		if tables[i] != into.name {
-			continue
-		}
-		if read.base != nil {
-			read.base.kind, read.base.policy = kinds[i], policies[i]
-		}
-		into.chains = append(into.chains, read)
 	}
 	return err
 }
 
-// requestChains asks for all chains of a family, because the kernel does not filter them by table. Only in family ip, where
-// a host may have thousands of others, it asks for ours alone if the table holds no more.
+// requestChains requests all chains of a family, because the kernel does not filter them by table. In family ip a node may have
+// thousands of others: there it requests only ours, if the table has no more.
 func (c *Conn) requestChains(ctx context.Context, of *table) ([]netlink.Message, error) {
 	names, _ := namesIn(of.family)
 	if of.family == nft.TableFamilyIPv4 && int(of.use) <= len(names) {
 		var all []netlink.Message
 		for _, name := range names {
-			replies, err := c.request(ctx, unix.NFT_MSG_GETCHAIN, of.family, 0, text(unix.NFTA_CHAIN_TABLE, of.name), text(unix.NFTA_CHAIN_NAME, name))
+			replies, err := c.request(ctx, unix.NFT_MSG_GETCHAIN, of.family, 0,
+				text(unix.NFTA_CHAIN_TABLE, of.name), text(unix.NFTA_CHAIN_NAME, name))
 			if err != nil && !errors.Is(err, unix.ENOENT) {
 				return nil, err
 			}
@@ -172,19 +143,19 @@ func (c *Conn) requestChains(ctx context.Context, of *table) ([]netlink.Message,
 	return c.request(ctx, unix.NFT_MSG_GETCHAIN, of.family, netlink.Dump)
 }
 
-// decode reads where a chain hooks in. A chain of several devices, which we never lay, has none here.
-func (b *base) decode(a *netlink.AttributeDecoder) error {
-	for a.Next() {
-		switch a.Type() {
-		case unix.NFTA_HOOK_HOOKNUM:
-			b.hook = nft.ChainHook(a.Uint32())
-		case unix.NFTA_HOOK_PRIORITY:
-			b.priority = nft.ChainPriority(a.Int32())
-		case unix.NFTA_HOOK_DEV:
-			b.device = a.String()
-		}
+// baseOf returns where a chain is attached. A chain of several devices, which we never install, has none here.
+func baseOf(hook *nftreply.Hook) *base {
+	if hook == nil {
+		return nil
 	}
-	return nil
+	b := &base{
+		kind: nft.ChainType(hook.Type), hook: nft.ChainHook(hook.Number),
+		priority: nft.ChainPriority(hook.Priority), policy: nft.ChainPolicy(hook.Policy),
+	}
+	if len(hook.Devices) == 1 {
+		b.device = hook.Devices[0]
+	}
+	return b
 }
 
 func (c *Conn) readRules(ctx context.Context, into *table) error {
@@ -192,124 +163,28 @@ func (c *Conn) readRules(ctx context.Context, into *table) error {
 	if err != nil {
 		return fmt.Errorf("list rules: %w", err)
 	}
-	rules := make([]rule, len(replies))
-	tables := make([]string, len(replies))
-	chains := make([]string, len(replies))
-	err = eachAttribute(replies, func(i int, a *netlink.AttributeDecoder) {
-		switch a.Type() {
-		case unix.NFTA_RULE_TABLE:
-			tables[i] = a.String()
-		case unix.NFTA_RULE_CHAIN:
-			chains[i] = a.String()
-		case unix.NFTA_RULE_USERDATA:
-			rules[i].comment = commentIn(a.Bytes())
-			_, rules[i].marked = userdataIn(a.Bytes(), userdataMark)
-		case unix.NFTA_RULE_EXPRESSIONS:
-			a.Nested(func(list *netlink.AttributeDecoder) error { return rules[i].decode(byte(into.family), list) })
-		}
-	})
-	for i, read := range rules {
-		inChain := func(c chain) bool { return c.name == chains[i] }
-		if at := slices.IndexFunc(into.chains, inChain); at >= 0 && tables[i] == into.name {
-			into.chains[at].rules = append(into.chains[at].rules, read)
+	rules, err := nftreply.Rules(replies)
+	for _, read := range rules {
+		inChain := func(c chain) bool { return c.name == read.Chain }
+		if at := slices.IndexFunc(into.chains, inChain); at >= 0 && read.Table == into.name {
+			into.chains[at].rules = append(into.chains[at].rules, ruleOf(read))
 		}
 	}
 	return err
 }
 
-// decode reads the expressions of a rule: the kinds that we lay in full, the others by name.
-func (r *rule) decode(family byte, list *netlink.AttributeDecoder) error {
-	for list.Next() {
-		list.Nested(func(a *netlink.AttributeDecoder) error {
-			var name string
-			var data []byte
-			for a.Next() {
-				switch a.Type() {
-				case unix.NFTA_EXPR_NAME:
-					name = a.String()
-				case unix.NFTA_EXPR_DATA:
-					data = a.Bytes()
-				}
-			}
-			e, err := decodeExpression(family, name, data)
-			if err != nil {
-				return fmt.Errorf("expression %s: %w", name, err)
-			}
-			if e == nil {
-				r.unknown = append(r.unknown, name)
-				return nil
-			}
-			r.exprs = append(r.exprs, e)
-			return nil
-		})
-	}
-	return nil
-}
-
-func decodeExpression(family byte, name string, data []byte) (expr.Any, error) {
-	var e expr.Any
-	switch name {
-	case "bitwise":
-		e = &expr.Bitwise{}
-	case "byteorder":
-		return decodeByteorder(data)
-	case "cmp":
-		e = &expr.Cmp{}
-	case "counter":
-		e = &expr.Counter{}
-	case "ct":
-		e = &expr.Ct{}
-	case "exthdr":
-		e = &expr.Exthdr{}
-	case "hash":
-		e = &expr.Hash{}
-	case "immediate":
-		e = &expr.Immediate{}
-	case "lookup":
-		e = &expr.Lookup{}
-	case "meta":
-		e = &expr.Meta{}
-	case "payload":
-		e = &expr.Payload{}
-	default:
-		return nil, nil //nolint:nilnil // not an error: somebody else's
-	}
-	if err := expr.Unmarshal(family, data, e); err != nil {
-		return nil, err
-	}
-	// A verdict is an immediate for the verdict register.
-	if immediate, ok := e.(*expr.Immediate); ok && immediate.Register == unix.NFT_REG_VERDICT {
-		e = &expr.Verdict{}
-		if err := expr.Unmarshal(family, data, e); err != nil {
-			return nil, err
+// ruleOf keeps the expressions of kinds that we never install by name.
+func ruleOf(read nftreply.Rule) rule {
+	r := rule{comment: commentIn(read.Userdata)}
+	_, r.marked = userdataIn(read.Userdata, userdataMark)
+	for _, e := range read.Expressions {
+		if e.Decoded == nil {
+			r.unknown = append(r.unknown, e.Name)
+		} else {
+			r.exprs = append(r.exprs, e.Decoded)
 		}
 	}
-	return e, nil
-}
-
-// decodeByteorder does what the library has not implemented.
-func decodeByteorder(data []byte) (*expr.Byteorder, error) {
-	attributes, err := netlink.NewAttributeDecoder(data)
-	if err != nil {
-		return nil, err
-	}
-	attributes.ByteOrder = binary.BigEndian
-	e := &expr.Byteorder{}
-	for attributes.Next() {
-		switch attributes.Type() {
-		case unix.NFTA_BYTEORDER_SREG:
-			e.SourceRegister = attributes.Uint32()
-		case unix.NFTA_BYTEORDER_DREG:
-			e.DestRegister = attributes.Uint32()
-		case unix.NFTA_BYTEORDER_OP:
-			e.Op = expr.ByteorderOp(attributes.Uint32())
-		case unix.NFTA_BYTEORDER_LEN:
-			e.Len = attributes.Uint32()
-		case unix.NFTA_BYTEORDER_SIZE:
-			e.Size = attributes.Uint32()
-		}
-	}
-	return e, attributes.Err()
+	return r
 }
 
 func (c *Conn) readSets(ctx context.Context, into *table) error {
@@ -321,44 +196,33 @@ func (c *Conn) readSets(ctx context.Context, into *table) error {
 	if err != nil {
 		return fmt.Errorf("list sets: %w", err)
 	}
-	into.sets = make([]set, len(replies))
-	err = eachAttribute(replies, func(i int, a *netlink.AttributeDecoder) {
-		switch a.Type() {
-		case unix.NFTA_SET_NAME:
-			into.sets[i].name = a.String()
-		case unix.NFTA_SET_KEY_LEN:
-			into.sets[i].keyLength = a.Uint32()
-		case unix.NFTA_SET_FLAGS:
-			into.sets[i].flags = a.Uint32()
-		}
-	})
+	sets, err := nftreply.Sets(replies)
 	if err != nil {
 		return err
 	}
-	for i, s := range into.sets {
-		if !slices.Contains(setNames(), s.name) {
-			continue
-		}
-		replies, err := c.request(ctx, unix.NFT_MSG_GETSETELEM, into.family, netlink.Dump, ofTable, text(unix.NFTA_SET_ELEM_LIST_SET, s.name))
-		if err != nil {
-			return fmt.Errorf("list elements of set %s: %w", s.name, err)
-		}
-		err = eachAttribute(replies, func(_ int, a *netlink.AttributeDecoder) {
-			if a.Type() == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				a.Nested(into.sets[i].decode)
+	for _, read := range sets {
+		s := set{name: read.Name, keyLength: read.KeyLength, flags: read.Flags}
+		if slices.Contains(setNames(), s.name) {
+			replies, err := c.request(ctx, unix.NFT_MSG_GETSETELEM, into.family, netlink.Dump,
+				ofTable, text(unix.NFTA_SET_ELEM_LIST_SET, s.name))
+			if err != nil {
+				return fmt.Errorf("list elements of set %s: %w", s.name, err)
 			}
-		})
-		if err == nil && into.sets[i].isTorn() {
-			err = errTorn
+			elements, err := nftreply.Elements(replies)
+			s.fill(elements)
+			if err == nil && s.isTorn() {
+				err = errTorn
+			}
+			if err != nil {
+				return fmt.Errorf("elements of set %s: %w", s.name, err)
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("elements of set %s: %w", s.name, err)
-		}
+		into.sets = append(into.sets, s)
 	}
 	return nil
 }
 
-// isTorn tells whether an element was read twice. (An interval's end may be the next one's beginning.)
+// isTorn reports whether an element was read twice. (The end of an interval may have the same key as the start of the next.)
 func (s set) isTorn() bool {
 	type key struct {
 		key      uint32
@@ -374,61 +238,41 @@ func (s set) isTorn() bool {
 	return false
 }
 
-// elementCatchAll is NFT_SET_ELEM_CATCHALL of include/uapi/linux/netfilter/nf_tables.h.
-const elementCatchAll = 2
-
-// decode reads the elements of a set. Keys of another length than ours are not read: the set is not as laid anyway.
-func (s *set) decode(list *netlink.AttributeDecoder) error {
-	for list.Next() {
-		list.Nested(func(a *netlink.AttributeDecoder) error {
-			var e element
-			var key []byte
-			for a.Next() {
-				switch a.Type() {
-				case unix.NFTA_SET_ELEM_KEY:
-					a.Nested(func(data *netlink.AttributeDecoder) error {
-						for data.Next() {
-							if data.Type() == unix.NFTA_DATA_VALUE {
-								key = data.Bytes()
-							}
-						}
-						return nil
-					})
-				case unix.NFTA_SET_ELEM_USERDATA:
-					e.comment = commentIn(a.Bytes())
-				case unix.NFTA_SET_ELEM_FLAGS:
-					flags := a.Uint32()
-					e.end, e.all = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0, flags&elementCatchAll != 0
-				case unix.NFTA_SET_ELEM_EXPR:
-					e.counted = true
-				case unix.NFTA_SET_ELEM_EXPIRATION:
-					e.timed, e.left = true, time.Duration(a.Uint64())*time.Millisecond
-				}
+// fill leaves out elements with keys of another length than ours: the set differs from what was installed anyway.
+func (s *set) fill(read []nftreply.Element) {
+	s.counts = map[uint32]clusterip.Count{}
+	for _, r := range read {
+		e := element{
+			all: r.Flags&nftreply.ElementCatchAll != 0, end: r.Flags&nftreply.ElementEnd != 0,
+			comment: commentIn(r.Userdata), timed: r.Timed, left: r.Left,
+		}
+		switch {
+		case e.all:
+		case len(r.Key) == keyLength:
+			e.key = binary.NativeEndian.Uint32(r.Key)
+		case len(r.Key) == portLength:
+			e.key = uint32(binary.BigEndian.Uint16(r.Key))
+		default:
+			continue
+		}
+		for _, x := range r.Expressions {
+			e.counted = true
+			if counter, ok := x.Decoded.(*expr.Counter); ok && !e.all {
+				s.counts[e.key] = clusterip.Count{Packets: counter.Packets, Bytes: counter.Bytes}
 			}
-			switch {
-			case e.all:
-			case len(key) == keyLength:
-				e.key = binary.NativeEndian.Uint32(key)
-			case len(key) == portLength:
-				e.key = uint32(binary.BigEndian.Uint16(key))
-			default:
-				return nil
-			}
-			s.elements = append(s.elements, e)
-			return nil
-		})
+		}
+		s.elements = append(s.elements, e)
 	}
-	return nil
 }
 
-// commentIn finds a comment in what user space keeps with a rule or an element.
+// commentIn finds the comment in the user data of a rule or an element.
 func commentIn(data []byte) string {
 	comment, _ := userdataIn(data, userdata.TypeComment) // which is NFTNL_UDATA_SET_ELEM_COMMENT, too
 	return strings.TrimSuffix(string(comment), "\x00")
 }
 
-// userdataIn finds something in what user space keeps: type, length and value, one behind the other. The kernel keeps anything, so nothing
-// may be taken for granted (which userdata.GetString does).
+// userdataIn finds a value in user data: a sequence of type, length and value. The kernel accepts any bytes as user data, so unlike
+// userdata.GetString this assumes no form.
 func userdataIn(data []byte, kind userdata.Type) (value []byte, found bool) {
 	const header = 2
 	for len(data) >= header {
@@ -444,6 +288,9 @@ func userdataIn(data []byte, kind userdata.Type) (value []byte, found bool) {
 	return nil, false
 }
 
+// nfgenmsgLength is the length of struct nfgenmsg, which precedes the attributes (include/uapi/linux/netfilter/nfnetlink.h).
+const nfgenmsgLength = 4
+
 // request sends one message of the nf_tables subsystem and returns the replies.
 func (c *Conn) request(
 	ctx context.Context, message uint16, family nft.TableFamily, flags netlink.HeaderFlags, attributes ...netlink.Attribute,
@@ -452,57 +299,29 @@ func (c *Conn) request(
 	if err != nil {
 		return nil, err
 	}
-	nfgenmsg := []byte{byte(family), unix.NFNETLINK_V0, 0, 0} // struct nfgenmsg, include/uapi/linux/netfilter/nfnetlink.h
+	nfgenmsg := [nfgenmsgLength]byte{byte(family), unix.NFNETLINK_V0}
 	replies, err := c.execute(ctx, netlink.Message{
 		Header: netlink.Header{
 			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message),
 			Flags: netlink.Request | flags,
 		},
-		Data: append(nfgenmsg, data...),
+		Data: append(nfgenmsg[:], data...),
 	})
-	if errors.Is(err, unix.EINVAL) && len(attributes) == 0 { // nfnetlink is there, but nobody has registered as nf_tables (nfnetlink_rcv_msg)
+	if errors.Is(err, unix.EINVAL) && len(attributes) == 0 { // the kernel has nfnetlink but not nf_tables (nfnetlink_rcv_msg)
 		err = fmt.Errorf("%w (%w)", unix.EPROTONOSUPPORT, err)
 	}
 	return replies, err
 }
 
-// Dump asks for all that there is of something, whoever's it is, in a family or in all (nft.TableFamilyUnspecified). See EachReply.
-func (c *Conn) Dump(ctx context.Context, message uint16, family nft.TableFamily, attributes ...netlink.Attribute) ([]netlink.Message, error) {
+// Dump requests all objects of a kind, whoever made them, in a family or in all (nft.TableFamilyUnspecified). Package nftreply decodes
+// the replies.
+func (c *Conn) Dump(
+	ctx context.Context, message uint16, family nft.TableFamily, attributes ...netlink.Attribute,
+) ([]netlink.Message, error) {
 	replies, err := c.request(ctx, message, family, netlink.Dump, attributes...)
 	return replies, explain(err)
 }
 
 func text(kind uint16, value string) netlink.Attribute {
 	return netlink.Attribute{Type: kind, Data: append([]byte(value), 0)}
-}
-
-// eachAttribute visits the attributes of each reply; i counts the replies.
-func eachAttribute(replies []netlink.Message, visit func(i int, a *netlink.AttributeDecoder)) error {
-	return EachReply(replies, func(i int, _ byte, attributes *netlink.AttributeDecoder) {
-		for attributes.Next() {
-			visit(i, attributes)
-		}
-	})
-}
-
-// nfgenmsgLength is that of struct nfgenmsg, which stands before the attributes.
-const nfgenmsgLength = 4
-
-// EachReply visits the replies of the nf_tables subsystem: their number, family and attributes.
-func EachReply(replies []netlink.Message, visit func(i int, family byte, attributes *netlink.AttributeDecoder)) error {
-	for i, reply := range replies {
-		if len(reply.Data) < nfgenmsgLength {
-			return fmt.Errorf("a reply of %d bytes is too short", len(reply.Data))
-		}
-		attributes, err := netlink.NewAttributeDecoder(reply.Data[nfgenmsgLength:])
-		if err != nil {
-			return err
-		}
-		attributes.ByteOrder = binary.BigEndian
-		visit(i, reply.Data[0], attributes)
-		if err := attributes.Err(); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -227,6 +227,7 @@ type set struct {
 	buckets   uint32 // of which the keys are numbers, where nft(8) is told so
 	flags     uint32 // NFT_SET_…
 	elements  []element
+	counts    map[uint32]clusterip.Count // of packets, by the elements' keys; not set in what we lay
 }
 
 const keyLength = 4
