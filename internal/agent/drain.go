@@ -9,14 +9,17 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// observeAndTidy observes the resource, brings what is out of date up to date (clusterip.PlanRenewal), and cleans up after drains that the
-// kernel has ended because their time was over. Neither may make the action fail.
+// observeAndTidy observes the resource, after it has brought the ports of a bond up to date (clusterip.PlanPorts) and has cleaned up after
+// drains that the kernel has ended because their time was over. Neither may make the action fail.
 func (s *session) observeAndTidy(ctx context.Context) error {
 	if err := s.observe(ctx); err != nil {
 		return err
 	}
-	if renewal := clusterip.PlanRenewal(s.state); len(renewal) > 0 {
-		s.renew(ctx, renewal)
+	if step, changed := clusterip.PlanPorts(s.state); changed {
+		s.Log.Infof("%s: updating the ports through which a bond sends ARP requests: %v", clusterip.Joined(s.spec.Addresses), step.Layout.Ports)
+		if err := s.apply(ctx, step); err != nil {
+			s.Log.Warningf("%v", err)
+		}
 		if err := s.observe(ctx); err != nil {
 			return err
 		}
@@ -29,20 +32,6 @@ func (s *session) observeAndTidy(ctx context.Context) error {
 		s.Log.Warningf("cannot clean up after the drains of buckets %s: %v", clusterip.FormatBuckets(ended), err)
 	}
 	return s.observe(ctx)
-}
-
-func (s *session) renew(ctx context.Context, steps []clusterip.Step) {
-	if install, isTables := steps[0].(clusterip.LayTables); isTables {
-		s.Log.Infof(
-			"%s: updating the ports through which a bond sends ARP requests: %v", clusterip.Joined(s.spec.Addresses), install.Layout.Ports,
-		)
-	}
-	for _, step := range steps {
-		if err := s.apply(ctx, step); err != nil {
-			s.Log.Warningf("%v", err)
-			return
-		}
-	}
 }
 
 // endAtOnce is how many drains are ended while the lock is held. The next action ends the others.

@@ -160,50 +160,23 @@ func removeRoutes(seen State, keep []Route) []Step {
 	return steps
 }
 
-// PlanRenewal brings what is laid up to date. Tables learn of the ports by which a bond asks hosts, before an address that the bond asks
-// with comes. IPv4 addresses that an earlier version of this program has laid get the form that they have now. That one had the prefix of
-// the network, and was an address like any other: the kernel chose it as the source of the node's own connections as soon as the node's own
-// address had gone, even if that came back.
-func PlanRenewal(seen State) []Step {
+// PlanPorts returns the step that updates the tables if a bond sends ARP requests through other ports than they list, and whether it is
+// needed. On an interface that start would refuse it is not.
+func PlanPorts(seen State) (lay LayTables, changed bool) {
 	laid := seen.Tables.Laid
-	if laid == nil {
-		return nil
+	if laid == nil || len(seen.Tables.Damage) > 0 {
+		return LayTables{}, false
 	}
 	nic, ok := seen.NICAt(laid.NICIndex)
 	if !ok || !laid.Has(netip.Addr.Is4) {
-		return nil
+		return LayTables{}, false
 	}
 	layout := *laid
 	layout.Ports = seen.askingPorts(nic)
-	if layout.Fits(layout.Backend) != nil || seen.UnicastFault(layout) != "" { // start says what to do
-		return nil
+	if slices.Equal(layout.Ports, laid.Ports) || layout.Fits(layout.Backend) != nil || seen.UnicastFault(layout) != "" {
+		return LayTables{}, false
 	}
-	steps := renewedAddresses(seen, nic, *laid)
-	if len(steps) > 0 {
-		steps = append(addRoutes(seen, nic, *laid), steps...)
-	}
-	if !slices.Equal(layout.Ports, laid.Ports) && len(seen.Tables.Damage) == 0 {
-		lay := LayTables{Layout: layout.withSchema(), Keep: seen.Tables.Owned, Moves: seen.Tables.Moves}
-		steps = append([]Step{lay}, steps...)
-	}
-	return steps
-}
-
-func renewedAddresses(seen State, nic NIC, laid Layout) []Step {
-	var steps []Step
-	for i, address := range laid.onNIC() {
-		earlier := Address{NICIndex: laid.NICIndex, Prefix: laid.Prefixes[i]}
-		if !address.HostScope || slices.Contains(seen.Addresses, address) || !slices.Contains(seen.Addresses, earlier) {
-			continue
-		}
-		add, remove := AddAddress{NIC: nic, Prefix: address.Prefix}, RemoveAddress{NIC: nic, Prefix: earlier.Prefix}
-		if address.excludes(earlier) {
-			steps = append(steps, remove, add)
-		} else {
-			steps = append(steps, add, remove)
-		}
-	}
-	return steps
+	return LayTables{Layout: layout.withSchema(), Keep: seen.Tables.Owned, Moves: seen.Tables.Moves}, true
 }
 
 func removeGroups(seen State, keep []Address) []Step {

@@ -454,13 +454,13 @@ func TestForeignTableOfOurName(t *testing.T) {
 	}
 }
 
-// TestAddressesThatHangOnOurs: when ours was there first, as an earlier version laid it, the kernel would take the others of the network away
+// TestAddressesThatHangOnOurs: when ours is the first address, and has the network's prefix, the kernel would remove the network's others
 // with it, and with the NIC's last address all its routes.
 func TestAddressesThatHangOnOurs(t *testing.T) {
 	for _, row := range []struct {
 		promote string
 		as      func(*testing.T, *patient)
-	}{{"0", commands()}, {"0", sharedAsBefore}, {"1", sharedAsBefore}} {
+	}{{"0", commands()}, {"0", sharedOfNetwork}, {"1", sharedOfNetwork}} {
 		promote := row.promote
 		t.Run("promote_secondaries="+promote, func(t *testing.T) {
 			p := newPatient(t, webIP("cidr_netmask", "24"))

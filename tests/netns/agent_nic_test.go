@@ -225,7 +225,7 @@ func TestStopWithReadOnlyParameters(t *testing.T) {
 		}
 		check(t, status(p.start(2), ocf.Success))
 		p.by(t, "ip address flush dev eth0 scope global")
-		sharedAsBefore(t, p)
+		sharedOfNetwork(t, p)
 		p.by(t, "ip address add 192.168.10.11/24 dev eth0") // hangs on ours
 		check(t, p.host.Mount("/proc/sys", "/proc/sys"))
 		p.by(t, "mount -o remount,bind,ro /proc/sys")

@@ -23,8 +23,8 @@ var sharedOnNIC = shared.String() + "/32"
 // sharedRoute is the connected route that comes with it in the LAN.
 var sharedRoute = fmt.Sprintf("192.168.10.0/24 dev eth0 proto 203 scope link metric %d", clusterip.RouteMetric(shared))
 
-// sharedAsBefore is what earlier versions laid instead of both.
-var sharedAsBefore = commands(
+// sharedOfNetwork replaces both by the address with the prefix of the network.
+var sharedOfNetwork = commands(
 	"ip address add 192.168.10.3/24 dev eth0", "ip address delete "+sharedOnNIC+" dev eth0", "ip route delete "+sharedRoute)
 
 // sourceTo is what the kernel chooses as the source of the host's own connections; "none" if it finds nothing.
@@ -104,64 +104,6 @@ func TestTheAddressNeverBecomesASource(t *testing.T) {
 				}
 				everyFlow(t, s)
 				check(t, s.stopAll())
-			})
-		}
-	}
-}
-
-// TestWhatAnEarlierVersionLaid of an IPv4 address is renewed by the next action of any bucket, and no connection suffers.
-func TestWhatAnEarlierVersionLaid(t *testing.T) {
-	for _, row := range []struct {
-		name          string
-		netmask       string
-		before, after []string
-	}{
-		{"beside the own address", "24", nil, nil},
-		{"the own address hangs on it", "24", []string{"ip address delete 192.168.10.11/24 dev eth0"}, []string{ownAddress}},
-		{"a whole address", "32", nil, nil},
-	} {
-		for _, action := range []string{"monitor", "start"} {
-			t.Run(row.name+", "+action, func(t *testing.T) {
-				t.Parallel()
-				s := newSite(t, Options{Nodes: 1}, 8, webIP("cidr_netmask", row.netmask))
-				p := &patient{agent: s.agents[0]}
-				var err error
-				p.clean, err = p.host.Dump()
-				check(t, err)
-				check(t, s.startAll(0, 0, 0, 0, 0, 0, 0, 0))
-				commands(row.before...)(t, p)
-				if row.netmask == "24" {
-					sharedAsBefore(t, p)
-				} else {
-					commands("ip address delete "+sharedOnNIC+" dev eth0", "ip address add "+sharedOnNIC+" dev eth0")(t, p)
-				}
-				commands(row.after...)(t, p)
-				ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
-				defer cancel()
-				conn, err := s.Client.Dial(ctx, netip.AddrPort{}, netip.AddrPortFrom(shared, EchoPort))
-				check(t, err)
-				defer conn.Close()
-				r := p.call(action, 2)
-				says(t, r, ocf.Success, "replacing what an earlier version installed for 192.168.10.3")
-				if _, err := conn.Write([]byte("still there?")); err != nil {
-					t.Error(err)
-				}
-				if seen := p.by(t, "ip -4 -o address show dev eth0"); strings.Count(seen, shared.String()+"/") != 1 || !strings.Contains(seen, sharedOnNIC+" scope host") {
-					t.Errorf("on the interface is:\n%s", seen)
-				}
-				for _, target := range s.Sources(4) {
-					if source := s.Nodes[0].sourceTo(t, target); source != s.Nodes[0].Addr.String() {
-						t.Errorf("connections to %s come from %s", target, source)
-					}
-				}
-				check(t, s.monitorAll())
-				everyFlow(t, s)
-				check(t, s.stopAll())
-				dump, err := p.host.Dump()
-				check(t, err)
-				if dump != p.clean {
-					t.Errorf("left (-before start +after stop):\n%s", changes(p.clean, dump))
-				}
 			})
 		}
 	}

@@ -64,7 +64,6 @@ func guests() []guest {
 			"^TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn$",
 			"^TestTheAddressIsNoSourceOfTheNodesOwnConnections$",
 			"^TestTheAddressNeverBecomesASource$/^(the_own_address_goes|the_interface_was)",
-			"^TestWhatAnEarlierVersionLaid$",
 			"^TestICMPErrorsAreNotForwardedWithoutTheAddress$",
 			"^TestFramesOfOtherVLANsAreLeftAlone$",
 			"^TestClientsWhoseWayBackIsAnotherNIC$/^multicast$",
