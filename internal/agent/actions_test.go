@@ -393,7 +393,7 @@ func TestOtherSettingsAreTakenWhenNoOtherBucketRuns(t *testing.T) {
 	}
 }
 
-// An olders schema's tables are accepted as they are: no monitor fails and no bucket moves on a package upgrade.
+// Tables of an older schema are accepted as they are: no monitor fails and no bucket moves on a package upgrade.
 func TestOlderSchemaIsAccepted(t *testing.T) {
 	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 1)}
 	kernel.Tables.Laid.Schema = clusterip.Schema - 1

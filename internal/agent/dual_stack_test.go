@@ -77,7 +77,7 @@ func TestDualStackIsLaidMendedAndRemoved(t *testing.T) {
 // What belongs to a resource beside us is neither taken nor removed.
 func TestOtherResourcesAreLeftAlone(t *testing.T) {
 	other := clusterip.Layout{
-		Schema: 2, Resource: "mail-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.5/24"), netip.PrefixFrom(vip6, 64)},
+		Schema: clusterip.Schema, Resource: "mail-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.5/24"), netip.PrefixFrom(vip6, 64)},
 		NIC: "eth0", NICIndex: eth0Index, MACMode: clusterip.Multicast, MACs: clusterip.PerFamily[clusterip.MAC]{
 			IPv4: clusterip.DerivedMAC(clusterip.Multicast, vip), IPv6: clusterip.DerivedMAC(clusterip.Multicast, vip),
 		},

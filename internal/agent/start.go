@@ -99,7 +99,8 @@ func (s *session) resolve(ctx context.Context) (clusterip.Layout, error) {
 		return layout, err
 	}
 	s.Log.Infof("backend %s%s", chosen, strings.Join(append([]string{""}, reasons...), "; "))
-	return layout.WithBackend(chosen), nil
+	layout.Backend = chosen
+	return layout, nil
 }
 
 // checkOtherResources returns why a layout cannot be installed beside the other resources of the node (ocf.ErrConfigured: it would be the

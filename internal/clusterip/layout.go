@@ -18,14 +18,8 @@ import (
 )
 
 // Schema is the newest version of the tables that this program knows. It accepts every older one as it is, so that a package
-// upgrade moves no bucket. What each version has, ARCHITECTURE.md says.
-const Schema = 5
-
-// schemaIPTables is the newest version that says anything about the backends of iptables.
-const schemaIPTables = 3
-
-// schemaHides is the first that lets ARP requests out on other NICs.
-const schemaHides = 5
+// upgrade moves no bucket. ARCHITECTURE.md lists the versions.
+const Schema = 1
 
 // PerFamily has a value for IPv4 and one for IPv6.
 type PerFamily[T any] struct{ IPv4, IPv6 T }
@@ -160,17 +154,8 @@ func (l Layout) Owner(p Packet) Bucket {
 	return Owner(l.HashMode, l.HashCompat, p.Flow, l.Seed, l.Buckets)
 }
 
-// withSchema chooses the newest schema of the layout's backend.
-func (l Layout) withSchema() Layout {
-	l.Schema = Schema
-	if l.Backend == Match || l.Backend == Target {
-		l.Schema = schemaIPTables
-	}
-	return l
-}
-
-// HidesInRequests tells whether ARP requests that leave by another NIC are sent, and do not tell the address.
-func (l Layout) HidesInRequests() bool { return l.Backend == NFTables && l.Schema >= schemaHides }
+// HidesInRequests tells whether ARP requests that leave by another interface are sent, without the address. The backends of iptables drop them.
+func (l Layout) HidesInRequests() bool { return l.Backend != Match && l.Backend != Target }
 
 // Disagreements names what must be the same on all nodes and for all running buckets, and is not.
 func (l Layout) Disagreements(asked Layout) []string {
@@ -235,12 +220,8 @@ func (l Layout) sameAs(other Layout) bool {
 	return l.Stamp() == other.Stamp()
 }
 
-// MaxStampPart is how long one element's comment may become. The kernel takes more (NFT_USERDATA_MAXLEN), but loses it near
-// the end.
-const MaxStampPart = 200
-
-// Stamp writes the layout as one line of key=value, without the schema, which is kept beside it. What a program of schema 1 does
-// not know is written only when it is not the default.
+// Stamp writes the layout as one line of key=value, without the schema, which is stored beside it. Of the optional keys it writes those that
+// differ from the default.
 func (l Layout) Stamp() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ip=%s nic=%s nic_index=%d mac_mode=%s", Joined(l.Prefixes), l.NIC, l.NICIndex, l.MACMode)
@@ -297,14 +278,6 @@ func escape(name string) string {
 	return b.String()
 }
 
-// unescape reads what escape wrote. A program that did not escape may have written anything else.
-func unescape(text string) string {
-	if name, err := url.PathUnescape(text); err == nil {
-		return name
-	}
-	return text
-}
-
 // stampYes is the only value of the stamp's keys drain and bridged.
 const stampYes = "yes"
 
@@ -358,6 +331,10 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 		layout.Backend = Backend(text)
 		return nil
 	})
+	optional("resource", func(text string) (err error) {
+		layout.Resource, err = url.PathUnescape(text)
+		return err
+	})
 	optional("drain", parseYes(&layout.Drains))
 	optional("bridged", parseYes(&layout.Bridged))
 	optional("ports", func(text string) (err error) {
@@ -369,7 +346,6 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 		return nil
 	})
 	layout.NIC = fields["nic"]
-	layout.Resource = unescape(fields["resource"])
 	layout.MACMode = MACMode(fields["mac_mode"])
 	layout.HashMode = HashMode(fields["hashmode"])
 	if !layout.isPlausible() {
@@ -425,12 +401,6 @@ func each[T any](text string, parse func(string) (T, error)) ([]T, error) {
 		all = append(all, one)
 	}
 	return all, nil
-}
-
-// WithBackend is the layout in a backend.
-func (l Layout) WithBackend(backend Backend) Layout {
-	l.Backend = backend
-	return l.withSchema()
 }
 
 // holds tells whether a cluster MAC of the layout is on that NIC and such a one.

@@ -172,11 +172,11 @@ func PlanPorts(seen State) (lay LayTables, changed bool) {
 		return LayTables{}, false
 	}
 	layout := *laid
-	layout.Ports = seen.askingPorts(nic)
+	layout.Schema, layout.Ports = Schema, seen.askingPorts(nic)
 	if slices.Equal(layout.Ports, laid.Ports) || layout.Fits(layout.Backend) != nil || seen.UnicastFault(layout) != "" {
 		return LayTables{}, false
 	}
-	return LayTables{Layout: layout.withSchema(), Keep: seen.Tables.Owned, Moves: seen.Tables.Moves}, true
+	return LayTables{Layout: layout, Keep: seen.Tables.Owned, Moves: seen.Tables.Moves}, true
 }
 
 func removeGroups(seen State, keep []Address) []Step {

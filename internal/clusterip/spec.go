@@ -258,7 +258,8 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 				address.Prefix, name, address.Prefix, name)
 		}
 	}
-	return layout.withSchema(), errors.Join(faults...)
+	layout.Schema = Schema
+	return layout, errors.Join(faults...)
 }
 
 // Layout is as much of one as follows from the spec alone: enough to tell which bucket a packet is in.

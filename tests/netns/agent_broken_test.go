@@ -174,7 +174,7 @@ func wounds6() []wound {
 		{name: "ip6 table flushed", inflict: commands("nft flush table ip6 " + ourTable), says: `rule "neighbour advertisements tell the cluster MAC" is missing`},
 		{name: "service removed", inflict: commands("nft delete element netdev " + ourTable + " tcp_services { 80 }"), says: "set tcp_services is not as laid"},
 		{name: "service added", inflict: commands("nft add element netdev " + ourTable + " tcp_services { 90-95 }"), says: "set tcp_services is not as laid"},
-		{name: "a part of the stamp removed", inflict: commands("nft delete element netdev " + ourTable + " schema { 0x1010005 }"), says: "is not whole"},
+		{name: "a part of the stamp removed", inflict: commands("nft delete element netdev " + ourTable + " schema { 0x1010001 }"), says: "is not whole"},
 		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
 	}
 }

@@ -13,7 +13,7 @@ import (
 func layout() clusterip.Layout {
 	prefix := netip.MustParsePrefix("192.168.10.3/24")
 	return clusterip.Layout{
-		Schema: 3, Resource: "web-ip", Prefixes: []netip.Prefix{prefix}, NIC: "eth0", NICIndex: 2,
+		Schema: 1, Resource: "web-ip", Prefixes: []netip.Prefix{prefix}, NIC: "eth0", NICIndex: 2,
 		Backend: clusterip.Target, MACMode: clusterip.Multicast, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}},
 		HashMode: clusterip.SourceIPSourcePort, HashCompat: clusterip.ClusterIP, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128},
 		Seed: 0, Buckets: 8,

@@ -44,8 +44,8 @@ func TestErrorOfABatchNamesWhatFailedOnce(t *testing.T) {
 		anew   bool // a socket is opened for the next question
 		says   string
 	}{
-		"rules":                    {arpRule, 0, false, `add a rule to chain output of table arp clusterip-192.168.10.3 ("no ARP for the address on other NICs"): no such`},
-		"rules, and errors lost":   {arpRule, 1, true, `add a rule to chain output of table arp clusterip-192.168.10.3 ("no ARP for the address on other NICs"): no such`},
+		"rules":                    {arpRule, 0, false, `add a rule to chain output of table arp clusterip-192.168.10.3 ("ARP requests on other NICs tell no address"): no such`},
+		"rules, and errors lost":   {arpRule, 1, true, `add a rule to chain output of table arp clusterip-192.168.10.3 ("ARP requests on other NICs tell no address"): no such`},
 		"a set":                    {func(m netlink.Message) bool { return bytes.Contains(m.Data, []byte("owned\x00")) }, 0, false, "add set owned of table netdev clusterip-192.168.10.3: no such"},
 		"all that is in the batch": {func(m netlink.Message) bool { return m.Header.Type == unix.NFNL_MSG_BATCH_BEGIN }, 0, true, "no such"},
 	} {

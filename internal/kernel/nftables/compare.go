@@ -45,7 +45,7 @@ func judge(tables []table) clusterip.Tables {
 			"laid by a newer version of this agent (schema %d, this one knows %d)", layout.Schema, clusterip.Schema))
 		return judged
 	}
-	if layout.Schema >= marksRules && wereLoaded(ours) {
+	if wereLoaded(ours) {
 		judged.Damage = append(judged.Damage, "the tables were loaded from a file (nft -f), with the buckets that this node had when it was written: none of them counts")
 		judged.Owned, judged.Moves = nil, clusterip.Moves{}
 		return judged
@@ -93,9 +93,9 @@ func namesIn(tables nft.TableFamily) (chains, sets []string) {
 	case nft.TableFamilyARP:
 		return []string{chainOutput}, nil
 	case nft.TableFamilyIPv6:
-		return []string{chainOutput, chainOthers, chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
+		return []string{chainOutput, chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
 	default:
-		return []string{chainOthers, chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
+		return []string{chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
 	}
 }
 

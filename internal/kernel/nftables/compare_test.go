@@ -31,14 +31,14 @@ func TestJudge(t *testing.T) {
 	}{
 		"as laid": {func(t []table) []table { return t }, "", []clusterip.Bucket{2, 5}},
 		"counters have counted": {func(t []table) []table {
-			rules := t[0].chains[1].rules
+			rules := t[0].chains[2].rules
 			rules[len(rules)-1].exprs = []expr.Any{&expr.Counter{Packets: 9, Bytes: 900}, &expr.Verdict{Kind: expr.VerdictDrop}}
 			return t
 		}, "", []clusterip.Bucket{2, 5}},
 		"arp table gone":    {func(t []table) []table { return []table{t[0], t[2]} }, "table arp clusterip-192.168.10.3 is missing", []clusterip.Bucket{2, 5}},
 		"netdev table gone": {func(t []table) []table { return t[1:] }, "table netdev clusterip-192.168.10.3 or its stamp (set schema) is missing", nil},
 		"a rule gone": {func(t []table) []table {
-			t[1].chains[0].rules = t[1].chains[0].rules[:1]
+			t[1].chains[0].rules = t[1].chains[0].rules[:2]
 			return t
 		}, `table arp clusterip-192.168.10.3: chain output: rule "ARP tells the cluster MAC" is missing or changed`, []clusterip.Bucket{2, 5}},
 		"rules flushed": {func(t []table) []table {
@@ -54,7 +54,7 @@ func TestJudge(t *testing.T) {
 			return t
 		}, "chain ingress: its rules are out of order or doubled", []clusterip.Bucket{2, 5}},
 		"rules in another order": {func(t []table) []table {
-			slices.Reverse(t[0].chains[1].rules)
+			slices.Reverse(t[0].chains[2].rules)
 			return t
 		}, "chain ipv4: its rules are out of order or doubled", []clusterip.Bucket{2, 5}},
 		"an expression that we do not know in a rule": {func(t []table) []table {
@@ -125,7 +125,7 @@ func TestForeignTablesAreLeftAlone(t *testing.T) {
 		"somebody's chain":                    {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: "input"}}}, true},
 		"somebody's set":                      {table{family: nft.TableFamilyARP, name: name, sets: []set{{name: "blocked"}}}, true},
 		"somebody's set beside one like ours": {table{family: nft.TableFamilyARP, name: name, sets: []set{{name: setSchema}, {name: "blocked"}}}, true},
-		"our chain's name of another family":  {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: chainOthers}}}, true},
+		"our chain's name of another family":  {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: chainOverheard}}}, true},
 		"a named counter beside our chain":    {table{family: nft.TableFamilyARP, name: name, use: 2, chains: []chain{{name: chainOutput}}}, true},
 		"empty: nothing is lost with it":      {table{family: nft.TableFamilyARP, name: name}, false},
 		"a newer version's": {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: "new"}}, sets: []set{
@@ -133,7 +133,7 @@ func TestForeignTablesAreLeftAlone(t *testing.T) {
 		}}, false},
 		"somebody's chain in ours, whose stamp the kernel does not list from its beginning": {table{
 			family: nft.TableFamilyNetdev, name: name, chains: []chain{{name: "mine"}}, sets: []set{
-				{name: setSchema, elements: []element{{key: schemaKey(5, 1, 1), comment: "buckets=8"}, {key: schemaKey(5, 0, 1), comment: "ip=192.168.10.3/24 "}}},
+				{name: setSchema, elements: []element{{key: schemaKey(1, 1, 1), comment: "buckets=8"}, {key: schemaKey(1, 0, 1), comment: "ip=192.168.10.3/24 "}}},
 			},
 		}, false},
 	} {

@@ -1,7 +1,10 @@
 package nftables
 
 import (
+	"bytes"
 	"encoding/binary"
+	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,6 +38,41 @@ func fakeConnOfGenerations(t *testing.T, generation func() byte, batch func([]ne
 		return &fakeSocket{Conn: nltest.Dial(answer), taken: batch, refuse: refuse}, nil
 	}
 	return &Conn{dial: dial}
+}
+
+// connTo is a connection to a kernel that lists the tables that some messages have installed.
+func connTo(installed []netlink.Message, batch func([]netlink.Message)) *Conn {
+	return &Conn{raw: &fakeSocket{Conn: nltest.Dial(func(requests []netlink.Message) ([]netlink.Message, error) {
+		request := requests[0]
+		if request.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN {
+			return []netlink.Message{{Header: request.Header, Data: make([]byte, nfgenmsgLength)}}, nil
+		}
+		names, err := netlink.UnmarshalAttributes(request.Data[nfgenmsgLength:])
+		if err != nil {
+			return nil, err
+		}
+		var replies []netlink.Message
+		for _, m := range installed {
+			attributes, err := netlink.UnmarshalAttributes(m.Data[nfgenmsgLength:])
+			if err != nil {
+				return nil, err
+			}
+			isOther := func(name netlink.Attribute) bool {
+				return !slices.ContainsFunc(attributes, func(a netlink.Attribute) bool { return a.Type == name.Type && bytes.Equal(a.Data, name.Data) })
+			}
+			if m.Header.Type+1 != request.Header.Type || m.Data[0] != request.Data[0] || slices.ContainsFunc(names, isOther) {
+				continue // NFT_MSG_GET… is one more than NFT_MSG_NEW…
+			}
+			replies = append(replies, netlink.Message{Header: netlink.Header{Type: m.Header.Type, Sequence: request.Header.Sequence}, Data: m.Data})
+		}
+		if len(replies) == 0 && request.Header.Flags&netlink.Dump == 0 {
+			return []netlink.Message{acknowledge(request, unix.ENOENT)}, nil
+		}
+		if len(replies) == 0 {
+			return nil, io.EOF
+		}
+		return replies, nil
+	}), taken: batch}}
 }
 
 // fakeSocket has no deadlines, and takes a batch of any size.

@@ -33,7 +33,6 @@ const (
 	chainTranslated = "translated"
 	chainForwarded  = "forwarded"
 	chainOutput     = "output"
-	chainOthers     = "other_nics"
 	chainOverheard  = "overheard"
 	chainMoves      = "moves"
 	chainDelivered  = "moves_delivered"
@@ -242,22 +241,12 @@ type element struct {
 	left    time.Duration // until then
 }
 
-// From which schema on the tables do what.
-const (
-	leavesVLANs    = 5
-	loadable       = 5
-	marksRules     = 5
-	forwardsErrors = 5
-	leavesBridged  = 5
-	asksElsewhere  = 5
-)
-
 // tableName is how the tables of an address are called, in every family. nft(8) takes no colon in a name.
 func tableName(address netip.Addr) string {
 	return tablePrefix + strings.ReplaceAll(address.String(), ":", "-")
 }
 
-// rulesetOf returns the tables of a layout, without the owned buckets. Those of schema 1 are a special case of schema 2.
+// rulesetOf returns the tables of a layout, without the owned buckets.
 func rulesetOf(layout clusterip.Layout) []table {
 	name := tableName(layout.Address())
 	sets := append([]set{{name: setOwned, keyLength: keyLength}, schemaSet(layout)}, serviceSets(layout)...)
@@ -265,7 +254,7 @@ func rulesetOf(layout clusterip.Layout) []table {
 		sets = append(sets, moveSets()...)
 	}
 	for i, s := range sets {
-		if layout.Schema >= loadable && (s.name == setOwned || isMoveSet(s.name)) {
+		if s.name == setOwned || isMoveSet(s.name) {
 			sets[i].buckets = layout.Buckets
 		}
 	}
@@ -302,17 +291,9 @@ func schemaKey(schema, part, more int) uint32 {
 // maxComment is the longest that nft(8) loads (NFTNL_UDATA_COMMENT_MAXLEN).
 const maxComment = 128
 
-// schemaSet holds the stamp: one element for each part that a comment can hold. Schema 1 had but one, whatever its length; up to schema 4
-// they were as long as the kernel takes them.
+// schemaSet holds the stamp: one element for each part that a comment can hold.
 func schemaSet(layout clusterip.Layout) set {
-	longest := maxComment
-	switch {
-	case layout.Schema == 1:
-		longest = len(layout.Stamp())
-	case layout.Schema < loadable:
-		longest = clusterip.MaxStampPart
-	}
-	parts := slices.Collect(slices.Chunk([]byte(layout.Stamp()), longest))
+	parts := slices.Collect(slices.Chunk([]byte(layout.Stamp()), maxComment))
 	s := set{name: setSchema, keyLength: keyLength}
 	for i, part := range parts {
 		s.elements = append(s.elements, element{key: schemaKey(layout.Schema, i, len(parts)-1), comment: string(part)})
@@ -359,7 +340,8 @@ func ingressChains(layout clusterip.Layout) []chain {
 	if layout.Has(ipv4.is) {
 		// In unicast mode the kernel takes the frame for another host's; without this the node would never learn the
 		// MACs of its clients.
-		ingress.rules = append(ingress.rules, arpRule(layout))
+		ingress.rules = append(ingress.rules, rule{comment: "ARP to the cluster MAC", exprs: join(
+			toMAC(layout.MACs.IPv4), protocol(unix.ETH_P_ARP), goTo(chainARP))})
 	}
 	for _, address := range layout.Addresses() {
 		f := familyOf(address)
@@ -367,11 +349,11 @@ func ingressChains(layout clusterip.Layout) []chain {
 			protocol(f.etherType), f.toAddress(address), goTo(f.chain))})
 	}
 	for i := range ingress.rules {
-		ingress.rules[i].marked = layout.Schema >= marksRules
+		ingress.rules[i].marked = true
 	}
 	chains := []chain{ingress}
-	if layout.Has(ipv4.is) && layout.Schema >= leavesVLANs {
-		chains = append(chains, chain{name: chainARP, rules: append(otherVLANs(layout), rule{comment: "the cluster MAC is this host's", exprs: join(
+	if layout.Has(ipv4.is) {
+		chains = append(chains, chain{name: chainARP, rules: append(otherVLANs(), rule{comment: "the cluster MAC is this host's", exprs: join(
 			pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))})})
 	}
 	for _, f := range []family{ipv4, ipv6} {
@@ -382,22 +364,10 @@ func ingressChains(layout clusterip.Layout) []chain {
 	return chains
 }
 
-// arpRule is for ARP to the cluster MAC.
-func arpRule(layout clusterip.Layout) rule {
-	host := join(pkttype(unix.PACKET_HOST), verdict(expr.VerdictAccept))
-	if layout.Schema >= leavesVLANs {
-		host = goTo(chainARP)
-	}
-	return rule{comment: "ARP to the cluster MAC", exprs: join(toMAC(layout.MACs.IPv4), protocol(unix.ETH_P_ARP), host)}
-}
-
 // otherVLANs let frames pass as they are that belong to another VLAN than the NIC's own. The hook is before the kernel hands them to the
 // VLAN's own NIC or to a bridge, and the tag is neither in the protocol nor in the packet: the kernel puts it back only for who looks
 // behind the MACs (nft_payload_copy_vlan in net/netfilter/nft_payload.c). A tag with VLAN 0 has but a priority.
-func otherVLANs(layout clusterip.Layout) []rule {
-	if layout.Schema < leavesVLANs {
-		return nil
-	}
+func otherVLANs() []rule {
 	var rules []rule
 	for _, tag := range []struct {
 		etherType uint16
@@ -431,7 +401,7 @@ func (f family) mac(layout clusterip.Layout) clusterip.MAC {
 // chains are those for packets to the addresses of the family.
 func (f family) chains(layout clusterip.Layout) []chain {
 	mac := f.mac(layout)
-	first := chain{name: f.chain, rules: otherVLANs(layout)}
+	first := chain{name: f.chain, rules: otherVLANs()}
 	for _, kind := range f.errors {
 		first.rules = append(first.rules, rule{comment: kind.name + ": on every node", exprs: join(
 			ipProtocolIs(f.icmp), loadTransport(icmpType, 1), equal(kind.number), goTo(chainErrors+f.suffix))})
@@ -555,7 +525,7 @@ func (f family) hash(layout clusterip.Layout, seed clusterip.Seed, ports []expr.
 	}
 	words, hashed := ports, len(ports)
 	if seed == 0 {
-		words = join(ports, zeroWord(layout, f.ports[len(ports)]))
+		words = join(ports, zeroWord(f.ports[len(ports)]))
 		seed = clusterip.ZeroWordSeed
 		hashed++
 	}
@@ -566,11 +536,8 @@ func (f family) hash(layout clusterip.Layout, seed clusterip.Seed, ports []expr.
 }
 
 // zeroWord puts 0 into a register. nft(8) loads no constant in a hash, not even from its own listing: it takes nothing of the packet's mark.
-func zeroWord(layout clusterip.Layout, register uint32) []expr.Any {
+func zeroWord(register uint32) []expr.Any {
 	zero := make([]byte, 4) //nolint:mnd // a register has 4 bytes
-	if layout.Schema < loadable {
-		return []expr.Any{&expr.Immediate{Register: register, Data: zero}}
-	}
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(len(zero)), Mask: zero, Xor: zero},
@@ -608,7 +575,7 @@ func arpChain(layout clusterip.Layout) chain {
 			fromElsewhere = append(fromElsewhere, compareIndex(expr.MetaKeyOIF, expr.CmpOpNeq, port)...)
 		}
 		// Linux asks for the next hop of a packet with the packet's source, by whatever NIC it leaves (arp_solicit).
-		if layout.Schema >= asksElsewhere {
+		if layout.HidesInRequests() {
 			output.rules = append(output.rules, rule{comment: "ARP requests on other NICs tell no address", exprs: join(
 				fromElsewhere, loadNetwork(arpOperation, 2), equal(0, arpRequest), write(arpSenderIP, net.IPv4zero.To4()))}) //nolint:mnd // bytes
 		}
@@ -674,12 +641,8 @@ func neighbourChain(layout clusterip.Layout) chain {
 // They may be bridges, whose guests are clients or nodes: one that calls iptables has prerouting see frames that it only lets through. What is not the host's own
 // is never forwarded, so input is early enough.
 func otherNICsChain(f family, layout clusterip.Layout) chain {
-	name, hook := chainOverheard, nft.ChainHookInput
-	if layout.Schema < leavesBridged {
-		name, hook = chainOthers, nft.ChainHookPrerouting
-	}
-	others := chain{name: name, base: &base{
-		kind: nft.ChainTypeFilter, hook: *hook, priority: rawPriority, policy: nft.ChainPolicyAccept,
+	others := chain{name: chainOverheard, base: &base{
+		kind: nft.ChainTypeFilter, hook: *nft.ChainHookInput, priority: rawPriority, policy: nft.ChainPolicyAccept,
 	}}
 	for _, address := range layout.Addresses() {
 		if f.is(address) {
@@ -699,9 +662,6 @@ func otherNICsChain(f family, layout clusterip.Layout) chain {
 // translatedChains make an ICMP error the host's own again when its destination is no longer the address: conntrack knows the connection,
 // which goes to what is behind DNAT here, and the kernel forwards nothing that is marked as heard by many (ip_forward, ip6_forward).
 func translatedChains(f family, layout clusterip.Layout) []chain {
-	if layout.Schema < forwardsErrors {
-		return nil
-	}
 	var notOurs []expr.Any
 	for _, address := range layout.Addresses() {
 		if f.is(address) {

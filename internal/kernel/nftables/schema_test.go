@@ -3,7 +3,6 @@ package nftables
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	nft "github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nltest"
 	"golang.org/x/sys/unix"
@@ -23,22 +23,28 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-var update = flag.Bool("update", false, "rewrite testdata/schema-N from what this version lays; only for a new schema")
+var update = flag.Bool("update", false, "record in testdata what this version installs; only for a new schema or variant")
 
-// layoutFor is what is laid in the tests: on the first NIC of a new namespace.
+// layoutFor is one of an IPv4 address, on the first interface of a new namespace.
 func layoutFor(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
 	prefix := netip.MustParsePrefix("192.168.10.3/24")
 	return clusterip.Layout{
-		Schema: 1, Resource: "web-ip", Prefixes: []netip.Prefix{prefix}, NIC: "eth0", NICIndex: 2,
-		Backend: clusterip.NFTables, MACMode: macMode, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.DerivedMAC(macMode, prefix.Addr())},
+		Schema: clusterip.Schema, Resource: "web-ip", Prefixes: []netip.Prefix{prefix}, NIC: "eth0", NICIndex: 2, Backend: clusterip.NFTables,
+		MACMode: macMode, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.DerivedMAC(macMode, prefix.Addr())},
 		HashMode: hashMode, HashCompat: clusterip.XTCluster, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Seed: 0x9e3779b9, Buckets: 8,
 	}
 }
 
-// dualStack is the same with all that schema 2 knows.
+func onlyIPv6(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
+	layout := layoutFor(macMode, hashMode)
+	layout.Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:10::3/64")}
+	layout.MACs = clusterip.PerFamily[clusterip.MAC]{IPv6: clusterip.DerivedMAC(macMode, layout.Address())}
+	return layout
+}
+
+// dualStack has two addresses of each family, hashes parts of the source, and has services.
 func dualStack(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
 	layout := layoutFor(macMode, hashMode)
-	layout.Schema = 2
 	for _, more := range []string{"192.168.10.4/24", "2001:db8:10::3/64", "2001:db8:10::4/64"} {
 		layout.Prefixes = append(layout.Prefixes, netip.MustParsePrefix(more))
 	}
@@ -51,111 +57,132 @@ func dualStack(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip
 	return layout
 }
 
-// likeTheTarget agrees with old nodes.
-func likeTheTarget(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
-	layout := dualStack(macMode, hashMode)
-	layout.Schema, layout.HashCompat = 3, clusterip.ClusterIP
-	if clusterip.ZeroSeedFits(hashMode) {
-		layout.Seed = 0
-	}
+// likeTheTarget hashes as nodes of the CLUSTERIP target do.
+func likeTheTarget(layout clusterip.Layout) clusterip.Layout {
+	layout.HashCompat, layout.Seed = clusterip.ClusterIP, 0
 	return layout
 }
 
-// draining keeps connections when buckets move.
 func draining(layout clusterip.Layout) clusterip.Layout {
-	layout.Schema, layout.Drains = 4, true
+	layout.Drains = true
 	return layout
 }
 
-// bridged does so on a bridge.
 func bridged(layout clusterip.Layout) clusterip.Layout {
 	layout.Bridged = true
 	return layout
 }
 
-// onBond is on a bond that asks by ARP.
+// onBond is on a bond whose ports send ARP requests.
 func onBond(layout clusterip.Layout) clusterip.Layout {
 	layout.Ports = []int{3, 4}
 	return layout
 }
 
-// newest has what all layouts have since schema 5.
-func newest(layout clusterip.Layout) clusterip.Layout {
-	layout.Schema = 5
-	return layout
-}
-
-// onlyIPv6 has but an IPv6 address.
-func onlyIPv6(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip.Layout {
-	layout := layoutFor(macMode, hashMode)
-	layout.Schema = 2
-	layout.Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:10::3/64")}
-	layout.MACs = clusterip.PerFamily[clusterip.MAC]{IPv6: clusterip.DerivedMAC(macMode, layout.Address())}
-	return layout
-}
-
-// allLayouts has every kind of tables that this version lays, by the name of its file in testdata.
-func allLayouts() map[string]clusterip.Layout {
-	layouts := map[string]clusterip.Layout{}
-	for _, macMode := range clusterip.MACModes() {
-		for _, hashMode := range clusterip.HashModes() {
-			layouts[fmt.Sprintf("schema-1-%s-%s.hex", macMode, hashMode)] = layoutFor(macMode, hashMode)
-			layouts[fmt.Sprintf("schema-2-dual-stack-%s-%s.hex", macMode, hashMode)] = dualStack(macMode, hashMode)
-			layouts[fmt.Sprintf("schema-3-%s-%s.hex", macMode, hashMode)] = likeTheTarget(macMode, hashMode)
-			layouts[fmt.Sprintf("schema-4-%s-%s.hex", macMode, hashMode)] = draining(layoutFor(macMode, hashMode))
-			layouts[fmt.Sprintf("schema-4-dual-stack-%s-%s.hex", macMode, hashMode)] = draining(dualStack(macMode, hashMode))
-			layouts[fmt.Sprintf("schema-5-%s-%s.hex", macMode, hashMode)] = newest(layoutFor(macMode, hashMode))
-			layouts[fmt.Sprintf("schema-5-like-the-target-%s-%s.hex", macMode, hashMode)] = newest(likeTheTarget(macMode, hashMode))
-			layouts[fmt.Sprintf("schema-5-on-a-bond-%s-%s.hex", macMode, hashMode)] = onBond(newest(layoutFor(macMode, hashMode)))
-			layouts[fmt.Sprintf("schema-5-ipv6-%s-%s.hex", macMode, hashMode)] = newest(onlyIPv6(macMode, hashMode))
-			layouts[fmt.Sprintf("schema-5-draining-%s-%s.hex", macMode, hashMode)] = newest(draining(dualStack(macMode, hashMode)))
-			layouts[fmt.Sprintf("schema-5-bridged-%s-%s.hex", macMode, hashMode)] = bridged(newest(draining(dualStack(macMode, hashMode))))
-			layouts[fmt.Sprintf("schema-2-ipv6-%s-%s.hex", macMode, hashMode)] = onlyIPv6(macMode, hashMode)
-		}
+// variants have each option, MAC mode and hash mode, by the name of their record.
+func variants() map[string]clusterip.Layout {
+	const ports, allPorts = clusterip.SourceIPSourcePort, clusterip.SourceIPSourcePortDestPort
+	return map[string]clusterip.Layout{
+		"ipv4":            layoutFor(clusterip.Multicast, clusterip.SourceIP),
+		"ipv6":            onlyIPv6(clusterip.Unicast, ports),
+		"dual-stack":      dualStack(clusterip.IGMP, allPorts),
+		"like-the-target": likeTheTarget(dualStack(clusterip.Multicast, ports)),
+		"on-a-bond":       onBond(layoutFor(clusterip.Unicast, allPorts)),
+		"draining":        draining(layoutFor(clusterip.IGMP, clusterip.SourceIP)),
+		"bridged":         bridged(draining(dualStack(clusterip.Multicast, allPorts))),
 	}
-	return layouts
 }
 
-// recorded returns the messages between the two marks of a batch, as lines of type, flags and data. They were recorded when each asked for
-// an acknowledgement, and each rule for an echo.
+// recordOf is the file with the messages that install a variant of this schema; without its extension, of a text that shows the same.
+func recordOf(variant string) string {
+	return filepath.Join("testdata", fmt.Sprintf("schema-%d-%s.hex", clusterip.Schema, variant))
+}
+
+// recorded returns the messages between the two marks of a batch, as lines of type, flags and data.
 func recorded(requests []netlink.Message) string {
 	var text strings.Builder
 	for _, r := range requests {
-		flags := r.Header.Flags | netlink.Acknowledge
-		switch r.Header.Type {
-		case unix.NFNL_MSG_BATCH_BEGIN, unix.NFNL_MSG_BATCH_END:
-			continue
-		case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE:
-			flags |= netlink.Echo
+		if r.Header.Type != unix.NFNL_MSG_BATCH_BEGIN && r.Header.Type != unix.NFNL_MSG_BATCH_END {
+			fmt.Fprintf(&text, "%04x %04x %x\n", uint16(r.Header.Type), uint16(r.Header.Flags&^netlink.Acknowledge), r.Data)
 		}
-		fmt.Fprintf(&text, "%04x %04x %s\n", uint16(r.Header.Type), uint16(flags), hex.EncodeToString(r.Data))
 	}
 	return text.String()
 }
 
-// What a schema means may never change: older programs laid it, and newer ones must find it as it should be.
-func TestSchemaIsLaidAsRecorded(t *testing.T) {
-	for name, layout := range allLayouts() {
-		t.Run(name, func(t *testing.T) {
+// readRecord is the reverse.
+func readRecord(t *testing.T, file string) []netlink.Message {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var messages []netlink.Message
+	for line := range bytes.SplitSeq(bytes.TrimSpace(text), []byte("\n")) {
+		var kind, flags uint16
+		var data []byte
+		if _, err := fmt.Sscanf(string(line), "%x %x %x", &kind, &flags, &data); err != nil {
+			t.Fatal(err)
+		}
+		messages = append(messages, netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.HeaderFlags(flags)}, Data: data})
+	}
+	return messages
+}
+
+// A schema may never change: older programs installed its tables, and newer ones must accept them.
+func TestSchemaIsInstalledAsRecorded(t *testing.T) {
+	for variant, layout := range variants() {
+		t.Run(variant, func(t *testing.T) {
 			var got string
 			c := fakeConn(t, func(requests []netlink.Message) { got = recorded(requests) }, nil)
 			if err := c.ApplyTables(t.Context(), clusterip.LayTables{Layout: layout, Keep: []clusterip.Bucket{3}}); err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join("testdata", name)
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
+			isAsRecorded(t, recordOf(variant), got)
+		})
+	}
+}
+
+// Every record is read without a fault by this version, whatever the schema, and its text shows what it installs.
+func TestRecordsAreRead(t *testing.T) {
+	files, err := filepath.Glob("testdata/schema-*.hex")
+	if err != nil || len(files) < len(variants()) {
+		t.Fatalf("%d records: %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			c := connTo(readRecord(t, file), nil)
+			names, err := c.tableNames(t.Context(), nft.TableFamilyNetdev)
+			if err != nil || len(names) != 1 {
+				t.Fatalf("tables %q: %v", names, err)
 			}
-			want, err := os.ReadFile(file)
+			tables, err := c.read(t.Context(), names[0])
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != string(want) {
-				t.Errorf("schema %d is laid differently from what is recorded; a change needs a new schema", layout.Schema)
+			isAsRecorded(t, strings.TrimSuffix(file, ".hex")+".txt", textOf(tables))
+			owned, _ := tables[0].set(setOwned)
+			owned.elements[0].counted = true // the kernel adds the counter
+			judged := judge(tables)
+			if len(judged.Damage) > 0 || judged.Laid == nil || !slices.Equal(judged.Owned, []clusterip.Bucket{3}) {
+				t.Errorf("%+v", judged)
 			}
 		})
+	}
+}
+
+func isAsRecorded(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; a change of the tables needs a new schema", file)
 	}
 }
 
@@ -165,6 +192,35 @@ func TestNewerSchemaIsSaidToBeNewer(t *testing.T) {
 	judged := judge(rulesetOf(layout))
 	if len(judged.Damage) != 1 || !strings.Contains(judged.Damage[0], "newer version") {
 		t.Errorf("%+v", judged)
+	}
+}
+
+// Tables of an older schema are as they should be. What changes them makes them the newest schema, and replaces only what differs: here, where
+// the older one is made up, the stamp.
+func TestOlderSchemaIsAcceptedAndReplacedInPlace(t *testing.T) {
+	layout := layoutFor(clusterip.Multicast, clusterip.SourceIP)
+	layout.Schema = clusterip.Schema - 1
+	var installed, batch []netlink.Message
+	c := fakeConn(t, func(messages []netlink.Message) { installed = messages }, nil)
+	if err := c.ApplyTables(t.Context(), lay(layout)); err != nil {
+		t.Fatal(err)
+	}
+	c = connTo(installed, func(messages []netlink.Message) { batch = messages })
+	seen, err := c.ObserveTables(t.Context(), layout.Address())
+	if err != nil || len(seen.Damage) > 0 || seen.Laid == nil || seen.Laid.Schema != layout.Schema {
+		t.Fatalf("%+v: %v", seen, err)
+	}
+	layout.Schema = clusterip.Schema
+	if err := c.ApplyTables(t.Context(), lay(layout)); err != nil {
+		t.Fatal(err)
+	}
+	var done []string
+	for _, m := range batch[1 : len(batch)-1] {
+		done = append(done, describe(m))
+	}
+	of := " elements of set schema of table netdev clusterip-192.168.10.3"
+	if want := []string{"delete" + of, "add elements to" + strings.TrimPrefix(of, " elements of")}; !slices.Equal(done, want) {
+		t.Errorf("%q, want %q", done, want)
 	}
 }
 
@@ -218,7 +274,7 @@ func TestMissingNFTablesIsNamed(t *testing.T) {
 
 // What is asked is what would be laid.
 func TestAKernelIsAskedForAllThatWouldBeLaid(t *testing.T) {
-	for name, layout := range allLayouts() {
+	for name, layout := range variants() {
 		var asked, laid []netlink.Message
 		answers := fakeConn(t, func(batch []netlink.Message) { asked = batch }, func(m netlink.Message) unix.Errno {
 			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE && m.Header.Flags&netlink.Excl != 0 {

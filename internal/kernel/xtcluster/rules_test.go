@@ -14,7 +14,7 @@ var address = netip.MustParseAddr("192.168.10.3")
 
 func layout() clusterip.Layout {
 	return clusterip.Layout{
-		Schema: 3, Resource: "web-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}, NIC: "eth0", NICIndex: 2,
+		Schema: 1, Resource: "web-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}, NIC: "eth0", NICIndex: 2,
 		Backend: clusterip.Match, MACMode: clusterip.Multicast, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}},
 		HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128},
 		Seed: 0x7b346410, Buckets: 8,

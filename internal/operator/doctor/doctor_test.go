@@ -390,18 +390,17 @@ func TestChecks(t *testing.T) {
 		"ARP by one of two interfaces": {also(sysctl("1", "net/ipv4/conf/all/arp_filter"), resource(func(r *Resource) {
 			r.Around.Value.Routes = append(r.Around.Value.Routes, clusterip.Route{NICIndex: eth1, Prefix: netip.MustParsePrefix("192.168.10.0/24")})
 		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), map[string]Verdict{"arp-filter": Warning}},
-		"ARP by the only interface":                   {sysctl("1", "net/ipv4/conf/all/arp_filter"), nil},
-		"switched off":                                {resource(func(r *Resource) { r.State.Value.NICs[0].Up = false }), map[string]Verdict{"link": Failure}},
-		"no carrier":                                  {resource(func(r *Resource) { r.State.Value.NICs[0].Running = false }), map[string]Verdict{"link": Failure}},
-		"a strict way, and only one":                  {sysctl("1", "net/ipv4/conf/all/rp_filter"), nil},
-		"a strict way of two":                         {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce"), sysctl("1", "net/ipv4/conf/all/rp_filter")), map[string]Verdict{"reverse-path": Warning}},
-		"loose for one, strict for all":               {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce", "net/ipv4/conf/eth0/rp_filter"), sysctl("1", "net/ipv4/conf/all/rp_filter")), nil},
-		"a second way that is down":                   {also(secondWay, resource(func(r *Resource) { r.State.Value.NICs[1].Up = false })), nil},
-		"a second way, asked without the address":     {secondWay, nil},
-		"a second way, and old rules that are silent": {also(secondWay, laid(func(l *clusterip.Layout) { l.Schema = 4 })), map[string]Verdict{"arp-announce": Warning}},
-		"a second way, and a match that is silent":    {also(secondWay, match), map[string]Verdict{"arp-announce": Warning}},
-		"never an answer to ARP":                      {sysctl("8", "net/ipv4/conf/all/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
-		"the clients' router":                         {sysctl("1", "net/ipv4/conf/eth1/forwarding"), map[string]Verdict{"forwarding": Warning}},
+		"ARP by the only interface":                {sysctl("1", "net/ipv4/conf/all/arp_filter"), nil},
+		"switched off":                             {resource(func(r *Resource) { r.State.Value.NICs[0].Up = false }), map[string]Verdict{"link": Failure}},
+		"no carrier":                               {resource(func(r *Resource) { r.State.Value.NICs[0].Running = false }), map[string]Verdict{"link": Failure}},
+		"a strict way, and only one":               {sysctl("1", "net/ipv4/conf/all/rp_filter"), nil},
+		"a strict way of two":                      {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce"), sysctl("1", "net/ipv4/conf/all/rp_filter")), map[string]Verdict{"reverse-path": Warning}},
+		"loose for one, strict for all":            {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce", "net/ipv4/conf/eth0/rp_filter"), sysctl("1", "net/ipv4/conf/all/rp_filter")), nil},
+		"a second way that is down":                {also(secondWay, resource(func(r *Resource) { r.State.Value.NICs[1].Up = false })), nil},
+		"a second way, asked without the address":  {secondWay, nil},
+		"a second way, and a match that is silent": {also(secondWay, match), map[string]Verdict{"arp-announce": Warning}},
+		"never an answer to ARP":                   {sysctl("8", "net/ipv4/conf/all/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
+		"the clients' router":                      {sysctl("1", "net/ipv4/conf/eth1/forwarding"), map[string]Verdict{"forwarding": Warning}},
 		"forwards, but for containers only": {also(sysctl("1", "net/ipv4/conf/eth1/forwarding"), resource(func(r *Resource) {
 			r.State.Value.NICs[1].Kind = "bridge"
 			r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "veth9", Up: true, Running: true, Kind: "veth", Master: eth1})
