@@ -132,7 +132,7 @@ lint: ## golangci-lint with .golangci.yml: formatting, the package map, faults
 vet: ## go vet
 	@echo '== vet'
 	$(GO) vet -tags system ./...
-	$(GO) vet -tags system,guest ./tests/netns
+	$(GO) vet -tags system,guest ./tests/kernel
 	$(GO) vet -tags manual ./cmd/ocf-clusterip
 
 unit: ## the packages' own tests, with the race detector; `go test ./...` without it needs neither root nor packages

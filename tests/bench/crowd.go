@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // A crowd is many instances on one node, with so many calls at once.
@@ -19,7 +19,7 @@ type crowd struct {
 
 // crowds measures one call after another, and as many at once as Pacemaker makes (its load-threshold and node-action-limit:
 // twice the cores).
-func crowds(ctx context.Context, p *progress, node *netns.Host, agent, scratch string, quick bool) ([]*crowd, error) {
+func crowds(ctx context.Context, p *progress, node *lan.Host, agent, scratch string, quick bool) ([]*crowd, error) {
 	sizes, repeats := []int{64, 256}, 3
 	if quick {
 		sizes, repeats = sizes[:1], 1
@@ -39,7 +39,7 @@ func crowds(ctx context.Context, p *progress, node *netns.Host, agent, scratch s
 	return all, nil
 }
 
-func (c *crowd) run(ctx context.Context, node *netns.Host, agent, scratch string) error {
+func (c *crowd) run(ctx context.Context, node *lan.Host, agent, scratch string) error {
 	for _, phase := range []struct {
 		action string
 		laps   *[]lap
@@ -54,7 +54,7 @@ func (c *crowd) run(ctx context.Context, node *netns.Host, agent, scratch string
 }
 
 // all calls the agent for each instance; the wall time is from the first call to the end of the last.
-func (c *crowd) all(ctx context.Context, node *netns.Host, agent, scratch, action string) (lap, error) {
+func (c *crowd) all(ctx context.Context, node *lan.Host, agent, scratch, action string) (lap, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var next, cpu atomic.Int64

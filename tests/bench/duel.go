@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strconv"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 const (
@@ -36,14 +36,14 @@ func ours(scratch string, bucket, buckets int) []string {
 	return append(common(scratch),
 		"OCF_RESOURCE_INSTANCE=web-ip:"+i, "OCF_RESKEY_CRM_meta_clone="+i,
 		"OCF_RESKEY_CRM_meta_clone_max="+strconv.Itoa(buckets), "OCF_RESKEY_CRM_meta_globally_unique=true",
-		"OCF_RESKEY_ip="+ourAddress, "OCF_RESKEY_nic="+netns.NIC, "OCF_RESKEY_cidr_netmask=24")
+		"OCF_RESKEY_ip="+ourAddress, "OCF_RESKEY_nic="+lan.NIC, "OCF_RESKEY_cidr_netmask=24")
 }
 
 // theirs returns the environment of a plain address.
 func theirs(scratch string, parameters ...string) []string {
 	return slices.Concat(common(scratch), []string{
 		"OCF_RESOURCE_INSTANCE=vip",
-		"OCF_RESKEY_ip=" + theirAddress, "OCF_RESKEY_nic=" + netns.NIC, "OCF_RESKEY_cidr_netmask=24",
+		"OCF_RESKEY_ip=" + theirAddress, "OCF_RESKEY_nic=" + lan.NIC, "OCF_RESKEY_cidr_netmask=24",
 	}, parameters)
 }
 
@@ -99,7 +99,7 @@ func (d *duel) order(arp *arpSetting) []*series {
 }
 
 // run does everything some times, and once before that to warm up.
-func (d *duel) run(ctx context.Context, p *progress, node *netns.Host, rounds int) error {
+func (d *duel) run(ctx context.Context, p *progress, node *lan.Host, rounds int) error {
 	return node.Do(func() error {
 		for round := range rounds + 1 {
 			p.report("both agents in turns: round %d of %d, and one to warm up", round, rounds)

@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 func main() { os.Exit(run()) }
@@ -78,7 +78,7 @@ func bench(ctx context.Context, o options) error {
 	}
 	begin := time.Now()
 	var r results
-	err = onNode(ctx, func(network *netns.Network, scratch string) error {
+	err = onNode(ctx, func(network *lan.Network, scratch string) error {
 		p := newProgress(os.Stderr)
 		defer p.end()
 		r, err = measure(ctx, p, network, scratch, agent, o)
@@ -118,13 +118,13 @@ func benchPlan(ctx context.Context, agent string, o options) error {
 }
 
 // onNode runs do with a node and a folder, and removes both, also after an error.
-func onNode(ctx context.Context, do func(network *netns.Network, scratch string) error) (err error) {
+func onNode(ctx context.Context, do func(network *lan.Network, scratch string) error) (err error) {
 	scratch, err := os.MkdirTemp("", "clusterip-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	network, err := netns.New(ctx, netns.Options{Nodes: 1})
+	network, err := lan.New(ctx, lan.Options{Nodes: 1})
 	if err != nil {
 		return fmt.Errorf("build a network: %w", err)
 	}
@@ -143,7 +143,7 @@ type results struct {
 }
 
 // measure does all that there is to measure.
-func measure(ctx context.Context, p *progress, network *netns.Network, scratch, agent string, o options) (results, error) {
+func measure(ctx context.Context, p *progress, network *lan.Network, scratch, agent string, o options) (results, error) {
 	node := network.Nodes[0]
 	floor, err := newFloor(ctx, scratch)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // A flood is packets that a node takes in: a cable between two namespaces has the receiver's work done by the sender.
@@ -32,7 +32,7 @@ const (
 )
 
 // floods measures what a packet costs until it would be handed to TCP or UDP, where all are dropped.
-func floods(ctx context.Context, p *progress, network *netns.Network, agent, scratch string, quick bool) ([]*flood, error) {
+func floods(ctx context.Context, p *progress, network *lan.Network, agent, scratch string, quick bool) ([]*flood, error) {
 	rounds := 7
 	if quick {
 		rounds = 1
@@ -56,7 +56,7 @@ func floods(ctx context.Context, p *progress, network *netns.Network, agent, scr
 }
 
 // run lays what is to be laid for two buckets, of which the node owns one or both, and sends.
-func (f *flood) run(ctx context.Context, network *netns.Network, agent, scratch string) (err error) {
+func (f *flood) run(ctx context.Context, network *lan.Network, agent, scratch string) (err error) {
 	const buckets = 2
 	node := network.Nodes[0]
 	target, mac := node.Addr, node.MAC
@@ -97,13 +97,13 @@ func (f *flood) run(ctx context.Context, network *netns.Network, agent, scratch 
 }
 
 // send sends the packets of sources whose bucket is the one that matters, in turns.
-func (f *flood) send(ctx context.Context, network *netns.Network, target netip.Addr, mac net.HardwareAddr) error {
+func (f *flood) send(ctx context.Context, network *lan.Network, target netip.Addr, mac net.HardwareAddr) error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	link, err := net.InterfaceByName(netns.NIC)
+	link, err := net.InterfaceByName(lan.NIC)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 const (
@@ -163,7 +163,7 @@ func onTheNode() []planted {
 		{name: "the rules were flushed", plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"), mend: restart, want: only("as-laid", failure), says: "pcs resource refresh web-ip-clone"},
 		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), mend: restart, want: only("as-laid", failure)},
 		{name: "the MAC filter was deleted", plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"), mend: restart, want: only("as-laid", failure), says: "no longer lets the cluster MAC"},
-		{name: "the cable was pulled", plant: func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, netns.NIC)) }, mend: func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, netns.NIC)) }, want: only("link", failure), says: "no carrier"},
+		{name: "the cable was pulled", plant: func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, lan.NIC)) }, mend: func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, lan.NIC)) }, want: only("link", failure), says: "no carrier"},
 		{name: "a rule drops the address", plant: on("nft 'add table inet mine; add chain inet mine in { type filter hook input priority 0; }; add rule inet mine in ip daddr 192.168.10.0/28 counter drop'"), mend: on("nft delete table inet mine"), want: only("firewall", failure), says: "nft -a list chain inet mine in"},
 		{name: "a firewall of which nobody knows whether it lets services in", plant: on(onlySSH), mend: on("nft delete table inet mine"), want: only("firewall", warning), says: "policy drop may drop tcp to 192.168.10.3"},
 		{name: "firewalld", plant: on("nft 'add table inet firewalld; add chain inet firewalld filter_INPUT { type filter hook input priority 10; }; add rule inet firewalld filter_INPUT ct state { established, related } accept; add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited'"), mend: on("nft delete table inet firewalld"), want: only("firewalld", failure), says: "firewall-cmd"},
@@ -252,7 +252,7 @@ func (p planted) compare(t *testing.T, r report) {
 func TestBeforeItExists(t *testing.T) {
 	executable, err := agentProgram()
 	check(t, err)
-	s := &site{Network: netns.Start(t, netns.Options{IPv6: true, Snooping: true, Querier: true}), program: executable, folder: t.TempDir()}
+	s := &site{Network: lan.Start(t, lan.Options{IPv6: true, Snooping: true, Querier: true}), program: executable, folder: t.TempDir()}
 	s.shell(t, s.Switch, "echo 100 >/sys/class/net/br0/bridge/multicast_query_interval") // every second
 	for _, row := range []planted{
 		{name: "all is well", args: []string{"--ip", shared + " " + shared6, "--buckets", "8"}},
@@ -344,7 +344,7 @@ func TestBeforeItExists(t *testing.T) {
 func TestClusterWithoutResource(t *testing.T) {
 	executable, err := agentProgram()
 	check(t, err)
-	s := &site{Network: netns.Start(t, netns.Options{Nodes: 1}), program: executable, folder: t.TempDir()}
+	s := &site{Network: lan.Start(t, lan.Options{Nodes: 1}), program: executable, folder: t.TempDir()}
 	s.reset(t)
 	row := planted{plant: on("cibadmin --delete --xpath '//clone'"), want: only("resources", warning), says: "doctor --ip"}
 	row.find(t, s)
@@ -364,7 +364,7 @@ func TestClusterWithoutResource(t *testing.T) {
 func TestWrongInput(t *testing.T) {
 	executable, err := agentProgram()
 	check(t, err)
-	s := &site{Network: netns.Start(t, netns.Options{Nodes: 1}), program: executable, folder: t.TempDir()}
+	s := &site{Network: lan.Start(t, lan.Options{Nodes: 1}), program: executable, folder: t.TempDir()}
 	for _, row := range []struct {
 		name  string
 		args  []string

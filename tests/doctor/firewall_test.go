@@ -13,18 +13,18 @@ import (
 	"ocf-clusterip/internal/kernel/firewall"
 	"ocf-clusterip/internal/kernel/nftables"
 	"ocf-clusterip/internal/ocf"
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // TestFirewalls lays rules with the admins' own programs, and wants to hear what becomes of a client's first packet to a web server at the
 // address: certainly dropped (!), perhaps (?), not tracked (~), or nothing of it.
 func TestFirewalls(t *testing.T) {
-	s := &site{Network: netns.Start(t, netns.Options{Nodes: 1, IPv6: true}), folder: t.TempDir()}
+	s := &site{Network: lan.Start(t, lan.Options{Nodes: 1, IPv6: true}), folder: t.TempDir()}
 	node := s.Nodes[0]
-	eth0, err := node.Handle().LinkByName(netns.NIC)
+	eth0, err := node.Handle().LinkByName(lan.NIC)
 	check(t, err)
 	layout := clusterip.Layout{
-		Prefixes: []netip.Prefix{netip.MustParsePrefix(shared + "/24"), netip.MustParsePrefix(shared6 + "/64")}, NIC: netns.NIC, NICIndex: eth0.Attrs().Index, Backend: clusterip.NFTables,
+		Prefixes: []netip.Prefix{netip.MustParsePrefix(shared + "/24"), netip.MustParsePrefix(shared6 + "/64")}, NIC: lan.NIC, NICIndex: eth0.Attrs().Index, Backend: clusterip.NFTables,
 		MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}, IPv6: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}}, Services: []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}},
 	}
 	const (

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 	"ocf-clusterip/tests/program"
 )
 
@@ -53,7 +53,7 @@ const (
 
 // A site is a cluster, of which node1 is examined.
 type site struct {
-	*netns.Network
+	*lan.Network
 	program string
 	folder  string // of the cluster's files, and the agents' locks
 }
@@ -63,7 +63,7 @@ func newSite(t *testing.T) *site {
 	t.Helper()
 	executable, err := agentProgram()
 	check(t, err)
-	s := &site{Network: netns.Start(t, netns.Options{IPv6: true}), program: executable, folder: t.TempDir()}
+	s := &site{Network: lan.Start(t, lan.Options{IPv6: true}), program: executable, folder: t.TempDir()}
 	check(t, s.AddRouter(t.Context(), 1500))
 	for _, node := range s.Nodes {
 		s.shell(t, node, "echo 0 >/proc/sys/net/ipv4/ip_forward") // a new namespace has the machine's
@@ -83,7 +83,7 @@ func check(t *testing.T, err error) {
 
 // parameters are those of the resource, as in the CIB.
 func (s *site) parameters() []string {
-	return []string{"ip=" + shared + " " + shared6, "nic=" + netns.NIC, "drain=600"}
+	return []string{"ip=" + shared + " " + shared6, "nic=" + lan.NIC, "drain=600"}
 }
 
 // start starts all buckets, dealt to the nodes.
@@ -95,7 +95,7 @@ func (s *site) start(t *testing.T, parameters ...string) {
 }
 
 // agent calls the agent as Pacemaker does.
-func (s *site) agent(t *testing.T, node *netns.Host, action string, bucket int, parameters ...string) {
+func (s *site) agent(t *testing.T, node *lan.Host, action string, bucket int, parameters ...string) {
 	t.Helper()
 	n := strconv.Itoa(buckets)
 	environ := []string{
@@ -113,7 +113,7 @@ func (s *site) agent(t *testing.T, node *netns.Host, action string, bucket int, 
 }
 
 // shell runs a line as an admin would type it.
-func (s *site) shell(t *testing.T, node *netns.Host, line string) string {
+func (s *site) shell(t *testing.T, node *lan.Host, line string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hung)
 	defer cancel()

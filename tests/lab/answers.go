@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // Bucket is a client's at the address that a resource has first, by the resource's default settings.
@@ -16,11 +16,11 @@ func Bucket(address, client netip.Addr, buckets int) int {
 
 // ExactlyOnce asks an address from the client's sources. The error tells which questions were not answered once, by the node that owner names.
 func (l *Lab) ExactlyOnce(ctx context.Context, target netip.Addr, sources []netip.Addr, owner func(client netip.Addr) string) error {
-	report, err := l.Network.Probe(ctx, netns.Traffic{Target: target, Sources: sources, Retries: 2})
+	report, err := l.Network.Probe(ctx, lan.Traffic{Target: target, Sources: sources, Retries: 2})
 	if err != nil {
 		return err
 	}
-	return report.ExactlyOnce(func(f netns.Flow) int {
+	return report.ExactlyOnce(func(f lan.Flow) int {
 		return slices.IndexFunc(l.Hosts, func(h *Host) bool { return h.Name == owner(f.Src) })
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 	"ocf-clusterip/tests/probe"
 )
 
@@ -212,7 +212,7 @@ func TestDrainingHostIsCutOff(t *testing.T) {
 	d := playDraining(t, Options{StayOff: true, FencingTakes: 8 * time.Second}, 600, "op", "monitor", "interval=2s")
 	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
 	d.change("node3's management cable is cut", func() {
-		check(t, d.Hosts[2].Cut(netns.ManagementNIC))
+		check(t, d.Hosts[2].Cut(lan.ManagementNIC))
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		_, err := d.WaitFor(ctx, func(*Status) error {

@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 const (
@@ -37,7 +37,7 @@ type Host struct {
 
 	lab     *Lab
 	index   int // in Lab.Hosts and in the network's Nodes
-	machine *netns.Host
+	machine *lan.Host
 	disk    string // a folder that outlives the host's power
 	root    string // the root file system that it runs in
 
@@ -252,7 +252,7 @@ func (h *Host) awaitStop(first int) error {
 	return fmt.Errorf("process 1 of %s does not stop", h.Name)
 }
 
-// Cut pulls a cable: netns.NIC on the LAN or netns.ManagementNIC.
+// Cut pulls a cable: lan.NIC on the LAN or lan.ManagementNIC.
 func (h *Host) Cut(nic string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -304,7 +304,7 @@ func (h *Host) Run(ctx context.Context, argv ...string) (string, error) {
 	return r.Stdout, nil
 }
 
-// Dump returns the state of the host's network, see netns.Host.Dump.
+// Dump returns the state of the host's network, see lan.Host.Dump.
 func (h *Host) Dump() (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -315,7 +315,7 @@ func (h *Host) Dump() (string, error) {
 }
 
 // Machine is the host as the network knows it: its MAC and addresses.
-func (h *Host) Machine() *netns.Host { return h.machine }
+func (h *Host) Machine() *lan.Host { return h.machine }
 
 // processesWith lists the processes in the same PID namespace, outside ids.
 func processesWith(pid int) ([]int, error) {

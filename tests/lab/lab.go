@@ -1,5 +1,5 @@
 // Package lab runs real Pacemaker and Corosync clusters on one machine. A host is a set of namespaces (network, mounts,
-// names, IPC, processes) on a LAN of package netns, with a disk of its own; it boots, serves, and is switched off and on by a
+// names, IPC, processes) on a LAN of package lan, with a disk of its own; it boots, serves, and is switched off and on by a
 // power switch that the cluster fences with.
 //
 //	client ──── LAN switch ──┬── eth0 node1 eth1 ──┬── management switch ── power switch (fence_lab)
@@ -26,12 +26,12 @@ import (
 	"sync"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // Networks of every lab. Each lab has its own kernel tables, so they may be the same.
 var (
-	lan        = netip.MustParsePrefix("192.168.10.0/24")
+	lanNet     = netip.MustParsePrefix("192.168.10.0/24")
 	management = netip.MustParsePrefix("192.168.20.0/24")
 )
 
@@ -39,7 +39,7 @@ var (
 type Options struct {
 	Nodes   int           // 0 means 3
 	Token   time.Duration // Corosync's token timeout: how long a silence means death; 0 means 1 s
-	Clients netip.Prefix  // as in netns.Options
+	Clients netip.Prefix  // as in lan.Options
 	IPv6    bool          // likewise
 
 	// Agent is the program that the hosts know as ocf:custom:clusterip; "" means none.
@@ -69,7 +69,7 @@ type Options struct {
 
 // Lab is a cluster on one machine. Its methods may be called at the same time.
 type Lab struct {
-	Network *netns.Network
+	Network *lan.Network
 	Hosts   []*Host
 
 	options  Options
@@ -104,7 +104,7 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 	l.ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer close(l.forksEnd)
-		_ = netns.OnThread(func() error {
+		_ = lan.OnThread(func() error {
 			for fork := range l.forks {
 				fork()
 			}
@@ -130,7 +130,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if l.program, l.shared, err = l.shareProgram(); err != nil {
 		return err
 	}
-	l.Network, err = netns.New(ctx, netns.Options{Nodes: l.options.Nodes, LAN: lan, Clients: l.options.Clients, IPv6: l.options.IPv6, Management: management})
+	l.Network, err = lan.New(ctx, lan.Options{Nodes: l.options.Nodes, Clients: l.options.Clients, IPv6: l.options.IPv6, Management: management})
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (l *Lab) Host(name string) *Host {
 
 // NodeByMAC returns the name of the host whose LAN interface has that MAC, or "".
 func (l *Lab) NodeByMAC(mac net.HardwareAddr) string {
-	if i := l.Network.NodeByMAC(mac); i != netns.Stranger {
+	if i := l.Network.NodeByMAC(mac); i != lan.Stranger {
 		return l.Hosts[i].Name
 	}
 	return ""

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // The LAN, not the management network: the cluster stays whole, and only the agent's monitor can notice.
@@ -19,28 +19,28 @@ func TestLinksFail(t *testing.T) {
 	all := []string{"node1", "node2", "node3"}
 
 	s.probe.Mark("LAN links of node1 and node2 cut")
-	check(t, errors.Join(s.Hosts[0].Cut(netns.NIC), s.Hosts[1].Cut(netns.NIC)))
+	check(t, errors.Join(s.Hosts[0].Cut(lan.NIC), s.Hosts[1].Cut(lan.NIC)))
 	s.leftFrom("node1")
 	s.leftFrom("node2")
 	s.answered()
 	s.step("both mended", func() {
-		check(t, errors.Join(s.Hosts[0].Mend(t.Context(), netns.NIC), s.Hosts[1].Mend(t.Context(), netns.NIC)))
+		check(t, errors.Join(s.Hosts[0].Mend(t.Context(), lan.NIC), s.Hosts[1].Mend(t.Context(), lan.NIC)))
 	}, all...)
 	s.exactlyOnce(shared, buckets)
 
 	s.probe.Mark("LAN links of all cut")
-	check(t, s.each(func(h *Host) error { return h.Cut(netns.NIC) }))
+	check(t, s.each(func(h *Host) error { return h.Cut(lan.NIC) }))
 	s.nowhere()
 	s.step("all mended", func() {
-		check(t, s.each(func(h *Host) error { return h.Mend(t.Context(), netns.NIC) }))
+		check(t, s.each(func(h *Host) error { return h.Mend(t.Context(), lan.NIC) }))
 	}, all...)
 	s.exactlyOnce(shared, buckets)
 
 	s.step("the port of node3 blinks", func() {
 		for range 10 {
-			check(t, s.Hosts[2].Cut(netns.NIC))
+			check(t, s.Hosts[2].Cut(lan.NIC))
 			time.Sleep(300 * time.Millisecond)
-			check(t, s.Hosts[2].Mend(t.Context(), netns.NIC))
+			check(t, s.Hosts[2].Mend(t.Context(), lan.NIC))
 			time.Sleep(700 * time.Millisecond)
 		}
 	}, all...)

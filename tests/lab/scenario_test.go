@@ -14,8 +14,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"ocf-clusterip/internal/operator"
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 	"ocf-clusterip/tests/probe"
 	"ocf-clusterip/tests/program"
 )
@@ -410,7 +411,7 @@ var hostFailures = []struct {
 	{"all processes killed", func(_ *scenario, h *Host) error { return h.Kill() }},
 	{"hung", func(_ *scenario, h *Host) error { return h.Hang() }},
 	{"corosync killed", func(s *scenario, h *Host) error { return s.kill(h, "corosync") }},
-	{"management link cut", func(_ *scenario, h *Host) error { return h.Cut(netns.ManagementNIC) }},
+	{"management link cut", func(_ *scenario, h *Host) error { return h.Cut(lan.ManagementNIC) }},
 }
 
 // fenced waits until a host was fenced after a moment.
@@ -484,10 +485,10 @@ func TestPartsOfAHostFail(t *testing.T) {
 	s.exactlyOnce(shared, buckets)
 
 	s.probe.Mark("LAN link of node2 cut")
-	check(t, s.Hosts[1].Cut(netns.NIC))
+	check(t, s.Hosts[1].Cut(lan.NIC))
 	s.leftFrom("node2")
 	s.answered()
-	s.step("LAN link of node2 mended", func() { check(t, s.Hosts[1].Mend(t.Context(), netns.NIC)) }, all...)
+	s.step("LAN link of node2 mended", func() { check(t, s.Hosts[1].Mend(t.Context(), lan.NIC)) }, all...)
 	s.exactlyOnce(shared, buckets)
 
 	for _, f := range []struct {

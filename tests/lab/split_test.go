@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 	"ocf-clusterip/tests/probe"
 )
 
@@ -59,9 +59,9 @@ func TestWithoutFencing(t *testing.T) {
 		fail  func(*scenario) error
 		safe  bool // whether it can go well
 	}{
-		{"two nodes, management network parted", 2, func(s *scenario) error { return s.Hosts[1].Cut(netns.ManagementNIC) }, false},
+		{"two nodes, management network parted", 2, func(s *scenario) error { return s.Hosts[1].Cut(lan.ManagementNIC) }, false},
 		{"three nodes, one hangs", 3, func(s *scenario) error { return s.Hosts[1].Hang() }, false},
-		{"three nodes, one cut off", 3, func(s *scenario) error { return s.Hosts[1].Cut(netns.ManagementNIC) }, true},
+		{"three nodes, one cut off", 3, func(s *scenario) error { return s.Hosts[1].Cut(lan.ManagementNIC) }, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/ocf"
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 const (
@@ -85,7 +85,7 @@ func makeTarget(target, destdir string) error {
 
 // node is a cluster node on which the agent is installed. Its eth0 has an address of 192.168.10.0/24.
 type node struct {
-	*netns.Host
+	*lan.Host
 	locks string // HA_RSCTMP
 }
 
@@ -96,7 +96,7 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host := netns.Start(t, netns.Options{Nodes: 1, IPv6: true}).Nodes[0]
+	host := lan.Start(t, lan.Options{Nodes: 1, IPv6: true}).Nodes[0]
 	err = host.Do(func() error {
 		return unix.Mount("overlay", "/usr", "overlay", unix.MS_RDONLY, "lowerdir="+files+"/usr:/usr")
 	})
@@ -143,7 +143,7 @@ func (v vars) list() []string {
 }
 
 // service is the resource that most tests are about.
-func service() vars { return params("ip", address, "nic", netns.NIC) }
+func service() vars { return params("ip", address, "nic", lan.NIC) }
 
 // pacemaker returns what Pacemaker's executor sets for each call. The locks of a test are its own.
 func (n *node) pacemaker() vars {
@@ -167,7 +167,7 @@ func (n *node) pacemaker() vars {
 }
 
 // run runs any program on the node, with exactly these variables, and fails the test if it does not come to an end.
-func (n *node) run(t *testing.T, v vars, argv ...string) netns.Result {
+func (n *node) run(t *testing.T, v vars, argv ...string) lan.Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hung)
 	defer cancel()
@@ -189,7 +189,7 @@ func (n *node) shell(t *testing.T, line string) string {
 }
 
 // call calls the agent as Pacemaker does: Pacemaker's variables, and these on top.
-func (n *node) call(t *testing.T, v vars, args ...string) netns.Result {
+func (n *node) call(t *testing.T, v vars, args ...string) lan.Result {
 	t.Helper()
 	return n.run(t, n.pacemaker().with(v), append([]string{agent}, args...)...)
 }
@@ -231,12 +231,12 @@ func files(t *testing.T, dir string) []string {
 
 // checkStatus checks the exit status, and what every action owes its caller: nothing on stdout, and on stderr, one fact per
 // line, log lines with a level, and one line that gives the reason if the action failed. It returns the reason.
-func checkStatus(t *testing.T, r netns.Result, want ocf.ExitCode) (reason string) {
+func checkStatus(t *testing.T, r lan.Result, want ocf.ExitCode) (reason string) {
 	t.Helper()
 	return checkStatusWithPrefix(t, r, want, "ocf-exit-reason:")
 }
 
-func checkStatusWithPrefix(t *testing.T, r netns.Result, want ocf.ExitCode, prefix string) (reason string) {
+func checkStatusWithPrefix(t *testing.T, r lan.Result, want ocf.ExitCode, prefix string) (reason string) {
 	t.Helper()
 	if got := ocf.ExitCode(r.ExitCode); got != want {
 		t.Errorf("exit status is %d (%s), want %d (%s)\nstderr: %s", got, got, want, want, r.Stderr)

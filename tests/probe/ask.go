@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 const (
@@ -72,7 +72,7 @@ func (p *Probe) ask(ch *channel) error {
 	p.mu.Lock()
 	number := p.question(ch, nil)
 	p.mu.Unlock()
-	stamp := netns.Stamp{Token: p.token, Number: number}
+	stamp := lan.Stamp{Token: p.token, Number: number}
 	if ch.proto == UDP {
 		return p.unsent(ch, number, p.udp.Send(stamp.Payload(0), ch.addr, p.target()))
 	}

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 	"ocf-clusterip/tests/program"
 )
 
@@ -36,7 +36,7 @@ var agentProgram = sync.OnceValues(func() (string, error) { return program.Agent
 
 // cluster is three nodes that share an address, with echo servers, and no resource manager: the test starts and stops.
 type cluster struct {
-	*netns.Network
+	*lan.Network
 	t       *testing.T
 	program string
 	locks   string
@@ -47,8 +47,8 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	executable, err := agentProgram()
 	check(t, err)
-	c := &cluster{netns.Start(t, netns.Options{IPv6: true}), t, executable, t.TempDir()}
-	check(t, c.Serve(netns.EchoPort))
+	c := &cluster{lan.Start(t, lan.Options{IPv6: true}), t, executable, t.TempDir()}
+	check(t, c.Serve(lan.EchoPort))
 	for bucket := range buckets {
 		c.call("start", bucket, bucket%len(c.Nodes))
 	}

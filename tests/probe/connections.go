@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // The ports that connections come from, one after the other for each source: so a port tells the connection, long after it
@@ -83,7 +83,7 @@ func (p *Probe) connect(ch *channel) error {
 	}
 	p.mu.Unlock()
 	if err == nil {
-		err = netns.ConnectTCP(fd, p.target())
+		err = lan.ConnectTCP(fd, p.target())
 	}
 	if err != nil {
 		p.mu.Lock()
@@ -100,7 +100,7 @@ func (p *Probe) bind(ch *channel) (fd int, local netip.AddrPort, err error) {
 			ch.port = firstPort
 		}
 		local = netip.AddrPortFrom(ch.addr, ch.port)
-		if fd, err = netns.BindTCP(local); !errors.Is(err, unix.EADDRINUSE) {
+		if fd, err = lan.BindTCP(local); !errors.Is(err, unix.EADDRINUSE) {
 			break
 		}
 	}
@@ -163,7 +163,7 @@ func (p *Probe) tend(ch *channel, due bool) error {
 		c.number = p.question(ch, nil)
 	}
 	c.phase = asking
-	fd, stamp := c.fd, netns.Stamp{Token: p.token, Number: c.number}
+	fd, stamp := c.fd, lan.Stamp{Token: p.token, Number: c.number}
 	p.mu.Unlock()
 	// An error here is the socket's, and listen will get it again.
 	if _, err := unix.Write(fd, stamp.Payload(0)); errors.Is(err, unix.EAGAIN) {

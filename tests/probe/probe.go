@@ -12,15 +12,15 @@ import (
 	"sync"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // Options are what a probe asks, and what it must know to judge the answers.
 type Options struct {
-	Client  *netns.Host // who asks
-	NIC     string      // of the client; default netns.NIC
-	Target  netip.Addr  // the shared address
-	Port    uint16      // of the echo servers (netns.Serve); default netns.EchoPort
+	Client  *lan.Host  // who asks
+	NIC     string     // of the client; default lan.NIC
+	Target  netip.Addr // the shared address
+	Port    uint16     // of the echo servers (lan.Serve); default lan.EchoPort
 	Sources []netip.Addr
 	Protos  []Proto // default all
 
@@ -50,8 +50,8 @@ type Options struct {
 }
 
 func (o Options) withDefaults() (Options, error) {
-	byDefault(&o.NIC, netns.NIC)
-	byDefault(&o.Port, netns.EchoPort)
+	byDefault(&o.NIC, lan.NIC)
+	byDefault(&o.Port, lan.EchoPort)
 	byDefault(&o.Interval, 100*time.Millisecond)
 	byDefault(&o.Timeout, 900*time.Millisecond)
 	byDefault(&o.StallAfter, 3*time.Second)
@@ -90,9 +90,9 @@ type Probe struct {
 	o       Options
 	begin   time.Time
 	token   uint32 // marks our packets
-	capture *netns.Capture
-	icmp    netns.Sender
-	udp     netns.Sender
+	capture *lan.Capture
+	icmp    lan.Sender
+	udp     lan.Sender
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when the last answer was waited for
 	ending  bool          // no more questions; of the asking goroutine
@@ -179,18 +179,18 @@ func Start(ctx context.Context, o Options) (*Probe, error) {
 		return nil, fmt.Errorf("probe %s: %w", o.Target, err)
 	}
 	p.begin = time.Now()
-	if p.capture, err = o.Client.CaptureSome(o.NIC, wire(o.Target), func(f netns.Frame) bool { p.see(f); return false }); err != nil {
+	if p.capture, err = o.Client.CaptureSome(o.NIC, wire(o.Target), func(f lan.Frame) bool { p.see(f); return false }); err != nil {
 		return nil, fmt.Errorf("probe %s: %w", o.Target, err)
 	}
 	err = o.Client.Do(func() (err error) {
-		if p.icmp, err = netns.SendICMP(p.o.Target); err != nil {
+		if p.icmp, err = lan.SendICMP(p.o.Target); err != nil {
 			return err
 		}
 		everywhere := netip.IPv4Unspecified()
 		if p.o.Target.Is6() {
 			everywhere = netip.IPv6Unspecified()
 		}
-		p.udp, err = netns.SendUDP(netip.AddrPortFrom(everywhere, 0))
+		p.udp, err = lan.SendUDP(netip.AddrPortFrom(everywhere, 0))
 		return err
 	})
 	if err != nil {
@@ -209,7 +209,7 @@ func Start(ctx context.Context, o Options) (*Probe, error) {
 func (p *Probe) close() error {
 	_, err := p.capture.Stop()
 	errs := []error{err}
-	for _, c := range []netns.Sender{p.icmp, p.udp} {
+	for _, c := range []lan.Sender{p.icmp, p.udp} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}

@@ -15,26 +15,26 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // clusterMAC is the article's.
 var clusterMAC = net.HardwareAddr{1, 2, 3, 4, 5, 6}
 
 // at lets a probe ask another address.
-func at(target netip.Addr, n *netns.Network, sources int) func(*Options) {
+func at(target netip.Addr, n *lan.Network, sources int) func(*Options) {
 	return func(o *Options) { o.Target, o.Sources = target, n.SourcesLike(target, sources) }
 }
 
 const testTimeout = time.Minute // for anything that does not hang
 
 // watch starts a probe from that many sources.
-func watch(t *testing.T, n *netns.Network, sources int, adapt ...func(*Options)) *Probe {
+func watch(t *testing.T, n *lan.Network, sources int, adapt ...func(*Options)) *Probe {
 	t.Helper()
 	o := Options{
 		Client: n.Client, Target: shared, Sources: n.Sources(sources), ClusterMAC: clusterMAC,
 		Node: func(mac net.HardwareAddr) string {
-			if i := n.NodeByMAC(mac); i != netns.Stranger {
+			if i := n.NodeByMAC(mac); i != lan.Stranger {
 				return n.Nodes[i].Name
 			}
 			return ""
@@ -134,7 +134,7 @@ func TestUnpluggedNodeIsAnOutageOfItsSources(t *testing.T) {
 	p := watch(t, c.Network, 32, func(o *Options) { o.StallAfter = 300 * time.Millisecond })
 	allAnswered(t, p)
 	p.Mark("node2 unplugged")
-	check(t, c.UnplugNode(1, netns.NIC))
+	check(t, c.UnplugNode(1, lan.NIC))
 	hit := func(e Event) bool { return homeOf(e.Source) == 1 }
 	for _, proto := range []Proto{ICMP, UDP, Connect} {
 		until(t, p, "loss", func(e Event) bool { return e.Kind == Lost && e.Proto == proto && hit(e) })
@@ -238,7 +238,7 @@ func TestMovedBucketBreaksStreams(t *testing.T) {
 }
 
 // nft gives a host rules, or takes them.
-func nft(t *testing.T, h *netns.Host, rules string) {
+func nft(t *testing.T, h *lan.Host, rules string) {
 	t.Helper()
 	if r := h.Run(t.Context(), []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "nft", rules); r.Err != nil || r.ExitCode != 0 {
 		t.Fatalf("nft on %s: %v\n%s", h.Name, r.Err, r.Stderr)
@@ -252,7 +252,7 @@ func TestARPWithANodesMACIsWrong(t *testing.T) {
 			p := watch(t, c.Network, 4, func(o *Options) { o.ClusterMAC = known })
 			allAnswered(t, p)
 			nft(t, c.Nodes[0], "delete table arp clusterip-"+shared.String())
-			link, err := c.Client.Handle().LinkByName(netns.NIC)
+			link, err := c.Client.Handle().LinkByName(lan.NIC)
 			check(t, err)
 			neighs, err := c.Client.Handle().NeighList(link.Attrs().Index, 2)
 			check(t, err)
@@ -276,7 +276,7 @@ func TestAdvertisementWithANodesMACIsWrong(t *testing.T) {
 	p := watch(t, c.Network, 4, at(shared6, c.Network, 4))
 	allAnswered(t, p)
 	nft(t, c.Nodes[0], "delete table ip6 clusterip-"+shared.String())
-	link, err := c.Client.Handle().LinkByName(netns.NIC)
+	link, err := c.Client.Handle().LinkByName(lan.NIC)
 	check(t, err)
 	neighs, err := c.Client.Handle().NeighList(link.Attrs().Index, unix.AF_INET6)
 	check(t, err)
@@ -308,9 +308,9 @@ func TestAnswerFromNoNodesMACIsWrong(t *testing.T) {
 }
 
 // One node, asked at its own address.
-func alone(t *testing.T, adapt ...func(*Options)) (*netns.Network, *Probe) {
+func alone(t *testing.T, adapt ...func(*Options)) (*lan.Network, *Probe) {
 	t.Helper()
-	n := netns.Start(t, netns.Options{Nodes: 1})
+	n := lan.Start(t, lan.Options{Nodes: 1})
 	return n, watch(t, n, 4, append(adapt, func(o *Options) { o.Target, o.ClusterMAC = n.Nodes[0].Addr, n.Nodes[0].MAC })...)
 }
 
@@ -332,7 +332,7 @@ func TestNobodyServes(t *testing.T) {
 // A node that repeats what it sends is caught by what TCP does not repeat. In TCP it may be the kernel.
 func TestNodeThatAnswersTwice(t *testing.T) {
 	n, p := alone(t)
-	check(t, n.Nodes[0].Serve(netns.EchoPort))
+	check(t, n.Nodes[0].Serve(lan.EchoPort))
 	allAnswered(t, p)
 	nft(t, n.Nodes[0], `table netdev stand_in { chain out { type filter hook egress device "eth0" priority 0;
 		ip saddr 192.168.10.11 dup to "eth0"; }; }`)
@@ -348,7 +348,7 @@ func TestNodeThatAnswersTwice(t *testing.T) {
 
 func TestRepeatedSynHidesNoLoss(t *testing.T) {
 	n, p := alone(t, func(o *Options) { o.Protos = []Proto{Connect}; o.Interval = 50 * time.Millisecond })
-	check(t, n.Nodes[0].Serve(netns.EchoPort))
+	check(t, n.Nodes[0].Serve(lan.EchoPort))
 	allAnswered(t, p)
 	// The first SYN from each port is lost.
 	nft(t, n.Nodes[0], `table ip stand_in {
@@ -392,7 +392,7 @@ func TestServerThatGoesAway(t *testing.T) {
 }
 
 func TestProbeRefuses(t *testing.T) {
-	n := netns.Start(t, netns.Options{Nodes: 1})
+	n := lan.Start(t, lan.Options{Nodes: 1})
 	fine := Options{Client: n.Client, Target: shared, Sources: n.Sources(1), Node: func(net.HardwareAddr) string { return "" }}
 	for name, spoil := range map[string]func(*Options){
 		"no client":        func(o *Options) { o.Client = nil },

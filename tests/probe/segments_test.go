@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // wireOf is a connection without a network: what the capture would see of it.
@@ -36,19 +36,19 @@ func newWire(proto Proto) *wireOf {
 }
 
 func (w *wireOf) sent(flags byte, seq, ack uint32) {
-	w.seeSent(netns.Packet{
-		Flow: netns.Flow{Proto: netns.TCP, Src: client(1), SrcPort: firstPort, Dst: shared, DstPort: 7}, Seq: seq, Ack: ack, Flags: flags,
+	w.seeSent(lan.Packet{
+		Flow: lan.Flow{Proto: lan.TCP, Src: client(1), SrcPort: firstPort, Dst: shared, DstPort: 7}, Seq: seq, Ack: ack, Flags: flags,
 	})
 }
 
 func (w *wireOf) got(node uint8, flags byte, seq, ack uint32, data []byte) {
-	w.seeSegment(w.conn, netns.Packet{Seq: seq, Ack: ack, Flags: flags, Payload: data}, node, w.now())
+	w.seeSegment(w.conn, lan.Packet{Seq: seq, Ack: ack, Flags: flags, Payload: data}, node, w.now())
 }
 
-func (w *wireOf) syn()              { w.sent(netns.TCPSyn, isn, 0) }
-func (w *wireOf) synAck(node uint8) { w.got(node, netns.TCPSyn|netns.TCPAck, theirs, isn+1, nil) }
+func (w *wireOf) syn()              { w.sent(lan.TCPSyn, isn, 0) }
+func (w *wireOf) synAck(node uint8) { w.got(node, lan.TCPSyn|lan.TCPAck, theirs, isn+1, nil) }
 func (w *wireOf) refusal(node uint8) {
-	w.got(node, netns.TCPRst|netns.TCPAck, 0, isn+1, nil)
+	w.got(node, lan.TCPRst|lan.TCPAck, 0, isn+1, nil)
 }
 
 // open brings a stream to its first request.
@@ -59,15 +59,15 @@ func (w *wireOf) open() {
 	w.conn.phase = asking
 	w.request()
 }
-func (w *wireOf) greeting() { w.got(1, netns.TCPAck, theirs+1, isn+1, []byte("hello\n")) }
-func (w *wireOf) request()  { w.sent(netns.TCPAck, isn+1, theirs+1+hello) }
+func (w *wireOf) greeting() { w.got(1, lan.TCPAck, theirs+1, isn+1, []byte("hello\n")) }
+func (w *wireOf) request()  { w.sent(lan.TCPAck, isn+1, theirs+1+hello) }
 
 func (w *wireOf) answer(node uint8) {
-	w.got(node, netns.TCPAck, theirs+1+hello, isn+13, netns.Stamp{Token: w.token, Number: 1}.Payload(0))
+	w.got(node, lan.TCPAck, theirs+1+hello, isn+13, lan.Stamp{Token: w.token, Number: 1}.Payload(0))
 }
 
 // reset is what a node without the connection sends, to a segment with that acknowledgement number.
-func (w *wireOf) reset(node uint8, ack uint32) { w.got(node, netns.TCPRst, ack, 0, nil) }
+func (w *wireOf) reset(node uint8, ack uint32) { w.got(node, lan.TCPRst, ack, 0, nil) }
 
 func TestSegments(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -81,7 +81,7 @@ func TestSegments(t *testing.T) {
 		"a SYN-ACK and a refusal":            {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.refusal(2) }, []string{"answer node1", "duplicate node2"}},
 		"a refusal and a SYN-ACK":            {Connect, func(w *wireOf) { w.syn(); w.refusal(1); w.synAck(2) }, []string{"refused node1", "duplicate node2"}},
 		"SYN repeated, to another owner":     {Connect, func(w *wireOf) { w.syn(); w.syn(); w.synAck(1); w.synAck(2) }, []string{"lost ", "late node1"}},
-		"SYN-ACK for somebody else's SYN":    {Connect, func(w *wireOf) { w.syn(); w.got(1, netns.TCPSyn|netns.TCPAck, theirs, isn+2, nil) }, nil},
+		"SYN-ACK for somebody else's SYN":    {Connect, func(w *wireOf) { w.syn(); w.got(1, lan.TCPSyn|lan.TCPAck, theirs, isn+2, nil) }, nil},
 		"moved after the SYN-ACK":            {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.reset(2, theirs+1) }, []string{"answer node1", "broken node2"}},
 		"a reset after the greeting":         {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.greeting(); w.reset(1, theirs+1+hello) }, []string{"answer node1"}},
 		"a stream":                           {Stream, func(w *wireOf) { w.open(); w.answer(1) }, []string{"open node1", "answer node1"}},
@@ -109,11 +109,11 @@ func TestSegments(t *testing.T) {
 		}, []string{"open node1", "broken node2", "lost "}},
 		"closed by the server": {Stream, func(w *wireOf) {
 			w.open()
-			w.got(1, netns.TCPFin|netns.TCPAck, theirs+1+hello, isn+1, nil)
+			w.got(1, lan.TCPFin|lan.TCPAck, theirs+1+hello, isn+1, nil)
 		}, []string{"open node1", "broken node1", "lost "}},
 		"an answer to another probe": {Stream, func(w *wireOf) {
 			w.open()
-			w.got(1, netns.TCPAck, theirs+1+hello, isn+13, netns.Stamp{Token: w.token + 1, Number: 1}.Payload(0))
+			w.got(1, lan.TCPAck, theirs+1+hello, isn+13, lan.Stamp{Token: w.token + 1, Number: 1}.Payload(0))
 		}, []string{"open node1"}},
 	} {
 		w := newWire(c.proto)

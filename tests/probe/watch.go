@@ -15,7 +15,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // ipHeader is where the program of wire finds what, in bytes from the frame's start.
@@ -108,13 +108,13 @@ func wire(target netip.Addr) []bpf.Instruction {
 	}
 	out := slices.Concat(
 		[]bpf.Instruction{protocol},
-		when(unix.IPPROTO_TCP, address(h.destination, tcp(netns.TCPSyn)...)...),
+		when(unix.IPPROTO_TCP, address(h.destination, tcp(lan.TCPSyn)...)...),
 		[]bpf.Instruction{no})
 	in := slices.Concat(
 		[]bpf.Instruction{protocol},
 		when(unix.IPPROTO_UDP, address(h.source, yes)...),
 		when(h.icmp, append(icmp, no)...),
-		when(unix.IPPROTO_TCP, address(h.source, tcp(netns.TCPSyn|netns.TCPRst|netns.TCPFin)...)...),
+		when(unix.IPPROTO_TCP, address(h.source, tcp(lan.TCPSyn|lan.TCPRst|lan.TCPFin)...)...),
 		[]bpf.Instruction{no})
 	return slices.Concat(
 		[]bpf.Instruction{bpf.LoadAbsolute{Off: 12, Size: 2}},
@@ -129,7 +129,7 @@ func wire(target netip.Addr) []bpf.Instruction {
 }
 
 // see judges a frame of the client's NIC.
-func (p *Probe) see(f netns.Frame) {
+func (p *Probe) see(f lan.Frame) {
 	at := f.Time.Sub(p.begin)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -154,14 +154,14 @@ func (p *Probe) see(f netns.Frame) {
 }
 
 // seeARP judges what is told about the target.
-func (p *Probe) seeARP(f netns.Frame, at time.Duration) {
+func (p *Probe) seeARP(f lan.Frame, at time.Duration) {
 	if a, ok := f.ARP(); ok && !f.Outgoing && a.SenderIP == p.o.Target {
 		p.seeTold(f, "ARP", a.SenderHardwareAddr, at)
 	}
 }
 
 // seeNeighbour judges what a neighbour advertisement tells about the target.
-func (p *Probe) seeNeighbour(f netns.Frame, a *ndp.NeighborAdvertisement, at time.Duration) {
+func (p *Probe) seeNeighbour(f lan.Frame, a *ndp.NeighborAdvertisement, at time.Duration) {
 	if f.Outgoing || a.TargetAddress != p.o.Target {
 		return
 	}
@@ -172,7 +172,7 @@ func (p *Probe) seeNeighbour(f netns.Frame, a *ndp.NeighborAdvertisement, at tim
 	}
 }
 
-func (p *Probe) seeTold(f netns.Frame, by string, told net.HardwareAddr, at time.Duration) {
+func (p *Probe) seeTold(f lan.Frame, by string, told net.HardwareAddr, at time.Duration) {
 	node := p.node(f.Source)
 	wrong := p.o.Node(told) != ""
 	if p.o.ClusterMAC != nil {
@@ -208,13 +208,13 @@ func (p *Probe) node(mac net.HardwareAddr) uint8 {
 }
 
 // seeSent counts the copies of what the client sends.
-func (p *Probe) seeSent(packet netns.Packet) {
+func (p *Probe) seeSent(packet lan.Packet) {
 	c := p.conns[netip.AddrPortFrom(packet.Src, packet.SrcPort)]
 	if c == nil {
 		return
 	}
 	segment := &c.request
-	if packet.Flags&netns.TCPSyn != 0 {
+	if packet.Flags&lan.TCPSyn != 0 {
 		segment = &c.syn
 		c.isn = packet.Seq
 	}
@@ -225,7 +225,7 @@ func (p *Probe) seeSent(packet netns.Packet) {
 }
 
 // seeError judges an ICMP error. It may come from any router; for the target only a node can speak.
-func (p *Probe) seeError(f netns.Frame, packet netns.Packet, at time.Duration) {
+func (p *Probe) seeError(f lan.Frame, packet lan.Packet, at time.Duration) {
 	failed := packet.Failed
 	s := p.bySource[failed.Src]
 	if s == nil || failed.Dst != p.o.Target {
@@ -234,15 +234,15 @@ func (p *Probe) seeError(f netns.Frame, packet netns.Packet, at time.Duration) {
 	var ch *channel
 	var number uint32
 	switch failed.Proto {
-	case netns.TCP:
+	case lan.TCP:
 		c := p.conns[netip.AddrPortFrom(failed.Src, failed.SrcPort)]
 		if c == nil || c.phase != connecting {
 			return // TCP does not end an open connection for that (RFC 5461)
 		}
 		ch, number = c.channel, c.number
 		p.drop(c)
-	case netns.ICMP, netns.UDP:
-		stamp, ok := netns.ReadStamp(failed.Payload)
+	case lan.ICMP, lan.UDP:
+		stamp, ok := lan.ReadStamp(failed.Payload)
 		if !ok || stamp.Token != p.token {
 			return
 		}
@@ -258,8 +258,8 @@ func (p *Probe) seeError(f netns.Frame, packet netns.Packet, at time.Duration) {
 }
 
 // channel returns that of ICMP or UDP.
-func (s *source) channel(proto netns.Proto) *channel {
-	if proto == netns.ICMP {
+func (s *source) channel(proto lan.Proto) *channel {
+	if proto == lan.ICMP {
 		return s.by[ICMP]
 	}
 	return s.by[UDP]
@@ -271,12 +271,12 @@ func (ch *channel) asked(number uint32) bool {
 }
 
 // seeAnswer judges what comes from the target.
-func (p *Probe) seeAnswer(f netns.Frame, packet netns.Packet, at time.Duration) {
+func (p *Probe) seeAnswer(f lan.Frame, packet lan.Packet, at time.Duration) {
 	s, node := p.bySource[packet.Dst], p.node(f.Source)
 	if s == nil || packet.Src != p.o.Target {
 		return
 	}
-	if packet.Proto == netns.TCP {
+	if packet.Proto == lan.TCP {
 		if c := p.conns[netip.AddrPortFrom(packet.Dst, packet.DstPort)]; c != nil {
 			if node == 0 {
 				p.stranger(c.channel, c.number, at, f.Source)
@@ -285,7 +285,7 @@ func (p *Probe) seeAnswer(f netns.Frame, packet netns.Packet, at time.Duration) 
 		}
 		return
 	}
-	stamp, ok := netns.ReadStamp(packet.Payload)
+	stamp, ok := lan.ReadStamp(packet.Payload)
 	ch := s.channel(packet.Proto)
 	if !ok || stamp.Token != p.token || !ch.asked(stamp.Number) {
 		return
@@ -325,7 +325,7 @@ func (p *Probe) answer(ch *channel, number uint32, e Event, node uint8) {
 }
 
 // seeSegment judges a segment that came in.
-func (p *Probe) seeSegment(c *conn, packet netns.Packet, node uint8, at time.Duration) {
+func (p *Probe) seeSegment(c *conn, packet lan.Packet, node uint8, at time.Duration) {
 	event := Event{At: at, Node: p.nodes[node], Number: c.number}
 	twice := func(s *segment) bool {
 		if !s.answeredBy(node) {
@@ -335,18 +335,18 @@ func (p *Probe) seeSegment(c *conn, packet netns.Packet, node uint8, at time.Dur
 		p.tell(c.channel, event)
 		return true
 	}
-	refusesSyn := packet.Seq == 0 && packet.Flags&netns.TCPAck != 0 && packet.Ack == c.isn+1
+	refusesSyn := packet.Seq == 0 && packet.Flags&lan.TCPAck != 0 && packet.Ack == c.isn+1
 	switch {
-	case packet.Flags&netns.TCPSyn != 0:
+	case packet.Flags&lan.TCPSyn != 0:
 		if packet.Ack == c.isn+1 && !twice(&c.syn) {
 			p.seeSynAck(c, node, at)
 		}
-	case packet.Flags&netns.TCPRst != 0 && refusesSyn:
+	case packet.Flags&lan.TCPRst != 0 && refusesSyn:
 		if !twice(&c.syn) && c.phase == connecting {
 			p.drop(c)
 			p.answer(c.channel, c.number, Event{At: at, Kind: Refused}, node)
 		}
-	case packet.Flags&netns.TCPRst != 0:
+	case packet.Flags&lan.TCPRst != 0:
 		if packet.Seq == c.request.ack && c.request.sent > 0 {
 			twice(&c.request)
 		}
@@ -360,7 +360,7 @@ func (p *Probe) seeSegment(c *conn, packet netns.Packet, node uint8, at time.Dur
 			}
 			p.seeData(c, packet.Payload, node, at)
 		}
-		if packet.Flags&netns.TCPFin != 0 && c.proto == Stream && c.phase != over {
+		if packet.Flags&lan.TCPFin != 0 && c.proto == Stream && c.phase != over {
 			p.breaks(c, Event{At: at, Node: p.nodes[node], Text: errClosed.Error()})
 		}
 	}
@@ -390,8 +390,8 @@ func (p *Probe) seeData(c *conn, data []byte, node uint8, at time.Duration) {
 		p.todo = append(p.todo, c.channel)
 		p.tell(c.channel, Event{At: at, Kind: Open, Node: p.nodes[node]})
 	case c.phase == asking:
-		stamp, ok := netns.ReadStamp(data)
-		if !ok || stamp != (netns.Stamp{Token: p.token, Number: c.number}) {
+		stamp, ok := lan.ReadStamp(data)
+		if !ok || stamp != (lan.Stamp{Token: p.token, Number: c.number}) {
 			return
 		}
 		p.answer(c.channel, c.number, Event{At: at, Kind: Answer}, node)

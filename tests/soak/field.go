@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"ocf-clusterip/tests/lab"
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 	"ocf-clusterip/tests/probe"
 )
 
@@ -350,13 +350,13 @@ func (f *field) do(ctx context.Context, e event, members []*lab.Host) error {
 	case killCorosync:
 		return h.KillProcess("called corosync", func(name string, _ []string) bool { return name == "corosync" })
 	case cutManagement:
-		return h.Cut(netns.ManagementNIC)
+		return h.Cut(lan.ManagementNIC)
 	case back:
 		return f.returns(ctx, h, members)
 	case blink:
-		err := h.Cut(netns.NIC)
+		err := h.Cut(lan.NIC)
 		time.Sleep(cableOut)
-		return errors.Join(err, h.Mend(ctx, netns.NIC))
+		return errors.Join(err, h.Mend(ctx, lan.NIC))
 	case deleteAddress:
 		return f.damage(ctx, h, "ip address", address.String()+"/32")
 	case deleteFilter:
@@ -457,12 +457,12 @@ var filters = map[string]struct{ command, mac string }{
 // were taken away first, nobody would look any more.
 func (f *field) damage(ctx context.Context, h *lab.Host, command, what string) error {
 	words := strings.Fields(command)
-	if _, err := h.Run(ctx, append(words, "delete", what, "dev", netns.NIC)...); err != nil {
+	if _, err := h.Run(ctx, append(words, "delete", what, "dev", lan.NIC)...); err != nil {
 		f.vain(err)
 		return nil
 	}
 	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(pollInterval) {
-		if text, err := h.Run(ctx, append(words, "show", "dev", netns.NIC)...); err == nil && strings.Contains(text, what) {
+		if text, err := h.Run(ctx, append(words, "show", "dev", lan.NIC)...); err == nil && strings.Contains(text, what) {
 			return nil
 		}
 	}

@@ -36,7 +36,7 @@ func backends() map[string]string {
 	}
 }
 
-// A guest runs some of the tests of package netns: each thing that the agent asks of a kernel, once, and what only a machine can show
+// A guest runs some of the tests of package kernel: each thing that the agent asks of a kernel, once, and what only a machine can show
 // whose modules may be taken away (build tag guest). All kernels run the same tests.
 type guest struct {
 	name  string
@@ -154,7 +154,7 @@ func TestKernel(t *testing.T) {
 	build := map[string][]string{
 		"init":          {"build", "-o", filepath.Join(scratch, "init"), "./tests/vm/init"},
 		"ocf-clusterip": {"build", "-o", filepath.Join(scratch, "ocf-clusterip"), "./cmd/ocf-clusterip"},
-		"netns.test":    {"test", "-c", "-tags", "guest,system", "-o", filepath.Join(scratch, "netns.test"), "./tests/netns"},
+		"kernel.test":   {"test", "-c", "-tags", "guest,system", "-o", filepath.Join(scratch, "kernel.test"), "./tests/kernel"},
 	}
 	for _, arguments := range build {
 		cmd := exec.CommandContext(ctx, "go", arguments...)
@@ -233,7 +233,7 @@ func makeInitramfs(ctx context.Context, to string, k Kernel, built string, tests
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	for name, from := range map[string]string{"/init": "init", "/usr/sbin/ocf-clusterip": "ocf-clusterip", "/test/netns.test": "netns.test"} {
+	for name, from := range map[string]string{"/init": "init", "/usr/sbin/ocf-clusterip": "ocf-clusterip", "/test/kernel.test": "kernel.test"} {
 		if err := a.File(name, filepath.Join(built, from)); err != nil {
 			return err
 		}
@@ -254,7 +254,7 @@ func makeInitramfs(ctx context.Context, to string, k Kernel, built string, tests
 	if err := a.File("/"+vectors, filepath.Join("../..", vectors)); err != nil {
 		return err
 	}
-	command := []string{"/test/netns.test", "-test.v", "-test.run", strings.Join(tests, "|"), "-test.timeout", guestTimeout.String()}
+	command := []string{"/test/kernel.test", "-test.v", "-test.run", strings.Join(tests, "|"), "-test.timeout", guestTimeout.String()}
 	if err := a.Text("/command", strings.Join(command, "\n")); err != nil {
 		return err
 	}

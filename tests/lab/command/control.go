@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"ocf-clusterip/tests/lab"
-	"ocf-clusterip/tests/netns"
+	"ocf-clusterip/tests/lan"
 )
 
 // readyFD is the pipe on which the process that holds a lab says that it is up.
@@ -113,7 +113,7 @@ func do(ctx context.Context, l *lab.Lab, r request) (answer, error) {
 	if h == nil {
 		return a, fmt.Errorf("no host %q", r.Host)
 	}
-	nic, known := map[string]string{"": "", "lan": netns.NIC, "mgmt": netns.ManagementNIC}[r.NIC]
+	nic, known := map[string]string{"": "", "lan": lan.NIC, "mgmt": lan.ManagementNIC}[r.NIC]
 	if !known {
 		return a, fmt.Errorf("no cable %q: lan and mgmt are", r.NIC)
 	}

@@ -1,0 +1,556 @@
+//go:build system
+
+package kernel
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator"
+	"ocf-clusterip/tests/lan"
+)
+
+// ourTable is how the tables of the shared address are called, in every family.
+var ourTable = "clusterip-" + shared.String()
+
+// A patient is a node on which buckets 2 and 5 of 8 run, until something is broken by hand.
+type patient struct {
+	*agent
+	clean string // Dump before anything was started
+}
+
+func newPatient(t *testing.T, p parameters) *patient {
+	t.Helper()
+	n := lan.Start(t, lan.Options{Nodes: 1, IPv6: strings.Contains(p["ip"], ":")})
+	a := newAgent(t, n.Nodes[0], 8, p.with("arp_count", "0"))
+	clean, err := a.host.Dump()
+	check(t, err)
+	return &patient{agent: a, clean: clean}
+}
+
+func (p *patient) startBoth(t *testing.T) {
+	t.Helper()
+	check(t, status(p.start(2), ocf.Success))
+	check(t, status(p.start(5), ocf.Success))
+}
+
+// by types a command into a shell on the node, so to say.
+func (a *agent) by(t *testing.T, command string) string {
+	t.Helper()
+	r := a.host.Run(t.Context(), lan.ToolPath, strings.Fields(command)...)
+	if err := r.Failure(); err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	return r.Stdout
+}
+
+// checkNothingIsLeft stops both buckets and compares the node with what it was.
+func (p *patient) checkNothingIsLeft(t *testing.T) {
+	t.Helper()
+	check(t, status(p.stop(2), ocf.Success))
+	check(t, status(p.stop(5), ocf.Success))
+	dump, err := p.host.Dump()
+	check(t, err)
+	if dump != p.clean {
+		t.Errorf("after stop (-before start +after):\n%s", changes(p.clean, dump))
+	}
+	p.checkNoFiles(t)
+}
+
+// changes shows the lines in which two dumps differ.
+func changes(before, after string) string {
+	return cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n"))
+}
+
+func (p *patient) checkNoFiles(t *testing.T) {
+	t.Helper()
+	if files, err := os.ReadDir(p.tempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
+		t.Errorf("files are left: %v %v", files, err)
+	}
+}
+
+// A wound is something broken behind the agent's back.
+type wound struct {
+	name    string
+	inflict func(*testing.T, *patient)
+	says    string       // monitor's reason
+	code    ocf.ExitCode // monitor's status of bucket 2; 0 means ErrGeneric
+	loses   bool         // bucket 5 is lost too, so that it must be started again
+}
+
+// commands inflicts a wound by hand, one command a line; a line that begins with "nft" is one argument.
+func commands(lines ...string) func(*testing.T, *patient) {
+	return func(t *testing.T, p *patient) {
+		t.Helper()
+		for _, line := range lines {
+			if rules, ok := strings.CutPrefix(line, "nft "); ok {
+				nft(t, p.host, rules)
+			} else {
+				p.by(t, line)
+			}
+			if strings.HasSuffix(line, " up") { // monitor would still find no carrier
+				check(t, p.host.Settle())
+			}
+		}
+	}
+}
+
+// What a node has of its own, and loses with some wounds.
+const (
+	ownAddress  = "ip address add 192.168.10.11/24 brd + dev eth0"
+	clientRoute = "ip route replace 192.168.64.0/18 dev eth0"
+	farRoute    = "ip route replace 198.51.100.0/24 via 192.168.10.254"
+)
+
+// The traps that others fell into, and whatever else an admin, a firewall or a network manager may do.
+func wounds() []wound {
+	vip := shared.String()
+	deleted := "ip address delete " + sharedOnNIC + " dev eth0"
+	return []wound{
+		{name: "address deleted", inflict: commands(deleted), says: "address 192.168.10.3/32 is missing on eth0"},
+		{name: "address put back with another prefix", inflict: commands(
+			deleted, "ip address add "+vip+"/25 dev eth0"), says: "192.168.10.3/25 is on eth0, where it should not be"},
+		{name: "address put back with another scope", inflict: commands(
+			deleted, "ip address add "+sharedOnNIC+" dev eth0"), says: "192.168.10.3/32 is on eth0, where it should not be: the node's own connections may come from it"},
+		{name: "address there a second time", inflict: commands("ip address add " + vip + "/24 dev eth0"), says: "192.168.10.3/24 is on eth0, where it should not be"},
+		{name: "the NIC's addresses replaced, ours lost with them", inflict: commands(
+			"ip address flush dev eth0", ownAddress, clientRoute), says: "is missing on eth0"},
+		{name: "netdev table deleted", inflict: commands("nft delete table netdev " + ourTable), says: "this is left on the node", loses: true},
+		{name: "arp table deleted", inflict: commands("nft delete table arp " + ourTable), says: "table arp " + ourTable + " is missing"},
+		{name: "ip table deleted", inflict: commands("nft delete table ip " + ourTable), says: "table ip " + ourTable + " is missing"},
+		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
+		{
+			name: "all rules flushed", inflict: commands("nft flush table netdev "+ourTable, "nft flush table arp "+ourTable, "nft flush table ip "+ourTable),
+			says: `rule "owned buckets" is missing or changed`,
+		},
+		{name: "table put to sleep", inflict: commands("nft add table netdev " + ourTable + " { flags dormant; }"), says: "switched off"},
+		{name: "rule added", inflict: commands("nft add rule netdev " + ourTable + " ipv4 limit rate 1/second accept"), says: "is not as laid"},
+		{name: "rule put first", inflict: commands("nft insert rule arp " + ourTable + " output accept"), says: "is not as laid"},
+		{name: "chain added", inflict: commands("nft add chain netdev " + ourTable + " mine"), says: "chain mine is not ours"},
+		{name: "set added", inflict: commands("nft add set netdev " + ourTable + " mine { type ipv4_addr . inet_service; }"), says: "set mine is not ours"},
+		{name: "element removed", inflict: commands("nft delete element netdev " + ourTable + " owned { 2 }"), says: "does not run here; buckets 5 do", code: ocf.NotRunning},
+		{name: "all elements removed", inflict: commands("nft flush set netdev " + ourTable + " owned"), says: "this is left on the node", loses: true},
+		{name: "element added", inflict: commands("nft add element netdev " + ourTable + " owned { 7 }"), says: "element 7 was not put there by this agent"},
+		{name: "element for all buckets added", inflict: commands("nft add element netdev " + ourTable + " owned { * }"), says: "stands for all buckets"},
+		{name: "element out of range added", inflict: commands("nft add element netdev " + ourTable + " owned { 99 comment \"web-ip:99\" }"), says: "element 99 is no bucket of 0..7"},
+		{name: "stamp removed", inflict: commands("nft flush set netdev " + ourTable + " schema"), says: "its stamp (set schema) is missing"},
+		{name: "stamp changed", inflict: commands("nft flush set netdev "+ourTable+" schema",
+			"nft add element netdev "+ourTable+" schema { 1 comment \"ip=192.168.10.3/24 buckets=many\" }"), says: "cannot be read"},
+		{name: "NIC down", inflict: commands("ip link set eth0 down", "ip link set eth0 up", "ip link set eth0 down"), says: "eth0 is down"},
+	}
+}
+
+// woundsOfMoves are those that only a resource with drain can have.
+func woundsOfMoves() []wound {
+	return []wound{
+		{name: "set of moves deleted", inflict: commands("nft flush table netdev "+ourTable, "nft delete set netdev "+ourTable+" draining"), says: "set draining is missing"},
+		{name: "chain of moves deleted", inflict: commands("nft delete chain ip " + ourTable + " moves"), says: "chain moves is missing"},
+		{name: "ip table deleted", inflict: commands("nft delete table ip " + ourTable), says: "table ip " + ourTable + " is missing"},
+		{name: "element that never ends", inflict: commands("nft add element netdev " + ourTable + " draining { 3 comment \"web-ip:3\" }"), says: "element 3 never ends"},
+		{name: "element of somebody", inflict: commands("nft add element netdev " + ourTable + " adopting { 3 timeout 1h }"), says: "element 3 was not put there by this agent"},
+		{name: "element out of range", inflict: commands("nft add element netdev " + ourTable + " handed_over { 99 comment \"web-ip:99\" }"), says: "element 99 is no bucket of 0..7"},
+		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
+	}
+}
+
+// wounds6 are those that only a resource with an IPv6 address and services can have.
+func wounds6() []wound {
+	vip := shared6.String()
+	return []wound{
+		{name: "IPv6 address deleted", inflict: commands("ip address delete " + vip + "/64 dev eth0"), says: "address 2001:db8:10::3/64 is missing on eth0"},
+		{name: "IPv6 address put back with another prefix", inflict: commands(
+			"ip address delete "+vip+"/64 dev eth0", "ip address add "+vip+"/128 dev eth0 nodad"), says: "2001:db8:10::3/128 is on eth0, where it should not be"},
+		{name: "IPv4 address deleted", inflict: commands("ip address delete " + sharedOnNIC + " dev eth0"), says: "address 192.168.10.3/32 is missing on eth0"},
+		{name: "ip6 table deleted", inflict: commands("nft delete table ip6 " + ourTable), says: "table ip6 " + ourTable + " is missing"},
+		{name: "ip6 table flushed", inflict: commands("nft flush table ip6 " + ourTable), says: `rule "neighbour advertisements tell the cluster MAC" is missing`},
+		{name: "service removed", inflict: commands("nft delete element netdev " + ourTable + " tcp_services { 80 }"), says: "set tcp_services is not as laid"},
+		{name: "service added", inflict: commands("nft add element netdev " + ourTable + " tcp_services { 90-95 }"), says: "set tcp_services is not as laid"},
+		{name: "a part of the stamp removed", inflict: commands("nft delete element netdev " + ourTable + " schema { 0x1010001 }"), says: "is not whole"},
+		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
+	}
+}
+
+// TestEveryWoundOfADualStackResource is seen and healed.
+func TestEveryWoundOfADualStackResource(t *testing.T) {
+	t.Parallel()
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("ip", dualStack, "mac_mode", string(mode), "services", "tcp/80 tcp/443 udp/53 icmp", "hash_prefix6", "64"))
+			all := wounds6()
+			if mode == clusterip.IGMP {
+				group := clusterip.DerivedMAC(mode, shared6).MulticastGroup().String()
+				all = append(all, wound{name: "group left", inflict: commands("ip address delete " + group + "/128 dev eth0"), says: "no longer a member of the multicast group " + group})
+			}
+			for _, w := range all {
+				t.Run(w.name, func(t *testing.T) {
+					p.startBoth(t)
+					w.inflict(t, p)
+					p.checkHealing(t, w)
+					p.checkNothingIsLeft(t)
+				})
+			}
+		})
+	}
+}
+
+// TestEveryWoundOfMoves is seen and healed.
+func TestEveryWoundOfMoves(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP("drain", "60"))
+	for _, w := range woundsOfMoves() {
+		t.Run(w.name, func(t *testing.T) {
+			p.startBoth(t)
+			w.inflict(t, p)
+			p.checkHealing(t, w)
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
+
+// TestNICThatWasSwitchedOff: IPv6 addresses go with it, and the kernel stays a member of their groups for good, so start must not
+// insist on joining again.
+func TestNICThatWasSwitchedOff(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("ip", dualStack, "mac_mode", string(mode)))
+			p.startBoth(t)
+			commands("ip link set eth0 down", "ip link set eth0 up", "ip address add 2001:db8:10::b/64 dev eth0", clientRoute,
+				"ip -6 route replace 2001:db8:6400::/40 via 2001:db8:10::c8")(t, p)
+			p.checkHealing(t, wound{says: "address 2001:db8:10::3/64 is missing on eth0"})
+			if mode != clusterip.IGMP {
+				p.checkNothingIsLeft(t)
+			}
+		})
+	}
+}
+
+// macWounds take away by what a NIC accepts the cluster MAC.
+func macWounds() map[clusterip.MACMode]wound {
+	mac := func(mode clusterip.MACMode) string { return clusterip.DerivedMAC(mode, shared).String() }
+	return map[clusterip.MACMode]wound{
+		clusterip.Multicast: {name: "MAC filter removed", inflict: commands("ip maddress delete " + mac(clusterip.Multicast) + " dev eth0"), says: "no longer lets the cluster MAC"},
+		clusterip.Unicast:   {name: "MAC filter removed", inflict: commands("bridge fdb delete " + mac(clusterip.Unicast) + " dev eth0 self"), says: "no longer lets the cluster MAC"},
+		clusterip.IGMP:      {name: "group left", inflict: commands("ip address delete 239.255.10.3/32 dev eth0"), says: "no longer a member of the multicast group 239.255.10.3"},
+	}
+}
+
+// TestEveryWoundIsSeenAndHealed: monitor tells the truth, start heals without touching the other bucket, stop leaves nothing.
+func TestEveryWoundIsSeenAndHealed(t *testing.T) {
+	t.Parallel()
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("mac_mode", string(mode)))
+			for _, w := range append(wounds(), macWounds()[mode]) {
+				t.Run(w.name, func(t *testing.T) {
+					p.startBoth(t)
+					w.inflict(t, p)
+					if mode == clusterip.Multicast && w.code != ocf.NotRunning { // only Pacemaker knows what should run
+						p.checkStatus(t, w)
+					}
+					p.checkHealing(t, w)
+					p.checkNothingIsLeft(t)
+				})
+			}
+		})
+	}
+}
+
+// checkStatus expects that an operator who asks is told of the wound, in monitor's words.
+func (p *patient) checkStatus(t *testing.T, w wound) {
+	t.Helper()
+	var said operator.Status
+	r := p.host.Run(t.Context(), lan.ToolPath, p.program, "status", "--json", shared.String())
+	check(t, status(r, ocf.ExitCode(operator.Broken)))
+	check(t, json.Unmarshal([]byte(r.Stdout), &said))
+	for _, problem := range said.Resources[0].Problems {
+		if problem.Health == operator.Broken && strings.Contains(problem.Text, w.says) {
+			return
+		}
+	}
+	t.Errorf("status does not say %q:\n%s", w.says, r.Stdout)
+}
+
+func (p *patient) checkHealing(t *testing.T, w wound) {
+	t.Helper()
+	if w.code == 0 {
+		w.code = ocf.ErrGeneric
+	}
+	r := p.monitor(2)
+	if err := status(r, w.code); err != nil || !strings.Contains(r.Stderr, w.says) {
+		t.Errorf("monitor does not say %q: %v\n%s", w.says, err, r.Stderr)
+	}
+	if w.name == "NIC down" { // nothing that an agent may change
+		check(t, status(p.start(2), ocf.ErrGeneric))
+		commands("ip link set eth0 up", clientRoute)(t, p)
+	}
+	check(t, status(p.start(2), ocf.Success))
+	if w.loses {
+		check(t, status(p.monitor(5), ocf.NotRunning))
+		check(t, status(p.start(5), ocf.Success))
+	}
+	check(t, status(p.monitor(2), ocf.Success))
+	check(t, status(p.monitor(5), ocf.Success))
+}
+
+var handle = regexp.MustCompile(`# handle (\d+)$`)
+
+// ruleHandles are the handles of all rules of a chain.
+func (p *patient) ruleHandles(t *testing.T, family, chain string) []string {
+	t.Helper()
+	var handles []string
+	for line := range strings.Lines(p.by(t, fmt.Sprintf("nft -a list chain %s %s %s", family, ourTable, chain))) {
+		line = strings.TrimSpace(line)
+		if found := handle.FindStringSubmatch(line); found != nil && !strings.HasPrefix(line, "chain") {
+			handles = append(handles, found[1])
+		}
+	}
+	return handles
+}
+
+// TestEveryRuleIsMissed deletes each rule in turn, and puts another one in its place.
+func TestEveryRuleIsMissed(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp", "drain", "60"))
+	p.startBoth(t)
+	rules := 0
+	for _, chain := range []string{
+		"netdev ingress", "netdev ipv4", "netdev errors", "netdev ports", "netdev portless", "arp output", "ip overheard",
+		"netdev ipv6", "netdev errors6", "netdev ports6", "netdev portless6", "ip6 output", "ip6 overheard",
+		"ip moves", "ip draining", "ip adopting", "ip6 moves", "ip6 draining", "ip6 adopting",
+	} {
+		family, chain, _ := strings.Cut(chain, " ")
+		for i := range p.ruleHandles(t, family, chain) {
+			for _, change := range []string{"delete rule %s %s %s handle %s", "replace rule %s %s %s handle %s counter accept"} {
+				nft(t, p.host, fmt.Sprintf(change, family, ourTable, chain, p.ruleHandles(t, family, chain)[i]))
+				w := wound{name: change, says: "table " + family + " " + ourTable + ": chain " + chain + ": rule"}
+				p.checkHealing(t, w)
+			}
+			rules++
+		}
+	}
+	if rules < 90 {
+		t.Errorf("only %d rules were found", rules)
+	}
+	p.checkNothingIsLeft(t)
+}
+
+// TestCountersSurviveHealing: a mended table is not made anew, so that nothing of the running buckets is lost.
+func TestCountersSurviveHealing(t *testing.T) {
+	n := lan.Start(t, lan.Options{Nodes: 1})
+	a := newAgent(t, n.Nodes[0], 1, webIP())
+	check(t, status(a.start(0), ocf.Success))
+	probe(t, n, lan.Traffic{Target: shared, Sources: n.Sources(4), Protos: []lan.Proto{lan.ICMP}, Retries: 2})
+	p := &patient{agent: a}
+	counted := p.by(t, "nft list set netdev "+ourTable+" owned")
+	nft(t, p.host, "delete table arp "+ourTable)
+	nft(t, p.host, "flush chain netdev "+ourTable+" ipv4")
+	check(t, status(a.start(0), ocf.Success))
+	if after := p.by(t, "nft list set netdev "+ourTable+" owned"); after != counted || strings.Contains(counted, "packets 0 ") {
+		t.Errorf("counters before:\n%s\nafter:\n%s", counted, after)
+	}
+}
+
+// TestRenamedNIC: the resource finds its NIC by the route, and follows it to its new name.
+func TestRenamedNIC(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("nic", "", "mac_mode", string(mode)))
+			p.startBoth(t)
+			commands("ip link set eth0 down", "ip link set eth0 name lan0", "ip link set lan0 up")(t, p)
+			p.checkHealing(t, wound{says: "asked is lan0"})
+			check(t, status(p.stop(5), ocf.Success))
+			check(t, status(p.stop(2), ocf.Success))
+			commands("ip link set lan0 down", "ip link set lan0 name eth0", "ip link set eth0 up", clientRoute)(t, p)
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
+
+// TestRenamedNICThatIsAskedFor cannot be healed by the agent, but it says so, and stops.
+func TestRenamedNICThatIsAskedFor(t *testing.T) {
+	p := newPatient(t, webIP())
+	p.startBoth(t)
+	commands("ip link set eth0 down", "ip link set eth0 name lan0", "ip link set lan0 up")(t, p)
+	r := p.monitor(2)
+	if err := status(r, ocf.ErrGeneric); err != nil || !strings.Contains(r.Stderr, "there is no such network interface") {
+		t.Errorf("monitor: %v\n%s", err, r.Stderr)
+	}
+	check(t, status(p.start(2), ocf.ErrArgs))
+	check(t, status(p.stop(2), ocf.Success))
+	check(t, status(p.stop(5), ocf.Success))
+	commands("ip link set lan0 down", "ip link set lan0 name eth0", "ip link set eth0 up", clientRoute)(t, p)
+	p.checkNothingIsLeft(t)
+}
+
+// TestDeletedNIC takes the address and the chain along; what is left goes with stop, or is mended when the NIC is back.
+func TestDeletedNIC(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("mac_mode", string(mode)))
+			p.startBoth(t)
+			p.by(t, "ip link delete eth0")
+			check(t, status(p.monitor(2), ocf.ErrGeneric))
+			check(t, status(p.start(2), ocf.ErrArgs))
+			commands("ip link add eth0 type veth peer name peer0", "ip link set peer0 up", "ip link set eth0 up",
+				ownAddress)(t, p)
+			p.checkHealing(t, wound{says: "eth0 (index"})
+			p.by(t, "ip link delete eth0")
+			check(t, status(p.stop(2), ocf.Success))
+			check(t, status(p.stop(5), ocf.Success))
+			check(t, status(p.monitor(5), ocf.NotRunning))
+			if rules := p.by(t, "nft list ruleset"); rules != "" {
+				t.Errorf("left: %s", rules)
+			}
+			p.checkNoFiles(t)
+		})
+	}
+}
+
+// TestFlappingLinkIsNoWound: what comes back by itself needs no healing.
+func TestFlappingLinkIsNoWound(t *testing.T) {
+	for _, mode := range clusterip.MACModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			p := newPatient(t, webIP("mac_mode", string(mode)))
+			p.startBoth(t)
+			commands("ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500", "ip link set eth0 down", "ip link set eth0 up", clientRoute)(t, p)
+			check(t, status(p.monitor(2), ocf.Success))
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
+
+// TestForeignTableOfOurName is refused by start, left alone by stop, and no reason for monitor to think that anything runs.
+func TestForeignTableOfOurName(t *testing.T) {
+	for _, family := range []string{"netdev", "arp", "ip", "ip6"} {
+		t.Run(family, func(t *testing.T) {
+			p := newPatient(t, webIP())
+			nft(t, p.host, "add table "+family+" "+ourTable)
+			nft(t, p.host, "add chain "+family+" "+ourTable+" mine")
+			nft(t, p.host, "add rule "+family+" "+ourTable+" mine counter drop")
+			before, err := p.host.Dump()
+			check(t, err)
+			r := p.start(2)
+			if err := status(r, ocf.ErrGeneric); err != nil || !strings.Contains(r.Stderr, "not ours") {
+				t.Errorf("start: %v\n%s", err, r.Stderr)
+			}
+			check(t, status(p.monitor(2), ocf.NotRunning))
+			check(t, status(p.stop(2), ocf.Success))
+			after, err := p.host.Dump()
+			check(t, err)
+			if after != before {
+				t.Errorf("(-before +after):\n%s", changes(before, after))
+			}
+			p.checkNoFiles(t)
+		})
+	}
+}
+
+// TestAddressesThatHangOnOurs: when ours is the first address, and has the network's prefix, the kernel would remove the network's others
+// with it, and with the NIC's last address all its routes.
+func TestAddressesThatHangOnOurs(t *testing.T) {
+	for _, row := range []struct {
+		promote string
+		as      func(*testing.T, *patient)
+	}{{"0", commands()}, {"0", sharedOfNetwork}, {"1", sharedOfNetwork}} {
+		promote := row.promote
+		t.Run("promote_secondaries="+promote, func(t *testing.T) {
+			p := newPatient(t, webIP("cidr_netmask", "24"))
+			for _, scope := range []string{"all", "default", "eth0"} {
+				check(t, p.host.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", promote))
+			}
+			p.by(t, "ip address flush dev eth0 scope global")
+			p.startBoth(t)
+			row.as(t, p)
+			p.by(t, "ip address add 192.168.10.11/24 metric 100 dev eth0")
+			p.by(t, "ip address add 192.168.10.77/24 dev eth0")
+			p.by(t, "ip route add default via 192.168.10.254")
+			p.by(t, "ip route add 10.9.0.0/16 via 192.168.10.253 src 192.168.10.77")
+			check(t, status(p.stop(2), ocf.Success))
+			check(t, status(p.stop(5), ocf.Success))
+			for command, lines := range map[string][]string{
+				"ip -4 -o address show dev eth0":                       {"192.168.10.11/24 metric 100", "192.168.10.77/24"},
+				"ip -4 route show":                                     {"default via 192.168.10.254", "10.9.0.0/16 via 192.168.10.253", "192.168.10.0/24 dev eth0"},
+				"cat /proc/sys/net/ipv4/conf/eth0/promote_secondaries": {promote + "\n"},
+			} {
+				seen := p.by(t, command)
+				for _, line := range lines {
+					if !strings.Contains(seen, line) {
+						t.Errorf("%s: %q went with ours:\n%s", command, line, seen)
+					}
+				}
+				if strings.Contains(seen, shared.String()+"/") {
+					t.Errorf("%s: ours is still there:\n%s", command, seen)
+				}
+			}
+		})
+	}
+}
+
+// TestManyResourcesStopAtOnce: each takes its own address away and nothing else, though the kernel's lists change meanwhile,
+// and others delete theirs.
+func TestManyResourcesStopAtOnce(t *testing.T) {
+	const rounds, resources = 20, 4
+	p := newPatient(t, webIP())
+	before, err := p.host.Dump()
+	check(t, err)
+	for round := range rounds {
+		p.by(t, "ip address add 192.168.10.50/24 dev eth0")
+		agents := make([]agent, resources)
+		for i := range agents {
+			agents[i] = *p.agent
+			agents[i].parameters = webIP("ip", fmt.Sprintf("192.168.10.%d", 30+i), "arp_count", "0")
+			check(t, status(agents[i].start(1), ocf.Success))
+		}
+		var all sync.WaitGroup
+		errs := make([]error, resources)
+		for i := range agents {
+			all.Go(func() { errs[i] = status(agents[i].stop(1), ocf.Success) })
+		}
+		all.Go(func() { p.by(t, "ip address del 192.168.10.50/24 dev eth0") })
+		all.Wait()
+		after, err := p.host.Dump()
+		check(t, errors.Join(append(errs, err)...))
+		if after != before {
+			t.Fatalf("round %d (-before +after):\n%s", round, changes(before, after))
+		}
+	}
+}
+
+// TestNICIsABridge: also with an address on a bridge, every MAC mode works, and leaves nothing behind.
+func TestNICIsABridge(t *testing.T) {
+	for _, mode := range []string{"multicast", "igmp", "unicast"} {
+		t.Run(mode, func(t *testing.T) {
+			n := lan.Start(t, lan.Options{Nodes: 1})
+			p := &patient{agent: newAgent(t, n.Nodes[0], 8, webIP("arp_count", "0", "mac_mode", mode, "nic", "br0"))}
+			p.by(t, "ip link add br0 type bridge mcast_snooping 0")
+			p.by(t, "ip address flush dev eth0")
+			p.by(t, "ip link set eth0 master br0")
+			p.by(t, "bridge link set dev eth0 learning off") // what it learns is not what we look for
+			p.by(t, "ip link set br0 up")
+			p.by(t, "ip address add 192.168.10.11/24 dev br0")
+			p.by(t, "ip route add 192.168.64.0/18 dev br0")
+			check(t, n.Serve(lan.EchoPort))
+			var err error
+			p.clean, err = p.host.Dump()
+			check(t, err)
+			p.startBoth(t)
+			check(t, status(p.monitor(2), ocf.Success))
+			r, err := n.Probe(t.Context(), lan.Traffic{Target: shared, Sources: n.Sources(32)})
+			check(t, err)
+			if answered := r.Answered()[0] + r.Answered()[lan.Stranger]; answered == 0 || answered == len(r.Exchanges) {
+				t.Errorf("%d of %d clients were answered, not those of 2 of 8 buckets", answered, len(r.Exchanges))
+			}
+			p.checkNothingIsLeft(t)
+		})
+	}
+}

@@ -1,0 +1,63 @@
+//go:build system
+
+package kernel
+
+import (
+	"testing"
+
+	"ocf-clusterip/tests/lan"
+)
+
+// What is listed is spread; all else is answered by the owner of bucket 0, wherever that is. Fragments count as listed.
+func TestServices(t *testing.T) {
+	eachHashMode(t, func(t *testing.T, p parameters) {
+		const web, single, ranged, last = 80, 25, 5050, 65535
+		s := newSite(t, lan.Options{}, 8, p.with("ip", dualStack, "services", "tcp/80, udp/5000-5100 tcp/443 udp/60000-65535 icmp"))
+		for _, port := range []uint16{web, single, ranged, last} {
+			check(t, s.Serve(port))
+		}
+		check(t, s.startAll(1, 1, 2, 0, 1, 2, 0, 0))
+		for _, bucket0 := range []int{1, 2} {
+			if s.at[0] != bucket0 {
+				check(t, s.move(0, bucket0))
+			}
+			for _, target := range s.spec.Addresses {
+				for _, tt := range []struct {
+					proto  lan.Proto
+					port   uint16
+					shared bool
+				}{{lan.TCP, web, true}, {lan.TCP, single, false}, {lan.TCP, ranged, false}, {lan.UDP, ranged, true}, {lan.UDP, last, true}, {lan.TCP, last, false}, {lan.UDP, web, false}, {lan.ICMP, 0, true}} {
+					r := probe(t, s.Network, lan.Traffic{Target: target, Sources: s.SourcesLike(target, 48), Protos: []lan.Proto{tt.proto}, Port: tt.port})
+					if err := r.ExactlyOnce(s.owner); err != nil {
+						t.Errorf("%s %s/%d: %v", target, tt.proto, tt.port, err)
+					}
+					if nodes := r.Answered(); len(nodes) == 3 != tt.shared || !tt.shared && nodes[bucket0] != 48 {
+						t.Errorf("%s %s/%d is answered by %v", target, tt.proto, tt.port, nodes)
+					}
+				}
+				fragments := lan.Traffic{Target: target, Sources: s.SourcesLike(target, 48), Protos: []lan.Proto{lan.UDP}, Port: single, Size: 4000}
+				if err := probe(t, s.Network, fragments).ExactlyOnce(s.ownerWithoutPorts); err != nil {
+					t.Errorf("%s, fragments: %v", target, err)
+				}
+			}
+		}
+		check(t, s.monitorAll())
+	})
+}
+
+// Without icmp among the services, pings are bucket 0's.
+func TestPingsAreNotSharedUnlessListed(t *testing.T) {
+	s := newSite(t, lan.Options{}, 4, webIP("ip", dualStack, "services", "tcp/7"))
+	check(t, s.startAll(2, 0, 1, 0))
+	for _, target := range s.spec.Addresses {
+		r := probe(t, s.Network, lan.Traffic{Target: target, Sources: s.SourcesLike(target, 48)})
+		if err := r.ExactlyOnce(s.owner); err != nil {
+			t.Error(err)
+		}
+		for _, e := range r.Exchanges {
+			if e.Flow.Proto == lan.ICMP && e.Answers[0].Node != 2 {
+				t.Fatalf("%s is answered by node%d", e.Flow, e.Answers[0].Node+1)
+			}
+		}
+	}
+}

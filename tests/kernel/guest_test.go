@@ -1,0 +1,146 @@
+//go:build system && guest
+
+package kernel
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/lan"
+)
+
+// retries is how often a probe asks again where nobody answered: an emulated machine may be too slow for hundreds at once.
+const retries = 3
+
+// killEvery says at which of an action's system calls it is killed: an emulated machine has no time for each.
+const (
+	killEvery     = 32
+	slowKillEvery = 32
+)
+
+// slowCalls are the dangerous calls in an emulated machine.
+func slowCalls() []dangerousCall {
+	var calls []dangerousCall
+	for backend, program := range map[clusterip.Backend]string{clusterip.NFTables: "iptables-legacy", clusterip.Match: "iptables-nft", clusterip.Target: "iptables-legacy"} {
+		calls = append(calls,
+			dangerousCall{name: "first start", action: "start", macMode: "multicast", backend: backend, iptables: program},
+			dangerousCall{name: "last stop", action: "stop", macMode: "multicast", backend: backend, iptables: program, runs: true})
+	}
+	return calls
+}
+
+// withoutModules takes modules away from the kernel, those that use others first. They are back when the test ends.
+func withoutModules(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		file := "/modules/" + name + ".ko"
+		if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+			continue // this kernel has it built in, or as a part of another module, or not at all
+		}
+		err := unix.DeleteModule(name, 0)
+		const tries, pause = 100, 100 * time.Millisecond
+		for range tries { // the network namespaces of the tests before may still be on their way out
+			if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EBUSY) {
+				break
+			}
+			time.Sleep(pause)
+			err = unix.DeleteModule(name, 0)
+		}
+		if err != nil {
+			t.Fatalf("remove module %s: %v", name, err)
+		}
+		t.Cleanup(func() {
+			f, err := os.Open(file)
+			check(t, err)
+			defer f.Close()
+			check(t, unix.FinitModule(int(f.Fd()), "", 0))
+		})
+	}
+}
+
+// nfTables are the modules of nf_tables.
+func nfTables() []string {
+	return []string{"nft_hash", "nft_limit", "nft_ct", "nft_counter", "nft_compat", "nf_tables"}
+}
+
+// By itself the agent takes nftables, or the next best that the kernel has, and says why not the ones before.
+func TestAutoTakesWhatThereIs(t *testing.T) {
+	noJhash := []string{"nft_hash"}
+	last, lastSays := clusterip.Target, []string{"not nftables:", "not xt_cluster:"}
+	if !offers(t, clusterip.Target) {
+		last, lastSays = "", []string{"no backend can do this", "CONFIG_NFT_HASH", "hash_compat=xt_cluster", "CONFIG_IP_NF_TARGET_CLUSTERIP"}
+	}
+	for _, tt := range []struct {
+		name       string
+		without    []string
+		parameters []string
+		takes      clusterip.Backend
+		says       []string
+	}{
+		{name: "all", takes: clusterip.NFTables},
+		{name: "no jhash", without: noJhash, takes: clusterip.Match, says: []string{"not nftables: this kernel lacks", "CONFIG_NFT_HASH"}},
+		{name: "no nf_tables", without: nfTables(), takes: clusterip.Match, says: []string{"not nftables:", "CONFIG_NF_TABLES"}},
+		{
+			name: "only the target", without: slices.Concat(noJhash, []string{"xt_cluster"}), parameters: []string{"hash_compat", "clusterip"},
+			takes: last, says: lastSays,
+		},
+		{
+			name: "none", without: slices.Concat(noJhash, []string{"xt_cluster", "ipt_CLUSTERIP"}),
+			says: []string{"no backend can do this", "CONFIG_NFT_HASH", "CONFIG_NETFILTER_XT_MATCH_CLUSTER", "hash_compat=clusterip"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			withoutModules(t, tt.without...)
+			p := newPatient(t, webIP("hashmode", "sourceip").with(tt.parameters...))
+			chooseIPTables(t, p.host, "iptables-legacy")
+			r := p.start(2)
+			for _, words := range tt.says {
+				if !strings.Contains(r.Stderr, words) {
+					t.Errorf("start does not say %q:\n%s", words, r.Stderr)
+				}
+			}
+			if tt.takes == "" {
+				check(t, status(r, ocf.ErrInstalled))
+			} else {
+				check(t, status(r, ocf.Success))
+				check(t, status(p.monitor(2), ocf.Success))
+				dump, err := p.host.Dump()
+				check(t, err)
+				sign := map[clusterip.Backend]string{clusterip.NFTables: "table netdev " + ourTable, clusterip.Match: "-m cluster", clusterip.Target: "-j CLUSTERIP"}
+				if !strings.Contains(dump, sign[tt.takes]) {
+					t.Errorf("%s was not laid:\n%s", tt.takes, dump)
+				}
+			}
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
+
+// Without nf_tables ARP is mangled by arptables, and all goes on as with it.
+func TestMatchBackendWithoutNFTables(t *testing.T) {
+	withoutModules(t, nfTables()...)
+	s := newUnwatchedSite(t, lan.Options{}, 8, webIP("hashmode", "sourceip"))
+	clean := s.dumps(t)
+	for _, a := range s.agents {
+		chooseIPTables(t, a.host, "iptables-legacy")
+	}
+	check(t, s.startAll(0, 0, 0, 1, 1, 1, 2, 2))
+	everyFlow(t, s)
+	check(t, s.monitorAll())
+	s.agents[0].by(t, "arptables-legacy -F OUTPUT")
+	if r := s.agents[0].monitor(0); status(r, ocf.ErrGeneric) != nil || !strings.Contains(r.Stderr, "ARP") {
+		t.Errorf("monitor does not see that ARP is not mangled: %d\n%s", r.ExitCode, r.Stderr)
+	}
+	check(t, status(s.agents[0].start(0), ocf.Success))
+	check(t, s.monitorAll())
+	check(t, s.stopAll())
+	s.checkClean(t, clean)
+}

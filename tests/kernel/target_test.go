@@ -1,0 +1,173 @@
+//go:build system
+
+package kernel
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/lan"
+)
+
+// byHand is a node on which an admin has laid the CLUSTERIP target, as in the article.
+type byHand struct {
+	*lan.Host
+	t *testing.T
+}
+
+// layTarget gives the node the address and the rule, for the first of its hash buckets; they count from 1.
+func layTarget(t *testing.T, h *lan.Host, mode clusterip.HashMode, seed string, total, local int) byHand {
+	t.Helper()
+	check(t, h.Run(t.Context(), lan.ToolPath, "ip", "address", "add", shared.String()+"/24", "dev", lan.NIC).Failure())
+	check(t, targetRule(t, h, mode, seed, total, local).Failure())
+	return byHand{h, t}
+}
+
+// targetRule is what the admin types for that.
+func targetRule(t *testing.T, h *lan.Host, mode clusterip.HashMode, seed string, total, local int) lan.Result {
+	t.Helper()
+	return h.Run(t.Context(), lan.ToolPath, "iptables-legacy", "-A", "INPUT", "-d", shared.String(), "-i", lan.NIC, "-j", "CLUSTERIP", "--new",
+		"--hashmode", string(mode), "--clustermac", "01:02:03:04:05:06", "--total-nodes", strconv.Itoa(total), "--local-node", strconv.Itoa(local),
+		"--hash-init", seed)
+}
+
+// tell writes what the admin would echo into the target's file: +K or -K.
+func (b byHand) tell(format string, node int) {
+	b.t.Helper()
+	check(b.t, b.Do(func() error {
+		return os.WriteFile(filepath.Join(lan.TargetFiles, shared.String()), []byte(fmt.Sprintf(format+"\n", node)), 0)
+	}))
+}
+
+// A cluster whose nodes are replaced one by one: node1 still runs the kernel's CLUSTERIP target, laid by hand; node2 has our agent on
+// the same target, node3 on nftables. Every client is answered exactly once, and buckets can be moved among the three kinds.
+func TestTogetherWithTheTarget(t *testing.T) {
+	if !offers(t, clusterip.Target) {
+		return
+	}
+	for mode, seed := range map[clusterip.HashMode]string{
+		clusterip.SourceIP: "0", clusterip.SourceIPSourcePort: "0", clusterip.SourceIPSourcePortDestPort: "305419896",
+	} {
+		t.Run(string(mode), func(t *testing.T) {
+			const buckets = 8
+			s := newSite(t, lan.Options{}, buckets, webIP("mac", "01:02:03:04:05:06", "hashmode", string(mode), "hash_seed", seed, "hash_compat", "clusterip"))
+			s.agents[1].parameters = s.agents[1].parameters.with("backend", "clusterip")
+			old := layTarget(t, s.Nodes[0], mode, seed, buckets, 1)
+			old.tell("+%d", 2)
+			old.tell("+%d", 3)
+			s.at[0], s.at[1], s.at[2] = 0, 0, 0
+			for bucket, node := range []int{3: 1, 4: 1, 5: 2, 6: 2, 7: 2} {
+				if bucket >= 3 {
+					check(t, s.startOn(node, bucket))
+				}
+			}
+			everyFlow(t, s)
+
+			old.tell("-%d", 1) // bucket 0 from the old node to a new one
+			check(t, s.startOn(1, 0))
+			check(t, s.stop(7)) // and bucket 7 the other way
+			old.tell("+%d", 8)
+			s.at[7] = 0
+			everyFlow(t, s)
+			for bucket, node := range s.at {
+				if node != 0 {
+					check(t, status(s.agents[node].monitor(bucket), ocf.Success))
+				}
+			}
+
+			for _, bucket := range []int{1, 2, 7} { // the old node is taken out of service
+				old.tell("-%d", bucket+1)
+				check(t, s.startOn(2, bucket))
+			}
+			everyFlow(t, s)
+		})
+	}
+}
+
+// The agent on the old target serves as it does on nftables.
+func TestTargetBackend(t *testing.T) {
+	if !offers(t, clusterip.Target) {
+		return
+	}
+	for _, mode := range clusterip.HashModes() {
+		t.Run(string(mode), func(t *testing.T) {
+			s := newSite(t, lan.Options{}, 8, webIP("backend", "clusterip", "hashmode", string(mode)))
+			for _, h := range s.Nodes {
+				// Whatever an admin has there stays where it is.
+				for _, rule := range [][]string{{"-A", "INPUT", "-i", "lo", "-j", "ACCEPT"}, {"-A", "INPUT", "-s", "203.0.113.0/24", "-j", "DROP"}} {
+					check(t, h.Run(t.Context(), lan.ToolPath, append([]string{"iptables-legacy"}, rule...)...).Failure())
+				}
+			}
+			clean := s.dumps(t)
+			check(t, s.startAll(0, 0, 0, 1, 1, 1, 2, 2))
+			everyFlow(t, s)
+			check(t, s.move(0, 2))
+			check(t, s.move(7, 1))
+			everyFlow(t, s)
+			check(t, s.monitorAll())
+			check(t, s.stopAll())
+			s.checkClean(t, clean)
+		})
+	}
+}
+
+// What breaks the old target is seen by the next monitor and mended by start, and the other bucket runs on.
+func TestEveryWoundOfTheTargetBackend(t *testing.T) {
+	if !offers(t, clusterip.Target) {
+		return
+	}
+	p := newPatient(t, webIP("backend", "clusterip"))
+	file := func(text string) func(*testing.T, *patient) {
+		return func(t *testing.T, p *patient) {
+			t.Helper()
+			check(t, p.host.Do(func() error {
+				return os.WriteFile(filepath.Join(lan.TargetFiles, shared.String()), []byte(text+"\n"), 0)
+			}))
+		}
+	}
+	for _, w := range []wound{
+		{name: "nothing", inflict: commands(), code: -1},
+		{name: "all rules flushed", inflict: commands("iptables-legacy -F INPUT"), says: "this is left on the node", loses: true},
+		{name: "accepted before", inflict: commands("iptables-legacy -I INPUT -j ACCEPT"), says: "a rule before ours in INPUT may let packets"},
+		{name: "bucket lost", inflict: file("-3"), says: "does not run here; buckets 5 do", code: ocf.NotRunning},
+		{name: "address deleted", inflict: commands("ip address delete " + sharedOnNIC + " dev eth0"), says: "address 192.168.10.3/32 is missing on eth0"},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			p.startBoth(t)
+			w.inflict(t, p)
+			if w.code == -1 {
+				check(t, status(p.monitor(2), ocf.Success))
+			} else {
+				p.checkHealing(t, w)
+			}
+			if w.name == "accepted before" {
+				p.by(t, "iptables-legacy -D INPUT -j ACCEPT")
+			}
+			p.checkNothingIsLeft(t)
+		})
+	}
+}
+
+// A rule that an admin has laid is not ours: start says so, and stop leaves it.
+func TestTargetLaidByHandIsLeftAlone(t *testing.T) {
+	if !offers(t, clusterip.Target) {
+		return
+	}
+	n := lan.Start(t, lan.Options{Nodes: 1})
+	layTarget(t, n.Nodes[0], clusterip.SourceIP, "0", 8, 1)
+	before, err := n.Nodes[0].Dump()
+	check(t, err)
+	a := newAgent(t, n.Nodes[0], 8, webIP("backend", "clusterip"))
+	if r := a.start(2); r.ExitCode == 0 {
+		t.Error("start takes it over")
+	}
+	check(t, status(a.stop(2), ocf.Success))
+	if after, err := n.Nodes[0].Dump(); err != nil || after != before {
+		t.Errorf("%v (-before +after):\n%s", err, changes(before, after))
+	}
+}
