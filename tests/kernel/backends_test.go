@@ -22,6 +22,7 @@ func options() map[clusterip.Backend]string {
 // The agent says which backends the kernel offers. What it says is logged, so that tests/vm can compare it with what each kernel is known
 // to have.
 func TestBackendsOfTheKernel(t *testing.T) {
+	inGuest(t, "match", "data-path", "target", "interfaces")
 	var offered []string
 	for _, backend := range []clusterip.Backend{clusterip.NFTables, clusterip.Match, clusterip.Target} {
 		if offers(t, backend) {

@@ -21,6 +21,7 @@ import (
 // TestBonds: the address is on the bond, not on its ports; and a bond that lets a frame in by each port takes no unicast MAC, nor does what is
 // on top of it.
 func TestBonds(t *testing.T) {
+	inGuest(t, "interfaces")
 	const own = "192.168.10.11/24"
 	for _, row := range []struct {
 		mode, nic, macMode string
@@ -54,6 +55,7 @@ func TestBonds(t *testing.T) {
 
 // TestStackedInterfaces: what the address is on may be made of others, in many ways; each flow is answered once all the same, or start refuses.
 func TestStackedInterfaces(t *testing.T) {
+	inGuest(t, "interfaces")
 	const (
 		second = "ip link add eth8 type veth peer name peer8;"
 		bond   = second + "ip link add bond0 type bond mode MODE miimon 50;ip link set eth0 down;ip link set eth0 master bond0;ip link set eth8 master bond0;ip link set peer8 up;ip link set bond0 address MAC;ip link set bond0 up;"
@@ -131,6 +133,7 @@ func TestStackedInterfaces(t *testing.T) {
 
 // TestNICThatBecomesAPort: whoever takes the interface's packets away is named.
 func TestNICThatBecomesAPort(t *testing.T) {
+	inGuest(t, "interfaces")
 	for _, kind := range []string{"bond", "team"} {
 		t.Run(kind, func(t *testing.T) {
 			p := newPatient(t, webIP())
@@ -151,6 +154,7 @@ func TestNICThatBecomesAPort(t *testing.T) {
 // TestBondsThatAskByARP: a bond's ARP monitor asks by the ports, with the bond's first address, which is the shared one. The link must stay up, and the
 // neighbours must learn no other MAC than the cluster's.
 func TestBondsThatAskByARP(t *testing.T) {
+	inGuest(t, "interfaces")
 	for _, row := range []struct {
 		macMode, validate string
 		refused           bool

@@ -67,6 +67,9 @@ func TestMovesOnABridge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if name == "IPv4, multicast" || name == "IPv4, unicast" {
+				inGuest(t, "interfaces")
+			}
 			s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 2, row.parameters...)
 			clean := s.bridgeNodes(t, row.calls)
 			check(t, s.startAll(0, 1))

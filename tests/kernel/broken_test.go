@@ -31,7 +31,7 @@ type patient struct {
 
 func newPatient(t *testing.T, p parameters) *patient {
 	t.Helper()
-	n := lan.Start(t, lan.Options{Nodes: 1, IPv6: strings.Contains(p["ip"], ":")})
+	n := newLAN(t, lan.Options{Nodes: 1, IPv6: strings.Contains(p["ip"], ":")})
 	a := newAgent(t, n.Nodes[0], 8, p.with("arp_count", "0"))
 	clean, err := a.host.Dump()
 	check(t, err)
@@ -185,6 +185,9 @@ func TestEveryWoundOfADualStackResource(t *testing.T) {
 	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
+			if mode == clusterip.Multicast {
+				inGuest(t, "data-path")
+			}
 			p := newPatient(t, webIP("ip", dualStack, "mac_mode", string(mode), "services", "tcp/80 tcp/443 udp/53 icmp", "hash_prefix6", "64"))
 			all := wounds6()
 			if mode == clusterip.IGMP {
@@ -346,7 +349,7 @@ func TestEveryRuleIsMissed(t *testing.T) {
 
 // TestCountersSurviveHealing: a mended table is not made anew, so that nothing of the running buckets is lost.
 func TestCountersSurviveHealing(t *testing.T) {
-	n := lan.Start(t, lan.Options{Nodes: 1})
+	n := newLAN(t, lan.Options{Nodes: 1})
 	a := newAgent(t, n.Nodes[0], 1, webIP())
 	check(t, status(a.start(0), ocf.Success))
 	probe(t, n, lan.Traffic{Target: shared, Sources: n.Sources(4), Protos: []lan.Proto{lan.ICMP}, Retries: 2})
@@ -458,6 +461,7 @@ func TestForeignTableOfOurName(t *testing.T) {
 // TestAddressesThatHangOnOurs: when ours is the first address, and has the network's prefix, the kernel would remove the network's others
 // with it, and with the NIC's last address all its routes.
 func TestAddressesThatHangOnOurs(t *testing.T) {
+	inGuest(t, "interfaces")
 	for _, row := range []struct {
 		promote string
 		as      func(*testing.T, *patient)
@@ -530,7 +534,7 @@ func TestManyResourcesStopAtOnce(t *testing.T) {
 func TestNICIsABridge(t *testing.T) {
 	for _, mode := range []string{"multicast", "igmp", "unicast"} {
 		t.Run(mode, func(t *testing.T) {
-			n := lan.Start(t, lan.Options{Nodes: 1})
+			n := newLAN(t, lan.Options{Nodes: 1})
 			p := &patient{agent: newAgent(t, n.Nodes[0], 8, webIP("arp_count", "0", "mac_mode", mode, "nic", "br0"))}
 			p.by(t, "ip link add br0 type bridge mcast_snooping 0")
 			p.by(t, "ip address flush dev eth0")

@@ -28,7 +28,7 @@ func atOnce(buckets int, call func(bucket int) error) error {
 // TestSixtyFourInstancesAtOnce starts, monitors and stops 64 instances at the same time, round after round.
 func TestSixtyFourInstancesAtOnce(t *testing.T) {
 	const buckets, rounds = 64, 3
-	n := lan.Start(t, lan.Options{Nodes: 1})
+	n := newLAN(t, lan.Options{Nodes: 1})
 	a := newAgent(t, n.Nodes[0], buckets, webIP("arp_count", "1"))
 	clean, err := a.host.Dump()
 	check(t, err)
@@ -80,7 +80,7 @@ func (a *agent) owned(t *testing.T) int {
 // TestProbesSeeNoHalfDoneWork probes a bucket that never runs while the only other one is started and stopped.
 func TestProbesSeeNoHalfDoneWork(t *testing.T) {
 	const rounds = 100
-	n := lan.Start(t, lan.Options{Nodes: 1})
+	n := newLAN(t, lan.Options{Nodes: 1})
 	a := newAgent(t, n.Nodes[0], 8, webIP("arp_count", "0"))
 	for round := range rounds {
 		check(t, atOnce(4, func(i int) error {

@@ -130,6 +130,7 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 // removed it, or it is just being started) must not forward them: it would send them to the cluster MAC again, to all the
 // other nodes, which multiply them.
 func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
+	inGuest(t, "data-path")
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 4}, 4, webIP("ip", dualStack, "mac_mode", string(mode)))

@@ -47,6 +47,7 @@ func (p tossed) frame(s *site) ethernet.Frame {
 
 // What Linux 6.1's xt_cluster and CLUSTERIP target decided is what our tables decide.
 func TestKernelVectors(t *testing.T) {
+	inGuest(t, "data-path")
 	text, err := os.ReadFile("../../internal/clusterip/testdata/kernel-hash-vectors.tsv")
 	check(t, err)
 	type decider struct{ compat, mode, seed, buckets string }
@@ -71,7 +72,7 @@ func TestKernelVectors(t *testing.T) {
 		t.Run(fmt.Sprintf("%s, %s in %s with seed %s", d.compat, d.mode, d.buckets, d.seed), func(t *testing.T) {
 			p := webIP("hash_compat", d.compat, "hashmode", d.mode, "hash_seed", d.seed)
 			if d.seed == "0" && d.mode == string(clusterip.SourceIPSourcePortDestPort) {
-				n := lan.Start(t, lan.Options{Nodes: 1})
+				n := newLAN(t, lan.Options{Nodes: 1})
 				check(t, status(newAgent(t, n.Nodes[0], 16, p).start(1), ocf.ErrConfigured))
 				return
 			}

@@ -79,6 +79,7 @@ func (s *site) discoveryFromPort(t *testing.T, port string) *lan.Capture {
 
 // As TestARPTellsTheClusterMACFromTheNICsOwn.
 func TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn(t *testing.T) {
+	inGuest(t, "data-path")
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 2}, 2, webIP("ip", onlyIPv6, "mac_mode", string(mode), "arp_count", "2"))
@@ -204,6 +205,7 @@ func neighbour(h *lan.Host, link int, address netip.Addr) (netlink.Neigh, error)
 
 // The nodes' own connections come from their own addresses, although all have the shared one too.
 func TestTheAddressIsNoSourceOfTheNodesOwnConnections(t *testing.T) {
+	inGuest(t, "data-path")
 	s := newSite(t, lan.Options{Nodes: 1}, 1, webIP("ip", dualStack))
 	check(t, s.startAll(0))
 	for _, tt := range []struct{ target, want netip.Addr }{

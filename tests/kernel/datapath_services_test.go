@@ -11,6 +11,9 @@ import (
 // What is listed is spread; all else is answered by the owner of bucket 0, wherever that is. Fragments count as listed.
 func TestServices(t *testing.T) {
 	eachHashMode(t, func(t *testing.T, p parameters) {
+		if p["hashmode"] == "sourceip-sourceport" {
+			inGuest(t, "data-path")
+		}
 		const web, single, ranged, last = 80, 25, 5050, 65535
 		s := newSite(t, lan.Options{}, 8, p.with("ip", dualStack, "services", "tcp/80, udp/5000-5100 tcp/443 udp/60000-65535 icmp"))
 		for _, port := range []uint16{web, single, ranged, last} {

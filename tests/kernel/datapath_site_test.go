@@ -42,7 +42,7 @@ func newUnwatchedSite(t *testing.T, o lan.Options, buckets int, p parameters) *s
 	values, _, err := metadata.Parse(p)
 	check(t, err)
 	o.IPv6 = o.IPv6 || slices.ContainsFunc(values.Addrs("ip"), netip.Addr.Is6)
-	n := lan.Start(t, o)
+	n := newLAN(t, o)
 	serve(t, n)
 	spec, err := clusterip.NewSpec(values, "web-ip", ocf.Clone{Buckets: uint32(buckets)})
 	check(t, err)

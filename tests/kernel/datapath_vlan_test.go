@@ -22,6 +22,7 @@ import (
 // On a trunk the NIC hears the frames of all VLANs, and somebody in another one may have the same address: those frames are for who is
 // behind us. A tag of VLAN 0 has but a priority.
 func TestFramesOfOtherVLANsAreLeftAlone(t *testing.T) {
+	inGuest(t, "data-path")
 	const count, priority = 32, 3 << 13
 	nobody := netip.MustParseAddr("192.168.10.250") // says something by ARP that nobody else says
 	tags := []struct {

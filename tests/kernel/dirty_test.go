@@ -223,7 +223,7 @@ func TestHeldLock(t *testing.T) {
 
 // TestMonitorNamesAStranger that answers for the address with another MAC.
 func TestMonitorNamesAStranger(t *testing.T) {
-	n := lan.Start(t, lan.Options{Nodes: 2})
+	n := newLAN(t, lan.Options{Nodes: 2})
 	a := newAgent(t, n.Nodes[0], 1, webIP())
 	check(t, status(a.start(0), ocf.Success))
 	deep := func() lan.Result { return a.call("monitor", 0, "OCF_CHECK_LEVEL=10") }

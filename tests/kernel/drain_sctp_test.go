@@ -1,4 +1,4 @@
-//go:build system && !guest
+//go:build system
 
 package kernel
 

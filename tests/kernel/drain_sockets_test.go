@@ -91,17 +91,21 @@ func TestQuietConnectionsSurviveAMove(t *testing.T) {
 		loose   string // nf_conntrack_tcp_loose
 		closes  func(accepted) error
 		speaks  func(accepted) (from, to net.Conn)
+		inGuest bool
 	}{
-		"half closed by the client":                            {shared, "1", closesClient, server},
-		"half closed by the client, and nothing is taken up":   {shared, "0", closesClient, server},
-		"half closed by the client, IPv6":                      {shared6, "1", closesClient, server},
-		"half closed by the server":                            {shared, "1", closesServer, client},
-		"idle, and the client speaks":                          {shared, "1", nobodyCloses, client},
-		"idle, and the client speaks, IPv6":                    {shared6, "1", nobodyCloses, client},
-		"idle, and the server speaks, and nothing is taken up": {shared, "0", nobodyCloses, server},
+		"half closed by the client":                            {shared, "1", closesClient, server, false},
+		"half closed by the client, and nothing is taken up":   {shared, "0", closesClient, server, true},
+		"half closed by the client, IPv6":                      {shared6, "1", closesClient, server, false},
+		"half closed by the server":                            {shared, "1", closesServer, client, false},
+		"idle, and the client speaks":                          {shared, "1", nobodyCloses, client, false},
+		"idle, and the client speaks, IPv6":                    {shared6, "1", nobodyCloses, client, true},
+		"idle, and the server speaks, and nothing is taken up": {shared, "0", nobodyCloses, server, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if row.inGuest {
+				inGuest(t, "data-path")
+			}
 			s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1, "ip", row.address.String())
 			clean := s.dumps(t)
 			s.forgetful(t, row.loose)
@@ -202,6 +206,9 @@ func TestConnectionsEndWithTheirDrain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if name == "the sweeper ends it" {
+				inGuest(t, "data-path")
+			}
 			s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 2, "drain", row.drain)
 			check(t, s.startAll(0, 0))
 			sessions := s.open(t, shared, 30000, 32)
@@ -240,6 +247,9 @@ func TestAConnectionIsMadeWhileItsBucketMoves(t *testing.T) {
 	for name, address := range map[string]netip.Addr{"IPv4": shared, "IPv6": shared6} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if address == shared {
+				inGuest(t, "data-path")
+			}
 			s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1, "ip", address.String())
 			check(t, s.startOn(0, 0))
 			check(t, s.Client.Resolve(t.Context(), lan.NIC, address))

@@ -190,6 +190,9 @@ func TestMovesBreakNoConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if name == "IPv4, multicast" {
+				inGuest(t, "data-path")
+			}
 			s, _ := newDrainingSite(t, lan.Options{}, buckets, p...)
 			clean := s.dumps(t)
 			check(t, s.startAll(0, 1, 2, 0))
@@ -360,6 +363,7 @@ func TestFormerOwnersWithLongNames(t *testing.T) {
 
 // A drain that is shorter than connections ends them with a reset, and leaves nothing, even if nobody sweeps.
 func TestDrainThatIsTooShort(t *testing.T) {
+	inGuest(t, "data-path")
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1, "drain", "3")
 	clean := s.dumps(t)
 	check(t, s.startOn(0, 0))

@@ -4,9 +4,12 @@ package kernel
 
 import (
 	"errors"
+	"flag"
 	"os"
+	"path"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +19,34 @@ import (
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/tests/lan"
 )
+
+// guest is the guest of tests/vm in which the tests run.
+var guest = flag.String("guest", "", "run the tests that are marked for this guest")
+
+// marked has the names of the tests and subtests that are marked for the guest.
+var marked sync.Map
+
+// inGuest marks a test or a subtest for guests of tests/vm: they run nothing else. What is marked is in the output, for tests/vm, which expects
+// that it passes.
+func inGuest(t *testing.T, guests ...string) {
+	t.Helper()
+	t.Attr("guests", strings.Join(guests, " "))
+	if slices.Contains(guests, *guest) {
+		marked.Store(t.Name(), true)
+	}
+	skipUnmarked(t)
+}
+
+// skipUnmarked ends a test that is not marked for the guest, and lies below none that is.
+func skipUnmarked(t testing.TB) {
+	t.Helper()
+	for name := t.Name(); name != "."; name = path.Dir(name) {
+		if _, isMarked := marked.Load(name); isMarked {
+			return
+		}
+	}
+	t.Skip("it is not marked for this guest")
+}
 
 // retries is how often a probe asks again where nobody answered: an emulated machine may be too slow for hundreds at once.
 const retries = 3
@@ -73,6 +104,7 @@ func nfTables() []string {
 
 // By itself the agent takes nftables, or the next best that the kernel has, and says why not the ones before.
 func TestAutoTakesWhatThereIs(t *testing.T) {
+	inGuest(t, "match")
 	noJhash := []string{"nft_hash"}
 	last, lastSays := clusterip.Target, []string{"not nftables:", "not xt_cluster:"}
 	if !offers(t, clusterip.Target) {
@@ -126,6 +158,7 @@ func TestAutoTakesWhatThereIs(t *testing.T) {
 
 // Without nf_tables ARP is mangled by arptables, and all goes on as with it.
 func TestMatchBackendWithoutNFTables(t *testing.T) {
+	inGuest(t, "target")
 	withoutModules(t, nfTables()...)
 	s := newUnwatchedSite(t, lan.Options{}, 8, webIP("hashmode", "sourceip"))
 	clean := s.dumps(t)

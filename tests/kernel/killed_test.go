@@ -60,6 +60,7 @@ func TestKilledOnNFTables(t *testing.T) {
 
 // TestKilledOnIPTables: the same with iptables, which is killed with the agent.
 func TestKilledOnIPTables(t *testing.T) {
+	inGuest(t, "match")
 	calls := slowCalls()
 	if !offers(t, clusterip.Target) {
 		calls = slices.DeleteFunc(calls, func(c dangerousCall) bool { return c.backend == clusterip.Target })
@@ -73,7 +74,7 @@ func killWhereItActs(t *testing.T, calls []dangerousCall) {
 	for _, call := range calls {
 		t.Run(strings.Join([]string{string(cmp.Or(call.backend, clusterip.NFTables)), call.iptables, call.name, call.macMode}, "/"), func(t *testing.T) {
 			t.Parallel()
-			n := lan.Start(t, lan.Options{Nodes: 1, IPv6: call.ip != ""})
+			n := newLAN(t, lan.Options{Nodes: 1, IPv6: call.ip != ""})
 			k := &killed{
 				agent: newAgent(t, n.Nodes[0], 8, webIP("ip", cmp.Or(call.ip, shared.String()), "mac_mode", call.macMode, "arp_count", "1",
 					"backend", string(cmp.Or(call.backend, clusterip.NFTables)), "hashmode", "sourceip")),

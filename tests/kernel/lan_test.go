@@ -29,6 +29,13 @@ func check(t testing.TB, err error) {
 	}
 }
 
+// newLAN builds a LAN for a test. Every test here needs one; so in a guest of tests/vm, this is where those end that are not for it.
+func newLAN(t testing.TB, o lan.Options) *lan.Network {
+	t.Helper()
+	skipUnmarked(t)
+	return lan.Start(t, o)
+}
+
 func serve(t *testing.T, n *lan.Network) {
 	t.Helper()
 	check(t, n.Serve(lan.EchoPort))

@@ -21,6 +21,9 @@ func TestClientsWhoseWayBackIsAnotherNIC(t *testing.T) {
 	const clients = 16
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
+			if mode == clusterip.Multicast {
+				inGuest(t, "data-path")
+			}
 			s := newSite(t, lan.Options{Nodes: 2, Management: office}, 4, webIP("mac_mode", string(mode)))
 			mac := net.HardwareAddr{2, 0, 0, 0, 6, 1}
 			check(t, s.Connect(t.Context(), s.Client, lan.ManagementNIC, mac, netip.PrefixFrom(lan.Nth(office, 200), office.Bits())))

@@ -52,20 +52,24 @@ func TestTheAddressNeverBecomesASource(t *testing.T) {
 		name          string
 		before, after []string // commands on node1
 		source        string   // of node1's connections then
+		inGuest       bool
 	}{
-		{"the own address goes and comes back", nil, []string{lost, ownAddress}, own},
-		{"the shared one was first", []string{lost, clientRoute}, []string{farRoute, ownAddress}, own},
-		{"another own address is left", nil, []string{"ip address add 192.168.10.21/16 dev eth0", lost}, "192.168.10.21"},
-		{"the own one has another prefix", []string{lost, clientRoute}, []string{farRoute, "ip address add 192.168.10.11/16 dev eth0"}, own},
+		{"the own address goes and comes back", nil, []string{lost, ownAddress}, own, true},
+		{"the shared one was first", []string{lost, clientRoute}, []string{farRoute, ownAddress}, own, false},
+		{"another own address is left", nil, []string{"ip address add 192.168.10.21/16 dev eth0", lost}, "192.168.10.21", false},
+		{"the own one has another prefix", []string{lost, clientRoute}, []string{farRoute, "ip address add 192.168.10.11/16 dev eth0"}, own, false},
 		{"the only own address is on another interface", nil, []string{
 			"ip link add eth5 type veth peer name peer5", "ip link set eth5 up", "ip address add 10.5.0.11/24 dev eth5", lost,
-		}, "10.5.0.11"},
-		{"nothing own is left", nil, []string{lost}, "none"},
-		{"the interface was switched off", nil, []string{"ip link set eth0 down", "ip link set eth0 up", clientRoute, farRoute}, own},
+		}, "10.5.0.11", false},
+		{"nothing own is left", nil, []string{lost}, "none", false},
+		{"the interface was switched off", nil, []string{"ip link set eth0 down", "ip link set eth0 up", clientRoute, farRoute}, own, true},
 	} {
 		for _, promote := range []string{"0", "1"} {
 			t.Run(row.name+", promote_secondaries="+promote, func(t *testing.T) {
 				t.Parallel()
+				if row.inGuest {
+					inGuest(t, "data-path")
+				}
 				s := newSite(t, lan.Options{Nodes: 2}, 8, webIP("cidr_netmask", "24"))
 				node := &patient{agent: s.agents[0]}
 				for _, h := range []*lan.Host{s.Client, s.Nodes[0]} {
@@ -179,7 +183,7 @@ func TestTheConnectedRouteMoves(t *testing.T) {
 // TestRouteLocalnetMakesItASource: that is why doctor warns of it. Connected routes of the node's own addresses name their source.
 func TestRouteLocalnetMakesItASource(t *testing.T) {
 	t.Parallel()
-	n := lan.Start(t, lan.Options{Nodes: 1})
+	n := newLAN(t, lan.Options{Nodes: 1})
 	node, inNetwork, byRoute := n.Nodes[0], n.Client.Addr, n.Sources(1)[0]
 	a := newAgent(t, node, 1, webIP("arp_count", "0"))
 	check(t, status(a.start(0), ocf.Success))

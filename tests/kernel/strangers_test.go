@@ -26,7 +26,7 @@ func TestStrangersWithoutALinkLocalAddress(t *testing.T) {
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			n := lan.Start(t, lan.Options{Nodes: 2, IPv6: true})
+			n := newLAN(t, lan.Options{Nodes: 2, IPv6: true})
 			p := &patient{agent: newAgent(t, n.Nodes[0], 8, webIP("ip", dualStack))}
 			other := newAgent(t, n.Nodes[1], 8, p.parameters)
 			row.plant(t, p)

@@ -47,6 +47,7 @@ func (b byHand) tell(format string, node int) {
 // A cluster whose nodes are replaced one by one: node1 still runs the kernel's CLUSTERIP target, laid by hand; node2 has our agent on
 // the same target, node3 on nftables. Every client is answered exactly once, and buckets can be moved among the three kinds.
 func TestTogetherWithTheTarget(t *testing.T) {
+	inGuest(t, "target")
 	if !offers(t, clusterip.Target) {
 		return
 	}
@@ -91,6 +92,7 @@ func TestTogetherWithTheTarget(t *testing.T) {
 
 // The agent on the old target serves as it does on nftables.
 func TestTargetBackend(t *testing.T) {
+	inGuest(t, "target")
 	if !offers(t, clusterip.Target) {
 		return
 	}
@@ -118,6 +120,7 @@ func TestTargetBackend(t *testing.T) {
 
 // What breaks the old target is seen by the next monitor and mended by start, and the other bucket runs on.
 func TestEveryWoundOfTheTargetBackend(t *testing.T) {
+	inGuest(t, "target")
 	if !offers(t, clusterip.Target) {
 		return
 	}
@@ -155,10 +158,11 @@ func TestEveryWoundOfTheTargetBackend(t *testing.T) {
 
 // A rule that an admin has laid is not ours: start says so, and stop leaves it.
 func TestTargetLaidByHandIsLeftAlone(t *testing.T) {
+	inGuest(t, "target")
 	if !offers(t, clusterip.Target) {
 		return
 	}
-	n := lan.Start(t, lan.Options{Nodes: 1})
+	n := newLAN(t, lan.Options{Nodes: 1})
 	layTarget(t, n.Nodes[0], clusterip.SourceIP, "0", 8, 1)
 	before, err := n.Nodes[0].Dump()
 	check(t, err)

@@ -17,7 +17,7 @@ func TestTwoResourcesOnOneNIC(t *testing.T) {
 			if otherMode == "" {
 				mode, otherMode = "multicast", "unicast"
 			}
-			n := lan.Start(t, lan.Options{Nodes: 1, IPv6: true})
+			n := newLAN(t, lan.Options{Nodes: 1, IPv6: true})
 			node := n.Nodes[0]
 			web := newAgent(t, node, 4, webIP("ip", dualStack, "mac_mode", mode, "arp_count", "0"))
 			mail := newAgent(t, node, 4, webIP("ip", "192.168.10.5 2001:db8:10::5", "mac_mode", otherMode, "arp_count", "0", "services", "tcp/25 icmp"))
@@ -61,7 +61,7 @@ func TestTwoResourcesOnOneNIC(t *testing.T) {
 }
 
 func TestResourcesThatWouldCollideAreRefused(t *testing.T) {
-	n := lan.Start(t, lan.Options{Nodes: 1, IPv6: true})
+	n := newLAN(t, lan.Options{Nodes: 1, IPv6: true})
 	web := newAgent(t, n.Nodes[0], 4, webIP("ip", dualStack, "arp_count", "0"))
 	check(t, status(web.start(1), ocf.Success))
 	before, err := n.Nodes[0].Dump()

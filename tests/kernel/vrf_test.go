@@ -11,6 +11,7 @@ import (
 
 // TestVRF: what is in a VRF is refused, and seen when the interface becomes a member of one. Stop leaves nothing, and out of it all is well again.
 func TestVRF(t *testing.T) {
+	inGuest(t, "interfaces")
 	inVRF := commands("ip link set eth0 master red")
 	p := newPatient(t, webIP("ip", dualStack, "cidr_netmask", "24,64"))
 	commands("ip link add red type vrf table 10", "ip link set red up")(t, p)

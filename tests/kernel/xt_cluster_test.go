@@ -44,6 +44,7 @@ func newPatientOnIPTables(t *testing.T, program string) *patient {
 
 // A node whose rules another program has deleted can be left clean all the same.
 func TestStopAfterTheMatchBackendsRulesWereDeleted(t *testing.T) {
+	inGuest(t, "match")
 	eachIPTables(t, func(t *testing.T, program string) {
 		p := newPatientOnIPTables(t, program)
 		p.startBoth(t)
@@ -68,6 +69,9 @@ func TestMatchBackend(t *testing.T) {
 	eachIPTables(t, func(t *testing.T, program string) {
 		for _, mode := range []clusterip.MACMode{clusterip.Multicast, clusterip.IGMP} {
 			t.Run(string(mode), func(t *testing.T) {
+				if program == "iptables-legacy" && mode == clusterip.Multicast {
+					inGuest(t, "match")
+				}
 				const buckets = 32
 				s := newSite(t, lan.Options{}, buckets, webIP("mac_mode", string(mode), "hashmode", "sourceip"))
 				for i, h := range s.Nodes {
@@ -100,6 +104,9 @@ func TestMatchBackend(t *testing.T) {
 func TestEveryWoundOfTheMatchBackend(t *testing.T) {
 	t.Parallel()
 	eachIPTables(t, func(t *testing.T, program string) {
+		if program == "iptables-legacy" {
+			inGuest(t, "target")
+		}
 		p := newPatientOnIPTables(t, program)
 		ours := "clusterip-" + shared.String()
 		in := func(format string) func(*testing.T, *patient) {

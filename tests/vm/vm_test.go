@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,63 +32,6 @@ func backends() map[string]string {
 		"bookworm": "nftables xt_cluster clusterip", // 6.1
 		"trixie":   "nftables xt_cluster",           // 6.12; Linux 6.3 has removed the target
 		"sid":      "nftables xt_cluster",
-	}
-}
-
-// A guest runs some of the tests of package kernel: each thing that the agent asks of a kernel, once, and what only a machine can show
-// whose modules may be taken away (build tag guest). All kernels run the same tests.
-type guest struct {
-	name  string
-	tests []string
-}
-
-// firstTest is every guest's. It logs what is compared with backends.
-const firstTest = "^TestBackendsOfTheKernel$"
-
-// guests run side by side, as many as there are processors. Together, data-path and target take as long as match.
-func guests() []guest {
-	return []guest{
-		{"match", []string{ // and kills on every backend of iptables, and what auto chooses
-			"^TestMatchBackend$/^iptables-legacy$/^multicast$",
-			"^TestStopAfterTheMatchBackendsRulesWereDeleted$",
-			"^TestKilledOnIPTables$",
-			"^TestAutoTakesWhatThereIs$",
-		}},
-		{"data-path", []string{
-			"^TestKernelVectors$",
-			"^TestEveryFlowIsAnsweredOnceByItsOwner$/^dual.stack$/^.*$/^sourceip-sourceport-destport$",
-			"^TestServices$/^sourceip-sourceport$",
-			"^TestAFragmentedDatagramIsAnsweredOnce$/^sourceip-sourceport$",
-			"^TestEveryWoundOfADualStackResource$/^multicast$",
-			"^TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn$",
-			"^TestTheAddressIsNoSourceOfTheNodesOwnConnections$",
-			"^TestTheAddressNeverBecomesASource$/^(the_own_address_goes|the_interface_was)",
-			"^TestICMPErrorsAreNotForwardedWithoutTheAddress$",
-			"^TestFramesOfOtherVLANsAreLeftAlone$",
-			"^TestClientsWhoseWayBackIsAnotherNIC$/^multicast$",
-			"^TestMovesBreakNoConnection$/^IPv4,_multicast$",
-			"^TestDrainThatIsTooShort$",
-			"^TestQuietConnectionsSurviveAMove$/^(half_closed_by_the_client,_and_nothing_is_taken_up|idle,_and_the_client_speaks,_IPv6)$",
-			"^TestConnectionsEndWithTheirDrain$/^the_sweeper_ends_it$",
-			"^TestAConnectionIsMadeWhileItsBucketMoves$/^IPv4$",
-		}},
-		{"target", []string{ // and a part of the match's tests, so that match does not take longer
-			"^TestTogetherWithTheTarget$",
-			"^TestTargetBackend$",
-			"^TestEveryWoundOfTheTargetBackend$",
-			"^TestTargetLaidByHandIsLeftAlone$",
-			"^TestMatchBackendWithoutNFTables$",
-			"^TestEveryWoundOfTheMatchBackend$/^iptables-legacy$",
-		}},
-		{"interfaces", []string{ // that need modules which the machine's own kernel may lack
-			"^TestBonds$",
-			"^TestBondsThatAskByARP$",
-			"^TestAddressesThatHangOnOurs$",
-			"^TestNICThatBecomesAPort$",
-			"^TestStackedInterfaces$",
-			"^TestMovesOnABridge$/^IPv4,_(multicast|unicast)$",
-			"^TestVRF$",
-		}},
 	}
 }
 
@@ -139,7 +81,7 @@ func TestKernel(t *testing.T) {
 	if _, known := backends()[*release]; !known {
 		t.Fatalf("there is no kernel %q: choose one of %s", *release, strings.Join(slices.Sorted(maps.Keys(backends())), ", "))
 	}
-	chosen := slices.DeleteFunc(guests(), func(g guest) bool { return *only != "" && g.name != *only })
+	chosen := slices.DeleteFunc(slices.Clone(guests), func(guest string) bool { return *only != "" && guest != *only })
 	if len(chosen) == 0 {
 		t.Fatalf("there is no guest %q", *only)
 	}
@@ -163,10 +105,10 @@ func TestKernel(t *testing.T) {
 			t.Fatalf("go %s: %v\n%s", strings.Join(arguments, " "), err, out)
 		}
 	}
-	for _, g := range chosen {
-		t.Run(g.name, func(t *testing.T) {
+	for _, guest := range chosen {
+		t.Run(guest, func(t *testing.T) {
 			t.Parallel()
-			runGuest(t, k, scratch, append([]string{firstTest}, g.tests...))
+			runGuest(t, k, scratch, guest)
 		})
 	}
 }
@@ -177,39 +119,34 @@ func progress(t *testing.T, format string, values ...any) {
 	t.Attr("progress", fmt.Sprintf(format, values...))
 }
 
-// runGuest boots a guest that runs tests, and reports what became of each.
-func runGuest(t *testing.T, k Kernel, built string, tests []string) {
+// runGuest boots a guest, and reports what became of each test that is marked for it.
+func runGuest(t *testing.T, k Kernel, built, guest string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), guestTimeout)
 	defer cancel()
 	begin := time.Now()
 	image := filepath.Join(t.TempDir(), "initramfs")
-	check(t, makeInitramfs(ctx, image, k, built, tests))
-	passed := map[string]bool{}
-	said := transcript{ended: func(name, verdict, duration string) {
-		passed[name] = verdict == "PASS"
+	check(t, makeInitramfs(ctx, image, k, built, guest))
+	output := newTranscript(guest, func(name, verdict, duration string) {
 		t.Attr("guest-test", verdict+" "+name)
-		progress(t, "%5.0f s %-10s %s %s (%s)", time.Since(begin).Seconds(), path.Base(t.Name()), verdict, name, duration)
-	}}
-	status, err := Boot(ctx, k, image, said.add)
-	t.Log(said.failures())
+		progress(t, "%5.0f s %-10s %s %s (%s)", time.Since(begin).Seconds(), guest, verdict, name, duration)
+	})
+	status, err := Boot(ctx, k, image, output.add)
+	t.Log(output.failures())
 	if err != nil || status != 0 {
 		t.Fatalf("the guest's tests: status %d, %v", status, err)
 	}
-	for _, pattern := range tests {
-		name, _, _ := strings.Cut(strings.Trim(pattern, "^$"), "$")
-		if !passed[name] {
-			t.Errorf("%s has not passed in the guest", name)
-		}
+	if err := output.allPassed(); err != nil {
+		t.Error(err)
 	}
-	t.Attr("backends", said.offered)
-	if want := backends()[*release]; said.offered != want {
-		t.Errorf("the agent finds the backends %q in this kernel, which has %q", said.offered, want)
+	t.Attr("backends", output.offered)
+	if want := backends()[*release]; output.offered != want {
+		t.Errorf("the agent finds the backends %q in this kernel, which has %q", output.offered, want)
 	}
-	progress(t, "%5.0f s %-10s %d tests passed on Linux %s", time.Since(begin).Seconds(), path.Base(t.Name()), len(passed), k.Version)
+	progress(t, "%5.0f s %-10s %d marked tests passed on Linux %s", time.Since(begin).Seconds(), guest, len(output.marked), k.Version)
 }
 
-func makeInitramfs(ctx context.Context, to string, k Kernel, built string, tests []string) error {
+func makeInitramfs(ctx context.Context, to string, k Kernel, built, guest string) error {
 	f, err := os.Create(to)
 	if err != nil {
 		return err
@@ -254,7 +191,7 @@ func makeInitramfs(ctx context.Context, to string, k Kernel, built string, tests
 	if err := a.File("/"+vectors, filepath.Join("../..", vectors)); err != nil {
 		return err
 	}
-	command := []string{"/test/kernel.test", "-test.v", "-test.run", strings.Join(tests, "|"), "-test.timeout", guestTimeout.String()}
+	command := []string{"/test/kernel.test", "-test.v", "-guest", guest, "-test.timeout", guestTimeout.String()}
 	if err := a.Text("/command", strings.Join(command, "\n")); err != nil {
 		return err
 	}
