@@ -10,38 +10,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/beevik/etree"
 	"github.com/google/go-cmp/cmp"
 
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lab"
-	"ocf-clusterip/tests/program"
 )
-
-// scratch is a folder for all tests, which TestMain removes.
-var scratch string
 
 func TestMain(m *testing.M) {
 	if status, taken := lab.Inside(); taken {
 		os.Exit(status)
 	}
-	os.Exit(runTests(m))
+	os.Exit(harness.Main(m))
 }
-
-func runTests(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "examples-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	scratch = dir
-	return m.Run()
-}
-
-var agentProgram = sync.OnceValues(func() (string, error) { return program.Agent(scratch) })
 
 // desk is a host without a running cluster, where configurations are made as files.
 type desk struct {
@@ -52,7 +35,7 @@ type desk struct {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	agent, err := agentProgram()
+	agent, err := harness.Program()
 	check(t, err)
 	l, err := lab.New(t.Context(), lab.Options{Nodes: 1, ManualStart: true, Agent: agent})
 	check(t, err)

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ocf-clusterip/internal/operator/plan"
+	"ocf-clusterip/tests/harness"
 )
 
 // planned is what of the command's JSON is compared.
@@ -27,7 +28,7 @@ type planned struct {
 
 func askPlan(t *testing.T, args ...string) planned {
 	t.Helper()
-	program, err := agentProgram()
+	program, err := harness.Program()
 	check(t, err)
 	out, err := exec.CommandContext(t.Context(), program, append([]string{"plan", "--json"}, args...)...).Output()
 	check(t, err)

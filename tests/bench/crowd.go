@@ -64,7 +64,7 @@ func (c *crowd) all(ctx context.Context, node *lan.Host, agent, scratch, action 
 			if bucket >= c.instances {
 				return nil
 			}
-			l, err := execute(ctx, ours(scratch, bucket, c.instances), []string{agent, action})
+			l, err := execute(ctx, ours(scratch, action, bucket, c.instances).List(), []string{agent, action})
 			if err != nil {
 				return fmt.Errorf("bucket %d: %w", bucket, err)
 			}

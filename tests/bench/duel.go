@@ -6,9 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -21,30 +20,27 @@ const (
 	buckets = 8
 )
 
-// common is what the resource manager sets for every agent. Without a log facility IPaddr2 writes its log to stderr: with
-// one it would start logger(1) for each line.
-func common(scratch string) []string {
-	return []string{
-		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "OCF_ROOT=/usr/lib/ocf",
-		"OCF_RA_VERSION_MAJOR=1", "OCF_RA_VERSION_MINOR=1", "OCF_RESKEY_CRM_meta_timeout=20000", "HA_RSCTMP=" + filepath.Join(scratch, "run"),
-	}
+// executor returns what Pacemaker's executor sets for every agent. Without a log facility IPaddr2 writes its log to stderr: with one it would start
+// logger(1) for each line.
+func executor(scratch, action string) harness.Vars {
+	return harness.Pacemaker("node1", filepath.Join(scratch, "run"), action)
 }
 
-// ours returns the environment of a bucket's instance.
-func ours(scratch string, bucket, buckets int) []string {
-	i := strconv.Itoa(bucket)
-	return append(common(scratch),
-		"OCF_RESOURCE_INSTANCE=web-ip:"+i, "OCF_RESKEY_CRM_meta_clone="+i,
-		"OCF_RESKEY_CRM_meta_clone_max="+strconv.Itoa(buckets), "OCF_RESKEY_CRM_meta_globally_unique=true",
-		"OCF_RESKEY_ip="+ourAddress, "OCF_RESKEY_nic="+lan.NIC, "OCF_RESKEY_cidr_netmask=24")
+// parameters returns those that both agents have.
+func parameters(ip string) harness.Vars {
+	return harness.Parameters{"ip": ip, "nic": lan.NIC, "cidr_netmask": "24"}.Vars()
 }
 
-// theirs returns the environment of a plain address.
-func theirs(scratch string, parameters ...string) []string {
-	return slices.Concat(common(scratch), []string{
-		"OCF_RESOURCE_INSTANCE=vip",
-		"OCF_RESKEY_ip=" + theirAddress, "OCF_RESKEY_nic=" + lan.NIC, "OCF_RESKEY_cidr_netmask=24",
-	}, parameters)
+// ours returns the environment of an action of a bucket's instance.
+func ours(scratch, action string, bucket, buckets int) harness.Vars {
+	return executor(scratch, action).With(harness.Instance(bucket, buckets), parameters(ourAddress))
+}
+
+// theirs returns the environment of an action for a plain address.
+func theirs(scratch, action string, more harness.Parameters) harness.Vars {
+	return executor(scratch, action).With(parameters(theirAddress), more.Vars(), harness.Vars{
+		"OCF_RESOURCE_PROVIDER": "heartbeat", "OCF_RESOURCE_TYPE": "IPaddr2", "OCF_RESOURCE_INSTANCE": "vip",
+	})
 }
 
 // An arpSetting is a way in which IPaddr2 can announce its address; most of a start's cost depends on it.
@@ -65,26 +61,26 @@ type duel struct {
 
 func newDuel(agent, scratch string, floors []*series) *duel {
 	our := func(action string, bucket int) *series {
-		return &series{name: "ocf-clusterip " + action, env: ours(scratch, bucket, buckets), argv: []string{agent, action}}
+		return &series{name: "ocf-clusterip " + action, env: ours(scratch, action, bucket, buckets).List(), argv: []string{agent, action}}
 	}
-	their := func(action string, parameters ...string) *series {
-		return &series{name: "IPaddr2 " + action, env: theirs(scratch, parameters...), argv: []string{ipaddr2, action}}
+	their := func(action string, parameters harness.Parameters) *series {
+		return &series{name: "IPaddr2 " + action, env: theirs(scratch, action, parameters).List(), argv: []string{ipaddr2, action}}
 	}
 	d := &duel{
 		startFirst: our("start", 0), startFurther: our("start", 1), monitor: our("monitor", 1), validate: our("validate-all", 1),
 		metaData: our("meta-data", 1), stopFurther: our("stop", 1), stopLast: our("stop", 0),
-		theirMonitor: their("monitor"), theirValidate: their("validate-all"), theirMetaData: their("meta-data"),
+		theirMonitor: their("monitor", nil), theirValidate: their("validate-all", nil), theirMetaData: their("meta-data", nil),
 		floors: floors,
 	}
 	for _, a := range []struct {
 		name       string
-		parameters []string
+		parameters harness.Parameters
 	}{
 		{"arp_count=5 in the background (defaults)", nil},
-		{"arp_count=1 in the background", []string{"OCF_RESKEY_arp_count=1"}},
-		{"arp_count=1, waited for (arp_bg=false)", []string{"OCF_RESKEY_arp_count=1", "OCF_RESKEY_arp_bg=false"}},
+		{"arp_count=1 in the background", harness.Parameters{"arp_count": "1"}},
+		{"arp_count=1, waited for (arp_bg=false)", harness.Parameters{"arp_count": "1", "arp_bg": "false"}},
 	} {
-		d.arp = append(d.arp, &arpSetting{a.name, their("start", a.parameters...), their("stop", a.parameters...)})
+		d.arp = append(d.arp, &arpSetting{a.name, their("start", a.parameters), their("stop", a.parameters)})
 	}
 	return d
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -62,7 +63,8 @@ func (f *flood) run(ctx context.Context, network *lan.Network, agent, scratch st
 	target, mac := node.Addr, node.MAC
 	call := func(action string, bucket int) error {
 		return node.Do(func() error {
-			_, err := execute(ctx, append(ours(scratch, bucket, buckets), "OCF_RESKEY_drain="+f.drain), []string{agent, action})
+			env := ours(scratch, action, bucket, buckets).With(harness.Parameters{"drain": f.drain}.Vars())
+			_, err := execute(ctx, env.List(), []string{agent, action})
 			return err
 		})
 	}

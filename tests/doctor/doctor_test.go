@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -62,7 +63,7 @@ func inConf(old, replacement string) func(*testing.T, *site) {
 // restart lays what is missing on node1.
 func restart(t *testing.T, s *site) {
 	t.Helper()
-	s.agent(t, s.Nodes[0], "start", 0, s.parameters()...)
+	s.agent(t, s.Nodes[0], "start", 0)
 }
 
 func only(check, verdict string) map[string]string { return map[string]string{check: verdict} }
@@ -189,7 +190,7 @@ func onTheNode() []planted {
 			t.Helper()
 			s.shell(t, s.Nodes[0], "ip neighbour replace 192.168.10.12 lladdr 02:00:00:00:01:02 dev eth0")
 			s.shell(t, s.Nodes[1], "nft delete table arp clusterip-192.168.10.3")
-		}, mend: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1, s.parameters()...) }, want: only("strangers", failure), says: "192.168.10.12"},
+		}, mend: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1) }, want: only("strangers", failure), says: "192.168.10.12"},
 		{name: "the router has another MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:00:99 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "02:00:00:00:00:99"},
 		{name: "the router has one node's MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:01:02 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "does not go to the cluster MAC"},
 		{name: "the router loses an answer", plant: onRouter(losing + " numgen inc mod 3 0 drop'"), mend: onRouter("nft delete table ip lossy")},
@@ -250,7 +251,7 @@ func (p planted) compare(t *testing.T, r report) {
 
 // TestBeforeItExists is about a node without Pacemaker, and a resource that is only planned.
 func TestBeforeItExists(t *testing.T) {
-	executable, err := agentProgram()
+	executable, err := harness.Program()
 	check(t, err)
 	s := &site{Network: lan.Start(t, lan.Options{IPv6: true, Snooping: true, Querier: true}), program: executable, folder: t.TempDir()}
 	s.shell(t, s.Switch, "echo 100 >/sys/class/net/br0/bridge/multicast_query_interval") // every second
@@ -342,7 +343,7 @@ func TestBeforeItExists(t *testing.T) {
 
 // TestClusterWithoutResource is about a cluster that does not start, so that nothing is laid either, and one in which nothing is configured.
 func TestClusterWithoutResource(t *testing.T) {
-	executable, err := agentProgram()
+	executable, err := harness.Program()
 	check(t, err)
 	s := &site{Network: lan.Start(t, lan.Options{Nodes: 1}), program: executable, folder: t.TempDir()}
 	s.reset(t)
@@ -362,7 +363,7 @@ func TestClusterWithoutResource(t *testing.T) {
 
 // TestWrongInput: what a new user may type, and get wrong.
 func TestWrongInput(t *testing.T) {
-	executable, err := agentProgram()
+	executable, err := harness.Program()
 	check(t, err)
 	s := &site{Network: lan.Start(t, lan.Options{Nodes: 1}), program: executable, folder: t.TempDir()}
 	for _, row := range []struct {

@@ -12,37 +12,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
-	"ocf-clusterip/tests/program"
 )
 
 // hung bounds each call. Nothing here takes a fraction of it.
 const hung = 2 * time.Minute
 
-// scratch is a folder for all tests, which TestMain removes.
-var scratch string
-
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "doctor-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	scratch = dir
-	return m.Run()
-}
-
-// agentProgram builds the agent once.
-var agentProgram = sync.OnceValues(func() (string, error) { return program.Agent(scratch) })
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 const (
 	shared  = "192.168.10.3"
@@ -61,7 +42,7 @@ type site struct {
 // newSite makes a good cluster: all buckets run, dealt to the nodes, and clients can come through a router.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	executable, err := agentProgram()
+	executable, err := harness.Program()
 	check(t, err)
 	s := &site{Network: lan.Start(t, lan.Options{IPv6: true}), program: executable, folder: t.TempDir()}
 	check(t, s.AddRouter(t.Context(), 1500))
@@ -69,7 +50,7 @@ func newSite(t *testing.T) *site {
 		s.shell(t, node, "echo 0 >/proc/sys/net/ipv4/ip_forward") // a new namespace has the machine's
 		s.shell(t, node, "ip route add default via "+router)
 	}
-	s.start(t, s.parameters()...)
+	s.start(t)
 	s.reset(t)
 	return s
 }
@@ -81,34 +62,23 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// parameters are those of the resource, as in the CIB.
-func (s *site) parameters() []string {
-	return []string{"ip=" + shared + " " + shared6, "nic=" + lan.NIC, "drain=600"}
-}
-
 // start starts all buckets, dealt to the nodes.
-func (s *site) start(t *testing.T, parameters ...string) {
+func (s *site) start(t *testing.T) {
 	t.Helper()
 	for bucket := range buckets {
-		s.agent(t, s.Nodes[bucket%len(s.Nodes)], "start", bucket, parameters...)
+		s.agent(t, s.Nodes[bucket%len(s.Nodes)], "start", bucket)
 	}
 }
 
-// agent calls the agent as Pacemaker does.
-func (s *site) agent(t *testing.T, node *lan.Host, action string, bucket int, parameters ...string) {
+// agent calls the agent for the resource as it is in the CIB. It must succeed.
+func (s *site) agent(t *testing.T, node *lan.Host, action string, bucket int) {
 	t.Helper()
-	n := strconv.Itoa(buckets)
-	environ := []string{
-		"HA_RSCTMP=" + filepath.Join(s.folder, node.Name), fmt.Sprintf("OCF_RESOURCE_INSTANCE=web-ip:%d", bucket),
-		"OCF_RESKEY_CRM_meta_clone_max=" + n, fmt.Sprintf("OCF_RESKEY_CRM_meta_clone=%d", bucket), "OCF_RESKEY_CRM_meta_globally_unique=true",
+	a := harness.Agent{
+		Program: s.program, Host: node, TempDir: filepath.Join(s.folder, node.Name), Buckets: buckets,
+		Parameters: harness.Parameters{"ip": shared + " " + shared6, "nic": lan.NIC, "drain": "600"},
 	}
-	for _, p := range parameters {
-		environ = append(environ, "OCF_RESKEY_"+p)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), hung)
-	defer cancel()
-	if r := node.Run(ctx, environ, s.program, action); r.Err != nil || r.ExitCode != 0 {
-		t.Fatalf("%s of bucket %d on %s: status %d, %v\n%s", action, bucket, node.Name, r.ExitCode, r.Err, r.Stderr)
+	if err := a.Call(t.Context(), action, bucket).Failure(); err != nil {
+		t.Fatalf("%s of bucket %d on %s: %v", action, bucket, node.Name, err)
 	}
 }
 

@@ -55,7 +55,7 @@ func offers(t *testing.T, backend clusterip.Backend) bool {
 	}
 	p.checkNothingIsLeft(t)
 	if !has && backend == clusterip.Target {
-		if r := targetRule(t, p.host, clusterip.SourceIP, "0", 8, 1); r.Failure() == nil {
+		if r := targetRule(t, p.Host, clusterip.SourceIP, "0", 8, 1); r.Failure() == nil {
 			t.Error("iptables has the target, and the agent says that the kernel lacks it")
 		}
 	}

@@ -44,7 +44,7 @@ func TestBonds(t *testing.T) {
 				at = "bond0"
 			}
 			p.by(t, "ip address add "+own+" dev "+at)
-			check(t, p.host.WaitUp(t.Context(), "bond0.5"))
+			check(t, p.Host.WaitUp(t.Context(), "bond0.5"))
 			says(t, p.start(2), row.code, row.says...)
 			if row.code == ocf.Success {
 				check(t, status(p.monitor(2), ocf.Success))
@@ -96,10 +96,10 @@ func TestStackedInterfaces(t *testing.T) {
 				}
 				for i, a := range s.agents {
 					if strings.Contains(row.commands, "macvlan") { // has a MAC of its own
-						a.host.MAC = net.HardwareAddr{2, 0, 0, 0, 8, byte(i + 1)}
+						a.Host.MAC = net.HardwareAddr{2, 0, 0, 0, 8, byte(i + 1)}
 					}
 					a.by(t, "ip address flush dev eth0 scope global")
-					for command := range strings.SplitSeq(strings.NewReplacer("MAC", a.host.MAC.String(), "MODE", row.mode).Replace(row.commands), ";") {
+					for command := range strings.SplitSeq(strings.NewReplacer("MAC", a.Host.MAC.String(), "MODE", row.mode).Replace(row.commands), ";") {
 						if command != "" {
 							a.by(t, command)
 						}
@@ -108,9 +108,9 @@ func TestStackedInterfaces(t *testing.T) {
 						continue
 					}
 					if row.nic != "ipv0" { // of which the kernel does not tell
-						check(t, a.host.WaitUp(t.Context(), row.nic))
+						check(t, a.Host.WaitUp(t.Context(), row.nic))
 					}
-					a.by(t, fmt.Sprintf("ip address add %s/24 dev %s", a.host.Addr, row.nic))
+					a.by(t, fmt.Sprintf("ip address add %s/24 dev %s", a.Host.Addr, row.nic))
 					a.by(t, fmt.Sprintf("ip route add %s dev %s", s.Options.Clients, row.nic))
 				}
 				says(t, s.agents[0].start(0), row.code, row.says)
@@ -143,7 +143,7 @@ func TestNICThatBecomesAPort(t *testing.T) {
 			says(t, p.start(2), ocf.ErrArgs, "eth0 is a port of master0 ("+kind+")")
 			p.by(t, "ip link set eth0 nomaster")
 			p.by(t, "ip link set eth0 up")
-			check(t, p.host.WaitUp(t.Context(), lan.NIC))
+			check(t, p.Host.WaitUp(t.Context(), lan.NIC))
 			p.by(t, "ip address replace 192.168.10.11/24 dev eth0")
 			check(t, status(p.start(2), ocf.Success))
 			check(t, status(p.monitor(2), ocf.Success))

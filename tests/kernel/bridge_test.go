@@ -27,26 +27,26 @@ const ownBridge = "br0"
 func (s *site) bridgeNodes(t *testing.T, calls string) []string {
 	t.Helper()
 	for _, a := range s.agents {
-		a.parameters = a.parameters.with("nic", ownBridge)
+		a.Parameters = a.Parameters.With("nic", ownBridge)
 		alone, all := "0", calls
 		if calls == "alone" {
 			alone, all = "1", "0"
 		}
 		for _, family := range []string{"iptables", "ip6tables"} {
-			check(t, a.host.Sysctl("net/bridge/bridge-nf-call-"+family, all))
+			check(t, a.Host.Sysctl("net/bridge/bridge-nf-call-"+family, all))
 		}
 		for _, command := range []string{
 			"ip address flush dev eth0 scope global",
-			fmt.Sprintf("ip link add br0 address %s type bridge mcast_snooping 0 nf_call_iptables %[2]s nf_call_ip6tables %[2]s", a.host.MAC, alone),
+			fmt.Sprintf("ip link add br0 address %s type bridge mcast_snooping 0 nf_call_iptables %[2]s nf_call_ip6tables %[2]s", a.Host.MAC, alone),
 			"ip link set eth0 master br0", "bridge link set dev eth0 learning off", // so that the bridge stays as it is
-			"ip link set br0 up", fmt.Sprintf("ip address add %s/24 dev br0", a.host.Addr), fmt.Sprintf("ip route add %s dev br0", s.Options.Clients),
+			"ip link set br0 up", fmt.Sprintf("ip address add %s/24 dev br0", a.Host.Addr), fmt.Sprintf("ip route add %s dev br0", s.Options.Clients),
 		} {
 			a.by(t, command)
 		}
-		check(t, a.host.WaitUp(t.Context(), ownBridge))
+		check(t, a.Host.WaitUp(t.Context(), ownBridge))
 		if s.Options.IPv6 {
-			a.by(t, fmt.Sprintf("ip address add %s/64 dev br0", a.host.Addr6))
-			check(t, a.host.WaitIPv6(t.Context(), ownBridge))
+			a.by(t, fmt.Sprintf("ip address add %s/64 dev br0", a.Host.Addr6))
+			check(t, a.Host.WaitIPv6(t.Context(), ownBridge))
 			a.by(t, fmt.Sprintf("ip -6 route replace %s via %s dev br0", lan.Clients6, s.Client.Addr6))
 		}
 	}
@@ -175,15 +175,15 @@ func (s *site) fromGuest(ctx context.Context, guest *lan.Host) error {
 func (a *agent) ownVeth(t *testing.T, clients netip.Prefix) {
 	t.Helper()
 	const veth = "veth0"
-	a.parameters = a.parameters.with("nic", veth)
+	a.Parameters = a.Parameters.With("nic", veth)
 	for _, command := range []string{
-		"ip link set br0 address 02:00:00:00:07:01", fmt.Sprintf("ip link add %s address %s type veth peer name port0", veth, a.host.MAC),
+		"ip link set br0 address 02:00:00:00:07:01", fmt.Sprintf("ip link add %s address %s type veth peer name port0", veth, a.Host.MAC),
 		"ip link set port0 master br0", "ip link set port0 up", "ip link set veth0 up",
-		"ip address flush dev br0", fmt.Sprintf("ip address add %s/24 dev veth0", a.host.Addr), fmt.Sprintf("ip route add %s dev veth0", clients),
+		"ip address flush dev br0", fmt.Sprintf("ip address add %s/24 dev veth0", a.Host.Addr), fmt.Sprintf("ip route add %s dev veth0", clients),
 	} {
 		a.by(t, command)
 	}
-	check(t, a.host.WaitUp(t.Context(), veth))
+	check(t, a.Host.WaitUp(t.Context(), veth))
 }
 
 // A node's own virtual machines are clients like others, but for a unicast MAC that is the bridge's own: that is said. What then helps is a NIC that is

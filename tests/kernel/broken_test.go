@@ -17,6 +17,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -29,11 +30,11 @@ type patient struct {
 	clean string // Dump before anything was started
 }
 
-func newPatient(t *testing.T, p parameters) *patient {
+func newPatient(t *testing.T, p harness.Parameters) *patient {
 	t.Helper()
 	n := newLAN(t, lan.Options{Nodes: 1, IPv6: strings.Contains(p["ip"], ":")})
-	a := newAgent(t, n.Nodes[0], 8, p.with("arp_count", "0"))
-	clean, err := a.host.Dump()
+	a := newAgent(t, n.Nodes[0], 8, p.With("arp_count", "0"))
+	clean, err := a.Host.Dump()
 	check(t, err)
 	return &patient{agent: a, clean: clean}
 }
@@ -47,7 +48,7 @@ func (p *patient) startBoth(t *testing.T) {
 // by types a command into a shell on the node, so to say.
 func (a *agent) by(t *testing.T, command string) string {
 	t.Helper()
-	r := a.host.Run(t.Context(), lan.ToolPath, strings.Fields(command)...)
+	r := a.Host.Run(t.Context(), lan.ToolPath, strings.Fields(command)...)
 	if err := r.Failure(); err != nil {
 		t.Fatalf("%s: %v", command, err)
 	}
@@ -59,7 +60,7 @@ func (p *patient) checkNothingIsLeft(t *testing.T) {
 	t.Helper()
 	check(t, status(p.stop(2), ocf.Success))
 	check(t, status(p.stop(5), ocf.Success))
-	dump, err := p.host.Dump()
+	dump, err := p.Host.Dump()
 	check(t, err)
 	if dump != p.clean {
 		t.Errorf("after stop (-before start +after):\n%s", changes(p.clean, dump))
@@ -74,7 +75,7 @@ func changes(before, after string) string {
 
 func (p *patient) checkNoFiles(t *testing.T) {
 	t.Helper()
-	if files, err := os.ReadDir(p.tempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
+	if files, err := os.ReadDir(p.TempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
 		t.Errorf("files are left: %v %v", files, err)
 	}
 }
@@ -94,12 +95,12 @@ func commands(lines ...string) func(*testing.T, *patient) {
 		t.Helper()
 		for _, line := range lines {
 			if rules, ok := strings.CutPrefix(line, "nft "); ok {
-				nft(t, p.host, rules)
+				nft(t, p.Host, rules)
 			} else {
 				p.by(t, line)
 			}
 			if strings.HasSuffix(line, " up") { // monitor would still find no carrier
-				check(t, p.host.Settle())
+				check(t, p.Host.Settle())
 			}
 		}
 	}
@@ -272,7 +273,7 @@ func TestEveryWoundIsSeenAndHealed(t *testing.T) {
 func (p *patient) checkStatus(t *testing.T, w wound) {
 	t.Helper()
 	var said operator.Status
-	r := p.host.Run(t.Context(), lan.ToolPath, p.program, "status", "--json", shared.String())
+	r := p.Host.Run(t.Context(), lan.ToolPath, p.Program, "status", "--json", shared.String())
 	check(t, status(r, ocf.ExitCode(operator.Broken)))
 	check(t, json.Unmarshal([]byte(r.Stdout), &said))
 	for _, problem := range said.Resources[0].Problems {
@@ -334,7 +335,7 @@ func TestEveryRuleIsMissed(t *testing.T) {
 		family, chain, _ := strings.Cut(chain, " ")
 		for i := range p.ruleHandles(t, family, chain) {
 			for _, change := range []string{"delete rule %s %s %s handle %s", "replace rule %s %s %s handle %s counter accept"} {
-				nft(t, p.host, fmt.Sprintf(change, family, ourTable, chain, p.ruleHandles(t, family, chain)[i]))
+				nft(t, p.Host, fmt.Sprintf(change, family, ourTable, chain, p.ruleHandles(t, family, chain)[i]))
 				w := wound{name: change, says: "table " + family + " " + ourTable + ": chain " + chain + ": rule"}
 				p.checkHealing(t, w)
 			}
@@ -355,8 +356,8 @@ func TestCountersSurviveHealing(t *testing.T) {
 	probe(t, n, lan.Traffic{Target: shared, Sources: n.Sources(4), Protos: []lan.Proto{lan.ICMP}, Retries: 2})
 	p := &patient{agent: a}
 	counted := p.by(t, "nft list set netdev "+ourTable+" owned")
-	nft(t, p.host, "delete table arp "+ourTable)
-	nft(t, p.host, "flush chain netdev "+ourTable+" ipv4")
+	nft(t, p.Host, "delete table arp "+ourTable)
+	nft(t, p.Host, "flush chain netdev "+ourTable+" ipv4")
 	check(t, status(a.start(0), ocf.Success))
 	if after := p.by(t, "nft list set netdev "+ourTable+" owned"); after != counted || strings.Contains(counted, "packets 0 ") {
 		t.Errorf("counters before:\n%s\nafter:\n%s", counted, after)
@@ -437,10 +438,10 @@ func TestForeignTableOfOurName(t *testing.T) {
 	for _, family := range []string{"netdev", "arp", "ip", "ip6"} {
 		t.Run(family, func(t *testing.T) {
 			p := newPatient(t, webIP())
-			nft(t, p.host, "add table "+family+" "+ourTable)
-			nft(t, p.host, "add chain "+family+" "+ourTable+" mine")
-			nft(t, p.host, "add rule "+family+" "+ourTable+" mine counter drop")
-			before, err := p.host.Dump()
+			nft(t, p.Host, "add table "+family+" "+ourTable)
+			nft(t, p.Host, "add chain "+family+" "+ourTable+" mine")
+			nft(t, p.Host, "add rule "+family+" "+ourTable+" mine counter drop")
+			before, err := p.Host.Dump()
 			check(t, err)
 			r := p.start(2)
 			if err := status(r, ocf.ErrGeneric); err != nil || !strings.Contains(r.Stderr, "not ours") {
@@ -448,7 +449,7 @@ func TestForeignTableOfOurName(t *testing.T) {
 			}
 			check(t, status(p.monitor(2), ocf.NotRunning))
 			check(t, status(p.stop(2), ocf.Success))
-			after, err := p.host.Dump()
+			after, err := p.Host.Dump()
 			check(t, err)
 			if after != before {
 				t.Errorf("(-before +after):\n%s", changes(before, after))
@@ -470,7 +471,7 @@ func TestAddressesThatHangOnOurs(t *testing.T) {
 		t.Run("promote_secondaries="+promote, func(t *testing.T) {
 			p := newPatient(t, webIP("cidr_netmask", "24"))
 			for _, scope := range []string{"all", "default", "eth0"} {
-				check(t, p.host.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", promote))
+				check(t, p.Host.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", promote))
 			}
 			p.by(t, "ip address flush dev eth0 scope global")
 			p.startBoth(t)
@@ -505,14 +506,14 @@ func TestAddressesThatHangOnOurs(t *testing.T) {
 func TestManyResourcesStopAtOnce(t *testing.T) {
 	const rounds, resources = 20, 4
 	p := newPatient(t, webIP())
-	before, err := p.host.Dump()
+	before, err := p.Host.Dump()
 	check(t, err)
 	for round := range rounds {
 		p.by(t, "ip address add 192.168.10.50/24 dev eth0")
 		agents := make([]agent, resources)
 		for i := range agents {
 			agents[i] = *p.agent
-			agents[i].parameters = webIP("ip", fmt.Sprintf("192.168.10.%d", 30+i), "arp_count", "0")
+			agents[i].Parameters = webIP("ip", fmt.Sprintf("192.168.10.%d", 30+i), "arp_count", "0")
 			check(t, status(agents[i].start(1), ocf.Success))
 		}
 		var all sync.WaitGroup
@@ -522,7 +523,7 @@ func TestManyResourcesStopAtOnce(t *testing.T) {
 		}
 		all.Go(func() { p.by(t, "ip address del 192.168.10.50/24 dev eth0") })
 		all.Wait()
-		after, err := p.host.Dump()
+		after, err := p.Host.Dump()
 		check(t, errors.Join(append(errs, err)...))
 		if after != before {
 			t.Fatalf("round %d (-before +after):\n%s", round, changes(before, after))
@@ -545,7 +546,7 @@ func TestNICIsABridge(t *testing.T) {
 			p.by(t, "ip route add 192.168.64.0/18 dev br0")
 			check(t, n.Serve(lan.EchoPort))
 			var err error
-			p.clean, err = p.host.Dump()
+			p.clean, err = p.Host.Dump()
 			check(t, err)
 			p.startBoth(t)
 			check(t, status(p.monitor(2), ocf.Success))

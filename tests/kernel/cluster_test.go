@@ -66,12 +66,12 @@ func newAttributes(t *testing.T, agents ...*agent) attributes {
 	a := attributes{folder: t.TempDir()}
 	for _, agent := range agents {
 		for name, text := range map[string]string{attrdUpdater: attrdUpdaterScript, cibadmin: cibadminScript} {
-			program := a.program(agent.host, name)
+			program := a.program(agent.Host, name)
 			check(t, os.MkdirAll(filepath.Dir(program), 0o755))
-			a.write(t, agent.host, name, text)
-			check(t, agent.host.Mount(program, name))
+			a.write(t, agent.Host, name, text)
+			check(t, agent.Host.Mount(program, name))
 		}
-		a.nodes = append(a.nodes, agent.host.Name)
+		a.nodes = append(a.nodes, agent.Host.Name)
 	}
 	a.status(t, nil)
 	return a

@@ -30,7 +30,7 @@ func TestSixtyFourInstancesAtOnce(t *testing.T) {
 	const buckets, rounds = 64, 3
 	n := newLAN(t, lan.Options{Nodes: 1})
 	a := newAgent(t, n.Nodes[0], buckets, webIP("arp_count", "1"))
-	clean, err := a.host.Dump()
+	clean, err := a.Host.Dump()
 	check(t, err)
 	for round := range rounds {
 		each := func(action string, want ocf.ExitCode) func(int) error {
@@ -59,12 +59,12 @@ func TestSixtyFourInstancesAtOnce(t *testing.T) {
 		check(t, atOnce(buckets, each("stop", ocf.Success)))
 		check(t, atOnce(buckets, each("monitor", ocf.NotRunning)))
 	}
-	after, err := a.host.Dump()
+	after, err := a.Host.Dump()
 	check(t, err)
 	if after != clean {
 		t.Errorf("something is left (-before +after):\n%s", changes(clean, after))
 	}
-	if files, err := os.ReadDir(a.tempDir); err != nil || len(files) > 0 {
+	if files, err := os.ReadDir(a.TempDir); err != nil || len(files) > 0 {
 		t.Errorf("files are left: %v %v", files, err)
 	}
 }
@@ -72,7 +72,7 @@ func TestSixtyFourInstancesAtOnce(t *testing.T) {
 // owned counts the buckets that the kernel lets in.
 func (a *agent) owned(t *testing.T) int {
 	t.Helper()
-	r := a.host.Run(t.Context(), []string{"PATH=/usr/sbin:/sbin"}, "/usr/sbin/nft", "list", "set", "netdev", "clusterip-"+shared.String(), "owned")
+	r := a.Host.Run(t.Context(), []string{"PATH=/usr/sbin:/sbin"}, "/usr/sbin/nft", "list", "set", "netdev", "clusterip-"+shared.String(), "owned")
 	check(t, status(r, ocf.Success))
 	return strings.Count(r.Stdout, `comment "web-ip:`)
 }

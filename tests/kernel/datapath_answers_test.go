@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -13,11 +14,11 @@ import (
 // buckets have moved.
 func TestEveryFlowIsAnsweredOnceByItsOwner(t *testing.T) {
 	eachFamily(t, func(t *testing.T, ip string) {
-		eachMode(t, func(t *testing.T, p parameters) {
+		eachMode(t, func(t *testing.T, p harness.Parameters) {
 			if ip == dualStack && p["hashmode"] == "sourceip-sourceport-destport" {
 				inGuest(t, "data-path")
 			}
-			s := newSite(t, lan.Options{}, 8, p.with("ip", ip))
+			s := newSite(t, lan.Options{}, 8, p.With("ip", ip))
 			check(t, s.startAll(0, 0, 0, 1, 1, 1, 2, 2))
 			everyFlow(t, s)
 			check(t, s.move(0, 2))
@@ -32,7 +33,7 @@ func TestEveryFlowIsAnsweredOnceWithOtherParameters(t *testing.T) {
 	tests := []struct {
 		name       string
 		nodes      int
-		parameters parameters
+		parameters harness.Parameters
 		at         []int // where each bucket runs
 		mac        string
 		seed       clusterip.Seed
@@ -84,11 +85,11 @@ func everyFlow(t *testing.T, s *site) {
 // A datagram of 9000 bytes is 7 fragments, of which only the first shows the ports. All must reach one node, which is
 // the one that owns the bucket of the address without ports, as for an echo request, which has none.
 func TestAFragmentedDatagramIsAnsweredOnce(t *testing.T) {
-	eachHashMode(t, func(t *testing.T, p parameters) {
+	eachHashMode(t, func(t *testing.T, p harness.Parameters) {
 		if p["hashmode"] == "sourceip-sourceport" {
 			inGuest(t, "data-path")
 		}
-		s := newSite(t, lan.Options{}, 8, p.with("ip", dualStack))
+		s := newSite(t, lan.Options{}, 8, p.With("ip", dualStack))
 		check(t, s.startAll(0, 1, 2, 0, 1, 2, 0, 1))
 		for _, target := range s.spec.Addresses {
 			large := lan.Traffic{Target: target, Sources: s.SourcesLike(target, 64), Protos: []lan.Proto{lan.ICMP, lan.UDP}, Size: 9000}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -96,7 +97,7 @@ func TestARPTellsTheClusterMACFromTheNICsOwn(t *testing.T) {
 func TestArpCount(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		set  parameters
+		set  harness.Parameters
 		want int
 	}{
 		{"by default", webIP(), 3},

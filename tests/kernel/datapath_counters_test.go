@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,7 +17,7 @@ import (
 
 // Debian 12's nft crashes on some hash expressions. It must be able to print ours, as text and as JSON.
 func TestNftPrintsOurTables(t *testing.T) {
-	eachMode(t, func(t *testing.T, p parameters) {
+	eachMode(t, func(t *testing.T, p harness.Parameters) {
 		s := newSite(t, lan.Options{Nodes: 1}, 8, p)
 		check(t, s.startAll(0, 0, 0))
 		text := listNFT(t, s.Nodes[0], "list", "ruleset")
@@ -40,7 +41,7 @@ func TestNftPrintsOurTables(t *testing.T) {
 
 // Each bucket's counter holds exactly the packets that fell into it.
 func TestCountersOfTheBuckets(t *testing.T) {
-	eachHashMode(t, func(t *testing.T, p parameters) {
+	eachHashMode(t, func(t *testing.T, p harness.Parameters) {
 		s := newSite(t, lan.Options{Nodes: 2}, 4, p)
 		check(t, s.startAll(0, 1, 0, 1))
 		check(t, awaitOwnNeighbour(t, s))

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -15,8 +16,8 @@ import (
 func TestPathMTUDiscoveryToAServiceBehindDNAT(t *testing.T) {
 	const mtu, size, serving, behind = 1300, 400_000, 0, 1
 	for _, target := range []netip.Addr{shared, shared6} {
-		eachMode(t, func(t *testing.T, p parameters) {
-			s := newSite(t, lan.Options{Nodes: 3}, 8, p.with("ip", dualStack))
+		eachMode(t, func(t *testing.T, p harness.Parameters) {
+			s := newSite(t, lan.Options{Nodes: 3}, 8, p.With("ip", dualStack))
 			check(t, s.AddRouter(t.Context(), mtu))
 			check(t, s.Router.Handle().LinkSetGSOMaxSegs(nic(t, s.Router, "eth1"), 1))
 			check(t, s.startAll(serving, serving, serving, serving, serving, serving, serving, 2))

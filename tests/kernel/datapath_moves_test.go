@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,9 +27,9 @@ func TestMovesUnderTraffic(t *testing.T) {
 }
 
 func testMovesUnderTraffic(t *testing.T, target netip.Addr) {
-	eachHashMode(t, func(t *testing.T, p parameters) {
+	eachHashMode(t, func(t *testing.T, p harness.Parameters) {
 		const calls, buckets = 200, 8 // for each of three modes and two addresses
-		s := newSite(t, lan.Options{}, buckets, p.with("ip", target.String(), "arp_count", "1"))
+		s := newSite(t, lan.Options{}, buckets, p.With("ip", target.String(), "arp_count", "1"))
 		empty := s.dumps(t)
 		stream, err := s.Stream(t.Context(), lan.Traffic{Target: target, Sources: s.SourcesLike(target, 64)}, 3000)
 		check(t, err)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 
 	"golang.org/x/net/ipv4"
@@ -25,9 +26,9 @@ import (
 // from the router, whose own address belongs to another node's bucket (RFC 1191, RFC 8201).
 func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
 	for _, target := range []netip.Addr{shared, shared6} {
-		eachHashMode(t, func(t *testing.T, p parameters) {
+		eachHashMode(t, func(t *testing.T, p harness.Parameters) {
 			const mtu, size, serving, other = 1300, 400_000, 0, 1
-			s := newSite(t, lan.Options{Nodes: 2}, 8, p.with("ip", dualStack))
+			s := newSite(t, lan.Options{Nodes: 2}, 8, p.With("ip", dualStack))
 			check(t, s.AddRouter(t.Context(), mtu))
 			// Packets as a wire would carry them: the kernel otherwise hands a train of segments on as one.
 			check(t, s.Router.Handle().LinkSetGSOMaxSegs(nic(t, s.Router, "eth1"), 1))

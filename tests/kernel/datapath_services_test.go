@@ -5,17 +5,18 @@ package kernel
 import (
 	"testing"
 
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
 // What is listed is spread; all else is answered by the owner of bucket 0, wherever that is. Fragments count as listed.
 func TestServices(t *testing.T) {
-	eachHashMode(t, func(t *testing.T, p parameters) {
+	eachHashMode(t, func(t *testing.T, p harness.Parameters) {
 		if p["hashmode"] == "sourceip-sourceport" {
 			inGuest(t, "data-path")
 		}
 		const web, single, ranged, last = 80, 25, 5050, 65535
-		s := newSite(t, lan.Options{}, 8, p.with("ip", dualStack, "services", "tcp/80, udp/5000-5100 tcp/443 udp/60000-65535 icmp"))
+		s := newSite(t, lan.Options{}, 8, p.With("ip", dualStack, "services", "tcp/80, udp/5000-5100 tcp/443 udp/60000-65535 icmp"))
 		for _, port := range []uint16{web, single, ranged, last} {
 			check(t, s.Serve(port))
 		}

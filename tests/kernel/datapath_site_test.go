@@ -17,6 +17,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -29,7 +30,7 @@ type site struct {
 
 // newSite builds a LAN with servers on the nodes and configures the resource; then the test starts buckets. The switch
 // watches the nodes as long as the test runs.
-func newSite(t *testing.T, o lan.Options, buckets int, p parameters) *site {
+func newSite(t *testing.T, o lan.Options, buckets int, p harness.Parameters) *site {
 	t.Helper()
 	s := newUnwatchedSite(t, o, buckets, p)
 	s.watch(t)
@@ -37,7 +38,7 @@ func newSite(t *testing.T, o lan.Options, buckets int, p parameters) *site {
 }
 
 // newUnwatchedSite needs no nf_tables.
-func newUnwatchedSite(t *testing.T, o lan.Options, buckets int, p parameters) *site {
+func newUnwatchedSite(t *testing.T, o lan.Options, buckets int, p harness.Parameters) *site {
 	t.Helper()
 	values, _, err := metadata.Parse(p)
 	check(t, err)
@@ -171,7 +172,7 @@ func nic(t *testing.T, h *lan.Host, name string) netlink.Link {
 }
 
 // eachMode runs a test for every kind of cluster MAC and every kind of hash.
-func eachMode(t *testing.T, test func(t *testing.T, p parameters)) {
+func eachMode(t *testing.T, test func(t *testing.T, p harness.Parameters)) {
 	for _, mac := range clusterip.MACModes() {
 		for _, hash := range clusterip.HashModes() {
 			t.Run(string(mac)+"/"+string(hash), func(t *testing.T) {
@@ -182,7 +183,7 @@ func eachMode(t *testing.T, test func(t *testing.T, p parameters)) {
 }
 
 // eachHashMode runs a test for every kind of hash, each time with another kind of cluster MAC.
-func eachHashMode(t *testing.T, test func(t *testing.T, p parameters)) {
+func eachHashMode(t *testing.T, test func(t *testing.T, p harness.Parameters)) {
 	for i, hash := range clusterip.HashModes() {
 		mac := clusterip.MACModes()[i]
 		t.Run(string(hash), func(t *testing.T) {

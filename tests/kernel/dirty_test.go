@@ -14,6 +14,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -60,7 +61,7 @@ func TestStopWithBadParameters(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	check(t, os.WriteFile(file, nil, 0o600))
 	ip := "OCF_RESKEY_ip=" + shared.String()
-	tempDir := "HA_RSCTMP=" + p.tempDir
+	tempDir := "HA_RSCTMP=" + p.TempDir
 	for name, environment := range map[string][]string{
 		"no address, only the resource's name": {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2"},
 		"an address that is none":              {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", "OCF_RESKEY_ip=192.168.10"},
@@ -77,10 +78,10 @@ func TestStopWithBadParameters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			check(t, status(p.start(2), ocf.Success))
 			if name == "no instance" || name == "an orphan instance out of any range" {
-				nft(t, p.host, "flush set netdev "+ourTable+" owned")
+				nft(t, p.Host, "flush set netdev "+ourTable+" owned")
 			}
-			check(t, status(p.host.Run(t.Context(), environment, p.program, "stop"), ocf.Success))
-			dump, err := p.host.Dump()
+			check(t, status(p.Host.Run(t.Context(), environment, p.Program, "stop"), ocf.Success))
+			dump, err := p.Host.Dump()
 			check(t, err)
 			if dump != p.clean {
 				t.Errorf("left (-before start +after stop):\n%s", changes(p.clean, dump))
@@ -125,10 +126,10 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			commands(row.before...)(t, p)
-			before, err := p.host.Dump()
+			before, err := p.Host.Dump()
 			check(t, err)
 			a := *p.agent
-			a.parameters = a.parameters.with(row.with...)
+			a.Parameters = a.Parameters.With(row.with...)
 			r := a.start(2)
 			if err := status(r, row.code); err != nil || !strings.Contains(r.Stderr, row.says) {
 				t.Errorf("want %q: %v\n%s", row.says, err, r.Stderr)
@@ -136,7 +137,7 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 			if reasons := strings.Count(r.Stderr, "ocf-exit-reason:"); reasons != 1 {
 				t.Errorf("%d exit reasons:\n%s", reasons, r.Stderr)
 			}
-			after, err := p.host.Dump()
+			after, err := p.Host.Dump()
 			check(t, err)
 			if after != before {
 				t.Errorf("changed (-before +after):\n%s", changes(before, after))
@@ -151,23 +152,23 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 func TestOtherSettingsBesideARunningBucket(t *testing.T) {
 	p := newPatient(t, webIP())
 	check(t, status(p.start(1), ocf.Success))
-	before, err := p.host.Dump()
+	before, err := p.Host.Dump()
 	check(t, err)
-	for name, other := range map[string]agent{
-		"N":         {buckets: 9, parameters: p.parameters},
-		"seed":      {buckets: 8, parameters: p.parameters.with("hash_seed", "7")},
-		"MAC":       {buckets: 8, parameters: p.parameters.with("mac", "01:02:03:04:05:06")},
-		"MAC mode":  {buckets: 8, parameters: p.parameters.with("mac_mode", "unicast")},
-		"hash mode": {buckets: 8, parameters: p.parameters.with("hashmode", "sourceip-sourceport")},
+	for name, other := range map[string]harness.Agent{
+		"N":         {Buckets: 9, Parameters: p.Parameters},
+		"seed":      {Buckets: 8, Parameters: p.Parameters.With("hash_seed", "7")},
+		"MAC":       {Buckets: 8, Parameters: p.Parameters.With("mac", "01:02:03:04:05:06")},
+		"MAC mode":  {Buckets: 8, Parameters: p.Parameters.With("mac_mode", "unicast")},
+		"hash mode": {Buckets: 8, Parameters: p.Parameters.With("hashmode", "sourceip-sourceport")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := *p.agent
-			a.buckets, a.parameters = other.buckets, other.parameters
+			a.Buckets, a.Parameters = other.Buckets, other.Parameters
 			r := a.start(2)
 			if err := status(r, ocf.ErrConfigured); err != nil || !strings.Contains(r.Stderr, "pcs resource disable web-ip") {
 				t.Errorf("%v\n%s", err, r.Stderr)
 			}
-			after, err := p.host.Dump()
+			after, err := p.Host.Dump()
 			check(t, err)
 			if after != before {
 				t.Errorf("changed (-before +after):\n%s", changes(before, after))
@@ -177,7 +178,7 @@ func TestOtherSettingsBesideARunningBucket(t *testing.T) {
 		})
 	}
 	check(t, status(p.stop(1), ocf.Success))
-	p.buckets = 9
+	p.Buckets = 9
 	check(t, status(p.start(2), ocf.Success)) // alone it may
 	p.checkNothingIsLeft(t)
 }
@@ -193,7 +194,7 @@ func TestLockFolder(t *testing.T) {
 	if r.Err != nil || r.ExitCode == 0 || !strings.Contains(r.Stderr, "symbolic link") {
 		t.Errorf("start with a symbolic link: %d %v\n%s", r.ExitCode, r.Err, r.Stderr)
 	}
-	dump, err := p.host.Dump()
+	dump, err := p.Host.Dump()
 	check(t, err)
 	if dump != p.clean {
 		t.Errorf("changed (-before +after):\n%s", changes(p.clean, dump))
@@ -203,8 +204,8 @@ func TestLockFolder(t *testing.T) {
 // TestHeldLock: a call that waits for a hung one gives up before it is killed for it, and names the holder.
 func TestHeldLock(t *testing.T) {
 	p := newPatient(t, webIP())
-	check(t, os.MkdirAll(p.tempDir, 0o755))
-	file, err := os.OpenFile(filepath.Join(p.tempDir, ourTable+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	check(t, os.MkdirAll(p.TempDir, 0o755))
+	file, err := os.OpenFile(filepath.Join(p.TempDir, ourTable+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	check(t, err)
 	defer file.Close()
 	check(t, unix.Flock(int(file.Fd()), unix.LOCK_EX))

@@ -394,12 +394,12 @@ func killSweeper(t *testing.T, a *agent) {
 // sweeper is the id of the process that sweeps on the agent's node. Its lock may still name one that was killed before: by an id of a
 // namespace of its own, which some other process has out here.
 func sweeper(a *agent) (int, error) {
-	return a.holderOf(filepath.Join(a.tempDir, "clusterip-"+shared.String()+".sweeper.lock"))
+	return a.holderOf(filepath.Join(a.TempDir, "clusterip-"+shared.String()+".sweeper.lock"))
 }
 
 // endSweepers ends those that a test leaves because something still drains when it ends. They would make files in its folder.
 func (a *agent) endSweepers() {
-	locks, _ := filepath.Glob(filepath.Join(a.tempDir, "*.sweeper.lock"))
+	locks, _ := filepath.Glob(filepath.Join(a.TempDir, "*.sweeper.lock"))
 	for _, lock := range locks {
 		if pid, err := a.holderOf(lock); err == nil {
 			_ = unix.Kill(pid, unix.SIGKILL)
@@ -421,8 +421,8 @@ func (a *agent) holderOf(lock string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !slices.Contains(strings.Split(string(environment), "\x00"), "HA_RSCTMP="+a.tempDir) {
-		return 0, fmt.Errorf("process %d is no sweeper of %s", pid, a.host.Name)
+	if !slices.Contains(strings.Split(string(environment), "\x00"), "HA_RSCTMP="+a.TempDir) {
+		return 0, fmt.Errorf("process %d is no sweeper of %s", pid, a.Host.Name)
 	}
 	return pid, nil
 }

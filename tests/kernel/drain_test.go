@@ -286,7 +286,7 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 		s, cluster := newDrainingSite(t, lan.Options{Nodes: 2}, 1, "drain", "0")
 		check(t, s.startOn(0, 0))
 		for _, a := range s.agents {
-			a.parameters = a.parameters.with("drain", "60")
+			a.Parameters = a.Parameters.With("drain", "60")
 		}
 		check(t, status(s.agents[0].call("reload-agent", 0), ocf.Success))
 		sessions := s.open(t, shared, 30000, count)
@@ -327,7 +327,7 @@ func TestConnectionsSurviveAChangeOfCloneMax(t *testing.T) {
 			sessions := s.open(t, shared, 30000, 32)
 			check(t, s.stopAll())
 			for _, a := range s.agents {
-				a.buckets = row.after
+				a.Buckets = row.after
 			}
 			for bucket := row.before; bucket < row.after; bucket++ {
 				s.probe(t, bucket)
@@ -455,9 +455,9 @@ func TestDrainWithoutAnybodyToTell(t *testing.T) {
 		spoil func(*testing.T, *site, attributes)
 		says  string
 	}{
-		"no Pacemaker": {func(t *testing.T, s *site, c attributes) { c.leave(t, s.agents[0].host) }, "stop without hand-over"},
+		"no Pacemaker": {func(t *testing.T, s *site, c attributes) { c.leave(t, s.agents[0].Host) }, "stop without hand-over"},
 		"pacemaker-attrd hangs": {func(t *testing.T, s *site, c attributes) {
-			check(t, os.WriteFile(c.program(s.agents[0].host, attrdUpdater), []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
+			check(t, os.WriteFile(c.program(s.agents[0].Host, attrdUpdater), []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
 		}, "no answer"},
 		"pacemaker-attrd talks nonsense": {func(t *testing.T, _ *site, c attributes) {
 			c.set(t, fmt.Sprintf("clusterip-%s-0", shared), "node2", "x\" value=\"y")
@@ -502,7 +502,7 @@ func TestDrainIsReloadable(t *testing.T) {
 	check(t, s.startAll(0, 0))
 	sessions := s.open(t, shared, 30000, 16)
 	for _, a := range s.agents {
-		a.parameters = a.parameters.with("drain", "60")
+		a.Parameters = a.Parameters.With("drain", "60")
 	}
 	for bucket := range 2 { // one after the other: no monitor fails meanwhile
 		check(t, s.monitorAll())
@@ -514,7 +514,7 @@ func TestDrainIsReloadable(t *testing.T) {
 	check(t, s.move(1, 1))
 	kept(t, "moved", sessions)
 	for _, a := range s.agents {
-		a.parameters = a.parameters.with("drain", "0")
+		a.Parameters = a.Parameters.With("drain", "0")
 	}
 	for bucket := range 2 {
 		check(t, s.monitorAll())

@@ -131,8 +131,8 @@ func TestAutoTakesWhatThereIs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			withoutModules(t, tt.without...)
-			p := newPatient(t, webIP("hashmode", "sourceip").with(tt.parameters...))
-			chooseIPTables(t, p.host, "iptables-legacy")
+			p := newPatient(t, webIP("hashmode", "sourceip").With(tt.parameters...))
+			chooseIPTables(t, p.Host, "iptables-legacy")
 			r := p.start(2)
 			for _, words := range tt.says {
 				if !strings.Contains(r.Stderr, words) {
@@ -144,7 +144,7 @@ func TestAutoTakesWhatThereIs(t *testing.T) {
 			} else {
 				check(t, status(r, ocf.Success))
 				check(t, status(p.monitor(2), ocf.Success))
-				dump, err := p.host.Dump()
+				dump, err := p.Host.Dump()
 				check(t, err)
 				sign := map[clusterip.Backend]string{clusterip.NFTables: "table netdev " + ourTable, clusterip.Match: "-m cluster", clusterip.Target: "-j CLUSTERIP"}
 				if !strings.Contains(dump, sign[tt.takes]) {
@@ -163,7 +163,7 @@ func TestMatchBackendWithoutNFTables(t *testing.T) {
 	s := newUnwatchedSite(t, lan.Options{}, 8, webIP("hashmode", "sourceip"))
 	clean := s.dumps(t)
 	for _, a := range s.agents {
-		chooseIPTables(t, a.host, "iptables-legacy")
+		chooseIPTables(t, a.Host, "iptables-legacy")
 	}
 	check(t, s.startAll(0, 0, 0, 1, 1, 1, 2, 2))
 	everyFlow(t, s)

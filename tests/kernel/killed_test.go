@@ -81,8 +81,8 @@ func killWhereItActs(t *testing.T, calls []dangerousCall) {
 				dangerousCall: call,
 			}
 			if call.iptables != "" {
-				chooseIPTables(t, k.host, call.iptables)
-				administer(t, k.host, call.iptables)
+				chooseIPTables(t, k.Host, call.iptables)
+				administer(t, k.Host, call.iptables)
 			}
 			k.rehearse(t)
 			counts := k.systemCalls(t)
@@ -122,8 +122,8 @@ func TestKilledStopBesideAddressesThatHangOnOurs(t *testing.T) {
 	const parameter = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries"
 	ours := shared.String() + "/24"
 	p := newPatient(t, webIP("cidr_netmask", "24"))
-	check(t, p.host.Sysctl("net/ipv4/conf/all/promote_secondaries", "0"))
-	check(t, p.host.Sysctl("net/ipv4/conf/eth0/promote_secondaries", "0"))
+	check(t, p.Host.Sysctl("net/ipv4/conf/all/promote_secondaries", "0"))
+	check(t, p.Host.Sysctl("net/ipv4/conf/eth0/promote_secondaries", "0"))
 	before := func() {
 		check(t, status(p.start(victim), ocf.Success))
 		p.by(t, "ip address flush dev eth0 scope global")
@@ -179,7 +179,7 @@ func (k *killed) rehearse(t *testing.T) {
 
 func (k *killed) dump(t *testing.T) string {
 	t.Helper()
-	dump, err := k.host.Dump()
+	dump, err := k.Host.Dump()
 	check(t, err)
 	return twins.Replace(dump)
 }
@@ -203,12 +203,12 @@ func (k *killed) prepare(t *testing.T) {
 // damage breaks something of everything that is shared.
 func (k *killed) damage(t *testing.T) {
 	t.Helper()
-	link, err := k.host.Handle().LinkByName(lan.NIC)
+	link, err := k.Host.Handle().LinkByName(lan.NIC)
 	check(t, err)
 	address, err := netlink.ParseAddr(sharedOnNIC)
 	check(t, err)
-	check(t, k.host.Handle().AddrDel(link, address))
-	nft(t, k.host, "flush chain arp clusterip-"+shared.String()+" output; delete table ip clusterip-"+shared.String())
+	check(t, k.Host.Handle().AddrDel(link, address))
+	nft(t, k.Host, "flush chain arp clusterip-"+shared.String()+" output; delete table ip clusterip-"+shared.String())
 }
 
 // systemCalls counts the calls of an undisturbed run, by name.
@@ -252,7 +252,7 @@ func (k *killed) owned(t *testing.T) bool {
 	case clusterip.Target:
 		return regexp.MustCompile(fmt.Sprintf(`(?m)^%s nodes .*\b%d\b`, regexp.QuoteMeta(shared.String()), victim+1)).MatchString(k.dump(t))
 	default:
-		r := k.host.Run(t.Context(), lan.ToolPath, "nft", "list", "set", "netdev", ourTable, "owned")
+		r := k.Host.Run(t.Context(), lan.ToolPath, "nft", "list", "set", "netdev", ourTable, "owned")
 		return hasElement(r.Stdout, victim)
 	}
 }
@@ -280,7 +280,7 @@ func (k *killed) stopAll(t *testing.T, where string) {
 	if dump := k.dump(t); dump != k.clean {
 		t.Errorf("%s: something is left (-before +after):\n%s", where, changes(k.clean, dump))
 	}
-	if files, err := os.ReadDir(k.tempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
+	if files, err := os.ReadDir(k.TempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
 		t.Errorf("%s: files are left: %v %v", where, files, err)
 	}
 }

@@ -46,7 +46,7 @@ func TestThirtyTwoAddresses(t *testing.T) {
 func TestAsManyBucketsAsThereCanBeOfALongName(t *testing.T) {
 	const buckets = 1024
 	p := newPatient(t, webIP("drain", "3600"))
-	p.buckets = buckets
+	p.Buckets = buckets
 	resource := "web-ip-" + strings.Repeat("x", 83)
 	named := func(bucket int) string { return fmt.Sprintf("OCF_RESOURCE_INSTANCE=%s:%d", resource, bucket) }
 	check(t, status(p.call("start", 0, named(0)), ocf.Success))

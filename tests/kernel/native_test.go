@@ -49,7 +49,7 @@ func (k *killed) damageMatch(t *testing.T) {
 		{"ip", "address", "delete", sharedOnNIC, "dev", lan.NIC},
 		{k.iptables, "-t", "mangle", "-D", ourTable, "1"},
 	} {
-		check(t, k.host.Run(t.Context(), lan.ToolPath, command...).Failure())
+		check(t, k.Host.Run(t.Context(), lan.ToolPath, command...).Failure())
 	}
 }
 

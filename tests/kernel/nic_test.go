@@ -49,11 +49,11 @@ func TestNICThatIsAPort(t *testing.T) {
 				p.by(t, "ip address show dev br0 to 192.168.10.3/32")
 				return
 			}
-			before, err := p.host.Dump()
+			before, err := p.Host.Dump()
 			check(t, err)
 			says(t, p.start(2), ocf.ErrArgs, words...)
 			says(t, p.call("validate-all", 2, "OCF_CHECK_LEVEL=10"), ocf.ErrArgs, words...)
-			after, err := p.host.Dump()
+			after, err := p.Host.Dump()
 			check(t, err)
 			if before != after {
 				t.Errorf("the refused start has left (-before +after):\n%s", changes(before, after))
@@ -121,15 +121,15 @@ func TestNICByAnAlternativeName(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			p := newPatient(t, webIP("mac_mode", mode, "nic", "a-name-of-more-than-15-characters"))
 			p.by(t, "ip link property add dev eth0 altname a-name-of-more-than-15-characters altname enp1s0")
-			clean, err := p.host.Dump()
+			clean, err := p.Host.Dump()
 			check(t, err)
 			p.clean = clean
 			p.startBoth(t)
-			for _, name := range []string{p.parameters["nic"], "enp1s0", lan.NIC, ""} {
-				p.parameters = p.parameters.with("nic", name)
+			for _, name := range []string{p.Parameters["nic"], "enp1s0", lan.NIC, ""} {
+				p.Parameters = p.Parameters.With("nic", name)
 				check(t, status(p.monitor(2), ocf.Success))
 			}
-			p.parameters = p.parameters.with("nic", "enp1s0")
+			p.Parameters = p.Parameters.With("nic", "enp1s0")
 			p.by(t, "ip address delete 192.168.10.3/32 dev eth0")
 			check(t, status(p.start(2), ocf.Success))
 			check(t, status(p.monitor(5), ocf.Success))
@@ -142,7 +142,7 @@ func TestNICByAnAlternativeName(t *testing.T) {
 func TestTooManyGroups(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t, webIP("mac_mode", "igmp"))
-	check(t, p.host.Sysctl("net/ipv4/igmp_max_memberships", "0"))
+	check(t, p.Host.Sysctl("net/ipv4/igmp_max_memberships", "0"))
 	says(t, p.start(2), ocf.ErrArgs, "net.ipv4.igmp_max_memberships", "239.255.10.3")
 	p.checkNothingIsLeft(t)
 }
@@ -157,20 +157,20 @@ func TestBridgeWhoseUplinkIsDead(t *testing.T) {
 		"ip link add link eth0 name uplink0 type macvlan mode passthru", "ip link set uplink0 master br0", "ip link set uplink0 up",
 		"ip link add vnet0 type veth peer name guest0", "ip link set guest0 up", "ip link set vnet0 master br0", "ip link set vnet0 up",
 		"ip link set br0 up", "ip address add 192.168.10.11/24 dev br0")(t, p)
-	check(t, p.host.WaitUp(t.Context(), "br0"))
+	check(t, p.Host.WaitUp(t.Context(), "br0"))
 	p.startBoth(t)
 	check(t, status(p.monitor(2), ocf.Success))
 	p.by(t, "ip link set eth0 down")
 	says(t, p.monitor(2), ocf.ErrGeneric, "br0 has a carrier, but none of its ports that lead to the network", "uplink0")
 	check(t, status(p.stop(2), ocf.Success))
 	says(t, p.start(2), ocf.ErrGeneric, "uplink0")
-	p.parameters = p.parameters.with("check_link", "false")
+	p.Parameters = p.Parameters.With("check_link", "false")
 	check(t, status(p.start(2), ocf.Success))
 	check(t, status(p.monitor(2), ocf.Success))
-	p.parameters = p.parameters.with("check_link", "true")
+	p.Parameters = p.Parameters.With("check_link", "true")
 	p.by(t, "ip link set eth0 up")
 	for _, nic := range []string{lan.NIC, "uplink0", "br0"} {
-		check(t, p.host.WaitUp(t.Context(), nic))
+		check(t, p.Host.WaitUp(t.Context(), nic))
 	}
 	check(t, status(p.monitor(2), ocf.Success))
 }
@@ -180,7 +180,7 @@ func TestARPAnsweredByOneOfTwoInterfaces(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t, webIP("nic", lan.NIC))
 	const warning = "arp_filter is set on eth0, and eth9 is in the network of the address too"
-	check(t, p.host.Sysctl("net/ipv4/conf/all/arp_filter", "1"))
+	check(t, p.Host.Sysctl("net/ipv4/conf/all/arp_filter", "1"))
 	for _, second := range []bool{false, true} {
 		if second {
 			commands("ip link add eth9 type veth peer name peer9", "ip link set eth9 up", "ip link set peer9 up", "ip address add 192.168.10.21/24 dev eth9")(t, p)
@@ -198,7 +198,7 @@ func TestOwnBridgeThatSnoops(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t, webIP("nic", "br0"))
 	bridged(t, p)
-	check(t, p.host.WaitUp(t.Context(), "br0"))
+	check(t, p.Host.WaitUp(t.Context(), "br0"))
 	p.by(t, "ip link set br0 type bridge mcast_snooping 1")
 	const warning = "ip link set br0 type bridge mcast_router 2"
 	says(t, p.start(2), ocf.Success, "br0 is a bridge that snoops", warning)
@@ -222,18 +222,18 @@ func TestStopWithReadOnlyParameters(t *testing.T) {
 	p := newPatient(t, webIP("cidr_netmask", "24"))
 	for _, value := range []string{"0", "1"} {
 		for _, scope := range []string{"all", "eth0"} {
-			check(t, p.host.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", value))
+			check(t, p.Host.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", value))
 		}
 		check(t, status(p.start(2), ocf.Success))
 		p.by(t, "ip address flush dev eth0 scope global")
 		sharedOfNetwork(t, p)
 		p.by(t, "ip address add 192.168.10.11/24 dev eth0") // hangs on ours
-		check(t, p.host.Mount("/proc/sys", "/proc/sys"))
+		check(t, p.Host.Mount("/proc/sys", "/proc/sys"))
 		p.by(t, "mount -o remount,bind,ro /proc/sys")
 		check(t, status(p.stop(2), ocf.Success))
 		if seen := p.by(t, "ip -4 -o address show dev eth0"); !strings.Contains(seen, "192.168.10.11/24") || strings.Contains(seen, shared.String()+"/") {
 			t.Errorf("promote_secondaries=%s: after stop:\n%s", value, seen)
 		}
-		check(t, p.host.Unmount("/proc/sys"))
+		check(t, p.Host.Unmount("/proc/sys"))
 	}
 }

@@ -10,11 +10,12 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/harness"
 )
 
 // `nft list ruleset >/etc/nftables.conf` and a reboot: the file is loaded as a whole or not at all, with the admin's own firewall.
 func TestASavedRulesetLoadsAgain(t *testing.T) {
-	for name, p := range map[string]parameters{
+	for name, p := range map[string]harness.Parameters{
 		"one address": webIP(),
 		"everything": webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "hash_prefix4", "24", "hash_prefix6", "64",
 			"services", "tcp/80 tcp/443 tcp/8000-8080 udp/53 icmp", "drain", "60"),
@@ -24,14 +25,14 @@ func TestASavedRulesetLoadsAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPatient(t, p)
-			if p.parameters["nic"] == ownBridge {
+			if p.Parameters["nic"] == ownBridge {
 				bridged(t, p)
-				clean, err := p.host.Dump()
+				clean, err := p.Host.Dump()
 				check(t, err)
 				p.clean = clean
 			}
 			p.startBoth(t)
-			nft(t, p.host, "table inet filter { chain input { type filter hook input priority 0; policy drop; tcp dport 22 accept; }; }")
+			nft(t, p.Host, "table inet filter { chain input { type filter hook input priority 0; policy drop; tcp dport 22 accept; }; }")
 			file := filepath.Join(t.TempDir(), "nftables.conf")
 			saved := p.by(t, "nft list ruleset")
 			check(t, os.WriteFile(file, []byte("flush ruleset\n"+saved), 0o600))

@@ -150,7 +150,7 @@ func TestTheConnectedRouteBesideAWiderNetwork(t *testing.T) {
 	commands("ip address delete 192.168.10.11/24 dev eth0", "ip address add 192.168.10.11/16 dev eth0")(t, p)
 	check(t, s.startAll(0, 0, 0, 0, 0, 0, 0, 0))
 	commands("ip link set eth0 down", "ip link set eth0 up", clientRoute)(t, p)
-	check(t, p.host.WaitUp(t.Context(), lan.NIC))
+	check(t, p.Host.WaitUp(t.Context(), lan.NIC))
 	if routes := p.by(t, "ip route show"); strings.Contains(routes, sharedRoute) {
 		t.Fatalf("the route is still there:\n%s", routes)
 	}
@@ -166,11 +166,11 @@ func TestTheConnectedRouteMoves(t *testing.T) {
 			p := newPatient(t, webIP("cidr_netmask", "24"))
 			p.startBoth(t)
 			bridged(t, p)
-			check(t, p.host.WaitUp(t.Context(), ownBridge))
+			check(t, p.Host.WaitUp(t.Context(), ownBridge))
 			if !own {
 				p.by(t, "ip address delete 192.168.10.11/24 dev br0")
 			}
-			p.parameters = p.parameters.with("nic", ownBridge)
+			p.Parameters = p.Parameters.With("nic", ownBridge)
 			check(t, status(p.start(2), ocf.Success))
 			check(t, status(p.monitor(5), ocf.Success))
 			if routes, want := p.by(t, "ip route show"), strings.ReplaceAll(sharedRoute, lan.NIC, ownBridge); !strings.Contains(routes, want) {
@@ -228,7 +228,7 @@ func TestTheInterfacesOwnAddressByItsName(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t, webIP())
 	p.startBoth(t)
-	if got, want := addressByName(t, p.host, lan.NIC), p.host.Addr.String(); got != want {
+	if got, want := addressByName(t, p.Host, lan.NIC), p.Host.Addr.String(); got != want {
 		t.Errorf("the address of eth0 is %s, want %s", got, want)
 	}
 	p.by(t, "ip -4 address flush dev eth0 label eth0")
@@ -246,7 +246,7 @@ func TestTheNetworkOfAnotherResource(t *testing.T) {
 	p.startBoth(t)
 	second := netip.MustParseAddr("192.168.10.4")
 	other := *p.agent
-	other.parameters = webIP("ip", second.String(), "arp_count", "0")
+	other.Parameters = webIP("ip", second.String(), "arp_count", "0")
 	check(t, status(other.call("start", 0, "OCF_RESOURCE_INSTANCE=db-ip:0"), ocf.Success))
 	check(t, status(p.stop(2), ocf.Success))
 	check(t, status(p.stop(5), ocf.Success))
@@ -266,7 +266,7 @@ func TestTwoResourcesInOneNetwork(t *testing.T) {
 	p := newPatient(t, webIP("cidr_netmask", "24"))
 	p.by(t, "ip address delete 192.168.10.11/24 dev eth0")
 	other := *p.agent
-	other.parameters = webIP("cidr_netmask", "24", "ip", "192.168.10.4", "arp_count", "0")
+	other.Parameters = webIP("cidr_netmask", "24", "ip", "192.168.10.4", "arp_count", "0")
 	p.startBoth(t)
 	r := other.call("start", 0, "OCF_RESOURCE_INSTANCE=db-ip:0")
 	check(t, status(r, ocf.Success))

@@ -46,7 +46,7 @@ type tracedCall struct {
 // underStrace runs the action in a process namespace, which takes the programs that the agent has started along when it ends.
 func (c tracedCall) underStrace(options ...string) lan.Result {
 	argv := []string{"/usr/bin/unshare", "--pid", "--fork", "/bin/sh", "-c", `"$@"; exit $?`, "sh", strace, "-qq"}
-	return c.host.Run(c.ctx, c.environment(c.action, c.bucket), slices.Concat(argv, options, []string{c.program, c.action})...)
+	return c.Host.Run(c.ctx, c.Environment(c.action, c.bucket), slices.Concat(argv, options, []string{c.Program, c.action})...)
 }
 
 // systemCalls makes the call, and counts its system calls by name. The program makes all of an action's on its first thread.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -20,15 +21,15 @@ func TestStrangersWithoutALinkLocalAddress(t *testing.T) {
 		{"none", commands("ip link set eth0 addrgenmode none", "ip -6 address flush dev eth0 scope link")},
 		{"tentative", func(t *testing.T, p *patient) {
 			t.Helper()
-			check(t, p.host.Sysctl("net/ipv6/conf/eth0/accept_dad", "1"))
-			check(t, p.host.Sysctl("net/ipv6/conf/eth0/dad_transmits", "600")) // one a second
+			check(t, p.Host.Sysctl("net/ipv6/conf/eth0/accept_dad", "1"))
+			check(t, p.Host.Sysctl("net/ipv6/conf/eth0/dad_transmits", "600")) // one a second
 			commands("ip link set eth0 addrgenmode none", "ip -6 address flush dev eth0 scope link", "ip address add fe80::11/64 dev eth0")(t, p)
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			n := newLAN(t, lan.Options{Nodes: 2, IPv6: true})
 			p := &patient{agent: newAgent(t, n.Nodes[0], 8, webIP("ip", dualStack))}
-			other := newAgent(t, n.Nodes[1], 8, p.parameters)
+			other := newAgent(t, n.Nodes[1], 8, p.Parameters)
 			row.plant(t, p)
 			p.startBoth(t)
 			check(t, status(other.start(0), ocf.Success)) // is no stranger
@@ -64,7 +65,7 @@ func TestStrangersWhoAnswerForOthers(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, lan.Options{Nodes: 2}, 2, webIP("cidr_netmask", "24"))
 			node := &patient{agent: s.agents[0]}
-			neighbour := &patient{agent: &agent{host: s.Client}}
+			neighbour := &patient{agent: &agent{Agent: harness.Agent{Host: s.Client}}}
 			commands(row.plant...)(t, node)
 			check(t, s.startAll(0, 1))
 			monitor := func() lan.Result { return node.call("monitor", 0, "OCF_CHECK_LEVEL=10") }
@@ -75,7 +76,7 @@ func TestStrangersWhoAnswerForOthers(t *testing.T) {
 			commands("ip link add aside type veth peer name peer", "ip link set aside up", "ip link set peer up", "ip route add 10.7.0.0/24 dev eth0", "ip route add 192.168.10.3/32 dev aside")(t, neighbour)
 			says(t, monitor(), row.code, row.says...)
 			for _, h := range []*lan.Host{s.Client, s.Nodes[1]} {
-				for line := range strings.Lines((&agent{host: h}).by(t, "ip neighbour show dev eth0")) {
+				for line := range strings.Lines((&agent{Agent: harness.Agent{Host: h}}).by(t, "ip neighbour show dev eth0")) {
 					address, _, _ := strings.Cut(line, " ")
 					want := map[string]string{shared.String(): s.spec.MACs.IPv4.String(), s.Nodes[0].Addr.String(): s.Nodes[0].MAC.String()}[address]
 					if strings.Contains(line, "lladdr") && !strings.Contains(line, want) {

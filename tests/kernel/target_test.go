@@ -57,7 +57,7 @@ func TestTogetherWithTheTarget(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			const buckets = 8
 			s := newSite(t, lan.Options{}, buckets, webIP("mac", "01:02:03:04:05:06", "hashmode", string(mode), "hash_seed", seed, "hash_compat", "clusterip"))
-			s.agents[1].parameters = s.agents[1].parameters.with("backend", "clusterip")
+			s.agents[1].Parameters = s.agents[1].Parameters.With("backend", "clusterip")
 			old := layTarget(t, s.Nodes[0], mode, seed, buckets, 1)
 			old.tell("+%d", 2)
 			old.tell("+%d", 3)
@@ -128,7 +128,7 @@ func TestEveryWoundOfTheTargetBackend(t *testing.T) {
 	file := func(text string) func(*testing.T, *patient) {
 		return func(t *testing.T, p *patient) {
 			t.Helper()
-			check(t, p.host.Do(func() error {
+			check(t, p.Host.Do(func() error {
 				return os.WriteFile(filepath.Join(lan.TargetFiles, shared.String()), []byte(text+"\n"), 0)
 			}))
 		}

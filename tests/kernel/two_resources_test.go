@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -21,7 +22,7 @@ func TestTwoResourcesOnOneNIC(t *testing.T) {
 			node := n.Nodes[0]
 			web := newAgent(t, node, 4, webIP("ip", dualStack, "mac_mode", mode, "arp_count", "0"))
 			mail := newAgent(t, node, 4, webIP("ip", "192.168.10.5 2001:db8:10::5", "mac_mode", otherMode, "arp_count", "0", "services", "tcp/25 icmp"))
-			mail.tempDir = web.tempDir
+			mail.TempDir = web.TempDir
 			dump := func() string {
 				t.Helper()
 				text, err := node.Dump()
@@ -67,7 +68,7 @@ func TestResourcesThatWouldCollideAreRefused(t *testing.T) {
 	before, err := n.Nodes[0].Dump()
 	check(t, err)
 	for name, tt := range map[string]struct {
-		set  parameters
+		set  harness.Parameters
 		says string
 	}{
 		"the other's second address": {webIP("ip", shared6.String()), "2001:db8:10::3 belongs to web-ip"},
@@ -75,7 +76,7 @@ func TestResourcesThatWouldCollideAreRefused(t *testing.T) {
 		"the other's MAC":            {webIP("ip", "192.168.10.5", "mac", "03:c1:c0:a8:0a:03"), "MAC 03:c1:c0:a8:0a:03 on eth0 is that of web-ip too"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			other := newAgent(t, n.Nodes[0], 4, tt.set.with("arp_count", "0"))
+			other := newAgent(t, n.Nodes[0], 4, tt.set.With("arp_count", "0"))
 			for _, action := range []string{"start", "validate-all"} {
 				r := other.call(action, 1, "OCF_RESOURCE_INSTANCE=other:1", "OCF_CHECK_LEVEL=10")
 				if err := status(r, ocf.ErrConfigured); err != nil || !strings.Contains(r.Stderr, tt.says) {

@@ -15,12 +15,12 @@ func TestVRF(t *testing.T) {
 	inVRF := commands("ip link set eth0 master red")
 	p := newPatient(t, webIP("ip", dualStack, "cidr_netmask", "24,64"))
 	commands("ip link add red type vrf table 10", "ip link set red up")(t, p)
-	clean, err := p.host.Dump()
+	clean, err := p.Host.Dump()
 	check(t, err)
 	p.clean = clean
-	ask := func(nic string) { p.parameters = p.parameters.with("nic", nic) }
+	ask := func(nic string) { p.Parameters = p.Parameters.With("nic", nic) }
 	inVRF(t, p)
-	before, err := p.host.Dump()
+	before, err := p.Host.Dump()
 	check(t, err)
 	for nic, words := range map[string][]string{
 		lan.NIC: {"eth0 is a member of the VRF red", "ip link set eth0 nomaster"},
@@ -30,7 +30,7 @@ func TestVRF(t *testing.T) {
 		ask(nic)
 		says(t, p.start(2), ocf.ErrArgs, words...)
 	}
-	after, err := p.host.Dump()
+	after, err := p.Host.Dump()
 	check(t, err)
 	if before != after {
 		t.Errorf("the refused starts have left (-before +after):\n%s", changes(before, after))
@@ -38,7 +38,7 @@ func TestVRF(t *testing.T) {
 	for _, nic := range []string{lan.NIC, ""} {
 		ask(nic)
 		commands("ip link set eth0 nomaster", clientRoute)(t, p)
-		check(t, p.host.WaitUp(t.Context(), lan.NIC))
+		check(t, p.Host.WaitUp(t.Context(), lan.NIC))
 		own := "ip address replace 2001:db8:10::b/64 dev eth0 nodad" // a NIC that changes its VRF loses IPv6 addresses
 		commands(own)(t, p)
 		p.startBoth(t)

@@ -34,9 +34,9 @@ func chooseIPTables(t *testing.T, h *lan.Host, program string) {
 func newPatientOnIPTables(t *testing.T, program string) *patient {
 	t.Helper()
 	p := newPatient(t, webIP("backend", "xt_cluster", "hashmode", "sourceip"))
-	chooseIPTables(t, p.host, program)
-	administer(t, p.host, program)
-	clean, err := p.host.Dump()
+	chooseIPTables(t, p.Host, program)
+	administer(t, p.Host, program)
+	clean, err := p.Host.Dump()
 	check(t, err)
 	p.clean = clean
 	return p
@@ -75,9 +75,9 @@ func TestMatchBackend(t *testing.T) {
 				const buckets = 32
 				s := newSite(t, lan.Options{}, buckets, webIP("mac_mode", string(mode), "hashmode", "sourceip"))
 				for i, h := range s.Nodes {
-					chooseIPTables(t, s.agents[i].host, program)
+					chooseIPTables(t, s.agents[i].Host, program)
 					if i < 2 { // the last one stays on nftables
-						s.agents[i].parameters = s.agents[i].parameters.with("backend", "xt_cluster")
+						s.agents[i].Parameters = s.agents[i].Parameters.With("backend", "xt_cluster")
 					}
 					administer(t, h, program)
 				}
@@ -138,7 +138,7 @@ func TestEveryWoundOfTheMatchBackend(t *testing.T) {
 				case "accepted before":
 					in("IPTABLES -D PREROUTING -j ACCEPT")(t, p)
 				case "PREROUTING flushed", "all of iptables flushed":
-					administer(t, p.host, program)
+					administer(t, p.Host, program)
 				}
 				p.checkNothingIsLeft(t)
 			})

@@ -17,6 +17,7 @@ import (
 
 	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/pacemaker"
+	"ocf-clusterip/tests/harness"
 )
 
 // recordTo is a folder to which what Pacemaker's programs answer is written: `make record-answers`.
@@ -34,7 +35,7 @@ type answers struct {
 
 func listen(t *testing.T, o Options) *answers {
 	t.Helper()
-	agent, err := agentProgram()
+	agent, err := harness.Program()
 	check(t, err)
 	o.Agent = agent
 	a := &answers{Lab: start(t, o), t: t}

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"ocf-clusterip/tests/harness"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -30,18 +32,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, crash(how))
 		os.Exit(1)
 	}
-	os.Exit(runTests(m))
-}
-
-func runTests(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "labtest-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	scratch = dir
-	return m.Run()
+	os.Exit(harness.Main(m))
 }
 
 // crash builds a lab, prints the ids of its hosts' PID namespaces, and ends badly. It returns only what went wrong before.

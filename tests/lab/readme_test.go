@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/operator"
+	"ocf-clusterip/tests/harness"
 )
 
 // complaint is what a tool writes that would rather be told otherwise.
@@ -43,7 +44,7 @@ func readmeCommands(t *testing.T, section string) []string {
 // What README says is to be typed brings a healthy cluster, on this release too, without a word of complaint.
 func TestREADMEIsTyped(t *testing.T) {
 	t.Parallel()
-	agent, err := agentProgram()
+	agent, err := harness.Program()
 	check(t, err)
 	l := start(t, Options{Nodes: 2, Agent: agent})
 	s := &scenario{Lab: l, t: t, clean: map[string]string{}}

@@ -9,16 +9,15 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"ocf-clusterip/internal/operator"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 	"ocf-clusterip/tests/probe"
-	"ocf-clusterip/tests/program"
 )
 
 const (
@@ -35,11 +34,6 @@ var (
 	shared  = netip.MustParseAddr("192.168.10.3")
 	shared6 = netip.MustParseAddr("2001:db8:10::3")
 )
-
-// scratch is a folder for all tests, which TestMain removes.
-var scratch string
-
-var agentProgram = sync.OnceValues(func() (string, error) { return program.Agent(scratch) })
 
 // scenario is a cluster that shares an address, and clients that ask all the time.
 type scenario struct {
@@ -60,7 +54,7 @@ func play(t *testing.T, create ...string) *scenario {
 // playIn does the same in any cluster.
 func playIn(t *testing.T, o Options, create ...string) *scenario {
 	t.Helper()
-	agent, err := agentProgram()
+	agent, err := harness.Program()
 	check(t, err)
 	o.Agent = agent
 	s := &scenario{Lab: start(t, o), t: t, begin: time.Now(), clean: map[string]string{}}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ocf-clusterip/tests/harness"
 )
 
 // nginxConf is a whole one: nothing of it is outside the host's own /run.
@@ -28,7 +30,7 @@ http {
 // The example, as an admin runs it, with shorter times: a node whose nginx dies gives its buckets away, and gets some back.
 func TestWebFarmExample(t *testing.T) {
 	t.Parallel()
-	agent, err := agentProgram()
+	agent, err := harness.Program()
 	check(t, err)
 	s := &scenario{Lab: start(t, Options{Agent: agent}), t: t, begin: time.Now()}
 	all := []string{"node1", "node2", "node3"}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/harness"
 )
 
 // TestBadParameters: validate-all names what is wrong with the configuration, and start refuses the same, before it changes
@@ -53,10 +54,10 @@ func TestBadParameters(t *testing.T) {
 		{"MAC of zeros", params("mac_mode", "unicast", "mac", "00:00:00:00:00:00"), []string{"mac"}},
 
 		{"several instances that are not told apart", params("CRM_meta_globally_unique", "false"), []string{"globally-unique", "pcs resource meta web-ip-clone "}},
-		{"no instances", cloned(0, 0), []string{"clone-max"}},
-		{"too many instances", cloned(1025, 3), []string{"clone-max", "1024"}},
-		{"an instance beyond the last", cloned(8, 8), []string{"8"}},
-		{"an instance without a number", cloned(8, 0).with(params("CRM_meta_clone", "x")), []string{"clone"}},
+		{"no instances", harness.Instance(0, 0), []string{"clone-max"}},
+		{"too many instances", harness.Instance(3, 1025), []string{"clone-max", "1024"}},
+		{"an instance beyond the last", harness.Instance(8, 8), []string{"8"}},
+		{"an instance without a number", harness.Instance(0, 8).With(params("CRM_meta_clone", "x")), []string{"clone"}},
 	}
 	rows = append(rows, each("ip", "192.168.10", "192.168.10.300", "192.168.010.3", "192.168.10.3/24", "0xC0A80A03", "web.example.org", "2001:db8::1/64", "::1", "ff02::1", "::ffff:192.0.2.1",
 		"192.168.10.3 192.168.10.3", "192.168.10.3,2001:db8::x",
@@ -78,13 +79,13 @@ func TestBadParameters(t *testing.T) {
 	rows = append(rows, each("arp_interval", "-1", "20ms", "4294967296")...)
 
 	n := newNode(t)
-	good := service().with(cloned(8, 3))
+	good := service().With(harness.Instance(3, 8))
 	checkStatus(t, n.call(t, good, "validate-all"), ocf.Success)
 	before := n.state(t)
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			for _, action := range []string{"validate-all", "start"} {
-				reason := checkStatus(t, n.call(t, good.with(row.vars), action), ocf.ErrConfigured)
+				reason := checkStatus(t, n.call(t, good.With(row.vars), action), ocf.ErrConfigured)
 				for _, name := range row.names {
 					if !strings.Contains(reason, name) {
 						t.Errorf("%s: the reason does not name %s: %s", action, name, reason)
@@ -97,7 +98,7 @@ func TestBadParameters(t *testing.T) {
 		})
 	}
 	t.Run("ip is missing", func(t *testing.T) {
-		without := n.pacemaker().with(params("nic", "eth0"), cloned(8, 3))
+		without := n.pacemaker().With(params("nic", "eth0"), harness.Instance(3, 8))
 		for _, action := range []string{"validate-all", "start"} {
 			if reason := checkStatus(t, n.run(t, without, agent, action), ocf.ErrConfigured); !strings.Contains(reason, "ip") {
 				t.Errorf("%s: the reason does not name ip: %s", action, reason)
@@ -138,7 +139,7 @@ func TestEmptyParametersAreDefaults(t *testing.T) {
 	empty := service()
 	for _, p := range advertised {
 		if !p.required && p.name != "nic" {
-			empty = empty.with(params(p.name, ""))
+			empty = empty.With(params(p.name, ""))
 		}
 	}
 	checkStatus(t, n.call(t, empty, "validate-all"), ocf.Success)
@@ -170,13 +171,13 @@ func TestUnusableHost(t *testing.T) {
 			n := newNode(t)
 			n.shell(t, tt.prepare)
 			before := n.state(t)
-			v := service().with(tt.params)
+			v := service().With(tt.params)
 			for _, call := range []struct {
 				action string
 				vars   vars
 			}{
 				{"start", v},
-				{"validate-all", v.with(vars{"OCF_CHECK_LEVEL": "10"})},
+				{"validate-all", v.With(vars{"OCF_CHECK_LEVEL": "10"})},
 			} {
 				if reason := checkStatus(t, n.call(t, call.vars, call.action), tt.want); !strings.Contains(reason, tt.names) {
 					t.Errorf("%s: the reason does not name %s: %s", call.action, tt.names, reason)

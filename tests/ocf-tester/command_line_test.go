@@ -117,7 +117,7 @@ func TestUnprivileged(t *testing.T) {
 	for _, action := range []string{"start", "stop", "monitor"} {
 		t.Run(action, func(t *testing.T) {
 			before := n.state(t)
-			r := n.run(t, n.pacemaker().with(service()), asNobody(agent, action)...)
+			r := n.run(t, n.pacemaker().With(service()), asNobody(agent, action)...)
 			if reason := checkStatus(t, r, ocf.ErrPerm); !strings.Contains(reason, "root") {
 				t.Errorf("the reason does not say who may: %q", reason)
 			}

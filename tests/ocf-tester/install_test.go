@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 
+	"ocf-clusterip/tests/harness"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -110,7 +112,7 @@ func TestBothNames(t *testing.T) {
 	n := newNode(t)
 	before := n.state(t)
 	for _, names := range [][2]string{{agent, program}, {program, agent}} {
-		env := n.pacemaker().with(service(), cloned(8, 3))
+		env := n.pacemaker().With(service(), harness.Instance(3, 8))
 		checkStatus(t, n.run(t, env, names[0], "start"), 0)
 		checkStatus(t, n.run(t, env, names[1], "monitor"), 0)
 		checkStatus(t, n.run(t, env, names[1], "stop"), 0)

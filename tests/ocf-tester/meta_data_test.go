@@ -91,7 +91,7 @@ func TestMetaDataIsOnlyXML(t *testing.T) {
 		{"by the program's own name", vars{}, []string{program, "meta-data"}},
 		{"as Pacemaker asks", n.pacemaker(), []string{agent, "meta-data"}},
 		// crm_resource sets this for its own output, and the agent inherits it: pcs would break if it changed the format.
-		{"as pcs and crm_resource ask", n.pacemaker().with(vars{"OCF_OUTPUT_FORMAT": "text"}), []string{agent, "meta-data"}},
+		{"as pcs and crm_resource ask", n.pacemaker().With(vars{"OCF_OUTPUT_FORMAT": "text"}), []string{agent, "meta-data"}},
 		{"as XML", vars{"OCF_OUTPUT_FORMAT": "xml"}, []string{agent, "meta-data"}},
 		{"in a format that does not exist", vars{"OCF_OUTPUT_FORMAT": "klingon"}, []string{agent, "meta-data"}},
 		{"when ocf-tester hides all programs", vars{"OCF_TESTER_FAIL_HAVE_BINARY": "1"}, []string{agent, "meta-data"}},

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/harness"
 )
 
 // TestMetrics is about the command for collectors: what it says of a node, and that it says so whatever state the node is in.
@@ -44,7 +45,7 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("a node on which nothing is shared owns buckets:\n%s", nothing)
 	}
 
-	checkStatus(t, n.call(t, service().with(cloned(8, 3)), "start"), ocf.Success)
+	checkStatus(t, n.call(t, service().With(harness.Instance(3, 8)), "start"), ocf.Success)
 	for _, args := range [][]string{nil, {address}} {
 		has(t, metrics(t, args...), owned+"1", strings.ReplaceAll(owned, `"3"`, `"4"`)+"0", `clusterip_resource_buckets{resource="web-ip",address="192.168.10.3"} 8`,
 			`clusterip_resource_health{resource="web-ip",address="192.168.10.3"} 0`, `clusterip_foreign_packets_total{resource="web-ip",address="192.168.10.3"} 0`)
@@ -64,7 +65,7 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer before.Close()
-		checkStatus(t, n.call(t, service().with(cloned(8, 3)), "stop"), ocf.Success)
+		checkStatus(t, n.call(t, service().With(harness.Instance(3, 8)), "stop"), ocf.Success)
 		metrics(t, "--output", file)
 		// Who has begun to read reads the former metrics to their end.
 		former, err := io.ReadAll(before)

@@ -69,7 +69,7 @@ func TestNetwork(t *testing.T) {
 	checkStatus(t, n.call(t, service(), "start"), ocf.Success)
 	prints(t, n.pacemaker(), articles, ios...)
 	prints(t, n.pacemaker(), articles, with(ios, "--to", address)...)
-	checkStatus(t, n.call(t, service().with(vars{"OCF_RESKEY_ip": "192.168.10.4", "OCF_RESKEY_mac_mode": "unicast", "OCF_RESOURCE_INSTANCE": "other-ip"}), "start"), ocf.Success)
+	checkStatus(t, n.call(t, service().With(vars{"OCF_RESKEY_ip": "192.168.10.4", "OCF_RESKEY_mac_mode": "unicast", "OCF_RESOURCE_INSTANCE": "other-ip"}), "start"), ocf.Success)
 	prints(t, n.pacemaker(), "02:c1:c0:a8:0a:04", "network", "--to", "192.168.10.4")
 	r = n.run(t, n.pacemaker(), append([]string{program}, ios...)...)
 	if r.ExitCode != int(ocf.ErrArgs) || r.Stdout != "" || !strings.Contains(r.Stderr, "192.168.10.3, 192.168.10.4") {

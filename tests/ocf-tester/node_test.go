@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -22,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -71,16 +70,7 @@ var installed = sync.OnceValues(func() (string, error) {
 
 // makeTarget runs make with a DESTDIR, and a place of its own for what it compiles.
 func makeTarget(target, destdir string) error {
-	cmd := exec.Command("make", "--no-print-directory", "-C", "../..", target,
-		"DESTDIR="+destdir, "BIN="+filepath.Join(scratch, "bin"), "version="+version, "SOURCE_DATE_EPOCH="+sourceDate)
-	// Not as a part of the make that may have called the tests.
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=")
-	})
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("make %s DESTDIR=%s: %w\n%s", target, destdir, err, out)
-	}
-	return nil
+	return harness.Make(target, "DESTDIR="+destdir, "BIN="+filepath.Join(scratch, "bin"), "version="+version, "SOURCE_DATE_EPOCH="+sourceDate)
 }
 
 // node is a cluster node on which the agent is installed. Its eth0 has an address of 192.168.10.0/24.
@@ -106,72 +96,25 @@ func newNode(t *testing.T) *node {
 	return &node{Host: host, locks: filepath.Join(t.TempDir(), "resource-agents")}
 }
 
-// vars are environment variables.
-type vars map[string]string
+type vars = harness.Vars
 
 // params returns parameters of the resource, from pairs of name and value.
 func params(namesAndValues ...string) vars {
-	v := vars{}
-	for pair := range slices.Chunk(namesAndValues, 2) {
-		v["OCF_RESKEY_"+pair[0]] = pair[1]
-	}
-	return v
-}
-
-// cloned returns what Pacemaker says about instance number bucket of a globally unique clone.
-func cloned(buckets, bucket int) vars {
-	n, i := strconv.Itoa(buckets), strconv.Itoa(bucket)
-	return params("CRM_meta_clone_max", n, "CRM_meta_clone", i, "CRM_meta_globally_unique", "true").
-		with(vars{"OCF_RESOURCE_INSTANCE": "web-ip:" + i})
-}
-
-func (v vars) with(more ...vars) vars {
-	all := maps.Clone(v)
-	for _, m := range more {
-		maps.Copy(all, m)
-	}
-	return all
-}
-
-// list returns the variables as a process gets them.
-func (v vars) list() []string {
-	list := make([]string, 0, len(v))
-	for name, value := range v {
-		list = append(list, name+"="+value)
-	}
-	return list
+	return harness.Parameters{}.With(namesAndValues...).Vars()
 }
 
 // service is the resource that most tests are about.
 func service() vars { return params("ip", address, "nic", lan.NIC) }
 
 // pacemaker returns what Pacemaker's executor sets for each call. The locks of a test are its own.
-func (n *node) pacemaker() vars {
-	return vars{
-		"PATH":                               "/sbin:/bin:/usr/sbin:/usr/bin",
-		"LC_ALL":                             "C",
-		"HA_RSCTMP":                          n.locks,
-		"OCF_ROOT":                           "/usr/lib/ocf",
-		"OCF_RA_VERSION_MAJOR":               "1",
-		"OCF_RA_VERSION_MINOR":               "1",
-		"OCF_EXIT_REASON_PREFIX":             "ocf-exit-reason:",
-		"OCF_RESOURCE_PROVIDER":              "custom",
-		"OCF_RESOURCE_TYPE":                  "clusterip",
-		"OCF_RESOURCE_INSTANCE":              "web-ip",
-		"OCF_RESKEY_crm_feature_set":         "3.16.1",
-		"OCF_RESKEY_CRM_meta_timeout":        "20000",
-		"OCF_RESKEY_CRM_meta_on_node":        "node1",
-		"OCF_RESKEY_CRM_meta_name":           "start",
-		"OCF_RESKEY_CRM_meta_record_pending": "true",
-	}
-}
+func (n *node) pacemaker() vars { return harness.Pacemaker(n.Name, n.locks, "start") }
 
 // run runs any program on the node, with exactly these variables, and fails the test if it does not come to an end.
 func (n *node) run(t *testing.T, v vars, argv ...string) lan.Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hung)
 	defer cancel()
-	r := n.Run(ctx, v.list(), argv...)
+	r := n.Run(ctx, v.List(), argv...)
 	if r.Err != nil {
 		t.Fatalf("%s: %v\nstdout: %s\nstderr: %s", strings.Join(argv, " "), r.Err, r.Stdout, r.Stderr)
 	}
@@ -191,7 +134,7 @@ func (n *node) shell(t *testing.T, line string) string {
 // call calls the agent as Pacemaker does: Pacemaker's variables, and these on top.
 func (n *node) call(t *testing.T, v vars, args ...string) lan.Result {
 	t.Helper()
-	return n.run(t, n.pacemaker().with(v), append([]string{agent}, args...)...)
+	return n.run(t, n.pacemaker().With(v), append([]string{agent}, args...)...)
 }
 
 // asNobody prefixes a command that an unprivileged user runs.

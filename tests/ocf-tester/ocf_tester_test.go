@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/harness"
 )
 
 // TestOCFTester lets the resource agents' own test tool judge the agent. Afterwards the node must be as it was.
@@ -68,11 +69,11 @@ func TestOCFTester(t *testing.T) {
 func TestLifeOfAnInstance(t *testing.T) {
 	n := newNode(t)
 	before := n.state(t)
-	instance := service().with(cloned(8, 3))
-	probe := instance.with(params("CRM_meta_op_target_rc", "7"))
-	recurring := instance.with(params("CRM_meta_interval", "10000"))
-	deep := instance.with(params("CRM_meta_interval", "60000"), vars{"OCF_CHECK_LEVEL": "10"})
-	deepest := instance.with(vars{"OCF_CHECK_LEVEL": "20"})
+	instance := service().With(harness.Instance(3, 8))
+	probe := instance.With(params("CRM_meta_op_target_rc", "7"))
+	recurring := instance.With(params("CRM_meta_interval", "10000"))
+	deep := instance.With(params("CRM_meta_interval", "60000"), vars{"OCF_CHECK_LEVEL": "10"})
+	deepest := instance.With(vars{"OCF_CHECK_LEVEL": "20"})
 
 	for _, step := range []struct {
 		what   string
@@ -88,9 +89,9 @@ func TestLifeOfAnInstance(t *testing.T) {
 		{"a recurring monitor", recurring, "monitor", ocf.Success},
 		{"a deep monitor", deep, "monitor", ocf.Success},
 		{"a check level that is not implemented means the next lower", deepest, "monitor", ocf.Success},
-		{"another bucket is not running", instance.with(cloned(8, 4)), "monitor", ocf.NotRunning},
-		{"new values of what can change in flight", instance.with(params("arp_count", "1")), "reload-agent", ocf.Success},
-		{"notify does nothing", instance.with(params("CRM_meta_notify_type", "post")), "notify", ocf.Success},
+		{"another bucket is not running", instance.With(harness.Instance(4, 8)), "monitor", ocf.NotRunning},
+		{"new values of what can change in flight", instance.With(params("arp_count", "1")), "reload-agent", ocf.Success},
+		{"notify does nothing", instance.With(params("CRM_meta_notify_type", "post")), "notify", ocf.Success},
 		{"still running", recurring, "monitor", ocf.Success},
 		{"the stop", instance, "stop", ocf.Success},
 		{"a stop of what is stopped", instance, "stop", ocf.Success},
