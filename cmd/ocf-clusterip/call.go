@@ -13,7 +13,7 @@ import (
 
 	"ocf-clusterip/internal/agent"
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/kernel/connections"
+	"ocf-clusterip/internal/kernel/conntrack"
 	"ocf-clusterip/internal/kernel/iptclusterip"
 	"ocf-clusterip/internal/kernel/link"
 	"ocf-clusterip/internal/kernel/nftables"
@@ -275,7 +275,7 @@ func (c *call) withKernel(do func(kernel) error) (err error) {
 	}
 	defer links.Close()
 	backends := &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &iptclusterip.Conn{}}
-	return do(kernel{clusterip.Host{Backends: backends, LinkKernel: links, ConnectionKernel: connections.Kernel{}}, tables, links})
+	return do(kernel{clusterip.Host{Backends: backends, LinkKernel: links, ConnectionKernel: conntrack.Kernel{}}, tables, links})
 }
 
 func (c *call) lock(ctx context.Context, address netip.Addr) (agent.Unlocker, error) {

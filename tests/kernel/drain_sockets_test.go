@@ -19,7 +19,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/internal/kernel/sockets"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/tests/lan"
 )
@@ -226,16 +225,23 @@ func TestConnectionsEndWithTheirDrain(t *testing.T) {
 				return errors.Join(faults...)
 			})
 			check(t, s.Nodes[0].Do(func() error {
-				conn, err := sockets.Open()
-				check(t, err)
-				defer conn.Close()
-				left, err := conn.List([]netip.Addr{shared}, sockets.Established, sockets.CloseWait, sockets.FinWait1)
-				for _, socket := range left {
-					if b := s.bucket(lan.Flow{Proto: lan.TCP, Src: socket.Remote.Addr(), SrcPort: socket.Remote.Port(), DstPort: lan.EchoPort}); b == ended {
-						t.Errorf("a socket is connected to %s, of bucket %d", socket.Remote, b)
+				for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} { // a socket for IPv6 may have IPv4 clients
+					left, err := netlink.SocketDiagTCP(family)
+					check(t, err)
+					for _, socket := range left {
+						local, _ := netip.AddrFromSlice(socket.ID.Source)
+						client, _ := netip.AddrFromSlice(socket.ID.Destination)
+						isOpen := slices.Contains([]uint8{netlink.TCP_ESTABLISHED, netlink.TCP_CLOSE_WAIT, netlink.TCP_FIN_WAIT1}, socket.State)
+						if local.Unmap() != shared || !isOpen {
+							continue
+						}
+						flow := lan.Flow{Proto: lan.TCP, Src: client.Unmap(), SrcPort: socket.ID.DestinationPort, DstPort: lan.EchoPort}
+						if s.bucket(flow) == ended {
+							t.Errorf("a socket is connected to %s, of bucket %d", client, ended)
+						}
 					}
 				}
-				return err
+				return nil
 			}))
 		})
 	}
