@@ -120,7 +120,7 @@ func TestEveryWoundOfTheMatchBackend(t *testing.T) {
 			{name: "our chain flushed", inflict: in("IPTABLES -F OURS"), says: "this is left on the node", loses: true},
 			{name: "the end of our chain deleted", inflict: in("IPTABLES -D OURS 5"), says: "the stamp of chain " + ours + " is missing"},
 			{name: "bucket lost", inflict: in("IPTABLES -D OURS 3"), says: "does not run here; buckets 5 do", code: ocf.NotRunning},
-			{name: "a stranger in our chain", inflict: in("IPTABLES -I OURS -p tcp -j RETURN"), says: "are not as laid"},
+			{name: "a stranger in our chain", inflict: in("IPTABLES -I OURS -p tcp -j RETURN"), says: "are not as installed"},
 			{name: "mangle table loaded anew", inflict: reload(program), says: "this is left on the node", loses: true},
 			{name: "all of iptables flushed", inflict: in("IPTABLES -F\nIPTABLES -X"), says: "this is left on the node", loses: true},
 			{name: "ARP table deleted", inflict: commands("nft delete table arp clusterip-192.168.10.3-arp"), says: "ARP"},

@@ -1,5 +1,5 @@
-// Package xtables is what the backends share that go through iptables: finding the program, reading what it lists, and asking the
-// kernel what it has (net/netfilter/x_tables.c).
+// Package xtables runs iptables for the backends that need it, reads the rules that it lists, and asks the kernel for its matches and
+// targets (net/netfilter/x_tables.c).
 package xtables
 
 import (
@@ -13,17 +13,18 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// schema is the version of what our rules look like. It is the first word of a stamped comment; the stamp follows.
+// schema is the version of the rules. It is the first word of a stamped comment; the stamp follows.
 const schema = 1
 
-// Twin marks every other rule that is laid for an address, behind the schema: iptables deletes the first rule that looks as it is told,
-// so a new one must not look like the one that it replaces.
+// Twin is the mark of every other rule that replaces the one before, behind the schema: iptables deletes the first rule that looks like its
+// arguments, so a new rule must not look like the one that it replaces.
 const Twin = "b"
 
 // maxComment is XT_MAX_COMMENT_LEN less the final NUL (include/uapi/linux/netfilter/xt_comment.h).
 const maxComment = 256 - 1
 
-// Comment tells what a rule of ours was laid for, with a mark (Twin) or without. A resource's name that is too long is left out.
+// Comment is the comment of a rule of this agent: its schema and mark (Twin, or none), and the layout's stamp. It omits a resource name
+// that is too long.
 func Comment(layout clusterip.Layout, mark string) string {
 	text := fmt.Sprintf("%d%s %s", schema, mark, layout.Stamp())
 	if len(text) > maxComment {
@@ -36,7 +37,7 @@ func Comment(layout clusterip.Layout, mark string) string {
 // A Rule is a line of `iptables -S`, in words.
 type Rule []string
 
-// words splits a line as iptables quotes it: double quotes around what has blanks, with backslashes before quotes and backslashes
+// word matches one word as iptables prints it: in double quotes if it has blanks, with backslashes before quotes and backslashes
 // (xtables_save_string in libxtables/xtables.c).
 var word = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|\S+`)
 
@@ -54,7 +55,7 @@ func ParseRule(line string) Rule {
 	return words
 }
 
-// Option returns what follows a word.
+// Option returns the word behind an option; "" without it.
 func (r Rule) Option(name string) string {
 	if i := slices.Index(r, name); i >= 0 && i+1 < len(r) {
 		return r[i+1]
@@ -71,53 +72,80 @@ func (r Rule) Spec() []string {
 	return r
 }
 
-// Count is what a rule has counted, if it was listed with its counters: "-c PACKETS BYTES".
-func (r Rule) Count() clusterip.Count {
-	const behind = 2
-	i := slices.Index(r, "-c")
-	if i < 0 || i+behind >= len(r) {
-		return clusterip.Count{}
+// Count returns the counters of a rule that was listed with them: "-c PACKETS BYTES".
+func (r Rule) Count() (count clusterip.Count) {
+	const words = 3
+	if i := slices.Index(r, "-c"); i >= 0 && i+words <= len(r) {
+		count.Packets, _ = strconv.ParseUint(r[i+1], 10, 64)
+		count.Bytes, _ = strconv.ParseUint(r[i+2], 10, 64)
 	}
-	packets, packetsErr := strconv.ParseUint(r[i+1], 10, 64)
-	bytes, bytesErr := strconv.ParseUint(r[i+behind], 10, 64)
-	if packetsErr != nil || bytesErr != nil {
-		return clusterip.Count{}
-	}
-	return clusterip.Count{Packets: packets, Bytes: bytes}
+	return count
 }
 
-// IsTo tells whether the rule is for packets to the address.
+// IsTo reports whether the rule is for packets to the address.
 func (r Rule) IsTo(address netip.Addr) bool {
 	prefix, err := netip.ParsePrefix(r.Option("-d"))
 	return err == nil && prefix.Addr() == address
 }
 
-// Layout reads from its comment how a rule of ours was laid.
-func (r Rule) Layout() (clusterip.Layout, error) {
-	version, stamp, _ := strings.Cut(r.Option("--comment"), " ")
-	number, err := strconv.ParseUint(strings.TrimSuffix(version, Twin), 10, 16)
-	if err != nil {
-		return clusterip.Layout{}, fmt.Errorf("no stamp of ours: %w", err)
-	}
-	return clusterip.ParseStamp(int(number), stamp)
+// stamp splits the comment of a stamped rule.
+func (r Rule) stamp() (version, stamp string) {
+	version, stamp, _ = strings.Cut(r.Option("--comment"), " ")
+	return version, stamp
 }
 
-// IsStamped tells whether the comment is a stamp, so that we have put the rule there.
+// IsStamped reports whether the comment is a stamp, so that this agent has installed the rule.
 func (r Rule) IsStamped() bool {
-	_, stamp, _ := strings.Cut(r.Option("--comment"), " ")
+	_, stamp := r.stamp()
 	return clusterip.IsStamp(stamp)
 }
 
-// Mark is the one of a stamped rule.
+// Mark is the mark of a stamped rule: Twin, or none.
 func (r Rule) Mark() string {
-	if version, _, _ := strings.Cut(r.Option("--comment"), " "); strings.HasSuffix(version, Twin) {
+	if version, _ := r.stamp(); strings.HasSuffix(version, Twin) {
 		return Twin
 	}
 	return ""
 }
 
-// LetsOn tells whether what the rule does not stop goes on to the rules behind it.
+// Layout reads the layout from the stamp.
+func (r Rule) Layout() (clusterip.Layout, error) {
+	version, stamp := r.stamp()
+	number, err := strconv.ParseUint(strings.TrimSuffix(version, Twin), 10, 16)
+	if err != nil {
+		return clusterip.Layout{}, fmt.Errorf("the comment has no version: %w", err)
+	}
+	return clusterip.ParseStamp(int(number), stamp)
+}
+
+// Layouts returns the layouts of the rules whose stamp can be read.
+func Layouts(rules []Rule) []clusterip.Layout {
+	var layouts []clusterip.Layout
+	for _, r := range rules {
+		if layout, err := r.Layout(); err == nil && r.IsStamped() {
+			layouts = append(layouts, layout)
+		}
+	}
+	return layouts
+}
+
+// neverAccepts are the targets that accept no packet: they drop it, or let it go on to the next rule. A rule may have no target.
+var neverAccepts = []string{
+	"", "CLUSTERIP", "DROP", "REJECT", "LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "DSCP", "TOS", "TTL", "CLASSIFY",
+}
+
+// LetsOn reports whether each packet that the rule does not drop goes on to the next rule.
 func (r Rule) LetsOn() bool {
-	return slices.Contains([]string{"CLUSTERIP", "DROP", "REJECT", "LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "DSCP", "TOS", "TTL", "CLASSIFY", ""},
-		r.Option("-j")) && r.Option("-g") == ""
+	return slices.Contains(neverAccepts, r.Option("-j")) && r.Option("-g") == ""
+}
+
+// Bypasses describes the rules of a chain that may let packets past the rules behind them.
+func Bypasses(chain string, before []Rule) []string {
+	var faults []string
+	for _, r := range before {
+		if !r.LetsOn() {
+			faults = append(faults, fmt.Sprintf("a rule before ours in %s may let packets for the address past it: %s", chain, strings.Join(r, " ")))
+		}
+	}
+	return faults
 }

@@ -12,7 +12,8 @@ import (
 func layout() clusterip.Layout {
 	return clusterip.Layout{
 		Schema: 1, Resource: "web-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}, NIC: "eth0", NICIndex: 2,
-		Backend: clusterip.Target, MACMode: clusterip.Multicast, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}},
+		Backend: clusterip.Target, MACMode: clusterip.Multicast,
+		MACs:     clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}},
 		HashMode: clusterip.SourceIP, HashCompat: clusterip.ClusterIP, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128},
 		Seed: 1, Buckets: 8,
 	}

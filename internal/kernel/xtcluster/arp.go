@@ -29,7 +29,7 @@ type arp struct{ nftables *nftables.Conn }
 
 func (c *Conn) arp() arp { return arp{c.NFTables} }
 
-// observe says what is not as the layout wants.
+// observe reports how the rules differ from those of the layout.
 func (a arp) observe(ctx context.Context, layout clusterip.Layout) ([]string, error) {
 	present, damage, err := a.nftables.ObserveARP(ctx, layout)
 	if err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
@@ -42,15 +42,14 @@ func (a arp) observe(ctx context.Context, layout clusterip.Layout) ([]string, er
 	if err != nil {
 		return nil, err
 	}
-	want := arpRulesOf(layout)
-	if len(rules) != len(want) || !slices.EqualFunc(rules, want, sameWords) {
-		return []string{"what makes ARP tell the cluster MAC is missing or changed"}, nil
+	if !slices.EqualFunc(rules, arpRulesOf(layout), sameWords) {
+		return []string{"the rules that put the shared MAC into ARP are missing or changed"}, nil
 	}
 	return nil, nil
 }
 
-// isThere tells whether anything mangles ARP for the address.
-func (a arp) isThere(ctx context.Context, address netip.Addr) (bool, error) {
+// exists reports whether any rule mangles ARP for the address.
+func (a arp) exists(ctx context.Context, address netip.Addr) (bool, error) {
 	present, err := a.nftables.HasARP(ctx, address)
 	if present || err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
 		return present, err
@@ -59,29 +58,30 @@ func (a arp) isThere(ctx context.Context, address netip.Addr) (bool, error) {
 	return len(rules) > 0, err
 }
 
-func (a arp) lay(ctx context.Context, layout clusterip.Layout) error {
+func (a arp) install(ctx context.Context, layout clusterip.Layout) error {
 	err := a.nftables.LayARP(ctx, layout)
 	if ocf.CodeOf(err) != ocf.ErrInstalled {
 		return err
 	}
 	if len(layout.Ports) > 0 {
-		return ocf.Errorf(ocf.ErrInstalled, "a bond's ARP monitor needs ARP to be mangled by nf_tables (%w); set miimon in place of arp_interval in the bond's configuration", err)
+		return ocf.Errorf(ocf.ErrInstalled, "on a bond with an ARP monitor only nf_tables can put the shared MAC into ARP (%w); "+
+			"set miimon in place of arp_interval in the bond's configuration", err)
 	}
-	rules, listErr := arpRules(ctx, layout.Address())
+	old, listErr := arpRules(ctx, layout.Address())
 	if listErr != nil {
 		return listErr
 	}
 	want := arpRulesOf(layout)
-	if slices.EqualFunc(rules, want, sameWords) {
+	if slices.EqualFunc(old, want, sameWords) {
 		return nil
 	}
-	// The right ones first, so that ARP never tells the NIC's own MAC.
+	// The new rules come first, so that ARP never contains the interface's own MAC.
 	for _, rule := range slices.Backward(want) {
 		if _, arpErr := arptables(ctx, append([]string{"-I", arpChain}, rule...)...); arpErr != nil {
-			return ocf.Errorf(ocf.ErrInstalled, "ARP can be mangled neither by nf_tables (%w) nor by arptables (%w)", err, arpErr)
+			return ocf.Errorf(ocf.ErrInstalled, "neither nf_tables (%w) nor arptables (%w) can put the shared MAC into ARP", err, arpErr)
 		}
 	}
-	return removeARP(ctx, rules)
+	return removeARP(ctx, old)
 }
 
 func (a arp) remove(ctx context.Context, address netip.Addr) error {
@@ -102,7 +102,7 @@ func removeARP(ctx context.Context, rules [][]string) error {
 	return errors.Join(errs...)
 }
 
-// arpRulesOf does what nftables' ARP table does.
+// arpRulesOf are the rules that do what nftables' ARP table does.
 func arpRulesOf(layout clusterip.Layout) [][]string {
 	address := layout.Address().String()
 	return [][]string{
@@ -115,17 +115,17 @@ func sameWords(a, b []string) bool {
 	return strings.EqualFold(strings.Join(a, " "), strings.Join(b, " "))
 }
 
-// isARPRule tells whether a rule is one of those of arpRulesOf, on whatever NIC and with whatever MAC. An admin may have others for the
-// same address (LVS's direct routing has).
+// isARPRule reports whether a rule is one of arpRulesOf, for any interface and MAC. An admin may have others for the same address, such
+// as those of LVS's direct routing.
 func isARPRule(words []string, address netip.Addr) bool {
 	line := strings.Join(words, " ")
 	return strings.HasPrefix(line, "-j DROP ! -o ") && strings.HasSuffix(line, " -s "+address.String()) ||
 		strings.HasPrefix(line, "-j mangle -o ") && strings.Contains(line, " -s "+address.String()+" ") && slices.Contains(words, "--mangle-mac-s")
 }
 
-// arpRules lists the rules of the old ARP table that are ours for an address.
+// arpRules lists this agent's rules of arptables-legacy for an address.
 func arpRules(ctx context.Context, address netip.Addr) ([][]string, error) {
-	if there, err := hasTable(legacyARPTables, arpTable); err != nil || !there {
+	if exists, err := hasTable(legacyARPTables, arpTable); err != nil || !exists {
 		return nil, err
 	}
 	listed, err := arptables(ctx, "-n", "-L", arpChain)
@@ -142,19 +142,20 @@ func arpRules(ctx context.Context, address netip.Addr) ([][]string, error) {
 	return rules, nil
 }
 
-// arptables runs arptables-legacy, which lists rules as it takes them.
+// arptables runs arptables-legacy, which lists rules in the form that it takes.
 func arptables(ctx context.Context, arguments ...string) (string, error) {
-	for _, program := range []string{"/usr/sbin/arptables-legacy", "/sbin/arptables-legacy", "/usr/sbin/arptables", "/sbin/arptables"} {
+	programs := []string{"/usr/sbin/arptables-legacy", "/sbin/arptables-legacy", "/usr/sbin/arptables", "/sbin/arptables"}
+	for _, program := range programs {
 		if _, err := os.Stat(program); err != nil {
 			continue
 		}
-		var out, complaints bytes.Buffer
-		cmd := exec.CommandContext(ctx, program, arguments...) //nolint:gosec // no shell, and the words are addresses, MACs and NICs that were checked
-		cmd.Stdout, cmd.Stderr = &out, &complaints
+		var out, errors bytes.Buffer
+		cmd := exec.CommandContext(ctx, program, arguments...) //nolint:gosec // no shell; the words are checked addresses, MACs and names
+		cmd.Stdout, cmd.Stderr = &out, &errors
 		if err := cmd.Run(); err != nil {
-			return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(arguments, " "), err, ocf.OneLine(complaints.String()))
+			return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(arguments, " "), err, ocf.OneLine(errors.String()))
 		}
 		return out.String(), nil
 	}
-	return "", ocf.Errorf(ocf.ErrInstalled, "no arptables is installed")
+	return "", ocf.Errorf(ocf.ErrInstalled, "arptables is not installed; install the package arptables")
 }

@@ -12,10 +12,13 @@ import (
 
 var address = netip.MustParseAddr("192.168.10.3")
 
+const name = "clusterip-192.168.10.3"
+
 func layout() clusterip.Layout {
 	return clusterip.Layout{
 		Schema: 1, Resource: "web-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}, NIC: "eth0", NICIndex: 2,
-		Backend: clusterip.Match, MACMode: clusterip.Multicast, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}},
+		Backend: clusterip.Match, MACMode: clusterip.Multicast,
+		MACs:     clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}},
 		HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128},
 		Seed: 0x7b346410, Buckets: 8,
 	}
@@ -30,9 +33,13 @@ var (
 	printedChain = []string{
 		"-A clusterip-192.168.10.3 ! -i eth0 -m pkttype --pkt-type unicast -j RETURN",
 		"-A clusterip-192.168.10.3 ! -i eth0 -j DROP",
-		`-A clusterip-192.168.10.3 -m comment --comment "bucket 1" -m cluster --cluster-local-nodemask 0x00000002 --cluster-total-nodes 8 --cluster-hash-seed 0x7b346410 -j RETURN`,
-		`-A clusterip-192.168.10.3 -m comment --comment "bucket 5" -m cluster --cluster-local-nodemask 0x00000020 --cluster-total-nodes 8 --cluster-hash-seed 0x7b346410 -j RETURN`,
-		`-A clusterip-192.168.10.3 -m comment --comment "1 ip=192.168.10.3/24 nic=eth0 nic_index=2 mac_mode=multicast mac=03:c1:c0:a8:0a:03 hashmode=sourceip hash_seed=0x7b346410 buckets=8 backend=xt_cluster resource=web-ip" -j DROP`,
+		`-A clusterip-192.168.10.3 -m comment --comment "bucket 1" -m cluster ` +
+			`--cluster-local-nodemask 0x00000002 --cluster-total-nodes 8 --cluster-hash-seed 0x7b346410 -j RETURN`,
+		`-A clusterip-192.168.10.3 -m comment --comment "bucket 5" -m cluster ` +
+			`--cluster-local-nodemask 0x00000020 --cluster-total-nodes 8 --cluster-hash-seed 0x7b346410 -j RETURN`,
+		`-A clusterip-192.168.10.3 -m comment --comment "1 ip=192.168.10.3/24 nic=eth0 nic_index=2 mac_mode=multicast ` +
+			`mac=03:c1:c0:a8:0a:03 hashmode=sourceip hash_seed=0x7b346410 ` +
+			`buckets=8 backend=xt_cluster resource=web-ip" -j DROP`,
 	}
 )
 
@@ -45,18 +52,18 @@ func parse(lines []string) []xtables.Rule {
 }
 
 func printed() ruleset {
-	return ruleset{prerouting: parse(printedPrerouting), chains: map[string][]xtables.Rule{"": parse(printedChain)}}
+	return ruleset{address: address, prerouting: parse(printedPrerouting), chains: map[string][]xtables.Rule{name: parse(printedChain)}}
 }
 
-func TestWhatIsLaidIsReadBack(t *testing.T) {
-	tables := printed().judge(address)
+func TestReadBack(t *testing.T) {
+	tables := printed().judge()
 	if !tables.Present || len(tables.Damage) > 0 || len(tables.Foreign) > 0 || !slices.Equal(tables.Owned, []clusterip.Bucket{1, 5}) {
 		t.Errorf("judged as %+v", tables)
 	}
 	if tables.Laid == nil || tables.Laid.Stamp() != layout().Stamp() {
-		t.Errorf("laid: %+v", tables.Laid)
+		t.Errorf("layout: %+v", tables.Laid)
 	}
-	if name := chainName(netip.MustParseAddr("255.255.255.255"), xtables.Twin); len(name) > 28 {
+	if name := (ruleset{address: netip.MustParseAddr("255.255.255.255")}).names()[1]; len(name) > 28 {
 		t.Errorf("%s is longer than iptables takes", name)
 	}
 }
@@ -70,51 +77,57 @@ func TestJudge(t *testing.T) {
 		change(&r)
 		return r
 	}
-	for name, tt := range map[string]struct {
+	for what, tt := range map[string]struct {
 		rules   ruleset
 		damage  string
 		foreign bool
 		owned   []clusterip.Bucket
 	}{
-		"no jump":     {rules: with(func(r *ruleset) { r.prerouting = r.prerouting[1:] }), damage: "does not send packets", owned: []clusterip.Bucket{1, 5}},
-		"jump behind": {rules: with(func(r *ruleset) { slices.Reverse(r.prerouting) }), owned: []clusterip.Bucket{1, 5}}, // a rule that drops lets nothing past
+		"no jump": {
+			rules:  with(func(r *ruleset) { r.prerouting = r.prerouting[1:] }),
+			damage: "does not send packets", owned: []clusterip.Bucket{1, 5},
+		},
+		"jump behind a rule that drops": {rules: with(func(r *ruleset) { slices.Reverse(r.prerouting) }), owned: []clusterip.Bucket{1, 5}},
 		"accepted before": {
 			rules:  with(func(r *ruleset) { r.prerouting = append(parse([]string{"-A PREROUTING -j ACCEPT"}), r.prerouting...) }),
 			damage: "may let packets", owned: []clusterip.Bucket{1, 5},
 		},
-		"jump twice": {rules: with(func(r *ruleset) { r.prerouting = append(r.prerouting, r.prerouting[0]) }), damage: "twice", owned: []clusterip.Bucket{1, 5}},
+		"jump twice": {
+			rules:  with(func(r *ruleset) { r.prerouting = append(r.prerouting, r.prerouting[0]) }),
+			damage: "twice", owned: []clusterip.Bucket{1, 5},
+		},
 		"jump with a condition": {rules: with(func(r *ruleset) {
 			r.prerouting = parse([]string{"-A PREROUTING -d 192.168.10.3/32 -p tcp -j clusterip-192.168.10.3"})
 		}), damage: "does not send packets", owned: []clusterip.Bucket{1, 5}},
-		"stranger": {
+		"a rule of an admin": {
 			rules: with(func(r *ruleset) {
-				r.chains[""] = replace(printedChain, 0, printedChain[0], "-A clusterip-192.168.10.3 -j RETURN")
+				r.chains[name] = replace(printedChain, 0, printedChain[0], "-A clusterip-192.168.10.3 -j RETURN")
 			}),
-			damage: "not as laid", owned: []clusterip.Bucket{1, 5},
+			damage: "not as installed", owned: []clusterip.Bucket{1, 5},
 		},
 		"another seed": {
 			rules: with(func(r *ruleset) {
-				r.chains[""] = replace(printedChain, 2, strings.ReplaceAll(printedChain[2], "7b346410", "7b346411"))
+				r.chains[name] = replace(printedChain, 2, strings.ReplaceAll(printedChain[2], "7b346410", "7b346411"))
 			}),
-			damage: "not as laid", owned: []clusterip.Bucket{1, 5},
+			damage: "not as installed", owned: []clusterip.Bucket{1, 5},
 		},
 		"buckets out of order": {
-			rules:  with(func(r *ruleset) { slices.Reverse(r.chains[""][2:4]) }),
-			damage: "not as laid", owned: []clusterip.Bucket{1, 5},
+			rules:  with(func(r *ruleset) { slices.Reverse(r.chains[name][2:4]) }),
+			damage: "not as installed", owned: []clusterip.Bucket{1, 5},
 		},
-		"no stamp": {rules: with(func(r *ruleset) { r.chains[""] = r.chains[""][:4] }), damage: "stamp", owned: []clusterip.Bucket{1, 5}},
+		"no stamp": {rules: with(func(r *ruleset) { r.chains[name] = r.chains[name][:4] }), damage: "stamp", owned: []clusterip.Bucket{1, 5}},
 		"bad stamp": {
 			rules: with(func(r *ruleset) {
-				r.chains[""] = replace(printedChain, 4, strings.ReplaceAll(printedChain[4], "buckets=8", "buckets=many"))
+				r.chains[name] = replace(printedChain, 4, strings.ReplaceAll(printedChain[4], "buckets=8", "buckets=many"))
 			}),
 			damage: "cannot be read", owned: []clusterip.Bucket{1, 5},
 		},
-		"empty":      {rules: with(func(r *ruleset) { r.chains[""] = nil }), damage: "stamp"},
-		"two chains": {rules: with(func(r *ruleset) { r.chains[xtables.Twin] = nil }), damage: "two chains", owned: []clusterip.Bucket{1, 5}},
-		"foreign":    {rules: with(func(r *ruleset) { r.chains[""] = parse([]string{"-A clusterip-192.168.10.3 -j ACCEPT"}) }), foreign: true},
+		"empty":      {rules: with(func(r *ruleset) { r.chains[name] = nil }), damage: "stamp"},
+		"two chains": {rules: with(func(r *ruleset) { r.chains[name+xtables.Twin] = nil }), damage: "two chains", owned: []clusterip.Bucket{1, 5}},
+		"foreign":    {rules: with(func(r *ruleset) { r.chains[name] = parse([]string{"-A clusterip-192.168.10.3 -j ACCEPT"}) }), foreign: true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			tables := tt.rules.judge(address)
+		t.Run(what, func(t *testing.T) {
+			tables := tt.rules.judge()
 			if tables.Present == tt.foreign || (len(tables.Foreign) > 0) != tt.foreign || !slices.Equal(tables.Owned, tt.owned) {
 				t.Errorf("judged as %+v", tables)
 			}
@@ -123,21 +136,21 @@ func TestJudge(t *testing.T) {
 			}
 		})
 	}
-	if tables := (ruleset{}).judge(address); tables.Present || len(tables.Foreign) > 0 {
+	if tables := (ruleset{address: address}).judge(); tables.Present || len(tables.Foreign) > 0 {
 		t.Errorf("nothing is judged as %+v", tables)
 	}
 }
 
-// While rules are laid anew there are two chains; the one that packets go through counts.
+// While rules are replaced there are two chains; the one that packets go through counts.
 func TestLive(t *testing.T) {
 	r := printed()
-	r.chains[xtables.Twin] = nil
-	if mark, ok := r.live(address); !ok || mark != "" {
-		t.Errorf("live is %q %v", mark, ok)
+	r.chains[name+xtables.Twin] = nil
+	if live, ok := r.live(); !ok || live != name {
+		t.Errorf("live is %q %v", live, ok)
 	}
 	r.prerouting = append(parse([]string{"-A PREROUTING -d 192.168.10.3/32 -j clusterip-192.168.10.3b"}), r.prerouting...)
-	if mark, ok := r.live(address); !ok || mark != xtables.Twin {
-		t.Errorf("live is %q %v", mark, ok)
+	if live, ok := r.live(); !ok || live != name+xtables.Twin {
+		t.Errorf("live is %q %v", live, ok)
 	}
 }
 
@@ -147,7 +160,9 @@ func TestARPRules(t *testing.T) {
 			t.Errorf("%q is not told apart", rule)
 		}
 	}
-	for _, line := range []string{"-j mangle -o eth0 -s 192.168.10.3 --mangle-ip-s 192.168.10.11", "-j DROP -d 192.168.10.3", "-j DROP -s 192.168.10.3", ""} {
+	for _, line := range []string{
+		"-j mangle -o eth0 -s 192.168.10.3 --mangle-ip-s 192.168.10.11", "-j DROP -d 192.168.10.3", "-j DROP -s 192.168.10.3", "",
+	} {
 		if isARPRule(strings.Fields(line), address) {
 			t.Errorf("%q is taken for ours", line)
 		}
@@ -158,8 +173,9 @@ func FuzzJudge(f *testing.F) {
 	f.Add(strings.Join(printedPrerouting, "\n"), strings.Join(printedChain, "\n"))
 	f.Add("", "-A c -m cluster --cluster-local-nodemask 0x80000000")
 	f.Fuzz(func(t *testing.T, prerouting, chain string) {
-		r := ruleset{prerouting: parse(strings.Split(prerouting, "\n")), chains: map[string][]xtables.Rule{"": parse(strings.Split(chain, "\n"))}}
-		tables := r.judge(address)
+		lines := func(text string) []xtables.Rule { return parse(strings.Split(text, "\n")) }
+		r := ruleset{address: address, prerouting: lines(prerouting), chains: map[string][]xtables.Rule{name: lines(chain)}}
+		tables := r.judge()
 		if tables.Laid != nil && slices.ContainsFunc(tables.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= tables.Laid.Buckets }) {
 			t.Errorf("more buckets than there are: %+v", tables)
 		}

@@ -1,5 +1,5 @@
-// Package xtcluster is the way into iptables' match cluster (net/netfilter/xt_cluster.c), for hosts whose firewall is iptables. It filters
-// in a chain of its own in the mangle table; ARP is mangled in an nftables table, or by arptables where the kernel has none.
+// Package xtcluster drives iptables' match cluster (net/netfilter/xt_cluster.c), for nodes whose firewall is iptables. It filters in a
+// chain of its own in the mangle table. ARP is mangled in an nftables table, or by arptables where the kernel has none.
 package xtcluster
 
 import (
@@ -11,54 +11,42 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/coreos/go-iptables/iptables"
-
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/nftables"
 	"ocf-clusterip/internal/kernel/xtables"
 	"ocf-clusterip/internal/ocf"
 )
 
-// legacyTables lists the tables of iptables-legacy that are there in the network namespace of the thread that reads it. To ask
-// iptables-legacy would make them.
+// legacyTables lists the tables of iptables-legacy that exist in the network namespace of the thread that reads it. The program
+// iptables-legacy would create them.
 const legacyTables = "/proc/thread-self/net/ip_tables_names"
 
-// Conn is a connection to the iptables of one network namespace.
+var extension = xtables.Extension{
+	Kind: xtables.Match, Name: "cluster", Option: "CONFIG_NETFILTER_XT_MATCH_CLUSTER, with iptables-nft also CONFIG_NFT_COMPAT",
+}
+
+// Conn is the way to the iptables rules of one network namespace.
 type Conn struct {
 	NFTables *nftables.Conn
 
-	programs map[string]*xtables.Program // by flavour
+	programs xtables.Programs
 }
 
-var _ clusterip.TableKernel = (*Conn)(nil)
+var (
+	_ clusterip.TableKernel   = (*Conn)(nil)
+	_ clusterip.TrafficKernel = (*Conn)(nil)
+)
 
 // Supports implements clusterip.TableKernel.
 func (c *Conn) Supports(ctx context.Context, _ clusterip.Layout) (clusterip.Answer, error) {
-	if _, err := c.program(ctx, xtables.System); err != nil {
+	if _, err := c.programs.Open(ctx, xtables.System); err != nil {
 		return clusterip.No, err
 	}
-	return xtables.KnowsMatch("cluster", "CONFIG_NETFILTER_XT_MATCH_CLUSTER")
+	return extension.IsInKernel()
 }
 
-func (c *Conn) program(ctx context.Context, flavours ...string) (*xtables.Program, error) {
-	if program, ok := c.programs[flavours[0]]; ok {
-		return program, nil
-	}
-	program, err := xtables.Open(ctx, flavours...)
-	if err != nil {
-		return nil, err
-	}
-	if c.programs == nil {
-		c.programs = map[string]*xtables.Program{}
-	}
-	c.programs[flavours[0]] = program
-	return program, nil
-}
-
-// chains lists our own chains by the flavour of iptables that has them. No program is asked for that, so that it costs next to nothing
-// where there are none.
+// chains lists the chains of this agent by the flavour of iptables that has them. Where there are none, no program is run.
 func (c *Conn) chains(ctx context.Context) (map[string][]string, error) {
-	names := map[string][]string{}
 	ours := func(all []string) []string {
 		return slices.DeleteFunc(all, func(name string) bool { return !strings.HasPrefix(name, prefix) })
 	}
@@ -66,27 +54,24 @@ func (c *Conn) chains(ctx context.Context) (map[string][]string, error) {
 	if err != nil && ocf.CodeOf(err) != ocf.ErrInstalled {
 		return nil, err
 	}
-	if found := ours(nft); len(found) > 0 {
-		names[xtables.NFT] = found
-	}
-	if there, err := hasTable(legacyTables, table); err != nil || !there {
+	names := map[string][]string{xtables.NFT: ours(nft)}
+	if exists, err := hasTable(legacyTables, table); err != nil || !exists {
 		return names, err
 	}
-	program, err := c.program(ctx, xtables.Legacy, xtables.System)
+	program, err := c.programs.Open(ctx, xtables.Legacy, xtables.System)
 	if err != nil {
 		return nil, err
 	}
 	legacy, err := program.ListChains(table)
 	if err != nil {
-		return nil, fmt.Errorf("list the chains of %s: %w", table, err)
+		return nil, fmt.Errorf("list the chains of table %s: %w", table, err)
 	}
-	if found := ours(legacy); len(found) > 0 {
-		names[xtables.Legacy] = found
-	}
+	names[xtables.Legacy] = ours(legacy)
 	return names, nil
 }
 
-// hasTable tells whether a list of the kernel's has a table. Where what keeps such tables is not loaded, there is no list.
+// hasTable reports whether one of the kernel's lists has a table. The list does not exist while the module that keeps such tables is not
+// loaded.
 func hasTable(list, name string) (bool, error) {
 	tables, err := os.ReadFile(list) //nolint:gosec // one of two in /proc
 	if errors.Is(err, os.ErrNotExist) {
@@ -95,52 +80,46 @@ func hasTable(list, name string) (bool, error) {
 	return slices.Contains(strings.Fields(string(tables)), name), err
 }
 
-// read returns what there is for an address, and the program that it was laid by; none if there is nothing.
-func (c *Conn) read(ctx context.Context, address netip.Addr) (r ruleset, program *xtables.Program, err error) {
+// read reads the rules of an address. The program is nil if there are none.
+func (c *Conn) read(ctx context.Context, address netip.Addr) (ruleset, error) {
+	r := ruleset{address: address, chains: map[string][]xtables.Rule{}}
 	names, err := c.chains(ctx)
 	if err != nil {
-		return r, nil, err
+		return r, err
 	}
 	for _, flavour := range []string{xtables.NFT, xtables.Legacy} {
-		for _, mark := range []string{"", xtables.Twin} {
-			name := chainName(address, mark)
-			if !slices.Contains(names[flavour], name) {
-				continue
-			}
-			if program == nil {
-				if program, err = c.program(ctx, flavour, xtables.System); err != nil {
-					return r, nil, err
-				}
-				if r.prerouting, err = program.Rules(table, chain); err != nil {
-					return r, nil, err
-				}
-				r.chains = map[string][]xtables.Rule{}
-			}
-			if r.chains[mark], err = program.Rules(table, name); err != nil {
-				return r, nil, err
+		found := slices.DeleteFunc(names[flavour], func(name string) bool { return !slices.Contains(r.names(), name) })
+		if len(found) == 0 {
+			continue
+		}
+		if r.program, err = c.programs.Open(ctx, flavour, xtables.System); err != nil {
+			return r, err
+		}
+		for _, name := range found {
+			if r.chains[name], err = r.program.Rules(table, name); err != nil {
+				return r, err
 			}
 		}
-		if program != nil {
-			return r, program, nil
-		}
+		r.prerouting, err = r.program.Rules(table, chain)
+		return r, err
 	}
-	return r, nil, nil
+	return r, nil
 }
 
 // ObserveTables implements clusterip.TableKernel.
 func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip.Tables, error) {
-	r, program, err := c.read(ctx, address)
+	r, err := c.read(ctx, address)
 	if err != nil {
 		return clusterip.Tables{}, err
 	}
-	if program == nil {
-		left, err := c.arp().isThere(ctx, address)
+	if r.program == nil {
+		left, err := c.arp().exists(ctx, address)
 		if left {
-			return clusterip.Tables{Present: true, Damage: []string{"iptables' chain " + chainName(address, "") + " is gone"}}, err
+			return clusterip.Tables{Present: true, Damage: []string{"iptables' chain " + r.names()[0] + " is missing"}}, err
 		}
 		return clusterip.Tables{}, err
 	}
-	tables := r.judge(address)
+	tables := r.judge()
 	if tables.Laid == nil {
 		return tables, nil
 	}
@@ -157,19 +136,18 @@ func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 	}
 	var layouts []clusterip.Layout
 	for flavour, chains := range names {
-		program, err := c.program(ctx, flavour, xtables.System)
-		if err != nil {
-			return nil, err
-		}
 		for _, name := range chains {
+			program, err := c.programs.Open(ctx, flavour, xtables.System)
+			if err != nil {
+				return nil, err
+			}
 			rules, err := program.Rules(table, name)
 			if err != nil {
 				return nil, err
 			}
-			for _, rule := range rules {
-				layout, err := rule.Layout()
-				known := func(l clusterip.Layout) bool { return l.Address() == layout.Address() }
-				if err == nil && rule.IsStamped() && !slices.ContainsFunc(layouts, known) {
+			for _, layout := range xtables.Layouts(rules) {
+				isListed := func(l clusterip.Layout) bool { return l.Address() == layout.Address() }
+				if !slices.ContainsFunc(layouts, isListed) {
 					layouts = append(layouts, layout)
 				}
 			}
@@ -178,94 +156,127 @@ func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 	return layouts, nil
 }
 
+// Traffic implements clusterip.TrafficKernel.
+func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip.Traffic, error) {
+	r, err := c.read(ctx, layout.Address())
+	if err != nil {
+		return nil, err
+	}
+	traffic := &clusterip.Traffic{Buckets: map[clusterip.Bucket]clusterip.Count{}}
+	name, ok := r.live()
+	if !ok {
+		return traffic, nil
+	}
+	rules, err := r.program.CountedRules(table, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, rule := range rules {
+		if bucket, ok := bucketOf(rule); ok {
+			traffic.Buckets[bucket] = rule.Count()
+		} else if rule.IsStamped() {
+			traffic.Foreign = rule.Count()
+		}
+	}
+	return traffic, nil
+}
+
 // ApplyTables implements clusterip.TableKernel. Each command to iptables is one transaction.
 func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	switch step := step.(type) {
 	case clusterip.LayTables:
-		return c.lay(ctx, step)
+		return c.install(ctx, step)
 	case clusterip.Own:
-		return c.change(ctx, step.Address, func(program *xtables.Program, name string, laid clusterip.Layout, owned []clusterip.Bucket) error {
-			for _, bucket := range step.Buckets {
-				place, _ := slices.BinarySearch(owned, bucket)
-				if err := program.Insert(table, name, firstBucket+place, bucketRule(laid, bucket)...); err != nil {
-					return err
-				}
-				owned = slices.Insert(owned, place, bucket)
-			}
-			return nil
-		})
+		return c.own(ctx, step)
 	case clusterip.Disown:
-		return c.change(ctx, step.Address, func(program *xtables.Program, name string, laid clusterip.Layout, _ []clusterip.Bucket) error {
-			var errs []error
-			for _, bucket := range step.Buckets {
-				errs = append(errs, program.Delete(table, name, bucketRule(laid, bucket)...))
-			}
-			return errors.Join(errs...)
-		})
+		return c.release(ctx, step)
 	case clusterip.RemoveTables:
-		r, program, err := c.read(ctx, step.Address)
+		r, err := c.read(ctx, step.Address)
 		if err != nil {
 			return err
 		}
-		// The chain last, which says whose the rest is.
-		return errors.Join(bypass(program, step.Address, r), c.arp().remove(ctx, step.Address), discard(program, step.Address, r))
+		// The chain goes last, because it names the owner of the rest.
+		return errors.Join(r.removeJumps(), c.arp().remove(ctx, step.Address), r.removeChains())
 	default:
 		return fmt.Errorf("%s: not a step for xt_cluster", step)
 	}
 }
 
-// change does something to the chain that packets for an address go through.
-func (c *Conn) change(
-	ctx context.Context, address netip.Addr, do func(program *xtables.Program, name string, laid clusterip.Layout, owned []clusterip.Bucket) error,
-) error {
-	r, program, err := c.read(ctx, address)
+func (c *Conn) own(ctx context.Context, step clusterip.Own) error {
+	r, name, tables, err := c.readLive(ctx, step.Address)
 	if err != nil {
 		return err
 	}
-	tables := r.judge(address)
-	if program == nil || tables.Laid == nil {
-		return fmt.Errorf("there is no chain of %s whose stamp can be read", address)
+	owned := tables.Owned
+	for _, bucket := range step.Buckets {
+		place, _ := slices.BinarySearch(owned, bucket)
+		if err := r.program.Insert(table, name, firstBucket+place, bucketRule(*tables.Laid, bucket)...); err != nil {
+			return err
+		}
+		owned = slices.Insert(owned, place, bucket)
 	}
-	mark, _ := r.live(address)
-	return do(program, chainName(address, mark), *tables.Laid, tables.Owned)
+	return nil
 }
 
-// lay makes a chain beside the one that may be there, sends packets to it first of all, and then takes away what was there before: in
+func (c *Conn) release(ctx context.Context, step clusterip.Disown) error {
+	r, name, tables, err := c.readLive(ctx, step.Address)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, bucket := range step.Buckets {
+		errs = append(errs, r.program.Delete(table, name, bucketRule(*tables.Laid, bucket)...))
+	}
+	return errors.Join(errs...)
+}
+
+// readLive reads the chain that packets for an address go through.
+func (c *Conn) readLive(ctx context.Context, address netip.Addr) (r ruleset, name string, tables clusterip.Tables, err error) {
+	if r, err = c.read(ctx, address); err != nil {
+		return r, "", tables, err
+	}
+	if tables = r.judge(); tables.Laid == nil {
+		return r, "", tables, fmt.Errorf("iptables has no chain for %s whose stamp can be read", address)
+	}
+	name, _ = r.live()
+	return r, name, tables, nil
+}
+
+// install fills a chain beside the one that may exist, sends packets to it before all other rules, and then removes the old one: in
 // between both filter.
-func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
-	address := step.Layout.Address()
-	before, program, err := c.read(ctx, address)
+func (c *Conn) install(ctx context.Context, step clusterip.LayTables) error {
+	r, err := c.read(ctx, step.Layout.Address())
 	if err != nil {
 		return err
 	}
-	if program == nil {
-		if program, err = c.program(ctx, xtables.System, xtables.NFT, xtables.Legacy); err != nil {
+	if r.program == nil {
+		if r.program, err = c.programs.Open(ctx, xtables.System, xtables.NFT, xtables.Legacy); err != nil {
 			return err
 		}
 	}
-	mark := ""
-	if live, ok := before.live(address); ok && live == "" {
-		mark = xtables.Twin
+	name := r.names()[0]
+	if live, ok := r.live(); ok && live == name {
+		name = r.names()[1]
 	}
-	// What is left of a try that was interrupted is in the way.
-	if rules, ok := before.chains[mark]; ok {
-		interrupted := ruleset{prerouting: before.prerouting, chains: map[string][]xtables.Rule{mark: rules}}
-		delete(before.chains, mark)
-		if err := remove(program, address, interrupted); err != nil {
+	if rules, ok := r.chains[name]; ok { // left by an installation that was interrupted
+		interrupted := r
+		interrupted.chains = map[string][]xtables.Rule{name: rules}
+		delete(r.chains, name)
+		if err := interrupted.remove(); err != nil {
 			return err
 		}
 	}
-	if err := c.layChain(ctx, program, chainName(address, mark), step); err != nil {
-		return explain(err)
+	if err := c.installChain(ctx, r.program, name, step); err != nil {
+		return extension.Explain(err)
 	}
-	if err := program.Insert(table, chain, 1, jump(address, mark)...); err != nil {
+	if err := r.program.Insert(table, chain, 1, jump(r.address, name)...); err != nil {
 		return err
 	}
-	return remove(program, address, before)
+	return r.remove()
 }
 
-// layChain makes a chain and fills it: first the stamp, which says whose it is.
-func (c *Conn) layChain(ctx context.Context, program *xtables.Program, name string, step clusterip.LayTables) error {
+// installChain creates a chain and fills it: the stamp comes first, because it names the owner of the rest.
+func (c *Conn) installChain(ctx context.Context, program *xtables.Program, name string, step clusterip.LayTables) error {
 	if err := program.NewChain(table, name); err != nil {
 		return err
 	}
@@ -274,7 +285,7 @@ func (c *Conn) layChain(ctx context.Context, program *xtables.Program, name stri
 	if err := program.Append(table, name, rules[last]...); err != nil {
 		return err
 	}
-	if err := c.arp().lay(ctx, step.Layout); err != nil {
+	if err := c.arp().install(ctx, step.Layout); err != nil {
 		return err
 	}
 	for i, rule := range rules[:last] {
@@ -285,38 +296,25 @@ func (c *Conn) layChain(ctx context.Context, program *xtables.Program, name stri
 	return nil
 }
 
-// remove takes our chains of an address away, and first what sends packets there.
-func remove(program *xtables.Program, address netip.Addr, r ruleset) error {
-	return errors.Join(bypass(program, address, r), discard(program, address, r))
-}
+// remove removes the chains, and before them the rules that send packets there.
+func (r ruleset) remove() error { return errors.Join(r.removeJumps(), r.removeChains()) }
 
-// bypass deletes what sends packets to our chains.
-func bypass(program *xtables.Program, address netip.Addr, r ruleset) error {
+func (r ruleset) removeJumps() error {
 	var errs []error
-	for mark := range r.chains {
-		for _, rule := range r.prerouting {
-			if rule.Option("-j") == chainName(address, mark) || rule.Option("-g") == chainName(address, mark) {
-				errs = append(errs, program.Delete(table, chain, rule.Spec()...))
-			}
+	for _, rule := range r.prerouting {
+		_, jumps := r.chains[rule.Option("-j")]
+		_, goes := r.chains[rule.Option("-g")]
+		if jumps || goes {
+			errs = append(errs, r.program.Delete(table, chain, rule.Spec()...))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// discard deletes our chains.
-func discard(program *xtables.Program, address netip.Addr, r ruleset) error {
+func (r ruleset) removeChains() error {
 	var errs []error
-	for mark := range r.chains {
-		errs = append(errs, program.ClearAndDeleteChain(table, chainName(address, mark)))
+	for name := range r.chains {
+		errs = append(errs, r.program.ClearAndDeleteChain(table, name))
 	}
 	return errors.Join(errs...)
-}
-
-// explain gives an error of iptables the exit code and the words that tell an admin what to do about it.
-func explain(err error) error {
-	if e := (*iptables.Error)(nil); errors.As(err, &e) &&
-		(strings.Contains(e.Error(), "No chain/target/match by that name") || strings.Contains(e.Error(), "missing kernel module")) {
-		return ocf.Errorf(ocf.ErrInstalled, "%w: this kernel has no match cluster (CONFIG_NETFILTER_XT_MATCH_CLUSTER), or none for this iptables (CONFIG_NFT_COMPAT)", err)
-	}
-	return err
 }
