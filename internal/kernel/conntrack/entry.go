@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -107,92 +108,73 @@ func attribute(kind uint16, value []byte) []byte {
 	return append(b, make([]byte, (alignment-len(value)%alignment)%alignment)...)
 }
 
-// decodeEntry decodes a message that describes an entry.
+// decodeEntry decodes a message that describes an entry: a struct nfgenmsg, then the attributes.
 func decodeEntry(message []byte) (entry, error) {
-	const headerLength = 4 // of struct nfgenmsg
-	var e entry
+	const headerLength = 4
 	if len(message) < headerLength {
-		return e, fmt.Errorf("conntrack: a message of %d bytes", len(message))
+		return entry{}, fmt.Errorf("conntrack: a message of %d bytes", len(message))
 	}
-	ad, err := netlink.NewAttributeDecoder(message[headerLength:])
+	all, err := netlink.UnmarshalAttributes(message[headerLength:])
 	if err != nil {
-		return e, fmt.Errorf("conntrack: %w", err)
+		return entry{}, fmt.Errorf("conntrack: %w", err)
 	}
-	ad.ByteOrder = binary.BigEndian
-	for ad.Next() {
-		switch ad.Type() {
-		case nl.CTA_TUPLE_ORIG:
-			ad.Nested(e.orig.decode)
-		case nl.CTA_TUPLE_REPLY:
-			ad.Nested(e.reply.decode)
-		case nl.CTA_STATUS:
-			e.replied = ad.Uint32()&statusSeenReply != 0
-		case nl.CTA_TIMEOUT:
-			e.left = time.Duration(ad.Uint32()) * time.Second
-		case nl.CTA_PROTOINFO:
-			ad.Nested(e.decodeProtocolInfo)
-		}
-		switch ad.Type() {
+	a := attributes(all)
+	e := entry{
+		orig: a.nested(nl.CTA_TUPLE_ORIG).tuple(), reply: a.nested(nl.CTA_TUPLE_REPLY).tuple(),
+		state:   uint8(a.nested(nl.CTA_PROTOINFO).nested(nl.CTA_PROTOINFO_TCP).number(nl.CTA_PROTOINFO_TCP_STATE)),
+		left:    time.Duration(a.number(nl.CTA_TIMEOUT)) * time.Second,
+		replied: a.number(nl.CTA_STATUS)&statusSeenReply != 0,
+	}
+	if !e.orig.source.IsValid() || !e.reply.source.IsValid() {
+		return e, errors.New("conntrack: an entry without addresses")
+	}
+	for _, one := range all {
+		switch one.Type &^ attributeFlags {
 		case nl.CTA_TUPLE_ORIG, nl.CTA_ZONE, nl.CTA_ID:
-			e.key = append(e.key, attribute(ad.Type()|ad.TypeFlags(), ad.Bytes())...)
+			e.key = append(e.key, attribute(one.Type, one.Data)...)
 		}
 	}
-	return e, ad.Err()
+	return e, nil
 }
 
-func (e *entry) decodeProtocolInfo(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		if ad.Type() == nl.CTA_PROTOINFO_TCP {
-			ad.Nested(e.decodeTCP)
+// attributes are those of one message or nested attribute.
+type attributes []netlink.Attribute
+
+const attributeFlags = netlink.Nested | netlink.NetByteOrder
+
+// value is that of the first attribute of the kind; nil if there is none.
+func (a attributes) value(kind uint16) []byte {
+	for _, one := range a {
+		if one.Type&^attributeFlags == kind {
+			return one.Data
 		}
 	}
 	return nil
 }
 
-func (e *entry) decodeTCP(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		if ad.Type() == nl.CTA_PROTOINFO_TCP_STATE {
-			e.state = ad.Uint8()
-		}
-	}
-	return nil
+// nested are the attributes inside another one; none if they cannot be decoded.
+func (a attributes) nested(kind uint16) attributes {
+	inner, _ := netlink.UnmarshalAttributes(a.value(kind))
+	return inner
 }
 
-func (t *tuple) decode(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
-		case nl.CTA_TUPLE_IP:
-			ad.Nested(t.decodeAddresses)
-		case nl.CTA_TUPLE_PROTO:
-			ad.Nested(t.decodePorts)
-		}
+// number is an unsigned integer in network byte order.
+func (a attributes) number(kind uint16) (n uint32) {
+	for _, b := range a.value(kind) {
+		n = n<<8 | uint32(b)
 	}
-	return nil
+	return n
 }
 
-func (t *tuple) decodeAddresses(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		address, _ := netip.AddrFromSlice(ad.Bytes())
-		switch ad.Type() {
-		case nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC:
-			t.source = netip.AddrPortFrom(address, t.source.Port())
-		case nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST:
-			t.destination = netip.AddrPortFrom(address, t.destination.Port())
-		}
+func (a attributes) tuple() tuple {
+	ip, proto := a.nested(nl.CTA_TUPLE_IP), a.nested(nl.CTA_TUPLE_PROTO)
+	end := func(kind4, kind6, portKind uint16) netip.AddrPort {
+		address, _ := netip.AddrFromSlice(append(ip.value(kind4), ip.value(kind6)...))
+		return netip.AddrPortFrom(address, uint16(proto.number(portKind)))
 	}
-	return nil
-}
-
-func (t *tuple) decodePorts(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
-		case nl.CTA_PROTO_NUM:
-			t.protocol = ad.Uint8()
-		case nl.CTA_PROTO_SRC_PORT:
-			t.source = netip.AddrPortFrom(t.source.Addr(), ad.Uint16())
-		case nl.CTA_PROTO_DST_PORT:
-			t.destination = netip.AddrPortFrom(t.destination.Addr(), ad.Uint16())
-		}
+	return tuple{
+		protocol:    uint8(proto.number(nl.CTA_PROTO_NUM)),
+		source:      end(nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC, nl.CTA_PROTO_SRC_PORT),
+		destination: end(nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST, nl.CTA_PROTO_DST_PORT),
 	}
-	return nil
 }
