@@ -118,9 +118,10 @@ func sameWords(a, b []string) bool {
 // isARPRule reports whether a rule is one of arpRulesOf, for any interface and MAC. An admin may have others for the same address, such
 // as those of LVS's direct routing.
 func isARPRule(words []string, address netip.Addr) bool {
-	line := strings.Join(words, " ")
-	return strings.HasPrefix(line, "-j DROP ! -o ") && strings.HasSuffix(line, " -s "+address.String()) ||
-		strings.HasPrefix(line, "-j mangle -o ") && strings.Contains(line, " -s "+address.String()+" ") && slices.Contains(words, "--mangle-mac-s")
+	line, source := strings.Join(words, " "), " -s "+address.String()
+	drops := strings.HasPrefix(line, "-j DROP ! -o ") && strings.HasSuffix(line, source)
+	mangles := strings.HasPrefix(line, "-j mangle -o ") && strings.Contains(line, source+" ") && slices.Contains(words, "--mangle-mac-s")
+	return drops || mangles
 }
 
 // arpRules lists this agent's rules of arptables-legacy for an address.

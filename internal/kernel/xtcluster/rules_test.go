@@ -122,9 +122,12 @@ func TestJudge(t *testing.T) {
 			}),
 			damage: "cannot be read", owned: []clusterip.Bucket{1, 5},
 		},
-		"empty":      {rules: with(func(r *ruleset) { r.chains[name] = nil }), damage: "stamp"},
-		"two chains": {rules: with(func(r *ruleset) { r.chains[name+xtables.Twin] = nil }), damage: "two chains", owned: []clusterip.Bucket{1, 5}},
-		"foreign":    {rules: with(func(r *ruleset) { r.chains[name] = parse([]string{"-A clusterip-192.168.10.3 -j ACCEPT"}) }), foreign: true},
+		"empty": {rules: with(func(r *ruleset) { r.chains[name] = nil }), damage: "stamp"},
+		"two chains": {
+			rules:  with(func(r *ruleset) { r.chains[name+xtables.Twin] = nil }),
+			damage: "two chains", owned: []clusterip.Bucket{1, 5},
+		},
+		"foreign": {rules: with(func(r *ruleset) { r.chains[name] = parse([]string{"-A clusterip-192.168.10.3 -j ACCEPT"}) }), foreign: true},
 	} {
 		t.Run(what, func(t *testing.T) {
 			tables := tt.rules.judge()
