@@ -1,8 +1,6 @@
 package link
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -10,7 +8,6 @@ import (
 	"net"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"unsafe"
 
@@ -21,10 +18,10 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// devMcast lists the multicast filters of all NICs, and who holds them. Netlink shows them too, but not who.
+// devMcast lists the multicast filters of all interfaces with their users. Netlink lists the filters without the users.
 const devMcast = "/proc/thread-self/net/dev_mcast"
 
-func (c *Conn) readMulticastFilters(state *clusterip.State, macs []clusterip.MAC) error {
+func readMulticastFilters(state *clusterip.State, macs []clusterip.MAC) error {
 	text, err := os.ReadFile(devMcast)
 	if err != nil {
 		return fmt.Errorf("read multicast filters: %w", err)
@@ -42,31 +39,26 @@ func (c *Conn) readMulticastFilters(state *clusterip.State, macs []clusterip.MAC
 }
 
 // parseDevMcast reads what dev_mc_seq_show of net/core/net-procfs.c writes: index, name, users, global users, address.
-// A global user is what SIOCADDMULTI has put there, by us or by `ip maddr add`.
+// A global user comes from SIOCADDMULTI, called by this agent or by `ip maddr add`.
 func parseDevMcast(text []byte) ([]clusterip.Filter, error) {
 	var filters []clusterip.Filter
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		const columns = 5
-		if len(fields) != columns {
-			return nil, fmt.Errorf("line %q has not %d columns", lines.Text(), columns)
-		}
-		index, indexErr := strconv.Atoi(fields[0])
-		global, globalErr := strconv.Atoi(fields[3])
-		mac, macErr := hex.DecodeString(fields[4])
-		if indexErr != nil || globalErr != nil || macErr != nil {
-			return nil, fmt.Errorf("line %q is not index, name, users, global users, address", lines.Text())
+	for line := range strings.Lines(string(text)) {
+		var index, users, global int
+		var name, address string
+		_, scanErr := fmt.Sscan(line, &index, &name, &users, &global, &address)
+		mac, macErr := hex.DecodeString(address)
+		if err := errors.Join(scanErr, macErr); err != nil {
+			return nil, fmt.Errorf("line %q is not index, name, users, global users, address: %w", line, err)
 		}
 		filter := clusterip.Filter{NICIndex: index, MAC: clusterip.MACOf(mac), Static: global > 0}
-		if !filter.MAC.IsZero() { // InfiniBand's are longer
+		if !filter.MAC.IsZero() { // InfiniBand's addresses are longer
 			filters = append(filters, filter)
 		}
 	}
-	return filters, lines.Err()
+	return filters, nil
 }
 
-// readUnicastFilters reads the second unicast addresses of the NICs.
+// readUnicastFilters reads the further unicast addresses of the interfaces.
 func (c *Conn) readUnicastFilters(ctx context.Context, state *clusterip.State, macs []clusterip.MAC) error {
 	entries, err := dump(ctx, func() ([]netlink.Neigh, error) {
 		return c.netlink.NeighListExecute(netlink.Ndmsg{Family: unix.AF_BRIDGE})
@@ -75,14 +67,20 @@ func (c *Conn) readUnicastFilters(ctx context.Context, state *clusterip.State, m
 		return fmt.Errorf("read unicast filters: %w", err)
 	}
 	for _, entry := range entries {
-		filter := clusterip.Filter{NICIndex: entry.LinkIndex, MAC: clusterip.MACOf(entry.HardwareAddr), Static: true}
-		// A bridge lists its own addresses as a master's (fdb_fill_info in net/bridge/br_fdb.c).
-		own := entry.Flags&netlink.NTF_SELF != 0 || entry.MasterIndex == entry.LinkIndex
-		if own && !filter.MAC.Group() && slices.Contains(macs, filter.MAC) && !slices.Contains(state.Filters, filter) {
+		filter, ok := unicastFilter(entry)
+		if ok && slices.Contains(macs, filter.MAC) && !slices.Contains(state.Filters, filter) {
 			state.Filters = append(state.Filters, filter)
 		}
 	}
 	return nil
+}
+
+// unicastFilter reads an entry of the forwarding databases. A bridge lists its own addresses as those of a master (fdb_fill_info in
+// net/bridge/br_fdb.c).
+func unicastFilter(entry netlink.Neigh) (filter clusterip.Filter, ok bool) {
+	filter = clusterip.Filter{NICIndex: entry.LinkIndex, MAC: clusterip.MACOf(entry.HardwareAddr), Static: true}
+	isOwn := entry.Flags&netlink.NTF_SELF != 0 || entry.MasterIndex == entry.LinkIndex
+	return filter, isOwn && !filter.MAC.Group()
 }
 
 func (c *Conn) addFilter(nic clusterip.NIC, mac clusterip.MAC) error {
@@ -119,7 +117,7 @@ type ifreqHardware struct {
 	_      [8]byte // the rest of the union
 }
 
-// ioctlMulticast adds or removes a multicast filter that lasts, as `ip maddr` does. Netlink has no message for it.
+// ioctlMulticast adds or removes a static multicast filter, as `ip maddr` does. Netlink has no message for it.
 // Adding twice and removing once leaves none (dev_mc_add_global in net/core/dev_addr_lists.c).
 func ioctlMulticast(request uintptr, nic clusterip.NIC, mac clusterip.MAC) error {
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -130,7 +128,9 @@ func ioctlMulticast(request uintptr, nic clusterip.NIC, mac clusterip.MAC) error
 	var ifreq ifreqHardware
 	copy(ifreq.name[:unix.IFNAMSIZ-1], nic.Name)
 	copy(ifreq.mac[:], mac[:])
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(socket), request, uintptr(unsafe.Pointer(&ifreq))); errno != 0 { //nolint:gosec // the kernel's interface
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(socket), request,
+		uintptr(unsafe.Pointer(&ifreq))) //nolint:gosec // the kernel's interface
+	if errno != 0 {
 		return fmt.Errorf("multicast filter: %w", errno)
 	}
 	return nil

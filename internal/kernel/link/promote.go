@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
@@ -17,45 +19,40 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// ipv4Conf holds the kernel's IPv4 parameters of each NIC, of the reader's network namespace.
-const ipv4Conf = "/proc/sys/net/ipv4/conf"
-
-// hasSecondaries tells whether others hang on an address: those of the same network with the same mask, added later
+// hasSecondaries reports whether an address is primary and has secondary ones: those of the same network with the same mask, added later
 // (__inet_insert_ifa in net/ipv4/devinet.c).
-func hasSecondaries(ours netlink.Addr, all []netlink.Addr) bool {
-	prefix, ok := prefixOf(ours.IPNet)
-	if !ok || ours.Flags&unix.IFA_F_SECONDARY != 0 {
+func hasSecondaries(address netlink.Addr, all []netlink.Addr) bool {
+	prefix, ok := prefixOf(address.IPNet)
+	if !ok || address.Flags&unix.IFA_F_SECONDARY != 0 {
 		return false
 	}
-	for _, other := range all {
-		if theirs, ok := prefixOf(other.IPNet); ok && other.Flags&unix.IFA_F_SECONDARY != 0 && theirs.Masked() == prefix.Masked() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(all, func(other netlink.Addr) bool {
+		theirs, ok := prefixOf(other.IPNet)
+		return ok && other.Flags&unix.IFA_F_SECONDARY != 0 && theirs.Masked() == prefix.Masked()
+	})
 }
 
-// removePromoting removes a primary address, and has the kernel make the first that hangs on it primary, as it does where the NIC's parameter
-// promote_secondaries is set; otherwise it would remove them all, and with the last one the NIC's routes (__inet_del_ifa in net/ipv4/devinet.c).
+// removePromoting removes a primary address, and lets the kernel promote its first secondary one, as it does where the interface's
+// parameter promote_secondaries is set. Otherwise the kernel would remove them all, and with the last one the interface's routes
+// (__inet_del_ifa in net/ipv4/devinet.c).
 //
-// Where it is not set, one message to the kernel says three things: set it, remove the address, unset it. The kernel works it off whatever becomes of
-// the sender, so that no kill can leave it set, and needs no /proc/sys that may be written to.
+// Where the parameter is not set, one message sets it, removes the address, and unsets it. The kernel processes the message whole, so
+// that no kill can leave the parameter set, and a read-only /proc/sys does not matter.
 func (c *Conn) removePromoting(ctx context.Context, nic clusterip.NIC, prefix netip.Prefix) (err error) {
-	file, err := os.Open(filepath.Join(ipv4Conf, nic.Name, "promote_secondaries"))
+	file, err := os.Open(filepath.Join("/proc/sys/net/ipv4/conf", nic.Name, "promote_secondaries"))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	// One at a time, or one would unset it before the other's address is gone. The lock goes with the file descriptor.
+	// One process at a time, or one would unset the parameter before the other's address is removed. The lock ends with the file descriptor.
 	if err := flock(file); err != nil {
 		return fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
-	var value [16]byte
-	n, err := file.Read(value[:])
+	value, err := io.ReadAll(file)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(bytes.TrimSpace(value[:n]), []byte("0")) {
+	if !bytes.Equal(bytes.TrimSpace(value), []byte("0")) {
 		return c.removeAlone(nic, prefix)
 	}
 	kernel, err := mdlayher.Dial(unix.NETLINK_ROUTE, nil)
@@ -63,21 +60,21 @@ func (c *Conn) removePromoting(ctx context.Context, nic clusterip.NIC, prefix ne
 		return fmt.Errorf("connect to rtnetlink: %w", err)
 	}
 	defer func() { err = errors.Join(err, kernel.Close()) }()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := kernel.SetDeadline(deadline); err != nil {
-			return err
-		}
+	deadline, _ := ctx.Deadline() // the zero time without one
+	if err := kernel.SetDeadline(deadline); err != nil {
+		return err
 	}
-	// The kernel goes on behind a message that it refuses. So it is asked first whether it takes such a one: with the value that there is.
-	if err := tell(kernel, setPromotion(nic, 0)); err != nil {
-		return fmt.Errorf("the kernel keeps the addresses of %s that were added after %s only while net.ipv4.conf.%s.promote_secondaries is 1, and does not let it be set: %w; set it to 1",
-			nic.Name, prefix, nic.Name, err)
+	// The kernel continues after a part that it refuses. So the parameter is first set to the value that it has, to see whether that is
+	// allowed.
+	if err := send(kernel, setPromotion(nic, 0)); err != nil {
+		return fmt.Errorf("without net.ipv4.conf.%s.promote_secondaries=1 the kernel would remove further addresses of %s together with %s, "+
+			"and the parameter cannot be set: %w; set it to 1", nic.Name, nic.Name, prefix, err)
 	}
-	return unless(unix.EADDRNOTAVAIL, tell(kernel, setPromotion(nic, 1), removal(nic, prefix), setPromotion(nic, 0)))
+	return unless(unix.EADDRNOTAVAIL, send(kernel, setPromotion(nic, 1), removal(nic, prefix), setPromotion(nic, 0)))
 }
 
-// tell sends messages as one, and waits until the kernel has acknowledged each.
-func tell(kernel *mdlayher.Conn, messages ...mdlayher.Message) error {
+// send sends messages as one, and waits until the kernel has acknowledged each.
+func send(kernel *mdlayher.Conn, messages ...mdlayher.Message) error {
 	if _, err := kernel.SendMessages(messages); err != nil {
 		return err
 	}
@@ -104,7 +101,8 @@ func removal(nic clusterip.NIC, prefix netip.Prefix) mdlayher.Message {
 	address := nl.NewIfAddrmsg(unix.AF_INET)
 	address.Prefixlen = uint8(prefix.Bits())
 	address.Index = uint32(nic.Index)
-	return request(unix.RTM_DELADDR, address, nl.NewRtAttr(unix.IFA_LOCAL, prefix.Addr().AsSlice()), nl.NewRtAttr(unix.IFA_ADDRESS, prefix.Addr().AsSlice()))
+	ip := prefix.Addr().AsSlice()
+	return request(unix.RTM_DELADDR, address, nl.NewRtAttr(unix.IFA_LOCAL, ip), nl.NewRtAttr(unix.IFA_ADDRESS, ip))
 }
 
 func request(kind mdlayher.HeaderType, parts ...nl.NetlinkRequestData) mdlayher.Message {

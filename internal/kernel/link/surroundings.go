@@ -11,7 +11,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// Surroundings reads what is around the resources of the node.
+// Surroundings reads what doctor needs of the node's network beside the resources.
 func (c *Conn) Surroundings(ctx context.Context) (clusterip.Surroundings, error) {
 	var around clusterip.Surroundings
 	links, err := dump(ctx, c.netlink.LinkList)
@@ -26,40 +26,52 @@ func (c *Conn) Surroundings(ctx context.Context) (clusterip.Surroundings, error)
 	if err != nil {
 		return around, fmt.Errorf("list routes: %w", err)
 	}
-	for _, route := range routes {
-		prefix, ok := prefixOf(route.Dst)
-		switch {
-		case route.Type != unix.RTN_UNICAST:
-		case !ok || prefix.Bits() == 0: // the library writes 0.0.0.0/0 for what has no destination
-			around.Gateways = append(around.Gateways, gatewaysOf(route)...)
-		case isConnected(route):
-			around.Routes = append(around.Routes, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix})
-		}
-	}
+	around.Routes, around.Gateways = sortRoutes(routes)
 	neighbours, err := dump(ctx, func() ([]netlink.Neigh, error) { return c.netlink.NeighList(0, netlink.FAMILY_ALL) })
 	if err != nil {
 		return around, fmt.Errorf("list neighbours: %w", err)
 	}
 	for _, n := range neighbours {
-		address, ok := netip.AddrFromSlice(n.IP)
-		mac := clusterip.MACOf(n.HardwareAddr)
-		if ok && !mac.IsZero() && n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE|netlink.NUD_NOARP) == 0 {
-			around.Neighbours = append(around.Neighbours, clusterip.Neighbour{NICIndex: n.LinkIndex, Address: address.Unmap(), MAC: mac})
+		if neighbour, ok := neighbourOf(n); ok {
+			around.Neighbours = append(around.Neighbours, neighbour)
 		}
 	}
 	return around, nil
 }
 
-func gatewaysOf(route netlink.Route) []clusterip.Gateway {
-	is6 := route.Family == netlink.FAMILY_V6
-	address, _ := netip.AddrFromSlice(route.Gw)
-	gateways := []clusterip.Gateway{{NICIndex: route.LinkIndex, Address: address.Unmap(), IPv6: is6}}
-	for _, hop := range route.MultiPath {
-		address, _ := netip.AddrFromSlice(hop.Gw)
-		gateways = append(gateways, clusterip.Gateway{NICIndex: hop.LinkIndex, Address: address.Unmap(), IPv6: is6})
+func neighbourOf(n netlink.Neigh) (clusterip.Neighbour, bool) {
+	address, ok := netip.AddrFromSlice(n.IP)
+	mac := clusterip.MACOf(n.HardwareAddr)
+	isResolved := n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE|netlink.NUD_NOARP) == 0
+	return clusterip.Neighbour{NICIndex: n.LinkIndex, Address: address.Unmap(), MAC: mac}, ok && !mac.IsZero() && isResolved
+}
+
+// sortRoutes returns the connected routes, and the gateways of the default routes.
+func sortRoutes(routes []netlink.Route) (connected []clusterip.Route, gateways []clusterip.Gateway) {
+	for _, route := range routes {
+		prefix, ok := prefixOf(route.Dst)
+		switch {
+		case route.Type != unix.RTN_UNICAST:
+		case !ok || prefix.Bits() == 0: // the library writes 0.0.0.0/0 for a route without a destination
+			gateways = append(gateways, gatewaysOf(route)...)
+		case isConnected(route):
+			connected = append(connected, clusterip.Route{NICIndex: route.LinkIndex, Prefix: prefix})
+		}
 	}
-	if len(route.MultiPath) > 0 {
-		return gateways[1:]
+	return connected, gateways
+}
+
+func gatewaysOf(route netlink.Route) []clusterip.Gateway {
+	hops := route.MultiPath
+	if len(hops) == 0 {
+		hops = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: route.Gw}}
+	}
+	var gateways []clusterip.Gateway
+	for _, hop := range hops {
+		address, _ := netip.AddrFromSlice(hop.Gw)
+		gateways = append(gateways, clusterip.Gateway{
+			NICIndex: hop.LinkIndex, Address: address.Unmap(), IPv6: route.Family == netlink.FAMILY_V6,
+		})
 	}
 	return gateways
 }

@@ -54,19 +54,19 @@ func TestEchoFrame(t *testing.T) {
 	}
 }
 
-func TestEchoReply(t *testing.T) {
-	got, ok := echoReply(reply(t, 7), 7)
-	if !ok || got.from != there || got.to != here || got.ethernetTo.String() != hereMAC.String() || got.ethernetFrom.String() != thereMAC.String() {
+func TestDecodeReply(t *testing.T) {
+	got, ok := decodeReply(reply(t, 7), 7)
+	if !ok || got.from != there || got.to != here || got.toMAC.String() != hereMAC.String() || got.fromMAC.String() != thereMAC.String() {
 		t.Errorf("%+v, %t", got, ok)
 	}
-	if got, ok := echoReply(reply(t, 7), 8); ok {
+	if got, ok := decodeReply(reply(t, 7), 8); ok {
 		t.Errorf("another's answer is taken for ours: %+v", got)
 	}
 	request, err := echoFrame(thereMAC, hereMAC, there, here, echo(7, 9))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := echoReply(request, 7); ok {
+	if got, ok := decodeReply(request, 7); ok {
 		t.Errorf("a request is taken for an answer: %+v", got)
 	}
 }
@@ -96,10 +96,10 @@ func FuzzFrames(f *testing.F) {
 	f.Add(igmp(0x11))
 	f.Add(mld(130))
 	f.Fuzz(func(_ *testing.T, frame []byte) {
-		if len(frame) <= ipOffset { // which the sniffer passes over
+		if len(frame) <= ipOffset { // which a capture skips
 			return
 		}
-		echoReply(frame, 7)
+		decodeReply(frame, 7)
 		isIGMPQuery(frame)
 		isMLDQuery(frame)
 	})
