@@ -70,7 +70,7 @@ func (c *call) doctor(ctx *cli.Context) error {
 	err = c.withKernel(func(k kernel) error {
 		g := gatherer{
 			call: c, kernel: k, cluster: c.patientCluster(),
-			listener: listener{hears: k.links.HearsQuerier, wait: wait, heard: map[lan]*doctor.Told[bool]{}},
+			listener: listener{hears: k.links.HearsQuerier, wait: wait, heard: map[lan]*doctor.Fact[bool]{}},
 		}
 		facts, err = g.gather(ctx.Context, asked)
 		return err
@@ -78,13 +78,13 @@ func (c *call) doctor(ctx *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	findings := doctor.Examine(facts)
+	checks := doctor.Examine(facts)
 	if ctx.Bool("json") {
-		err = operator.WriteJSON(c.stdout, doctor.NewReport(facts, findings))
+		err = operator.WriteJSON(c.stdout, doctor.NewReport(facts, checks))
 	} else {
-		err = doctor.Write(c.stdout, facts, findings, c.screen().style())
+		err = doctor.Write(c.stdout, facts, checks, c.screen().style())
 	}
-	if worst := doctor.Worst(findings); err == nil && worst != doctor.OK {
+	if worst := doctor.Worst(checks); err == nil && worst != doctor.OK {
 		return verdict(worst)
 	}
 	return err
@@ -143,8 +143,8 @@ type gatherer struct {
 func (g gatherer) gather(ctx context.Context, asked *doctor.Resource) (doctor.Facts, error) {
 	facts := g.askCluster(ctx, asked)
 	if len(facts.Resources) == 0 && !facts.Pacemaker {
-		if facts.LaidErr != nil {
-			return facts, facts.LaidErr
+		if facts.InstalledErr != nil {
+			return facts, facts.InstalledErr
 		}
 		return facts, ocf.Errorf(ocf.ErrArgs, "no address is shared on this node, and there is no cluster to say that one is to be; say which with --ip")
 	}
@@ -159,18 +159,18 @@ func (g gatherer) askCluster(ctx context.Context, asked *doctor.Resource) doctor
 	ctx, cancel := context.WithTimeout(ctx, ocf.DefaultTimeout)
 	defer cancel()
 	var facts doctor.Facts
-	facts.Configuration = doctor.Tell(g.cluster.Configuration(ctx))
+	facts.Configuration = doctor.NewFact(g.cluster.Configuration(ctx))
 	facts.Pacemaker = !errors.Is(facts.Configuration.Err, fs.ErrNotExist) // cibadmin is not there
 	if facts.Pacemaker {
 		facts.Node, _ = g.cluster.NodeName(ctx) // only to be shown
-		facts.Corosync = doctor.Tell(g.call.corosyncConf())
+		facts.Corosync = doctor.NewFact(g.call.corosyncConf())
 	}
 	if asked != nil {
 		facts.Resources = []doctor.Resource{*asked}
 		return facts
 	}
 	var laid []clusterip.Layout
-	laid, facts.LaidErr = g.kernel.Layouts(ctx)
+	laid, facts.InstalledErr = g.kernel.Layouts(ctx)
 	facts.Resources = known(facts.Configuration.Value, laid)
 	return facts
 }
@@ -212,22 +212,22 @@ func (g gatherer) examine(ctx context.Context, r *doctor.Resource) {
 	}
 	limit, cancel := context.WithTimeout(ctx, ocf.DefaultTimeout)
 	defer cancel()
-	r.State = doctor.Tell(agent.Observe(limit, g.kernel, r.Spec))
+	r.State = doctor.NewFact(agent.Observe(limit, g.kernel, r.Spec))
 	if r.State.Err != nil {
 		return
 	}
-	r.Sysctls = map[string]doctor.Told[string]{}
+	r.Sysctls = map[string]doctor.Fact[string]{}
 	for _, name := range doctor.Sysctls(r.State.Value.NICs) {
-		r.Sysctls[name] = doctor.Tell(sysctl.Read(name))
+		r.Sysctls[name] = doctor.NewFact(sysctl.Read(name))
 	}
-	r.Around = doctor.Tell(g.kernel.links.Surroundings(limit))
+	r.Around = doctor.NewFact(g.kernel.links.Surroundings(limit))
 	layout, _ := r.Layout()
 	if layout.NICIndex == 0 {
 		return
 	}
 	r.Capabilities = g.kernel.Capabilities(limit, layout)
 	layout, _ = r.Layout() // with a backend
-	r.Obstacles = doctor.Tell(firewall.Look(limit, g.kernel.tables, layout))
+	r.Obstacles = doctor.NewFact(firewall.Look(limit, g.kernel.tables, layout))
 	if _, why := r.Spec.Resolve(r.State.Value); why != nil || r.Around.Err != nil {
 		return // an address in the way, for instance, or no IPv6
 	}
@@ -236,7 +236,7 @@ func (g gatherer) examine(ctx context.Context, r *doctor.Resource) {
 		return // the interface leads nowhere
 	}
 	g.askNetwork(limit, r, layout)
-	r.Around = doctor.Tell(g.kernel.links.Surroundings(limit)) // who has answered is a neighbour now
+	r.Around = doctor.NewFact(g.kernel.links.Surroundings(limit)) // who has answered is a neighbour now
 	if layout.MACMode == clusterip.IGMP {
 		g.listener.listen(ctx, r, layout, nic)
 	}
@@ -245,15 +245,15 @@ func (g gatherer) examine(ctx context.Context, r *doctor.Resource) {
 // askNetwork asks the hosts and routers of the LAN.
 func (g gatherer) askNetwork(ctx context.Context, r *doctor.Resource, layout clusterip.Layout) {
 	links := g.kernel.links
-	strangers := doctor.Tell(links.Strangers(ctx, layout))
-	r.Strangers = &strangers
+	conflicts := doctor.NewFact(links.Strangers(ctx, layout))
+	r.Conflicts = &conflicts
 	address, has := doctor.FirstIPv4(layout)
 	if !has || !r.State.Value.Tables.Present {
 		return
 	}
 	for _, gateway := range r.Around.Value.Gateways {
 		if gateway.NICIndex == layout.NICIndex && gateway.Address.Is4() {
-			answer := doctor.Tell(links.AskRouter(ctx, layout.NICIndex, address, gateway.Address))
+			answer := doctor.NewFact(links.AskRouter(ctx, layout.NICIndex, address, gateway.Address))
 			r.Router, r.RouterAt = &answer, gateway.Address
 			return
 		}
@@ -264,7 +264,7 @@ func (g gatherer) askNetwork(ctx context.Context, r *doctor.Resource, layout clu
 type listener struct {
 	hears func(ctx context.Context, nic clusterip.NIC, ipv6 bool, wait time.Duration) (bool, error)
 	wait  time.Duration
-	heard map[lan]*doctor.Told[bool]
+	heard map[lan]*doctor.Fact[bool]
 }
 
 type lan struct {
@@ -273,10 +273,10 @@ type lan struct {
 }
 
 func (l listener) listen(ctx context.Context, r *doctor.Resource, layout clusterip.Layout, nic clusterip.NIC) {
-	on := func(ipv6 bool) *doctor.Told[bool] {
+	on := func(ipv6 bool) *doctor.Fact[bool] {
 		where := lan{nic.Index, ipv6}
 		if l.heard[where] == nil {
-			told := doctor.Tell(l.hears(ctx, nic, ipv6, l.wait))
+			told := doctor.NewFact(l.hears(ctx, nic, ipv6, l.wait))
 			l.heard[where] = &told
 		}
 		return l.heard[where]

@@ -22,7 +22,7 @@ func TestQueriersAreListenedForOnce(t *testing.T) {
 			listened[lan{nic.Index, ipv6}]++
 			return ipv6, nil
 		},
-		wait: wait, heard: map[lan]*doctor.Told[bool]{},
+		wait: wait, heard: map[lan]*doctor.Fact[bool]{},
 	}
 	for i, prefixes := range [][]string{{"192.168.10.3/24"}, {"192.168.10.4/24", "2001:db8::4/64"}, {"192.168.10.5/24"}, {"192.168.20.5/24"}} {
 		var layout clusterip.Layout

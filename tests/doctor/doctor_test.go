@@ -27,7 +27,7 @@ type planted struct {
 	plant func(t *testing.T, s *site)
 	mend  func(t *testing.T, s *site) // nil: the cluster's files are made good again anyway
 	args  []string
-	want  map[string]string // verdicts of the checks that find it; all others are ok
+	want  map[string]string // results of the checks that find it; all others are ok
 	says  string            // in what was seen, or is to be typed
 }
 
@@ -66,7 +66,7 @@ func restart(t *testing.T, s *site) {
 	s.agent(t, s.Nodes[0], "start", 0)
 }
 
-func only(check, verdict string) map[string]string { return map[string]string{check: verdict} }
+func only(check, result string) map[string]string { return map[string]string{check: result} }
 
 // meta sets a meta attribute of the clone, with Pacemaker's own tool.
 func meta(name, value string) func(*testing.T, *site) {
@@ -131,7 +131,7 @@ func inTheCluster() []planted {
 		{name: "not managed", plant: on("crm_resource --resource web-ip --meta --set-parameter is-managed --parameter-value false"), want: only("managed", warning), says: "resource manage web-ip"},
 		{name: "in maintenance by itself", plant: meta("maintenance", "true"), want: only("managed", warning), says: "resource meta web-ip-clone maintenance="},
 		{name: "a parameter that is wrong", plant: on("crm_resource --resource web-ip --set-parameter hashmode --parameter-value random"), want: only("parameters", failure), says: "hashmode"},
-		{name: "a parameter that is misspelt", plant: on("crm_resource --resource web-ip --set-parameter hash_mode --parameter-value sourceip"), want: only("parameters", warning), says: "is hashmode meant?"},
+		{name: "a parameter that is misspelt", plant: on("crm_resource --resource web-ip --set-parameter hash_mode --parameter-value sourceip"), want: only("parameters", warning), says: "did you mean hashmode?"},
 		{name: "another seed than is laid", plant: on("crm_resource --resource web-ip --set-parameter hash_seed --parameter-value 5"), want: only("agreement", failure), says: "hash_seed"},
 		{name: "another number of buckets than is laid", plant: func(t *testing.T, s *site) {
 			t.Helper()
@@ -139,7 +139,7 @@ func inTheCluster() []planted {
 			meta("clone-node-max", "16")(t, s)
 		}, want: only("agreement", failure), says: "clone-max is 8, asked is 16"},
 		{name: "another MAC mode than is laid", plant: on("crm_resource --resource web-ip --set-parameter mac_mode --parameter-value unicast"), want: only("agreement", failure), says: "mac_mode"},
-		{name: "laid, but not configured", plant: on("cibadmin --delete --xpath '//clone'"), want: only("agreement", failure), says: "the cluster does not know it"},
+		{name: "laid, but not configured", plant: on("cibadmin --delete --xpath '//clone'"), want: only("agreement", failure), says: "is not in the cluster's configuration"},
 		{name: "two nodes' setting for three", plant: inConf("corosync_votequorum", "corosync_votequorum\n\ttwo_node: 1"), want: only("quorum", failure), says: "two_node: 1 with 3 nodes"},
 		{name: "no quorum is counted", plant: inConf("provider: corosync_votequorum", "# nothing"), want: only("quorum", failure)},
 		{name: "a token for nervous clusters", plant: inConf("token: 1000", "token: 200\n\ttoken_coefficient: 0"), want: only("token", warning)},
@@ -149,24 +149,24 @@ func inTheCluster() []planted {
 		{name: "one node has one link", plant: inConf("\t\tring1_addr: 10.2.0.2\n", ""), want: only("links", warning)},
 		{name: "a node that Pacemaker does not know", plant: inConf("quorum {", "nodelist {\n\tnode {\n\t\tname: node4\n\t\tring0_addr: 10.1.0.4\n\t\tring1_addr: 10.2.0.4\n\t}\n}\nquorum {"), want: only("nodes", warning), says: "node4"},
 		{name: "corosync.conf that is broken", plant: inConf("version: 2", "version 2"), want: only("corosync", failure), says: "line 3"},
-		{name: "no corosync.conf", plant: func(t *testing.T, s *site) { t.Helper(); check(t, os.Remove(s.corosync())) }, want: only("corosync", warning), says: "could not tell"},
+		{name: "no corosync.conf", plant: func(t *testing.T, s *site) { t.Helper(); check(t, os.Remove(s.corosync())) }, want: only("corosync", warning), says: "unknown: "},
 		{name: "a CIB that nobody can read", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			check(t, os.WriteFile(s.cib(), []byte("<cib"), 0o644))
-		}, want: only("cib", warning), says: "could not tell"},
+		}, want: only("cib", warning), says: "unknown: "},
 	}
 }
 
 // onTheNode are faults of node1's kernel, and of the network.
 func onTheNode() []planted {
 	return []planted{
-		{name: "the address was deleted", plant: on("ip address delete 192.168.10.3/32 dev eth0"), mend: restart, want: only("as-laid", failure), says: "address 192.168.10.3/32 is missing"},
-		{name: "the rules were flushed", plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"), mend: restart, want: only("as-laid", failure), says: "pcs resource refresh web-ip-clone"},
-		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), mend: restart, want: only("as-laid", failure)},
-		{name: "the MAC filter was deleted", plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"), mend: restart, want: only("as-laid", failure), says: "no longer lets the cluster MAC"},
+		{name: "the address was deleted", plant: on("ip address delete 192.168.10.3/32 dev eth0"), mend: restart, want: only("installed", failure), says: "address 192.168.10.3/32 is missing"},
+		{name: "the rules were flushed", plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"), mend: restart, want: only("installed", failure), says: "pcs resource refresh web-ip-clone"},
+		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), mend: restart, want: only("installed", failure)},
+		{name: "the MAC filter was deleted", plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"), mend: restart, want: only("installed", failure), says: "no longer lets the cluster MAC"},
 		{name: "the cable was pulled", plant: func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, lan.NIC)) }, mend: func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, lan.NIC)) }, want: only("link", failure), says: "no carrier"},
 		{name: "a rule drops the address", plant: on("nft 'add table inet mine; add chain inet mine in { type filter hook input priority 0; }; add rule inet mine in ip daddr 192.168.10.0/28 counter drop'"), mend: on("nft delete table inet mine"), want: only("firewall", failure), says: "nft -a list chain inet mine in"},
-		{name: "a firewall of which nobody knows whether it lets services in", plant: on(onlySSH), mend: on("nft delete table inet mine"), want: only("firewall", warning), says: "policy drop may drop tcp to 192.168.10.3"},
+		{name: "a firewall of which nobody knows whether it lets services in", plant: on(onlySSH), mend: on("nft delete table inet mine"), want: only("firewall", warning), says: "policy drop: may drop tcp to 192.168.10.3"},
 		{name: "firewalld", plant: on("nft 'add table inet firewalld; add chain inet firewalld filter_INPUT { type filter hook input priority 10; }; add rule inet firewalld filter_INPUT ct state { established, related } accept; add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited'"), mend: on("nft delete table inet firewalld"), want: only("firewalld", failure), says: "firewall-cmd"},
 		{name: "iptables' policy", plant: on("iptables-legacy -P INPUT DROP"), mend: on("iptables-legacy -P INPUT ACCEPT"), want: only("firewall", failure), says: "iptables-legacy"},
 		{name: "a rule of iptables-nft", plant: on("iptables-nft -A INPUT -d 192.168.10.3 -p tcp -m conntrack --ctstate NEW -j REJECT"), mend: on("iptables-nft -F INPUT"), want: only("firewall", failure), says: "tcp to 192.168.10.3"},
@@ -184,19 +184,19 @@ func onTheNode() []planted {
 		{name: "the node is the router of clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv4/ip_forward"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/ip_forward"), want: only("forwarding", warning), says: "10.9.0.0/24"},
 		{name: "the node is the router of IPv6 clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"), want: only("forwarding", warning), says: "2001:db8:9::/64"},
 		{name: "unicast packets in group frames are dropped", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), want: only("group-frames", warning)},
-		{name: "a stranger has the address", plant: onClient("ip address add 192.168.10.3/32 dev eth0"), mend: onClient("ip address delete 192.168.10.3/32 dev eth0"), want: only("strangers", failure), says: "02:00:00:00:02:01"},
-		{name: "a neighbour answers for others", plant: onClient("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; ip link add aside type veth peer name peer; ip link set aside up; ip link set peer up; ip route add 192.168.10.3/32 dev aside"), mend: onClient("ip link delete aside; echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; echo 0 >/proc/sys/net/ipv4/ip_forward"), want: only("strangers", failure), says: "02:00:00:00:02:01"},
+		{name: "a stranger has the address", plant: onClient("ip address add 192.168.10.3/32 dev eth0"), mend: onClient("ip address delete 192.168.10.3/32 dev eth0"), want: only("address-conflict", failure), says: "02:00:00:00:02:01"},
+		{name: "a neighbour answers for others", plant: onClient("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; ip link add aside type veth peer name peer; ip link set aside up; ip link set peer up; ip route add 192.168.10.3/32 dev aside"), mend: onClient("ip link delete aside; echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; echo 0 >/proc/sys/net/ipv4/ip_forward"), want: only("address-conflict", failure), says: "02:00:00:00:02:01"},
 		{name: "a node with another MAC", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			s.shell(t, s.Nodes[0], "ip neighbour replace 192.168.10.12 lladdr 02:00:00:00:01:02 dev eth0")
 			s.shell(t, s.Nodes[1], "nft delete table arp clusterip-192.168.10.3")
-		}, mend: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1) }, want: only("strangers", failure), says: "192.168.10.12"},
+		}, mend: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1) }, want: only("address-conflict", failure), says: "192.168.10.12"},
 		{name: "the router has another MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:00:99 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "02:00:00:00:00:99"},
-		{name: "the router has one node's MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:01:02 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "does not go to the cluster MAC"},
+		{name: "the router has one node's MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:01:02 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "does not go to the shared MAC"},
 		{name: "the router loses an answer", plant: onRouter(losing + " numgen inc mod 3 0 drop'"), mend: onRouter("nft delete table ip lossy")},
 		{name: "the router loses the first answer to the address", plant: onRouter(losing + " ip daddr 192.168.10.3 numgen inc mod 2 0 drop'"), mend: onRouter("nft delete table ip lossy")},
-		{name: "the router answers but once", plant: onRouter(losing + " limit rate over 1/day burst 1 packets drop'"), mend: onRouter("nft delete table ip lossy"), want: only("router", warning), says: "it may limit them"},
-		{name: "the router is silent", plant: onRouter("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), mend: onRouter("echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), want: only("router", warning), says: "could not tell"},
+		{name: "the router answers but once", plant: onRouter(losing + " limit rate over 1/day burst 1 packets drop'"), mend: onRouter("nft delete table ip lossy"), want: only("router", warning), says: "it may limit its answers"},
+		{name: "the router is silent", plant: onRouter("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), mend: onRouter("echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), want: only("router", warning), says: "unknown: "},
 	}
 }
 
@@ -242,10 +242,10 @@ func (p planted) compare(t *testing.T, r report) {
 		t.Errorf("(-want +got):\n%s%s", diff, r.text())
 	}
 	said := func(f finding) bool {
-		return f.Verdict != "ok" && strings.Contains(f.Seen+"\n"+strings.Join(f.Do, "\n"), p.says)
+		return f.Result != "ok" && strings.Contains(f.Seen+"\n"+strings.Join(f.Do, "\n"), p.says)
 	}
-	if p.says != "" && !slices.ContainsFunc(r.Findings, said) {
-		t.Errorf("nothing says %q:\n%+v", p.says, r.Findings)
+	if p.says != "" && !slices.ContainsFunc(r.Checks, said) {
+		t.Errorf("nothing says %q:\n%+v", p.says, r.Checks)
 	}
 }
 
@@ -257,7 +257,7 @@ func TestBeforeItExists(t *testing.T) {
 	s.shell(t, s.Switch, "echo 100 >/sys/class/net/br0/bridge/multicast_query_interval") // every second
 	for _, row := range []planted{
 		{name: "all is well", args: []string{"--ip", shared + " " + shared6, "--buckets", "8"}},
-		{name: "an address that another host has", args: []string{"--ip", "192.168.10.12"}, want: only("strangers", failure), says: "02:00:00:00:01:02"},
+		{name: "an address that another host has", args: []string{"--ip", "192.168.10.12"}, want: only("address-conflict", failure), says: "02:00:00:00:01:02"},
 		{name: "no such interface", args: []string{"--ip", shared, "--nic", "eth7"}, want: only("interface", failure), says: "eth7"},
 		{name: "a network that is not here", args: []string{"--ip", "10.77.0.1"}, want: only("interface", failure)},
 		{name: "a backend that this kernel does not have", args: []string{"--ip", shared, "--backend", "clusterip"}, want: only("backend", failure)},
@@ -265,7 +265,7 @@ func TestBeforeItExists(t *testing.T) {
 		{name: "a querier is heard", args: []string{"--ip", shared + " " + shared6, "--mac-mode", "igmp", "--wait", "30"}},
 		{
 			name: "a firewall that does not let the service in", plant: on(onlySSH), mend: on("nft delete table inet mine"),
-			args: []string{"--ip", shared, "--services", "tcp/80 tcp/2223"}, want: only("firewall", failure), says: "policy drop drops tcp/80 to 192.168.10.3",
+			args: []string{"--ip", shared, "--services", "tcp/80 tcp/2223"}, want: only("firewall", failure), says: "policy drop: drops tcp/80 to 192.168.10.3",
 		},
 		{
 			name: "a firewall that lets the services in", plant: on(onlySSH), mend: on("nft delete table inet mine"),
@@ -332,7 +332,7 @@ func TestBeforeItExists(t *testing.T) {
 			// No cluster: cibadmin is not there.
 			r := s.without(t, "/usr/sbin/cibadmin", row.args...)
 			row.compare(t, r)
-			for _, f := range r.Findings {
+			for _, f := range r.Checks {
 				if f.Resource == "" {
 					t.Errorf("there is no cluster, but %s was checked", f.Check)
 				}

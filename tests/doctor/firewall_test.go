@@ -13,6 +13,7 @@ import (
 	"ocf-clusterip/internal/kernel/firewall"
 	"ocf-clusterip/internal/kernel/nftables"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator/doctor"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -201,7 +202,7 @@ done`
 		t.Run(row.name, func(t *testing.T) {
 			defer s.shell(t, node, flush)
 			s.shell(t, node, row.rules)
-			var found []clusterip.Obstacle
+			var found []doctor.Obstacle
 			err := node.Do(func() error {
 				tables, err := nftables.Open()
 				if err != nil {

@@ -115,16 +115,16 @@ func (s *site) reset(t *testing.T) {
 
 // A report is what doctor writes as JSON.
 type report struct {
-	Verdict  string
-	Findings []finding
+	Result string
+	Checks []finding
 }
 
 type finding struct {
-	Resource, Group, Check, Verdict, Seen, Why string
-	Do                                         []string
+	Resource, Group, Check, Result, Seen, Why string
+	Do                                        []string
 }
 
-// doctor examines node1, and wants the exit status to be that of the worst verdict.
+// doctor examines node1, and wants the exit status to be that of the worst result.
 func (s *site) doctor(t *testing.T, args ...string) report {
 	t.Helper()
 	return s.report(t, append([]string{s.program, "doctor", "--json"}, args...)...)
@@ -154,23 +154,23 @@ func (s *site) report(t *testing.T, argv ...string) report {
 	if err := json.Unmarshal([]byte(r.Stdout), &seen); err != nil {
 		t.Fatalf("status %d, no JSON (%v):\n%s\n%s", r.ExitCode, err, r.Stdout, r.Stderr)
 	}
-	if want := []string{"ok", "warning", "failure"}[r.ExitCode]; seen.Verdict != want {
-		t.Errorf("exit status is %d, but the verdict %s", r.ExitCode, seen.Verdict)
+	if want := []string{"ok", "warning", "failure"}[r.ExitCode]; seen.Result != want {
+		t.Errorf("exit status is %d, but the result %s", r.ExitCode, seen.Result)
 	}
-	for _, f := range seen.Findings {
-		if f.Seen == "" || f.Verdict != "ok" && (f.Why == "" || len(f.Do) == 0) {
-			t.Errorf("check %s says %s without saying what was seen, why it matters and what to type: %+v", f.Check, f.Verdict, f)
+	for _, f := range seen.Checks {
+		if f.Seen == "" || f.Result != "ok" && (f.Why == "" || len(f.Do) == 0) {
+			t.Errorf("check %s says %s without saying what was seen, why it matters and what to type: %+v", f.Check, f.Result, f)
 		}
 	}
 	return seen
 }
 
-// bad are the findings that are not ok, by check, with their verdicts.
+// bad are the checks that are not ok, with their results.
 func (r report) bad() map[string]string {
 	bad := map[string]string{}
-	for _, f := range r.Findings {
-		if f.Verdict != "ok" {
-			bad[f.Check] = f.Verdict
+	for _, f := range r.Checks {
+		if f.Result != "ok" {
+			bad[f.Check] = f.Result
 		}
 	}
 	return bad
@@ -178,9 +178,9 @@ func (r report) bad() map[string]string {
 
 func (r report) text() string {
 	var b strings.Builder
-	for _, f := range r.Findings {
-		if f.Verdict != "ok" {
-			fmt.Fprintf(&b, "%s: %s: %s\n", f.Verdict, f.Check, f.Seen)
+	for _, f := range r.Checks {
+		if f.Result != "ok" {
+			fmt.Fprintf(&b, "%s: %s: %s\n", f.Result, f.Check, f.Seen)
 		}
 	}
 	return b.String()

@@ -162,14 +162,14 @@ func (s *scenario) doctor(h *Host) []string {
 	r := h.machine.Run(s.t.Context(), environment, argv...)
 	check(s.t, r.Err)
 	var said struct {
-		Findings []struct{ Check, Verdict string }
+		Checks []struct{ Check, Result string }
 	}
-	if err := json.Unmarshal([]byte(r.Stdout), &said); err != nil || len(said.Findings) == 0 {
+	if err := json.Unmarshal([]byte(r.Stdout), &said); err != nil || len(said.Checks) == 0 {
 		s.t.Fatalf("doctor on %s: %v\n%s%s", h.Name, err, r.Stdout, r.Stderr)
 	}
 	var found []string
-	for _, f := range said.Findings {
-		if f.Verdict != "ok" {
+	for _, f := range said.Checks {
+		if f.Result != "ok" {
 			found = append(found, f.Check)
 		}
 	}

@@ -14,10 +14,11 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/nftables"
+	"ocf-clusterip/internal/operator/doctor"
 )
 
 // Look finds the obstacles to what the layout shares. It changes nothing.
-func Look(ctx context.Context, tables *nftables.Conn, layout clusterip.Layout) ([]clusterip.Obstacle, error) {
+func Look(ctx context.Context, tables *nftables.Conn, layout clusterip.Layout) ([]doctor.Obstacle, error) {
 	ruleset, err := readRuleset(ctx, tables)
 	if err != nil {
 		return nil, fmt.Errorf("read the other tables of nf_tables: %w", err)
@@ -118,7 +119,7 @@ type table struct {
 
 // inTheWay sends each packet through all chains that see it, in their order. A service may be elsewhere, such as in a container: what is redirected
 // to an address that is not local is forwarded there.
-func inTheWay(tables []table, packets []probe, isLocal func(netip.Addr) bool) []clusterip.Obstacle {
+func inTheWay(tables []table, packets []probe, isLocal func(netip.Addr) bool) []doctor.Obstacle {
 	type base struct {
 		table table
 		chain chain
@@ -132,7 +133,7 @@ func inTheWay(tables []table, packets []probe, isLocal func(netip.Addr) bool) []
 		}
 	}
 	slices.SortStableFunc(bases, func(a, b base) int { return int(min(1, max(-1, a.chain.hook.order-b.chain.hook.order))) })
-	var found []clusterip.Obstacle
+	var found []doctor.Obstacle
 	for _, p := range packets {
 		reach := yes
 		for _, b := range bases {
@@ -163,7 +164,7 @@ type walk struct {
 	table   table
 	base    chain
 	packet  probe
-	found   *[]clusterip.Obstacle
+	found   *[]doctor.Obstacle
 	accepts int  // how often it may have been accepted
 	dropped bool // for certain
 
@@ -250,13 +251,13 @@ func (w *walk) reportIn(chainName, what string, reach match, untracks bool) {
 	if reach == yes && !untracks {
 		w.dropped = true
 	}
-	same := func(o clusterip.Obstacle) bool {
+	same := func(o doctor.Obstacle) bool {
 		return o.Table == w.table.name && o.Chain == chainName && o.Rule == what && o.Untracks == untracks
 	}
 	i := slices.IndexFunc(*w.found, same)
 	if i < 0 {
 		i = len(*w.found)
-		*w.found = append(*w.found, clusterip.Obstacle{
+		*w.found = append(*w.found, doctor.Obstacle{
 			Table: w.table.name, Chain: chainName, Rule: what, Untracks: untracks,
 			Show: fmt.Sprintf(w.base.hook.showWith, chainName),
 		})

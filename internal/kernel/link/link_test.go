@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/operator/doctor"
 )
 
 var (
@@ -218,7 +219,7 @@ func TestRoutes(t *testing.T) {
 		t.Errorf("connected (-want +got):\n%s", diff)
 	}
 	router, router2 := netip.MustParseAddr("192.168.10.254"), netip.MustParseAddr("192.168.10.253")
-	if diff := cmp.Diff([]clusterip.Gateway{
+	if diff := cmp.Diff([]doctor.Gateway{
 		{NICIndex: 2, Address: router},
 		{NICIndex: 2, Address: netip.MustParseAddr("fe80::1"), IPv6: true},
 		{NICIndex: 2, Address: router},
@@ -252,7 +253,7 @@ func TestIsOwnRoute(t *testing.T) {
 
 func TestNeighbourOf(t *testing.T) {
 	entry := netlink.Neigh{LinkIndex: 2, IP: net.IP{192, 168, 10, 9}, HardwareAddr: otherMAC[:], State: netlink.NUD_STALE}
-	want := clusterip.Neighbour{NICIndex: 2, Address: netip.MustParseAddr("192.168.10.9"), MAC: otherMAC}
+	want := doctor.Neighbour{NICIndex: 2, Address: netip.MustParseAddr("192.168.10.9"), MAC: otherMAC}
 	if got, ok := neighbourOf(entry); !ok || got != want {
 		t.Errorf("%+v, %t", got, ok)
 	}

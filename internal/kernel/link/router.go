@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/operator/doctor"
 )
 
 // How many pings a router has to answer, and how long each. One may be lost, be dropped while the router resolves an address (RFC 1122
@@ -28,7 +29,7 @@ const (
 // AskRouter pings the router of the interface, from the interface's own address and then from a shared one. The second answer goes to the
 // MAC that the router has for the shared address; every node receives frames to the shared MAC, whichever owns the address' bucket. The
 // router learns nothing new from such a ping: the frame does not come from the shared MAC, and needs no ARP request.
-func (c *Conn) AskRouter(ctx context.Context, nicIndex int, address, router netip.Addr) (answer clusterip.RouterAnswer, err error) {
+func (c *Conn) AskRouter(ctx context.Context, nicIndex int, address, router netip.Addr) (answer doctor.RouterAnswer, err error) {
 	own, err := c.sourceTo(router, nicIndex, address)
 	if err != nil {
 		return answer, err

@@ -9,18 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/operator/doctor"
 )
 
 // Surroundings reads what doctor needs of the node's network beside the resources.
-func (c *Conn) Surroundings(ctx context.Context) (clusterip.Surroundings, error) {
-	var around clusterip.Surroundings
+func (c *Conn) Surroundings(ctx context.Context) (doctor.Surroundings, error) {
+	var around doctor.Surroundings
 	links, err := dump(ctx, c.netlink.LinkList)
 	if err != nil {
 		return around, fmt.Errorf("list network interfaces: %w", err)
 	}
 	for _, link := range links {
-		a := link.Attrs()
-		around.Links = append(around.Links, clusterip.Link{NICIndex: a.Index, Promiscuous: a.Promisc > 0 || a.RawFlags&unix.IFF_PROMISC != 0})
+		if a := link.Attrs(); a.Promisc > 0 || a.RawFlags&unix.IFF_PROMISC != 0 {
+			around.Promiscuous = append(around.Promiscuous, a.Index)
+		}
 	}
 	routes, err := dump(ctx, func() ([]netlink.Route, error) { return c.netlink.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -39,15 +41,15 @@ func (c *Conn) Surroundings(ctx context.Context) (clusterip.Surroundings, error)
 	return around, nil
 }
 
-func neighbourOf(n netlink.Neigh) (clusterip.Neighbour, bool) {
+func neighbourOf(n netlink.Neigh) (doctor.Neighbour, bool) {
 	address, ok := netip.AddrFromSlice(n.IP)
 	mac := clusterip.MACOf(n.HardwareAddr)
 	isResolved := n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE|netlink.NUD_NOARP) == 0
-	return clusterip.Neighbour{NICIndex: n.LinkIndex, Address: address.Unmap(), MAC: mac}, ok && !mac.IsZero() && isResolved
+	return doctor.Neighbour{NICIndex: n.LinkIndex, Address: address.Unmap(), MAC: mac}, ok && !mac.IsZero() && isResolved
 }
 
 // sortRoutes returns the connected routes, and the gateways of the default routes.
-func sortRoutes(routes []netlink.Route) (connected []clusterip.Route, gateways []clusterip.Gateway) {
+func sortRoutes(routes []netlink.Route) (connected []clusterip.Route, gateways []doctor.Gateway) {
 	for _, route := range routes {
 		prefix, ok := prefixOf(route.Dst)
 		switch {
@@ -61,15 +63,15 @@ func sortRoutes(routes []netlink.Route) (connected []clusterip.Route, gateways [
 	return connected, gateways
 }
 
-func gatewaysOf(route netlink.Route) []clusterip.Gateway {
+func gatewaysOf(route netlink.Route) []doctor.Gateway {
 	hops := route.MultiPath
 	if len(hops) == 0 {
 		hops = []*netlink.NexthopInfo{{LinkIndex: route.LinkIndex, Gw: route.Gw}}
 	}
-	var gateways []clusterip.Gateway
+	var gateways []doctor.Gateway
 	for _, hop := range hops {
 		address, _ := netip.AddrFromSlice(hop.Gw)
-		gateways = append(gateways, clusterip.Gateway{
+		gateways = append(gateways, doctor.Gateway{
 			NICIndex: hop.LinkIndex, Address: address.Unmap(), IPv6: route.Family == netlink.FAMILY_V6,
 		})
 	}

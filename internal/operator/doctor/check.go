@@ -9,55 +9,55 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Verdict is what a check says.
-type Verdict int
+// Result is the result of a check.
+type Result int
 
-// The verdicts, from good to bad.
+// The results, from the best to the worst.
 const (
-	OK Verdict = iota
+	OK Result = iota
 	Warning
 	Failure
 )
 
-// String is how a verdict is written in JSON, too.
-func (v Verdict) String() string { return [...]string{"ok", "warning", "failure"}[v] }
+// String returns the word for the result, in the text and in JSON.
+func (v Result) String() string { return [...]string{"ok", "warning", "failure"}[v] }
 
 // MarshalText implements encoding.TextMarshaler.
-func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+func (v Result) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
-// A Finding is what one check has found.
-type Finding struct {
-	Resource string   `json:"resource,omitempty"` // none: it is about the cluster
+// Checked is a check that was carried out, with its result.
+type Checked struct {
+	Resource string   `json:"resource,omitempty"` // empty: the check is about the cluster
 	Group    string   `json:"group"`
 	Check    string   `json:"check"`
-	Verdict  Verdict  `json:"verdict"`
-	Seen     string   `json:"seen"`
-	Why      string   `json:"why,omitempty"` // it matters
-	Do       []string `json:"do,omitempty"`  // what to type; a line that begins with # is for reading
+	Result   Result   `json:"result"`
+	Seen     string   `json:"seen"`          // what was observed
+	Why      string   `json:"why,omitempty"` // why it matters; only with a warning or failure
+	Do       []string `json:"do,omitempty"`  // commands that solve it; a line that begins with # is a remark
 }
 
-// A check looks at one thing.
+// A check answers one question about a subject.
 type check struct {
 	group, name string
-	why         string
+	why         string // why it matters; shown with a warning or failure
 	applies     func(s subject) bool
 	judge       func(s subject) answer
 }
 
-// A subject is what a check looks at: the cluster, or a resource on this node.
+// A subject is what a check examines: the cluster, or a resource on this node.
 type subject struct {
 	Facts
 	Resource
 	cib    cib
-	layout clusterip.Layout // as far as it can be told
-	nic    clusterip.NIC    // of the layout; its index is 0 if it is none
+	layout clusterip.Layout // see Resource.Layout
+	nic    clusterip.NIC    // the layout's interface; its index is 0 if the node has none
 }
 
-// An answer is a check's, without what the table says of it.
+// An answer is the result of a check, with what was observed and the commands that solve it.
 type answer struct {
-	verdict Verdict
-	seen    string
-	do      []string
+	result Result
+	seen   string
+	do     []string
 }
 
 func ok(format string, args ...any) answer { return answer{seen: fmt.Sprintf(format, args...)} }
@@ -66,18 +66,18 @@ func warn(seen string, do ...string) answer { return answer{Warning, seen, do} }
 
 func fail(seen string, do ...string) answer { return answer{Failure, seen, do} }
 
-// cannotTell is for what could not be read: that is no health.
-func cannotTell(err error, do ...string) answer {
-	return warn("could not tell: "+err.Error(), do...)
+// unknown is the answer for what could not be read: it is never ok.
+func unknown(err error, do ...string) answer {
+	return warn("unknown: "+err.Error(), do...)
 }
 
-// all joins answers: the worst counts, and the good ones are not mentioned beside bad ones.
+// all joins answers: the worst result counts. The text good is shown only if all answers are ok.
 func all(good string, answers ...answer) answer {
 	joined := answer{seen: good}
 	var seen []string
 	for _, a := range answers {
-		joined.verdict = max(joined.verdict, a.verdict)
-		if a.verdict > OK {
+		joined.result = max(joined.result, a.result)
+		if a.result > OK {
 			seen = append(seen, a.seen)
 			joined.do = append(joined.do, a.do...)
 		}
@@ -88,7 +88,7 @@ func all(good string, answers ...answer) answer {
 	return joined
 }
 
-// lines splits an error that is several into theirs.
+// lines returns the texts of joined errors.
 func lines(err error) []string {
 	var several interface{ Unwrap() []error }
 	if !errors.As(err, &several) {
@@ -103,24 +103,24 @@ func lines(err error) []string {
 	return all
 }
 
-// Examine carries out all checks that apply. What is said may have come from outside, such as the name of a node: no terminal must take it
-// for more than text.
-func Examine(facts Facts) []Finding {
-	var findings []Finding
+// Examine carries out all checks that apply. Texts may contain names from outside, such as that of a node. So each is made one line without
+// control characters, which a terminal would obey.
+func Examine(facts Facts) []Checked {
+	var checked []Checked
 	examine := func(s subject, name string, checks []check) {
 		for _, c := range checks {
 			if !c.applies(s) {
 				continue
 			}
 			a := c.judge(s)
-			f := Finding{Resource: name, Group: c.group, Check: c.name, Verdict: a.verdict, Seen: ocf.OneLine(a.seen)}
-			if a.verdict > OK {
+			f := Checked{Resource: name, Group: c.group, Check: c.name, Result: a.result, Seen: ocf.OneLine(a.seen)}
+			if a.result > OK {
 				f.Why = c.why
 				for _, line := range a.do {
 					f.Do = append(f.Do, ocf.OneLine(line))
 				}
 			}
-			findings = append(findings, f)
+			checked = append(checked, f)
 		}
 	}
 	configuration := cib{facts.Configuration.Value}
@@ -135,22 +135,22 @@ func Examine(facts Facts) []Finding {
 		examine(s, resource.name(), resourceChecks())
 	}
 	examine(subject{Facts: facts, cib: configuration}, "", clusterChecks())
-	return findings
+	return checked
 }
 
-// Worst is the worst of all verdicts.
-func Worst(findings []Finding) Verdict {
+// Worst returns the worst of all results.
+func Worst(checked []Checked) Result {
 	worst := OK
-	for _, f := range findings {
-		worst = max(worst, f.Verdict)
+	for _, f := range checked {
+		worst = max(worst, f.Result)
 	}
 	return worst
 }
 
-// resourceChecks are those of each resource, in the order in which they are shown.
+// resourceChecks returns the checks of each resource, in the order in which they are shown.
 func resourceChecks() []check {
 	var checks []check
-	for _, more := range [][]check{cloneChecks(), kernelChecks(), nicChecks(), laidChecks(), firewallChecks(), lanChecks()} {
+	for _, more := range [][]check{cloneChecks(), kernelChecks(), nicChecks(), installedChecks(), firewallChecks(), lanChecks()} {
 		checks = append(checks, more...)
 	}
 	return checks
@@ -168,13 +168,13 @@ func isCloned(s subject) bool { return isConfigured(s) && s.Configured.Clone != 
 
 func drains(s subject) bool { return s.Spec.Drain > 0 }
 
-// tracks tells whether the buckets' connections must be known to conntrack.
+// tracks reports whether conntrack must have entries for the connections of the buckets.
 func tracks(s subject) bool { return drains(s) || s.layout.Backend == clusterip.Match }
 
-// update is what to type to change a parameter.
+// update returns the command that changes a parameter.
 func (s subject) update(change string) string {
 	if s.Configured == nil {
-		return "# take another parameter: " + change
+		return "# use another parameter: " + change
 	}
 	return fmt.Sprintf("pcs resource update %s %s", s.name(), change)
 }

@@ -12,7 +12,7 @@ import (
 	"ocf-clusterip/internal/pacemaker"
 )
 
-// A cib is the configuration of the cluster, or none. Rules in it are not evaluated: of a name that occurs twice the first value counts.
+// A cib is the configuration of the cluster, or nil. Rules in it are not evaluated: if a name occurs twice, the first value counts.
 type cib struct{ configuration *etree.Element }
 
 func (c cib) find(path string) []*etree.Element {
@@ -22,7 +22,7 @@ func (c cib) find(path string) []*etree.Element {
 	return c.configuration.FindElements(path)
 }
 
-// first is the value of the first pair of that name.
+// first returns the value of the first pair of that name.
 func first(pairs []*etree.Element, name string) (string, bool) {
 	for _, pair := range pairs {
 		if pair.SelectAttrValue("name", "") == name {
@@ -32,7 +32,7 @@ func first(pairs []*etree.Element, name string) (string, bool) {
 	return "", false
 }
 
-// property is one of the cluster as a whole.
+// property returns a property of the cluster as a whole.
 func (c cib) property(name, otherwise string) string {
 	if value, set := pacemaker.Property(c.configuration, name); set {
 		return value
@@ -40,7 +40,7 @@ func (c cib) property(name, otherwise string) string {
 	return otherwise
 }
 
-// nodes are the names of the cluster's own nodes, remote ones too if asked for.
+// nodes returns the names of the nodes, optionally with the remote ones.
 func (c cib) nodes(remote bool) []string {
 	var names []string
 	for _, node := range c.find("./nodes/node") {
@@ -51,7 +51,7 @@ func (c cib) nodes(remote bool) []string {
 	return names
 }
 
-// primitive is a resource by its name.
+// primitive returns a resource by its name.
 func (c cib) primitive(name string) *etree.Element {
 	for _, primitive := range c.find("./resources//primitive") {
 		if primitive.SelectAttrValue("id", "") == name {
@@ -61,7 +61,7 @@ func (c cib) primitive(name string) *etree.Element {
 	return nil
 }
 
-// template is that of a primitive, or the primitive itself.
+// template returns the template of a primitive, or the primitive itself.
 func (c cib) template(of *etree.Element) *etree.Element {
 	name := of.SelectAttrValue("template", "")
 	for _, template := range c.find("./resources/template") {
@@ -80,10 +80,10 @@ type operation struct {
 	onFail            string
 }
 
-// defaultTimeout is Pacemaker's own.
+// defaultTimeout is Pacemaker's default timeout of an operation.
 const defaultTimeout = 20 * time.Second
 
-// operations are those of a resource, or else of its template.
+// operations returns the operations of a resource, or else of its template.
 func (c cib) operations(resource string) []operation {
 	primitive := c.primitive(resource)
 	if primitive == nil {
@@ -108,7 +108,10 @@ func (c cib) operations(resource string) []operation {
 			return element.SelectAttrValue(name, otherwise)
 		}
 		level, _ := first(element.FindElements("./instance_attributes/nvpair"), "OCF_CHECK_LEVEL")
-		op := operation{id: element.SelectAttrValue("id", ""), name: value("name", ""), level: level, timeout: standard, enabled: ocf.IsTrue(value("enabled", "true")), onFail: value("on-fail", "")}
+		op := operation{
+			id: element.SelectAttrValue("id", ""), name: value("name", ""), level: level, timeout: standard,
+			enabled: ocf.IsTrue(value("enabled", "true")), onFail: value("on-fail", ""),
+		}
 		op.interval, _ = parseTime(value("interval", "0"))
 		if t, ok := parseTime(value("timeout", "")); ok {
 			op.timeout = t
@@ -118,7 +121,7 @@ func (c cib) operations(resource string) []operation {
 	return all
 }
 
-// parseTime reads a time as Pacemaker does (crm_parse_interval_spec): a number, of seconds unless a unit follows, or a duration of ISO 8601.
+// parseTime reads a time as Pacemaker does (crm_parse_interval_spec): a number with a unit, by default seconds, or a duration of ISO 8601.
 func parseTime(text string) (time.Duration, bool) {
 	text = strings.TrimSpace(text)
 	if duration, is := strings.CutPrefix(text, "PT"); is {
@@ -153,20 +156,20 @@ func parseDuration(text string) (sum time.Duration, ok bool) {
 	return sum, last > 0
 }
 
-// leadingNumber splits digits off.
+// leadingNumber splits the leading digits off a text.
 func leadingNumber(text string) (number uint64, rest string, ok bool) {
 	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
 	number, err := strconv.ParseUint(text[:digits], 10, 64)
 	return number, text[digits:], err == nil
 }
 
-// A partner is another clone that a constraint ties to ours.
+// A partner is another clone in a constraint with ours.
 type partner struct {
 	constraint string
 	clone      *etree.Element
 }
 
-// partners are the clones that constraints tie to a clone.
+// partners returns the clones that are in constraints with a clone.
 func (c cib) partners(clone string) []partner {
 	var all []partner
 	for _, kind := range []string{"rsc_order", "rsc_colocation"} {
@@ -192,7 +195,7 @@ func (c cib) partners(clone string) []partner {
 	return all
 }
 
-// meta is a meta attribute of a resource, its clone or its group.
+// meta returns a meta attribute of a resource, its clone or its group.
 func meta(element *etree.Element, name string) (string, bool) {
 	for e := element; e != nil && e.Tag != "resources"; e = e.Parent() {
 		if value, ok := first(e.FindElements("./meta_attributes/nvpair"), name); ok {
@@ -202,7 +205,7 @@ func meta(element *etree.Element, name string) (string, bool) {
 	return "", false
 }
 
-// holders are the names of a resource and of what is around it, as far as they have a meta attribute themselves and not from a template.
+// holders returns the names of a resource and its group and clone, as far as they have a meta attribute themselves and not from a template.
 func (c cib) holders(resource, attribute string) []string {
 	var names []string
 	for e := c.primitive(resource); e != nil && e.Tag != "resources"; e = e.Parent() {
@@ -213,7 +216,7 @@ func (c cib) holders(resource, attribute string) []string {
 	return names
 }
 
-// fenceDevices are the names of those that may be used, and of those that are switched off.
+// fenceDevices returns the names of the fencing devices that are enabled, and of those that are disabled.
 func (c cib) fenceDevices() (usable, off []string) {
 	for _, primitive := range c.find("./resources//primitive") {
 		if c.template(primitive).SelectAttrValue("class", "") != "stonith" {

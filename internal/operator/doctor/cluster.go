@@ -12,7 +12,7 @@ import (
 	"ocf-clusterip/internal/pacemaker"
 )
 
-// clusterChecks look at the cluster as a whole.
+// clusterChecks check the cluster as a whole.
 func clusterChecks() []check {
 	const group = "cluster"
 	hasCluster := func(s subject) bool { return s.Pacemaker }
@@ -22,46 +22,50 @@ func clusterChecks() []check {
 		return s.Pacemaker && err == nil
 	}
 	return []check{
-		{group, "cib", "Without the cluster's configuration nobody can tell whether this node agrees with it.", hasCluster, judgeCIB},
+		{group, "cib", "Without the cluster's configuration this node cannot be compared with it.", hasCluster, judgeCIB},
 		{
-			group, "resources", "No address is shared here, and none is to be: there is nothing to examine but the cluster itself.",
-			func(s subject) bool { return len(s.Resources) == 0 && (hasCIB(s) || s.LaidErr != nil) }, judgeResources,
+			group, "resources", "No shared address is installed or configured here, so only the cluster itself can be checked.",
+			func(s subject) bool { return len(s.Resources) == 0 && (hasCIB(s) || s.InstalledErr != nil) }, judgeResources,
 		},
 		{
-			group, "fencing", "A node that the others have lost sight of may go on answering. Only fencing makes sure that it does not: without it clients get two answers.",
+			group, "fencing", "A lost node may continue to answer. Only fencing makes sure that it does not: without fencing clients may get two answers.",
 			hasCIB, judgeFencing,
 		},
 		{
-			group, "quorum-policy", "Each half of a parted cluster would go on, and take the other's buckets.",
+			group, "quorum-policy", "Each part of a split cluster would continue, and start the buckets of the other part.",
 			hasCIB, judgeQuorumPolicy,
 		},
-		{group, "maintenance", "In maintenance Pacemaker mends nothing, and takes nothing over from a node that dies.", hasCIB, judgeMaintenance},
-		{group, "corosync", "What Corosync cannot read it does not start with.", hasCluster, judgeCorosync},
-		{group, "nodes", "A node that only one of Corosync and Pacemaker knows is counted wrongly, for quorum or for buckets.", both(hasCIB, hasCorosync), judgeNodes},
+		{group, "maintenance", "In maintenance mode Pacemaker repairs nothing, and moves no bucket away from a node that fails.", hasCIB, judgeMaintenance},
+		{group, "corosync", "Corosync does not start with a configuration that it cannot read.", hasCluster, judgeCorosync},
 		{
-			group, "quorum", "Two nodes need two_node, or the loss of one stops the other; more must not have it, or parts of a parted cluster go on.",
+			group, "nodes", "Quorum counts the nodes in corosync.conf, the scheduler those in the CIB: they must be the same.",
+			both(hasCIB, hasCorosync), judgeNodes,
+		},
+		{
+			group, "quorum", "Two nodes need two_node, or the loss of one stops the other. More nodes must not have it, or each part of a split cluster continues.",
 			hasCorosync, judgeQuorum,
 		},
 		{
-			group, "token", "Most of a failover is the token's time, in which the dead node's clients have no answer. One too short has busy nodes fenced.",
+			group, "token", "The token time is most of a failover's, in which the failed node's clients get no answer. If it is too short, busy nodes are fenced.",
 			hasCorosync, judgeToken,
 		},
-		{group, "links", "With a single link, a switch that fails has healthy nodes fenced.", hasCorosync, judgeLinks},
+		{group, "links", "With a single link, healthy nodes are fenced when a switch fails.", hasCorosync, judgeLinks},
 	}
 }
 
 func judgeCIB(s subject) answer {
 	if s.Configuration.Err != nil {
-		return cannotTell(s.Configuration.Err, "pcs cluster status", "pcs cluster start")
+		return unknown(s.Configuration.Err, "pcs cluster status", "pcs cluster start")
 	}
 	return ok("read; nodes: %s", strings.Join(s.cib.nodes(true), ", "))
 }
 
 func judgeResources(s subject) answer {
-	if s.LaidErr != nil {
-		return cannotTell(s.LaidErr, "nft list ruleset", "ip address")
+	if s.InstalledErr != nil {
+		return unknown(s.InstalledErr, "nft list ruleset", "ip address")
 	}
-	return warn("the cluster has no resource of this agent, and nothing is laid on this node", "ocf-clusterip doctor --ip ADDRESS   # examines what is to be")
+	return warn("the cluster has no resource of this agent, and nothing is installed on this node",
+		"ocf-clusterip doctor --ip ADDRESS   # checks whether the address could be shared")
 }
 
 func judgeFencing(s subject) answer {
@@ -70,25 +74,26 @@ func judgeFencing(s subject) answer {
 	unset := func(setting pacemaker.Setting) string { return "pcs property unset " + setting.Name }
 	why := ""
 	if len(effective) > 1 && !version.Known() {
-		why = "; which name counts depends on Pacemaker's version, which the CIB does not tell (dc-version)"
+		why = "; which name has an effect depends on Pacemaker's version, which is not in the CIB (dc-version)"
 	}
 	var off, doubts []answer
 	for _, setting := range pacemaker.FencingOff(s.cib.configuration) {
-		off = append(off, fail(fmt.Sprintf("fencing is switched off (%s)%s", setting, why), unset(setting)))
+		off = append(off, fail(fmt.Sprintf("fencing is disabled (%s)%s", setting, why), unset(setting)))
 	}
 	if len(off) > 0 {
 		return all("", off...)
 	}
 	for _, setting := range effective {
 		if _, isBoolean := ocf.Boolean(setting.Value); !isBoolean {
-			doubts = append(doubts, warn(fmt.Sprintf("%s=%s is no boolean: Pacemaker takes the default, true", setting.Name, ocf.Quote(setting.Value)), unset(setting)))
+			doubts = append(doubts, warn(
+				fmt.Sprintf("%s=%s is not a boolean: Pacemaker uses the default, true", setting.Name, ocf.Quote(setting.Value)), unset(setting)))
 		}
 	}
 	for _, setting := range idle {
 		if enabled, isBoolean := ocf.Boolean(setting.Value); enabled || !isBoolean {
 			continue
 		}
-		why := fmt.Sprintf("would switch fencing off from Pacemaker 3.0.2 on; the cluster has %s", version)
+		why := fmt.Sprintf("would disable fencing from Pacemaker 3.0.2 on; the cluster has %s", version)
 		if setting.Name == "stonith-enabled" {
 			why = fmt.Sprintf("has no effect beside %s", effective[0])
 		}
@@ -105,7 +110,7 @@ func judgeFenceDevices(s subject) answer {
 	}
 	watchdog := judgeWatchdog(s)
 	switch {
-	case watchdog.verdict == OK && watchdog.seen != "":
+	case watchdog.result == OK && watchdog.seen != "":
 		return watchdog
 	case len(off) > 0:
 		return fail("all fencing devices are disabled: "+strings.Join(off, ", "), "pcs stonith enable "+off[0])
@@ -116,25 +121,26 @@ func judgeFenceDevices(s subject) answer {
 	}
 }
 
-// judgeWatchdog tells whether lost nodes count as dead after a time, in which their watchdog has stopped them. If it says nothing, that was not
-// asked for.
+// judgeWatchdog checks whether lost nodes count as dead after a time in which their watchdog has stopped them. The answer has no text if that is
+// not configured.
 func judgeWatchdog(s subject) answer {
 	settings, _, set := pacemaker.FencingSettings(s.cib.configuration, "fencing-watchdog-timeout", "stonith-watchdog-timeout")
 	for _, setting := range settings {
-		// A negative one stands for twice the watchdog's own timeout. Of nonsense versions make different things.
+		// A negative one stands for twice the watchdog's own timeout. Versions differ in how they read other values.
 		timeout, isTime := parseTime(strings.TrimPrefix(setting.Value, "-"))
 		switch {
 		case isTime && timeout == 0:
 			return answer{}
 		case !isTime:
-			return warn(fmt.Sprintf("%s=%s is no time", setting.Name, ocf.Quote(setting.Value)))
+			return warn(fmt.Sprintf("%s=%s is not a time", setting.Name, ocf.Quote(setting.Value)))
 		}
 	}
 	switch {
 	case len(settings) == 0:
 		return answer{}
 	case !set:
-		return warn(fmt.Sprintf("%s may have no effect: only Pacemaker 3.0.2 and later have this name, and the CIB does not tell which it is (dc-version)", settings[0]))
+		return warn(fmt.Sprintf("%s may have no effect: only Pacemaker 3.0.2 and later have this name, and the version is not in the CIB (dc-version)",
+			settings[0]))
 	case s.cib.property("have-watchdog", "true") == "false":
 		return warn(fmt.Sprintf("%s, but there is no watchdog (have-watchdog=false)", settings[0]))
 	default:
@@ -145,7 +151,7 @@ func judgeWatchdog(s subject) answer {
 func judgeQuorumPolicy(s subject) answer {
 	policy := s.cib.property("no-quorum-policy", "stop")
 	if policy == "ignore" {
-		return fail("no-quorum-policy=ignore", "pcs property set no-quorum-policy=stop   # of two nodes, two_node in corosync.conf does what is meant")
+		return fail("no-quorum-policy=ignore", "pcs property set no-quorum-policy=stop   # with two nodes, set two_node in corosync.conf instead")
 	}
 	return ok("no-quorum-policy=%s", policy)
 }
@@ -162,16 +168,16 @@ func judgeMaintenance(s subject) answer {
 		name := node.SelectAttrValue("uname", "")
 		pairs := node.FindElements("./instance_attributes/nvpair")
 		if value, _ := first(pairs, "maintenance"); ocf.IsTrue(value) {
-			answers = append(answers, warn(name+" is in maintenance", "pcs node unmaintenance "+name))
+			answers = append(answers, warn(name+" is in maintenance mode", "pcs node unmaintenance "+name))
 		}
 		if value, _ := first(pairs, "standby"); ocf.IsTrue(value) {
 			answers = append(answers, warn(name+" is in standby", "pcs node unstandby "+name))
 		}
 	}
-	return all("no node is in maintenance or standby", answers...)
+	return all("no node is in maintenance mode or standby", answers...)
 }
 
-// corosync is the parsed corosync.conf.
+// corosync returns the parsed corosync.conf.
 func (s subject) corosync() (*section, error) {
 	if s.Corosync.Err != nil {
 		return nil, s.Corosync.Err
@@ -183,13 +189,13 @@ func judgeCorosync(s subject) answer {
 	conf, err := s.corosync()
 	switch {
 	case s.Corosync.Err != nil:
-		return cannotTell(err, "ls -l /etc/corosync/corosync.conf")
+		return unknown(err, "ls -l /etc/corosync/corosync.conf")
 	case err != nil:
-		return fail("corosync.conf, "+err.Error(), "corosync -t")
+		return fail("corosync.conf: "+err.Error(), "corosync -t")
 	case len(conf.nodes()) == 0:
 		return warn("corosync.conf has no nodelist", "man corosync.conf")
 	default:
-		return ok("corosync.conf can be read; nodes: %d", len(conf.nodes()))
+		return ok("corosync.conf is readable; nodes: %d", len(conf.nodes()))
 	}
 }
 
@@ -203,12 +209,12 @@ func judgeNodes(s subject) answer {
 	var answers []answer
 	for _, name := range names {
 		if name != "" && !slices.Contains(known, name) {
-			answers = append(answers, warn(fmt.Sprintf("%s is in corosync.conf, but Pacemaker does not know it", name), "pcs cluster start "+name))
+			answers = append(answers, warn(fmt.Sprintf("%s is in corosync.conf, but not in the CIB", name), "pcs cluster start "+name))
 		}
 	}
 	for _, name := range known {
 		if !slices.Contains(names, name) && !slices.Contains(names, "") {
-			answers = append(answers, warn(fmt.Sprintf("Pacemaker knows %s, which is not in corosync.conf", name), "crm_node --force --remove "+name))
+			answers = append(answers, warn(fmt.Sprintf("%s is in the CIB, but not in corosync.conf", name), "crm_node --force --remove "+name))
 		}
 	}
 	return all("the same in corosync.conf and the CIB", answers...)
@@ -225,15 +231,15 @@ func judgeQuorum(s subject) answer {
 	case nodes == 0:
 		return ok("the nodes are not listed")
 	case conf.value("quorum", "provider") != "corosync_votequorum":
-		return fail("no quorum is counted (quorum, provider)", edit, reload)
+		return fail("quorum is not enabled (quorum, provider)", edit, reload)
 	case twoNode && nodes != two:
 		return fail(fmt.Sprintf("two_node: 1 with %d nodes", nodes), edit, reload)
 	case twoNode && conf.hasDevice():
-		return fail("two_node: 1 beside a quorum device", edit, reload)
+		return fail("two_node: 1 together with a quorum device", edit, reload)
 	case nodes == two && !twoNode && !conf.hasDevice():
 		return fail("two nodes without two_node: 1", edit, reload)
 	default:
-		return ok("as it should be; nodes: %d", nodes)
+		return ok("right for %d nodes", nodes)
 	}
 }
 
@@ -253,16 +259,16 @@ func judgeToken(s subject) answer {
 	case consensus < token*6/5:
 		return fail(fmt.Sprintf("consensus of %s is less than 1.2 times the token of %s", consensus, token), edit, reload)
 	case token < shortest:
-		return warn(fmt.Sprintf("a node that is silent for %s counts as dead", token), edit, reload)
+		return warn(fmt.Sprintf("the token time is %s: a node that is busy for so long counts as lost", token), edit, reload)
 	case token > longest:
-		return warn(fmt.Sprintf("a node is dead for %s before anybody acts", token), edit, reload)
+		return warn(fmt.Sprintf("the token time is %s: the cluster notices the loss of a node only after it", token), edit, reload)
 	default:
 		return ok("%s", token)
 	}
 }
 
-// token is how long a node may be silent: from the third node on in a list, each adds something (corosync.conf(5), token_coefficient). The
-// defaults are those of Corosync 3.1.
+// token returns the time after which a silent node counts as lost: from the third node on in a list, each adds something (corosync.conf(5),
+// token_coefficient). The defaults are those of Corosync 3.1.
 func (s *section) token() (time.Duration, error) {
 	const standard, standardCoefficient, without = 3 * time.Second, 650 * time.Millisecond, 2
 	token, tokenErr := milliseconds(s.value("totem", "token"), standard)
@@ -276,7 +282,7 @@ func milliseconds(text string, standard time.Duration) (time.Duration, error) {
 	}
 	number, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no number of milliseconds", text)
+		return 0, fmt.Errorf("%q is not a number of milliseconds", text)
 	}
 	return time.Duration(number) * time.Millisecond, nil
 }

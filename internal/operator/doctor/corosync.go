@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// A section of corosync.conf. A key that occurs twice has its last value, as for Corosync itself.
+// A section of corosync.conf. If a key occurs twice, the last value counts, as for Corosync itself.
 type section struct {
 	values   map[string]string
 	sections map[string][]*section
@@ -13,8 +13,8 @@ type section struct {
 
 func newSection() *section { return &section{map[string]string{}, map[string][]*section{}} }
 
-// parseCorosync reads corosync.conf (corosync.conf(5), exec/coroparse.c): sections in braces, and in them "key: value", on a line each. It
-// takes any key, but nothing else.
+// parseCorosync reads corosync.conf (corosync.conf(5), exec/coroparse.c): sections in braces, and in them "key: value", on a line each. It accepts
+// any key.
 func parseCorosync(text string) (*section, error) {
 	root := newSection()
 	open := []*section{root}
@@ -54,7 +54,7 @@ func parseCorosync(text string) (*section, error) {
 	return root, nil
 }
 
-// value is what the sections of that name say of a key; the last word counts.
+// value returns the value of a key in the sections of that name. The last one counts.
 func (s *section) value(name, key string) string {
 	value := ""
 	for _, inner := range s.sections[name] {
@@ -65,7 +65,7 @@ func (s *section) value(name, key string) string {
 	return value
 }
 
-// A corosyncNode is one of the list of nodes.
+// A corosyncNode is an entry of the list of nodes.
 type corosyncNode struct {
 	name  string
 	links int
@@ -87,7 +87,7 @@ func (s *section) nodes() []corosyncNode {
 	return nodes
 }
 
-// hasDevice tells whether a quorum device has a vote.
+// hasDevice reports whether a quorum device has a vote.
 func (s *section) hasDevice() bool {
 	for _, quorum := range s.sections["quorum"] {
 		if len(quorum.sections["device"]) > 0 {

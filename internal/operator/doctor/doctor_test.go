@@ -97,32 +97,31 @@ func good(t *testing.T) Facts {
 		},
 		Connected: []clusterip.Route{{NICIndex: eth0, Prefix: prefix}},
 	}
-	sysctls := map[string]Told[string]{}
+	sysctls := map[string]Fact[string]{}
 	for _, name := range Sysctls(state.NICs) {
-		sysctls[name] = Tell("0", nil)
+		sysctls[name] = NewFact("0", nil)
 	}
-	sysctls[conntrackMax], sysctls[conntrackLoose] = Tell("1000", nil), Tell("1", nil)
-	router := Tell(clusterip.RouterAnswer{Direct: true, To: []clusterip.MAC{{3, 0xc1, 192, 168, 10, 3}}}, nil)
-	strangers := Told[[]clusterip.Stranger]{}
+	sysctls[conntrackMax], sysctls[conntrackLoose] = NewFact("1000", nil), NewFact("1", nil)
+	router := NewFact(RouterAnswer{Direct: true, To: []clusterip.MAC{{3, 0xc1, 192, 168, 10, 3}}}, nil)
+	conflicts := Fact[[]clusterip.Stranger]{}
 	return Facts{
 		Node: "node1", Pacemaker: true,
-		Configuration: Tell(configuration(t, goodCIB), nil),
-		Corosync:      Tell(goodCorosync, nil),
+		Configuration: NewFact(configuration(t, goodCIB), nil),
+		Corosync:      NewFact(goodCorosync, nil),
 		Resources: []Resource{{
 			Origin: FromCIB,
 			Configured: &pacemaker.Resource{Name: "web-ip", Clone: "web-ip-clone", Unique: clusterip.Yes, Meta: map[string]string{
 				"globally-unique": "true", "clone-max": "8", "clone-node-max": "8", "resource-stickiness": "0",
 			}},
 			Spec:         specOf(t, map[string]string{"ip": "192.168.10.3", "drain": "600"}),
-			State:        Tell(state, nil),
+			State:        NewFact(state, nil),
 			Capabilities: []clusterip.Capability{{Backend: clusterip.NFTables, Answer: clusterip.Yes}, {Backend: clusterip.Match, Answer: clusterip.No, Why: errUnread}},
-			Around: Tell(clusterip.Surroundings{
-				Links:    []clusterip.Link{{NICIndex: eth0}, {NICIndex: eth1}},
+			Around: NewFact(Surroundings{
 				Routes:   []clusterip.Route{{NICIndex: eth0, Prefix: prefix}, {NICIndex: eth1, Prefix: netip.MustParsePrefix("10.1.0.0/24")}},
-				Gateways: []clusterip.Gateway{{NICIndex: eth0, Address: netip.MustParseAddr("192.168.10.254")}},
+				Gateways: []Gateway{{NICIndex: eth0, Address: netip.MustParseAddr("192.168.10.254")}},
 			}, nil),
 			Sysctls:   sysctls,
-			Strangers: &strangers, Router: &router, RouterAt: netip.MustParseAddr("192.168.10.254"),
+			Conflicts: &conflicts, Router: &router, RouterAt: netip.MustParseAddr("192.168.10.254"),
 		}},
 	}
 }
@@ -134,12 +133,12 @@ func portOf(r *Resource, kind string) {
 	r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: master, Name: "master9", Up: true, Running: true, Kind: kind})
 }
 
-// bad are the verdicts that are not ok, by check.
-func bad(findings []Finding) map[string]Verdict {
-	found := map[string]Verdict{}
-	for _, f := range findings {
-		if f.Verdict != OK {
-			found[f.Check] = f.Verdict
+// bad are the results that are not ok, by check.
+func bad(checked []Checked) map[string]Result {
+	found := map[string]Result{}
+	for _, f := range checked {
+		if f.Result != OK {
+			found[f.Check] = f.Result
 		}
 	}
 	return found
@@ -167,14 +166,14 @@ func TestChecks(t *testing.T) {
 	sysctl := func(value string, names ...string) func(*Facts) {
 		return resource(func(r *Resource) {
 			for _, name := range names {
-				r.Sysctls[name] = Tell(value, nil)
+				r.Sysctls[name] = NewFact(value, nil)
 			}
 		})
 	}
 	unread := func(names ...string) func(*Facts) {
 		return resource(func(r *Resource) {
 			for _, name := range names {
-				r.Sysctls[name] = Tell("", errUnread)
+				r.Sysctls[name] = NewFact("", errUnread)
 			}
 		})
 	}
@@ -200,7 +199,7 @@ func TestChecks(t *testing.T) {
 	corosync := func(old, replacement string) func(*Facts) {
 		return func(f *Facts) { f.Corosync.Value = strings.Replace(goodCorosync, old, replacement, 1) }
 	}
-	obstacle := func(o clusterip.Obstacle) func(*Facts) {
+	obstacle := func(o Obstacle) func(*Facts) {
 		o.Show, o.Packets = "nft list ruleset", []string{"tcp/80"}
 		return resource(func(r *Resource) { r.Obstacles.Value = append(r.Obstacles.Value, o) })
 	}
@@ -211,7 +210,7 @@ func TestChecks(t *testing.T) {
 	})
 	secondWay := func(f *Facts) {
 		around := &f.Resources[0].Around.Value
-		around.Gateways = append(around.Gateways, clusterip.Gateway{NICIndex: eth1})
+		around.Gateways = append(around.Gateways, Gateway{NICIndex: eth1})
 	}
 	also := func(changes ...func(*Facts)) func(*Facts) {
 		return func(f *Facts) {
@@ -222,11 +221,11 @@ func TestChecks(t *testing.T) {
 	}
 	igmp := func(heard bool, err error, waited time.Duration) func(*Facts) {
 		return resource(func(r *Resource) {
-			told := Tell(heard, err)
+			told := NewFact(heard, err)
 			r.Querier.IPv4, r.Waited = &told, waited
 		})
 	}
-	laid := func(change func(*clusterip.Layout)) func(*Facts) {
+	installed := func(change func(*clusterip.Layout)) func(*Facts) {
 		return resource(func(r *Resource) {
 			layout, err := r.Layout()
 			if err != nil {
@@ -244,234 +243,234 @@ func TestChecks(t *testing.T) {
 	})
 	for name, row := range map[string]struct {
 		change func(*Facts)
-		want   map[string]Verdict
+		want   map[string]Result
 	}{
 		"nothing": {func(*Facts) {}, nil},
 		"without Pacemaker": {func(f *Facts) {
-			f.Pacemaker, f.Configuration, f.Corosync = false, Tell[*etree.Element](nil, fs.ErrNotExist), Tell("", fs.ErrNotExist)
+			f.Pacemaker, f.Configuration, f.Corosync = false, NewFact[*etree.Element](nil, fs.ErrNotExist), NewFact("", fs.ErrNotExist)
 			f.Resources[0].Configured, f.Resources[0].Origin = nil, FromFlags
 		}, nil},
 
-		"no clone":                          {resource(func(r *Resource) { r.Configured.Clone = "" }), map[string]Verdict{"unique": Warning}},
-		"more buckets than there can be":    {resource(func(r *Resource) { r.Configured.Fault = errors.New("clone-max=5000") }), map[string]Verdict{"unique": Failure}},
-		"anonymous instances":               {resource(func(r *Resource) { r.Configured.Unique = clusterip.No }), map[string]Verdict{"unique": Failure}},
-		"instances of which nobody knows":   {resource(func(r *Resource) { r.Configured.Unique = clusterip.CannotTell }), map[string]Verdict{"unique": Failure}},
+		"no clone":                          {resource(func(r *Resource) { r.Configured.Clone = "" }), map[string]Result{"unique": Warning}},
+		"more buckets than there can be":    {resource(func(r *Resource) { r.Configured.Fault = errors.New("clone-max=5000") }), map[string]Result{"unique": Failure}},
+		"anonymous instances":               {resource(func(r *Resource) { r.Configured.Unique = clusterip.No }), map[string]Result{"unique": Failure}},
+		"instances of which nobody knows":   {resource(func(r *Resource) { r.Configured.Unique = clusterip.CannotTell }), map[string]Result{"unique": Failure}},
 		"instances told apart by default":   {func(f *Facts) { delete(f.Resources[0].Configured.Meta, "globally-unique") }, nil},
-		"clone-node-max for no failure":     {also(clone("clone-node-max", "4")), map[string]Verdict{"clone-node-max": Failure}},
-		"clone-node-max for one failure":    {also(cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="9" uname="r" type="remote"/>`), clone("clone-node-max", "4")), map[string]Verdict{"clone-node-max": Warning}},
-		"nodes without a bucket":            {also(resource(func(r *Resource) { r.Spec.Buckets = 1 })), map[string]Verdict{"buckets": Warning}},
-		"notifications":                     {clone("notify", "yes"), map[string]Verdict{"notify": Warning}},
-		"sticky":                            {clone("resource-stickiness", "INFINITY"), map[string]Verdict{"stickiness": Warning}},
+		"clone-node-max for no failure":     {also(clone("clone-node-max", "4")), map[string]Result{"clone-node-max": Failure}},
+		"clone-node-max for one failure":    {also(cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="9" uname="r" type="remote"/>`), clone("clone-node-max", "4")), map[string]Result{"clone-node-max": Warning}},
+		"nodes without a bucket":            {also(resource(func(r *Resource) { r.Spec.Buckets = 1 })), map[string]Result{"buckets": Warning}},
+		"notifications":                     {clone("notify", "yes"), map[string]Result{"notify": Warning}},
+		"sticky":                            {clone("resource-stickiness", "INFINITY"), map[string]Result{"stickiness": Warning}},
 		"a default of stickiness":           {also(func(f *Facts) { delete(f.Resources[0].Configured.Meta, "resource-stickiness") }, cib("<crm_config/>", `<crm_config/><rsc_defaults><meta_attributes id="d"><nvpair id="d1" name="resource-stickiness" value="0"/></meta_attributes></rsc_defaults>`)), nil},
-		"a failure that is soon forgotten":  {clone("failure-timeout", "5s"), map[string]Verdict{"failure-timeout": Warning}},
-		"a failure-timeout that is none":    {clone("failure-timeout", "soon"), map[string]Verdict{"failure-timeout": Warning}},
+		"a failure that is soon forgotten":  {clone("failure-timeout", "5s"), map[string]Result{"failure-timeout": Warning}},
+		"a failure-timeout that is none":    {clone("failure-timeout", "soon"), map[string]Result{"failure-timeout": Warning}},
 		"failures that are never forgotten": {clone("failure-timeout", "0"), nil},
 		"a failure-timeout that is enough":  {clone("failure-timeout", "PT2M"), nil},
-		"a monitor that is switched off":    {cib(`interval="10s"`, `interval="10s" enabled="false"`), map[string]Verdict{"monitor": Failure}},
-		"a monitor without consequence":     {cib(`interval="10s"`, `interval="10s" on-fail="ignore"`), map[string]Verdict{"monitor": Warning}},
+		"a monitor that is switched off":    {cib(`interval="10s"`, `interval="10s" enabled="false"`), map[string]Result{"monitor": Failure}},
+		"a monitor without consequence":     {cib(`interval="10s"`, `interval="10s" on-fail="ignore"`), map[string]Result{"monitor": Warning}},
 		"a monitor as ISO 8601 says it":     {cib(`interval="10s"`, `interval="PT10S"`), nil},
-		"a monitor without a rest":          {cib(`interval="10s"`, `interval="100ms"`), map[string]Verdict{"monitor": Warning}},
+		"a monitor without a rest":          {cib(`interval="10s"`, `interval="100ms"`), map[string]Result{"monitor": Warning}},
 		"a monitor in a template": {func(f *Facts) {
 			f.Configuration.Value = configuration(t, `<configuration><nodes><node uname="node1"/><node uname="node2"/></nodes><resources><primitive id="power" class="stonith"/><template id="t"><operations><op name="monitor" interval="10s"/></operations></template><clone id="web-ip-clone"><primitive id="web-ip" template="t"/></clone></resources></configuration>`)
 		}, nil},
-		"a timeout of all operations":          {cib("<crm_config/>", `<crm_config/><op_defaults><meta_attributes id="d"><nvpair id="d1" name="timeout" value="5"/></meta_attributes></op_defaults>`), map[string]Verdict{"timeouts": Warning}},
-		"in maintenance by itself":             {clone("maintenance", "true"), map[string]Verdict{"managed": Warning}},
-		"a parameter that there is not":        {resource(func(r *Resource) { r.Unknown = []string{"nick"} }), map[string]Verdict{"parameters": Warning}},
-		"parameters that do not go together":   {resource(func(r *Resource) { r.SpecErr = errors.Join(errUnread, errUnread) }), map[string]Verdict{"parameters": Failure}},
+		"a timeout of all operations":          {cib("<crm_config/>", `<crm_config/><op_defaults><meta_attributes id="d"><nvpair id="d1" name="timeout" value="5"/></meta_attributes></op_defaults>`), map[string]Result{"timeouts": Warning}},
+		"in maintenance by itself":             {clone("maintenance", "true"), map[string]Result{"managed": Warning}},
+		"a parameter that there is not":        {resource(func(r *Resource) { r.Unknown = []string{"nick"} }), map[string]Result{"parameters": Warning}},
+		"parameters that do not go together":   {resource(func(r *Resource) { r.SpecErr = errors.Join(errUnread, errUnread) }), map[string]Result{"parameters": Failure}},
 		"a constraint that can be interleaved": {also(clone("interleave", "true"), cib("</resources>", `<clone id="other"><primitive id="o"/><meta_attributes id="om"><nvpair id="o1" name="interleave" value="true"/><nvpair id="o2" name="clone-node-max" value="8"/></meta_attributes></clone></resources><constraints><rsc_colocation id="c"><resource_set id="s"><resource_ref id="other"/><resource_ref id="web-ip-clone"/></resource_set></rsc_colocation></constraints>`)), nil},
-		"a constraint that can not":            {cib("</resources>", `<clone id="other"><primitive id="o"/></clone></resources><constraints><rsc_colocation id="c" rsc="web-ip-clone" with-rsc="other"/></constraints>`), map[string]Verdict{"interleave": Warning}},
+		"a constraint that can not":            {cib("</resources>", `<clone id="other"><primitive id="o"/></clone></resources><constraints><rsc_colocation id="c" rsc="web-ip-clone" with-rsc="other"/></constraints>`), map[string]Result{"interleave": Warning}},
 
-		"fencing switched off":                            {property("stonith-enabled", "no"), map[string]Verdict{"fencing": Failure}},
-		"fencing switched off by the new name":            {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "off"), map[string]Verdict{"fencing": Failure}},
-		"fencing perhaps switched off":                    {property("fencing-enabled", "false"), map[string]Verdict{"fencing": Failure}},
-		"fencing switched off after an upgrade":           {properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "false"), map[string]Verdict{"fencing": Warning}},
-		"fencing switched on, and off without effect":     {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Verdict{"fencing": Warning}},
-		"fencing switched off beside a name of no effect": {properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Verdict{"fencing": Failure}},
-		"fencing that is neither on nor off":              {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "ture"), map[string]Verdict{"fencing": Warning}},
+		"fencing switched off":                            {property("stonith-enabled", "no"), map[string]Result{"fencing": Failure}},
+		"fencing switched off by the new name":            {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "off"), map[string]Result{"fencing": Failure}},
+		"fencing perhaps switched off":                    {property("fencing-enabled", "false"), map[string]Result{"fencing": Failure}},
+		"fencing switched off after an upgrade":           {properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "false"), map[string]Result{"fencing": Warning}},
+		"fencing switched on, and off without effect":     {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Result{"fencing": Warning}},
+		"fencing switched off beside a name of no effect": {properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Result{"fencing": Failure}},
+		"fencing that is neither on nor off":              {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "ture"), map[string]Result{"fencing": Warning}},
 		"fencing switched on by both names":               {properties("fencing-enabled", "1", "stonith-enabled", "on"), nil},
 		"a watchdog instead of devices":                   {also(property("stonith-watchdog-timeout", "10"), unpowered), nil},
 		"a watchdog by the new name":                      {also(properties("dc-version", "3.0.3-3.0.3", "fencing-watchdog-timeout", "-1", "have-watchdog", "true"), unpowered), nil},
-		"a watchdog by a name that is not known yet":      {also(properties("dc-version", "3.0.0-3.0.0", "fencing-watchdog-timeout", "10"), unpowered), map[string]Verdict{"fencing": Failure}},
-		"a watchdog by a name that may not be known":      {also(property("fencing-watchdog-timeout", "10"), unpowered), map[string]Verdict{"fencing": Failure}},
-		"a watchdog that is switched off":                 {also(property("stonith-watchdog-timeout", "0s"), unpowered), map[string]Verdict{"fencing": Failure}},
-		"a watchdog's time that is none":                  {also(property("stonith-watchdog-timeout", "soon"), unpowered), map[string]Verdict{"fencing": Failure}},
-		"a watchdog that there is not":                    {also(properties("stonith-watchdog-timeout", "10", "have-watchdog", "false"), unpowered), map[string]Verdict{"fencing": Failure}},
-		"no device":                                       {unpowered, map[string]Verdict{"fencing": Failure}},
-		"no matter about quorum":                          {property("no-quorum-policy", "ignore"), map[string]Verdict{"quorum-policy": Failure}},
-		"everything is stopped":                           {property("stop-all-resources", "true"), map[string]Verdict{"maintenance": Warning}},
-		"a node in maintenance":                           {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"><instance_attributes id="i"><nvpair id="i1" name="maintenance" value="true"/></instance_attributes></node>`), map[string]Verdict{"maintenance": Warning}},
+		"a watchdog by a name that is not known yet":      {also(properties("dc-version", "3.0.0-3.0.0", "fencing-watchdog-timeout", "10"), unpowered), map[string]Result{"fencing": Failure}},
+		"a watchdog by a name that may not be known":      {also(property("fencing-watchdog-timeout", "10"), unpowered), map[string]Result{"fencing": Failure}},
+		"a watchdog that is switched off":                 {also(property("stonith-watchdog-timeout", "0s"), unpowered), map[string]Result{"fencing": Failure}},
+		"a watchdog's time that is none":                  {also(property("stonith-watchdog-timeout", "soon"), unpowered), map[string]Result{"fencing": Failure}},
+		"a watchdog that there is not":                    {also(properties("stonith-watchdog-timeout", "10", "have-watchdog", "false"), unpowered), map[string]Result{"fencing": Failure}},
+		"no device":                                       {unpowered, map[string]Result{"fencing": Failure}},
+		"no matter about quorum":                          {property("no-quorum-policy", "ignore"), map[string]Result{"quorum-policy": Failure}},
+		"everything is stopped":                           {property("stop-all-resources", "true"), map[string]Result{"maintenance": Warning}},
+		"a node in maintenance":                           {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"><instance_attributes id="i"><nvpair id="i1" name="maintenance" value="true"/></instance_attributes></node>`), map[string]Result{"maintenance": Warning}},
 		"a CIB that cannot be read": {func(f *Facts) {
-			f.Configuration = Tell[*etree.Element](nil, errUnread)
+			f.Configuration = NewFact[*etree.Element](nil, errUnread)
 			f.Resources[0].Configured = nil
-		}, map[string]Verdict{"cib": Warning}},
+		}, map[string]Result{"cib": Warning}},
 
-		"no resource":                  {func(f *Facts) { f.Resources = nil }, map[string]Verdict{"resources": Warning}},
-		"no resource that can be read": {func(f *Facts) { f.Resources, f.LaidErr = nil, errUnread }, map[string]Verdict{"resources": Warning}},
+		"no resource":                  {func(f *Facts) { f.Resources = nil }, map[string]Result{"resources": Warning}},
+		"no resource that can be read": {func(f *Facts) { f.Resources, f.InstalledErr = nil, errUnread }, map[string]Result{"resources": Warning}},
 		"no resource, and a broken cluster": {func(f *Facts) {
-			f.Resources, f.Configuration, f.Corosync.Value = nil, Tell[*etree.Element](nil, errUnread), "totem {"
-		}, map[string]Verdict{"cib": Warning, "corosync": Failure}},
+			f.Resources, f.Configuration, f.Corosync.Value = nil, NewFact[*etree.Element](nil, errUnread), "totem {"
+		}, map[string]Result{"cib": Warning, "corosync": Failure}},
 
-		"two nodes without two_node":               {corosync("two_node: 1", ""), map[string]Verdict{"quorum": Failure}},
+		"two nodes without two_node":               {corosync("two_node: 1", ""), map[string]Result{"quorum": Failure}},
 		"two nodes and a quorum device":            {corosync("two_node: 1", "device {\n\tmodel: net\n}"), nil},
-		"two_node and a quorum device":             {corosync("two_node: 1", "two_node: 1\ndevice {\n\tmodel: net\n}"), map[string]Verdict{"quorum": Failure}},
-		"one link":                                 {func(f *Facts) { f.Corosync.Value = strings.ReplaceAll(goodCorosync, "ring1_addr", "# ") }, map[string]Verdict{"links": Warning}},
-		"a token that is no number":                {corosync("version: 2", "token: 1s"), map[string]Verdict{"token": Failure}},
-		"a coefficient that is no number":          {corosync("version: 2", "token_coefficient: x"), map[string]Verdict{"token": Failure}},
+		"two_node and a quorum device":             {corosync("two_node: 1", "two_node: 1\ndevice {\n\tmodel: net\n}"), map[string]Result{"quorum": Failure}},
+		"one link":                                 {func(f *Facts) { f.Corosync.Value = strings.ReplaceAll(goodCorosync, "ring1_addr", "# ") }, map[string]Result{"links": Warning}},
+		"a token that is no number":                {corosync("version: 2", "token: 1s"), map[string]Result{"token": Failure}},
+		"a coefficient that is no number":          {corosync("version: 2", "token_coefficient: x"), map[string]Result{"token": Failure}},
 		"a coefficient that two nodes do not have": {corosync("version: 2", "token: 1000\ntoken_coefficient: 60000\nconsensus: 1200"), nil},
-		"a token of a minute":                      {corosync("version: 2", "token: 60000"), map[string]Verdict{"token": Warning}},
-		"a node that Corosync has lost":            {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="3" uname="node3"/>`), map[string]Verdict{"nodes": Warning}},
-		"corosync.conf that is unread":             {func(f *Facts) { f.Corosync = Tell("", errUnread) }, map[string]Verdict{"corosync": Warning}},
-		"corosync.conf without nodes":              {func(f *Facts) { f.Corosync.Value = "totem {\n}\n" }, map[string]Verdict{"corosync": Warning, "nodes": Warning}},
+		"a token of a minute":                      {corosync("version: 2", "token: 60000"), map[string]Result{"token": Warning}},
+		"a node that Corosync has lost":            {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="3" uname="node3"/>`), map[string]Result{"nodes": Warning}},
+		"corosync.conf that is unread":             {func(f *Facts) { f.Corosync = NewFact("", errUnread) }, map[string]Result{"corosync": Warning}},
+		"corosync.conf without nodes":              {func(f *Facts) { f.Corosync.Value = "totem {\n}\n" }, map[string]Result{"corosync": Warning, "nodes": Warning}},
 
 		"a kernel that has nothing": {resource(func(r *Resource) {
 			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.No, Why: errUnread}
-		}), map[string]Verdict{"backend": Failure}},
+		}), map[string]Result{"backend": Failure}},
 		"a kernel that does not tell": {resource(func(r *Resource) {
 			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.CannotTell, Why: errUnread}
-		}), map[string]Verdict{"backend": Warning}},
-		"a backend that will not do":     {resource(func(r *Resource) { r.Spec.Backend, r.Spec.Drain = clusterip.Match, 0 }), map[string]Verdict{"backend": Failure}},
-		"conntrack is rather full":       {sysctl("800", conntrackCount), map[string]Verdict{"conntrack": Warning}},
-		"conntrack is full":              {sysctl("1000", conntrackCount), map[string]Verdict{"conntrack": Failure}},
-		"conntrack that nobody may read": {unread(conntrackCount), map[string]Verdict{"conntrack": Warning}},
+		}), map[string]Result{"backend": Warning}},
+		"a backend that will not do":     {resource(func(r *Resource) { r.Spec.Backend, r.Spec.Drain = clusterip.Match, 0 }), map[string]Result{"backend": Failure}},
+		"conntrack is rather full":       {sysctl("800", conntrackCount), map[string]Result{"conntrack": Warning}},
+		"conntrack is full":              {sysctl("1000", conntrackCount), map[string]Result{"conntrack": Failure}},
+		"conntrack that nobody may read": {unread(conntrackCount), map[string]Result{"conntrack": Warning}},
 		"conntrack that is not loaded": {resource(func(r *Resource) {
 			for _, n := range []string{conntrackCount, conntrackMax, conntrackLoose} {
-				r.Sysctls[n] = Tell("", fs.ErrNotExist)
+				r.Sysctls[n] = NewFact("", fs.ErrNotExist)
 			}
 		}), nil},
-		"conntrack is full, and the match needs it": {also(match, sysctl("1000", conntrackCount)), map[string]Verdict{"conntrack": Failure}},
+		"conntrack is full, and the match needs it": {also(match, sysctl("1000", conntrackCount)), map[string]Result{"conntrack": Failure}},
 		"conntrack of no use without drain":         {also(sysctl("1000", conntrackCount), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
-		"strict conntrack":                          {sysctl("0", conntrackLoose), map[string]Verdict{"conntrack-loose": Warning}},
-		"untracked":                                 {obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true, Certain: true}), map[string]Verdict{"notrack": Failure}},
-		"perhaps untracked":                         {obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true}), map[string]Verdict{"notrack": Warning}},
-		"untracked, and no matter":                  {also(obstacle(clusterip.Obstacle{Table: "ip raw", Untracks: true}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
-		"dropped":                                   {obstacle(clusterip.Obstacle{Table: "inet filter", Certain: true}), map[string]Verdict{"firewall": Failure}},
-		"perhaps dropped":                           {obstacle(clusterip.Obstacle{Table: "inet filter"}), map[string]Verdict{"firewall": Warning}},
-		"refused by firewalld":                      {obstacle(clusterip.Obstacle{Table: "inet firewalld", Certain: true}), map[string]Verdict{"firewalld": Failure}},
-		"a firewall that cannot be read":            {resource(func(r *Resource) { r.Obstacles.Err = errUnread }), map[string]Verdict{"firewall": Warning, "firewalld": Warning, "notrack": Warning}},
-		"no such interface":                         {resource(func(r *Resource) { r.Spec.NIC = "eth7" }), map[string]Verdict{"interface": Failure}},
+		"strict conntrack":                          {sysctl("0", conntrackLoose), map[string]Result{"conntrack-loose": Warning}},
+		"untracked":                                 {obstacle(Obstacle{Table: "ip raw", Untracks: true, Certain: true}), map[string]Result{"notrack": Failure}},
+		"perhaps untracked":                         {obstacle(Obstacle{Table: "ip raw", Untracks: true}), map[string]Result{"notrack": Warning}},
+		"untracked, and no matter":                  {also(obstacle(Obstacle{Table: "ip raw", Untracks: true}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
+		"dropped":                                   {obstacle(Obstacle{Table: "inet filter", Certain: true}), map[string]Result{"firewall": Failure}},
+		"perhaps dropped":                           {obstacle(Obstacle{Table: "inet filter"}), map[string]Result{"firewall": Warning}},
+		"refused by firewalld":                      {obstacle(Obstacle{Table: "inet firewalld", Certain: true}), map[string]Result{"firewalld": Failure}},
+		"a firewall that cannot be read":            {resource(func(r *Resource) { r.Obstacles.Err = errUnread }), map[string]Result{"firewall": Warning, "firewalld": Warning, "notrack": Warning}},
+		"no such interface":                         {resource(func(r *Resource) { r.Spec.NIC = "eth7" }), map[string]Result{"interface": Failure}},
 		"a port of a bridge": {resource(func(r *Resource) {
 			portOf(r, "bridge")
-		}), map[string]Verdict{"interface": Failure}},
+		}), map[string]Result{"interface": Failure}},
 		"a member of a VRF": {resource(func(r *Resource) {
 			portOf(r, "vrf")
-		}), map[string]Verdict{"interface": Failure}},
-		"a bridge that snoops": {resource(func(r *Resource) { r.State.Value.NICs[0].Snoops = true }), map[string]Verdict{"snooping": Warning}},
+		}), map[string]Result{"interface": Failure}},
+		"a bridge that snoops": {resource(func(r *Resource) { r.State.Value.NICs[0].Snoops = true }), map[string]Result{"snooping": Warning}},
 		"a VLAN on a bridge that snoops": {resource(func(r *Resource) {
 			r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "br0", Up: true, Running: true, Kind: "bridge", Snoops: true})
 			r.State.Value.NICs[0].Parent = 9
-		}), map[string]Verdict{"snooping": Warning}},
+		}), map[string]Result{"snooping": Warning}},
 		"a bridge that snoops, and a unicast MAC": {resource(func(r *Resource) {
 			r.State.Value.NICs[0].Snoops, r.Spec.MACMode = true, clusterip.Unicast
 			r.Spec.MACs.IPv4 = clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
 			r.Router = nil
 		}), nil},
-		"a bridge that calls iptables": {resource(func(r *Resource) { calling(r, true, false) }), map[string]Verdict{"bridge-nf": Warning}},
+		"a bridge that calls iptables": {resource(func(r *Resource) { calling(r, true, false) }), map[string]Result{"bridge-nf": Warning}},
 		"a VLAN on a bridge that calls iptables": {resource(func(r *Resource) {
 			bridge := r.State.Value.NICs[0]
 			bridge.Index, bridge.Kind, bridge.CallsIPTables.IPv4 = 9, "bridge", true
 			r.State.Value.NICs = append(r.State.Value.NICs, bridge)
 			r.State.Value.NICs[0].Parent = 9
-		}), map[string]Verdict{"bridge-nf": Warning}},
+		}), map[string]Result{"bridge-nf": Warning}},
 		"a bridge that calls iptables of the other family": {resource(func(r *Resource) { calling(r, false, true) }), nil},
 		"a bridge that calls iptables, and old rules": {
-			also(resource(func(r *Resource) { calling(r, true, false) }), laid(func(l *clusterip.Layout) { l.Bridged = false })),
-			map[string]Verdict{"bridge-nf": Failure},
+			also(resource(func(r *Resource) { calling(r, true, false) }), installed(func(l *clusterip.Layout) { l.Bridged = false })),
+			map[string]Result{"bridge-nf": Failure},
 		},
-		"a bridge with a guest":                  {also(unicast, resource(guestOn)), map[string]Verdict{"guests": Warning}},
+		"a bridge with a guest":                  {also(unicast, resource(guestOn)), map[string]Result{"guests": Warning}},
 		"a bridge with a guest, and a group MAC": {resource(guestOn), nil},
 		"a bond that lets frames in twice": {resource(func(r *Resource) {
 			r.State.Value.NICs[0].BondMode, r.Spec.MACMode = "balance-alb", clusterip.Unicast
 			r.Spec.MACs.IPv4 = clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
 			r.Router = nil
-		}), map[string]Verdict{"interface": Failure}},
-		"a bond that verifies answers for the cluster MAC": {also(unicast, resource(func(r *Resource) {
+		}), map[string]Result{"interface": Failure}},
+		"a bond that verifies answers for the shared MAC": {also(unicast, resource(func(r *Resource) {
 			r.State.Value.NICs[0].Asks, r.State.Value.NICs[0].Verifies = true, true
-		})), map[string]Verdict{"interface": Failure}},
+		})), map[string]Result{"interface": Failure}},
 		"ARP by one of two interfaces": {also(sysctl("1", "net/ipv4/conf/all/arp_filter"), resource(func(r *Resource) {
 			r.Around.Value.Routes = append(r.Around.Value.Routes, clusterip.Route{NICIndex: eth1, Prefix: netip.MustParsePrefix("192.168.10.0/24")})
-		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), map[string]Verdict{"arp-filter": Warning}},
+		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), map[string]Result{"arp-filter": Warning}},
 		"ARP by the only interface":                {sysctl("1", "net/ipv4/conf/all/arp_filter"), nil},
-		"switched off":                             {resource(func(r *Resource) { r.State.Value.NICs[0].Up = false }), map[string]Verdict{"link": Failure}},
-		"no carrier":                               {resource(func(r *Resource) { r.State.Value.NICs[0].Running = false }), map[string]Verdict{"link": Failure}},
+		"switched off":                             {resource(func(r *Resource) { r.State.Value.NICs[0].Up = false }), map[string]Result{"link": Failure}},
+		"no carrier":                               {resource(func(r *Resource) { r.State.Value.NICs[0].Running = false }), map[string]Result{"link": Failure}},
 		"a strict way, and only one":               {sysctl("1", "net/ipv4/conf/all/rp_filter"), nil},
-		"a strict way of two":                      {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce"), sysctl("1", "net/ipv4/conf/all/rp_filter")), map[string]Verdict{"reverse-path": Warning}},
+		"a strict way of two":                      {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce"), sysctl("1", "net/ipv4/conf/all/rp_filter")), map[string]Result{"reverse-path": Warning}},
 		"loose for one, strict for all":            {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce", "net/ipv4/conf/eth0/rp_filter"), sysctl("1", "net/ipv4/conf/all/rp_filter")), nil},
 		"a second way that is down":                {also(secondWay, resource(func(r *Resource) { r.State.Value.NICs[1].Up = false })), nil},
 		"a second way, asked without the address":  {secondWay, nil},
-		"a second way, and a match that is silent": {also(secondWay, match), map[string]Verdict{"arp-announce": Warning}},
-		"never an answer to ARP":                   {sysctl("8", "net/ipv4/conf/all/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
-		"the clients' router":                      {sysctl("1", "net/ipv4/conf/eth1/forwarding"), map[string]Verdict{"forwarding": Warning}},
+		"a second way, and a match that is silent": {also(secondWay, match), map[string]Result{"arp-announce": Warning}},
+		"never an answer to ARP":                   {sysctl("8", "net/ipv4/conf/all/arp_ignore"), map[string]Result{"arp-ignore": Failure}},
+		"the clients' router":                      {sysctl("1", "net/ipv4/conf/eth1/forwarding"), map[string]Result{"forwarding": Warning}},
 		"forwards, but for containers only": {also(sysctl("1", "net/ipv4/conf/eth1/forwarding"), resource(func(r *Resource) {
 			r.State.Value.NICs[1].Kind = "bridge"
 			r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "veth9", Up: true, Running: true, Kind: "veth", Master: eth1})
 		})), nil},
 		"forwards IPv6, which the address is not": {sysctl("1", "net/ipv6/conf/all/forwarding"), nil},
-		"no answer to ARP for host scope":         {sysctl("3", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Failure}},
-		"scope host is as good as scope link":     {sysctl("1", "net/ipv4/conf/all/route_localnet"), map[string]Verdict{"route-localnet": Warning}},
-		"answers to the same subnet":              {sysctl("2", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
-		"a parameter that nobody may read":        {unread("net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
-		"a parameter that is no number":           {sysctl("x", "net/ipv4/conf/eth0/arp_ignore"), map[string]Verdict{"arp-ignore": Warning}},
-		"group frames are dropped":                {sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast"), map[string]Verdict{"group-frames": Warning}},
-		"and with the match that is deadly":       {also(match, sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast")), map[string]Verdict{"group-frames": Failure}},
+		"no answer to ARP for host scope":         {sysctl("3", "net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Failure}},
+		"scope host is as good as scope link":     {sysctl("1", "net/ipv4/conf/all/route_localnet"), map[string]Result{"route-localnet": Warning}},
+		"answers to the same subnet":              {sysctl("2", "net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Warning}},
+		"a parameter that nobody may read":        {unread("net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Warning}},
+		"a parameter that is no number":           {sysctl("x", "net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Warning}},
+		"group frames are dropped":                {sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast"), map[string]Result{"group-frames": Warning}},
+		"and with the match that is deadly":       {also(match, sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast")), map[string]Result{"group-frames": Failure}},
 		"a second NIC that overhears": {also(match, resource(func(r *Resource) {
 			around := &r.Around.Value
-			around.Links[1].Promiscuous = true
+			around.Promiscuous = []int{eth1}
 			around.Routes[1].Prefix = around.Routes[0].Prefix
-		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), map[string]Verdict{"other-nics": Failure}},
+		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), map[string]Result{"promiscuous": Failure}},
 		"our rules keep it deaf": {also(resource(func(r *Resource) {
 			around := &r.Around.Value
-			around.Links[1].Promiscuous = true
+			around.Promiscuous = []int{eth1}
 			around.Routes[1].Prefix = around.Routes[0].Prefix
 		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), nil},
-		"surroundings that cannot be read": {resource(func(r *Resource) { r.Around = Tell(clusterip.Surroundings{}, errUnread) }), map[string]Verdict{"reverse-path": Warning, "forwarding": Warning, "arp-announce": Warning, "other-nics": Warning}},
+		"surroundings that cannot be read": {resource(func(r *Resource) { r.Around = NewFact(Surroundings{}, errUnread) }), map[string]Result{"reverse-path": Warning, "forwarding": Warning, "arp-announce": Warning, "promiscuous": Warning}},
 		"IPv6 switched off": {also(resource(func(r *Resource) {
 			r.Spec = specOf(t, map[string]string{"ip": "192.168.10.3 2001:db8::3", "nic": "eth0"})
-		}), sysctl("1", "net/ipv6/conf/eth0/disable_ipv6")), map[string]Verdict{"ipv6": Failure}},
+		}), sysctl("1", "net/ipv6/conf/eth0/disable_ipv6")), map[string]Result{"ipv6": Failure}},
 
-		"laid as asked":                 {laid(func(*clusterip.Layout) {}), nil},
-		"laid with another seed":        {laid(func(l *clusterip.Layout) { l.Seed++ }), map[string]Verdict{"agreement": Failure}},
-		"laid without drain":            {laid(func(l *clusterip.Layout) { l.Drains = false }), map[string]Verdict{"agreement": Failure}},
-		"laid with drain, switched off": {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
-		"laid, and damaged":             {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Tables.Damage = []string{"a rule is gone"} })), map[string]Verdict{"as-laid": Failure}},
-		"laid, and without a filter":    {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Filters = nil })), map[string]Verdict{"as-laid": Failure}},
-		"laid, and not configured":      {also(laid(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Configured, r.Origin = nil, FromKernel })), map[string]Verdict{"agreement": Failure}},
-		"foreign rules of our name":     {resource(func(r *Resource) { r.State.Value.Tables.Foreign = []string{"table ip clusterip-192.168.10.3"} }), map[string]Verdict{"as-laid": Failure}},
+		"installed as requested":             {installed(func(*clusterip.Layout) {}), nil},
+		"installed with another seed":        {installed(func(l *clusterip.Layout) { l.Seed++ }), map[string]Result{"agreement": Failure}},
+		"installed without drain":            {installed(func(l *clusterip.Layout) { l.Drains = false }), map[string]Result{"agreement": Failure}},
+		"installed with drain, now disabled": {also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
+		"installed, and damaged":             {also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Tables.Damage = []string{"a rule is gone"} })), map[string]Result{"installed": Failure}},
+		"installed, and without a filter":    {also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Filters = nil })), map[string]Result{"installed": Failure}},
+		"installed, and not configured":      {also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Configured, r.Origin = nil, FromKernel })), map[string]Result{"agreement": Failure}},
+		"a conflicting table":                {resource(func(r *Resource) { r.State.Value.Tables.Foreign = []string{"table ip clusterip-192.168.10.3"} }), map[string]Result{"installed": Failure}},
 		"a filter that was left": {resource(func(r *Resource) {
 			r.State.Value.Filters = []clusterip.Filter{{NICIndex: eth0, MAC: r.Spec.MACs.IPv4, Static: true}}
-		}), map[string]Verdict{"as-laid": Failure}},
-		"a kernel that cannot be read": {resource(func(r *Resource) { r.State, r.Sysctls = Tell(clusterip.State{}, errUnread), nil }), map[string]Verdict{"as-laid": Warning, "conntrack": Warning, "conntrack-loose": Warning}},
-		"the NIC's own MAC":            {resource(func(r *Resource) { r.Spec.MACs.IPv4, r.Router = r.State.Value.NICs[0].MAC, nil }), map[string]Verdict{"mac": Failure}},
+		}), map[string]Result{"installed": Failure}},
+		"a kernel that cannot be read": {resource(func(r *Resource) { r.State, r.Sysctls = NewFact(clusterip.State{}, errUnread), nil }), map[string]Result{"installed": Warning, "conntrack": Warning, "conntrack-loose": Warning}},
+		"the NIC's own MAC":            {resource(func(r *Resource) { r.Spec.MACs.IPv4, r.Router = r.State.Value.NICs[0].MAC, nil }), map[string]Result{"mac": Failure}},
 		"two resources of one address": {func(f *Facts) {
-			other := Resource{Spec: f.Resources[0].Spec, State: Tell(clusterip.State{}, errUnread)}
+			other := Resource{Spec: f.Resources[0].Spec, State: NewFact(clusterip.State{}, errUnread)}
 			other.Spec.Resource, other.Spec.NIC, other.Spec.MACs.IPv4, other.Spec.Drain = "other", "eth1", clusterip.MAC{3}, 0
 			f.Resources[0].Spec.NIC = "eth0"
 			f.Resources = append(f.Resources, other)
-		}, map[string]Verdict{"mac": Failure, "as-laid": Warning}},
+		}, map[string]Result{"mac": Failure, "installed": Warning}},
 
-		"a stranger": {resource(func(r *Resource) {
-			r.Strangers.Value = []clusterip.Stranger{{Address: r.Spec.Address(), MAC: clusterip.MAC{2}}}
-		}), map[string]Verdict{"strangers": Failure}},
-		"strangers of whom nobody knows":  {resource(func(r *Resource) { r.Strangers.Err = errUnread }), map[string]Verdict{"strangers": Warning}},
-		"a router with another MAC":       {resource(func(r *Resource) { r.Router.Value.To = []clusterip.MAC{{2}} }), map[string]Verdict{"router": Failure}},
-		"a router with a MAC of nobody's": {resource(func(r *Resource) { r.Router.Value.To = nil }), map[string]Verdict{"router": Failure}},
-		"a router that limits pings":      {resource(func(r *Resource) { r.Router.Value = clusterip.RouterAnswer{Direct: true, Missed: true} }), map[string]Verdict{"router": Warning}},
-		"a router that is silent":         {resource(func(r *Resource) { r.Router.Value = clusterip.RouterAnswer{} }), map[string]Verdict{"router": Warning}},
-		"a router that cannot be asked":   {resource(func(r *Resource) { r.Router.Err = errUnread }), map[string]Verdict{"router": Warning}},
+		"an address conflict": {resource(func(r *Resource) {
+			r.Conflicts.Value = []clusterip.Stranger{{Address: r.Spec.Address(), MAC: clusterip.MAC{2}}}
+		}), map[string]Result{"address-conflict": Failure}},
+		"a probe that failed":             {resource(func(r *Resource) { r.Conflicts.Err = errUnread }), map[string]Result{"address-conflict": Warning}},
+		"a router with another MAC":       {resource(func(r *Resource) { r.Router.Value.To = []clusterip.MAC{{2}} }), map[string]Result{"router": Failure}},
+		"a router with a MAC of nobody's": {resource(func(r *Resource) { r.Router.Value.To = nil }), map[string]Result{"router": Failure}},
+		"a router that limits pings":      {resource(func(r *Resource) { r.Router.Value = RouterAnswer{Direct: true, Missed: true} }), map[string]Result{"router": Warning}},
+		"a router that is silent":         {resource(func(r *Resource) { r.Router.Value = RouterAnswer{} }), map[string]Result{"router": Warning}},
+		"a router that cannot be asked":   {resource(func(r *Resource) { r.Router.Err = errUnread }), map[string]Result{"router": Warning}},
 		"a querier":                       {igmp(true, nil, 0), nil},
-		"nobody has listened":             {igmp(false, nil, 0), map[string]Verdict{"querier": Warning}},
-		"nobody has listened for long":    {igmp(false, nil, time.Second), map[string]Verdict{"querier": Warning}},
-		"no querier":                      {igmp(false, nil, 130*time.Second), map[string]Verdict{"querier": Failure}},
-		"nobody could listen":             {igmp(false, errUnread, 0), map[string]Verdict{"querier": Warning}},
+		"nobody has listened":             {igmp(false, nil, 0), map[string]Result{"querier": Warning}},
+		"nobody has listened for long":    {igmp(false, nil, time.Second), map[string]Result{"querier": Warning}},
+		"no querier":                      {igmp(false, nil, 130*time.Second), map[string]Result{"querier": Failure}},
+		"nobody could listen":             {igmp(false, errUnread, 0), map[string]Result{"querier": Warning}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts := good(t)
 			row.change(&facts)
-			findings := Examine(facts)
-			if diff := cmp.Diff(row.want, bad(findings), cmpopts.EquateEmpty()); diff != "" {
-				t.Errorf("(-want +got):\n%s%+v", diff, findings)
+			checked := Examine(facts)
+			if diff := cmp.Diff(row.want, bad(checked), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("(-want +got):\n%s%+v", diff, checked)
 			}
-			for _, f := range findings {
-				if f.Seen == "" || f.Verdict != OK && (f.Why == "" || len(f.Do) == 0) {
+			for _, f := range checked {
+				if f.Seen == "" || f.Result != OK && (f.Why == "" || len(f.Do) == 0) {
 					t.Errorf("what was seen, why it matters and what to type is not all there: %+v", f)
 				}
 			}
@@ -489,10 +488,10 @@ func TestNotes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts := good(t)
-			facts.Resources[0].Sysctls[row.parameter] = Tell("1", nil)
+			facts.Resources[0].Sysctls[row.parameter] = NewFact("1", nil)
 			for _, f := range Examine(facts) {
-				if f.Check == row.check && (f.Verdict != OK || !strings.Contains(f.Seen, row.want)) {
-					t.Errorf("%s: %s, without %q", f.Verdict, f.Seen, row.want)
+				if f.Check == row.check && (f.Result != OK || !strings.Contains(f.Seen, row.want)) {
+					t.Errorf("%s: %s, without %q", f.Result, f.Seen, row.want)
 				}
 			}
 		})
@@ -515,9 +514,9 @@ func TestWhatToType(t *testing.T) {
 		change func(*Facts)
 		want   string
 	}{
-		"a clone is refreshed, which finds no primitive in it": {"as-laid", damaged, "pcs resource refresh web-ip-clone"},
-		"a primitive of its own is refreshed":                  {"as-laid", func(f *Facts) { damaged(f); f.Resources[0].Configured.Clone = "" }, "pcs resource refresh web-ip"},
-		"what Pacemaker does not know is started by hand": {"as-laid", func(f *Facts) {
+		"a clone is refreshed, which finds no primitive in it": {"installed", damaged, "pcs resource refresh web-ip-clone"},
+		"a primitive of its own is refreshed":                  {"installed", func(f *Facts) { damaged(f); f.Resources[0].Configured.Clone = "" }, "pcs resource refresh web-ip"},
+		"what Pacemaker does not know is started by hand": {"installed", func(f *Facts) {
 			damaged(f)
 			f.Resources[0].Configured, f.Resources[0].Origin = nil, FromKernel
 		}, "OCF_RESKEY_ip=192.168.10.3 OCF_RESOURCE_INSTANCE=web-ip ocf-clusterip start"},
@@ -565,15 +564,15 @@ func unpowered(f *Facts) {
 	}
 }
 
-func TestStrangersAreNamed(t *testing.T) {
+func TestConflictingHostsAreNamed(t *testing.T) {
 	facts := good(t)
 	r := &facts.Resources[0]
 	mac := clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
-	r.Strangers.Value = []clusterip.Stranger{{Address: r.Spec.Address(), MAC: mac}}
-	r.Around.Value.Neighbours = []clusterip.Neighbour{{NICIndex: eth0, Address: netip.MustParseAddr("192.168.10.12"), MAC: mac}}
+	r.Conflicts.Value = []clusterip.Stranger{{Address: r.Spec.Address(), MAC: mac}}
+	r.Around.Value.Neighbours = []Neighbour{{NICIndex: eth0, Address: netip.MustParseAddr("192.168.10.12"), MAC: mac}}
 	for _, f := range Examine(facts) {
-		if f.Check == "strangers" && (!strings.Contains(f.Seen, "mac_mode=unicast") || !strings.Contains(f.Seen, "192.168.10.12")) {
-			t.Errorf("who it is is not said: %s", f.Seen)
+		if f.Check == "address-conflict" && (!strings.Contains(f.Seen, "mac_mode=unicast") || !strings.Contains(f.Seen, "192.168.10.12")) {
+			t.Errorf("the host is not named: %s", f.Seen)
 		}
 	}
 }
@@ -667,7 +666,7 @@ func FuzzParseCorosync(f *testing.F) {
 	f.Add("totem {\n\tinterface {\n\t\tlinknumber: 0\n\t}\n}\n# end")
 	f.Add("quorum {\n device {\n}\n}")
 	f.Fuzz(func(t *testing.T, text string) {
-		facts := Facts{Pacemaker: true, Corosync: Tell(text, nil), Configuration: Tell[*etree.Element](nil, errUnread)}
+		facts := Facts{Pacemaker: true, Corosync: NewFact(text, nil), Configuration: NewFact[*etree.Element](nil, errUnread)}
 		for _, finding := range Examine(facts) {
 			if finding.Seen == "" {
 				t.Errorf("%s says nothing", finding.Check)
@@ -679,20 +678,20 @@ func FuzzParseCorosync(f *testing.F) {
 func TestText(t *testing.T) {
 	facts := good(t)
 	facts.Resources[0].Configured.Meta["notify"] = "true"
-	facts.Resources[0].Obstacles.Value = []clusterip.Obstacle{{
+	facts.Resources[0].Obstacles.Value = []Obstacle{{
 		Table: "inet filter", Chain: "input", Rule: "policy drop", Certain: true, Show: "nft -a list chain inet filter input",
 		Packets: []string{"tcp/80 to 192.168.10.3", "ARP requests for 192.168.10.3"},
 	}}
-	findings := Examine(facts)
+	checked := Examine(facts)
 	for file, style := range map[string]style.Style{"pipe.txt": {Width: 80}, "colour.txt": {Width: 120, Colour: true}} {
 		var text strings.Builder
-		if err := Write(&text, facts, findings, style); err != nil {
+		if err := Write(&text, facts, checked, style); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, file, text.String())
 	}
 	var text strings.Builder
-	if err := operator.WriteJSON(&text, NewReport(facts, findings)); err != nil {
+	if err := operator.WriteJSON(&text, NewReport(facts, checked)); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "report.json", text.String())

@@ -1,8 +1,9 @@
-// Package doctor judges what is seen of a node and its cluster: what is in the way of the shared addresses, why it matters, and what to
-// type. It reads nothing by itself: facts are gathered elsewhere, and each check is a pure function of them.
+// Package doctor checks a node, its cluster and its network for what keeps the shared addresses from being served, says why it matters, and which
+// commands solve it. It is pure: the facts are gathered elsewhere, and each check is a function of them.
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,58 +16,98 @@ import (
 	"ocf-clusterip/internal/pacemaker"
 )
 
-// Told is the answer to a question asked of the node or its cluster: a value, or why there is none.
-type Told[T any] struct {
+// Fact is a value that was read, or the error that kept it from being read.
+type Fact[T any] struct {
 	Value T
 	Err   error
 }
 
-// Tell makes an answer of what functions return.
-func Tell[T any](value T, err error) Told[T] { return Told[T]{value, err} }
+// NewFact makes a fact of what functions return.
+func NewFact[T any](value T, err error) Fact[T] { return Fact[T]{value, err} }
 
-// Facts are all that is known.
+// Facts are everything that the checks judge.
 type Facts struct {
-	Node      string // this node's name; "" if it is not known
-	Pacemaker bool   // is installed here; without it the cluster is not asked about
-	// Configuration is the element configuration of the CIB.
-	Configuration Told[*etree.Element]
-	Corosync      Told[string] // the text of corosync.conf
+	Node          string               // this node's name; "" if it is not known
+	Pacemaker     bool                 // is installed here; without it there are no checks of the cluster
+	Configuration Fact[*etree.Element] // the element configuration of the CIB
+	Corosync      Fact[string]         // the text of corosync.conf
 	Resources     []Resource
-	LaidErr       error // why nobody knows what is laid here
+	InstalledErr  error // why it is unknown what is installed here
 }
 
-// Resource is what is known of one resource. What was not asked, because an answer to something else made it pointless, is left out.
+// Resource is what was read about one resource. A fact that depends on another one is missing if that one could not be read.
 type Resource struct {
 	Origin     Origin
 	Configured *pacemaker.Resource // as in the CIB; nil if it is not there
 	Spec       clusterip.Spec
 	SpecErr    error    // what is wrong with the parameters
-	Unknown    []string // parameters that there are not
+	Unknown    []string // parameters that the agent does not have
 
-	State        Told[clusterip.State]
+	State        Fact[clusterip.State]
 	Capabilities []clusterip.Capability
-	Around       Told[clusterip.Surroundings]
-	Sysctls      map[string]Told[string] // see Sysctls
-	Obstacles    Told[[]clusterip.Obstacle]
-	Strangers    *Told[[]clusterip.Stranger]      // nil: nobody was asked
-	Querier      clusterip.PerFamily[*Told[bool]] // likewise
+	Around       Fact[Surroundings]
+	Sysctls      map[string]Fact[string] // see Sysctls
+	Obstacles    Fact[[]Obstacle]
+	Conflicts    *Fact[[]clusterip.Stranger]      // hosts that answer for the address with another MAC; nil: not probed
+	Querier      clusterip.PerFamily[*Fact[bool]] // whether a querier was heard; nil: not listened for
 	Waited       time.Duration                    // for a querier
-	Router       *Told[clusterip.RouterAnswer]    // likewise
-	RouterAt     netip.Addr                       // that was asked
+	Router       *Fact[RouterAnswer]              // nil: not asked
+	RouterAt     netip.Addr                       // the router that was asked
 }
 
-// Origin says where a resource is known from.
+// Surroundings are the parts of a node that are not its resources', and may interfere with them.
+type Surroundings struct {
+	Promiscuous []int             // the indexes of the promiscuous interfaces
+	Routes      []clusterip.Route // connected ones, of both families
+	Gateways    []Gateway
+	Neighbours  []Neighbour
+}
+
+// Gateway is the router of a default route.
+type Gateway struct {
+	NICIndex int
+	Address  netip.Addr // not valid where the route needs none
+	IPv6     bool
+}
+
+// Neighbour is an entry of the kernel's neighbour table with a MAC address.
+type Neighbour struct {
+	NICIndex int
+	Address  netip.Addr
+	MAC      clusterip.MAC
+}
+
+// Obstacle is a place in one of the node's firewalls that stops packets for an address, or may stop them.
+type Obstacle struct {
+	Table    string   // "inet filter", or "iptables-legacy filter"
+	Chain    string   // "input"
+	Rule     string   // which one, or "policy drop"
+	Show     string   // the command that shows it
+	Packets  []string // the packets that it stops, in words
+	Certain  bool     // it stops some of them whoever the client is
+	Untracks bool     // it stops none, but keeps them from conntrack
+}
+
+// RouterAnswer is the answer of a router to pings from the interface's own address and then from the shared address. After each unanswered ping
+// from the shared address, another one is sent from the interface's own address.
+type RouterAnswer struct {
+	Direct bool            // the router answers pings
+	Missed bool            // it did not answer each of the further pings from the own address: it may limit its answers
+	To     []clusterip.MAC // the destinations of its answers to the shared address, as far as this node received them
+}
+
+// Origin is where the specification of a resource comes from.
 type Origin string
 
 // The origins.
 const (
 	FromCIB    Origin = "as configured"
-	FromKernel Origin = "as laid on this node"
-	FromFlags  Origin = "as asked"
+	FromKernel Origin = "as installed on this node"
+	FromFlags  Origin = "as requested"
 )
 
-// Layout is how the resource is on this node, or else how it is to be there. An error says why it cannot be as asked: an interface without
-// IPv6 is another question.
+// Layout returns the layout of what is installed on this node or, where nothing is, of what would be. The error says why the spec cannot be
+// installed, unless the only reason is an interface without IPv6, which has a check of its own.
 func (r Resource) Layout() (clusterip.Layout, error) {
 	seen := r.State.Value
 	seen.NICs = slices.Clone(seen.NICs)
@@ -83,7 +124,7 @@ func (r Resource) Layout() (clusterip.Layout, error) {
 	return layout, err
 }
 
-// backend is the one that is laid, or asked for, or that auto takes.
+// backend returns the backend that is installed, or else the requested one, or else the one that backend=auto selects.
 func (r Resource) backend() clusterip.Backend {
 	if laid := r.State.Value.Tables.Backend; laid != "" {
 		return laid
@@ -101,37 +142,33 @@ func (r Resource) backend() clusterip.Backend {
 	return ""
 }
 
-// name is what to call the resource.
+// name returns the name by which texts call the resource.
 func (r Resource) name() string {
-	switch {
-	case r.Configured != nil:
+	if r.Configured != nil {
 		return ocf.OneLine(r.Configured.Name)
-	case r.Spec.Resource != "":
-		return ocf.OneLine(r.Spec.Resource)
-	default:
-		return r.Spec.Address().String()
 	}
+	return cmp.Or(ocf.OneLine(r.Spec.Resource), r.Spec.Address().String())
 }
 
-// cloneName is what pcs calls the clone, for use in a command.
+// cloneName returns the name of the clone for pcs.
 func (r Resource) cloneName() string {
-	if r.Configured != nil && r.Configured.Clone != "" {
-		return r.Configured.Clone
+	if r.Configured != nil {
+		return r.Configured.ID()
 	}
 	return r.name()
 }
 
-// FirstIPv4 is the address that a router is asked about, if there is one.
+// FirstIPv4 returns the address from which a router is pinged, if there is one.
 func FirstIPv4(layout clusterip.Layout) (netip.Addr, bool) {
-	for _, address := range layout.Addresses() {
-		if address.Is4() {
-			return address, true
-		}
+	addresses := layout.Addresses()
+	i := slices.IndexFunc(addresses, netip.Addr.Is4)
+	if i < 0 {
+		return netip.Addr{}, false
 	}
-	return netip.Addr{}, false
+	return addresses[i], true
 }
 
-// Parameters of the kernel that matter, by their paths below /proc/sys. Those of a NIC have its name in them.
+// The kernel parameters that the checks need, by their paths below /proc/sys. %s stands for the name of an interface.
 const (
 	reversePath    = "net/ipv4/conf/%s/rp_filter"
 	arpIgnore      = "net/ipv4/conf/%s/arp_ignore"
@@ -148,16 +185,14 @@ const (
 	conntrackLoose = "net/netfilter/nf_conntrack_tcp_loose"
 )
 
-// Sysctls lists the kernel parameters to be read on a node with these NICs.
+// Sysctls lists the kernel parameters to be read on a node with these interfaces.
 func Sysctls(nics []clusterip.NIC) []string {
 	names := []string{conntrackCount, conntrackMax, conntrackLoose}
-	conf := []string{"all"}
-	for _, nic := range nics {
-		conf = append(conf, nic.Name)
-	}
-	for _, of := range conf {
-		for _, format := range []string{reversePath, arpIgnore, arpFilter, routeLocalnet, arpAnnounce, forwards4, forwards6, dropsGroups4, dropsGroups6, disablesIPv6} {
-			names = append(names, fmt.Sprintf(format, of))
+	for _, nic := range append([]clusterip.NIC{{Name: "all"}}, nics...) {
+		for _, format := range []string{
+			reversePath, arpIgnore, arpFilter, routeLocalnet, arpAnnounce, forwards4, forwards6, dropsGroups4, dropsGroups6, disablesIPv6,
+		} {
+			names = append(names, fmt.Sprintf(format, nic.Name))
 		}
 	}
 	return names

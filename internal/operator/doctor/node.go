@@ -14,20 +14,21 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// kernelChecks ask what this kernel can do.
+// kernelChecks check what this kernel provides.
 func kernelChecks() []check {
 	const group = "kernel"
 	return []check{
 		{
-			group, "backend", "Without a backend that the kernel has, no bucket starts on this node.",
+			group, "backend", "Without a backend that the kernel supports, no bucket starts on this node.",
 			func(s subject) bool { return len(s.Capabilities) > 0 }, judgeBackend,
 		},
 		{
-			group, "conntrack", "Connections survive moves with drain, and pass the match cluster, because conntrack knows them. When its table is full, new ones are dropped.",
+			group, "conntrack", "Hand-overs and the match cluster recognize connections by their conntrack entries. " +
+				"When the table is full, the kernel drops new connections.",
 			tracks, judgeConntrack,
 		},
 		{
-			group, "conntrack-loose", "Connections that were there before drain was switched on are known only if conntrack takes them up in their middle.",
+			group, "conntrack-loose", "Connections that are older than the drain setting survive a hand-over only if conntrack picks them up midway.",
 			drains, judgeLoose,
 		},
 	}
@@ -35,69 +36,65 @@ func kernelChecks() []check {
 
 func judgeBackend(s subject) answer {
 	chosen := s.backend()
-	var others []string
-	var verdict clusterip.Answer
-	var why error
+	var others, reasons []string
+	var own clusterip.Capability
 	for _, c := range s.Capabilities {
-		said := map[clusterip.Answer]string{clusterip.Yes: "yes", clusterip.No: "no", clusterip.CannotTell: "cannot tell"}[c.Answer]
+		word := map[clusterip.Answer]string{clusterip.Yes: "yes", clusterip.No: "no", clusterip.CannotTell: "unknown"}[c.Answer]
 		if c.Backend == chosen {
-			verdict, why = c.Answer, c.Why
-			continue
+			own = c
+		} else {
+			others = append(others, fmt.Sprintf("%s: %s", c.Backend, word))
 		}
-		others = append(others, fmt.Sprintf("%s: %s", c.Backend, said))
-	}
-	seen := string(chosen)
-	if len(others) > 0 {
-		seen += fmt.Sprintf(" (%s)", strings.Join(others, ", "))
+		reasons = append(reasons, fmt.Sprintf("%s: %v", c.Backend, c.Why))
 	}
 	do := "modprobe nf_tables   # or a kernel with CONFIG_NF_TABLES and its netdev, arp and ip6 families"
 	switch {
 	case chosen == "":
-		var reasons []string
-		for _, c := range s.Capabilities {
-			reasons = append(reasons, fmt.Sprintf("%s: %v", c.Backend, c.Why))
-		}
-		return fail("this kernel has no backend that would do: "+strings.Join(reasons, "; "), do)
-	case verdict == clusterip.No:
-		return fail(fmt.Sprintf("backend=%s will not do here: %v", chosen, why), s.update("backend=auto"))
-	case verdict == clusterip.CannotTell:
-		return cannotTell(why, do)
+		return fail("this kernel supports no backend for this resource: "+strings.Join(reasons, "; "), do)
+	case own.Answer == clusterip.No:
+		return fail(fmt.Sprintf("this kernel does not support backend=%s: %v", chosen, own.Why), s.update("backend=auto"))
+	case own.Answer == clusterip.CannotTell:
+		return unknown(own.Why, do)
+	case len(others) > 0:
+		return ok("%s (%s)", chosen, strings.Join(others, ", "))
 	default:
-		return ok("%s", seen)
+		return ok("%s", chosen)
 	}
 }
 
-// readSysctl is what to type when a kernel parameter could not be read.
-const readSysctl = "sysctl -a   # does root get an answer?"
+// What to type when a fact could not be read.
+const (
+	readSysctl  = "sysctl -a   # as root"
+	readNetwork = "ip address; ip route; ip neighbour"
+)
 
-// sysctl is a kernel parameter as a number. One that this kernel does not have is 0: nobody can have switched it on.
+// sysctl returns a kernel parameter as a number. One that this kernel does not have is 0, because nobody can have switched it on.
 func (s subject) sysctl(format string, of ...any) (uint64, error) {
 	name := fmt.Sprintf(format, of...)
-	told, asked := s.Sysctls[name]
+	fact, known := s.Sysctls[name]
 	switch {
-	case !asked:
+	case !known:
 		return 0, fmt.Errorf("%s was not read", name)
-	case errors.Is(told.Err, fs.ErrNotExist):
+	case errors.Is(fact.Err, fs.ErrNotExist):
 		return 0, nil
-	case told.Err != nil:
-		return 0, told.Err
+	case fact.Err != nil:
+		return 0, fact.Err
 	}
-	number, err := strconv.ParseUint(told.Value, 10, 64)
+	number, err := strconv.ParseUint(fact.Value, 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%s is %s, no number", name, ocf.Quote(told.Value))
+		return 0, fmt.Errorf("%s is %s, which is not a number", name, ocf.Quote(fact.Value))
 	}
 	return number, nil
 }
 
-// effective is the greater one of a NIC's own parameter and of all (include/linux/inetdevice.h, IN_DEV_MAXCONF), and the commands that
-// set both.
+// effective returns the greater one of an interface's own parameter and that of all (include/linux/inetdevice.h, IN_DEV_MAXCONF).
 func (s subject) effective(format, nic string) (uint64, error) {
 	everywhere, err := s.sysctl(format, "all")
 	own, ownErr := s.sysctl(format, nic)
 	return max(everywhere, own), errors.Join(err, ownErr)
 }
 
-// set is what to type for a kernel parameter: with slashes, which names of interfaces may need.
+// set returns the commands that set a kernel parameter. They have slashes, which names of interfaces may need.
 func set(value int, format string, of ...string) []string {
 	var commands []string
 	for _, one := range of {
@@ -110,15 +107,15 @@ func judgeConntrack(s subject) answer {
 	count, countErr := s.sysctl(conntrackCount)
 	most, mostErr := s.sysctl(conntrackMax)
 	if err := errors.Join(countErr, mostErr); err != nil {
-		return cannotTell(err, readSysctl)
+		return unknown(err, readSysctl)
 	}
 	if most == 0 {
 		return ok("not in use yet")
 	}
 	const whole, full, much = 100, 95, 75
 	share := count * whole / most
-	seen := fmt.Sprintf("%d of %d entries are taken (%d %%)", count, most, share)
-	do := fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d   # some 300 bytes each", most*2)
+	seen := fmt.Sprintf("%d of %d entries are used (%d %%)", count, most, share)
+	do := fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d   # about 300 bytes each", most*2)
 	switch {
 	case share >= full:
 		return fail(seen, do)
@@ -130,12 +127,11 @@ func judgeConntrack(s subject) answer {
 }
 
 func judgeLoose(s subject) answer {
-	told := s.Sysctls[conntrackLoose]
 	loose, err := s.sysctl(conntrackLoose)
 	switch {
 	case err != nil:
-		return cannotTell(err, readSysctl)
-	case errors.Is(told.Err, fs.ErrNotExist):
+		return unknown(err, readSysctl)
+	case s.Sysctls[conntrackLoose].Err != nil:
 		return ok("not in use yet")
 	case loose == 0:
 		return warn("nf_conntrack_tcp_loose=0", "sysctl -w net.netfilter.nf_conntrack_tcp_loose=1")
@@ -144,7 +140,7 @@ func judgeLoose(s subject) answer {
 	}
 }
 
-// nicChecks look at the interface, and at the other ones.
+// nicChecks check the interface, and the node's other interfaces.
 func nicChecks() []check {
 	const group = "interface"
 	is4 := func(s subject) bool { return hasNIC(s) && s.layout.Has(netip.Addr.Is4) }
@@ -154,20 +150,23 @@ func nicChecks() []check {
 	}
 	return []check{
 		{
-			group, "interface", "The address must be on an Ethernet interface of its own network, the same on all nodes, and on no other one.",
+			group, "interface", "The address must be on an Ethernet interface of its own network, on the same one on all nodes, and on no other one.",
 			func(s subject) bool { return s.State.Err == nil && len(s.Spec.Addresses) > 0 }, judgeInterface,
 		},
 		{group, "link", "Without a link no client reaches this node, and its buckets move away.", hasNIC, judgeLink},
 		{
-			group, "snooping", "A Linux bridge that snoops delivers unicast packets in frames to a group MAC to nobody, once it has heard a querier: the node goes deaf to all clients at once.",
+			group, "snooping", "A Linux bridge with multicast snooping that has heard a querier delivers unicast packets in frames to a group MAC to " +
+				"no port: the node then receives nothing from any client.",
 			isGroup, judgeSnooping,
 		},
 		{
-			group, "bridge-nf", "A bridge that calls iptables has packets go through prerouting before the bridge gets them: DNAT there makes every node answer.",
+			group, "bridge-nf", "A bridge that calls iptables runs the prerouting hooks on frames before the node's own interface gets them: " +
+				"a DNAT rule there makes every node answer.",
 			hasNIC, judgeBridgeNetfilter,
 		},
 		{
-			group, "guests", "A bridge that a unicast cluster MAC is its own lets no frame to it through: its guests get no answer from other nodes' buckets.",
+			group, "guests", "A bridge does not forward frames to its own MAC. With mac_mode=unicast that is the shared MAC, so the bridge's guests get " +
+				"answers only from this node's buckets.",
 			func(s subject) bool { return hasNIC(s) && !isGroup(s) }, judgeGuests,
 		},
 		{group, "ipv6", "An interface without IPv6 cannot have the address.", is6, judgeIPv6},
@@ -177,28 +176,32 @@ func nicChecks() []check {
 		},
 		{group, "arp-ignore", "The node must answer ARP requests for the address, or clients do not find it.", is4, judgeARPIgnore},
 		{
-			group, "arp-filter", "With arp_filter the node answers an ARP request only by the interface that its own route to the client leaves by.",
+			group, "arp-filter", "With arp_filter the node answers an ARP request only on the interface through which it would reach the client.",
 			is4, judgeARPFilter,
 		},
 		{
-			group, "route-localnet", "With route_localnet the kernel may take an address of scope host for the node's own connections, whose answers go to other nodes.",
+			group, "route-localnet", "With route_localnet the kernel may use an address of scope host as the source of the node's own connections. " +
+				"The answers then reach other nodes.",
 			is4, judgeRouteLocalnet,
 		},
 		{
-			group, "forwarding", "Only what comes in by the interface of the address is filtered: a node that is the router of clients answers all of them, whatever bucket they are in.",
+			group, "forwarding", "Only packets that arrive on the address's own interface are filtered. A node that routes packets of clients to the " +
+				"address answers all of them, whatever their bucket.",
 			hasNIC, judgeForwarding,
 		},
 		{
-			group, "arp-announce", "ARP requests name the address as their sender on its own interface only. On others they name none, or are dropped, and the neighbour is not found.",
+			group, "arp-announce", "Only on the address's own interface do ARP requests contain it as their sender. On others they contain 0.0.0.0, or are " +
+				"dropped, and the neighbour is not found.",
 			is4, judgeARPAnnounce,
 		},
 		{
-			group, "group-frames", "The kernel drops unicast packets in frames to a group MAC: ICMP errors (path MTU), and what moves with drain.",
+			group, "group-frames", "The kernel drops unicast packets in frames to a group MAC: ICMP errors (path MTU), and packets of buckets that drain.",
 			isGroup, judgeGroupFrames,
 		},
 		{
-			group, "other-nics", "An interface on the same network that is promiscuous hears the frames for the cluster MAC too, and this backend would answer them a second time.",
-			hasNIC, judgeOtherNICs,
+			group, "promiscuous", "A promiscuous interface on the same network also receives the frames for the shared MAC, and with this backend the node " +
+				"would answer them a second time.",
+			hasNIC, judgePromiscuous,
 		},
 	}
 }
@@ -224,44 +227,42 @@ func judgeLink(s subject) answer {
 	case !s.nic.Up:
 		return fail(s.nic.Name+" is down", fmt.Sprintf("ip link set %s up", s.nic.Name))
 	case !s.nic.Running:
-		return fail(s.nic.Name+" has no carrier", fmt.Sprintf("ethtool %s   # and look at its cable and switch port", s.nic.Name))
+		return fail(s.nic.Name+" has no carrier", fmt.Sprintf("ethtool %s   # and check its cable and switch port", s.nic.Name))
 	}
 	if why := s.State.Value.LinkFault(s.nic); why != "" {
-		return fail(why, "ip -brief link; bridge link", "# and look at their cables and switch ports; check_link=false if clients come in by other ports")
+		return fail(why, "ip -brief link; bridge link", "# and check their cables and switch ports; check_link=false if clients use other ports")
 	}
 	return ok("%s is up and has a carrier", s.nic.Name)
 }
 
 func judgeIPv6(s subject) answer {
-	name := fmt.Sprintf(disablesIPv6, s.nic.Name)
-	told := s.Sysctls[name]
 	off, err := s.sysctl(disablesIPv6, s.nic.Name)
 	switch {
-	case errors.Is(told.Err, fs.ErrNotExist):
-		return fail(s.nic.Name+" has no IPv6: its MTU is below 1280, or the kernel has none", fmt.Sprintf("ip link set %s mtu 1500", s.nic.Name))
 	case err != nil:
-		return cannotTell(err, readSysctl)
+		return unknown(err, readSysctl)
+	case s.Sysctls[fmt.Sprintf(disablesIPv6, s.nic.Name)].Err != nil:
+		return fail(s.nic.Name+" has no IPv6: its MTU is below 1280, or the kernel has no IPv6", fmt.Sprintf("ip link set %s mtu 1500", s.nic.Name))
 	case off != 0:
-		return fail("IPv6 is switched off on "+s.nic.Name, set(0, disablesIPv6, s.nic.Name)...)
+		return fail("IPv6 is disabled on "+s.nic.Name, set(0, disablesIPv6, s.nic.Name)...)
 	default:
-		return ok("switched on")
+		return ok("enabled")
 	}
 }
 
-// leadsOut tells whether the node reaches clients through a NIC: it leads to a router, or to the address's own network.
+// leadsOut reports whether the node reaches clients through an interface: it leads to a router, or to the address's own network.
 func (s subject) leadsOut(nic clusterip.NIC) bool {
-	toRouter := func(g clusterip.Gateway) bool { return g.NICIndex == nic.Index && !g.IPv6 }
+	toRouter := func(g Gateway) bool { return g.NICIndex == nic.Index && !g.IPv6 }
 	return slices.ContainsFunc(s.Around.Value.Gateways, toRouter) || s.isOnLAN(nic)
 }
 
-// isOnLAN tells whether a NIC is connected to an address's network.
+// isOnLAN reports whether an interface is connected to an address's network.
 func (s subject) isOnLAN(nic clusterip.NIC) bool {
 	return slices.ContainsFunc(s.Around.Value.Routes, func(r clusterip.Route) bool {
 		return r.NICIndex == nic.Index && slices.ContainsFunc(s.layout.Addresses(), r.Prefix.Contains)
 	})
 }
 
-// networks are those of IPv4 that a NIC is connected to.
+// networks returns the IPv4 networks that an interface is connected to.
 func (s subject) networks(nic clusterip.NIC) []string {
 	var networks []string
 	for _, route := range s.Around.Value.Routes {
@@ -272,7 +273,7 @@ func (s subject) networks(nic clusterip.NIC) []string {
 	return networks
 }
 
-// others are the NICs beside the address's that are in use.
+// others returns the interfaces beside the address's own that are in use.
 func (s subject) others() []clusterip.NIC {
 	return slices.DeleteFunc(slices.Clone(s.State.Value.NICs), func(n clusterip.NIC) bool {
 		return n.Index == s.nic.Index || !n.Up || n.Loopback
@@ -282,44 +283,46 @@ func (s subject) others() []clusterip.NIC {
 func judgeReversePath(s subject) answer {
 	filter, err := s.effective(reversePath, s.nic.Name)
 	if err := errors.Join(err, s.Around.Err); err != nil {
-		return cannotTell(err, readSysctl)
+		return unknown(err, readSysctl)
 	}
 	const strict = 1
 	if filter != strict {
 		return ok("not strict")
 	}
-	for _, other := range s.others() {
-		if s.leadsOut(other) {
-			return warn(fmt.Sprintf("rp_filter is strict on %s, and clients may be answered through %s", s.nic.Name, other.Name), set(2, reversePath, s.nic.Name)...)
-		}
-	}
-	// No warning: a node's other networks, such as that of Corosync's second link, seldom have clients, and strict is the default of some distributions.
+	// Another network without a route to clients earns no warning: such a network, for instance that of Corosync's second link, seldom has clients,
+	// and strict is the default of some distributions.
 	var dropped []string
 	for _, other := range s.others() {
+		if s.leadsOut(other) {
+			return warn(fmt.Sprintf("rp_filter is strict on %s, and the node may answer clients through %s", s.nic.Name, other.Name),
+				set(2, reversePath, s.nic.Name)...)
+		}
 		for _, network := range s.networks(other) {
 			dropped = append(dropped, fmt.Sprintf("%s (%s)", network, other.Name))
 		}
 	}
 	if len(dropped) > 0 {
-		return ok("strict: clients reach the address through %s, but none in %s, which must take rp_filter=2", s.nic.Name, strings.Join(dropped, ", "))
+		return ok("strict: clients reach the address through %s; clients in %s need rp_filter=2", s.nic.Name, strings.Join(dropped, ", "))
 	}
-	return ok("strict, but clients come and go through %s only", s.nic.Name)
+	return ok("strict, but all clients use %s", s.nic.Name)
 }
 
 func judgeARPIgnore(s subject) answer {
 	ignore, err := s.effective(arpIgnore, s.nic.Name)
 	const sameSubnet, neverForHostScope, never = 2, 3, 8
+	seen := fmt.Sprintf("arp_ignore=%d", ignore)
 	switch {
 	case err != nil:
-		return cannotTell(err, readSysctl)
+		return unknown(err, readSysctl)
 	case ignore == never:
-		return fail(fmt.Sprintf("arp_ignore=%d: the node answers no ARP request", ignore), set(0, arpIgnore, "all", s.nic.Name)...)
+		return fail(seen+": the node answers no ARP request", set(0, arpIgnore, "all", s.nic.Name)...)
 	case ignore == neverForHostScope:
-		return fail(fmt.Sprintf("arp_ignore=%d: the node answers no ARP request for the address, which has scope host", ignore), set(0, arpIgnore, "all", s.nic.Name)...)
+		return fail(seen+": the node answers no ARP request for the address, which has scope host", set(0, arpIgnore, "all", s.nic.Name)...)
 	case ignore == sameSubnet:
-		return warn(fmt.Sprintf("arp_ignore=%d: hosts of another subnet get no answer, and without an address of the node's own in the network nobody", ignore), set(1, arpIgnore, "all", s.nic.Name)...)
+		return warn(seen+": the node answers no hosts of another subnet, and no host at all if it has no address of its own in the network",
+			set(1, arpIgnore, "all", s.nic.Name)...)
 	default:
-		return ok("arp_ignore=%d", ignore)
+		return ok("%s", seen)
 	}
 }
 
@@ -329,27 +332,29 @@ func judgeARPFilter(s subject) answer {
 		return ok("arp_filter=0")
 	}
 	if err := errors.Join(err, s.Around.Err); err != nil {
-		return cannotTell(err, readSysctl)
+		return unknown(err, readSysctl)
 	}
 	for _, other := range s.others() {
 		if s.isOnLAN(other) {
-			return warn(fmt.Sprintf("arp_filter=%d, and %s is in the network of the address too: clients that the node would answer through it find no address", filter, other.Name),
-				set(0, arpFilter, "all", s.nic.Name)...)
+			return warn(fmt.Sprintf("arp_filter=%d, and %s is in the network of the address too: clients that the node would answer through it "+
+				"get no ARP reply", filter, other.Name), set(0, arpFilter, "all", s.nic.Name)...)
 		}
 	}
 	return ok("arp_filter=%d, but only %s is in the network of the address", filter, s.nic.Name)
 }
 
-// judgeRouteLocalnet: scope host is as good as scope link then, and comes first in the kernel's list (inet_select_addr in net/ipv4/devinet.c). The
-// connected routes of the node's own addresses name their source.
+// judgeRouteLocalnet: with route_localnet, scope host is as good as scope link, and comes first in the kernel's list (inet_select_addr in
+// net/ipv4/devinet.c). The connected routes of the node's own addresses have a source of their own.
 func judgeRouteLocalnet(s subject) answer {
 	localnet, err := s.effective(routeLocalnet, s.nic.Name)
 	switch {
 	case err != nil:
-		return cannotTell(err, readSysctl)
+		return unknown(err, readSysctl)
 	case localnet != 0:
-		return warn(fmt.Sprintf("route_localnet=%d: by routes without a gateway and a source (ip route: scope link, no src), and to multicast groups, the node's own packets come from the address",
-			localnet), append(set(0, routeLocalnet, "all", s.nic.Name), "# kube-proxy sets it: --iptables-localhost-nodeports=false; or give such routes the node's own src")...)
+		return warn(fmt.Sprintf("route_localnet=%d: the shared address is the source of the node's own packets on routes without a gateway and a source "+
+			"(ip route: scope link, no src), and to multicast groups", localnet),
+			append(set(0, routeLocalnet, "all", s.nic.Name),
+				"# kube-proxy sets it: --iptables-localhost-nodeports=false; or give such routes the node's own src")...)
 	default:
 		return ok("route_localnet=0")
 	}
@@ -360,25 +365,26 @@ func judgeSnooping(s subject) answer {
 	if why != "" {
 		return warn(why, fmt.Sprintf("ip link set %s type bridge mcast_router 2", bridge.Name), "# and in the network's configuration, so that it lasts")
 	}
-	return ok("no bridge of this node keeps frames from it")
+	return ok("no bridge of this node withholds frames from it")
 }
 
 func judgeGuests(s subject) answer {
 	if why := s.State.Value.GuestFault(s.nic); why != "" {
-		return warn(why, "# where they are clients: "+s.update("mac_mode=multicast   # with the resource disabled"),
+		return warn(why, "# if guests are clients: "+s.update("mac_mode=multicast   # with the resource disabled"),
 			fmt.Sprintf("# or, on all nodes, a veth pair: one end a port of %s, the other one nic, with the node's own address", s.nic.Name))
 	}
-	return ok("no bridge of this node keeps frames from its guests")
+	return ok("no bridge of this node withholds frames from its guests")
 }
 
 func judgeBridgeNetfilter(s subject) answer {
 	bridge, why := s.State.Value.TranslationFault(s.nic, s.layout.Has)
 	if why == "" {
-		return ok("no bridge of this node shows packets for the address to iptables too early")
+		return ok("no bridge passes its packets to iptables")
 	}
 	if laid := s.State.Value.Tables.Laid; laid != nil && laid.Drains && !laid.Bridged {
-		return fail(fmt.Sprintf("%s is a bridge that calls iptables (br_netfilter), and the rules were laid by an older version: no TCP reaches a bucket that has moved", bridge.Name),
-			"pcs node standby "+cmp.Or(s.Node, "NODE")+"   # and, when its drains are over, back; one node after the other")
+		return fail(fmt.Sprintf("%s is a bridge that calls iptables (br_netfilter), and an older version installed the tables: "+
+			"no TCP packet reaches a bucket that has moved", bridge.Name),
+			"pcs node standby "+cmp.Or(s.Node, "NODE")+"   # and back when its drains have ended; one node after the other")
 	}
 	return warn(why, "# if there are such rules (nft list ruleset, iptables-save -t nat):",
 		"sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0   # and in /etc/sysctl.d/, so that it lasts",
@@ -386,10 +392,10 @@ func judgeBridgeNetfilter(s subject) answer {
 		"# a bridge of containers that needs it: ip link set docker0 type bridge nf_call_iptables 1")
 }
 
-// judgeForwarding looks for other networks whose hosts may have this node as their router.
+// judgeForwarding looks for other networks whose hosts may use this node as their router.
 func judgeForwarding(s subject) answer {
 	if s.Around.Err != nil {
-		return cannotTell(s.Around.Err, "ip address; ip route; ip neighbour")
+		return unknown(s.Around.Err, readNetwork)
 	}
 	var answers []answer
 	judge := func(format string, of func(nic string) string, isOfFamily func(netip.Addr) bool) {
@@ -402,23 +408,25 @@ func judgeForwarding(s subject) answer {
 			switch {
 			case !leads || s.isOnLAN(other) || !s.State.Value.LeadsOut(other):
 			case err != nil:
-				answers = append(answers, cannotTell(err, readSysctl))
+				answers = append(answers, unknown(err, readSysctl))
 			case forwarding != 0:
-				answers = append(answers, warn(fmt.Sprintf("this node forwards, so hosts in %s may come in by %s: it would answer all of them", network, other.Name),
-					append([]string{"# let no client, and no router of clients, have this node as its router; or, if it need not forward:"}, set(0, format, of(other.Name))...)...))
+				answers = append(answers, warn(
+					fmt.Sprintf("this node forwards, so hosts in %s may use it as their router (%s): it would answer all of them", network, other.Name),
+					append([]string{"# route no clients through this node; or, if it need not forward:"}, set(0, format, of(other.Name))...)...))
 			}
 		}
 	}
 	judge(forwards4, func(nic string) string { return nic }, netip.Addr.Is4)
-	judge(forwards6, func(string) string { return "all" }, netip.Addr.Is6) // IPv6 forwards by all interfaces or by none
-	return all("clients come in by its own interface only", answers...)
+	judge(forwards6, func(string) string { return "all" }, netip.Addr.Is6) // IPv6 forwards on all interfaces or on none
+	return all("clients can reach it through its own interface only", answers...)
 }
 
-// networkOf is a network of a family that a NIC is connected to, and in which there are other hosts.
+// networkOf returns a network of a family that an interface is connected to and that contains other hosts.
 func (s subject) networkOf(nic clusterip.NIC, isOfFamily func(netip.Addr) bool) (netip.Prefix, bool) {
 	for _, route := range s.Around.Value.Routes {
 		address := route.Prefix.Addr()
-		if route.NICIndex == nic.Index && isOfFamily(address) && !route.Prefix.IsSingleIP() && !address.IsLinkLocalUnicast() && !address.IsMulticast() {
+		if route.NICIndex == nic.Index && isOfFamily(address) &&
+			!route.Prefix.IsSingleIP() && !address.IsLinkLocalUnicast() && !address.IsMulticast() {
 			return route.Prefix, true
 		}
 	}
@@ -427,7 +435,7 @@ func (s subject) networkOf(nic clusterip.NIC, isOfFamily func(netip.Addr) bool) 
 
 func judgeARPAnnounce(s subject) answer {
 	if s.Around.Err != nil {
-		return cannotTell(s.Around.Err, "ip address; ip route; ip neighbour")
+		return unknown(s.Around.Err, readNetwork)
 	}
 	const bestLocal = 2
 	laid := s.State.Value.Tables.Laid
@@ -441,34 +449,37 @@ func judgeARPAnnounce(s subject) answer {
 		}
 		switch announce, err := s.effective(arpAnnounce, other.Name); {
 		case err != nil:
-			answers = append(answers, cannotTell(err, readSysctl))
+			answers = append(answers, unknown(err, readSysctl))
 		case announce >= bestLocal:
 		case !hides && s.leadsOut(other):
-			answers = append(answers, warn(fmt.Sprintf("clients may be answered through %s, where arp_announce=%d", other.Name, announce), set(bestLocal, arpAnnounce, other.Name)...))
+			answers = append(answers, warn(fmt.Sprintf("the node may answer clients through %s, where arp_announce=%d", other.Name, announce),
+				set(bestLocal, arpAnnounce, other.Name)...))
 		default:
 			elsewhere = append(elsewhere, fmt.Sprintf("%s (%s)", other.Name, cmp.Or(strings.Join(networks, ", "), "a router")))
 		}
 	}
 	switch {
 	case len(elsewhere) == 0:
-		return all("requests name no address of another interface", answers...)
-	case hides: // also proxies are asked so, and answer only who says who it is
-		return all(fmt.Sprintf("through %s it asks as 0.0.0.0, with arp_announce=2 as itself", strings.Join(elsewhere, ", ")), answers...)
-	default: // no warning, as for a strict reverse path
-		return all(fmt.Sprintf("no client in the networks of %s is found, which takes arp_announce=2 there", strings.Join(elsewhere, ", ")), answers...)
+		return all("no request contains an address of another interface", answers...)
+	case hides: // a proxy does not answer a request from 0.0.0.0
+		return all(fmt.Sprintf("requests on %s come from 0.0.0.0; with arp_announce=2, from the node's own address", strings.Join(elsewhere, ", ")),
+			answers...)
+	default: // no warning, as for a strict reverse path filter
+		return all(fmt.Sprintf("the node finds no client in the networks of %s, unless arp_announce=2 there", strings.Join(elsewhere, ", ")), answers...)
 	}
 }
 
 func judgeGroupFrames(s subject) answer {
 	var answers []answer
 	judge := func(drops uint64, err error, commands []string) {
+		seen := "drop_unicast_in_l2_multicast=1 on " + s.nic.Name
 		switch {
 		case err != nil:
-			answers = append(answers, cannotTell(err, readSysctl))
+			answers = append(answers, unknown(err, readSysctl))
 		case drops != 0 && s.layout.Backend == clusterip.NFTables:
-			answers = append(answers, warn("drop_unicast_in_l2_multicast=1 on "+s.nic.Name, commands...))
-		case drops != 0: // the other backends make the packets the host's own too late
-			answers = append(answers, fail("drop_unicast_in_l2_multicast=1 on "+s.nic.Name+": all packets for the address are dropped", commands...))
+			answers = append(answers, warn(seen, commands...))
+		case drops != 0: // the other backends change the packet type after the kernel has dropped the packet
+			answers = append(answers, fail(seen+": the kernel drops all packets for the address", commands...))
 		}
 	}
 	if s.layout.Has(netip.Addr.Is4) && s.layout.MACs.IPv4.Group() {
@@ -476,23 +487,21 @@ func judgeGroupFrames(s subject) answer {
 		judge(drops, err, set(0, dropsGroups4, "all", s.nic.Name))
 	}
 	if s.layout.Has(netip.Addr.Is6) && s.layout.MACs.IPv6.Group() {
-		drops, err := s.sysctl(dropsGroups6, s.nic.Name) // IPv6 does not ask for all
+		drops, err := s.sysctl(dropsGroups6, s.nic.Name) // IPv6 ignores the value of all
 		judge(drops, err, set(0, dropsGroups6, s.nic.Name))
 	}
-	return all("unicast packets in them are taken", answers...)
+	return all("the kernel accepts unicast packets in them", answers...)
 }
 
-func judgeOtherNICs(s subject) answer {
+func judgePromiscuous(s subject) answer {
 	if s.Around.Err != nil {
-		return cannotTell(s.Around.Err, "ip address; ip route; ip neighbour")
+		return unknown(s.Around.Err, readNetwork)
 	}
 	var answers []answer
-	deaf := s.layout.Backend == clusterip.NFTables
 	for _, other := range s.others() {
-		promiscuous := slices.ContainsFunc(s.Around.Value.Links, func(l clusterip.Link) bool { return l.NICIndex == other.Index && l.Promiscuous })
-		if promiscuous && s.isOnLAN(other) && !deaf {
+		if slices.Contains(s.Around.Value.Promiscuous, other.Index) && s.isOnLAN(other) && s.layout.Backend != clusterip.NFTables {
 			answers = append(answers, fail(other.Name+" is on the same network, and promiscuous", fmt.Sprintf("ip link set %s promisc off", other.Name)))
 		}
 	}
-	return all("none hears frames for the address and answers them", answers...)
+	return all("no other interface answers frames for the address", answers...)
 }

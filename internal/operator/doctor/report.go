@@ -9,32 +9,32 @@ import (
 	"ocf-clusterip/internal/operator/style"
 )
 
-// A Report is all that was found, for programs.
+// Report contains all checks, for programs.
 type Report struct {
-	Node     string    `json:"node,omitempty"`
-	Verdict  Verdict   `json:"verdict"` // the worst
-	Findings []Finding `json:"findings"`
+	Node   string    `json:"node,omitempty"`
+	Result Result    `json:"result"` // the worst
+	Checks []Checked `json:"checks"`
 }
 
-// NewReport makes one.
-func NewReport(facts Facts, findings []Finding) Report {
-	return Report{facts.Node, Worst(findings), findings}
+// NewReport returns the report on checks that were carried out.
+func NewReport(facts Facts, checked []Checked) Report {
+	return Report{facts.Node, Worst(checked), checked}
 }
 
 // Columns of the text.
 const (
-	verdictColumn = 2
-	nameColumn    = 11
-	seenColumn    = 27
+	resultColumn = 2
+	nameColumn   = 11
+	seenColumn   = 28
 )
 
-// Write writes the findings by what they are about: a line for each that is good, and what matters of the others.
-func Write(to io.Writer, facts Facts, findings []Finding, look style.Style) error {
+// Write writes the checks for people, by resource and group: a line for each that is ok, and the reason and the commands with each other one.
+func Write(to io.Writer, facts Facts, checked []Checked, look style.Style) error {
 	var b strings.Builder
 	subject, group := "\x00", ""
-	counts := map[Verdict]int{}
-	for _, f := range findings {
-		counts[f.Verdict]++
+	counts := map[Result]int{}
+	for _, f := range checked {
+		counts[f.Result]++
 		if f.Resource != subject {
 			if b.Len() > 0 {
 				b.WriteByte('\n')
@@ -44,13 +44,13 @@ func Write(to io.Writer, facts Facts, findings []Finding, look style.Style) erro
 		}
 		if f.Group != group {
 			if f.Resource != "" {
-				b.WriteString(strings.Repeat(" ", verdictColumn-1) + f.Group + "\n")
+				b.WriteString(strings.Repeat(" ", resultColumn-1) + f.Group + "\n")
 			}
 			group = f.Group
 		}
-		writeFinding(&b, f, look)
+		writeChecked(&b, f, look)
 	}
-	fmt.Fprintf(&b, "\n%d checks: %s\n", len(findings), summary(counts))
+	fmt.Fprintf(&b, "\n%d checks: %s\n", len(checked), summary(counts))
 	_, err := io.WriteString(to, b.String())
 	return err
 }
@@ -64,9 +64,9 @@ func heading(facts Facts, resource string) string {
 	return "The cluster"
 }
 
-func writeFinding(b *strings.Builder, f Finding, look style.Style) {
-	fmt.Fprintf(b, "%s%s %-*s ", strings.Repeat(" ", verdictColumn), mark(f.Verdict, look), seenColumn-nameColumn-1, f.Check)
-	if f.Verdict == OK {
+func writeChecked(b *strings.Builder, f Checked, look style.Style) {
+	fmt.Fprintf(b, "%s%s %-*s ", strings.Repeat(" ", resultColumn), mark(f.Result, look), seenColumn-nameColumn-1, f.Check)
+	if f.Result == OK {
 		b.WriteString(cut(f.Seen, look.Width-seenColumn) + "\n")
 		return
 	}
@@ -78,17 +78,17 @@ func writeFinding(b *strings.Builder, f Finding, look style.Style) {
 	b.WriteString(wrapped(f.Why, nameColumn) + "\n")
 	for _, line := range f.Do {
 		// Whole, so that it can be copied.
-		b.WriteString(strings.Repeat(" ", nameColumn+verdictColumn) + line + "\n")
+		b.WriteString(strings.Repeat(" ", nameColumn+resultColumn) + line + "\n")
 	}
 }
 
-// mark is the verdict in its column.
-func mark(v Verdict, look style.Style) string {
-	text := fmt.Sprintf("%-*s", nameColumn-verdictColumn-1, v)
+// mark returns the result, padded to its column.
+func mark(v Result, look style.Style) string {
+	text := fmt.Sprintf("%-*s", nameColumn-resultColumn-1, v)
 	if v == Failure {
 		text = strings.ToUpper(text)
 	}
-	return look.Paint(map[Verdict]style.Colour{OK: style.Green, Warning: style.Yellow, Failure: style.Red}[v], text)
+	return look.Paint(map[Result]style.Colour{OK: style.Green, Warning: style.Yellow, Failure: style.Red}[v], text)
 }
 
 // cut shortens a text to a number of columns.
@@ -100,9 +100,9 @@ func cut(text string, columns int) string {
 	return string(runes[:columns-1]) + "…"
 }
 
-func summary(counts map[Verdict]int) string {
+func summary(counts map[Result]int) string {
 	var parts []string
-	for _, v := range []Verdict{Failure, Warning} {
+	for _, v := range []Result{Failure, Warning} {
 		switch n := counts[v]; {
 		case n == 1:
 			parts = append(parts, "1 "+v.String())
@@ -111,7 +111,7 @@ func summary(counts map[Verdict]int) string {
 		}
 	}
 	if len(parts) == 0 {
-		return "all is well"
+		return "all ok"
 	}
 	return strings.Join(parts, ", ")
 }
