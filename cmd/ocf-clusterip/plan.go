@@ -18,6 +18,7 @@ import (
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/operator/plan"
+	"ocf-clusterip/internal/text"
 )
 
 const planDescription = `Says before it happens what a cluster of equal nodes will do: how many buckets each node has, what the others must bear when
@@ -207,7 +208,7 @@ func (c *call) readLog(name, picture string, tally *plan.Tally) (*plan.Log, erro
 	packed, isPacked := errors.AsType[*plan.CompressedError](err)
 	switch {
 	case isPacked && name != "-":
-		return nil, ocf.Errorf(ocf.ErrArgs, "--clients: %s %w; unpack it: %s %s | ocf-clusterip plan --clients - …", name, err, packed.Unpacker, ocf.ShellQuote(name))
+		return nil, ocf.Errorf(ocf.ErrArgs, "--clients: %s %w; unpack it: %s %s | ocf-clusterip plan --clients - …", name, err, packed.Unpacker, text.ShellQuote(name))
 	case isPacked:
 		return nil, ocf.Errorf(ocf.ErrArgs, "--clients: %s %w; unpack it with %s", log.Name, err, packed.Unpacker)
 	case err != nil:

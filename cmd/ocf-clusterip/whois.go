@@ -16,6 +16,7 @@ import (
 	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator"
+	"ocf-clusterip/internal/services"
 )
 
 const whoisDescription = `Says for each client which hash bucket it falls into, and which node answers it.
@@ -32,7 +33,7 @@ serves former connections); doubled (several nodes answer: look at once); nobody
 func (c *call) whoisCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "to", Usage: "the shared `ADDRESS[:PORT]` that is asked; needed where there are several, or none"},
-		&manual.Choice{StringFlag: &cli.StringFlag{Name: "protocol", Value: "tcp", Usage: "`PROTOCOL` that is spoken"}, Values: ocf.ServiceProtocols()},
+		&manual.Choice{StringFlag: &cli.StringFlag{Name: "protocol", Value: "tcp", Usage: "`PROTOCOL` that is spoken"}, Values: services.Protocols()},
 		&cli.StringFlag{Name: "file", Usage: "read clients from `FILE`, one on each line; - is the standard input"},
 		&cli.BoolFlag{Name: "json", Usage: "write JSON"},
 		&numberFlag{&cli.UintFlag{Name: "buckets", Usage: "ask nobody: there are so many buckets, `N` (clone-max)"}},
@@ -73,8 +74,8 @@ func (c *call) whois(ctx *cli.Context) error {
 // targetOf reads ADDRESS or ADDRESS:PORT; nothing is the only address that there is.
 func targetOf(to, protocol string) (operator.Target, error) {
 	target := operator.Target{Protocol: protocol}
-	if !slices.Contains(ocf.ServiceProtocols(), protocol) {
-		return target, ocf.Errorf(ocf.ErrArgs, "--protocol %s is none of %s", ocf.Quote(protocol), strings.Join(ocf.ServiceProtocols(), ", "))
+	if !slices.Contains(services.Protocols(), protocol) {
+		return target, ocf.Errorf(ocf.ErrArgs, "--protocol %s is none of %s", ocf.Quote(protocol), strings.Join(services.Protocols(), ", "))
 	}
 	if to == "" {
 		return target, nil

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // A fakeBackend is a TableKernel that holds what it is told.
@@ -174,7 +175,7 @@ func TestWhatIptablesCannotDo(t *testing.T) {
 		}
 		spec.Addresses = append(spec.Addresses, vip6)
 		spec.Buckets, spec.MACMode, spec.HashCompat = row.tooMany, Unicast, row.other
-		spec.HashPrefixes.IPv4, spec.Services = 24, []ocf.Service{ocf.ICMP}
+		spec.HashPrefixes.IPv4, spec.Services = 24, []services.Service{services.ICMP}
 		spec.HashMode = SourceIPSourcePort
 		err := spec.Layout().Fits(backend)
 		says := strings.Split(err.Error(), "\n")

@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // Schema is the newest version of the tables that this program knows. It accepts every older one as it is, so that a package
@@ -53,10 +54,10 @@ type Layout struct {
 	HashCompat   HashCompat
 	HashPrefixes PerFamily[int] // how many leading bits of the source address are hashed
 	Seed         Seed
-	Buckets      uint32        // N
-	Services     []ocf.Service // what is shared; all if empty. The rest is for the owner of bucket 0
-	Drains       bool          // connections survive a move (Moves)
-	Bridged      bool          // they do on a bridge, or on top of one, which may call iptables for its ports
+	Buckets      uint32             // N
+	Services     []services.Service // what is shared; all if empty. The rest is for the owner of bucket 0
+	Drains       bool               // connections survive a move (Moves)
+	Bridged      bool               // they do on a bridge, or on top of one, which may call iptables for its ports
 }
 
 // Address is the first one, which names the tables.
@@ -137,13 +138,13 @@ func (l Layout) sourceNetwork(source netip.Addr) netip.Addr {
 // Packet is what decides who answers.
 type Packet struct {
 	Flow
-	Protocol string // as in ocf.Service; anything else if it is none of these
+	Protocol string // as in services.Service; anything else if it is none of these
 	Fragment bool   // whose ports are hidden
 }
 
 // Owner returns the bucket that must answer a packet.
 func (l Layout) Owner(p Packet) Bucket {
-	listed := func(s ocf.Service) bool { return s.Holds(p.Protocol, p.DestinationPort) }
+	listed := func(s services.Service) bool { return s.Holds(p.Protocol, p.DestinationPort) }
 	if len(l.Services) > 0 && !p.Fragment && !slices.ContainsFunc(l.Services, listed) {
 		return 0
 	}
@@ -324,7 +325,7 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 	optional("hash_prefix4", number(8, func(v uint64) { layout.HashPrefixes.IPv4 = int(v) }))
 	optional("hash_prefix6", number(8, func(v uint64) { layout.HashPrefixes.IPv6 = int(v) }))
 	optional("services", func(text string) (err error) {
-		layout.Services, err = each(text, ocf.ParseService)
+		layout.Services, err = each(text, services.Parse)
 		return err
 	})
 	optional("backend", func(text string) error {

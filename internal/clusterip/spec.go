@@ -8,7 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // Spec is what the resource manager asks for: one bucket of one address. What it leaves open follows from the node.
@@ -28,7 +30,7 @@ type Spec struct {
 	HashCompat   HashCompat
 	HashPrefixes PerFamily[int]
 	Seed         Seed
-	Services     []ocf.Service
+	Services     []services.Service
 
 	CheckLink     bool
 	Announcements Announcements
@@ -52,7 +54,7 @@ func (s Spec) Address() netip.Addr {
 
 // NewSpec reads a spec from parameters that are right each by itself, and says which do not go together
 // (ocf.ErrConfigured). What it returns with an error is good enough to stop by.
-func NewSpec(values ocf.Values, resource string, clone ocf.Clone) (Spec, error) {
+func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, error) {
 	seed, seedGiven := values.Uint32("hash_seed")
 	count, _ := values.Uint32("arp_count")
 	prefix4, _ := values.Uint32("hash_prefix4")

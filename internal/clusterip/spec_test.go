@@ -9,11 +9,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // valuesOf is what the parser makes of good parameters.
-func valuesOf(given map[string]any) ocf.Values {
+func valuesOf(given map[string]any) metadata.Values {
 	all := map[string]any{
 		"ip": nil, "cidr_netmask": nil, "nic": nil, "backend": "auto", "mac_mode": "multicast", "mac": nil,
 		"hashmode": "sourceip", "hash_seed": nil, "hash_compat": "xt_cluster",
@@ -21,7 +23,7 @@ func valuesOf(given map[string]any) ocf.Values {
 		"check_link": true, "arp_count": uint32(3), "arp_interval": nil, "drain": nil,
 	}
 	maps.Copy(all, given)
-	return ocf.NewValues(all)
+	return metadata.NewValues(all)
 }
 
 var (
@@ -158,7 +160,7 @@ func TestSeeds(t *testing.T) {
 func TestOwnerOfLayout(t *testing.T) {
 	layout := Layout{
 		HashMode: SourceIPSourcePort, HashPrefixes: PerFamily[int]{24, 64}, Seed: 7, Buckets: 1024,
-		Services: []ocf.Service{ocf.ICMP, {Protocol: "tcp", First: 80, Last: 90}},
+		Services: []services.Service{services.ICMP, {Protocol: "tcp", First: 80, Last: 90}},
 	}
 	web := Packet{Flow: Flow{Source: netip.MustParseAddr("192.0.2.77"), SourcePort: 4000, DestinationPort: 85}, Protocol: "tcp"}
 	bucket := layout.Owner(web)

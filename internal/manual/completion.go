@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/text"
 )
 
 // Check says what of the definitions could not be written into a script for a shell as it is: a name or a value that needs quoting. Texts
@@ -158,14 +158,14 @@ func Zsh(program Program) string {
 		write("\tcommands=(")
 		for _, command := range section.Commands {
 			for _, name := range command.names() {
-				write("\t\t%s", ocf.ShellQuote(name+":"+command.Usage))
+				write("\t\t%s", text.ShellQuote(name+":"+command.Usage))
 			}
 		}
 		title := section.Title
 		if title == "" {
 			title = "Other commands"
 		}
-		write("\t)\n\t_describe -t commands-%d %s commands", i, ocf.ShellQuote(title))
+		write("\t)\n\t_describe -t commands-%d %s commands", i, text.ShellQuote(title))
 	}
 	write("}\n")
 	write("%s() {\n\tlocal curcontext=$curcontext state line\n\ttypeset -A opt_args", function)
@@ -175,7 +175,7 @@ func Zsh(program Program) string {
 			words = append(words, zshOption(option)...)
 		}
 		for _, other := range others {
-			words = append(words, ocf.ShellQuote(other))
+			words = append(words, text.ShellQuote(other))
 		}
 		write("%s%s", indent, strings.Join(words, " \\\n"+indent+"\t"))
 	}
@@ -216,7 +216,7 @@ func zshOption(option Option) []string {
 			}
 			spec += ":" + zshEscape(option.Value) + ":" + action
 		}
-		specs = append(specs, ocf.ShellQuote(spec))
+		specs = append(specs, text.ShellQuote(spec))
 	}
 	return specs
 }

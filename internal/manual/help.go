@@ -6,9 +6,9 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/urfave/cli/v2"
+	"ocf-clusterip/internal/text"
 
-	"ocf-clusterip/internal/ocf"
+	"github.com/urfave/cli/v2"
 )
 
 // How help is laid out, in columns.
@@ -170,7 +170,7 @@ func (h *help) table(rows []row) {
 }
 
 // paragraph writes a text in lines of the screen's width, behind what stands at the left of the first one.
-func (h *help) paragraph(lead, text string) {
+func (h *help) paragraph(lead, prose string) {
 	left := strings.Repeat(" ", utf8.RuneCountInString(lead))
-	h.b.WriteString(strings.TrimRight(lead+strings.TrimPrefix(ocf.Wrap(text, left, h.width), left), " ") + "\n")
+	h.b.WriteString(strings.TrimRight(lead+strings.TrimPrefix(text.Wrap(prose, left, h.width), left), " ") + "\n")
 }

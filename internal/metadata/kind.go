@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // parse returns the value that a text means, or what is wrong with the text, to be read behind it.
@@ -157,18 +158,18 @@ func (p Parameter) parsePrefixLengths(text string) (any, string) {
 }
 
 func (p Parameter) parseServices(text string) (any, string) {
-	var services []ocf.Service
+	var all []services.Service
 	for _, one := range list(text) {
-		service, err := ocf.ParseService(one)
+		service, err := services.Parse(one)
 		if err != nil {
 			return nil, fmt.Sprintf("is not %s: %v", p.Allowed(), err)
 		}
-		services = append(services, service)
+		all = append(all, service)
 	}
-	if len(services) == 0 {
+	if len(all) == 0 {
 		return nil, "is not " + p.Allowed()
 	}
-	return ocf.MergeServices(services), ""
+	return services.Merge(all), ""
 }
 
 // parseInterfaceName allows what the kernel does (dev_valid_name), of printable ASCII, and as long as alternative names may be.

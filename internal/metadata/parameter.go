@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"strings"
 
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // Kind is the type of a parameter's value.
 type Kind int
 
-// The kinds, each with the type that ocf.Values has its value in.
+// The kinds, each with the type that Values has its value in.
 const (
 	Addresses     Kind = iota + 1 // IPv4 and IPv6 addresses that a host may have; []netip.Addr
 	InterfaceName                 // of a network interface, as the kernel allows it; string
@@ -22,7 +22,7 @@ const (
 	Seed                          // a number from Min to Max, decimal or hexadecimal; uint32
 	Boolean                       // bool
 	PrefixLengths                 // one number from Min to Max, or one for IPv4 and one for IPv6; []uint32
-	Services                      // a list; []ocf.Service, merged
+	Services                      // a list; []services.Service, merged
 )
 
 // Parameter is one line of the table.
@@ -87,7 +87,7 @@ func (p Parameter) Allowed() string {
 	case PrefixLengths:
 		return fmt.Sprintf("a number from %d to %d, or two such as %s", p.Min, p.Max, p.Example)
 	case Services:
-		return fmt.Sprintf("a list of services such as %q or tcp/5000-5100, of the protocols %s", p.Example, strings.Join(ocf.ServiceProtocols(), ", "))
+		return fmt.Sprintf("a list of services such as %q or tcp/5000-5100, of the protocols %s", p.Example, strings.Join(services.Protocols(), ", "))
 	case Boolean:
 		return "true or false (or yes, no, on, off, 1, 0)"
 	default:

@@ -14,7 +14,7 @@ import (
 // All faults are reported at once, joined, each an *ocf.Error with ErrConfigured. A parameter with a fault has no value; the others
 // have theirs, so that stop can go by them. unknown has the names that are not in the table, in order: worth a warning (see
 // Suggest), not a failure, because a newer agent's parameter must not keep an older one from running.
-func Parse(params map[string]string) (values ocf.Values, unknown []string, err error) {
+func Parse(params map[string]string) (values Values, unknown []string, err error) {
 	parsed := make(map[string]any)
 	var faults []error
 	for _, p := range Parameters() {
@@ -27,10 +27,10 @@ func Parse(params map[string]string) (values ocf.Values, unknown []string, err e
 			unknown = append(unknown, name)
 		}
 	}
-	return ocf.NewValues(parsed), unknown, errors.Join(faults...)
+	return NewValues(parsed), unknown, errors.Join(faults...)
 }
 
-// read returns the value that a text means for the parameter, as ocf.NewValues takes it.
+// read returns the value that a text means for the parameter, as NewValues takes it.
 func (p Parameter) read(text string) (any, error) {
 	if text == "" {
 		return p.absent()
@@ -57,5 +57,5 @@ func (p Parameter) absent() (any, error) {
 	if fault != "" {
 		panic("metadata: the default of " + p.Name + " " + fault)
 	}
-	return ocf.Default{Value: value}, nil
+	return Default{Value: value}, nil
 }

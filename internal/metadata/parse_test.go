@@ -14,10 +14,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // value reads any parameter's value by the accessor of its kind; nil when there is none.
-func value(v ocf.Values, p Parameter) any {
+func value(v Values, p Parameter) any {
 	switch p.Kind {
 	case Addresses:
 		if addrs := v.Addrs(p.Name); addrs != nil {
@@ -53,7 +54,7 @@ func value(v ocf.Values, p Parameter) any {
 	return nil
 }
 
-func values(v ocf.Values) map[string]any {
+func values(v Values) map[string]any {
 	all := make(map[string]any)
 	for _, p := range Parameters() {
 		all[p.Name] = value(v, p)
@@ -108,10 +109,10 @@ func TestParseTakes(t *testing.T) {
 		{"one for each version", "cidr_netmask", "24,64", []uint32{24, 64}},
 		{"a prefix to hash", "hash_prefix4", "24", uint32(24)},
 		{"an IPv6 prefix to hash", "hash_prefix6", "64", uint32(64)},
-		{"services", "services", "tcp/443, tcp/80 udp/5000-5100 icmp", []ocf.Service{
-			ocf.ICMP, {Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 443, Last: 443}, {Protocol: "udp", First: 5000, Last: 5100},
+		{"services", "services", "tcp/443, tcp/80 udp/5000-5100 icmp", []services.Service{
+			services.ICMP, {Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 443, Last: 443}, {Protocol: "udp", First: 5000, Last: 5100},
 		}},
-		{"services that overlap or touch", "services", "tcp/80-90 tcp/85-100 tcp/101 tcp/1-65535 udp/65535 udp/65535", []ocf.Service{
+		{"services that overlap or touch", "services", "tcp/80-90 tcp/85-100 tcp/101 tcp/1-65535 udp/65535 udp/65535", []services.Service{
 			{Protocol: "tcp", First: 1, Last: 65535}, {Protocol: "udp", First: 65535, Last: 65535},
 		}},
 		{"a VLAN", "nic", "bond0.4094", "bond0.4094"},
@@ -182,7 +183,7 @@ func TestParseRefuses(t *testing.T) {
 		{"an address twice", "ip", "2001:db8::3 2001:db8:0::3", `parameter ip="2001:db8::3 2001:db8:0::3" has faults: "2001:db8:0::3" is given twice`},
 		{"two that no host can have", "ip", "::1 ff02::1", `parameter ip="::1 ff02::1" has faults: "::1" is the loopback address, which no host can have; "ff02::1" is a multicast address, which no host can have`},
 		{"three prefix lengths", "cidr_netmask", "24,64,64", `parameter cidr_netmask="24,64,64" is not a number from 1 to 128, or two such as 24,64`},
-		{"no such service", "services", "http", `parameter services="http" is not a list of services such as "tcp/80 tcp/443 icmp" or tcp/5000-5100, of the protocols tcp, udp, sctp, udplite, dccp, icmp: "http" is none`},
+		{"no such service", "services", "http", `parameter services="http" is not a list of services such as "tcp/80 tcp/443 icmp" or tcp/5000-5100, of the protocols tcp, udp, sctp, udplite, dccp, icmp: "http" is not a service`},
 		{"an address with zeros in front", "ip", "192.168.010.3", `parameter ip="192.168.010.3" ` + noAddress},
 		{"half an address", "ip", "192.168.10", `parameter ip="192.168.10" ` + noAddress},
 		{"an address of a thousand characters", "ip", long, "parameter ip=" + cutLong + " " + noAddress},
@@ -323,7 +324,7 @@ func spell(v any, as Kind) string {
 			return fmt.Sprint(int(v.Seconds()))
 		}
 		return fmt.Sprint(v.Milliseconds())
-	case []netip.Addr, []uint32, []ocf.Service:
+	case []netip.Addr, []uint32, []services.Service:
 		return strings.Trim(fmt.Sprint(v), "[]")
 	default:
 		return fmt.Sprint(v)

@@ -3,7 +3,7 @@ package metadata
 import (
 	"strings"
 
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/text"
 )
 
 // A Description says what the agent is.
@@ -37,7 +37,7 @@ func wrap(paragraph, indent string, width int) string {
 	if strings.HasPrefix(paragraph, CommandMark) {
 		return indent + paragraph
 	}
-	return ocf.Wrap(paragraph, indent, width)
+	return text.Wrap(paragraph, indent, width)
 }
 
 // wrapAll wraps paragraphs and puts a blank line between them.

@@ -42,38 +42,6 @@ func Quote(value string) string {
 	return strconv.Quote(value)
 }
 
-// ShellQuote writes a word as shells read it, zsh too: in quotes unless it is harmless.
-func ShellQuote(value string) string {
-	const harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:,"
-	if value != "" && strings.Trim(value, harmless) == "" {
-		return value
-	}
-	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
-}
-
-// Wrap breaks a paragraph into lines of at most width characters, each with the indent in front. A longer word has a line of its own.
-func Wrap(paragraph, indent string, width int) string {
-	var b strings.Builder
-	column := 0
-	for word := range strings.FieldsSeq(paragraph) {
-		length := utf8.RuneCountInString(word)
-		switch {
-		case column == 0:
-			b.WriteString(indent)
-			column = len(indent)
-		case column+1+length > width:
-			b.WriteString("\n" + indent)
-			column = len(indent)
-		default:
-			b.WriteByte(' ')
-			column++
-		}
-		b.WriteString(word)
-		column += length
-	}
-	return b.String()
-}
-
 // cut returns s with at most limit bytes; what is cut off ends at a rune's boundary and is marked by an ellipsis.
 func cut(s string, limit int) string {
 	const mark = "…"

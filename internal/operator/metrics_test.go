@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // metricsOf returns the text for a survey, and what Prometheus' own parser, which is node_exporter's, makes of it.
@@ -66,7 +66,7 @@ func moving(s *Survey) {
 		Draining: []clusterip.Drain{{Bucket: 5, Left: 590 * time.Second}},
 		Adopting: []clusterip.Adoption{{Bucket: 6, Left: 30 * time.Second, From: []string{"node3"}}},
 	}
-	r.Layout.Services = []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}, ocf.ICMP}
+	r.Layout.Services = []services.Service{{Protocol: "tcp", First: 80, Last: 80}, services.ICMP}
 }
 
 func TestMetricsAsText(t *testing.T) {

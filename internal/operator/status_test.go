@@ -17,9 +17,9 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/handover"
-	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
 	"ocf-clusterip/internal/pacemaker"
+	"ocf-clusterip/internal/services"
 )
 
 var update = flag.Bool("update", false, "write the golden texts")
@@ -105,7 +105,7 @@ func TestStatusAsText(t *testing.T) {
 			s.Node, s.Cluster, s.Why = "", nil, errors.New("/usr/sbin/crm_node: exit status 102 error: Could not connect to controller: Connection refused")
 			r := &s.Resources[0]
 			r.Node, r.Placement, r.Configured, r.Traffic = "", nil, nil, nil
-			r.Layout.Services = []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}, ocf.ICMP}
+			r.Layout.Services = []services.Service{{Protocol: "tcp", First: 80, Last: 80}, services.ICMP}
 			r.Layout.HashPrefixes = clusterip.PerFamily[int]{IPv4: 24, IPv6: 64}
 		}),
 		"two-resources": surveyOf(func(s *Survey) {

@@ -10,8 +10,8 @@ import (
 	"text/tabwriter"
 
 	"ocf-clusterip/internal/handover"
-	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
+	"ocf-clusterip/internal/text"
 )
 
 func (h Health) colour() style.Colour {
@@ -63,7 +63,7 @@ const (
 
 func field(w io.Writer, look style.Style, name, value string) {
 	hanging := strings.Repeat(" ", len(indent)+fieldWidth)
-	text := strings.TrimPrefix(ocf.Wrap(value, hanging, look.Width), hanging)
+	text := strings.TrimPrefix(text.Wrap(value, hanging, look.Width), hanging)
 	_, _ = fmt.Fprintf(w, "%s%-*s%s\n", indent, fieldWidth, name, text) // to a strings.Builder
 }
 
@@ -202,7 +202,7 @@ func (b BucketStatus) drains() string {
 // writeProblems writes what is wrong, and under it what to type.
 func writeProblems(w io.Writer, look style.Style, problems []Problem) {
 	for _, p := range problems {
-		text := ocf.Wrap(p.Text, indent+indent, look.Width)
+		text := text.Wrap(p.Text, indent+indent, look.Width)
 		_, _ = fmt.Fprintf(w, "%s%s %s\n", indent, look.Paint(p.Health.colour(), "!"), strings.TrimPrefix(text, indent+indent))
 		if p.Command != "" {
 			_, _ = fmt.Fprintf(w, "%s%s$ %s\n", indent, indent, p.Command)

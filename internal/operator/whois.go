@@ -16,6 +16,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // Client is who asks for the address.
@@ -60,7 +61,7 @@ func ReadClients(from io.Reader, name string) ([]Client, error) {
 type Target struct {
 	Address  netip.Addr
 	Port     uint16 // 0: not said
-	Protocol string // as in ocf.Service
+	Protocol string // as in services.Service
 }
 
 // Known is what is known of a resource: how it is laid, what this node sees of it, and where the cluster manager says that buckets are.
@@ -108,7 +109,7 @@ func Whois(known Known, client Client, target Target) (Answer, error) {
 	}
 	ports := layout.HashMode.PortWords()
 	switch {
-	case target.Protocol == ocf.ICMP.Protocol:
+	case target.Protocol == services.ICMP.Protocol:
 		client.Port, target.Port = 0, 0
 	case ports > 0 && client.Port == 0:
 		return Answer{}, ocf.Errorf(ocf.ErrArgs, "hashmode=%s: which node answers depends on the client's port; say %s:PORT", layout.HashMode, client.Address)

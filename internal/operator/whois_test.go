@@ -10,12 +10,13 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 var vip = netip.MustParseAddr("192.168.10.3")
 
 // knownOf is a resource of eight buckets, as this node and the cluster manager know it.
-func knownOf(mode clusterip.HashMode, services ...ocf.Service) Known {
+func knownOf(mode clusterip.HashMode, services ...services.Service) Known {
 	return Known{
 		Layout: clusterip.Layout{
 			Resource: "web-ip", Prefixes: []netip.Prefix{netip.PrefixFrom(vip, 24), netip.MustParsePrefix("2001:db8::3/64")},
@@ -96,7 +97,7 @@ func TestStates(t *testing.T) {
 
 // What is not said and matters is asked for; what does not matter is not.
 func TestWhatMustBeSaid(t *testing.T) {
-	web := ocf.Service{Protocol: "tcp", First: 80, Last: 80}
+	web := services.Service{Protocol: "tcp", First: 80, Last: 80}
 	for name, row := range map[string]struct {
 		known  Known
 		client string

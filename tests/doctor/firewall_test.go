@@ -12,8 +12,8 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/firewall"
 	"ocf-clusterip/internal/kernel/nftables"
-	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/doctor"
+	"ocf-clusterip/internal/services"
 	"ocf-clusterip/tests/lan"
 )
 
@@ -26,7 +26,7 @@ func TestFirewalls(t *testing.T) {
 	check(t, err)
 	layout := clusterip.Layout{
 		Prefixes: []netip.Prefix{netip.MustParsePrefix(shared + "/24"), netip.MustParsePrefix(shared6 + "/64")}, NIC: lan.NIC, NICIndex: eth0.Attrs().Index, Backend: clusterip.NFTables,
-		MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}, IPv6: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}}, Services: []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}},
+		MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}, IPv6: clusterip.MAC{3, 0xc1, 192, 168, 10, 3}}, Services: []services.Service{{Protocol: "tcp", First: 80, Last: 80}},
 	}
 	const (
 		all  = " tcp/80 to 192.168.10.3, tcp/80 to 2001:db8:10::3, neighbour discovery to 2001:db8:10::3"

@@ -15,7 +15,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/xtables"
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // Where the kernel says which tables iptables-legacy has. Without asking for them nothing is loaded.
@@ -238,7 +238,7 @@ func tcpFlags(text string) (flags uint8, ok bool) {
 func (p *probe) isProtocol(text string) match {
 	numbers := map[string]uint8{"icmp": unix.IPPROTO_ICMP, "icmpv6": unix.IPPROTO_ICMPV6, "ipv6-icmp": unix.IPPROTO_ICMPV6}
 	number, known := numbers[text]
-	if !known && slices.Contains(ocf.ServiceProtocols(), text) {
+	if !known && slices.Contains(services.Protocols(), text) {
 		number, known = protocolNumber(text), true
 	}
 	if parsed, err := strconv.ParseUint(text, 10, 8); err == nil {

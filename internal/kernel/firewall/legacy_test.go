@@ -10,16 +10,16 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/xtables"
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // web is the first packet to a web server at the address; ping is one to it.
-func web() probe  { return first(ocf.Service{Protocol: "tcp", First: 80, Last: 80}) }
-func ping() probe { return first(ocf.ICMP) }
+func web() probe  { return first(services.Service{Protocol: "tcp", First: 80, Last: 80}) }
+func ping() probe { return first(services.ICMP) }
 
-func first(service ocf.Service) probe {
+func first(service services.Service) probe {
 	all := probes(clusterip.Layout{
-		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}, NIC: "eth0", NICIndex: 2, Services: []ocf.Service{service},
+		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}, NIC: "eth0", NICIndex: 2, Services: []services.Service{service},
 	})
 	return all[0]
 }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // A probe is a packet as a client's first one, as far as it is known.
@@ -91,11 +91,11 @@ func probes(layout clusterip.Layout) []probe {
 			p.fill(layout.MACs.Of(address), layout.Backend)
 			all = append(all, p)
 		}
-		services := layout.Services
-		if len(services) == 0 {
-			services = []ocf.Service{{Protocol: "tcp"}, {Protocol: "udp"}, ocf.ICMP}
+		probed := layout.Services
+		if len(probed) == 0 {
+			probed = []services.Service{{Protocol: "tcp"}, {Protocol: "udp"}, services.ICMP}
 		}
-		for _, s := range services {
+		for _, s := range probed {
 			name, port := s.Protocol, s.First
 			if port != s.Last {
 				port = 0
@@ -104,9 +104,9 @@ func probes(layout clusterip.Layout) []probe {
 				name = s.String()
 			}
 			switch {
-			case s == ocf.ICMP && address.Is4():
+			case s == services.ICMP && address.Is4():
 				add("ping", unix.IPPROTO_ICMP, 0, echoRequest)
-			case s == ocf.ICMP:
+			case s == services.ICMP:
 				add("ping", unix.IPPROTO_ICMPV6, 0, echoRequest6)
 			default:
 				add(name, protocolNumber(s.Protocol), port, 0)

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 // What our tables contain, by name. Those for IPv6 are called like those for IPv4, with a 6 behind.
@@ -172,7 +172,7 @@ var (
 // portProtocols have ports where TCP has them.
 var portProtocols = []struct {
 	number byte
-	name   string // as in ocf.Service
+	name   string // as in services.Service
 	title  string
 }{
 	{unix.IPPROTO_TCP, "tcp", "TCP"},
@@ -445,14 +445,14 @@ func (f family) hashedChains(layout clusterip.Layout) (dispatch []rule, chains [
 		return append(dispatch, rule{comment: "all others have none", exprs: goTo(portless.name)}), chains
 	}
 	for _, p := range portProtocols {
-		isListed := func(s ocf.Service) bool { return s.Protocol == p.name }
+		isListed := func(s services.Service) bool { return s.Protocol == p.name }
 		if slices.ContainsFunc(layout.Services, isListed) {
 			dispatch = append(dispatch, rule{comment: p.title + " services that share load", exprs: join(
 				ipProtocolIs(p.number), loadTransport(destinationPort, portLength),
 				lookup(p.name+setServices), goTo(ports.name))})
 		}
 	}
-	if slices.Contains(layout.Services, ocf.ICMP) {
+	if slices.Contains(layout.Services, services.ICMP) {
 		dispatch = append(dispatch, rule{comment: "ICMP shares load", exprs: join(ipProtocolIs(f.icmp), goTo(portless.name))})
 	}
 	everythingElse := layout

@@ -21,6 +21,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 var update = flag.Bool("update", false, "record in testdata what this version installs; only for a new schema or variant")
@@ -53,7 +54,7 @@ func dualStack(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip
 		layout.MACs.IPv6 = clusterip.DerivedMAC(macMode, netip.MustParseAddr("2001:db8:10::3"))
 	}
 	layout.HashPrefixes = clusterip.PerFamily[int]{IPv4: 24, IPv6: 64}
-	layout.Services = []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 5000, Last: 65535}, {Protocol: "udp", First: 53, Last: 53}, ocf.ICMP}
+	layout.Services = []services.Service{{Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 5000, Last: 65535}, {Protocol: "udp", First: 53, Last: 53}, services.ICMP}
 	return layout
 }
 

@@ -11,6 +11,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/text"
 )
 
 // cloneChecks check the resource in the CIB.
@@ -269,7 +270,7 @@ func judgeTimeouts(s subject) answer {
 				s.name(), op.name, int(op.interval.Seconds()), int(needs.Seconds()))}
 			for _, option := range [][2]string{{"on-fail", op.onFail}, {"OCF_CHECK_LEVEL", op.level}} {
 				if option[1] != "" {
-					add = append(add, option[0]+"="+ocf.ShellQuote(option[1]))
+					add = append(add, option[0]+"="+text.ShellQuote(option[1]))
 				}
 			}
 			do = []string{"pcs resource op remove " + op.id, strings.Join(add, " ")}

@@ -23,7 +23,7 @@ func kernelChecks() []check {
 			func(s subject) bool { return len(s.Capabilities) > 0 }, judgeBackend,
 		},
 		{
-			group, "conntrack", "Hand-overs and the match cluster recognize connections by their conntrack entries. " +
+			group, "conntrack", "Hand-overs and the match cluster recognise connections by their conntrack entries. " +
 				"When the table is full, the kernel drops new connections.",
 			tracks, judgeConntrack,
 		},

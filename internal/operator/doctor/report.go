@@ -5,8 +5,8 @@ import (
 	"io"
 	"strings"
 
-	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
+	"ocf-clusterip/internal/text"
 )
 
 // Report contains all checks, for programs.
@@ -71,8 +71,8 @@ func writeChecked(b *strings.Builder, f Checked, look style.Style) {
 		return
 	}
 	const narrowest = 20 // columns of text
-	wrapped := func(text string, column int) string {
-		return ocf.Wrap(text, strings.Repeat(" ", column), max(look.Width, column+narrowest))
+	wrapped := func(prose string, column int) string {
+		return text.Wrap(prose, strings.Repeat(" ", column), max(look.Width, column+narrowest))
 	}
 	b.WriteString(strings.TrimLeft(wrapped(f.Seen, seenColumn), " ") + "\n") // the line has begun
 	b.WriteString(wrapped(f.Why, nameColumn) + "\n")

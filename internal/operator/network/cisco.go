@@ -20,7 +20,8 @@ func ios(r request) []section {
 	}
 	var entries []string
 	for _, mac := range r.layout.AllMACs() {
-		entries = append(entries, fmt.Sprintf("mac address-table static %s vlan %d interface %s", dotted(mac), r.vlan, strings.Join(r.ports, " ")))
+		entries = append(entries,
+			fmt.Sprintf("mac address-table static %s vlan %d interface %s", dotted(mac), r.vlan, strings.Join(r.ports, " ")))
 	}
 	sections := []section{static}
 	switch r.mode() {
@@ -30,8 +31,8 @@ func ios(r request) []section {
 		sections = append(sections, iosSnooping(r), section{
 			title: "Switches that snoop by IP address",
 			why: []string{
-				"Catalyst 9200 to 9600 look for the group in the IP header, find a unicast address there, and send to all ports of the VLAN (Cisco: " +
-					"Troubleshoot IGMP for NLB Deployments on Catalyst 9000). There the entry below keeps the frames to the nodes' ports. " +
+				"Catalyst 9200 to 9600 look for the group in the IP header, find a unicast address there, and flood the frames (Cisco: " +
+					"Troubleshoot IGMP for NLB Deployments on Catalyst 9000). There the entry below limits the frames to the nodes' ports. " +
 					"Classic Catalysts (6500) snoop by MAC and need none.", whyPorts,
 			},
 			unsure: entries,
@@ -73,7 +74,7 @@ func nxos(r request) []section {
 	if r.mode() != clusterip.Unicast {
 		static.why = append(static.why, "A Nexus 9000 routes to a group MAC from NX-OS 9.2(1) on.")
 		if r.has6() {
-			static.why = append(static.why, "Not verified, so here as comments: the IPv6 entries.")
+			static.why = append(static.why, "Not verified, so written as comments: the IPv6 entries.")
 			static.unsure = append(static.unsure, "interface "+router)
 			for _, e := range r.entries(netip.Addr.Is6) {
 				static.unsure = append(static.unsure, fmt.Sprintf("  ipv6 neighbor %s %s", e.address, dotted(e.mac)))
@@ -85,7 +86,10 @@ func nxos(r request) []section {
 	case clusterip.Multicast:
 		ports := section{
 			title: "The group MAC goes to the nodes' ports only",
-			why:   []string{whyPorts, "Not verified, so here as comments: the feature is in the guides (static multicast MAC address), the form of the command could not be looked up."},
+			why: []string{
+				whyPorts, "Not verified, so written as comments: the guides describe the feature (static multicast MAC address); the form of the " +
+					"command could not be verified.",
+			},
 		}
 		for _, mac := range r.layout.AllMACs() {
 			for _, port := range r.ports {
@@ -97,11 +101,13 @@ func nxos(r request) []section {
 		sections = append(sections, nxosSnooping(r))
 	case clusterip.Unicast:
 		flood := noBlock(r)
-		flood.why = append(flood.why, "A Nexus 9000 that itself routes to the address wants a static MAC entry in this mode (Cisco: Configure Nexus 9000 Unicast NLB), "+
-			"which names one port: unless all nodes are behind that port, take mac_mode=multicast there.")
+		flood.why = append(flood.why, "A Nexus 9000 that routes to the address itself needs a static MAC entry in this mode (Cisco: Configure "+
+			"Nexus 9000 "+
+			"Unicast NLB), which names one port: unless all nodes are behind that port, use mac_mode=multicast there.")
 		sections = append(sections, flood)
 	}
-	return append(sections, obstacles(r, perPort(r, "ip arp inspection trust")...), checkSection(append(showARP(r), "show mac address-table vlan "+fmt.Sprint(r.vlan))...))
+	return append(sections, obstacles(r, perPort(r, "ip arp inspection trust")...),
+		checkSection(append(showARP(r), "show mac address-table vlan "+fmt.Sprint(r.vlan))...))
 }
 
 func nxosSnooping(r request) section {
@@ -109,7 +115,7 @@ func nxosSnooping(r request) section {
 		title: "Snooping by MAC, and a querier",
 		why: []string{
 			whyQuerier,
-			"By default NX-OS looks for the group in the IP header, and finds a unicast address there: layer-2 multicast lookup mac changes that, " +
+			"By default NX-OS looks for the group in the IP header, and finds a unicast address there. layer-2 multicast lookup mac changes that, " +
 				"where the device has it (Nexus 7000 from 5.2, Nexus 9000).",
 		},
 	}
@@ -118,11 +124,13 @@ func nxosSnooping(r request) section {
 	case r.queriers.IPv4.IsValid():
 		s.commands = append(s.commands, fmt.Sprintf("  ip igmp snooping querier %s", r.queriers.IPv4))
 	case r.has4():
-		s.why = append(s.why, "No querier here: PIM on the VLAN's interface is one, else say --querier with an unused IPv4 address.")
+		s.why = append(s.why, "No querier is configured here: use PIM on the VLAN's interface, or --querier with an unused IPv4 address.")
 	}
 	s.commands = append(s.commands, "exit")
 	if r.has6() {
-		s.why = append(s.why, "Not verified: MLD snooping on NX-OS. Without it frames for "+r.layout.MACs.IPv6.String()+" should go to all ports of the VLAN, which works.")
+		s.why = append(s.why,
+			"Not verified: MLD snooping on NX-OS. Without it frames for "+r.layout.MACs.IPv6.String()+" should go to all ports of the VLAN, which "+
+				"works.")
 		s.why = append(s.why, noCommandWith(r.queriers.IPv6)...)
 	}
 	return s
@@ -136,17 +144,18 @@ func eos(r request) []section {
 			return []string{fmt.Sprintf("ipv6 neighbor %s %s %s", e.address, router, dotted(e.mac))}
 		})
 	if r.mode() != clusterip.Unicast {
-		static.why = append(static.why, "Not verified: whether this device takes a group MAC in these commands, whose form is verified.")
+		static.why = append(static.why, "The form of these commands is verified. Not verified: whether this device accepts a group MAC in them.")
 	}
 	sections := []section{static}
 	switch r.mode() {
 	case clusterip.Multicast:
 		ports := section{
 			title: "The group MAC goes to the nodes' ports only",
-			why:   []string{whyPorts, "Not verified, so here as comments: the command is verified with one interface only."},
+			why:   []string{whyPorts, "The command is verified with one interface only, so it is written as a comment."},
 		}
 		for _, mac := range r.layout.AllMACs() {
-			ports.unsure = append(ports.unsure, fmt.Sprintf("mac address-table static %s vlan %d interface %s", dotted(mac), r.vlan, strings.Join(r.ports, " ")))
+			ports.unsure = append(ports.unsure,
+				fmt.Sprintf("mac address-table static %s vlan %d interface %s", dotted(mac), r.vlan, strings.Join(r.ports, " ")))
 		}
 		sections = append(sections, ports)
 	case clusterip.IGMP:
@@ -154,7 +163,8 @@ func eos(r request) []section {
 	case clusterip.Unicast:
 		sections = append(sections, section{
 			title: "Unknown unicast reaches all ports",
-			why:   []string{whyFlood, whyNoUnicastEntry, "There is nothing to switch on: no setting that blocks unknown unicast on a port is known here."},
+			why: []string{whyFlood, whyNoUnicastEntry, "There is nothing to configure: no setting of EOS is known that blocks unknown unicast " +
+				"on a port."},
 		})
 	}
 	return append(sections, obstacles(r), checkSection("show arp", fmt.Sprintf("show mac address-table vlan %d", r.vlan)))
@@ -163,7 +173,7 @@ func eos(r request) []section {
 func eosSnooping(r request) section {
 	s := section{
 		title: "Snooping and a querier",
-		why:   []string{whyQuerier, "Not verified: whether the device looks for the group in the MAC or in the IP header. If it floods, that works; if no node hears anything, take mac_mode=unicast."},
+		why:   []string{whyQuerier, whySnoopBy},
 	}
 	if r.has4() {
 		s.commands = append(s.commands, fmt.Sprintf("ip igmp snooping vlan %d", r.vlan))
@@ -180,17 +190,17 @@ func eosSnooping(r request) section {
 	return s
 }
 
-// noCommandWith says so of a querier's address that was said.
+// noCommandWith returns a remark on a querier's address that no command needs.
 func noCommandWith(querier netip.Addr) []string {
 	if !querier.IsValid() {
 		return nil
 	}
-	return []string{fmt.Sprintf("So there is no command with %s.", querier)}
+	return []string{fmt.Sprintf("So no command here contains %s.", querier)}
 }
 
-// noBlock lets unknown unicast through to the nodes.
+// noBlock allows unknown unicast on the nodes' ports.
 func noBlock(r request) section {
-	return section{title: "Unknown unicast reaches the nodes' ports", why: []string{whyFlood, whyNoUnicastEntry}, commands: perPort(r, "no switchport block unicast")}
+	return section{title: reachesNodes, why: []string{whyFlood, whyNoUnicastEntry}, commands: perPort(r, "no switchport block unicast")}
 }
 
 func perPort(r request, command string) []string {

@@ -7,25 +7,27 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// whyRouter is for devices that route, and switch nothing.
-const whyRouter = "These commands are for the router alone. For the switches, ask again with their --vendor."
+// whyRouter is for devices that route, but do not switch.
+const whyRouter = "These commands are for the router alone. For the switches, call this command again with their --vendor."
 
 func freebsd(r request) []section {
 	if r.mode() == clusterip.Unicast {
-		return []section{{title: "ARP and IPv6 neighbours of the router", why: []string{whyNotStatic, whyRouter}}, checkSection("arp -an", "ndp -an")}
+		static := section{title: "ARP and IPv6 neighbours of the router", why: []string{whyNotStatic, whyRouter}}
+		return []section{static, checkSection("arp -an", "ndp -an")}
 	}
 	var sections []section
 	if r.has4() {
 		sections = append(sections, section{
-			title: "ARP takes a group MAC",
+			title: "The router accepts a group MAC from ARP",
 			why: []string{
-				"By default FreeBSD drops ARP messages that tell a group MAC (RFC 1812 section 3.3.2), and logs that it is multicast. This setting lets them in, on all interfaces; see arp(4). " +
-					"Put it into /etc/sysctl.conf, or with pfSense and OPNsense into System, Tunables, so that it lasts.",
+				"By default FreeBSD drops ARP packets with a group MAC (RFC 1812 section 3.3.2), and logs that it is multicast. This setting allows " +
+					"them on all interfaces; see arp(4). Put it into /etc/sysctl.conf, or with pfSense and OPNsense into System, Tunables, so that it " +
+					"lasts.",
 				whyRouter,
 			},
 			commands: []string{"sysctl net.link.ether.inet.allow_multicast=1"},
 		})
-		static := section{title: "Instead: static ARP entries", why: []string{"They do as well, for these addresses alone:"}}
+		static := section{title: "Instead: static ARP entries", why: []string{"They are enough, for these addresses only:"}}
 		for _, e := range r.entries(netip.Addr.Is4) {
 			static.unsure = append(static.unsure, fmt.Sprintf("arp -s %s %s", e.address, e.mac))
 		}
@@ -34,7 +36,8 @@ func freebsd(r request) []section {
 	if r.has6() {
 		neighbours := section{
 			title: "IPv6 neighbours",
-			why:   []string{"Not verified: whether FreeBSD takes a group MAC from a neighbour advertisement. If ndp -an does not show it, say it by hand:"},
+			why: []string{"Not verified: whether FreeBSD accepts a group MAC from a neighbour advertisement. If ndp -an does not show it, add " +
+				"it:"},
 		}
 		for _, e := range r.entries(netip.Addr.Is6) {
 			neighbours.unsure = append(neighbours.unsure, fmt.Sprintf("ndp -s %s %s", e.address, e.mac))
@@ -60,9 +63,13 @@ func fortios(r request) []section {
 	}
 	static := staticEntries(r, table("arp-table", "ip"), table("ipv6-neighbor-cache", "ipv6"))
 	if r.mode() != clusterip.Unicast {
-		static.why = append(static.why, "Not verified: whether FortiOS takes a group MAC from an ARP reply, or in these commands, whose form is verified. edit 0 takes the next free number.",
-			"A FortiGate in transparent mode between clients and nodes passes frames for a group MAC without a session (Fortinet: Transparent mode Layer 2 Ethernet issues with "+
-				"3rd party network load-balancing clusters): take mac_mode=unicast there.")
+		static.why = append(static.why,
+			"The form of these commands is verified. Not verified: whether FortiOS accepts a group MAC in them, or from an ARP reply. edit 0 uses "+
+				"the next free "+
+				"number.",
+			"A FortiGate in transparent mode between clients and nodes passes frames for a group MAC without a session (Fortinet: Transparent "+
+				"mode Layer 2 "+
+				"Ethernet issues with 3rd party network load-balancing clusters): use mac_mode=unicast there.")
 	}
 	static.why = append(static.why, whyRouter)
 	return []section{static, checkSection("get system arp", "diagnose ipv6 neighbor-cache list")}

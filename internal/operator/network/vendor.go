@@ -11,26 +11,26 @@ import (
 // A vendor is a family of devices with one command line.
 type vendor struct {
 	name     string
-	devices  string   // what they are
-	comment  string   // what a comment line begins with
+	devices  string   // for people
+	comment  string   // the prefix of a comment line
 	empty    string   // a line between sections
-	intro    []string // how to get the commands in
-	enter    []string // before all commands
-	leave    []string // and behind them
+	intro    []string // how to enter the commands
+	enter    []string // commands before all others
+	leave    []string // commands after all others
 	uses     []use
 	sections func(request) []section
 }
 
-// A use is what a vendor's commands take a flag for.
+// A use is an option that a vendor's commands need.
 type use struct {
 	flag    string
 	modes   []clusterip.MACMode // nil: all of them
 	ipv6    bool                // only where there is an IPv6 address
 	instead string              // the flag that takes its place
-	need    string              // why the flag must be said; empty: it need not
+	need    string              // what to give; empty: the option is not required
 }
 
-// by are the modes by their names.
+// by returns the modes as values of the parameter.
 func (u use) by() string {
 	var names []string
 	for _, mode := range u.modes {
@@ -39,7 +39,7 @@ func (u use) by() string {
 	return "mac_mode=" + strings.Join(names, " or ")
 }
 
-// use is what a flag is for, if it is for anything.
+// use returns a vendor's use of a flag, if it has one.
 func (v vendor) use(flag string) (use, bool) {
 	i := slices.IndexFunc(v.uses, func(u use) bool { return u.flag == flag })
 	if i < 0 {
@@ -51,12 +51,12 @@ func (v vendor) use(flag string) (use, bool) {
 const (
 	linuxBridge = "linux-bridge"
 
-	needPorts  = "the ports of the switch that the nodes are plugged into, such as "
-	needVLAN   = "the number of the VLAN that the address is in"
+	needPorts  = "the switch ports of the nodes, such as "
+	needVLAN   = "the number of the address's VLAN"
 	needBridge = "the name of the bridge, such as "
 )
 
-// Vendors are their names.
+// Vendors returns the names of the vendors.
 func Vendors() []string {
 	var names []string
 	for _, v := range vendors() {
@@ -66,7 +66,8 @@ func Vendors() []string {
 }
 
 func vendors() []vendor {
-	group, igmp, multicast := []clusterip.MACMode{clusterip.Multicast, clusterip.IGMP}, []clusterip.MACMode{clusterip.IGMP}, []clusterip.MACMode{clusterip.Multicast}
+	group := []clusterip.MACMode{clusterip.Multicast, clusterip.IGMP}
+	multicast, igmp := group[:1], group[1:]
 	querier := use{flag: "--querier", modes: igmp}
 	return []vendor{
 		{
@@ -107,9 +108,9 @@ func vendors() []vendor {
 			intro: []string{"For configuration mode: load set terminal, this text, Ctrl-D, commit."},
 			uses: []use{
 				{flag: "--vlan", modes: group, instead: "--router-interface", need: needVLAN},
-				{flag: "--vlan-name", modes: igmp, need: "snooping names the VLAN, not its number"},
+				{flag: "--vlan-name", modes: igmp, need: "the VLAN's name, which the snooping commands need"},
 				{flag: "--router-interface", modes: group},
-				{flag: "--router-address", modes: group, need: "a static entry stands below the router's own address, such as 192.168.10.1/24"},
+				{flag: "--router-address", modes: group, need: "the router's own address, such as 192.168.10.1/24; a static entry belongs to it"},
 				querier,
 			},
 			sections: junos,
@@ -126,7 +127,7 @@ func vendors() []vendor {
 		},
 		{
 			name: linuxBridge, devices: "Linux bridge, as of KVM and Proxmox hosts too", comment: "# ",
-			intro: []string{"Lasts until the bridge is made anew: put it where the host's network is configured."},
+			intro: []string{"These commands last until the bridge is created again: put them into the host's network configuration."},
 			uses: []use{
 				{flag: "--ports", need: needPorts + "vnet0,vnet1"},
 				{flag: "--bridge", need: needBridge + "br0"},
@@ -137,37 +138,46 @@ func vendors() []vendor {
 		{name: "freebsd", devices: "FreeBSD, pfSense and OPNsense as routers", comment: "# ", sections: freebsd},
 		{
 			name: "fortios", devices: "Fortinet FortiOS (FortiGate) as a router", comment: "# ",
-			uses:     []use{{flag: "--router-interface", modes: group, need: "a static entry names the router's interface in the network, such as port2"}},
+			uses:     []use{{flag: "--router-interface", modes: group, need: "the router's interface in the network, such as port2"}},
 			sections: fortios,
 		},
 	}
 }
 
-// What is the same on all devices.
+// Texts for all devices.
 const (
-	whyStatic = "RFC 1812 section 3.3.2: a router must not believe an ARP reply that tells a group MAC for a unicast address. " +
-		"So it is told by hand, on each router of this network, also on each of a redundant pair. Some treat IPv6 neighbours alike."
-	whyNotStatic = "None is needed: a router believes an individual MAC from an ARP reply or neighbour advertisement. A static one would do no harm."
-	whyGroupND   = "Not verified: whether this device takes a group MAC for an IPv6 neighbour."
-	whyPorts     = "Without it, frames for the MAC go to all ports of the VLAN: that works, and costs the others bandwidth. With it, every port that must get " +
-		"them is to be named, on each switch: those of the nodes, and those to other switches with nodes. Before a node is plugged in elsewhere, name its new port."
-	whyFlood = "No switch ever learns the MAC, because no node sends with it as source: it is unknown, and must go to all ports of the VLAN. " +
-		"On each switch, also for the ports to other switches with nodes. Keep the VLAN small: all its ports get the traffic."
-	whyNoUnicastEntry = "Do not add a static MAC entry: for an individual MAC it names one port, and the other nodes hear nothing."
-	whyQuerier        = "Without a querier a switch forgets the nodes' memberships after some minutes. One is enough for the VLAN; a multicast router is one."
-	whyUplink         = "Name with --ports also those to other switches with nodes, if clients are here."
-	whyStorm          = "Storm control counts what arrives: the port that matters is the one on which the clients' packets come in, where packets to the address count as "
-	whyInspection     = "ARP inspection, IPv6 ND inspection and source guard: the nodes' ARP tells the cluster MAC in its payload and has the NIC's own as Ethernet " +
-		"source, and all nodes send from one address. Trust the nodes' ports, or exempt them. Port security by source MAC is not in the way."
+	whyStatic = "RFC 1812 section 3.3.2: a router must not accept a group MAC for a unicast address from an ARP reply. " +
+		"So each router of this network needs a static entry, also each of a redundant pair. Some routers treat IPv6 neighbours alike."
+	whyNotStatic = "None is needed: a router accepts a unicast MAC from an ARP reply or neighbour advertisement. A static entry does no harm."
+	whyGroupND   = "Not verified: whether this device accepts a group MAC for an IPv6 neighbour."
+	whyPorts     = "Without it, frames for the MAC go to all ports of the VLAN. That works, but uses bandwidth of the other ports. With it, " +
+		"name every port that must receive them, on each switch: the ports of the nodes, and those to other switches with nodes. Before you " +
+		"move a node to another port, add that port."
+	whyFlood = "No switch ever learns the MAC, because no node sends with it as source. So each switch must flood frames for it to all " +
+		"ports of the VLAN, also to the ports to other switches with nodes. Keep the VLAN small: all its ports receive the traffic."
+	whyNoUnicastEntry = "Do not add a static MAC entry: for a unicast MAC it names one port, and the other nodes receive nothing."
+	whyQuerier        = "Without a querier a switch drops the nodes from the group after some minutes. One is enough for the VLAN. A " +
+		"multicast router is a querier."
+	whySnoopBy = "Not verified: whether the device looks for the group in the MAC or in the IP header. If it floods the frames, that " +
+		"works. If no node receives anything, use mac_mode=unicast."
+	whyUplink = "If clients are on this device, give with --ports also the ports to other switches with nodes."
+	whyStorm  = "Storm control limits what arrives on a port. On the port where the clients' packets arrive, packets to the address " +
+		"count as "
+	whyInspection = "ARP inspection, IPv6 ND inspection and source guard: the nodes' ARP packets contain the shared MAC, but their " +
+		"Ethernet source is the interface's own MAC, and all nodes send from one address. Trust the nodes' ports, or exempt them. Port " +
+		"security by source MAC does no harm."
+
+	reachesNodes   = "Unknown unicast reaches the nodes' ports"
+	obstaclesTitle = "What must not stop the packets"
 )
 
-// obstacles are what must not be in the way, whatever the mode.
+// obstacles lists what must not stop the packets, in any mode.
 func obstacles(r request, trust ...string) section {
 	counted := "multicast."
 	if r.mode() == clusterip.Unicast {
 		counted = "unknown unicast."
 	}
-	s := section{title: "What must not be in the way", why: []string{whyStorm + counted + " Its limit must be above what the clients send.", whyInspection}}
+	s := section{title: obstaclesTitle, why: []string{whyStorm + counted + " Its limit must be above what the clients send.", whyInspection}}
 	if len(trust) > 0 {
 		s.why = append(s.why, "Only where ARP inspection is on:")
 		s.unsure = trust
@@ -175,7 +185,7 @@ func obstacles(r request, trust ...string) section {
 	return s
 }
 
-// staticEntries are the router's, where RFC 1812 bites.
+// staticEntries are the router's, needed where it follows RFC 1812.
 func staticEntries(r request, arp func(entry) []string, neighbour func(entry) []string) section {
 	s := section{title: "Static ARP and IPv6 neighbour entries of the router"}
 	if r.mode() == clusterip.Unicast {
@@ -194,8 +204,10 @@ func staticEntries(r request, arp func(entry) []string, neighbour func(entry) []
 
 func checkSection(commands ...string) section {
 	return section{
-		title:  "To see whether it works",
-		why:    []string{"Every host of the network must know the same MAC for the address (ip neigh show, arp -a), and it must not stand in a table of learned MACs."},
+		title: "To check whether it works",
+		why: []string{
+			"Every host of the network must have the same MAC for the address (ip neigh show, arp -a), and no switch may have learned that MAC.",
+		},
 		unsure: commands,
 	}
 }

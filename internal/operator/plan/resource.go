@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/text"
 )
 
 // Resource is how the resource is made, apart from its number of buckets.
@@ -30,7 +30,7 @@ type Commands struct {
 func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 	var parameters, operations []string
 	for _, parameter := range r.Parameters {
-		parameters = append(parameters, parameter.Name+"="+ocf.ShellQuote(parameter.Value))
+		parameters = append(parameters, parameter.Name+"="+text.ShellQuote(parameter.Value))
 	}
 	for _, monitor := range monitors {
 		operation := fmt.Sprintf("monitor interval=%ss timeout=%.0fs", strconv.FormatFloat(monitor.Seconds, 'f', -1, 64), monitor.Timeout.Seconds())
@@ -40,7 +40,7 @@ func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 		operations = append(operations, operation)
 	}
 	// With stickiness 0 buckets move whenever a node comes back: that shall break no connection.
-	lines := []string{"pcs resource create web-ip ocf:custom:clusterip ip=" + ocf.ShellQuote(r.Address) + " drain=600"}
+	lines := []string{"pcs resource create web-ip ocf:custom:clusterip ip=" + text.ShellQuote(r.Address) + " drain=600"}
 	if len(parameters) > 0 {
 		lines = append(lines, strings.Join(parameters, " "))
 	}

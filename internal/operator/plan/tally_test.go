@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"ocf-clusterip/internal/clusterip"
-	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/services"
 )
 
 var vip, vip6 = netip.MustParseAddr("192.168.10.3"), netip.MustParseAddr("2001:db8:10::3")
@@ -163,7 +163,7 @@ func TestTallyIsBounded(t *testing.T) {
 func TestTallyHashesAsTheAgent(t *testing.T) {
 	networks := layout(64)
 	networks.HashPrefixes = clusterip.PerFamily[int]{IPv4: 24, IPv6: 64}
-	networks.Services = []ocf.Service{{Protocol: "tcp", First: 80, Last: 80}}
+	networks.Services = []services.Service{{Protocol: "tcp", First: 80, Last: 80}}
 	tally := NewTally(networks, MaxClients)
 	const log = "192.0.2.7\n192.0.2.8\n192.0.3.7\n2001:db8::7\n2001:db8::8\n2001:db8:0:1::7\n"
 	if err := tally.Read(strings.NewReader(log), func(int64) {}); err != nil {

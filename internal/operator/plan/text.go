@@ -8,8 +8,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
+	"ocf-clusterip/internal/text"
 )
 
 // WriteText writes the plan for people.
@@ -285,7 +285,9 @@ func (w *writer) title(text string) {
 const readable = 100
 
 // prose breaks a text into lines.
-func (w *writer) prose(text string) { w.line("%s", ocf.Wrap(text, "", min(w.style.Width, readable))) }
+func (w *writer) prose(prose string) {
+	w.line("%s", text.Wrap(prose, "", min(w.style.Width, readable)))
+}
 
 func (w *writer) table(t table) {
 	for _, line := range t.lines() {

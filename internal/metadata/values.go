@@ -1,4 +1,4 @@
-package ocf
+package metadata
 
 import (
 	"fmt"
@@ -7,13 +7,14 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"ocf-clusterip/internal/services"
 )
 
 // Values holds the parsed values of a resource's parameters, by name. It cannot be changed.
 //
-// Every accessor panics when the parameter is not in the table at all, or is of another type: that is a programmer's mistake, not
-// an operator's. A parameter of the table may have no value, because none was given and there is no default, or because the
-// one that was given is faulty; then an accessor returns the zero value.
+// Each accessor panics if the parameter is not in the table, or has another type: that is a programmer's mistake. It returns the zero value if the
+// parameter has no value, because none was given and there is no default, or because the given one is faulty.
 type Values struct {
 	values map[string]any
 }
@@ -21,8 +22,8 @@ type Values struct {
 // Default marks a value in the argument of NewValues as one that the operator did not give.
 type Default struct{ Value any }
 
-// NewValues takes every parameter of the table by its name, with a value of one of the types that Values has accessors for, or such
-// a value in a Default, or nil for none. It keeps a copy.
+// NewValues returns the values of all parameters of the table, by name. Each has one of the types that Values has accessors for, or is such a value
+// in a Default, or nil for none. NewValues keeps a copy.
 func NewValues(values map[string]any) Values {
 	values = maps.Clone(values)
 	for name, value := range values {
@@ -31,7 +32,7 @@ func NewValues(values map[string]any) Values {
 			values[name] = slices.Clone(list)
 		case []netip.Addr:
 			values[name] = slices.Clone(list)
-		case []Service:
+		case []services.Service:
 			values[name] = slices.Clone(list)
 		case []uint32:
 			values[name] = slices.Clone(list)
@@ -40,7 +41,7 @@ func NewValues(values map[string]any) Values {
 	return Values{values: values}
 }
 
-// Given tells whether the operator gave the parameter a good value, other than a default that was filled in.
+// Given reports whether the operator gave the parameter a good value. A default that was filled in is not given.
 func (v Values) Given(name string) bool {
 	value := v.entry(name)
 	_, isDefault := value.(Default)
@@ -54,9 +55,9 @@ func (v Values) Addrs(name string) []netip.Addr {
 }
 
 // Services returns a list of services, as a copy; nil when there is no value.
-func (v Values) Services(name string) []Service {
-	services, _ := lookup[[]Service](v, name)
-	return slices.Clone(services)
+func (v Values) Services(name string) []services.Service {
+	list, _ := lookup[[]services.Service](v, name)
+	return slices.Clone(list)
 }
 
 // Numbers returns a list of numbers, as a copy; nil when there is no value.
@@ -95,7 +96,7 @@ func (v Values) String(name string) string {
 func (v Values) entry(name string) any {
 	value, known := v.values[name]
 	if !known {
-		panic(fmt.Sprintf("ocf: no parameter %q in the table", name))
+		panic(fmt.Sprintf("metadata: no parameter %q in the table", name))
 	}
 	return value
 }
@@ -111,7 +112,7 @@ func lookup[T any](v Values, name string) (T, bool) {
 	}
 	t, isT := value.(T)
 	if !isT {
-		panic(fmt.Sprintf("ocf: parameter %q is a %T, not a %T", name, value, t))
+		panic(fmt.Sprintf("metadata: parameter %q is a %T, not a %T", name, value, t))
 	}
 	return t, true
 }

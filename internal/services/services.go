@@ -1,4 +1,5 @@
-package ocf
+// Package services is the list of services that share load: parameter services.
+package services
 
 import (
 	"cmp"
@@ -7,24 +8,26 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"ocf-clusterip/internal/ocf"
 )
 
-// Service is what a client asks for: a range of ports of a protocol, or ICMP, which has none.
+// Service is a range of ports of a protocol, or ICMP, which has no ports.
 type Service struct {
-	Protocol    string // one of ServiceProtocols
+	Protocol    string // one of Protocols
 	First, Last uint16 // ports
 }
 
 // ICMP is the service that answers pings, of both IP versions.
 var ICMP = Service{Protocol: "icmp"}
 
-// ServiceProtocols are those that a Service can have.
-func ServiceProtocols() []string {
+// Protocols returns the protocols that a Service can have.
+func Protocols() []string {
 	return []string{"tcp", "udp", "sctp", "udplite", "dccp", ICMP.Protocol}
 }
 
-// ParseService reads protocol/port, protocol/first-last, or icmp.
-func ParseService(text string) (Service, error) {
+// Parse reads protocol/port, protocol/first-last, or icmp.
+func Parse(text string) (Service, error) {
 	if text == ICMP.Protocol {
 		return ICMP, nil
 	}
@@ -34,13 +37,13 @@ func ParseService(text string) (Service, error) {
 		last = first
 	}
 	s := Service{Protocol: protocol, First: parsePort(first), Last: parsePort(last)}
-	if !hasPorts || protocol == ICMP.Protocol || !slices.Contains(ServiceProtocols(), protocol) || s.First == 0 || s.Last < s.First {
-		return Service{}, fmt.Errorf("%s is none", Quote(text))
+	if !hasPorts || protocol == ICMP.Protocol || !slices.Contains(Protocols(), protocol) || s.First == 0 || s.Last < s.First {
+		return Service{}, fmt.Errorf("%s is not a service", ocf.Quote(text))
 	}
 	return s, nil
 }
 
-// parsePort returns 0 for what is no port.
+// parsePort returns 0 for what is not a port.
 func parsePort(text string) uint16 {
 	port, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
@@ -49,7 +52,7 @@ func parsePort(text string) uint16 {
 	return uint16(port)
 }
 
-// String writes a service as ParseService reads it.
+// String writes a service as Parse reads it.
 func (s Service) String() string {
 	switch {
 	case s == ICMP:
@@ -61,13 +64,13 @@ func (s Service) String() string {
 	}
 }
 
-// Holds tells whether a packet with that destination port is for the service.
+// Holds reports whether a packet with that destination port belongs to the service.
 func (s Service) Holds(protocol string, port uint16) bool {
 	return s.Protocol == protocol && (s == ICMP || s.First <= port && port <= s.Last)
 }
 
-// MergeServices puts services in order, and makes one of those that overlap or touch: the same packets are held by the result.
-func MergeServices(services []Service) []Service {
+// Merge sorts services, and merges those that overlap or touch. The result holds the same packets.
+func Merge(services []Service) []Service {
 	sorted := slices.SortedFunc(slices.Values(services), func(a, b Service) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
 	})
