@@ -232,13 +232,13 @@ func TestPanelsAreNotEmpty(t *testing.T) {
 	ask(t, situation{Interval: "15s", Given: given, Questions: asked})
 }
 
-// What panels show is what alerts would say.
+// Panels and alerts must agree.
 func TestPanelsAgreeWithAlerts(t *testing.T) {
 	const (
 		health  = "Health"
-		nobody  = "Buckets nobody answers"
-		twice   = "Buckets answered twice"
-		buckets = "Nodes that answer each bucket"
+		unowned = "Unowned buckets"
+		several = "Buckets with several owners"
+		buckets = "Owners of each bucket"
 		fresh   = "0+15x40"
 		stale   = "0+0x40"
 	)
@@ -281,16 +281,16 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 					`cluster_node_state{node="node1",state="online"} 0`, `cluster_node_state{node="node2",state="online"} 1`),
 			},
 			map[string][]answer{
-				health: is(0), nobody: is(0), twice: is(0), "Nodes online": is(1), "Quorum": is(1), "Fencing": is(1),
-				buckets:                                 {answered(bucket0, 1), answered(bucket1, 1)},
-				"Buckets of each node":                  {{`{instance="b"}`, 2}},
-				"Packets dropped because others answer": unknown, // not zero, as if the switch delivered nothing
+				health: is(0), unowned: is(0), several: is(0), "Nodes online": is(1), "Quorum": is(1), "Fencing": is(1),
+				buckets:                   {answered(bucket0, 1), answered(bucket1, 1)},
+				"Buckets of each node":    {{`{instance="b"}`, 2}},
+				"Foreign packets dropped": unknown, // not zero, as if the switch delivered nothing
 			},
 		},
 		{
 			"Pacemaker answers nowhere, and one bucket is in no kernel",
 			[][]series{node(a, fresh, "health 1", owned0+"0", owned1+"0"), node(b, fresh, "health 1", owned0+"0", owned1+"1")},
-			map[string][]answer{nobody: is(1), twice: is(0), buckets: {answered(bucket0, 0), answered(bucket1, 1)}},
+			map[string][]answer{unowned: is(1), several: is(0), buckets: {answered(bucket0, 0), answered(bucket1, 1)}},
 		},
 		{
 			"a part without quorum has stopped everything, and the rest answers",
@@ -298,23 +298,23 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 				node(a, fresh, "cluster_quorate 0", owned0+"0", nodes0+"0"),
 				node(b, fresh, "cluster_quorate 1", owned0+"1", nodes0+"1"),
 			},
-			map[string][]answer{nobody: is(0), twice: is(0), buckets: {answered(bucket0, 1)}},
+			map[string][]answer{unowned: is(0), several: is(0), buckets: {answered(bucket0, 1)}},
 		},
 		{
-			"the owner's kernel does not know of a bucket that Pacemaker believes it to answer",
+			"the owner's kernel does not own a bucket that it owns according to Pacemaker",
 			[][]series{
 				node(a, fresh, "cluster_quorate 1", owned0+"0", nodes0+"0"),
 				node(b, fresh, "cluster_quorate 1", owned0+"0", nodes0+"1"),
 			},
-			map[string][]answer{nobody: is(1), twice: is(0), buckets: {answered(bucket0, 0)}},
+			map[string][]answer{unowned: is(1), several: is(0), buckets: {answered(bucket0, 0)}},
 		},
 		{
-			"a split without fencing, where each part believes itself alone",
+			"a split without fencing, in which neither part sees the other",
 			[][]series{
 				node(a, fresh, "cluster_quorate 1", owned0+"1", nodes0+"1"),
 				node(b, fresh, "cluster_quorate 1", owned0+"1", nodes0+"1"),
 			},
-			map[string][]answer{nobody: is(0), twice: is(1), buckets: {answered(bucket0, 2)}},
+			map[string][]answer{unowned: is(0), several: is(1), buckets: {answered(bucket0, 2)}},
 		},
 		{
 			"a node is lost, and the address is healthy",
@@ -322,9 +322,9 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 			map[string][]answer{health: is(1)},
 		},
 		{
-			"Pacemaker is stopped on all nodes, and nothing is laid",
+			"Pacemaker is stopped on all nodes, and nothing is installed",
 			[][]series{node(a, fresh, "health 1", "pacemaker_up 0"), node(b, fresh, "health 1", "pacemaker_up 0")},
-			map[string][]answer{health: is(2), nobody: unknown, twice: unknown, buckets: unknown},
+			map[string][]answer{health: is(2), unowned: unknown, several: unknown, buckets: unknown},
 		},
 		{
 			"two clusters have one address, and nodes of one name",
@@ -337,7 +337,7 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 					`cluster_node_state{node="node1",state="unclean"} 0`),
 			},
 			map[string][]answer{
-				nobody: is(0), twice: is(0),
+				unowned: is(0), several: is(0),
 				buckets:               {answered(bucket0, 1), {`{job="node",cluster="other",` + bucket0 + `}`, 1}},
 				"States of the nodes": {{`{job="node",node="node1"}`, 1}, {`{job="node",cluster="other",node="node1"}`, 2}},
 			},

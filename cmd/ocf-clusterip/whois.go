@@ -28,7 +28,7 @@ say how it is laid: --to and --buckets, and whatever else is not as by default.
    ocf-clusterip whois --to 192.168.10.3 --buckets 8 --file clients.txt
 
 The states: owned; adopting (owned, while another node may still serve former connections); draining (nobody owns the bucket, but a node
-serves former connections); doubled (several nodes answer: look at once); nobody; unknown.`
+serves former connections); several-owners (several nodes answer: look at once); unowned; unknown.`
 
 func (c *call) whoisCommand() *cli.Command {
 	flags := []cli.Flag{

@@ -7,10 +7,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ocf-clusterip/internal/text"
 )
 
-// metric is one of Prometheus' in its text format (prometheus.io/docs/instrumenting/exposition_formats). The library that writes it would
-// make each action of the agent start a third later: it registers messages of protobuf whatever the program is called for.
+// metric is a metric in Prometheus' text format (prometheus.io/docs/instrumenting/exposition_formats). The library that writes it would
+// make each action of the agent start a third later: it registers messages of protobuf even if the program is called for something else.
 type metric struct {
 	name    string
 	kind    string
@@ -33,7 +35,8 @@ type label struct{ name, value string }
 // nodeStates are all that stateOf returns.
 var nodeStates = [...]string{"online", "standby", "maintenance", "unclean", "offline"}
 
-// WriteMetrics writes a status for Prometheus. What is not known has no sample; of what drains on other nodes these tell themselves.
+// WriteMetrics writes a status for Prometheus. A value that is unknown has no sample. Drains on other nodes are left out: these have
+// metrics of their own.
 func WriteMetrics(to io.Writer, status Status, version string) error {
 	w := &strings.Builder{}
 	for _, m := range status.metrics(version) {
@@ -43,34 +46,68 @@ func WriteMetrics(to io.Writer, status Status, version string) error {
 	return err
 }
 
-// metrics are all that there are; contrib/README.md lists them.
+// metrics returns all metrics; contrib/README.md lists them.
 func (s Status) metrics(version string) []metric {
+	const perSecond = float64(time.Second / time.Millisecond)
+	resource := func(name, kind, help string, value func(ResourceStatus) (float64, bool)) metric {
+		return metric{name, kind, help, s.resources(value)}
+	}
+	bucket := func(name, kind, help string, value func(BucketStatus) (float64, bool)) metric {
+		return metric{name, kind, help, s.buckets(value)}
+	}
+	cluster := func(name, help string, is func(ClusterStatus) bool) metric {
+		return metric{name, gauge, help, s.cluster(is)}
+	}
 	return []metric{
 		{"clusterip_build_info", gauge, "The version of the program that wrote the metrics.", one(1, label{"version", version})},
 		{"clusterip_node_info", gauge, "The name of this node in the cluster.", s.nodeInfo()},
-		{"clusterip_last_run_timestamp_seconds", gauge, "When the metrics were made.", one(float64(s.Time.UnixMilli()) / float64(time.Second/time.Millisecond))},
-		{"clusterip_health", gauge, "The worst of the cluster and all resources: 0 healthy, 1 degraded, 2 broken.", one(float64(s.Health))},
+		{
+			"clusterip_last_run_timestamp_seconds", gauge, "The time at which the metrics were written.",
+			one(float64(s.Time.UnixMilli()) / perSecond),
+		},
+		{
+			"clusterip_health", gauge, "The worst health of the cluster and all resources: 0 healthy, 1 degraded, 2 broken.",
+			one(float64(s.Health)),
+		},
 		{"clusterip_pacemaker_up", gauge, "Whether Pacemaker answers on this node.", one(truth(s.Cluster != nil))},
-		{"clusterip_cluster_quorate", gauge, "Whether this part of the cluster has quorum.", s.cluster(func(c ClusterStatus) bool { return c.Quorum })},
-		{"clusterip_cluster_fencing_enabled", gauge, "Whether lost nodes are fenced (fencing-enabled, before Pacemaker 3.0.2 stonith-enabled).", s.cluster(func(c ClusterStatus) bool { return c.Fencing })},
-		{"clusterip_cluster_maintenance", gauge, "Whether the cluster is in maintenance mode.", s.cluster(func(c ClusterStatus) bool { return c.Maintenance })},
-		{"clusterip_cluster_node_state", gauge, "How Pacemaker sees each node: 1 for the state that it is in.", s.nodes()},
-		{"clusterip_cluster_bucket_nodes", gauge, "How many nodes answer the bucket, as Pacemaker and this node's kernel know; it should be 1.", s.buckets(bucketNodes)},
+		cluster("clusterip_cluster_quorate", "Whether this part of the cluster has quorum.",
+			func(c ClusterStatus) bool { return c.Quorum }),
+		cluster("clusterip_cluster_fencing_enabled", "Whether lost nodes are fenced (fencing-enabled, before Pacemaker 3.0.2 stonith-enabled).",
+			func(c ClusterStatus) bool { return c.Fencing }),
+		cluster("clusterip_cluster_maintenance", "Whether the cluster is in maintenance mode.",
+			func(c ClusterStatus) bool { return c.Maintenance }),
+		{"clusterip_cluster_node_state", gauge, "The state of each node in Pacemaker: 1 for the state that it is in, 0 for the " +
+			"others.", s.nodes()},
+		bucket("clusterip_cluster_bucket_nodes", gauge, "The number of nodes that own the bucket, from Pacemaker and this node's kernel: 1 is "+
+			"right, "+
+			"0 is unowned, more are several owners.", bucketNodes),
 
-		{"clusterip_resource_info", gauge, "How the address is laid. All but nic and backend must be the same on all nodes.", s.resourceInfo()},
-		{"clusterip_resource_health", gauge, "0 healthy, 1 degraded, 2 broken; ocf-clusterip status says why.", s.resources(func(r ResourceStatus) (float64, bool) { return float64(r.Health), true })},
-		{"clusterip_resource_buckets", gauge, "How many hash buckets there are.", s.resources(func(r ResourceStatus) (float64, bool) { return float64(len(r.Buckets)), true })},
-		{"clusterip_resource_drain_limit_seconds", gauge, "How long connections survive the move of their bucket; 0 if they do not.", s.resources(drainLimit)},
-		{"clusterip_foreign_packets_total", counter, "Packets that this node has dropped because others answer them.", s.resources(func(r ResourceStatus) (float64, bool) { return r.Foreign.packets() })},
-		{"clusterip_foreign_bytes_total", counter, "Bytes of these packets.", s.resources(func(r ResourceStatus) (float64, bool) { return r.Foreign.bytes() })},
+		{
+			"clusterip_resource_info", gauge, "The resource as installed or configured. All labels but nic and backend must be the same on all " +
+				"nodes.",
+			s.resourceInfo(),
+		},
+		resource("clusterip_resource_health", gauge, "0 healthy, 1 degraded, 2 broken; ocf-clusterip status shows the problems.",
+			func(r ResourceStatus) (float64, bool) { return float64(r.Health), true }),
+		resource("clusterip_resource_buckets", gauge, "The number of buckets.",
+			func(r ResourceStatus) (float64, bool) { return float64(len(r.Buckets)), true }),
+		resource("clusterip_resource_drain_limit_seconds", gauge, "The drain time; 0 if connections do not survive moves.", drainLimit),
+		resource("clusterip_foreign_packets_total", counter, "Foreign packets that this node has dropped, because other nodes own their buckets.",
+			func(r ResourceStatus) (float64, bool) { return r.Foreign.packets() }),
+		resource("clusterip_foreign_bytes_total", counter, "Bytes of these packets.",
+			func(r ResourceStatus) (float64, bool) { return r.Foreign.bytes() }),
 
-		{"clusterip_bucket_owned", gauge, "Whether this node answers the bucket, as its kernel says.", s.buckets(s.owned)},
-		{"clusterip_bucket_adopting", gauge, "Whether it answers while others may serve former connections.", s.buckets(s.adopting)},
-		{"clusterip_bucket_draining", gauge, "Whether it has given the bucket away and serves former connections.", s.buckets(s.draining)},
-		{"clusterip_bucket_drain_remaining_seconds", gauge, "When the kernel will end that.", s.buckets(s.drainRemaining)},
-		{"clusterip_bucket_drain_connections", gauge, "How many such connections are open.", s.buckets(s.drainConnections)},
-		{"clusterip_bucket_packets_total", counter, "Packets of the bucket that this node has let in since it owns it.", s.buckets(func(b BucketStatus) (float64, bool) { return b.Traffic.packets() })},
-		{"clusterip_bucket_bytes_total", counter, "Bytes of these packets.", s.buckets(func(b BucketStatus) (float64, bool) { return b.Traffic.bytes() })},
+		bucket("clusterip_bucket_owned", gauge, "Whether this node owns the bucket, from its kernel.", s.owned),
+		bucket("clusterip_bucket_adopting", gauge, "Whether this node adopts the bucket: old owners may still serve its older "+
+			"connections.", s.adopting),
+		bucket("clusterip_bucket_draining", gauge, "Whether this node drains the bucket: it released it, and still serves its "+
+			"connections.", s.draining),
+		bucket("clusterip_bucket_drain_remaining_seconds", gauge, "The time until the drain ends at the latest.", s.drainRemaining),
+		bucket("clusterip_bucket_drain_connections", gauge, "The connections that the drain still serves.", s.drainConnections),
+		bucket("clusterip_bucket_packets_total", counter, "Packets of the bucket that this node has accepted since it owns it.",
+			func(b BucketStatus) (float64, bool) { return b.Traffic.packets() }),
+		bucket("clusterip_bucket_bytes_total", counter, "Bytes of these packets.",
+			func(b BucketStatus) (float64, bool) { return b.Traffic.bytes() }),
 	}
 }
 
@@ -117,10 +154,10 @@ func (s Status) nodes() []sample {
 	return samples
 }
 
-// labels say which resource it is.
+// labels returns the labels that name the resource, and more.
 func (r ResourceStatus) labels(more ...label) []label {
 	address := ""
-	if len(r.Addresses) > 0 { // none is configured
+	if len(r.Addresses) > 0 { // no address if the configuration is wrong
 		address = r.Addresses[0].String()
 	}
 	return append([]label{{"resource", r.Name}, {"address", address}}, more...)
@@ -130,8 +167,9 @@ func (s Status) resourceInfo() []sample {
 	var samples []sample
 	for _, r := range s.Resources {
 		samples = append(samples, one(1, r.labels(
-			label{"addresses", joined(r.Addresses)}, label{"nic", r.NIC}, label{"backend", r.Backend},
-			label{"mac_mode", r.MACMode}, label{"macs", strings.Join(r.MACs, " ")}, label{"hashmode", r.HashMode}, label{"hash_compat", r.HashCompat},
+			label{"addresses", text.Join(r.Addresses, " ")}, label{"nic", r.NIC}, label{"backend", r.Backend},
+			label{"mac_mode", r.MACMode}, label{"macs", strings.Join(r.MACs, " ")},
+			label{"hashmode", r.HashMode}, label{"hash_compat", r.HashCompat},
 			label{"hash_prefix4", strconv.Itoa(r.HashPrefix4)}, label{"hash_prefix6", strconv.Itoa(r.HashPrefix6)},
 			label{"services", strings.Join(r.Services, " ")}, label{"seed_fingerprint", r.SeedFingerprint},
 		)...)...)
@@ -172,7 +210,7 @@ func (s Status) adopting(b BucketStatus) (float64, bool) {
 	return truth(owned == 1 && b.State == Adopting), true
 }
 
-// drain is this node's.
+// drain returns this node's drain of a bucket.
 func (s Status) drain(b BucketStatus) (DrainStatus, bool) {
 	i := slices.IndexFunc(b.Drains, func(d DrainStatus) bool { return d.Node == nameOf(s.Node) })
 	if i < 0 {
@@ -228,7 +266,7 @@ func (m metric) write(w *strings.Builder) {
 	}
 }
 
-// labelValue escapes what the format has other uses for. It must be UTF-8.
+// labelValue returns the text as a label value: valid UTF-8, with the special characters of the format escaped.
 func labelValue(text string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(strings.ToValidUTF8(text, "\ufffd"))
 }

@@ -15,36 +15,36 @@ import (
 	"ocf-clusterip/internal/pacemaker"
 )
 
-// Health is how well a resource serves its clients; its number is the command's exit status.
+// Health is whether a resource serves its clients; its number is the command's exit code.
 type Health int
 
-// The grades, from the best.
+// The grades, from the best to the worst.
 const (
-	Healthy  Health = iota // each client has one answer, and there is nothing to do
-	Degraded               // it has; but somebody should look
-	Broken                 // some clients have none, or two, or one from a node that does not know it
+	Healthy  Health = iota // each client gets one answer, and there is no problem
+	Degraded               // each client gets one answer, but there is a problem
+	Broken                 // some clients get no answer or several, or their connections break
 )
 
 var healths = [...]string{"healthy", "degraded", "broken"}
 
 func (h Health) String() string { return healths[h] }
 
-// MarshalText writes it into JSON as a word.
+// MarshalText implements encoding.TextMarshaler.
 func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 
-// UnmarshalText reads it.
+// UnmarshalText implements encoding.TextUnmarshaler.
 func (h *Health) UnmarshalText(text []byte) error {
 	i := slices.Index(healths[:], string(text))
 	if i < 0 {
-		return fmt.Errorf("%q is none of %s", text, strings.Join(healths[:], ", "))
+		return fmt.Errorf("%q is not one of %s", text, strings.Join(healths[:], ", "))
 	}
 	*h = Health(i)
 	return nil
 }
 
-// Status is what a survey means, for people and programs. docs/schema/status.schema.json describes its JSON.
+// Status is the judgement on a survey, for people and programs. docs/schema/status.schema.json describes its JSON.
 type Status struct {
-	Node      string           `json:"node"` // that was asked; "" if its name in the cluster is not known
+	Node      string           `json:"node"` // this node; "" if its name in the cluster is not known
 	Time      time.Time        `json:"time"`
 	Health    Health           `json:"health"` // the worst of all
 	Cluster   *ClusterStatus   `json:"cluster"`
@@ -52,7 +52,7 @@ type Status struct {
 	Resources []ResourceStatus `json:"resources"`
 }
 
-// ClusterStatus is how the cluster manager sees the nodes.
+// ClusterStatus is the cluster as Pacemaker sees it.
 type ClusterStatus struct {
 	Quorum      bool         `json:"quorum"`
 	Fencing     bool         `json:"fencing"`
@@ -60,15 +60,15 @@ type ClusterStatus struct {
 	Nodes       []NodeStatus `json:"nodes"`
 }
 
-// NodeStatus is how it sees one.
+// NodeStatus is a node as Pacemaker sees it.
 type NodeStatus struct {
 	Name  string `json:"name"`
 	State string `json:"state"` // online, standby, maintenance, unclean, offline
 }
 
-// ResourceStatus is what is so of one resource.
+// ResourceStatus is the status of one resource.
 type ResourceStatus struct {
-	Name            string         `json:"name"` // "" if nobody has told it
+	Name            string         `json:"name"` // "" if it is not known
 	Health          Health         `json:"health"`
 	Problems        []Problem      `json:"problems"`
 	Addresses       []netip.Addr   `json:"addresses"`
@@ -81,37 +81,37 @@ type ResourceStatus struct {
 	HashPrefix6     int            `json:"hash_prefix6"`
 	SeedFingerprint string         `json:"seed_fingerprint"` // to compare nodes by, see fingerprint
 	Services        []string       `json:"services"`         // that share load; none: all
-	Backend         string         `json:"backend"`          // on this node; "" if nothing is laid there
+	Backend         string         `json:"backend"`          // on this node; "" if nothing is installed there
 	BackendReason   string         `json:"backend_reason"`
-	DrainSeconds    *float64       `json:"drain_seconds"` // 0: connections do not survive moves; null: they do, for how long is not known
+	DrainSeconds    *float64       `json:"drain_seconds"` // 0: connections do not survive moves; null: they do, for an unknown time
 	Shares          []Share        `json:"shares"`
-	Foreign         *Traffic       `json:"foreign"` // packets for other nodes, dropped by this one; null: not counted
+	Foreign         *Traffic       `json:"foreign"` // packets of other nodes' buckets, dropped by this one; null: not counted
 	Buckets         []BucketStatus `json:"buckets"`
 }
 
-// Share is how many buckets a node has.
+// Share is how many buckets a node owns.
 type Share struct {
 	Node    string `json:"node"`
 	Buckets int    `json:"buckets"`
 }
 
-// BucketStatus is what is so of one bucket.
+// BucketStatus is the status of one bucket.
 type BucketStatus struct {
 	Bucket  clusterip.Bucket `json:"bucket"`
 	State   string           `json:"state"` // see the constants
-	Nodes   []string         `json:"nodes"` // that answer
+	Nodes   []string         `json:"nodes"` // the owners
 	Drains  []DrainStatus    `json:"drains"`
-	Traffic *Traffic         `json:"traffic"` // on this node; null: another one has it, or nobody counts
+	Traffic *Traffic         `json:"traffic"` // on this node; null: another one owns the bucket, or it is not counted
 }
 
-// DrainStatus is a node that serves former connections of a bucket.
+// DrainStatus is a node that drains a bucket.
 type DrainStatus struct {
 	Node        string  `json:"node"`
-	Seconds     float64 `json:"seconds"`     // at most, from now on this node, or from when another one said so
+	Seconds     float64 `json:"seconds"`     // at most: from now on this node; on another one from when it published its announcement
 	Connections *int    `json:"connections"` // on this node; null: not counted
 }
 
-// Traffic is what was counted, and how it grew since the status before; null without one.
+// Traffic is what was counted, and how fast it grew since the previous status; null without one.
 type Traffic struct {
 	Packets          uint64   `json:"packets"`
 	Bytes            uint64   `json:"bytes"`
@@ -119,14 +119,14 @@ type Traffic struct {
 	BytesPerSecond   *float64 `json:"bytes_per_second"`
 }
 
-// Problem is something that should not be so, and what mends it.
+// Problem is a problem of a resource or the cluster, with the command that solves it.
 type Problem struct {
-	Health  Health `json:"health"` // that it makes
+	Health  Health `json:"health"` // the resource's or cluster's, because of it
 	Text    string `json:"text"`
-	Command string `json:"command"` // to type; "" where there is no single one
+	Command string `json:"command"` // "" where no single command solves it
 }
 
-// Judge says what a survey means.
+// Judge returns the status of what a survey has read.
 func Judge(survey Survey, now time.Time) Status {
 	status := Status{Node: survey.Node, Time: now.UTC(), Problems: []Problem{}, Resources: []ResourceStatus{}}
 	status.judgeCluster(survey)
@@ -147,25 +147,25 @@ func (s *Status) judgeCluster(survey Survey) {
 	}
 	view := survey.Cluster
 	if view == nil {
-		why := "nobody has asked it"
+		why := "it was not asked"
 		if survey.Why != nil {
 			why = ocf.OneLine(survey.Why.Error())
 		}
-		degraded("systemctl status pacemaker", "Pacemaker does not answer, so only this node is known: %s", why)
+		degraded("systemctl status pacemaker", "Pacemaker does not answer, so only the state of this node is known: %s", why)
 		return
 	}
-	// During an upgrade this node's crm_mon may read the configuration in another way than the node that decides.
+	// During an upgrade, this node's crm_mon may read the configuration differently from the DC.
 	fencing := view.Fencing && len(survey.FencingOff) == 0
 	s.Cluster = &ClusterStatus{Quorum: view.Quorum, Fencing: fencing, Maintenance: view.Maintenance, Nodes: []NodeStatus{}}
 	if !view.Quorum {
 		degraded("corosync-quorumtool", "this part of the cluster has no quorum")
 	}
-	const withoutFencing = "so a node that is lost and not dead may answer beside the others"
+	const withoutFencing = "so a lost node may still answer, and clients may get two answers"
 	for _, setting := range survey.FencingOff {
-		degraded("pcs property unset "+setting.Name, "fencing is switched off (%s), "+withoutFencing, ocf.OneLine(setting.String()))
+		degraded("pcs property unset "+setting.Name, "fencing is disabled (%s), "+withoutFencing, ocf.OneLine(setting.String()))
 	}
 	if !fencing && len(survey.FencingOff) == 0 {
-		degraded("ocf-clusterip doctor", "fencing is switched off, "+withoutFencing)
+		degraded("ocf-clusterip doctor", "fencing is disabled, "+withoutFencing)
 	}
 	if view.Maintenance {
 		degraded("pcs property set maintenance-mode=false", "the cluster is in maintenance mode: Pacemaker starts, stops and moves nothing")
@@ -175,13 +175,14 @@ func (s *Status) judgeCluster(survey Survey) {
 		s.Cluster.Nodes = append(s.Cluster.Nodes, NodeStatus{node.Name, state})
 		switch state {
 		case "unclean":
-			degraded("stonith_admin --history "+node.Name+" --verbose", "%s is lost and not yet fenced: its buckets wait for that", node.Name)
+			degraded("stonith_admin --history "+node.Name+" --verbose", "%s is lost and not fenced yet: its buckets stay unowned until "+
+				"then", node.Name)
 		case "offline":
 			command := "pcs cluster start " + node.Name
 			if node.Remote {
 				command = "pcs resource enable " + node.Name
 			}
-			degraded(command, "%s is offline, so the others do its work", node.Name)
+			degraded(command, "%s is offline, so the remaining nodes do its work", node.Name)
 		case "maintenance":
 			degraded("pcs node unmaintenance "+node.Name, "%s is in maintenance mode: Pacemaker starts, stops and moves nothing there", node.Name)
 		}
@@ -203,8 +204,9 @@ func stateOf(node pacemaker.Node) string {
 	}
 }
 
-// fingerprint is for people who compare nodes, and who must not learn the seed: who knows it can send all he has to one node. So it is short.
-// Seeds that differ have the same one in 1 of 256 cases. A long one, of whatever hash, is searched for small seeds in seconds.
+// fingerprint lets people compare the seeds of nodes without learning them: with the seed, a client could direct all its load to one node.
+// So the fingerprint is short; different seeds have the same one in 1 of 256 cases. With a long one, of any hash, small seeds could be
+// found in seconds.
 func fingerprint(seed clusterip.Seed) string {
 	const constant = 0x66707273 // the same in every version
 	return fmt.Sprintf("%02x", uint8(clusterip.Jhash(constant, uint32(seed))))
@@ -235,7 +237,7 @@ func (r Resource) status(survey Survey) ResourceStatus {
 		status.Foreign = trafficOf(r.Traffic.Foreign)
 	}
 	shares := map[string]int{}
-	if r.Configured == nil && !r.Here.Present { // how many there are is not known
+	if r.Configured == nil && !r.Here.Present { // their number is not known
 		layout.Buckets, r.Layout.Buckets = 0, 0
 	}
 	for _, bucket := range r.buckets() {
@@ -291,7 +293,7 @@ func (r Resource) bucket(bucket clusterip.Bucket) BucketStatus {
 	return status
 }
 
-// seconds are whole ones: nobody wants to read more.
+// seconds rounds up to whole seconds.
 func seconds(d time.Duration) float64 { return math.Ceil(d.Seconds()) }
 
 func (r Resource) judge(status *ResourceStatus, survey Survey) {
@@ -300,30 +302,31 @@ func (r Resource) judge(status *ResourceStatus, survey Survey) {
 	}
 	name := status.Name
 	if r.Misconfigured != nil {
-		problem(Broken, "pcs resource config "+r.id(), "it is configured wrong: %s", ocf.OneLine(r.Misconfigured.Error()))
+		problem(Broken, "pcs resource config "+r.id(), "its configuration is wrong: %s", ocf.OneLine(r.Misconfigured.Error()))
 	}
 	for _, fault := range r.Faults {
-		problem(Broken, r.mend(), "on %s: %s", r.here(), fault)
+		problem(Broken, r.repair(), "on %s: %s", r.here(), fault)
 	}
 	if len(r.Left) > 0 {
-		problem(Broken, r.mend(), "no bucket runs on %s, but this is left on the node: %s", r.here(), strings.Join(r.Left, ", "))
+		problem(Broken, r.repair(), "%s owns no bucket, but has leftovers: %s", r.here(), strings.Join(r.Left, ", "))
 	}
 	r.judgeBuckets(status, problem)
 	for _, err := range r.Unread {
-		problem(Degraded, "", "could not be read: %s", ocf.OneLine(err.Error()))
+		problem(Degraded, "ocf-clusterip doctor", "unknown, because it could not be read: %s", ocf.OneLine(err.Error()))
 	}
 	switch {
 	case survey.Cluster == nil:
 		return
 	case r.Configured == nil && r.Here.Present:
-		problem(Degraded, "pcs resource config", "Pacemaker does not know it, so nobody watches it, or takes it over")
+		problem(Degraded, "pcs resource config", "it is not in Pacemaker's configuration, so it has no monitor, and its buckets do not move if "+
+			"this node fails")
 		return
 	}
 	r.judgeInstances(survey.Cluster, problem)
 	r.judgeFailures(survey.Cluster.Of(name), problem)
 }
 
-// judgeInstances tells what Pacemaker cannot or may not do with instances, each kind at once.
+// judgeInstances adds the problems that Pacemaker has with instances: one for all instances with the same problem.
 func (r Resource) judgeInstances(cluster *pacemaker.View, problem func(health Health, command, format string, args ...any)) {
 	var blocked, failed, unmanaged []string
 	isMaintained := func(name string) bool {
@@ -334,7 +337,7 @@ func (r Resource) judgeInstances(cluster *pacemaker.View, problem func(health He
 		if instance.Resource != r.Asked.Resource {
 			continue
 		}
-		// Of itself a node's kernel knows better, and has said.
+		// For this node its kernel is authoritative: its faults are problems already.
 		if instance.Failed && !slices.Equal(instance.Nodes, []string{r.Node}) {
 			failed = append(failed, bucket)
 		}
@@ -346,21 +349,21 @@ func (r Resource) judgeInstances(cluster *pacemaker.View, problem func(health He
 		}
 	}
 	if len(failed) > 0 {
-		problem(Broken, "pcs resource refresh "+r.id(), "%s: failed where Pacemaker has it", numbered(failed))
+		problem(Broken, "pcs resource refresh "+r.id(), "%s: failed on its node, according to Pacemaker", numbered(failed))
 	}
 	if len(blocked) > 0 {
-		problem(Degraded, "pcs resource cleanup "+r.id(), "%s: Pacemaker can do nothing more after a failure", numbered(blocked))
+		problem(Degraded, "pcs resource cleanup "+r.id(), "%s: blocked; Pacemaker does nothing more after a failure", numbered(blocked))
 	}
 	if len(unmanaged) > 0 {
 		command := "pcs resource manage " + r.Asked.Resource
 		if r.Configured != nil && ocf.IsTrue(r.Configured.Meta["maintenance"]) {
 			command = "pcs resource meta " + r.id() + " maintenance="
 		}
-		problem(Degraded, command, "%s: not managed by Pacemaker, which starts, stops and moves nothing", numbered(unmanaged))
+		problem(Degraded, command, "%s: unmanaged; Pacemaker does not start, stop or move it", numbered(unmanaged))
 	}
 }
 
-// judgeFailures tells of what has failed, for each node at once: mostly one fault makes several actions fail.
+// judgeFailures adds one problem for all failed actions of a node: usually they have the same cause.
 func (r Resource) judgeFailures(failures []pacemaker.Failure, problem func(health Health, command, format string, args ...any)) {
 	byNode := map[string][]pacemaker.Failure{}
 	for _, failure := range failures {
@@ -376,11 +379,11 @@ func (r Resource) judgeFailures(failures []pacemaker.Failure, problem func(healt
 		if last.When != "" {
 			what += " at " + last.When
 		}
-		problem(Degraded, "pcs resource cleanup "+r.id(), "has failed on %s: %s: %s", node, what, ocf.OneLine(last.Reason))
+		problem(Degraded, "pcs resource cleanup "+r.id(), "failed on %s: %s: %s", node, what, ocf.OneLine(last.Reason))
 	}
 }
 
-// id is what tools are to be told.
+// id returns the name for commands.
 func (r Resource) id() string {
 	if r.Configured == nil {
 		return r.Asked.Resource
@@ -388,15 +391,14 @@ func (r Resource) id() string {
 	return r.Configured.ID()
 }
 
-// judgeBuckets tells of those that nobody answers, or several nodes, each kind at once.
+// judgeBuckets adds a problem for all unowned buckets, and one for all with several owners.
 func (r Resource) judgeBuckets(status *ResourceStatus, problem func(health Health, command, format string, args ...any)) {
-	var nobody, several []string
-	var nodes []string
+	var unowned, several, nodes []string
 	for _, b := range status.Buckets {
 		switch b.State {
-		case Nobody, Draining:
-			nobody = append(nobody, fmt.Sprint(b.Bucket))
-		case Doubled:
+		case Unowned, Draining:
+			unowned = append(unowned, fmt.Sprint(b.Bucket))
+		case SeveralOwners:
 			several = append(several, fmt.Sprint(b.Bucket))
 			nodes = append(nodes, b.Nodes...)
 		}
@@ -404,18 +406,18 @@ func (r Resource) judgeBuckets(status *ResourceStatus, problem func(health Healt
 	if len(several) > 0 {
 		slices.Sort(nodes)
 		nodes = slices.Compact(nodes)
-		problem(Broken, "pcs resource refresh "+r.id(), "%s: several nodes answer (%s)", numbered(several), strings.Join(nodes, ", "))
+		problem(Broken, "pcs resource refresh "+r.id(), "%s: several owners (%s)", numbered(several), strings.Join(nodes, ", "))
 	}
 	switch {
-	case len(nobody) == 0:
+	case len(unowned) == 0:
 	case r.Configured != nil && r.Configured.Disabled():
-		problem(Broken, "pcs resource enable "+status.Name, "it is disabled, so nobody answers")
+		problem(Broken, "pcs resource enable "+status.Name, "it is disabled, so its buckets are unowned")
 	default:
-		problem(Broken, "pcs status --full", "%s: nobody answers", numbered(nobody))
+		problem(Broken, "pcs status --full", "%s: unowned; clients get no answer", numbered(unowned))
 	}
 }
 
-// numbered names some buckets, but no more than can be read.
+// numbered lists buckets, but no more than an operator can read.
 func numbered(buckets []string) string {
 	const most = 16
 	switch {
@@ -428,8 +430,8 @@ func numbered(buckets []string) string {
 	}
 }
 
-// mend is what makes the agent put right whatever is wrong here at once; the next monitor would too.
-func (r Resource) mend() string {
+// repair returns the command that repairs this node at once. The next monitor would cause that too.
+func (r Resource) repair() string {
 	var here []clusterip.Bucket
 	for bucket, nodes := range r.Placement {
 		if slices.Contains(nodes, r.Node) {
@@ -446,18 +448,19 @@ func (r Resource) mend() string {
 	return "crm_resource --force-start -r " + r.Configured.Instance(here[0])
 }
 
-// IsConfirmedBy tells whether a status that was made a moment later says of the same thing that it is broken: else an action was half done.
+// IsConfirmedBy reports whether a status of a moment later has one of the same problems that break a resource. Otherwise an action was in
+// progress.
 func (s Status) IsConfirmedBy(later Status) bool {
 	before := s.broken()
 	return slices.ContainsFunc(later.broken(), func(what string) bool { return slices.Contains(before, what) })
 }
 
-// broken names what is, a bucket that nobody answers or several by its number.
+// broken lists what is broken: problems, and by their numbers buckets that are unowned or have several owners.
 func (s Status) broken() []string {
 	var what []string
 	for _, r := range s.Resources {
 		for _, b := range r.Buckets {
-			if b.State == Nobody || b.State == Draining || b.State == Doubled {
+			if b.State == Unowned || b.State == Draining || b.State == SeveralOwners {
 				what = append(what, fmt.Sprintf("bucket %d of %v", b.Bucket, r.Addresses))
 			}
 		}
@@ -470,7 +473,7 @@ func (s Status) broken() []string {
 	return what
 }
 
-// Since makes rates of what was counted in the status before.
+// Since adds rates, from the counters of a previous status.
 func (s *Status) Since(before Status) {
 	elapsed := s.Time.Sub(before.Time).Seconds()
 	if elapsed <= 0 {
@@ -493,7 +496,7 @@ func (s *Status) Since(before Status) {
 	}
 }
 
-// since leaves the rates out where a counter began anew.
+// since adds the rates, unless a counter was reset.
 func (t *Traffic) since(before *Traffic, seconds float64) {
 	if t == nil || before == nil || t.Packets < before.Packets || t.Bytes < before.Bytes {
 		return

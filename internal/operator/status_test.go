@@ -92,17 +92,25 @@ func TestStatusAsText(t *testing.T) {
 		"faults": surveyOf(func(s *Survey) {
 			s.Cluster.Nodes[2] = pacemaker.Node{Name: "node3", Unclean: true}
 			s.Cluster.Failures = []pacemaker.Failure{
-				{Action: "web-ip:3_monitor_10000", Node: "node1", Reason: "bucket 3 of 192.168.10.3 runs, but: our rules are gone", When: "2026-11-26 01:54:37Z"},
+				{
+					Action: "web-ip:3_monitor_10000", Node: "node1", Reason: "bucket 3 of 192.168.10.3 runs, but: our rules are gone",
+					When: "2026-11-26 01:54:37Z",
+				},
 				{Action: "web-ip:0_monitor_10000", Node: "node1", Reason: "error", When: "2026-11-26 01:54:36Z"},
 			}
 			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 1, Managed: true, Blocked: true}, {Resource: "other", Bucket: 1}}
 			r := &s.Resources[0]
-			r.Faults = []string{"address 192.168.10.3/24 is missing on eth0", "table arp clusterip-192.168.10.3: chain output: rule \"ARP tells the cluster MAC\" is missing or changed"}
+			r.Faults = []string{
+				"address 192.168.10.3/24 is missing on eth0",
+				"table arp clusterip-192.168.10.3: chain output: rule \"ARP tells the cluster MAC\" is missing or changed",
+			}
 			r.Placement[2], r.Placement[5], r.Placement[6] = nil, nil, []string{"node2"}
 			r.Unread = []error{errors.New("list the tracked connections: device or resource busy")}
 		}),
 		"without-pacemaker": surveyOf(func(s *Survey) {
-			s.Node, s.Cluster, s.Why = "", nil, errors.New("/usr/sbin/crm_node: exit status 102 error: Could not connect to controller: Connection refused")
+			s.Node, s.Cluster, s.Why = "", nil, errors.New(
+				"/usr/sbin/crm_node: exit status 102 error: Could not connect to controller: Connection refused",
+			)
 			r := &s.Resources[0]
 			r.Node, r.Placement, r.Configured, r.Traffic = "", nil, nil, nil
 			r.Layout.Services = []services.Service{{Protocol: "tcp", First: 80, Last: 80}, services.ICMP}
@@ -110,7 +118,9 @@ func TestStatusAsText(t *testing.T) {
 		}),
 		"two-resources": surveyOf(func(s *Survey) {
 			other := s.Resources[0]
-			other.Asked.Resource, other.Configured = "dns-ip", &pacemaker.Resource{Name: "dns-ip", Clone: "dns-ip-clone", Meta: map[string]string{"target-role": "Stopped"}}
+			other.Asked.Resource, other.Configured = "dns-ip", &pacemaker.Resource{
+				Name: "dns-ip", Clone: "dns-ip-clone", Meta: map[string]string{"target-role": "Stopped"},
+			}
 			other.Layout.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.168.10.4/24")}
 			other.Layout.Drains, other.Asked.Drain = false, 0
 			other.Here, other.Traffic, other.Placement = clusterip.Tables{}, nil, map[clusterip.Bucket][]string{}
@@ -147,7 +157,9 @@ func isValid(t *testing.T, schema string, value any) {
 		t.Fatal(err)
 	}
 	// A later version may say more, but this one says nothing that is not described.
-	closed, err := jsonschema.UnmarshalJSON(strings.NewReader(strings.ReplaceAll(string(text), `"properties": {`, `"additionalProperties": false, "properties": {`)))
+	closed, err := jsonschema.UnmarshalJSON(
+		strings.NewReader(strings.ReplaceAll(string(text), `"properties": {`, `"additionalProperties": false, "properties": {`)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,18 +218,20 @@ func TestHealth(t *testing.T) {
 		"no fencing":     {func(s *Survey) { s.Cluster.Fencing = false }, Degraded, "fencing"},
 		"no fencing for the node that decides": {func(s *Survey) {
 			s.FencingOff = []pacemaker.Setting{{Name: "stonith-enabled", Value: "no"}}
-		}, Degraded, "fencing is switched off (stonith-enabled=no)"},
-		"maintenance":             {func(s *Survey) { s.Cluster.Maintenance = true }, Degraded, "maintenance"},
-		"a node's maintenance":    {func(s *Survey) { s.Cluster.Nodes[1].Maintenance = true }, Degraded, "node2 is in maintenance"},
-		"nobody to ask":           {func(s *Survey) { s.Cluster, s.Why = nil, errors.New("refused") }, Degraded, "refused"},
-		"a fault here":            {func(s *Survey) { s.Resources[0].Faults = []string{"our rules are gone"} }, Broken, "our rules are gone"},
-		"leftovers":               {func(s *Survey) { s.Resources[0].Left = []string{"192.168.10.3/24 on eth0"} }, Broken, "192.168.10.3/24 on eth0"},
-		"configured wrong":        {func(s *Survey) { s.Resources[0].Misconfigured = errors.New("parameter ip=x") }, Broken, "parameter ip=x"},
-		"nobody answers a bucket": {func(s *Survey) { delete(s.Resources[0].Placement, 1) }, Broken, "bucket 1: nobody"},
+		}, Degraded, "fencing is disabled (stonith-enabled=no)"},
+		"maintenance":          {func(s *Survey) { s.Cluster.Maintenance = true }, Degraded, "maintenance"},
+		"a node's maintenance": {func(s *Survey) { s.Cluster.Nodes[1].Maintenance = true }, Degraded, "node2 is in maintenance"},
+		"nobody to ask":        {func(s *Survey) { s.Cluster, s.Why = nil, errors.New("refused") }, Degraded, "refused"},
+		"a fault here":         {func(s *Survey) { s.Resources[0].Faults = []string{"our rules are gone"} }, Broken, "our rules are gone"},
+		"leftovers": {
+			func(s *Survey) { s.Resources[0].Left = []string{"192.168.10.3/24 on eth0"} }, Broken, "192.168.10.3/24 on eth0",
+		},
+		"configured wrong":  {func(s *Survey) { s.Resources[0].Misconfigured = errors.New("parameter ip=x") }, Broken, "parameter ip=x"},
+		"an unowned bucket": {func(s *Survey) { delete(s.Resources[0].Placement, 1) }, Broken, "bucket 1: unowned"},
 		"only drained": {func(s *Survey) {
 			delete(s.Resources[0].Placement, 1)
 			s.Resources[0].Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
-		}, Broken, "bucket 1: nobody"},
+		}, Broken, "bucket 1: unowned"},
 		"a lost node's buckets": {func(s *Survey) {
 			s.Cluster.Nodes[2] = pacemaker.Node{Name: "node3", Unclean: true}
 			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 2, Nodes: []string{"node3"}, Managed: true}}
@@ -228,7 +242,9 @@ func TestHealth(t *testing.T) {
 			s.Cluster, s.Why, r.Placement, r.Configured, r.Here.Owned = nil, errors.New("refused"), nil, nil, nil
 			r.Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
 		}, Degraded, "refused"},
-		"laid here, and the cluster does not know it": {func(s *Survey) { s.Resources[0].Configured = nil; s.Resources[0].Placement = nil }, Degraded, "does not know it"},
+		"installed here, and not configured": {
+			func(s *Survey) { s.Resources[0].Configured = nil; s.Resources[0].Placement = nil }, Degraded, "not in Pacemaker's configuration",
+		},
 		"an instance failed elsewhere": {func(s *Survey) {
 			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 1, Nodes: []string{"node2"}, Managed: true, Failed: true}}
 		}, Broken, "bucket 1: failed"},
@@ -237,7 +253,7 @@ func TestHealth(t *testing.T) {
 		}, Healthy, ""},
 		"not managed": {func(s *Survey) {
 			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 1, Nodes: []string{"node2"}}}
-		}, Degraded, "bucket 1: not managed"},
+		}, Degraded, "bucket 1: unmanaged"},
 		"not managed, because the node is in maintenance": {func(s *Survey) {
 			s.Cluster.Nodes[1].Maintenance = true
 			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 1, Nodes: []string{"node2"}}}
@@ -246,7 +262,7 @@ func TestHealth(t *testing.T) {
 			s.Cluster, s.Resources[0].Unread = nil, []error{errors.New("busy")}
 		}, Degraded, "busy"},
 		"two answer a bucket":        {func(s *Survey) { s.Resources[0].Placement[0] = []string{"node2"} }, Broken, "node1, node2"},
-		"Pacemaker believes, we not": {func(s *Survey) { s.Resources[0].Here.Owned = []clusterip.Bucket{0, 3} }, Broken, "bucket 6: nobody"},
+		"Pacemaker believes, we not": {func(s *Survey) { s.Resources[0].Here.Owned = []clusterip.Bucket{0, 3} }, Broken, "bucket 6: unowned"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status := Judge(surveyOf(row.change), now)

@@ -24,7 +24,7 @@ func stateColour(state string) style.Colour {
 		return style.Green
 	case Adopting, Unknown:
 		return style.Yellow
-	case Draining, Nobody, Doubled:
+	case Draining, Unowned, SeveralOwners:
 		return style.Red
 	default:
 		return style.Plain
@@ -69,7 +69,7 @@ func field(w io.Writer, look style.Style, name, value string) {
 
 func (r ResourceStatus) write(w io.Writer, look style.Style) {
 	title := look.Paint(style.Bold, cmp.Or(r.Name, "(no name)"))
-	_, _ = fmt.Fprintf(w, "%s %s: %s\n", title, joined(r.Addresses), look.Paint(r.Health.colour(), r.Health.String()))
+	_, _ = fmt.Fprintf(w, "%s %s: %s\n", title, text.Join(r.Addresses, " "), look.Paint(r.Health.colour(), r.Health.String()))
 	writeProblems(w, look, r.Problems)
 	if len(r.Buckets) == 0 {
 		return
@@ -81,20 +81,20 @@ func (r ResourceStatus) write(w io.Writer, look style.Style) {
 	}
 	field(w, look, "hash", hash)
 	if len(r.Services) > 0 {
-		field(w, look, "services", strings.Join(r.Services, " ")+"; the rest is bucket 0's")
+		field(w, look, "services", strings.Join(r.Services, " ")+"; everything else belongs to bucket 0")
 	}
 	if r.Backend == "" {
-		field(w, look, "backend", "none: nothing is laid on this node")
+		field(w, look, "backend", "none: nothing is installed on this node")
 	} else {
 		field(w, look, "backend", fmt.Sprintf("%s (%s)", r.Backend, r.BackendReason))
 	}
-	drain := "connections survive moves; for how long is not known here"
+	drain := "connections survive moves, for an unknown time"
 	switch limit := r.DrainSeconds; {
 	case limit == nil:
 	case *limit > 0:
-		drain = fmt.Sprintf("connections survive moves for %.0f s", *limit)
+		drain = fmt.Sprintf("connections survive moves for up to %.0f s", *limit)
 	default:
-		drain = "off: connections break when their bucket moves"
+		drain = "off: a move breaks the bucket's connections"
 	}
 	field(w, look, "drain", drain)
 	if len(r.Shares) > 0 {
@@ -105,7 +105,7 @@ func (r ResourceStatus) write(w io.Writer, look style.Style) {
 		field(w, look, "shares", strings.Join(shares, ", "))
 	}
 	if r.Foreign != nil {
-		field(w, look, "foreign", r.Foreign.String()+" for other nodes, dropped")
+		field(w, look, "foreign", r.Foreign.String()+" of other nodes' buckets, dropped")
 	}
 	_, _ = fmt.Fprintln(w)
 	r.writeBuckets(w, look)
@@ -118,14 +118,6 @@ func on(nic string) string {
 	return " on " + nic
 }
 
-func joined[T fmt.Stringer](list []T) string {
-	texts := make([]string, len(list))
-	for i, one := range list {
-		texts[i] = one.String()
-	}
-	return strings.Join(texts, " ")
-}
-
 func (t Traffic) String() string {
 	text := fmt.Sprintf("%d packets, %s", t.Packets, bytesOf(float64(t.Bytes)))
 	if t.PacketsPerSecond != nil && t.BytesPerSecond != nil {
@@ -134,7 +126,7 @@ func (t Traffic) String() string {
 	return text
 }
 
-// bytesOf writes a number of bytes in the units of IEC 80000-13.
+// bytesOf returns a number of bytes in the units of IEC 80000-13.
 func bytesOf(n float64) string {
 	const step = 1024
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
@@ -148,7 +140,7 @@ func bytesOf(n float64) string {
 	return fmt.Sprintf("%.1f %s", n, units[i])
 }
 
-// writeBuckets writes a table with a line for each bucket. What no bucket has gets no column.
+// writeBuckets writes a table with a line for each bucket. A column without values is left out.
 func (r ResourceStatus) writeBuckets(w io.Writer, look style.Style) {
 	has := func(is func(BucketStatus) bool) bool { return slices.ContainsFunc(r.Buckets, is) }
 	drains := has(func(b BucketStatus) bool { return len(b.Drains) > 0 })
@@ -178,7 +170,8 @@ func (r ResourceStatus) writeBuckets(w io.Writer, look style.Style) {
 				packetRate, byteRate = fmt.Sprintf("%.0f", *t.PacketsPerSecond), bytesOf(*t.BytesPerSecond)
 			}
 		}
-		row(fmt.Sprint(b.Bucket), cmp.Or(strings.Join(b.Nodes, ","), "-"), look.Paint(stateColour(b.State), b.State), b.drains(), packets, bytes, packetRate, byteRate)
+		row(fmt.Sprint(b.Bucket), cmp.Or(strings.Join(b.Nodes, ","), "-"), look.Paint(stateColour(b.State), b.State), b.drains(),
+			packets, bytes, packetRate, byteRate)
 	}
 	_ = table.Flush() // to a strings.Builder
 }
@@ -199,7 +192,7 @@ func (b BucketStatus) drains() string {
 	return cmp.Or(strings.Join(all, ", "), "-")
 }
 
-// writeProblems writes what is wrong, and under it what to type.
+// writeProblems writes the problems, each with the command that solves it.
 func writeProblems(w io.Writer, look style.Style, problems []Problem) {
 	for _, p := range problems {
 		text := text.Wrap(p.Text, indent+indent, look.Width)

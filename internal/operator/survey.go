@@ -15,9 +15,10 @@ import (
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/pacemaker"
+	"ocf-clusterip/internal/text"
 )
 
-// Cluster is what is read of the cluster manager.
+// Cluster is what status and whois need of Pacemaker.
 type Cluster interface {
 	NodeName(ctx context.Context) (string, error)
 	View(ctx context.Context) (*pacemaker.View, error)
@@ -26,31 +27,31 @@ type Cluster interface {
 	Relayed(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Relayed, error)
 }
 
-// A Survey is what this node knows of the resources on it and in its cluster.
+// Survey is what was read about the resources of this node and its cluster.
 type Survey struct {
 	Node       string              // this node's name in the cluster; "" if it is not known
-	Cluster    *pacemaker.View     // nil if the cluster manager does not answer
-	FencingOff []pacemaker.Setting // what switches fencing off in the cluster's configuration
-	Why        error               // why the cluster manager does not answer
+	Cluster    *pacemaker.View     // nil if Pacemaker does not answer
+	FencingOff []pacemaker.Setting // the properties that disable fencing
+	Why        error               // why Pacemaker does not answer
 	Resources  []Resource
 }
 
-// Resource is what is known of one of them.
+// Resource is what was read about one resource.
 type Resource struct {
 	Known
-	Asked         clusterip.Spec      // as it is configured; or, where that is not known, as it was laid
+	Asked         clusterip.Spec      // as configured, or else as installed
 	Configured    *pacemaker.Resource // in the cluster; nil if it is not, or that is not known
-	Misconfigured error               // what is wrong with that
+	Misconfigured error               // what is wrong with the configuration
 	Faults        []string            // on this node, see agent.Inspection
 	Left          []string
-	Connections   map[clusterip.Bucket]int // to this node's buckets, where connections survive moves; nil: not counted
+	Connections   map[clusterip.Bucket]int // of this node's buckets, if connections survive moves; nil: not counted
 	Traffic       *clusterip.Traffic       // on this node; nil: not counted
-	Backend       string                   // why it is this one
-	Unread        []error                  // what could not be read of it
+	Backend       string                   // why this node has its backend
+	Unread        []error                  // what could not be read
 }
 
-// Look reads what is known of the resource that has an address, or of all. Without a cluster manager this node knows of itself alone, and the
-// survey says why. Where there is none, the error is a NotSharedError, and the survey says the rest.
+// Look reads the resource that has an address, or all resources. If Pacemaker does not answer, the survey contains this node alone, and the
+// reason. If there is no such resource, the error is a NotSharedError, and the survey contains the rest.
 func Look(ctx context.Context, agent agent.Agent, cluster Cluster, address netip.Addr) (Survey, error) {
 	var survey Survey
 	layouts, err := agent.Kernel.Layouts(ctx)
@@ -63,7 +64,7 @@ func Look(ctx context.Context, agent agent.Agent, cluster Cluster, address netip
 	}
 	if survey.Why == nil {
 		if configured, survey.Why = cluster.Configured(ctx); survey.Why != nil {
-			survey.Cluster = nil // of no use without
+			survey.Cluster = nil // useless without the configuration
 		}
 	}
 	survey.FencingOff = configured.FencingOff
@@ -87,14 +88,14 @@ func Look(ctx context.Context, agent agent.Agent, cluster Cluster, address netip
 	return survey, nil
 }
 
-// byDefault is how an address of which nobody knows would be laid: enough to find what is left of it.
+// byDefault returns the spec of an unknown address with default parameters: enough to find its leftovers.
 func byDefault(address netip.Addr) clusterip.Spec {
 	values, _, _ := metadata.Parse(map[string]string{"ip": address.String()})
 	spec, _ := clusterip.NewSpec(values, "", ocf.Clone{Buckets: 1})
 	return spec
 }
 
-// merge makes one list of what is configured and of what is laid.
+// merge returns the resources that are configured, and those that are only installed.
 func merge(configured []pacemaker.Resource, layouts []clusterip.Layout) []Resource {
 	var all []Resource
 	for _, c := range configured {
@@ -103,7 +104,7 @@ func merge(configured []pacemaker.Resource, layouts []clusterip.Layout) []Resour
 		all = append(all, Resource{Asked: spec, Configured: &c, Misconfigured: errors.Join(parseErr, c.Fault, specErr)})
 	}
 	for _, layout := range layouts {
-		// By its address: one that was laid by hand has no name, or another one.
+		// By its address: a resource that was started by hand has no name, or another one.
 		known := func(r Resource) bool { return r.Asked.Address() == layout.Address() }
 		if !slices.ContainsFunc(all, known) {
 			all = append(all, Resource{Asked: layout.Spec()})
@@ -112,11 +113,11 @@ func merge(configured []pacemaker.Resource, layouts []clusterip.Layout) []Resour
 	return all
 }
 
-// NotSharedError says that nobody knows of an address, or of any.
+// NotSharedError means that an address, or any address, is not a shared one.
 type NotSharedError struct {
 	Address netip.Addr   // invalid: any
-	There   []netip.Addr // that are known
-	Why     error        // why the cluster does not answer, if it does not
+	There   []netip.Addr // the addresses that are shared
+	Why     error        // why Pacemaker does not answer, if it does not
 }
 
 func (e *NotSharedError) Error() string {
@@ -124,12 +125,12 @@ func (e *NotSharedError) Error() string {
 	case e.Why != nil && len(e.There) == 0:
 		return fmt.Sprintf("no address is shared on this node, and Pacemaker does not answer: %s", ocf.OneLine(e.Why.Error()))
 	case e.Why != nil:
-		return fmt.Sprintf("%s is not shared on this node; there are %s; and Pacemaker does not answer: %s",
-			e.Address, strings.ReplaceAll(joined(e.There), " ", ", "), ocf.OneLine(e.Why.Error()))
+		return fmt.Sprintf("%s is not shared on this node (shared: %s), and Pacemaker does not answer: %s",
+			e.Address, text.Join(e.There, ", "), ocf.OneLine(e.Why.Error()))
 	case len(e.There) == 0:
 		return "no address is shared on this node, and none is configured in its cluster"
 	}
-	return fmt.Sprintf("%s is not shared on this node or in its cluster; there are %s", e.Address, strings.ReplaceAll(joined(e.There), " ", ", "))
+	return fmt.Sprintf("%s is not shared on this node or in its cluster (shared: %s)", e.Address, text.Join(e.There, ", "))
 }
 
 func unknown(all []Resource, address netip.Addr, why error) error {
@@ -140,11 +141,11 @@ func unknown(all []Resource, address netip.Addr, why error) error {
 	return ocf.Errorf(ocf.ErrArgs, "%w", fault)
 }
 
-// look reads of this node what concerns the resource, and of the cluster where its buckets are.
+// look reads the resource on this node, and its placement in the cluster.
 func (r *Resource) look(ctx context.Context, agent agent.Agent, survey *Survey) error {
 	r.Node, r.Layout = survey.Node, r.Asked.Layout()
 	if len(r.Asked.Addresses) == 0 {
-		return nil // it is configured so badly that nothing can be asked
+		return nil // without an address there is nothing to read
 	}
 	seen, err := agent.Inspect(ctx, r.Asked)
 	if err != nil {
@@ -172,11 +173,11 @@ func (r *Resource) look(ctx context.Context, agent agent.Agent, survey *Survey) 
 	return nil
 }
 
-// whyBackend says why this node has the backend that it has.
+// whyBackend returns why this node has its backend.
 func (r Resource) whyBackend(ctx context.Context, agent agent.Agent) (string, error) {
 	switch {
 	case r.Configured == nil:
-		return "as it was laid", nil
+		return "as installed", nil
 	case r.Asked.Backend != clusterip.Auto:
 		return "as configured", nil
 	case r.Layout.Backend == clusterip.NFTables:
@@ -187,11 +188,11 @@ func (r Resource) whyBackend(ctx context.Context, agent agent.Agent) (string, er
 	}
 }
 
-// askAtOnce is how many questions are put to the cluster manager at the same time.
+// askAtOnce is how many queries to Pacemaker run at the same time.
 const askAtOnce = 8
 
-// LookForDrains asks which other nodes drain the buckets; of those that connections of survive no move nobody is asked. What cannot be told
-// is left out, and the error says why, once.
+// LookForDrains reads which other nodes drain the buckets, if connections survive moves. It leaves out what it cannot read, and returns the
+// first error.
 func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []clusterip.Bucket) error {
 	if !k.Layout.Drains || k.Placement == nil {
 		return nil
@@ -221,7 +222,7 @@ func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []cl
 			}
 			if err != nil && fault == nil {
 				fault = err
-				cancel() // whoever does not answer one question in time will not answer the others
+				cancel() // attrd, which does not answer one query in time, will not answer the others
 			}
 		})
 	}
@@ -229,7 +230,7 @@ func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []cl
 	return fault
 }
 
-// buckets are all of the layout.
+// buckets returns all buckets of the layout.
 func (k Known) buckets() []clusterip.Bucket {
 	all := make([]clusterip.Bucket, k.Layout.Buckets)
 	for i := range all {
@@ -238,7 +239,7 @@ func (k Known) buckets() []clusterip.Bucket {
 	return all
 }
 
-// Only is the one resource that was found; several are ErrArgs.
+// Only returns the resource if there is only one. Several are ErrArgs.
 func (s Survey) Only() (Resource, error) {
 	if len(s.Resources) == 1 {
 		return s.Resources[0], s.Resources[0].Misconfigured
@@ -247,10 +248,10 @@ func (s Survey) Only() (Resource, error) {
 	for _, r := range s.Resources {
 		there = append(there, fmt.Sprint(r.Asked.Address()))
 	}
-	return Resource{}, ocf.Errorf(ocf.ErrArgs, "several addresses are shared; say which with --to: %s", strings.Join(there, ", "))
+	return Resource{}, ocf.Errorf(ocf.ErrArgs, "several addresses are shared; choose one with --to: %s", strings.Join(there, ", "))
 }
 
-// LookForDrains asks about all buckets of all resources.
+// LookForDrains reads the drains of all buckets of all resources.
 func (s *Survey) LookForDrains(ctx context.Context, cluster Cluster) {
 	for i := range s.Resources {
 		r := &s.Resources[i]

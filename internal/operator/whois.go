@@ -1,5 +1,5 @@
-// Package operator answers what an operator asks of a node and its cluster. It reads, and changes nothing; what it is told and what it says
-// are values, so that commands, tests and other programs can use them alike.
+// Package operator makes the output of status, whois and metrics. It reads a node and its cluster and changes nothing. Its input and output
+// are values, so that commands and tests use them alike.
 package operator
 
 import (
@@ -17,12 +17,13 @@ import (
 	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/services"
+	"ocf-clusterip/internal/text"
 )
 
-// Client is who asks for the address.
+// Client is a client of a shared address.
 type Client struct {
 	Address netip.Addr
-	Port    uint16 // 0: not said
+	Port    uint16 // 0: not given
 }
 
 // ParseClient reads ADDRESS, IPV4:PORT or [IPV6]:PORT.
@@ -33,10 +34,12 @@ func ParseClient(text string) (Client, error) {
 	if both, err := netip.ParseAddrPort(text); err == nil && both.Addr().Zone() == "" && both.Port() != 0 {
 		return Client{Address: both.Addr().Unmap(), Port: both.Port()}, nil
 	}
-	return Client{}, ocf.Errorf(ocf.ErrArgs, "client %s is no address such as 192.0.2.7, 192.0.2.7:5000, 2001:db8::7 or [2001:db8::7]:5000", ocf.Quote(text))
+	return Client{}, ocf.Errorf(ocf.ErrArgs, "client %s is not an address such as 192.0.2.7, 192.0.2.7:5000, 2001:db8::7 or "+
+		"[2001:db8::7]:5000",
+		ocf.Quote(text))
 }
 
-// ReadClients reads one client for each line. Empty lines and those that begin with # are passed over.
+// ReadClients reads one client from each line. It skips empty lines and those that begin with #.
 func ReadClients(from io.Reader, name string) ([]Client, error) {
 	var clients []Client
 	lines := bufio.NewScanner(from)
@@ -57,42 +60,42 @@ func ReadClients(from io.Reader, name string) ([]Client, error) {
 	return clients, nil
 }
 
-// Target is what clients ask for.
+// Target is the destination of clients' packets.
 type Target struct {
 	Address  netip.Addr
 	Port     uint16 // 0: not said
 	Protocol string // as in services.Service
 }
 
-// Known is what is known of a resource: how it is laid, what this node sees of it, and where the cluster manager says that buckets are.
+// Known is what is known about a resource: its layout, its tables on this node, and the placement of its buckets according to Pacemaker.
 type Known struct {
 	Layout    clusterip.Layout
 	Here      clusterip.Tables
 	Node      string // this node; "" if its name is not known
 	Placement map[clusterip.Bucket][]string
-	Drainers  map[clusterip.Bucket][]handover.Drainer // other nodes that serve connections still
+	Drainers  map[clusterip.Bucket][]handover.Drainer // other nodes that drain
 }
 
-// An Answer says who answers a client.
+// Answer is the node that answers a client.
 type Answer struct {
 	Client string   `json:"client"`
 	Port   uint16   `json:"port,omitempty"`
 	Bucket uint32   `json:"bucket"`
-	Nodes  []string `json:"nodes"` // more than one is a fault; none: not known, or nobody
+	Nodes  []string `json:"nodes"` // the owners; more than one is a fault; none: unowned or unknown
 	State  string   `json:"state"` // of the bucket, see the constants
 }
 
 // The states of a bucket.
 const (
-	Owned    = "owned"    // a node answers
-	Adopting = "adopting" // the same; but connections to the former owner may go on
-	Draining = "draining" // nobody owns the bucket, but a node serves its connections still
-	Nobody   = "nobody"   // the cluster manager says that no node answers
-	Unknown  = "unknown"  // nobody is there to ask
-	Doubled  = "doubled"  // several nodes answer
+	Owned         = "owned"          // one node answers
+	Adopting      = "adopting"       // the same, while old owners may serve their connections
+	Draining      = "draining"       // no node owns the bucket, but old owners serve their connections
+	Unowned       = "unowned"        // no node answers
+	Unknown       = "unknown"        // Pacemaker does not answer, and this node does not own the bucket
+	SeveralOwners = "several-owners" // several nodes answer
 )
 
-// Whois tells who answers a client. Without an address that is asked for, it is the first of the client's version.
+// Whois returns the node that answers a client. Without an address the target is the first one of the client's IP version.
 func Whois(known Known, client Client, target Target) (Answer, error) {
 	layout := known.Layout
 	if !target.Address.IsValid() {
@@ -102,19 +105,21 @@ func Whois(known Known, client Client, target Target) (Answer, error) {
 		}
 	}
 	if !slices.Contains(layout.Addresses(), target.Address) {
-		return Answer{}, ocf.Errorf(ocf.ErrArgs, "%s is none of the resource's addresses (%v)", target.Address, layout.Addresses())
+		return Answer{}, ocf.Errorf(ocf.ErrArgs, "%s is not an address of the resource (%s)", target.Address, text.Join(layout.Addresses(), ", "))
 	}
 	if client.Address.Is4() != target.Address.Is4() {
-		return Answer{}, ocf.Errorf(ocf.ErrArgs, "client %s and %s are not of one IP version", client.Address, target.Address)
+		return Answer{}, ocf.Errorf(ocf.ErrArgs, "client %s and address %s have different IP versions", client.Address, target.Address)
 	}
 	ports := layout.HashMode.PortWords()
 	switch {
 	case target.Protocol == services.ICMP.Protocol:
 		client.Port, target.Port = 0, 0
 	case ports > 0 && client.Port == 0:
-		return Answer{}, ocf.Errorf(ocf.ErrArgs, "hashmode=%s: which node answers depends on the client's port; say %s:PORT", layout.HashMode, client.Address)
+		return Answer{}, ocf.Errorf(ocf.ErrArgs, "with hashmode=%s the node depends on the client's port; give "+
+			"%s:PORT", layout.HashMode, client.Address)
 	case target.Port == 0 && (ports > 1 || len(layout.Services) > 0):
-		return Answer{}, ocf.Errorf(ocf.ErrArgs, "which node answers depends on the service's port; say --to %s", netip.AddrPortFrom(target.Address, 80))
+		return Answer{}, ocf.Errorf(ocf.ErrArgs, "the node depends on the service's port; give for instance --to "+
+			"%s", netip.AddrPortFrom(target.Address, 80))
 	}
 	bucket := layout.Owner(clusterip.Packet{
 		Flow:     clusterip.Flow{Source: client.Address, SourcePort: client.Port, DestinationPort: target.Port},
@@ -123,12 +128,12 @@ func Whois(known Known, client Client, target Target) (Answer, error) {
 	answer := Answer{Client: client.Address.String(), Port: client.Port, Bucket: uint32(bucket)}
 	answer.Nodes, answer.State = known.owner(bucket)
 	if answer.Nodes == nil {
-		answer.Nodes = []string{} // in JSON too
+		answer.Nodes = []string{} // [] in JSON, not null
 	}
 	return answer, nil
 }
 
-// WhoAre tells it of several clients. All faults are reported at once.
+// WhoAre is Whois for several clients. It returns all errors at once.
 func WhoAre(known Known, clients []Client, target Target) ([]Answer, error) {
 	answers := make([]Answer, len(clients))
 	faults := make([]error, len(clients))
@@ -138,7 +143,7 @@ func WhoAre(known Known, clients []Client, target Target) ([]Answer, error) {
 	return answers, errors.Join(faults...)
 }
 
-// BucketsOf are the buckets that answers are about, each once.
+// BucketsOf returns the buckets of answers, each once.
 func BucketsOf(answers []Answer) []clusterip.Bucket {
 	var buckets []clusterip.Bucket
 	for _, a := range answers {
@@ -148,12 +153,12 @@ func BucketsOf(answers []Answer) []clusterip.Bucket {
 	return slices.Compact(buckets)
 }
 
-// here is what this node is called.
+// here returns the name of this node.
 func (k Known) here() string { return nameOf(k.Node) }
 
 func nameOf(thisNode string) string { return cmp.Or(thisNode, "this node") }
 
-// owner tells which nodes answer for a bucket. Of itself a node's kernel knows better than the cluster manager.
+// owner returns the owners of a bucket. For this node its kernel is authoritative, not Pacemaker.
 func (k Known) owner(bucket clusterip.Bucket) (nodes []string, state string) {
 	here := k.here()
 	nodes = slices.DeleteFunc(slices.Clone(k.Placement[bucket]), func(node string) bool { return node == here })
@@ -167,8 +172,8 @@ func (k Known) owner(bucket clusterip.Bucket) (nodes []string, state string) {
 	draining := len(k.Drainers[bucket]) > 0 || slices.ContainsFunc(k.Here.Moves.Draining, drains)
 	switch {
 	case len(nodes) > 1:
-		return nodes, Doubled
-	// Of itself a node knows best, which may have ended an adoption before it is said that the drain is over.
+		return nodes, SeveralOwners
+	// For this node its tables are authoritative: it may have ended an adoption before the announcement of the drain is cleared.
 	case owned && slices.ContainsFunc(k.Here.Moves.Adopting, adopts), !owned && len(nodes) == 1 && draining:
 		return nodes, Adopting
 	case len(nodes) == 1:
@@ -176,7 +181,7 @@ func (k Known) owner(bucket clusterip.Bucket) (nodes []string, state string) {
 	case draining && k.Placement != nil:
 		return nil, Draining
 	case k.Placement != nil:
-		return nil, Nobody
+		return nil, Unowned
 	default:
 		return nil, Unknown
 	}
@@ -189,7 +194,7 @@ func WriteAnswers(to io.Writer, answers []Answer, asJSON bool) error {
 	}
 	const gap = 2
 	table := tabwriter.NewWriter(to, 0, 0, gap, ' ', 0)
-	_, _ = fmt.Fprintln(table, // an error stays with the table until Flush
+	_, _ = fmt.Fprintln(table, // Flush returns the error
 		"CLIENT\tBUCKET\tNODE\tSTATE")
 	for _, a := range answers {
 		client, nodes := a.Client, strings.Join(a.Nodes, ",")

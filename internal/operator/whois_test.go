@@ -39,7 +39,9 @@ func TestParseClient(t *testing.T) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "host", "192.0.2", "192.0.2.7:", "192.0.2.7:0", "192.0.2.7:65536", "[2001:db8::7]", "fe80::1%eth0", "192.0.2.7/24", "192.0.2.7 "} {
+	for _, text := range []string{
+		"", "host", "192.0.2", "192.0.2.7:", "192.0.2.7:0", "192.0.2.7:65536", "[2001:db8::7]", "fe80::1%eth0", "192.0.2.7/24", "192.0.2.7 ",
+	} {
 		if got, err := ParseClient(text); ocf.CodeOf(err) != ocf.ErrArgs {
 			t.Errorf("%q is taken for %v (%v)", text, got, err)
 		}
@@ -78,10 +80,10 @@ func TestStates(t *testing.T) {
 		"elsewhere":                         {clusterip.Tables{}, at("node2"), []string{"node2"}, Owned},
 		"elsewhere, and draining here":      {clusterip.Tables{Moves: draining}, at("node2"), []string{"node2"}, Adopting},
 		"only draining":                     {clusterip.Tables{Moves: draining}, at(), []string{}, Draining},
-		"nowhere":                           {clusterip.Tables{}, at(), []string{}, Nobody},
+		"nowhere":                           {clusterip.Tables{}, at(), []string{}, Unowned},
 		"nobody to ask":                     {clusterip.Tables{}, nil, []string{}, Unknown},
-		"in two places":                     {clusterip.Tables{Owned: owned}, at("node2"), []string{"node1", "node2"}, Doubled},
-		"here no more, Pacemaker is behind": {clusterip.Tables{}, at("node1"), []string{}, Nobody},
+		"in two places":                     {clusterip.Tables{Owned: owned}, at("node2"), []string{"node1", "node2"}, SeveralOwners},
+		"here no more, Pacemaker is behind": {clusterip.Tables{}, at("node1"), []string{}, Unowned},
 	} {
 		t.Run(name, func(t *testing.T) {
 			known := knownOf(clusterip.SourceIP)
@@ -104,16 +106,32 @@ func TestWhatMustBeSaid(t *testing.T) {
 		target Target
 		says   string // "": nothing is wrong
 	}{
-		"an address is enough":        {knownOf(clusterip.SourceIP), "192.0.2.7", Target{Address: vip, Protocol: "tcp"}, ""},
-		"the client's port":           {knownOf(clusterip.SourceIPSourcePort), "192.0.2.7", Target{Address: vip, Protocol: "tcp"}, "192.0.2.7:PORT"},
-		"the client's port, said":     {knownOf(clusterip.SourceIPSourcePort), "192.0.2.7:5", Target{Address: vip, Protocol: "tcp"}, ""},
-		"pings have no ports":         {knownOf(clusterip.SourceIPSourcePortDestPort, web), "192.0.2.7", Target{Address: vip, Protocol: "icmp"}, ""},
-		"the service's port":          {knownOf(clusterip.SourceIPSourcePortDestPort), "192.0.2.7:5", Target{Address: vip, Protocol: "tcp"}, "--to 192.168.10.3:80"},
-		"the service":                 {knownOf(clusterip.SourceIP, web), "192.0.2.7", Target{Address: vip, Protocol: "tcp"}, "--to 192.168.10.3:80"},
-		"another address":             {knownOf(clusterip.SourceIP), "192.0.2.7", Target{Address: netip.MustParseAddr("192.168.10.9"), Protocol: "tcp"}, "none of the resource's addresses"},
-		"another version":             {knownOf(clusterip.SourceIP), "2001:db8::7", Target{Address: vip, Protocol: "tcp"}, "not of one IP version"},
-		"a version's first address":   {knownOf(clusterip.SourceIP), "2001:db8::7", Target{Protocol: "tcp"}, ""},
-		"the resource's other family": {knownOf(clusterip.SourceIP), "2001:db8::7", Target{Address: netip.MustParseAddr("2001:db8::3"), Protocol: "tcp"}, ""},
+		"an address is enough": {knownOf(clusterip.SourceIP), "192.0.2.7", Target{Address: vip, Protocol: "tcp"}, ""},
+		"the client's port": {
+			knownOf(clusterip.SourceIPSourcePort), "192.0.2.7", Target{Address: vip, Protocol: "tcp"}, "192.0.2.7:PORT",
+		},
+		"the client's port, said": {knownOf(clusterip.SourceIPSourcePort), "192.0.2.7:5", Target{Address: vip, Protocol: "tcp"}, ""},
+		"pings have no ports": {
+			knownOf(clusterip.SourceIPSourcePortDestPort, web), "192.0.2.7", Target{Address: vip, Protocol: "icmp"}, "",
+		},
+		"the service's port": {
+			knownOf(clusterip.SourceIPSourcePortDestPort), "192.0.2.7:5", Target{Address: vip, Protocol: "tcp"}, "--to 192.168.10.3:80",
+		},
+		"the service": {
+			knownOf(clusterip.SourceIP, web), "192.0.2.7", Target{Address: vip, Protocol: "tcp"}, "--to 192.168.10.3:80",
+		},
+		"another address": {
+			knownOf(clusterip.SourceIP), "192.0.2.7",
+			Target{Address: netip.MustParseAddr("192.168.10.9"), Protocol: "tcp"},
+			"not an address of the resource",
+		},
+		"another version": {
+			knownOf(clusterip.SourceIP), "2001:db8::7", Target{Address: vip, Protocol: "tcp"}, "different IP versions",
+		},
+		"a version's first address": {knownOf(clusterip.SourceIP), "2001:db8::7", Target{Protocol: "tcp"}, ""},
+		"the resource's other family": {
+			knownOf(clusterip.SourceIP), "2001:db8::7", Target{Address: netip.MustParseAddr("2001:db8::3"), Protocol: "tcp"}, "",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, err := ParseClient(row.client)
@@ -132,7 +150,7 @@ func TestAnswersAsText(t *testing.T) {
 	answers := []Answer{
 		{Client: "192.0.2.7", Bucket: 3, Nodes: []string{"node1"}, State: Owned},
 		{Client: "2001:db8::7", Port: 5000, Bucket: 12, Nodes: []string{}, State: Unknown},
-		{Client: "192.0.2.8", Bucket: 0, Nodes: []string{"node1", "node2"}, State: Doubled},
+		{Client: "192.0.2.8", Bucket: 0, Nodes: []string{"node1", "node2"}, State: SeveralOwners},
 	}
 	var text, object strings.Builder
 	if err := WriteAnswers(&text, answers, false); err != nil {
@@ -141,7 +159,7 @@ func TestAnswersAsText(t *testing.T) {
 	want := `CLIENT              BUCKET  NODE         STATE
 192.0.2.7           3       node1        owned
 [2001:db8::7]:5000  12      -            unknown
-192.0.2.8           0       node1,node2  doubled
+192.0.2.8           0       node1,node2  several-owners
 `
 	if diff := cmp.Diff(want, text.String()); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)

@@ -24,7 +24,8 @@ func cloneChecks() []check {
 			isConfigured, judgeUnique,
 		},
 		{
-			group, "clone-node-max", "When a node fails, the remaining nodes must have room for its buckets, or these stay unowned. The default is 1.",
+			group, "clone-node-max",
+			"When a node fails, the remaining nodes must have room for its buckets, or these stay unowned. The default is 1.",
 			isCloned, judgeNodeMax,
 		},
 		{
@@ -40,12 +41,14 @@ func cloneChecks() []check {
 			isCloned, judgeStickiness,
 		},
 		{
-			group, "failure-timeout", "With a short failure-timeout, the failure of a node's first bucket expires before its last bucket has moved. Pacemaker then tries the " +
+			group, "failure-timeout",
+			"With a short failure-timeout, the failure of a node's first bucket expires before its last bucket has moved. Pacemaker then tries the " +
 				"node again, without end.",
 			isConfigured, judgeFailureTimeout,
 		},
 		{
-			group, "interleave", "Pacemaker interleaves clones only if both have interleave=true and the same clone-node-max. Otherwise a failure on one node restarts " +
+			group, "interleave",
+			"Pacemaker interleaves clones only if both have interleave=true and the same clone-node-max. Otherwise a failure on one node restarts " +
 				"the buckets on all nodes.",
 			both(isCloned, func(s subject) bool { return len(s.cib.partners(s.Configured.Clone)) > 0 }), judgeInterleave,
 		},
@@ -64,7 +67,8 @@ func cloneChecks() []check {
 func judgeParameters(s subject) answer {
 	var answers []answer
 	if s.SpecErr != nil {
-		answers = append(answers, fail(strings.Join(lines(s.SpecErr), "; "), s.update("NAME=VALUE   # pcs resource describe ocf:custom:clusterip")))
+		answers = append(answers, fail(strings.Join(lines(s.SpecErr), "; "),
+			s.update("NAME=VALUE   # pcs resource describe ocf:custom:clusterip")))
 	}
 	for _, name := range s.Unknown {
 		meant := ""
@@ -99,7 +103,7 @@ func judgeUnique(s subject) answer {
 	case s.Configured.Unique == clusterip.No:
 		return fail("globally-unique is not true", fmt.Sprintf("pcs resource meta %s globally-unique=true", s.cloneName()))
 	case s.Configured.Unique == clusterip.CannotTell:
-		return fail("globally-unique is not set, and whether it is true by default depends on Pacemaker's version, which is not in the CIB (dc-version)",
+		return fail("globally-unique is not set; its default depends on Pacemaker's version, which is not in the CIB (dc-version)",
 			fmt.Sprintf("pcs resource meta %s globally-unique=true", s.cloneName()))
 	case fault != nil:
 		return fail(fault.Error(), fmt.Sprintf("pcs resource meta %s clone-max=8   # while it is disabled", s.cloneName()))
@@ -238,7 +242,8 @@ func judgeMonitor(s subject) answer {
 			shortest = op.interval
 		}
 		if slices.Contains([]string{"ignore", "block"}, op.onFail) {
-			answers = append(answers, warn(fmt.Sprintf("on-fail=%s: Pacemaker does not repair what the monitor finds", op.onFail), do+" on-fail=restart"))
+			answers = append(answers,
+				warn(fmt.Sprintf("on-fail=%s: Pacemaker does not repair what the monitor finds", op.onFail), do+" on-fail=restart"))
 		}
 	}
 	switch {

@@ -28,25 +28,28 @@ func clusterChecks() []check {
 			func(s subject) bool { return len(s.Resources) == 0 && (hasCIB(s) || s.InstalledErr != nil) }, judgeResources,
 		},
 		{
-			group, "fencing", "A lost node may continue to answer. Only fencing makes sure that it does not: without fencing clients may get two answers.",
+			group, "fencing",
+			"A lost node may continue to answer. Only fencing makes sure that it does not: without fencing clients may get two answers.",
 			hasCIB, judgeFencing,
 		},
 		{
 			group, "quorum-policy", "Each part of a split cluster would continue, and start the buckets of the other part.",
 			hasCIB, judgeQuorumPolicy,
 		},
-		{group, "maintenance", "In maintenance mode Pacemaker repairs nothing, and moves no bucket away from a node that fails.", hasCIB, judgeMaintenance},
+		{group, "maintenance", "In maintenance mode Pacemaker repairs nothing, and moves no bucket from a failed node.", hasCIB, judgeMaintenance},
 		{group, "corosync", "Corosync does not start with a configuration that it cannot read.", hasCluster, judgeCorosync},
 		{
 			group, "nodes", "Quorum counts the nodes in corosync.conf, the scheduler those in the CIB: they must be the same.",
 			both(hasCIB, hasCorosync), judgeNodes,
 		},
 		{
-			group, "quorum", "Two nodes need two_node, or the loss of one stops the other. More nodes must not have it, or each part of a split cluster continues.",
+			group, "quorum",
+			"Two nodes need two_node, or the loss of one stops the other. More nodes must not have it, or each part of a split cluster continues.",
 			hasCorosync, judgeQuorum,
 		},
 		{
-			group, "token", "The token time is most of a failover's, in which the failed node's clients get no answer. If it is too short, busy nodes are fenced.",
+			group, "token",
+			"The token time is most of a failover's, in which the failed node's clients get no answer. If it is too short, busy nodes are fenced.",
 			hasCorosync, judgeToken,
 		},
 		{group, "links", "With a single link, healthy nodes are fenced when a switch fails.", hasCorosync, judgeLinks},
@@ -121,8 +124,8 @@ func judgeFenceDevices(s subject) answer {
 	}
 }
 
-// judgeWatchdog checks whether lost nodes count as dead after a time in which their watchdog has stopped them. The answer has no text if that is
-// not configured.
+// judgeWatchdog checks whether lost nodes count as dead after a time in which their watchdog has stopped them. The answer has no text if
+// that is not configured.
 func judgeWatchdog(s subject) answer {
 	settings, _, set := pacemaker.FencingSettings(s.cib.configuration, "fencing-watchdog-timeout", "stonith-watchdog-timeout")
 	for _, setting := range settings {
@@ -139,7 +142,7 @@ func judgeWatchdog(s subject) answer {
 	case len(settings) == 0:
 		return answer{}
 	case !set:
-		return warn(fmt.Sprintf("%s may have no effect: only Pacemaker 3.0.2 and later have this name, and the version is not in the CIB (dc-version)",
+		return warn(fmt.Sprintf("%s may have no effect: only Pacemaker 3.0.2 and later have this name, and the version is not in the CIB",
 			settings[0]))
 	case s.cib.property("have-watchdog", "true") == "false":
 		return warn(fmt.Sprintf("%s, but there is no watchdog (have-watchdog=false)", settings[0]))

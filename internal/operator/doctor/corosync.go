@@ -13,8 +13,8 @@ type section struct {
 
 func newSection() *section { return &section{map[string]string{}, map[string][]*section{}} }
 
-// parseCorosync reads corosync.conf (corosync.conf(5), exec/coroparse.c): sections in braces, and in them "key: value", on a line each. It accepts
-// any key.
+// parseCorosync reads corosync.conf (corosync.conf(5), exec/coroparse.c): sections in braces, and in them "key: value", on a line each. It
+// accepts any key.
 func parseCorosync(text string) (*section, error) {
 	root := newSection()
 	open := []*section{root}

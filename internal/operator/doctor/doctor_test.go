@@ -113,9 +113,11 @@ func good(t *testing.T) Facts {
 			Configured: &pacemaker.Resource{Name: "web-ip", Clone: "web-ip-clone", Unique: clusterip.Yes, Meta: map[string]string{
 				"globally-unique": "true", "clone-max": "8", "clone-node-max": "8", "resource-stickiness": "0",
 			}},
-			Spec:         specOf(t, map[string]string{"ip": "192.168.10.3", "drain": "600"}),
-			State:        NewFact(state, nil),
-			Capabilities: []clusterip.Capability{{Backend: clusterip.NFTables, Answer: clusterip.Yes}, {Backend: clusterip.Match, Answer: clusterip.No, Why: errUnread}},
+			Spec:  specOf(t, map[string]string{"ip": "192.168.10.3", "drain": "600"}),
+			State: NewFact(state, nil),
+			Capabilities: []clusterip.Capability{
+				{Backend: clusterip.NFTables, Answer: clusterip.Yes}, {Backend: clusterip.Match, Answer: clusterip.No, Why: errUnread},
+			},
 			Around: NewFact(Surroundings{
 				Routes:   []clusterip.Route{{NICIndex: eth0, Prefix: prefix}, {NICIndex: eth1, Prefix: netip.MustParsePrefix("10.1.0.0/24")}},
 				Gateways: []Gateway{{NICIndex: eth0, Address: netip.MustParseAddr("192.168.10.254")}},
@@ -154,7 +156,9 @@ func calling(r *Resource, ipv4, ipv6 bool) {
 func guestOn(r *Resource) {
 	r.State.Value.NICs[0].Kind = "bridge"
 	for i, name := range []string{"up0", "vnet0"} {
-		r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 20 + i, Name: name, Up: true, Running: true, Master: r.State.Value.NICs[0].Index})
+		r.State.Value.NICs = append(
+			r.State.Value.NICs, clusterip.NIC{Index: 20 + i, Name: name, Up: true, Running: true, Master: r.State.Value.NICs[0].Index},
+		)
 	}
 }
 
@@ -251,17 +255,37 @@ func TestChecks(t *testing.T) {
 			f.Resources[0].Configured, f.Resources[0].Origin = nil, FromFlags
 		}, nil},
 
-		"no clone":                          {resource(func(r *Resource) { r.Configured.Clone = "" }), map[string]Result{"unique": Warning}},
-		"more buckets than there can be":    {resource(func(r *Resource) { r.Configured.Fault = errors.New("clone-max=5000") }), map[string]Result{"unique": Failure}},
-		"anonymous instances":               {resource(func(r *Resource) { r.Configured.Unique = clusterip.No }), map[string]Result{"unique": Failure}},
-		"instances of which nobody knows":   {resource(func(r *Resource) { r.Configured.Unique = clusterip.CannotTell }), map[string]Result{"unique": Failure}},
-		"instances told apart by default":   {func(f *Facts) { delete(f.Resources[0].Configured.Meta, "globally-unique") }, nil},
-		"clone-node-max for no failure":     {also(clone("clone-node-max", "4")), map[string]Result{"clone-node-max": Failure}},
-		"clone-node-max for one failure":    {also(cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="9" uname="r" type="remote"/>`), clone("clone-node-max", "4")), map[string]Result{"clone-node-max": Warning}},
-		"nodes without a bucket":            {also(resource(func(r *Resource) { r.Spec.Buckets = 1 })), map[string]Result{"buckets": Warning}},
-		"notifications":                     {clone("notify", "yes"), map[string]Result{"notify": Warning}},
-		"sticky":                            {clone("resource-stickiness", "INFINITY"), map[string]Result{"stickiness": Warning}},
-		"a default of stickiness":           {also(func(f *Facts) { delete(f.Resources[0].Configured.Meta, "resource-stickiness") }, cib("<crm_config/>", `<crm_config/><rsc_defaults><meta_attributes id="d"><nvpair id="d1" name="resource-stickiness" value="0"/></meta_attributes></rsc_defaults>`)), nil},
+		"no clone": {resource(func(r *Resource) { r.Configured.Clone = "" }), map[string]Result{"unique": Warning}},
+		"more buckets than there can be": {
+			resource(func(r *Resource) { r.Configured.Fault = errors.New("clone-max=5000") }), map[string]Result{"unique": Failure},
+		},
+		"anonymous instances": {
+			resource(func(r *Resource) { r.Configured.Unique = clusterip.No }), map[string]Result{"unique": Failure},
+		},
+		"instances of which nobody knows": {
+			resource(func(r *Resource) { r.Configured.Unique = clusterip.CannotTell }), map[string]Result{"unique": Failure},
+		},
+		"instances told apart by default": {func(f *Facts) { delete(f.Resources[0].Configured.Meta, "globally-unique") }, nil},
+		"clone-node-max for no failure":   {also(clone("clone-node-max", "4")), map[string]Result{"clone-node-max": Failure}},
+		"clone-node-max for one failure": {
+			also(
+				cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="9" uname="r" type="remote"/>`), clone("clone-node-max", "4"),
+			),
+			map[string]Result{"clone-node-max": Warning},
+		},
+		"nodes without a bucket": {also(resource(func(r *Resource) { r.Spec.Buckets = 1 })), map[string]Result{"buckets": Warning}},
+		"notifications":          {clone("notify", "yes"), map[string]Result{"notify": Warning}},
+		"sticky":                 {clone("resource-stickiness", "INFINITY"), map[string]Result{"stickiness": Warning}},
+		"a default of stickiness": {
+			also(
+				func(f *Facts) { delete(f.Resources[0].Configured.Meta, "resource-stickiness") },
+				cib(
+					"<crm_config/>",
+					`<crm_config/><rsc_defaults><meta_attributes id="d"><nvpair id="d1" name="resource-stickiness" value="0"/></meta_attributes></rsc_defaults>`,
+				),
+			),
+			nil,
+		},
 		"a failure that is soon forgotten":  {clone("failure-timeout", "5s"), map[string]Result{"failure-timeout": Warning}},
 		"a failure-timeout that is none":    {clone("failure-timeout", "soon"), map[string]Result{"failure-timeout": Warning}},
 		"failures that are never forgotten": {clone("failure-timeout", "0"), nil},
@@ -271,56 +295,124 @@ func TestChecks(t *testing.T) {
 		"a monitor as ISO 8601 says it":     {cib(`interval="10s"`, `interval="PT10S"`), nil},
 		"a monitor without a rest":          {cib(`interval="10s"`, `interval="100ms"`), map[string]Result{"monitor": Warning}},
 		"a monitor in a template": {func(f *Facts) {
-			f.Configuration.Value = configuration(t, `<configuration><nodes><node uname="node1"/><node uname="node2"/></nodes><resources><primitive id="power" class="stonith"/><template id="t"><operations><op name="monitor" interval="10s"/></operations></template><clone id="web-ip-clone"><primitive id="web-ip" template="t"/></clone></resources></configuration>`)
+			f.Configuration.Value = configuration(
+				t,
+				`<configuration><nodes><node uname="node1"/><node uname="node2"/></nodes><resources><primitive id="power" class="stonith"/><template id="t"><operations><op name="monitor" interval="10s"/></operations></template><clone id="web-ip-clone"><primitive id="web-ip" template="t"/></clone></resources></configuration>`,
+			)
 		}, nil},
-		"a timeout of all operations":          {cib("<crm_config/>", `<crm_config/><op_defaults><meta_attributes id="d"><nvpair id="d1" name="timeout" value="5"/></meta_attributes></op_defaults>`), map[string]Result{"timeouts": Warning}},
-		"in maintenance by itself":             {clone("maintenance", "true"), map[string]Result{"managed": Warning}},
-		"a parameter that there is not":        {resource(func(r *Resource) { r.Unknown = []string{"nick"} }), map[string]Result{"parameters": Warning}},
-		"parameters that do not go together":   {resource(func(r *Resource) { r.SpecErr = errors.Join(errUnread, errUnread) }), map[string]Result{"parameters": Failure}},
-		"a constraint that can be interleaved": {also(clone("interleave", "true"), cib("</resources>", `<clone id="other"><primitive id="o"/><meta_attributes id="om"><nvpair id="o1" name="interleave" value="true"/><nvpair id="o2" name="clone-node-max" value="8"/></meta_attributes></clone></resources><constraints><rsc_colocation id="c"><resource_set id="s"><resource_ref id="other"/><resource_ref id="web-ip-clone"/></resource_set></rsc_colocation></constraints>`)), nil},
-		"a constraint that can not":            {cib("</resources>", `<clone id="other"><primitive id="o"/></clone></resources><constraints><rsc_colocation id="c" rsc="web-ip-clone" with-rsc="other"/></constraints>`), map[string]Result{"interleave": Warning}},
+		"a timeout of all operations": {
+			cib(
+				"<crm_config/>",
+				`<crm_config/><op_defaults><meta_attributes id="d"><nvpair id="d1" name="timeout" value="5"/></meta_attributes></op_defaults>`,
+			),
+			map[string]Result{"timeouts": Warning},
+		},
+		"in maintenance by itself": {clone("maintenance", "true"), map[string]Result{"managed": Warning}},
+		"a parameter that there is not": {
+			resource(func(r *Resource) { r.Unknown = []string{"nick"} }), map[string]Result{"parameters": Warning},
+		},
+		"parameters that do not go together": {
+			resource(func(r *Resource) { r.SpecErr = errors.Join(errUnread, errUnread) }), map[string]Result{"parameters": Failure},
+		},
+		"a constraint that can be interleaved": {
+			also(
+				clone("interleave", "true"),
+				cib(
+					"</resources>",
+					`<clone id="other"><primitive id="o"/><meta_attributes id="om"><nvpair id="o1" name="interleave" value="true"/><nvpair id="o2" name="clone-node-max" value="8"/></meta_attributes></clone></resources><constraints><rsc_colocation id="c"><resource_set id="s"><resource_ref id="other"/><resource_ref id="web-ip-clone"/></resource_set></rsc_colocation></constraints>`,
+				),
+			),
+			nil,
+		},
+		"a constraint that can not": {
+			cib(
+				"</resources>",
+				`<clone id="other"><primitive id="o"/></clone></resources><constraints><rsc_colocation id="c" rsc="web-ip-clone" with-rsc="other"/></constraints>`,
+			),
+			map[string]Result{"interleave": Warning},
+		},
 
-		"fencing switched off":                            {property("stonith-enabled", "no"), map[string]Result{"fencing": Failure}},
-		"fencing switched off by the new name":            {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "off"), map[string]Result{"fencing": Failure}},
-		"fencing perhaps switched off":                    {property("fencing-enabled", "false"), map[string]Result{"fencing": Failure}},
-		"fencing switched off after an upgrade":           {properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "false"), map[string]Result{"fencing": Warning}},
-		"fencing switched on, and off without effect":     {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Result{"fencing": Warning}},
-		"fencing switched off beside a name of no effect": {properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Result{"fencing": Failure}},
-		"fencing that is neither on nor off":              {properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "ture"), map[string]Result{"fencing": Warning}},
-		"fencing switched on by both names":               {properties("fencing-enabled", "1", "stonith-enabled", "on"), nil},
-		"a watchdog instead of devices":                   {also(property("stonith-watchdog-timeout", "10"), unpowered), nil},
-		"a watchdog by the new name":                      {also(properties("dc-version", "3.0.3-3.0.3", "fencing-watchdog-timeout", "-1", "have-watchdog", "true"), unpowered), nil},
-		"a watchdog by a name that is not known yet":      {also(properties("dc-version", "3.0.0-3.0.0", "fencing-watchdog-timeout", "10"), unpowered), map[string]Result{"fencing": Failure}},
-		"a watchdog by a name that may not be known":      {also(property("fencing-watchdog-timeout", "10"), unpowered), map[string]Result{"fencing": Failure}},
-		"a watchdog that is switched off":                 {also(property("stonith-watchdog-timeout", "0s"), unpowered), map[string]Result{"fencing": Failure}},
-		"a watchdog's time that is none":                  {also(property("stonith-watchdog-timeout", "soon"), unpowered), map[string]Result{"fencing": Failure}},
-		"a watchdog that there is not":                    {also(properties("stonith-watchdog-timeout", "10", "have-watchdog", "false"), unpowered), map[string]Result{"fencing": Failure}},
-		"no device":                                       {unpowered, map[string]Result{"fencing": Failure}},
-		"no matter about quorum":                          {property("no-quorum-policy", "ignore"), map[string]Result{"quorum-policy": Failure}},
-		"everything is stopped":                           {property("stop-all-resources", "true"), map[string]Result{"maintenance": Warning}},
-		"a node in maintenance":                           {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"><instance_attributes id="i"><nvpair id="i1" name="maintenance" value="true"/></instance_attributes></node>`), map[string]Result{"maintenance": Warning}},
+		"fencing switched off": {property("stonith-enabled", "no"), map[string]Result{"fencing": Failure}},
+		"fencing switched off by the new name": {
+			properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "off"), map[string]Result{"fencing": Failure},
+		},
+		"fencing perhaps switched off": {property("fencing-enabled", "false"), map[string]Result{"fencing": Failure}},
+		"fencing switched off after an upgrade": {
+			properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "false"), map[string]Result{"fencing": Warning},
+		},
+		"fencing switched on, and off without effect": {
+			properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Result{"fencing": Warning},
+		},
+		"fencing switched off beside a name of no effect": {
+			properties("dc-version", "3.0.0-3.0.0", "fencing-enabled", "yes", "stonith-enabled", "false"), map[string]Result{"fencing": Failure},
+		},
+		"fencing that is neither on nor off": {
+			properties("dc-version", "3.0.3-3.0.3", "fencing-enabled", "ture"), map[string]Result{"fencing": Warning},
+		},
+		"fencing switched on by both names": {properties("fencing-enabled", "1", "stonith-enabled", "on"), nil},
+		"a watchdog instead of devices":     {also(property("stonith-watchdog-timeout", "10"), unpowered), nil},
+		"a watchdog by the new name": {
+			also(properties("dc-version", "3.0.3-3.0.3", "fencing-watchdog-timeout", "-1", "have-watchdog", "true"), unpowered), nil,
+		},
+		"a watchdog by a name that is not known yet": {
+			also(properties("dc-version", "3.0.0-3.0.0", "fencing-watchdog-timeout", "10"), unpowered), map[string]Result{"fencing": Failure},
+		},
+		"a watchdog by a name that may not be known": {
+			also(property("fencing-watchdog-timeout", "10"), unpowered), map[string]Result{"fencing": Failure},
+		},
+		"a watchdog that is switched off": {
+			also(property("stonith-watchdog-timeout", "0s"), unpowered), map[string]Result{"fencing": Failure},
+		},
+		"a watchdog's time that is none": {
+			also(property("stonith-watchdog-timeout", "soon"), unpowered), map[string]Result{"fencing": Failure},
+		},
+		"a watchdog that there is not": {
+			also(properties("stonith-watchdog-timeout", "10", "have-watchdog", "false"), unpowered), map[string]Result{"fencing": Failure},
+		},
+		"no device":              {unpowered, map[string]Result{"fencing": Failure}},
+		"no matter about quorum": {property("no-quorum-policy", "ignore"), map[string]Result{"quorum-policy": Failure}},
+		"everything is stopped":  {property("stop-all-resources", "true"), map[string]Result{"maintenance": Warning}},
+		"a node in maintenance": {
+			cib(
+				`<node id="1" uname="node1"/>`,
+				`<node id="1" uname="node1"><instance_attributes id="i"><nvpair id="i1" name="maintenance" value="true"/></instance_attributes></node>`,
+			),
+			map[string]Result{"maintenance": Warning},
+		},
 		"a CIB that cannot be read": {func(f *Facts) {
 			f.Configuration = NewFact[*etree.Element](nil, errUnread)
 			f.Resources[0].Configured = nil
 		}, map[string]Result{"cib": Warning}},
 
-		"no resource":                  {func(f *Facts) { f.Resources = nil }, map[string]Result{"resources": Warning}},
-		"no resource that can be read": {func(f *Facts) { f.Resources, f.InstalledErr = nil, errUnread }, map[string]Result{"resources": Warning}},
+		"no resource": {func(f *Facts) { f.Resources = nil }, map[string]Result{"resources": Warning}},
+		"no resource that can be read": {
+			func(f *Facts) { f.Resources, f.InstalledErr = nil, errUnread }, map[string]Result{"resources": Warning},
+		},
 		"no resource, and a broken cluster": {func(f *Facts) {
 			f.Resources, f.Configuration, f.Corosync.Value = nil, NewFact[*etree.Element](nil, errUnread), "totem {"
 		}, map[string]Result{"cib": Warning, "corosync": Failure}},
 
-		"two nodes without two_node":               {corosync("two_node: 1", ""), map[string]Result{"quorum": Failure}},
-		"two nodes and a quorum device":            {corosync("two_node: 1", "device {\n\tmodel: net\n}"), nil},
-		"two_node and a quorum device":             {corosync("two_node: 1", "two_node: 1\ndevice {\n\tmodel: net\n}"), map[string]Result{"quorum": Failure}},
-		"one link":                                 {func(f *Facts) { f.Corosync.Value = strings.ReplaceAll(goodCorosync, "ring1_addr", "# ") }, map[string]Result{"links": Warning}},
+		"two nodes without two_node":    {corosync("two_node: 1", ""), map[string]Result{"quorum": Failure}},
+		"two nodes and a quorum device": {corosync("two_node: 1", "device {\n\tmodel: net\n}"), nil},
+		"two_node and a quorum device": {
+			corosync("two_node: 1", "two_node: 1\ndevice {\n\tmodel: net\n}"), map[string]Result{"quorum": Failure},
+		},
+		"one link": {
+			func(f *Facts) { f.Corosync.Value = strings.ReplaceAll(goodCorosync, "ring1_addr", "# ") }, map[string]Result{"links": Warning},
+		},
 		"a token that is no number":                {corosync("version: 2", "token: 1s"), map[string]Result{"token": Failure}},
 		"a coefficient that is no number":          {corosync("version: 2", "token_coefficient: x"), map[string]Result{"token": Failure}},
 		"a coefficient that two nodes do not have": {corosync("version: 2", "token: 1000\ntoken_coefficient: 60000\nconsensus: 1200"), nil},
 		"a token of a minute":                      {corosync("version: 2", "token: 60000"), map[string]Result{"token": Warning}},
-		"a node that Corosync has lost":            {cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="3" uname="node3"/>`), map[string]Result{"nodes": Warning}},
-		"corosync.conf that is unread":             {func(f *Facts) { f.Corosync = NewFact("", errUnread) }, map[string]Result{"corosync": Warning}},
-		"corosync.conf without nodes":              {func(f *Facts) { f.Corosync.Value = "totem {\n}\n" }, map[string]Result{"corosync": Warning, "nodes": Warning}},
+		"a node that Corosync has lost": {
+			cib(`<node id="1" uname="node1"/>`, `<node id="1" uname="node1"/><node id="3" uname="node3"/>`), map[string]Result{"nodes": Warning},
+		},
+		"corosync.conf that is unread": {
+			func(f *Facts) { f.Corosync = NewFact("", errUnread) }, map[string]Result{"corosync": Warning},
+		},
+		"corosync.conf without nodes": {
+			func(f *Facts) { f.Corosync.Value = "totem {\n}\n" }, map[string]Result{"corosync": Warning, "nodes": Warning},
+		},
 
 		"a kernel that has nothing": {resource(func(r *Resource) {
 			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.No, Why: errUnread}
@@ -328,7 +420,9 @@ func TestChecks(t *testing.T) {
 		"a kernel that does not tell": {resource(func(r *Resource) {
 			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.CannotTell, Why: errUnread}
 		}), map[string]Result{"backend": Warning}},
-		"a backend that will not do":     {resource(func(r *Resource) { r.Spec.Backend, r.Spec.Drain = clusterip.Match, 0 }), map[string]Result{"backend": Failure}},
+		"a backend that will not do": {
+			resource(func(r *Resource) { r.Spec.Backend, r.Spec.Drain = clusterip.Match, 0 }), map[string]Result{"backend": Failure},
+		},
 		"conntrack is rather full":       {sysctl("800", conntrackCount), map[string]Result{"conntrack": Warning}},
 		"conntrack is full":              {sysctl("1000", conntrackCount), map[string]Result{"conntrack": Failure}},
 		"conntrack that nobody may read": {unread(conntrackCount), map[string]Result{"conntrack": Warning}},
@@ -338,16 +432,31 @@ func TestChecks(t *testing.T) {
 			}
 		}), nil},
 		"conntrack is full, and the match needs it": {also(match, sysctl("1000", conntrackCount)), map[string]Result{"conntrack": Failure}},
-		"conntrack of no use without drain":         {also(sysctl("1000", conntrackCount), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
-		"strict conntrack":                          {sysctl("0", conntrackLoose), map[string]Result{"conntrack-loose": Warning}},
-		"untracked":                                 {obstacle(Obstacle{Table: "ip raw", Untracks: true, Certain: true}), map[string]Result{"notrack": Failure}},
-		"perhaps untracked":                         {obstacle(Obstacle{Table: "ip raw", Untracks: true}), map[string]Result{"notrack": Warning}},
-		"untracked, and no matter":                  {also(obstacle(Obstacle{Table: "ip raw", Untracks: true}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
-		"dropped":                                   {obstacle(Obstacle{Table: "inet filter", Certain: true}), map[string]Result{"firewall": Failure}},
-		"perhaps dropped":                           {obstacle(Obstacle{Table: "inet filter"}), map[string]Result{"firewall": Warning}},
-		"refused by firewalld":                      {obstacle(Obstacle{Table: "inet firewalld", Certain: true}), map[string]Result{"firewalld": Failure}},
-		"a firewall that cannot be read":            {resource(func(r *Resource) { r.Obstacles.Err = errUnread }), map[string]Result{"firewall": Warning, "firewalld": Warning, "notrack": Warning}},
-		"no such interface":                         {resource(func(r *Resource) { r.Spec.NIC = "eth7" }), map[string]Result{"interface": Failure}},
+		"conntrack of no use without drain": {
+			also(sysctl("1000", conntrackCount), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil,
+		},
+		"strict conntrack": {sysctl("0", conntrackLoose), map[string]Result{"conntrack-loose": Warning}},
+		"untracked": {
+			obstacle(Obstacle{Table: "ip raw", Untracks: true, Certain: true}), map[string]Result{"notrack": Failure},
+		},
+		"perhaps untracked": {obstacle(Obstacle{Table: "ip raw", Untracks: true}), map[string]Result{"notrack": Warning}},
+		"untracked, and no matter": {
+			also(obstacle(Obstacle{Table: "ip raw", Untracks: true}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil,
+		},
+		"dropped": {
+			obstacle(Obstacle{Table: "inet filter", Certain: true}), map[string]Result{"firewall": Failure},
+		},
+		"perhaps dropped": {obstacle(Obstacle{Table: "inet filter"}), map[string]Result{"firewall": Warning}},
+		"refused by firewalld": {
+			obstacle(Obstacle{Table: "inet firewalld", Certain: true}), map[string]Result{"firewalld": Failure},
+		},
+		"a firewall that cannot be read": {
+			resource(func(r *Resource) { r.Obstacles.Err = errUnread }),
+			map[string]Result{"firewall": Warning, "firewalld": Warning, "notrack": Warning},
+		},
+		"no such interface": {
+			resource(func(r *Resource) { r.Spec.NIC = "eth7" }), map[string]Result{"interface": Failure},
+		},
 		"a port of a bridge": {resource(func(r *Resource) {
 			portOf(r, "bridge")
 		}), map[string]Result{"interface": Failure}},
@@ -356,7 +465,9 @@ func TestChecks(t *testing.T) {
 		}), map[string]Result{"interface": Failure}},
 		"a bridge that snoops": {resource(func(r *Resource) { r.State.Value.NICs[0].Snoops = true }), map[string]Result{"snooping": Warning}},
 		"a VLAN on a bridge that snoops": {resource(func(r *Resource) {
-			r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "br0", Up: true, Running: true, Kind: "bridge", Snoops: true})
+			r.State.Value.NICs = append(
+				r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "br0", Up: true, Running: true, Kind: "bridge", Snoops: true},
+			)
 			r.State.Value.NICs[0].Parent = 9
 		}), map[string]Result{"snooping": Warning}},
 		"a bridge that snoops, and a unicast MAC": {resource(func(r *Resource) {
@@ -389,12 +500,24 @@ func TestChecks(t *testing.T) {
 		"ARP by one of two interfaces": {also(sysctl("1", "net/ipv4/conf/all/arp_filter"), resource(func(r *Resource) {
 			r.Around.Value.Routes = append(r.Around.Value.Routes, clusterip.Route{NICIndex: eth1, Prefix: netip.MustParsePrefix("192.168.10.0/24")})
 		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), map[string]Result{"arp-filter": Warning}},
-		"ARP by the only interface":                {sysctl("1", "net/ipv4/conf/all/arp_filter"), nil},
-		"switched off":                             {resource(func(r *Resource) { r.State.Value.NICs[0].Up = false }), map[string]Result{"link": Failure}},
-		"no carrier":                               {resource(func(r *Resource) { r.State.Value.NICs[0].Running = false }), map[string]Result{"link": Failure}},
-		"a strict way, and only one":               {sysctl("1", "net/ipv4/conf/all/rp_filter"), nil},
-		"a strict way of two":                      {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce"), sysctl("1", "net/ipv4/conf/all/rp_filter")), map[string]Result{"reverse-path": Warning}},
-		"loose for one, strict for all":            {also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce", "net/ipv4/conf/eth0/rp_filter"), sysctl("1", "net/ipv4/conf/all/rp_filter")), nil},
+		"ARP by the only interface": {sysctl("1", "net/ipv4/conf/all/arp_filter"), nil},
+		"switched off": {
+			resource(func(r *Resource) { r.State.Value.NICs[0].Up = false }), map[string]Result{"link": Failure},
+		},
+		"no carrier": {
+			resource(func(r *Resource) { r.State.Value.NICs[0].Running = false }), map[string]Result{"link": Failure},
+		},
+		"a strict way, and only one": {sysctl("1", "net/ipv4/conf/all/rp_filter"), nil},
+		"a strict way of two": {
+			also(secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce"), sysctl("1", "net/ipv4/conf/all/rp_filter")),
+			map[string]Result{"reverse-path": Warning},
+		},
+		"loose for one, strict for all": {
+			also(
+				secondWay, sysctl("2", "net/ipv4/conf/eth1/arp_announce", "net/ipv4/conf/eth0/rp_filter"), sysctl("1", "net/ipv4/conf/all/rp_filter"),
+			),
+			nil,
+		},
 		"a second way that is down":                {also(secondWay, resource(func(r *Resource) { r.State.Value.NICs[1].Up = false })), nil},
 		"a second way, asked without the address":  {secondWay, nil},
 		"a second way, and a match that is silent": {also(secondWay, match), map[string]Result{"arp-announce": Warning}},
@@ -402,16 +525,24 @@ func TestChecks(t *testing.T) {
 		"the clients' router":                      {sysctl("1", "net/ipv4/conf/eth1/forwarding"), map[string]Result{"forwarding": Warning}},
 		"forwards, but for containers only": {also(sysctl("1", "net/ipv4/conf/eth1/forwarding"), resource(func(r *Resource) {
 			r.State.Value.NICs[1].Kind = "bridge"
-			r.State.Value.NICs = append(r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "veth9", Up: true, Running: true, Kind: "veth", Master: eth1})
+			r.State.Value.NICs = append(
+				r.State.Value.NICs, clusterip.NIC{Index: 9, Name: "veth9", Up: true, Running: true, Kind: "veth", Master: eth1},
+			)
 		})), nil},
 		"forwards IPv6, which the address is not": {sysctl("1", "net/ipv6/conf/all/forwarding"), nil},
 		"no answer to ARP for host scope":         {sysctl("3", "net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Failure}},
-		"scope host is as good as scope link":     {sysctl("1", "net/ipv4/conf/all/route_localnet"), map[string]Result{"route-localnet": Warning}},
-		"answers to the same subnet":              {sysctl("2", "net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Warning}},
-		"a parameter that nobody may read":        {unread("net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Warning}},
-		"a parameter that is no number":           {sysctl("x", "net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Warning}},
-		"group frames are dropped":                {sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast"), map[string]Result{"group-frames": Warning}},
-		"and with the match that is deadly":       {also(match, sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast")), map[string]Result{"group-frames": Failure}},
+		"scope host is as good as scope link": {
+			sysctl("1", "net/ipv4/conf/all/route_localnet"), map[string]Result{"route-localnet": Warning},
+		},
+		"answers to the same subnet":       {sysctl("2", "net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Warning}},
+		"a parameter that nobody may read": {unread("net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Warning}},
+		"a parameter that is no number":    {sysctl("x", "net/ipv4/conf/eth0/arp_ignore"), map[string]Result{"arp-ignore": Warning}},
+		"group frames are dropped": {
+			sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast"), map[string]Result{"group-frames": Warning},
+		},
+		"and with the match that is deadly": {
+			also(match, sysctl("1", "net/ipv4/conf/all/drop_unicast_in_l2_multicast")), map[string]Result{"group-frames": Failure},
+		},
 		"a second NIC that overhears": {also(match, resource(func(r *Resource) {
 			around := &r.Around.Value
 			around.Promiscuous = []int{eth1}
@@ -422,24 +553,48 @@ func TestChecks(t *testing.T) {
 			around.Promiscuous = []int{eth1}
 			around.Routes[1].Prefix = around.Routes[0].Prefix
 		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), nil},
-		"surroundings that cannot be read": {resource(func(r *Resource) { r.Around = NewFact(Surroundings{}, errUnread) }), map[string]Result{"reverse-path": Warning, "forwarding": Warning, "arp-announce": Warning, "promiscuous": Warning}},
+		"surroundings that cannot be read": {
+			resource(func(r *Resource) { r.Around = NewFact(Surroundings{}, errUnread) }),
+			map[string]Result{"reverse-path": Warning, "forwarding": Warning, "arp-announce": Warning, "promiscuous": Warning},
+		},
 		"IPv6 switched off": {also(resource(func(r *Resource) {
 			r.Spec = specOf(t, map[string]string{"ip": "192.168.10.3 2001:db8::3", "nic": "eth0"})
 		}), sysctl("1", "net/ipv6/conf/eth0/disable_ipv6")), map[string]Result{"ipv6": Failure}},
 
-		"installed as requested":             {installed(func(*clusterip.Layout) {}), nil},
-		"installed with another seed":        {installed(func(l *clusterip.Layout) { l.Seed++ }), map[string]Result{"agreement": Failure}},
-		"installed without drain":            {installed(func(l *clusterip.Layout) { l.Drains = false }), map[string]Result{"agreement": Failure}},
-		"installed with drain, now disabled": {also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil},
-		"installed, and damaged":             {also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Tables.Damage = []string{"a rule is gone"} })), map[string]Result{"installed": Failure}},
-		"installed, and without a filter":    {also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Filters = nil })), map[string]Result{"installed": Failure}},
-		"installed, and not configured":      {also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Configured, r.Origin = nil, FromKernel })), map[string]Result{"agreement": Failure}},
-		"a conflicting table":                {resource(func(r *Resource) { r.State.Value.Tables.Foreign = []string{"table ip clusterip-192.168.10.3"} }), map[string]Result{"installed": Failure}},
+		"installed as requested":      {installed(func(*clusterip.Layout) {}), nil},
+		"installed with another seed": {installed(func(l *clusterip.Layout) { l.Seed++ }), map[string]Result{"agreement": Failure}},
+		"installed without drain": {
+			installed(func(l *clusterip.Layout) { l.Drains = false }), map[string]Result{"agreement": Failure},
+		},
+		"installed with drain, now disabled": {
+			also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil,
+		},
+		"installed, and damaged": {
+			also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Tables.Damage = []string{"a rule is gone"} })),
+			map[string]Result{"installed": Failure},
+		},
+		"installed, and without a filter": {
+			also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Filters = nil })),
+			map[string]Result{"installed": Failure},
+		},
+		"installed, and not configured": {
+			also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Configured, r.Origin = nil, FromKernel })),
+			map[string]Result{"agreement": Failure},
+		},
+		"a conflicting table": {
+			resource(func(r *Resource) { r.State.Value.Tables.Foreign = []string{"table ip clusterip-192.168.10.3"} }),
+			map[string]Result{"installed": Failure},
+		},
 		"a filter that was left": {resource(func(r *Resource) {
 			r.State.Value.Filters = []clusterip.Filter{{NICIndex: eth0, MAC: r.Spec.MACs.IPv4, Static: true}}
 		}), map[string]Result{"installed": Failure}},
-		"a kernel that cannot be read": {resource(func(r *Resource) { r.State, r.Sysctls = NewFact(clusterip.State{}, errUnread), nil }), map[string]Result{"installed": Warning, "conntrack": Warning, "conntrack-loose": Warning}},
-		"the NIC's own MAC":            {resource(func(r *Resource) { r.Spec.MACs.IPv4, r.Router = r.State.Value.NICs[0].MAC, nil }), map[string]Result{"mac": Failure}},
+		"a kernel that cannot be read": {
+			resource(func(r *Resource) { r.State, r.Sysctls = NewFact(clusterip.State{}, errUnread), nil }),
+			map[string]Result{"installed": Warning, "conntrack": Warning, "conntrack-loose": Warning},
+		},
+		"the NIC's own MAC": {
+			resource(func(r *Resource) { r.Spec.MACs.IPv4, r.Router = r.State.Value.NICs[0].MAC, nil }), map[string]Result{"mac": Failure},
+		},
 		"two resources of one address": {func(f *Facts) {
 			other := Resource{Spec: f.Resources[0].Spec, State: NewFact(clusterip.State{}, errUnread)}
 			other.Spec.Resource, other.Spec.NIC, other.Spec.MACs.IPv4, other.Spec.Drain = "other", "eth1", clusterip.MAC{3}, 0
@@ -450,17 +605,25 @@ func TestChecks(t *testing.T) {
 		"an address conflict": {resource(func(r *Resource) {
 			r.Conflicts.Value = []clusterip.Stranger{{Address: r.Spec.Address(), MAC: clusterip.MAC{2}}}
 		}), map[string]Result{"address-conflict": Failure}},
-		"a probe that failed":             {resource(func(r *Resource) { r.Conflicts.Err = errUnread }), map[string]Result{"address-conflict": Warning}},
-		"a router with another MAC":       {resource(func(r *Resource) { r.Router.Value.To = []clusterip.MAC{{2}} }), map[string]Result{"router": Failure}},
+		"a probe that failed": {
+			resource(func(r *Resource) { r.Conflicts.Err = errUnread }), map[string]Result{"address-conflict": Warning},
+		},
+		"a router with another MAC": {
+			resource(func(r *Resource) { r.Router.Value.To = []clusterip.MAC{{2}} }), map[string]Result{"router": Failure},
+		},
 		"a router with a MAC of nobody's": {resource(func(r *Resource) { r.Router.Value.To = nil }), map[string]Result{"router": Failure}},
-		"a router that limits pings":      {resource(func(r *Resource) { r.Router.Value = RouterAnswer{Direct: true, Missed: true} }), map[string]Result{"router": Warning}},
-		"a router that is silent":         {resource(func(r *Resource) { r.Router.Value = RouterAnswer{} }), map[string]Result{"router": Warning}},
-		"a router that cannot be asked":   {resource(func(r *Resource) { r.Router.Err = errUnread }), map[string]Result{"router": Warning}},
-		"a querier":                       {igmp(true, nil, 0), nil},
-		"nobody has listened":             {igmp(false, nil, 0), map[string]Result{"querier": Warning}},
-		"nobody has listened for long":    {igmp(false, nil, time.Second), map[string]Result{"querier": Warning}},
-		"no querier":                      {igmp(false, nil, 130*time.Second), map[string]Result{"querier": Failure}},
-		"nobody could listen":             {igmp(false, errUnread, 0), map[string]Result{"querier": Warning}},
+		"a router that limits pings": {
+			resource(func(r *Resource) { r.Router.Value = RouterAnswer{Direct: true, Missed: true} }), map[string]Result{"router": Warning},
+		},
+		"a router that is silent": {
+			resource(func(r *Resource) { r.Router.Value = RouterAnswer{} }), map[string]Result{"router": Warning},
+		},
+		"a router that cannot be asked": {resource(func(r *Resource) { r.Router.Err = errUnread }), map[string]Result{"router": Warning}},
+		"a querier":                     {igmp(true, nil, 0), nil},
+		"nobody has listened":           {igmp(false, nil, 0), map[string]Result{"querier": Warning}},
+		"nobody has listened for long":  {igmp(false, nil, time.Second), map[string]Result{"querier": Warning}},
+		"no querier":                    {igmp(false, nil, 130*time.Second), map[string]Result{"querier": Failure}},
+		"nobody could listen":           {igmp(false, errUnread, 0), map[string]Result{"querier": Warning}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts := good(t)
@@ -515,12 +678,16 @@ func TestWhatToType(t *testing.T) {
 		want   string
 	}{
 		"a clone is refreshed, which finds no primitive in it": {"installed", damaged, "pcs resource refresh web-ip-clone"},
-		"a primitive of its own is refreshed":                  {"installed", func(f *Facts) { damaged(f); f.Resources[0].Configured.Clone = "" }, "pcs resource refresh web-ip"},
+		"a primitive of its own is refreshed": {
+			"installed", func(f *Facts) { damaged(f); f.Resources[0].Configured.Clone = "" }, "pcs resource refresh web-ip",
+		},
 		"what Pacemaker does not know is started by hand": {"installed", func(f *Facts) {
 			damaged(f)
 			f.Resources[0].Configured, f.Resources[0].Origin = nil, FromKernel
 		}, "OCF_RESKEY_ip=192.168.10.3 OCF_RESOURCE_INSTANCE=web-ip ocf-clusterip start"},
-		"maintenance of the clone":     {"managed", func(f *Facts) { inCIB(f, `<clone id="web-ip-clone">`) }, "pcs resource meta web-ip-clone maintenance="},
+		"maintenance of the clone": {
+			"managed", func(f *Facts) { inCIB(f, `<clone id="web-ip-clone">`) }, "pcs resource meta web-ip-clone maintenance=",
+		},
 		"maintenance of the primitive": {"managed", func(f *Facts) { inCIB(f, `type="clusterip">`) }, "pcs resource meta web-ip maintenance="},
 		"maintenance of a template":    {"managed", maintenance, "pcs resource meta web-ip maintenance=false"},
 		"a second monitor, which pcs resource update would not find": {"timeouts", func(f *Facts) {
@@ -536,7 +703,9 @@ func TestWhatToType(t *testing.T) {
 			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, "<crm_config/>",
 				`<crm_config><cluster_property_set id="p"><nvpair id="x" name="fencing-enabled" value="0"/></cluster_property_set></crm_config>`, 1))
 		}, "pcs property unset fencing-enabled"},
-		"what is not managed": {"managed", func(f *Facts) { f.Resources[0].Configured.Meta["is-managed"] = "false" }, "pcs resource manage web-ip"},
+		"what is not managed": {
+			"managed", func(f *Facts) { f.Resources[0].Configured.Meta["is-managed"] = "false" }, "pcs resource manage web-ip",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts := good(t)
@@ -581,7 +750,10 @@ func TestConflictingHostsAreNamed(t *testing.T) {
 func TestNothingIsAnEscape(t *testing.T) {
 	const escape = "\x1b[2J"
 	facts := good(t)
-	document := strings.ReplaceAll(goodCIB, `<crm_config/>`, `<crm_config><cluster_property_set id="p"><nvpair id="p1" name="no-quorum-policy" value="ESC"/></cluster_property_set></crm_config>`)
+	document := strings.ReplaceAll(
+		goodCIB, `<crm_config/>`,
+		`<crm_config><cluster_property_set id="p"><nvpair id="p1" name="no-quorum-policy" value="ESC"/></cluster_property_set></crm_config>`,
+	)
 	document = strings.ReplaceAll(document, `interval="10s"`, `interval="10s" on-fail="ignore"`)
 	facts.Configuration.Value = configuration(t, strings.ReplaceAll(document, `uname="node2"`, `uname="ESC"`))
 	for _, element := range facts.Configuration.Value.FindElements("//*") { // no XML has it; but nobody knows what cibadmin may say
@@ -600,7 +772,13 @@ func TestNothingIsAnEscape(t *testing.T) {
 
 func TestNoSecretIsTold(t *testing.T) {
 	facts := good(t)
-	facts.Configuration.Value = configuration(t, strings.Replace(goodCIB, `type="fence_ipmilan"/>`, `type="fence_ipmilan"><instance_attributes id="s"><nvpair id="s1" name="password" value="hush"/></instance_attributes></primitive>`, 1))
+	facts.Configuration.Value = configuration(
+		t,
+		strings.Replace(
+			goodCIB, `type="fence_ipmilan"/>`,
+			`type="fence_ipmilan"><instance_attributes id="s"><nvpair id="s1" name="password" value="hush"/></instance_attributes></primitive>`, 1,
+		),
+	)
 	var text strings.Builder
 	if err := operator.WriteJSON(&text, NewReport(facts, Examine(facts))); err != nil || strings.Contains(text.String(), "hush") {
 		t.Errorf("%v\n%s", err, text.String())

@@ -1,5 +1,5 @@
-// Package doctor checks a node, its cluster and its network for what keeps the shared addresses from being served, says why it matters, and which
-// commands solve it. It is pure: the facts are gathered elsewhere, and each check is a function of them.
+// Package doctor checks a node, its cluster and its network for what keeps the shared addresses from being served, says why it matters, and
+// which commands solve it. It is pure: the facts are gathered elsewhere, and each check is a function of them.
 package doctor
 
 import (
@@ -88,8 +88,8 @@ type Obstacle struct {
 	Untracks bool     // it stops none, but keeps them from conntrack
 }
 
-// RouterAnswer is the answer of a router to pings from the interface's own address and then from the shared address. After each unanswered ping
-// from the shared address, another one is sent from the interface's own address.
+// RouterAnswer is the answer of a router to pings from the interface's own address and then from the shared address. After each unanswered
+// ping from the shared address, another one is sent from the interface's own address.
 type RouterAnswer struct {
 	Direct bool            // the router answers pings
 	Missed bool            // it did not answer each of the further pings from the own address: it may limit its answers

@@ -22,8 +22,9 @@ func installedChecks() []check {
 			both(seen, func(s subject) bool { return s.State.Value.Tables.Laid != nil && s.SpecErr == nil }), judgeAgreement,
 		},
 		{
-			group, "mac", "Two resources with the same MAC on one network receive each other's packets. If it is an interface's own MAC, switches learn it and send " +
-				"all packets to one node.",
+			group, "mac",
+			"Two resources with the same MAC on one network receive each other's packets. If it is an interface's own MAC, switches learn it and " +
+				"send all packets to one node.",
 			both(seen, func(s subject) bool { return len(s.Spec.Addresses) > 0 }), judgeMAC,
 		},
 	}
@@ -42,7 +43,8 @@ func judgeInstalled(s subject) answer {
 	tables := s.State.Value.Tables
 	switch {
 	case len(tables.Foreign) > 0:
-		return fail("the agent did not install "+strings.Join(tables.Foreign, ", ")+", which has its name", "nft list ruleset   # shows it; delete it")
+		return fail("the agent did not install "+strings.Join(tables.Foreign, ", ")+", which has its name",
+			"nft list ruleset   # shows it; delete it")
 	case tables.Laid != nil:
 		if faults := clusterip.Faults(s.State.Value, *tables.Laid, false); len(faults) > 0 {
 			return fail(strings.Join(faults, "; "), again)

@@ -24,7 +24,8 @@ func firewallChecks() []check {
 			group, "firewalld", "firewalld rejects all packets that the zone of the interface does not allow.",
 			hasNIC, func(s subject) answer {
 				return s.judgeObstacles(func(o Obstacle) bool { return !o.Untracks && isFirewalld(o) },
-					"firewall-cmd --get-zone-of-interface="+s.nic.Name, "firewall-cmd --permanent --zone=ZONE --add-service=SERVICE && firewall-cmd --reload")
+					"firewall-cmd --get-zone-of-interface="+s.nic.Name,
+					"firewall-cmd --permanent --zone=ZONE --add-service=SERVICE && firewall-cmd --reload")
 			},
 		},
 		{
@@ -75,7 +76,8 @@ func lanChecks() []check {
 			func(s subject) bool { return s.Conflicts != nil }, judgeConflicts,
 		},
 		{
-			group, "querier", "Without a querier, a switch with snooping drops the nodes from the group after some minutes, and then delivers to no node.",
+			group, "querier",
+			"Without a querier, a switch with snooping drops the nodes from the group after some minutes, and then delivers to no node.",
 			func(s subject) bool { return s.Querier.IPv4 != nil || s.Querier.IPv6 != nil }, judgeQuerier,
 		},
 		{

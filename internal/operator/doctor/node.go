@@ -23,12 +23,14 @@ func kernelChecks() []check {
 			func(s subject) bool { return len(s.Capabilities) > 0 }, judgeBackend,
 		},
 		{
-			group, "conntrack", "Hand-overs and the match cluster recognise connections by their conntrack entries. " +
-				"When the table is full, the kernel drops new connections.",
+			group, "conntrack",
+			"Hand-overs and the match cluster recognise connections by their conntrack entries. When the table is full, the kernel drops new " +
+				"connections.",
 			tracks, judgeConntrack,
 		},
 		{
-			group, "conntrack-loose", "Connections that are older than the drain setting survive a hand-over only if conntrack picks them up midway.",
+			group, "conntrack-loose",
+			"Connections that are older than the drain setting survive a hand-over only if conntrack picks them up midway.",
 			drains, judgeLoose,
 		},
 	}
@@ -150,23 +152,27 @@ func nicChecks() []check {
 	}
 	return []check{
 		{
-			group, "interface", "The address must be on an Ethernet interface of its own network, on the same one on all nodes, and on no other one.",
+			group, "interface",
+			"The address must be on an Ethernet interface of its own network, on the same one on all nodes, and on no other one.",
 			func(s subject) bool { return s.State.Err == nil && len(s.Spec.Addresses) > 0 }, judgeInterface,
 		},
 		{group, "link", "Without a link no client reaches this node, and its buckets move away.", hasNIC, judgeLink},
 		{
-			group, "snooping", "A Linux bridge with multicast snooping that has heard a querier delivers unicast packets in frames to a group MAC to " +
-				"no port: the node then receives nothing from any client.",
+			group, "snooping",
+			"A Linux bridge with multicast snooping that has heard a querier delivers unicast packets in frames to a group MAC to no port: the " +
+				"node then receives nothing from any client.",
 			isGroup, judgeSnooping,
 		},
 		{
-			group, "bridge-nf", "A bridge that calls iptables runs the prerouting hooks on frames before the node's own interface gets them: " +
-				"a DNAT rule there makes every node answer.",
+			group, "bridge-nf",
+			"A bridge that calls iptables runs the prerouting hooks on frames before the node's own interface gets them: a DNAT rule there makes " +
+				"every node answer.",
 			hasNIC, judgeBridgeNetfilter,
 		},
 		{
-			group, "guests", "A bridge does not forward frames to its own MAC. With mac_mode=unicast that is the shared MAC, so the bridge's guests get " +
-				"answers only from this node's buckets.",
+			group, "guests",
+			"A bridge does not forward frames to its own MAC. With mac_mode=unicast that is the shared MAC, so the bridge's guests get answers " +
+				"only from this node's buckets.",
 			func(s subject) bool { return hasNIC(s) && !isGroup(s) }, judgeGuests,
 		},
 		{group, "ipv6", "An interface without IPv6 cannot have the address.", is6, judgeIPv6},
@@ -180,27 +186,32 @@ func nicChecks() []check {
 			is4, judgeARPFilter,
 		},
 		{
-			group, "route-localnet", "With route_localnet the kernel may use an address of scope host as the source of the node's own connections. " +
-				"The answers then reach other nodes.",
+			group, "route-localnet",
+			"With route_localnet the kernel may use an address of scope host as the source of the node's own connections. The answers then reach " +
+				"other nodes.",
 			is4, judgeRouteLocalnet,
 		},
 		{
-			group, "forwarding", "Only packets that arrive on the address's own interface are filtered. A node that routes packets of clients to the " +
-				"address answers all of them, whatever their bucket.",
+			group, "forwarding",
+			"Only packets that arrive on the address's own interface are filtered. A node that routes packets of clients to the address answers " +
+				"all of them, whatever their bucket.",
 			hasNIC, judgeForwarding,
 		},
 		{
-			group, "arp-announce", "Only on the address's own interface do ARP requests contain it as their sender. On others they contain 0.0.0.0, or are " +
-				"dropped, and the neighbour is not found.",
+			group, "arp-announce",
+			"Only on the address's own interface do ARP requests contain it as their sender. On others they contain 0.0.0.0, or are dropped, and " +
+				"the neighbour is not found.",
 			is4, judgeARPAnnounce,
 		},
 		{
-			group, "group-frames", "The kernel drops unicast packets in frames to a group MAC: ICMP errors (path MTU), and packets of buckets that drain.",
+			group, "group-frames",
+			"The kernel drops unicast packets in frames to a group MAC: ICMP errors (path MTU), and packets of buckets that drain.",
 			isGroup, judgeGroupFrames,
 		},
 		{
-			group, "promiscuous", "A promiscuous interface on the same network also receives the frames for the shared MAC, and with this backend the node " +
-				"would answer them a second time.",
+			group, "promiscuous",
+			"A promiscuous interface on the same network also receives the frames for the shared MAC, and with this backend the node would answer " +
+				"them a second time.",
 			hasNIC, judgePromiscuous,
 		},
 	}
@@ -211,7 +222,8 @@ func judgeInterface(s subject) answer {
 		return fail(why, s.update("nic="+s.State.Value.Top(s.nic).Name))
 	}
 	if why := s.State.Value.VRFFault(s.nic); why != "" {
-		return fail(why, "ip -brief link show type vrf", fmt.Sprintf("ip link set %s nomaster   # and in the network's configuration", s.nic.Name))
+		return fail(why, "ip -brief link show type vrf",
+			fmt.Sprintf("ip link set %s nomaster   # and in the network's configuration", s.nic.Name))
 	}
 	if _, err := s.Layout(); err != nil {
 		return fail(strings.Join(lines(err), "; "), "ip -brief address", "ip -brief link")
@@ -241,7 +253,8 @@ func judgeIPv6(s subject) answer {
 	case err != nil:
 		return unknown(err, readSysctl)
 	case s.Sysctls[fmt.Sprintf(disablesIPv6, s.nic.Name)].Err != nil:
-		return fail(s.nic.Name+" has no IPv6: its MTU is below 1280, or the kernel has no IPv6", fmt.Sprintf("ip link set %s mtu 1500", s.nic.Name))
+		return fail(s.nic.Name+" has no IPv6: its MTU is below 1280, or the kernel has no IPv6",
+			fmt.Sprintf("ip link set %s mtu 1500", s.nic.Name))
 	case off != 0:
 		return fail("IPv6 is disabled on "+s.nic.Name, set(0, disablesIPv6, s.nic.Name)...)
 	default:
@@ -289,8 +302,8 @@ func judgeReversePath(s subject) answer {
 	if filter != strict {
 		return ok("not strict")
 	}
-	// Another network without a route to clients earns no warning: such a network, for instance that of Corosync's second link, seldom has clients,
-	// and strict is the default of some distributions.
+	// Another network without a route to clients earns no warning: such a network, for instance that of Corosync's second link, seldom has
+	// clients, and strict is the default of some distributions.
 	var dropped []string
 	for _, other := range s.others() {
 		if s.leadsOut(other) {
@@ -351,8 +364,8 @@ func judgeRouteLocalnet(s subject) answer {
 	case err != nil:
 		return unknown(err, readSysctl)
 	case localnet != 0:
-		return warn(fmt.Sprintf("route_localnet=%d: the shared address is the source of the node's own packets on routes without a gateway and a source "+
-			"(ip route: scope link, no src), and to multicast groups", localnet),
+		return warn(fmt.Sprintf("route_localnet=%d: the shared address is the source of the node's own packets on routes without a gateway and "+
+			"a source (ip route: scope link, no src), and to multicast groups", localnet),
 			append(set(0, routeLocalnet, "all", s.nic.Name),
 				"# kube-proxy sets it: --iptables-localhost-nodeports=false; or give such routes the node's own src")...)
 	default:
@@ -363,7 +376,8 @@ func judgeRouteLocalnet(s subject) answer {
 func judgeSnooping(s subject) answer {
 	bridge, why := s.State.Value.SnoopFault(s.nic)
 	if why != "" {
-		return warn(why, fmt.Sprintf("ip link set %s type bridge mcast_router 2", bridge.Name), "# and in the network's configuration, so that it lasts")
+		return warn(why, fmt.Sprintf("ip link set %s type bridge mcast_router 2", bridge.Name),
+			"# and in the network's configuration, so that it lasts")
 	}
 	return ok("no bridge of this node withholds frames from it")
 }
@@ -458,14 +472,13 @@ func judgeARPAnnounce(s subject) answer {
 			elsewhere = append(elsewhere, fmt.Sprintf("%s (%s)", other.Name, cmp.Or(strings.Join(networks, ", "), "a router")))
 		}
 	}
-	switch {
-	case len(elsewhere) == 0:
+	switch list := strings.Join(elsewhere, ", "); {
+	case list == "":
 		return all("no request contains an address of another interface", answers...)
 	case hides: // a proxy does not answer a request from 0.0.0.0
-		return all(fmt.Sprintf("requests on %s come from 0.0.0.0; with arp_announce=2, from the node's own address", strings.Join(elsewhere, ", ")),
-			answers...)
+		return all(fmt.Sprintf("requests on %s come from 0.0.0.0 (with arp_announce=2, from its own address)", list), answers...)
 	default: // no warning, as for a strict reverse path filter
-		return all(fmt.Sprintf("the node finds no client in the networks of %s, unless arp_announce=2 there", strings.Join(elsewhere, ", ")), answers...)
+		return all(fmt.Sprintf("the node finds no client in the networks of %s, unless arp_announce=2 there", list), answers...)
 	}
 }
 
@@ -500,7 +513,8 @@ func judgePromiscuous(s subject) answer {
 	var answers []answer
 	for _, other := range s.others() {
 		if slices.Contains(s.Around.Value.Promiscuous, other.Index) && s.isOnLAN(other) && s.layout.Backend != clusterip.NFTables {
-			answers = append(answers, fail(other.Name+" is on the same network, and promiscuous", fmt.Sprintf("ip link set %s promisc off", other.Name)))
+			answers = append(answers, fail(other.Name+" is on the same network, and promiscuous",
+				fmt.Sprintf("ip link set %s promisc off", other.Name)))
 		}
 	}
 	return all("no other interface answers frames for the address", answers...)

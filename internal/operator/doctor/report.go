@@ -28,7 +28,7 @@ const (
 	seenColumn   = 28
 )
 
-// Write writes the checks for people, by resource and group: a line for each that is ok, and the reason and the commands with each other one.
+// Write writes the checks for people, by resource and group: one line for each that is ok; for others also the reason and the commands.
 func Write(to io.Writer, facts Facts, checked []Checked, look style.Style) error {
 	var b strings.Builder
 	subject, group := "\x00", ""

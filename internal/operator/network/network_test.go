@@ -224,42 +224,104 @@ func TestOptionsThatAreWrong(t *testing.T) {
 		o    Options
 		says []string
 	}{
-		"a vendor that is not known": {clusterip.Multicast, Options{Vendor: "comware"}, []string{`"comware"`, "ios, nxos, eos, " +
-			"junos, routeros, linux-bridge"}},
-		"ports and no vendor":                   {clusterip.Multicast, Options{Ports: "eth0"}, []string{"--ports", "--vendor"}},
-		"nothing that is needed":                {clusterip.IGMP, Options{Vendor: "junos"}, []string{"--vlan or --router-interface:", "--vlan-name", "--router-address"}},
-		"what another vendor needs":             {clusterip.Multicast, with(ios, func(o *Options) { o.Bridge = "br0"; o.RouterAddress = "192.0.2.1/24" }), []string{"--bridge", "--router-address"}},
-		"VLAN 0":                                {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "0" }), []string{`--vlan "0"`, "1 to 4094"}},
-		"VLAN 4095":                             {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "4095" }), []string{"4095", "1 to 4094"}},
-		"a VLAN that is no number":              {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "10; reload" }), []string{"--vlan"}},
-		"a negative VLAN":                       {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "-1" }), []string{"--vlan"}},
-		"a space in a port":                     {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi 1/0/1" }), []string{`"Gi 1/0/1"`}},
-		"a line break in a port":                {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi1/0/1\nreload" }), []string{`"Gi1/0/1\nreload"`}},
-		"a quote in a port":                     {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = `Gi1'` }), []string{`"Gi1'"`}},
-		"shell in a port":                       {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "$(reboot),a;b,c|d,e&f,<g" }), []string{"$(reboot)", "a;b", "c|d", "e&f", "<g"}},
-		"a port that looks like a flag":         {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "-all" }), []string{`"-all"`}},
-		"a port with a letter of another sort":  {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gі1" }), []string{"--ports"}},
-		"a port that never ends":                {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = strings.Repeat("x", 65) }), []string{"64"}},
-		"a port twice":                          {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi1,Gi2,Gi1" }), []string{"Gi1 is given twice"}},
-		"no port at all":                        {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = ",," }), []string{"contains no port"}},
-		"an interface of the router with more":  {clusterip.Multicast, with(ios, func(o *Options) { o.RouterInterface = "Vlan10 x" }), []string{"--router-interface"}},
-		"all at once":                           {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "x"; o.Ports = "`"; o.Querier = "192.0.2.1"; o.Bridge = "b" }), []string{"--vlan", "--ports", "--querier", "--bridge"}},
-		"a querier without igmp":                {clusterip.Unicast, with(ios, func(o *Options) { o.Querier = "192.168.10.250" }), []string{"mac_mode=igmp"}},
-		"a querier that has the shared address": {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "192.168.10.3" }), []string{"192.168.10.3 is the shared address"}},
-		"a querier of all":                      {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "255.255.255.255" }), []string{"255.255.255.255"}},
-		"a router that is a network":            {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.0/24,2001:db8:10::/64" }), []string{"192.168.10.0/24 is", "2001:db8:10::/64 is"}},
-		"a router that is all hosts":            {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.255/24,2001:db8:10::1/64" }), []string{"192.168.10.255/24 is"}},
-		"a VLAN and what takes its place":       {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.VLAN = "10" }), []string{"--router-interface replaces --vlan"}},
-		"a querier that is none":                {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "here" }), []string{`"here"`}},
-		"a querier of everybody":                {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "224.0.0.1" }), []string{"224.0.0.1"}},
-		"a querier that MLD does not know":      {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "2001:db8::1" }), []string{"link-local"}},
-		"two queriers":                          {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "192.0.2.1,192.0.2.2" }), []string{"second"}},
-		"a querier of nothing":                  {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "," }), []string{"contains no address"}},
-		"a router without its network":          {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.1" }), []string{"192.168.10.1/24"}},
-		"a router elsewhere":                    {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.0.2.1/24,2001:db8:10::1/64" }), []string{"contains 192.168.10.3"}},
-		"a router of one version":               {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.1/24" }), []string{"contains 2001:db8:10::3"}},
-		"a router that has the shared address":  {clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.3/24,2001:db8:10::1/64" }), []string{"shared address"}},
-		"a Linux port that cannot be":           {clusterip.IGMP, with(asked(linuxBridge, clusterip.IGMP), func(o *Options) { o.Ports = "a/b,abcdefghijklmnop"; o.Bridge = "br:0" }), []string{`"a/b"`, `"abcdefghijklmnop"`, `"br:0"`}},
+		"a vendor that is not known": {
+			clusterip.Multicast, Options{Vendor: "comware"}, []string{`"comware"`, "ios, nxos, eos, junos, routeros, linux-bridge"},
+		},
+		"ports and no vendor": {clusterip.Multicast, Options{Ports: "eth0"}, []string{"--ports", "--vendor"}},
+		"nothing that is needed": {
+			clusterip.IGMP, Options{Vendor: "junos"}, []string{"--vlan or --router-interface:", "--vlan-name", "--router-address"},
+		},
+		"what another vendor needs": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.Bridge = "br0"; o.RouterAddress = "192.0.2.1/24" }),
+			[]string{"--bridge", "--router-address"},
+		},
+		"VLAN 0": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "0" }), []string{`--vlan "0"`, "1 to 4094"},
+		},
+		"VLAN 4095": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "4095" }), []string{"4095", "1 to 4094"},
+		},
+		"a VLAN that is no number": {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "10; reload" }), []string{"--vlan"}},
+		"a negative VLAN":          {clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "-1" }), []string{"--vlan"}},
+		"a space in a port": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi 1/0/1" }), []string{`"Gi 1/0/1"`},
+		},
+		"a line break in a port": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi1/0/1\nreload" }), []string{`"Gi1/0/1\nreload"`},
+		},
+		"a quote in a port": {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = `Gi1'` }), []string{`"Gi1'"`}},
+		"shell in a port": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "$(reboot),a;b,c|d,e&f,<g" }),
+			[]string{"$(reboot)", "a;b", "c|d", "e&f", "<g"},
+		},
+		"a port that looks like a flag":        {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "-all" }), []string{`"-all"`}},
+		"a port with a letter of another sort": {clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gі1" }), []string{"--ports"}},
+		"a port that never ends": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.Ports = strings.Repeat("x", 65) }), []string{"64"},
+		},
+		"a port twice": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.Ports = "Gi1,Gi2,Gi1" }), []string{"Gi1 is given twice"},
+		},
+		"no port at all": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.Ports = ",," }), []string{"contains no port"},
+		},
+		"an interface of the router with more": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.RouterInterface = "Vlan10 x" }), []string{"--router-interface"},
+		},
+		"all at once": {
+			clusterip.Multicast, with(ios, func(o *Options) { o.VLAN = "x"; o.Ports = "`"; o.Querier = "192.0.2.1"; o.Bridge = "b" }),
+			[]string{"--vlan", "--ports", "--querier", "--bridge"},
+		},
+		"a querier without igmp": {
+			clusterip.Unicast, with(ios, func(o *Options) { o.Querier = "192.168.10.250" }), []string{"mac_mode=igmp"},
+		},
+		"a querier that has the shared address": {
+			clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "192.168.10.3" }), []string{"192.168.10.3 is the shared address"},
+		},
+		"a querier of all": {
+			clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "255.255.255.255" }), []string{"255.255.255.255"},
+		},
+		"a router that is a network": {
+			clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.0/24,2001:db8:10::/64" }),
+			[]string{"192.168.10.0/24 is", "2001:db8:10::/64 is"},
+		},
+		"a router that is all hosts": {
+			clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.255/24,2001:db8:10::1/64" }),
+			[]string{"192.168.10.255/24 is"},
+		},
+		"a VLAN and what takes its place": {
+			clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.VLAN = "10" }), []string{"--router-interface replaces --vlan"},
+		},
+		"a querier that is none": {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "here" }), []string{`"here"`}},
+		"a querier of everybody": {clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "224.0.0.1" }), []string{"224.0.0.1"}},
+		"a querier that MLD does not know": {
+			clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "2001:db8::1" }), []string{"link-local"},
+		},
+		"two queriers": {
+			clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "192.0.2.1,192.0.2.2" }), []string{"second"},
+		},
+		"a querier of nothing": {
+			clusterip.IGMP, with(ios, func(o *Options) { o.Querier = "," }), []string{"contains no address"},
+		},
+		"a router without its network": {
+			clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.1" }), []string{"192.168.10.1/24"},
+		},
+		"a router elsewhere": {
+			clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.0.2.1/24,2001:db8:10::1/64" }),
+			[]string{"contains 192.168.10.3"},
+		},
+		"a router of one version": {
+			clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.1/24" }),
+			[]string{"contains 2001:db8:10::3"},
+		},
+		"a router that has the shared address": {
+			clusterip.IGMP, with(asked("junos", clusterip.IGMP), func(o *Options) { o.RouterAddress = "192.168.10.3/24,2001:db8:10::1/64" }),
+			[]string{"shared address"},
+		},
+		"a Linux port that cannot be": {
+			clusterip.IGMP, with(asked(linuxBridge, clusterip.IGMP), func(o *Options) { o.Ports = "a/b,abcdefghijklmnop"; o.Bridge = "br:0" }),
+			[]string{`"a/b"`, `"abcdefghijklmnop"`, `"br:0"`},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var text strings.Builder

@@ -298,7 +298,8 @@ func (r *request) setQueriers(value string) error {
 	var faults []error
 	for _, one := range list(value) {
 		address, err := netip.ParseAddr(one)
-		unfit := err != nil || address.Zone() != "" || address.Is4In6() || address.IsUnspecified() || address.IsMulticast() || address.IsLoopback()
+		unfit := err != nil || address.Zone() != "" || address.Is4In6() ||
+			address.IsUnspecified() || address.IsMulticast() || address.IsLoopback()
 		switch {
 		case unfit || address.Is6() && !address.IsLinkLocalUnicast(): // RFC 3810 section 5.1.14
 			faults = append(faults, invalid("--querier: %s is neither an IPv4 address of a host nor a link-local IPv6 address, the source of MLD "+

@@ -1,9 +1,9 @@
-// Package style is how the answers to an operator look: as wide as the screen, and in colour where that is wanted.
+// Package style is the width and colour of output for an operator.
 package style
 
 import "fmt"
 
-// Style is how a text is to look.
+// Style is how output looks.
 type Style struct {
 	Width  int // in columns
 	Colour bool
@@ -12,7 +12,7 @@ type Style struct {
 // Colour is a parameter of SGR (ECMA-48 section 8.3.117).
 type Colour int
 
-// The colours. All are written with two digits, so that in a column of a table each painted cell is wider than it looks by the same.
+// The colours. All have two digits, so that in a column of a table each painted cell has the same number of invisible characters.
 const (
 	Bold   Colour = 1
 	Red    Colour = 31
