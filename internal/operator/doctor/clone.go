@@ -90,7 +90,7 @@ func addressList[T fmt.Stringer](list []T) string {
 }
 
 // waitUntilStopped follows a command that disables a resource. pcs's own --wait is deprecated from 0.12 on.
-const waitUntilStopped = "crm_resource --wait --timeout=60s   # continue when pcs status does not show it any more"
+const waitUntilStopped = "crm_resource --wait --timeout=60s   # now pcs status must not show it"
 
 func judgeUnique(s subject) answer {
 	if !isCloned(s) {

@@ -5,9 +5,9 @@ import (
 	"net/netip"
 )
 
-// FirstAddress finds the first IPv4 or IPv6 address in a line of whatever log, with a port or in brackets or by itself. What only looks like
-// one is none: a time, a hardware address, a program's version behind a slash or behind rv:, the host of a URL. An IPv6 address that holds an
-// IPv4 one (::ffff:192.0.2.7) is that one. It allocates nothing for IPv4.
+// FirstAddress finds the first IPv4 or IPv6 address in a line of any log, with a port, in brackets or alone. It skips what only looks like
+// an address: a time, a hardware address, a program's version behind a slash or behind rv:, the host of a URL. An IPv6 address that
+// contains an IPv4 address (::ffff:192.0.2.7) counts as the IPv4 address. It allocates nothing for IPv4.
 func FirstAddress(line []byte) (netip.Addr, bool) {
 	for begin := 0; begin < len(line); begin++ {
 		if !isOfWord(line[begin]) {
@@ -25,7 +25,7 @@ func FirstAddress(line []byte) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// isOfWord tells whether a byte belongs to a word, which is an address as a whole, with a port at most, or none.
+// isOfWord reports whether a byte belongs to a word. Only a whole word, perhaps with a port, can be an address.
 func isOfWord(c byte) bool {
 	return isDigit(c) || c|0x20-'a' <= 'z'-'a' || c == '.' || c == ':' || c == '-' || c == '_' || c == '/' || c == '%' || c >= 0x80
 }
@@ -56,7 +56,7 @@ func addressOf(word []byte) (netip.Addr, bool) {
 	return parse6(word)
 }
 
-// isHex tells whether there is nothing but what an IPv6 address has.
+// isHex reports whether a text has only the characters of an IPv6 address.
 func isHex(text []byte) bool {
 	for _, c := range text {
 		if !isDigit(c) && !isHexLetter(c) && c != ':' {
@@ -75,7 +75,7 @@ func parse4(word []byte) (netip.Addr, bool) {
 	return netip.AddrFrom4(value), true
 }
 
-// isEnd tells whether a text is nothing, a full stop, a colon, or a colon and a number.
+// isEnd reports whether a text is empty, a full stop, a colon, or a colon and a number.
 func isEnd(text []byte) bool {
 	if len(text) == 0 || text[0] == '.' {
 		return len(text) <= 1
@@ -91,7 +91,7 @@ func isEnd(text []byte) bool {
 	return true
 }
 
-// octets reads four decimal numbers, and says where they end. As in package netip, none begins with a 0 that does not count.
+// octets reads four decimal numbers, and returns where they end. As in package netip, none has a leading zero.
 func octets(text []byte) (value [4]byte, end int, ok bool) {
 	for i := range value {
 		if i > 0 {
@@ -116,7 +116,7 @@ func octets(text []byte) (value [4]byte, end int, ok bool) {
 	return value, end, true
 }
 
-// parse6 reads an IPv6 address, whose zone does not count, with the end of a sentence behind it.
+// parse6 reads an IPv6 address without its zone, perhaps with the end of a sentence behind it.
 func parse6(word []byte) (netip.Addr, bool) {
 	word, _, _ = bytes.Cut(word, []byte{'%'})
 	if end := len(word) - 1; end > 0 && (word[end] == '.' || word[end] == ':' && word[end-1] != ':') {
@@ -130,7 +130,7 @@ func parse6(word []byte) (netip.Addr, bool) {
 	return address.Unmap(), err == nil
 }
 
-// seems6 keeps times and hardware addresses away from netip.ParseAddr, whose errors are dear.
+// seems6 keeps times and hardware addresses away from netip.ParseAddr, whose errors are expensive.
 func seems6(word []byte) bool {
 	const colons = 7 // of an address in full; 6 before an IPv4 address
 	count, short := 0, false

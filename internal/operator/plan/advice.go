@@ -6,13 +6,13 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Cost is how often monitors are called, in a second.
+// Cost is the number of monitor actions in a second.
 type Cost struct {
 	OnNode    float64 `json:"monitor_calls_per_second_on_a_node"`
 	InCluster float64 `json:"monitor_calls_per_second_in_the_cluster"`
 }
 
-// costOf counts the calls of all monitors of all buckets.
+// costOf counts all monitors of all buckets.
 func costOf(buckets, nodes int, monitors []Monitor) Cost {
 	var c Cost
 	for _, monitor := range monitors {
@@ -22,29 +22,29 @@ func costOf(buckets, nodes int, monitors []Monitor) Cost {
 	return c
 }
 
-// Advice is how many buckets to take.
+// Advice is the recommended number of buckets.
 type Advice struct {
 	Buckets int      `json:"buckets"`
 	Choices []Choice `json:"choices"`
 }
 
-// Choice is a number of buckets, with what it buys and what it costs.
+// Choice is a number of buckets, with its largest share and its cost.
 type Choice struct {
 	Buckets int     `json:"buckets"`
-	OfEven  float64 `json:"of_even_share"`        // the largest share of a node after any failure that is planned for
+	OfEven  float64 `json:"of_even_share"`        // the largest share after any planned failure, in even shares of the remaining nodes
 	OfNow   float64 `json:"of_even_share_before"` // the same, in even shares of all nodes
 	Cost    Cost    `json:"cost"`
 }
 
-// enough is how many buckets for each node are enough: s nodes that are left have at most one bucket more than an even share, which is
-// buckets/s. So with 4 for each node that there ever is, no node bears more than 5/4 of an even share, whatever fails; for so many nodes as
-// there can be 4 buckets for.
+// enough is the recommended number of buckets for each node. Of s remaining nodes none owns more than one bucket above an even share, which
+// is buckets/s. So with 4 buckets for each node, no node carries more than 5/4 of an even share, whichever nodes fail, up to the number of
+// nodes for which there can be 4 buckets each.
 const enough = 4
 
-// Advised is how many buckets are advised for so many nodes.
+// Advised returns the recommended number of buckets for a number of nodes.
 func Advised(nodes int) int { return min(enough*nodes, ocf.MaxBuckets) }
 
-// advise weighs several numbers of buckets, and the asked one.
+// advise compares several numbers of buckets, and the planned one.
 func advise(q Question) Advice {
 	advice := Advice{Buckets: Advised(q.Nodes)}
 	numbers := []int{advice.Buckets, q.Buckets}

@@ -7,7 +7,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// Clients is how those in a log spread over buckets and nodes.
+// Clients is how the clients in a log spread over buckets and nodes.
 type Clients struct {
 	Source   string     `json:"source"`
 	Lines    uint64     `json:"lines"`
@@ -17,7 +17,7 @@ type Clients struct {
 	Requests uint64     `json:"requests"`
 	IPv4     int        `json:"ipv4_clients"` // or networks, where these are hashed
 	IPv6     int        `json:"ipv6_clients"`
-	All      bool       `json:"all_clients_known"` // or some only as requests, because they were too many
+	All      bool       `json:"all_clients_known"` // false: they were too many, and of some only the requests are counted
 	Seed     string     `json:"hash_seed"`
 	Prefix4  int        `json:"hash_prefix4"`
 	Prefix6  int        `json:"hash_prefix6"`
@@ -27,7 +27,7 @@ type Clients struct {
 	Reseed   SeedAdvice `json:"seed_advice"`
 }
 
-// NodeLoad is what a node bears while all nodes are there.
+// NodeLoad is the load of a node while no node fails.
 type NodeLoad struct {
 	Node    string `json:"node"`
 	Buckets int    `json:"buckets"`
@@ -45,7 +45,7 @@ type Heavy struct {
 	Node     string  `json:"node"`
 }
 
-// shown is how many of the heaviest clients are named.
+// shown is how many of the heaviest clients the plan lists.
 const shown = 5
 
 func (p *Plan) clients(loads []Load) *Clients {
@@ -70,13 +70,14 @@ func (p *Plan) clients(loads []Load) *Clients {
 	}
 	for _, heavy := range tally.heaviest(shown) {
 		bucket := tally.bucket(heavy.address)
-		c.Heaviest = append(c.Heaviest, Heavy{tally.name(heavy), heavy.requests, share(heavy.requests), uint32(bucket), p.Nodes[p.before[bucket]]})
+		c.Heaviest = append(c.Heaviest,
+			Heavy{tally.name(heavy), heavy.requests, share(heavy.requests), uint32(bucket), p.Nodes[p.before[bucket]]})
 	}
 	c.Reseed = adviseSeed(tally, loads, c.Requests, p.before, p.nodes)
 	return c
 }
 
-// networks yields the lengths of the prefixes by which clients are hashed as one.
+// networks yields the prefix lengths of networks that are hashed as one client.
 func (c *Clients) networks() iter.Seq2[string, int] {
 	const whole4, whole6 = 32, 128
 	return func(yield func(string, int) bool) {
@@ -89,32 +90,32 @@ func (c *Clients) networks() iter.Seq2[string, int] {
 	}
 }
 
-// SeedAdvice says whether another hash_seed would spread these clients better.
+// SeedAdvice is whether another hash_seed would spread these clients better.
 type SeedAdvice struct {
-	Verdict string  `json:"verdict"`
-	OfEven  float64 `json:"of_even_share"`                // the largest share of a node now, while all nodes are there
-	Heavy   float64 `json:"share_of_the_heaviest"`        // what the 100 heaviest clients make of all requests
-	Seed    string  `json:"hash_seed,omitempty"`          // the better one
-	Then    float64 `json:"then_of_even_share,omitempty"` // OfEven with it
+	Result string  `json:"result"`
+	OfEven float64 `json:"of_even_share"`                // the largest share of a node while no node fails
+	Heavy  float64 `json:"share_of_the_heaviest"`        // the 100 heaviest clients' share of all requests
+	Seed   string  `json:"hash_seed,omitempty"`          // the better one
+	Then   float64 `json:"then_of_even_share,omitempty"` // OfEven with it
 }
 
-// The verdicts.
+// The results.
 const (
 	NoRequests = "no requests"
 	Even       = "even"           // no seed is needed
-	OneClient  = "one client"     // makes more than a node's share; no seed divides it
-	Chance     = "chance"         // many clients of different weight: another seed is another draw
-	NoBetter   = "no better seed" // was found
+	OneClient  = "one client"     // sends more than a node's share; no seed divides it
+	Chance     = "chance"         // many clients of different weight; another seed has other chances
+	NoBetter   = "no better seed" // a few heavy clients, and no seed spreads them much better
 	Better     = "better seed"
 )
 
 const (
 	tolerable  = 1.25 // even shares on one node
 	seedsTried = 64
-	weighty    = 100 // clients are a few: these are looked at when a seed is sought, the others spread evenly by any
+	weighty    = 100 // so many heaviest clients decide about the seed; any seed spreads the others evenly
 )
 
-// adviseSeed seeks another seed only where a few heavy clients make half of the requests or more, so that it will be of use tomorrow, too.
+// adviseSeed looks for another seed only if a few heavy clients send half of the requests or more. Then the seed is likely to stay better.
 func adviseSeed(t *Tally, loads []Load, total uint64, before Placement, nodes int) SeedAdvice {
 	now := worstShare(loads, before, nodes)
 	advice := SeedAdvice{OfEven: now}
@@ -126,16 +127,16 @@ func adviseSeed(t *Tally, loads []Load, total uint64, before Placement, nodes in
 	advice.Heavy = float64(heavys) / float64(max(1, total))
 	switch {
 	case total == 0:
-		advice.Verdict = NoRequests
+		advice.Result = NoRequests
 		return advice
 	case now <= tolerable:
-		advice.Verdict = Even
+		advice.Result = Even
 		return advice
 	case float64(heavy[0].requests)*float64(nodes) > tolerable*float64(total):
-		advice.Verdict = OneClient
+		advice.Result = OneClient
 		return advice
 	case heavys < total/2:
-		advice.Verdict = Chance
+		advice.Result = Chance
 		return advice
 	}
 	best, least := *t, now
@@ -153,17 +154,17 @@ func adviseSeed(t *Tally, loads []Load, total uint64, before Placement, nodes in
 			best, least = other, share
 		}
 	}
-	advice.Verdict = NoBetter
+	advice.Result = NoBetter
 	if !t.complete() || best.layout.Seed == t.layout.Seed {
 		return advice
 	}
 	if then := worstShare(best.Loads(), before, nodes); then-1 <= (now-1)/2 {
-		advice.Verdict, advice.Seed, advice.Then = Better, best.layout.Seed.String(), then
+		advice.Result, advice.Seed, advice.Then = Better, best.layout.Seed.String(), then
 	}
 	return advice
 }
 
-// worstShare is that of the node that bears most, in even shares.
+// worstShare returns the share of the most loaded node, in even shares.
 func worstShare(loads []Load, before Placement, nodes int) float64 {
 	w := newWeighing(requestsOf(loads), nodes)
 	w.weigh(before, nil)

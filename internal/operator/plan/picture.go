@@ -10,10 +10,10 @@ import (
 	"github.com/beevik/etree"
 )
 
-// onDarkPages begins what CSS is for pages that are dark.
+// onDarkPages begins the CSS for dark pages.
 const onDarkPages = "@media (prefers-color-scheme: dark) {" //nolint:misspell // CSS's own word
 
-// pictureStyle suits light pages and dark ones.
+// pictureStyle is for light and dark pages.
 const pictureStyle = `
 svg { font: 13px system-ui, "Liberation Sans", sans-serif; }
 .paper { fill: #ffffff; stroke: #d0d7de; }
@@ -50,7 +50,7 @@ const (
 	footHeight   = 46.0 // below a chart: names
 )
 
-// WritePicture draws the plan as SVG: what each node bears now and in the worst failures, and what is asked of each bucket.
+// WritePicture draws the plan as SVG: the load of each node now and in the worst failures, and the requests of each bucket.
 func (p *Plan) WritePicture(to io.Writer) error {
 	height := headHeight + legendHeight + chartHeight + footHeight + margin/2
 	if p.knowsRequests() {
@@ -77,7 +77,7 @@ func (p *Plan) WritePicture(to io.Writer) error {
 	return err
 }
 
-// drawNodes draws a bar for each node, which grows with the number of nodes that fail.
+// drawNodes draws a bar for each node, with a part for each number of failed nodes.
 func (p *Plan) drawNodes(d *drawing, top float64, of string) {
 	heights := make([][]float64, len(p.worstOfNode)) // in even shares of all nodes
 	most := 1.0
@@ -126,7 +126,7 @@ func (p *Plan) drawBuckets(d *drawing, top float64) {
 	c.names(names)
 }
 
-// class is the style of what happens when so many nodes fail.
+// class returns the style of the part for a number of failed nodes.
 func class(failed int) string {
 	if failed == 0 {
 		return "now"
@@ -143,13 +143,14 @@ type drawing struct {
 func newDrawing(width, height float64) *drawing {
 	d := &drawing{document: etree.NewDocument()}
 	d.svg = d.document.CreateElement("svg")
-	d.set(d.svg, "xmlns", "http://www.w3.org/2000/svg", "width", width, "height", height, "viewBox", fmt.Sprintf("0 0 %g %g", width, height), "role", "img")
+	d.set(d.svg, "xmlns", "http://www.w3.org/2000/svg", "width", width, "height", height,
+		"viewBox", fmt.Sprintf("0 0 %g %g", width, height), "role", "img")
 	d.svg.CreateElement("style").SetText(pictureStyle)
 	d.add(d.svg, "rect", "x", 0.5, "y", 0.5, "width", width-1, "height", height-1, "rx", 6.0, "class", "paper")
 	return d
 }
 
-// set gives an element attributes: names and values in turns.
+// set sets attributes of an element: names and values alternate.
 func (d *drawing) set(e *etree.Element, attributes ...any) {
 	for pair := range slices.Chunk(attributes, 2) {
 		value := fmt.Sprint(pair[1])
@@ -172,7 +173,7 @@ func (d *drawing) text(x, y float64, text, class string) {
 	d.add(d.svg, "text", "x", x, "y", y, "class", class).SetText(text)
 }
 
-// legend writes what the colours mean, from the right.
+// legend writes the meaning of the colours, from the right.
 func (d *drawing) legend(y float64, words []string) {
 	const box, letter = 11.0, 6.2 // a small letter's width, about
 	x := pictureWidth - margin
@@ -224,7 +225,7 @@ func (c *chart) bar(bar int, from, to float64, class string) {
 	}
 }
 
-// about says what the bar tells, to those who point at it. The next bar begins.
+// about adds a tooltip to the bar, and ends it.
 func (c *chart) about(text string) {
 	c.group.CreateElement("title").SetText(text)
 	c.group = nil
@@ -236,7 +237,7 @@ func (c *chart) line(value float64, name string) {
 		CreateElement("title").SetText(name)
 }
 
-// names writes below the bars what they are: as many as there is room for.
+// names writes the names below the bars, as many as there is room for.
 func (c *chart) names(names []string) {
 	const letter = 8.0
 	every := 1

@@ -5,14 +5,14 @@ import (
 	"iter"
 )
 
-// A Placement says on which node each bucket is: Placement[bucket] is a node's number, 0..nodes-1 in the alphabetical order of their names,
-// which is how Pacemaker decides between nodes that are alike.
+// Placement is the node of each bucket: Placement[bucket] is a node's number, 0..nodes-1 in the alphabetical order of their names, by which
+// Pacemaker decides between equal nodes.
 type Placement []int
 
-// nowhere is the place of a bucket that does not run.
+// nowhere is the place of an unowned bucket.
 const nowhere = -1
 
-// Start is where Pacemaker's scheduler places the buckets of a clone when the whole cluster starts.
+// Start returns where Pacemaker's scheduler places the buckets of a clone when the whole cluster starts.
 func Start(buckets, nodes int) Placement {
 	stopped := make(Placement, buckets)
 	for bucket := range stopped {
@@ -21,12 +21,12 @@ func Start(buckets, nodes int) Placement {
 	return newScheduler(nodes).place(stopped, nil)
 }
 
-// After is where Pacemaker's scheduler places the buckets when those of the nodes fail at once.
+// After returns where Pacemaker's scheduler places the buckets when those nodes fail at once.
 func (p Placement) After(nodes int, failed []int) Placement {
 	return newScheduler(nodes).place(p, failed)
 }
 
-// Counts returns how many buckets each node has.
+// Counts returns how many buckets each node owns.
 func (p Placement) Counts(nodes int) []int {
 	counts := make([]int, nodes)
 	for _, node := range p {
@@ -35,9 +35,9 @@ func (p Placement) Counts(nodes int) []int {
 	return counts
 }
 
-// A scheduler is what Pacemaker does with a clone that has clone-node-max=clone-max, globally-unique=true and resource-stickiness=0, in a
-// cluster of equal nodes where nothing else runs: lib/pacemaker/pcmk_sched_clone.c, distribute_children, and pcmk_sched_nodes.c,
-// compare_nodes, of Pacemaker 2.1.5 (pcmk_sched_instances.c since 2.1.6). It can be used again and again.
+// A scheduler places buckets as Pacemaker places the instances of a clone with clone-node-max=clone-max, globally-unique=true and
+// resource-stickiness=0, in a cluster of equal nodes where nothing else runs: lib/pacemaker/pcmk_sched_clone.c, distribute_children, and
+// pcmk_sched_nodes.c, compare_nodes, of Pacemaker 2.1.5 (pcmk_sched_instances.c since 2.1.6). It can be used again and again.
 type scheduler struct {
 	down   []bool
 	counts []int
@@ -48,7 +48,7 @@ func newScheduler(nodes int) *scheduler {
 	return &scheduler{down: make([]bool, nodes), counts: make([]int, nodes)}
 }
 
-// place returns where the buckets of now are when those nodes are down. It is valid until the next call.
+// place returns the placement that follows now when those nodes are down. It is valid until the next call.
 func (s *scheduler) place(now Placement, failed []int) Placement {
 	clear(s.down)
 	clear(s.counts)
@@ -58,7 +58,7 @@ func (s *scheduler) place(now Placement, failed []int) Placement {
 	s.next = append(s.next[:0], now...)
 	runs := func(node int) bool { return node != nowhere && !s.down[node] }
 
-	// What runs stays, but on no node more than an even share, rounded down.
+	// Running buckets stay, but on no node more than an even share, rounded down.
 	share := max(1, len(now)/(len(s.down)-len(failed)))
 	for bucket, node := range now {
 		if !runs(node) || s.counts[node] >= share {
@@ -67,7 +67,7 @@ func (s *scheduler) place(now Placement, failed []int) Placement {
 		}
 		s.counts[node]++
 	}
-	// The rest goes to the node that has least, first what runs: if its own node is one of these, it stays.
+	// The others go to the node with the fewest, running ones first. One whose own node is among those with the fewest stays.
 	for _, running := range []bool{true, false} {
 		for bucket, node := range now {
 			if s.next[bucket] != nowhere || runs(node) != running {
@@ -84,7 +84,7 @@ func (s *scheduler) place(now Placement, failed []int) Placement {
 	return s.next
 }
 
-// least is the first node of those with the fewest buckets.
+// least returns the first of the nodes with the fewest buckets.
 func (s *scheduler) least() int {
 	best := nowhere
 	for node, count := range s.counts {
@@ -95,7 +95,7 @@ func (s *scheduler) least() int {
 	return best
 }
 
-// NodeNames are what nodes are called of which only the number is known. Their alphabetical order is that of their numbers.
+// NodeNames returns example names for nodes. Their alphabetical order is that of their numbers.
 func NodeNames(nodes int) []string {
 	names := make([]string, nodes)
 	width := len(fmt.Sprint(nodes))
@@ -105,8 +105,8 @@ func NodeNames(nodes int) []string {
 	return names
 }
 
-// failures goes through the ways in which so many of the nodes can fail at once, evenly chosen where there are more than most of them. What
-// it yields is valid until the next.
+// failures yields the ways in which so many of the nodes can fail at once, evenly chosen if there are more than most. Each is valid until
+// the next one.
 func failures(nodes, count, most int) iter.Seq[[]int] {
 	return func(yield func([]int) bool) {
 		all := combinations(nodes, count)
@@ -121,7 +121,7 @@ func failures(nodes, count, most int) iter.Seq[[]int] {
 	}
 }
 
-// combinations is the binomial coefficient.
+// combinations returns the binomial coefficient.
 func combinations(n, k int) int {
 	result := 1
 	for i := range k {
@@ -130,12 +130,12 @@ func combinations(n, k int) int {
 	return result
 }
 
-// combination writes the one of that number, in lexicographic order.
+// combination writes the combination with that number in lexicographic order.
 func combination(into []int, n, number int) {
 	next := 0
 	for i := range into {
 		for {
-			behind := combinations(n-next-1, len(into)-i-1) // those that have next in this place
+			behind := combinations(n-next-1, len(into)-i-1) // combinations with next in this place
 			if number < behind {
 				break
 			}

@@ -1,5 +1,5 @@
-// Package plan tells before it happens what a cluster of so many nodes and buckets will do: what each node bears while all are there and
-// after every possible failure, what it costs, and how the clients that an operator has spread over it.
+// Package plan predicts the load of each node in a cluster of given numbers of nodes and buckets, without failures and after each possible
+// failure; what the buckets cost; and how an operator's own clients spread over them.
 package plan
 
 import (
@@ -9,17 +9,17 @@ import (
 	"ocf-clusterip/internal/metadata"
 )
 
-// Question is what is planned.
+// Question is the input of a plan.
 type Question struct {
 	Nodes    int
 	Buckets  int
-	Fail     int // up to so many nodes at once; less than Nodes
+	Fail     int // up to so many nodes fail at once; less than Nodes
 	Monitors []Monitor
 	Resource Resource
-	Log      *Log // nil: it is not known who the clients are
+	Log      *Log // of the clients' requests; nil: not known
 }
 
-// MaxFail is how many failures at once are planned for.
+// MaxFail is the largest Fail.
 const MaxFail = 4
 
 // Log is a log that was read.
@@ -36,13 +36,13 @@ type Monitor struct {
 	Seconds  float64       `json:"interval_seconds"`
 }
 
-// Every is the same monitor with another interval.
+// Every returns the same monitor with another interval.
 func (m Monitor) Every(interval time.Duration) Monitor {
 	m.Interval, m.Seconds = interval, interval.Seconds()
 	return m
 }
 
-// Monitors are those that the agent's meta-data advises.
+// Monitors returns the monitors in the agent's meta-data.
 func Monitors() []Monitor {
 	var all []Monitor
 	for _, action := range metadata.Actions() {
@@ -53,14 +53,14 @@ func Monitors() []Monitor {
 	return all
 }
 
-// Plan is the answer.
+// Plan is the result. docs/schema/plan.schema.json describes its JSON.
 type Plan struct {
 	Nodes        []string  `json:"nodes"`
 	Buckets      int       `json:"buckets"`
-	Placement    []string  `json:"placement"` // the node of each bucket, while all nodes are there
+	Placement    []string  `json:"placement"` // the node of each bucket, while no node fails
 	Outcomes     []Outcome `json:"outcomes"`  // by the number of nodes that fail at once: 0, 1, …
 	Failures     []Failure `json:"failures"`
-	FailuresLeft int       `json:"failures_left_out"` // that are not in the list, because it would be too long
+	FailuresLeft int       `json:"failures_left_out"` // not in the list, because it would be too long
 	Monitors     []Monitor `json:"monitors"`
 	Cost         Cost      `json:"cost"`
 	Advice       Advice    `json:"advice"`
@@ -69,16 +69,16 @@ type Plan struct {
 
 	question    Question
 	nodes       int
-	before      Placement   // while all nodes are there
+	before      Placement   // while no node fails
 	worstOfNode [][]float64 // for each outcome and node, its greatest share of all requests or, where these are not known, of all buckets
 }
 
-// Outcome is what may come of the failure of so many nodes at once, whichever they are.
+// Outcome is the effect of the failure of so many nodes at once, whichever they are.
 type Outcome struct {
 	Failed    int     `json:"failed"`
 	Left      int     `json:"left"`
 	Failures  int     `json:"failures"` // in how many ways so many nodes can fail
-	Tried     int     `json:"tried"`    // of which so many were tried, evenly chosen
+	Tried     int     `json:"tried"`    // so many of these ways were tried, evenly chosen
 	Most      int     `json:"most_buckets"`
 	MostOn    int     `json:"nodes_with_most"`
 	Least     int     `json:"least_buckets"`
@@ -86,17 +86,17 @@ type Outcome struct {
 	ByClients *Burden `json:"by_requests,omitempty"`
 }
 
-// Burden is what the node bears that bears most.
+// Burden is the load of the most loaded node.
 type Burden struct {
 	Share       float64  `json:"largest_share"` // of all, in the worst failure
-	OfEven      float64  `json:"of_even_share"` // the same, in even shares of the nodes that are left
+	OfEven      float64  `json:"of_even_share"` // the same, in even shares of the remaining nodes
 	OfNow       float64  `json:"of_even_share_before"`
-	TypicalEven float64  `json:"typical_of_even_share"` // OfEven in the middle one of all failures
-	Node        string   `json:"node"`                  // that bears it
+	TypicalEven float64  `json:"typical_of_even_share"` // OfEven in the median failure
+	Node        string   `json:"node"`                  // the most loaded one
 	Failed      []string `json:"failed_nodes"`          // when these fail
 }
 
-// Failure is what becomes of the shares when those nodes fail at once.
+// Failure is how many buckets each node owns after those nodes have failed at once.
 type Failure struct {
 	Failed []string       `json:"failed_nodes"`
 	Counts map[string]int `json:"buckets"`
@@ -107,13 +107,13 @@ const (
 	mostListed = 600  // altogether; all single and double failures of 32 nodes are 528
 )
 
-// Make answers.
+// Make makes a plan.
 func Make(q Question) Plan {
 	p := Plan{question: q, nodes: q.Nodes, Buckets: q.Buckets, Nodes: NodeNames(q.Nodes), Failures: []Failure{}, Monitors: q.Monitors}
 	p.Advice = advise(q)
 	p.before = Start(p.Buckets, q.Nodes)
 	p.Placement = p.names(p.before)
-	var loads []Load // nil: nothing is known of requests
+	var loads []Load // nil: no requests are known
 	if q.Log != nil {
 		p.Clients = p.clients(q.Log.Tally.Loads())
 		if p.knowsRequests() {
@@ -128,10 +128,10 @@ func Make(q Question) Plan {
 	return p
 }
 
-// knowsRequests tells whether there is a log with any. Else buckets are what nodes bear.
+// knowsRequests reports whether there is a log with requests. Otherwise buckets are the measure of load.
 func (p *Plan) knowsRequests() bool { return p.Clients != nil && p.Clients.Requests > 0 }
 
-// isSampled tells whether a worse failure may be among those that were not tried. What nodes bear in buckets is the same whichever fail.
+// isSampled reports whether a worse failure may be among those that were not tried. The load in buckets is the same whichever nodes fail.
 func (p *Plan) isSampled() bool {
 	return p.knowsRequests() && slices.ContainsFunc(p.Outcomes, func(o Outcome) bool { return o.Tried < o.Failures })
 }
@@ -144,7 +144,7 @@ func (p *Plan) names(nodes []int) []string {
 	return names
 }
 
-// try finds out what comes of the failure of so many nodes.
+// try adds the outcome of the failure of so many nodes.
 func (p *Plan) try(loads []Load, count int) {
 	out := Outcome{Failed: count, Left: p.nodes - count, Failures: combinations(p.nodes, count)}
 	scheduler := newScheduler(p.nodes)
@@ -168,7 +168,7 @@ func (p *Plan) try(loads []Load, count int) {
 	if !list && count > 0 {
 		p.FailuresLeft += out.Failures
 	}
-	left := p.Buckets / out.Left // Pacemaker keeps shares even, whoever fails
+	left := p.Buckets / out.Left // Pacemaker keeps shares even, whichever nodes fail
 	out.Least, out.Most, out.MostOn = left, left, out.Left
 	if more := p.Buckets % out.Left; more > 0 {
 		out.Most, out.MostOn = left+1, more
@@ -193,14 +193,14 @@ func (p *Plan) failure(after Placement, failed []int) Failure {
 	return Failure{Failed: p.names(failed), Counts: counts}
 }
 
-// A weighing finds the nodes that bear most of what the buckets weigh.
+// A weighing finds the most loaded nodes, by the weight of their buckets.
 type weighing struct {
 	weights []uint64 // of each bucket
 	total   uint64
 	now     []uint64 // of each node, in the failure at hand
 	worst   []uint64 // of each node, in any
 	maxima  []uint64 // of each failure
-	node    int      // that bears most in any
+	node    int      // the most loaded one in any
 	failed  []int    // when these fail
 }
 
@@ -258,7 +258,7 @@ func requestsOf(loads []Load) []uint64 {
 	return weights
 }
 
-// Headroom is how much of what it can do a node may bear while all are there, so that none has too much to bear after any failure.
+// Headroom returns the largest load of a node, as a part of its capacity, with which no failure overloads another node.
 func (p *Plan) Headroom() float64 {
 	most := 1.0
 	for _, outcome := range p.Outcomes {

@@ -205,15 +205,16 @@ func TestBurdens(t *testing.T) {
 
 // Where not all failures were tried, a worse one may be among the others; what nodes bear in buckets is known all the same.
 func TestWorstOfThoseTried(t *testing.T) {
-	const tried = "Of the 19,900 ways in which 2 nodes can fail, 4,975 were tried. Of the 1,313,400 ways in which 3 nodes can fail, 4,994 were tried."
+	const tried = "Of the 19,900 ways in which 2 nodes can fail, 4,975 were tried. " +
+		"Of the 1,313,400 ways in which 3 nodes can fail, 4,994 were tried."
 	q := question(200, 800, 3)
 	for name, row := range map[string]struct {
 		q      Question
 		begins string
 		counts bool // says how many were tried
 	}{
-		"by requests": {withLog(t, q, 500, func(int) int { return 1 }), "Worst case of those tried: a survivor", true},
-		"by buckets":  {q, "Worst case: a survivor", false},
+		"by requests": {withLog(t, q, 500, func(int) int { return 1 }), "Worst case of those tried: a remaining node", true},
+		"by buckets":  {q, "Worst case: a remaining node", false},
 	} {
 		p := Make(row.q)
 		var text, picture strings.Builder
@@ -221,13 +222,14 @@ func TestWorstOfThoseTried(t *testing.T) {
 			t.Fatal(err)
 		}
 		words := strings.Join(strings.Fields(text.String()), " ")
-		if !strings.Contains(words, row.begins) || !strings.Contains(picture.String(), row.begins) || strings.Contains(words, tried) != row.counts {
+		if !strings.Contains(words, row.begins) || !strings.Contains(picture.String(), row.begins) ||
+			strings.Contains(words, tried) != row.counts {
 			t.Errorf("%s: %q is missing, or how many were tried, in\n%s", name, row.begins, words)
 		}
 	}
 }
 
-// With what is advised, no node ever bears more than 5/4 of an even share, whatever fails.
+// With the recommended number, no node carries more than 5/4 of an even share, whichever nodes fail.
 func TestAdviceHolds(t *testing.T) {
 	for nodes := 1; nodes <= ocf.MaxBuckets/enough; nodes++ {
 		buckets := Advised(nodes)
@@ -239,7 +241,7 @@ func TestAdviceHolds(t *testing.T) {
 	}
 }
 
-// Another seed is advised only where it will be of use tomorrow, and then it does what is promised.
+// Another seed is recommended only if it is likely to stay better, and then it does what the advice says.
 func TestSeedAdvice(t *testing.T) {
 	for name, row := range map[string]struct {
 		nodes, buckets, clients int
@@ -257,10 +259,10 @@ func TestSeedAdvice(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			q := withLog(t, question(row.nodes, row.buckets, 1), row.clients, row.requests)
 			got := Make(q).Clients.Reseed
-			if got.Verdict != row.want {
+			if got.Result != row.want {
 				t.Fatalf("%+v, want %s", got, row.want)
 			}
-			if got.Verdict != Better {
+			if got.Result != Better {
 				return
 			}
 			other := *q.Log.Tally

@@ -3,28 +3,27 @@ package plan
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"ocf-clusterip/internal/text"
 )
 
-// Resource is how the resource is made, apart from its number of buckets.
+// Resource is the resource to create, apart from its number of buckets.
 type Resource struct {
 	Address    string
 	Parameters []Parameter // beside ip
 }
 
-// Parameter is one of the resource.
+// Parameter is a parameter of the resource.
 type Parameter struct{ Name, Value string }
 
-// ExampleAddress stands for one that is not known yet.
+// ExampleAddress stands for an address that is not known yet.
 const ExampleAddress = "192.168.10.3"
 
-// Commands are what to type.
+// Commands are the commands for an operator.
 type Commands struct {
-	Create []string `json:"create"` // makes the resource
-	Change []string `json:"change"` // gives one that there is another number of buckets: all must stop meanwhile
+	Create []string `json:"create"` // create the resource
+	Change []string `json:"change"` // change the number of buckets of an existing one, which stop meanwhile
 }
 
 func (r Resource) commands(buckets int, monitors []Monitor) Commands {
@@ -33,33 +32,36 @@ func (r Resource) commands(buckets int, monitors []Monitor) Commands {
 		parameters = append(parameters, parameter.Name+"="+text.ShellQuote(parameter.Value))
 	}
 	for _, monitor := range monitors {
-		operation := fmt.Sprintf("monitor interval=%ss timeout=%.0fs", strconv.FormatFloat(monitor.Seconds, 'f', -1, 64), monitor.Timeout.Seconds())
+		operation := fmt.Sprintf("monitor interval=%vs timeout=%.0fs", monitor.Seconds, monitor.Timeout.Seconds())
 		if monitor.Level != "0" {
 			operation += " OCF_CHECK_LEVEL=" + monitor.Level
 		}
 		operations = append(operations, operation)
 	}
-	// With stickiness 0 buckets move whenever a node comes back: that shall break no connection.
+	// With stickiness 0 buckets move whenever a node comes back. With drain, that breaks no connection.
 	lines := []string{"pcs resource create web-ip ocf:custom:clusterip ip=" + text.ShellQuote(r.Address) + " drain=600"}
 	if len(parameters) > 0 {
 		lines = append(lines, strings.Join(parameters, " "))
 	}
-	if !slices.Equal(monitors, Monitors()) { // else pcs takes them from the meta-data
+	if !slices.Equal(monitors, Monitors()) { // otherwise pcs uses those of the meta-data
 		lines = append(lines, "op "+operations[0])
 		lines = append(lines, operations[1:]...)
 	}
 	meta := fmt.Sprintf("clone-max=%d clone-node-max=%d", buckets, buckets)
 	const next = " \\\n    "
 	return Commands{
-		// `pcs resource create … clone` would take the clone's options too, but each form of it is deprecated in some pcs: without the word
-		// meta before them from 0.11.6 on; with it, those are the primitive's. Until it is a clone the resource is disabled: a single instance
-		// would answer for all.
+		// `pcs resource create … clone` accepts the clone's options too, but each of its forms is deprecated or wrong in some pcs: without the
+		// word meta from 0.11.6 on; with it, the primitive gets the options. The resource is disabled until it is a clone: a single instance
+		// would answer all clients.
 		Create: []string{
 			strings.Join(append(lines, "--disabled"), next),
 			"pcs resource clone web-ip meta " + meta + next + "globally-unique=true resource-stickiness=0",
 			"pcs resource enable web-ip",
 		},
 		// pcs's own --wait is deprecated from 0.12 on.
-		Change: []string{"pcs resource disable web-ip", "crm_resource --wait --timeout=60s   # now pcs status must show no bucket", "pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip"},
+		Change: []string{
+			"pcs resource disable web-ip", "crm_resource --wait --timeout=60s   # now pcs status must show no bucket",
+			"pcs resource meta web-ip-clone " + meta, "pcs resource enable web-ip",
+		},
 	}
 }

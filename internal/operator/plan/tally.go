@@ -11,26 +11,28 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// MaxClients is of how many clients a Tally keeps an account: some 130 MB of memory. Of any further ones only the requests are counted.
+// MaxClients is how many clients a Tally counts one by one, in about 130 MB of memory. Of further clients it counts only the requests of
+// each bucket.
 const MaxClients = 1_000_000
 
-// A Tally counts the requests of clients, one for each line of a log. Its memory is bounded, however long the log is.
+// Tally counts the requests of clients, one for each line of a log. Its memory is bounded, however long the log is.
 type Tally struct {
 	Lines   uint64
-	Without uint64 // lines in which there is no address
-	Unfit   uint64 // lines whose address is no client's: loopback, unspecified, multicast, broadcast
-	Astray  uint64 // lines of clients of a version, IPv4 or IPv6, of which there is no shared address
+	Without uint64 // lines without an address
+	Unfit   uint64 // lines whose address cannot be a client's: loopback, unspecified, multicast, broadcast
+	Astray  uint64 // lines of clients whose IP version no shared address has
 
 	layout     clusterip.Layout
-	has4, has6 bool // there is a shared address of this version
+	has4, has6 bool // a shared address has this IP version
 	most       int
 	ipv4       map[uint32]uint64
 	ipv6       map[[16]byte]uint64
 	others     []uint64 // for each bucket, the requests of clients beyond the most
 }
 
-// NewTally returns an empty one, for so many clients at most. The layout says which bucket a client is in; where it hashes networks, each of them
-// counts as one client. It must not look at ports, of which logs tell nothing; what is in a log is taken to be of a listed service.
+// NewTally returns an empty tally for up to so many clients. The layout determines the bucket of each client; if it hashes networks, each
+// network counts as one client. It must not hash ports, which logs do not contain. All lines of a log count as requests for a listed
+// service.
 func NewTally(layout clusterip.Layout, mostClients int) *Tally {
 	layout.Services = nil
 	return &Tally{
@@ -39,14 +41,14 @@ func NewTally(layout clusterip.Layout, mostClients int) *Tally {
 	}
 }
 
-const chunk = 256 << 10 // bytes that are read at once; of a longer line only so much is looked at
+const chunk = 256 << 10 // bytes that are read at once; the rest of a longer line is ignored
 
-// CompressedError says that a log must be unpacked first.
+// CompressedError means that a log must be unpacked first.
 type CompressedError struct{ Unpacker string } // the command that writes it unpacked
 
 func (*CompressedError) Error() string { return "is compressed" }
 
-// Read counts the lines of a log, and says now and then how many bytes it has read.
+// Read counts the lines of a log, and reports its progress from time to time.
 func (t *Tally) Read(from io.Reader, progress func(bytes int64)) error {
 	buffer := make([]byte, chunk)
 	held := 0 // bytes of a line that has not ended
@@ -90,7 +92,7 @@ func (t *Tally) Read(from io.Reader, progress func(bytes int64)) error {
 	}
 }
 
-// unpackerOf knows what logs are packed with by how it begins: RFC 1952, RFC 8878, and the formats' own descriptions.
+// unpackerOf detects the compression of a log by its first bytes: RFC 1952, RFC 8878, and the formats' own descriptions.
 func unpackerOf(head []byte) (unpacker string, packed bool) {
 	for begin, unpacker := range map[string]string{
 		"\x1f\x8b": "zcat", "\xfd7zXZ": "xzcat", "\x28\xb5\x2f\xfd": "zstdcat", "\x04\x22\x4d\x18": "lz4cat", "PK\x03\x04": "unzip -p",
@@ -133,7 +135,8 @@ func (t *Tally) count(line []byte) {
 }
 
 func isClients(address netip.Addr) bool {
-	return !address.IsLoopback() && !address.IsUnspecified() && !address.IsMulticast() && address != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return !address.IsLoopback() && !address.IsUnspecified() && !address.IsMulticast() &&
+		address != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func add[K comparable](t *Tally, clients map[K]uint64, key K, address netip.Addr) {
@@ -150,13 +153,13 @@ func (t *Tally) bucket(address netip.Addr) clusterip.Bucket {
 	return t.layout.Owner(clusterip.Packet{Flow: clusterip.Flow{Source: address}})
 }
 
-// A client is one of whom an account is kept, or a network of them.
+// A client is one that is counted individually, or a network of clients.
 type client struct {
 	address  netip.Addr
 	requests uint64
 }
 
-// clients goes through those of whom an account is kept.
+// clients yields the clients that are counted individually.
 func (t *Tally) clients(yield func(client) bool) {
 	for key, requests := range t.ipv4 {
 		if !yield(client{netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, key))), requests}) {
@@ -170,7 +173,7 @@ func (t *Tally) clients(yield func(client) bool) {
 	}
 }
 
-// name is what to call a client.
+// name returns the client's address or network.
 func (t *Tally) name(c client) string {
 	if bits := t.layout.HashPrefixes.Of(c.address); bits < c.address.BitLen() {
 		return netip.PrefixFrom(c.address, bits).String()
@@ -195,18 +198,18 @@ func (t *Tally) heaviest(count int) []client {
 	return top[:min(count, len(top))]
 }
 
-// complete tells whether an account is kept of every client.
+// complete reports whether every client is counted individually.
 func (t *Tally) complete() bool {
 	return !slices.ContainsFunc(t.others, func(requests uint64) bool { return requests > 0 })
 }
 
-// A Load is what clients make of work.
+// Load is the number of clients and of their requests.
 type Load struct {
 	Clients  int    `json:"clients"`
 	Requests uint64 `json:"requests"`
 }
 
-// Loads returns that of each bucket.
+// Loads returns the load of each bucket.
 func (t *Tally) Loads() []Load {
 	loads := make([]Load, t.layout.Buckets)
 	for c := range t.clients {

@@ -18,7 +18,9 @@ var vip, vip6 = netip.MustParseAddr("192.168.10.3"), netip.MustParseAddr("2001:d
 
 func layout(buckets uint32) clusterip.Layout {
 	return clusterip.Layout{
-		Prefixes: []netip.Prefix{netip.PrefixFrom(vip, 32), netip.PrefixFrom(vip6, 128)}, HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster,
+		Prefixes: []netip.Prefix{
+			netip.PrefixFrom(vip, 32), netip.PrefixFrom(vip6, 128),
+		}, HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster,
 		HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Seed: clusterip.DefaultSeed(vip), Buckets: buckets,
 	}
 }
@@ -123,8 +125,8 @@ func TestTallyReadsInPieces(t *testing.T) {
 
 func TestTallySaysWhyItCannotRead(t *testing.T) {
 	for head, want := range map[string]string{
-		"\x1f\x8b\x08": "zcat", "BZh9": "bzcat", "\xfd7zXZ\x00": "xzcat", "\x28\xb5\x2f\xfd": "zstdcat", "\x04\x22\x4d\x18": "lz4cat", "PK\x03\x04": "unzip -p",
-		"BZh": "", "BZhost 192.0.2.7\n": "", "PK 192.0.2.7\n": "",
+		"\x1f\x8b\x08": "zcat", "BZh9": "bzcat", "\xfd7zXZ\x00": "xzcat", "\x28\xb5\x2f\xfd": "zstdcat",
+		"\x04\x22\x4d\x18": "lz4cat", "PK\x03\x04": "unzip -p", "BZh": "", "BZhost 192.0.2.7\n": "", "PK 192.0.2.7\n": "",
 	} {
 		err := NewTally(layout(4), 9).Read(strings.NewReader(head+"rest"), func(int64) {})
 		got := ""

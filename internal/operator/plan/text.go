@@ -31,11 +31,12 @@ func (p *Plan) writeOutcomes(w *writer) {
 	w.title("When nodes fail at once, whichever they are")
 	t := table{{"FAILED", "LEFT", "BUCKETS ON A NODE", "LARGEST SHARE", "OF EVEN", "OF NOW"}}
 	for _, o := range p.Outcomes {
-		t.row(fmt.Sprint(o.Failed), fmt.Sprint(o.Left), shares(o), percent(o.ByBuckets.Share), times(o.ByBuckets.OfEven), times(o.ByBuckets.OfNow))
+		b := o.ByBuckets
+		t.row(fmt.Sprint(o.Failed), fmt.Sprint(o.Left), shares(o), percent(b.Share), times(b.OfEven), times(b.OfNow))
 	}
 	w.table(t)
-	w.prose("LARGEST SHARE of all buckets on one node; OF EVEN: in even shares of the nodes that are left; OF NOW: in even shares of all nodes. " +
-		"Only buckets of nodes that fail move.")
+	w.prose("LARGEST SHARE: of all buckets on one node; OF EVEN: relative to an even share of the remaining nodes; OF NOW: relative to an " +
+		"even share of all nodes. Only the buckets of failed nodes move.")
 	if !p.knowsRequests() {
 		p.writeWorst(w)
 	}
@@ -47,17 +48,17 @@ func (p *Plan) writeWorst(w *writer) {
 	}
 }
 
-// worst says what a survivor must bear.
+// worst describes the highest load of a remaining node.
 func (p *Plan) worst() string {
 	room, which := p.Headroom(), ""
 	if p.isSampled() {
 		which = " of those tried"
 	}
-	return fmt.Sprintf("Worst case%s: a survivor bears %s times what an even share is now, so load no node above %s of what it can do.",
+	return fmt.Sprintf("Worst case%s: a remaining node carries %s times an even share of now, so load no node above %s of its capacity.",
 		which, times(1/room), wholePercent(room))
 }
 
-// writeFailures lists each failure where that can be looked through.
+// writeFailures lists each failure, unless the list is too long or too wide.
 func (p *Plan) writeFailures(w *writer) {
 	const most = 40
 	if p.FailuresLeft > 0 || len(p.Failures) == 0 || len(p.Failures) > most {
@@ -100,19 +101,19 @@ func (p *Plan) writeClients(w *writer) {
 	}
 	w.prose(fmt.Sprintf("%s, %s, %s.", Counted(int(c.Lines), "line"), Counted(int(c.Requests), "request"), known))
 	if !c.All {
-		w.prose(fmt.Sprintf("Requests are all counted; clients only up to %s, to bound the memory.", grouped(ipv4+ipv6)))
+		w.prose(fmt.Sprintf("All requests are counted, but only the first %s clients, to limit memory.", grouped(ipv4+ipv6)))
 	}
 	for version, network := range c.networks() {
-		w.prose(fmt.Sprintf("Of %s, each network of /%d counts as one client.", version, network))
+		w.prose(fmt.Sprintf("For %s, each network of /%d counts as one client.", version, network))
 	}
 	if c.Without > 0 {
-		w.prose(fmt.Sprintf("Passed over: %s without an address.", Counted(int(c.Without), "line")))
+		w.prose(fmt.Sprintf("Skipped: %s without an address.", Counted(int(c.Without), "line")))
 	}
 	if c.Unfit > 0 {
-		w.prose(fmt.Sprintf("Passed over: %s whose first address is no client's (loopback, multicast).", Counted(int(c.Unfit), "line")))
+		w.prose(fmt.Sprintf("Skipped: %s whose first address cannot be a client's (loopback, multicast).", Counted(int(c.Unfit), "line")))
 	}
 	if c.Astray > 0 {
-		w.prose(fmt.Sprintf("Passed over: %s of clients whose version, IPv4 or IPv6, no shared address has.", Counted(int(c.Astray), "line")))
+		w.prose(fmt.Sprintf("Skipped: %s of clients whose IP version no shared address has.", Counted(int(c.Astray), "line")))
 	}
 	if !p.knowsRequests() {
 		return
@@ -150,7 +151,7 @@ const (
 	narrowestBar = 8
 )
 
-// inLine is of what number of buckets a line has a multiple, so that they are easy to count.
+// inLine divides the number of buckets in a line, so that they are easy to count.
 const inLine = 16
 
 // writeBuckets is a histogram of the requests of each bucket.
@@ -159,7 +160,8 @@ func (p *Plan) writeBuckets(w *writer) {
 	most, least := slices.Max(weights), slices.Min(weights)
 	label := len(fmt.Sprint(len(weights) - 1))
 	perLine := (w.style.Width - label - gap) / inLine * inLine
-	w.prose(fmt.Sprintf("Requests of each bucket: at most %s (bucket %d), at least %s (bucket %d), on average %s.", grouped(int(most)), slices.Index(weights, most),
+	w.prose(fmt.Sprintf("Requests of each bucket: at most %s (bucket %d), at least %s (bucket %d), on average "+
+		"%s.", grouped(int(most)), slices.Index(weights, most),
 		grouped(int(least)), slices.Index(weights, least), average(p.Clients.Requests, len(weights))))
 	number := 0
 	for part := range slices.Chunk(weights, max(inLine, perLine)) {
@@ -173,7 +175,7 @@ func (p *Plan) writeBuckets(w *writer) {
 	w.line("")
 }
 
-// writeBurdens says what nodes bear after failures.
+// writeBurdens is a table of the highest loads after failures.
 func (p *Plan) writeBurdens(w *writer) {
 	t := table{{"FAILED", "WORST SHARE", "OF EVEN", "OF NOW", "TYPICAL", "ON", "WHEN THESE FAIL"}}
 	var remarks strings.Builder
@@ -188,9 +190,9 @@ func (p *Plan) writeBurdens(w *writer) {
 			fmt.Fprintf(&remarks, " Of the %s ways in which %d nodes can fail, %s were tried.", grouped(o.Failures), o.Failed, grouped(o.Tried))
 		}
 	}
-	w.line("Requests of the node that bears most, when nodes fail at once")
+	w.line("Requests of the most loaded node, when nodes fail at once")
 	w.table(t)
-	w.prose("TYPICAL: OF EVEN in the middle one of all such failures." + remarks.String())
+	w.prose("TYPICAL: OF EVEN in the median failure." + remarks.String())
 	p.writeWorst(w)
 }
 
@@ -205,25 +207,28 @@ func (p *Plan) writeHeaviest(w *writer) {
 	w.prose(c.Reseed.words(c))
 }
 
-// words say what to do about the seed.
+// words are the advice on the seed.
 func (s SeedAdvice) words(c *Clients) string {
 	now := fmt.Sprintf("The seed: one node has %s even shares of the requests. ", times(s.OfEven))
-	heaviest := fmt.Sprintf("the %d heaviest make %s", weighty, percent(s.Heavy))
+	heaviest := fmt.Sprintf("the %d heaviest send %s", weighty, percent(s.Heavy))
 	if known := c.IPv4 + c.IPv6; known <= weighty {
 		heaviest = fmt.Sprintf("there are only %d", known)
 	}
-	switch s.Verdict {
+	switch s.Result {
 	case Even:
-		return fmt.Sprintf("The seed will do: no node has more than %s even shares of the requests, and with another seed that would not stay less.", times(s.OfEven))
+		return fmt.Sprintf("The seed is good: no node has more than %s even shares of the requests. Another seed would not stay "+
+			"better.", times(s.OfEven))
 	case OneClient:
-		return now + fmt.Sprintf("%s alone makes %s of them, more than a node's share, and no seed divides a client.", c.Heaviest[0].Client, percent(c.Heaviest[0].Share))
+		return now + fmt.Sprintf("%s alone sends %s of them, more than a node's share, and no seed divides a client.",
+			c.Heaviest[0].Client, percent(c.Heaviest[0].Share))
 	case Chance:
-		return now + fmt.Sprintf("That is the chance of the draw and not of a few clients: %s. Another seed is another draw; more buckets do not help either.", heaviest)
+		return now + fmt.Sprintf("That is chance, not caused by a few clients: %s. Another seed has other chances; more buckets do not help "+
+			"either.", heaviest)
 	case Better:
-		return now + fmt.Sprintf("It is because of a few clients: %s. With hash_seed=%s it would be %s, the best of %d seeds; "+
-			"worth it only if these clients stay the heaviest. To change the seed, all buckets must stop.", heaviest, s.Seed, times(s.Then), seedsTried)
+		return now + fmt.Sprintf("A few clients cause that: %s. With hash_seed=%s it would be %s, the best of %d seeds. "+
+			"Change it only if these clients stay the heaviest: all buckets must stop for it.", heaviest, s.Seed, times(s.Then), seedsTried)
 	case NoBetter:
-		return now + fmt.Sprintf("It is because of a few clients: %s, and none of %d other seeds spreads them much better.", heaviest, seedsTried)
+		return now + fmt.Sprintf("A few clients cause that: %s. None of %d other seeds spreads them much better.", heaviest, seedsTried)
 	default:
 		return ""
 	}
@@ -235,39 +240,40 @@ func (p *Plan) writeCost(w *writer) {
 	for _, choice := range p.Advice.Choices {
 		var remarks []string
 		if choice.Buckets == p.Advice.Buckets {
-			remarks = append(remarks, "advised")
+			remarks = append(remarks, "recommended")
 		}
 		if choice.Buckets == p.Buckets {
 			remarks = append(remarks, "planned here")
 		}
-		t.row(fmt.Sprint(choice.Buckets), times(choice.OfEven), times(choice.OfNow), rate(choice.Cost.OnNode), rate(choice.Cost.InCluster), strings.Join(remarks, ", "))
+		t.row(fmt.Sprint(choice.Buckets), times(choice.OfEven), times(choice.OfNow), rate(choice.Cost.OnNode), rate(choice.Cost.InCluster),
+			strings.Join(remarks, ", "))
 	}
 	w.table(t)
 	var intervals []string
 	for _, monitor := range p.Monitors {
 		intervals = append(intervals, fmt.Sprintf("every %vs (OCF_CHECK_LEVEL=%s)", monitor.Seconds, monitor.Level))
 	}
-	when := "while all nodes are there"
+	when := "while no node fails"
 	if fail := len(p.Outcomes) - 1; fail > 0 {
-		when = "in the worst failure of at most " + Counted(fail, "node")
+		when = "in the worst failure of up to " + Counted(fail, "node")
 	}
 	w.prose(fmt.Sprintf("OF EVEN, OF NOW: %s. Monitors run %s.", when, strings.Join(intervals, " and ")))
-	w.prose("Take as many buckets as for the most nodes there will ever be: to change the number, all must stop.")
+	w.prose("Choose the number for the most nodes that you will ever have: to change it, all buckets must stop.")
 }
 
 func (p *Plan) writeCommands(w *writer) {
-	w.title("To make it")
+	w.title("Commands to create it")
 	for _, command := range p.Commands.Create {
 		w.line("%s", command)
 	}
 	w.line("")
-	w.line("or, to give one that there is so many buckets:")
+	w.line("or, to change the number of buckets of an existing one:")
 	for _, command := range p.Commands.Change {
 		w.line("%s", command)
 	}
 }
 
-// A writer keeps a text.
+// A writer collects the text.
 type writer struct {
 	text  strings.Builder
 	style style.Style
@@ -284,7 +290,7 @@ func (w *writer) title(text string) {
 // readable is how many columns are easy to read.
 const readable = 100
 
-// prose breaks a text into lines.
+// prose writes a text as lines.
 func (w *writer) prose(prose string) {
 	w.line("%s", text.Wrap(prose, "", min(w.style.Width, readable)))
 }
@@ -295,7 +301,7 @@ func (w *writer) table(t table) {
 	}
 }
 
-// coloured gives a bar the colour of what it tells.
+// coloured returns a bar in the colour of its load.
 func (w *writer) coloured(bar string, ofEven float64) string {
 	const tooMuch = 1.5
 	switch {
@@ -329,7 +335,7 @@ func column(part float64) string {
 	return string([]rune(eighths)[max(n, 1)-1])
 }
 
-// A table has words on the left of their columns, and numbers on the right.
+// A table aligns words on the left of their columns, and numbers on the right.
 type table [][]string
 
 func (t *table) row(cells ...string) { *t = append(*t, cells) }
@@ -374,17 +380,18 @@ func (t table) lines() []string {
 	return lines
 }
 
-// isNumeric looks at what is below the head of a column.
+// isNumeric reports whether a column has only numbers below its head.
 func (t table) isNumeric(column int) bool {
 	for _, row := range t[1:] {
-		if _, err := strconv.ParseFloat(strings.NewReplacer(",", "", "%", "", "×", "").Replace(row[column]), 64); err != nil && row[column] != "-" {
+		number := strings.NewReplacer(",", "", "%", "").Replace(row[column])
+		if _, err := strconv.ParseFloat(number, 64); err != nil && number != "-" {
 			return false
 		}
 	}
 	return true
 }
 
-// shares tells how many buckets nodes have.
+// shares returns how many buckets nodes own.
 func shares(o Outcome) string {
 	if o.MostOn == o.Left {
 		return fmt.Sprintf("%d on each", o.Most)
@@ -392,7 +399,7 @@ func shares(o Outcome) string {
 	return fmt.Sprintf("%d on %d, %d on %d", o.Most, o.MostOn, o.Least, o.Left-o.MostOn)
 }
 
-// Counted tells a number of things.
+// Counted returns a number with its noun.
 func Counted(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
@@ -400,7 +407,7 @@ func Counted(n int, what string) string {
 	return grouped(n) + " " + what + "s"
 }
 
-// grouped writes a number with a comma before each three digits.
+// grouped returns a number with a comma before each three digits.
 func grouped(n int) string {
 	text := strconv.Itoa(n)
 	for i := len(text) - 3; i > 0; i -= 3 {
