@@ -15,23 +15,21 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/xtables"
-	"ocf-clusterip/internal/services"
 )
 
-// Where the kernel says which tables iptables-legacy has. Without asking for them nothing is loaded.
-const (
-	tables4 = "/proc/thread-self/net/ip_tables_names"
-	tables6 = "/proc/thread-self/net/ip6_tables_names"
-)
-
-// readLegacy reads what iptables-legacy has laid, if anything. Its tables see packets before those of nf_tables of the same priority.
+// readLegacy reads the tables of iptables-legacy that exist. It first reads the kernel's list of them: the programs would load the kernel's
+// modules.
 func readLegacy(ctx context.Context, layout clusterip.Layout) ([]table, error) {
 	var tables []table
 	for _, version := range []struct {
+		family  byte
 		is      func(netip.Addr) bool
 		names   string
 		program string
-	}{{netip.Addr.Is4, tables4, xtables.Legacy}, {netip.Addr.Is6, tables6, "ip6tables-legacy"}} {
+	}{
+		{unix.NFPROTO_IPV4, netip.Addr.Is4, "/proc/thread-self/net/ip_tables_names", xtables.Legacy},
+		{unix.NFPROTO_IPV6, netip.Addr.Is6, "/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"},
+	} {
 		names, err := os.ReadFile(version.names)
 		if errors.Is(err, fs.ErrNotExist) || !layout.Has(version.is) || strings.TrimSpace(string(names)) == "" {
 			continue
@@ -44,52 +42,50 @@ func readLegacy(ctx context.Context, layout clusterip.Layout) ([]table, error) {
 			return nil, err
 		}
 		for name := range strings.FieldsSeq(string(names)) {
-			read, err := readLegacyTable(program, version.program, name, version.is)
-			if err != nil {
-				return nil, err
+			var lines []string
+			chains, err := program.ListChains(name)
+			for _, c := range chains {
+				listed, listErr := program.List(name, c)
+				lines, err = append(lines, listed...), errors.Join(err, listErr)
 			}
-			tables = append(tables, read)
+			if err != nil {
+				return nil, fmt.Errorf("list the rules of %s %s: %w", version.program, name, err)
+			}
+			tables = append(tables, legacyTable(version.family, version.program, name, lines))
 		}
 	}
 	return tables, nil
 }
 
-func readLegacyTable(program *xtables.Program, programName, name string, is func(netip.Addr) bool) (table, error) {
-	t := table{name: programName + " " + name}
+// legacyTable makes a table of what `iptables -S` lists.
+func legacyTable(family byte, program, name string, lines []string) table {
+	t := table{name: program + " " + name}
 	// As in include/uapi/linux/netfilter_ipv4.h.
-	priority, known := map[string]int64{"raw": -300, "mangle": -150, natChain: -100, "filter": 0, "security": 50}[name]
-	if !known {
-		return t, nil
-	}
-	chains, err := program.ListChains(name)
-	if err != nil {
-		return t, fmt.Errorf("list the chains of %s: %w", t.name, err)
-	}
-	for _, chainName := range chains {
-		lines, err := program.List(name, chainName)
-		if err != nil {
-			return t, fmt.Errorf("list the rules of %s %s: %w", t.name, chainName, err)
+	priority, isKnown := map[string]int32{"raw": -300, "mangle": -150, natChain: -100, "filter": 0, "security": 50}[name]
+	for _, line := range lines {
+		words := xtables.ParseRule(line)
+		const shortest = 2
+		if len(words) < shortest {
+			continue
 		}
-		c := chain{name: chainName}
-		at, isHook := map[string]int{"PREROUTING": atPrerouting, "INPUT": atInput, "FORWARD": atForward}[chainName]
-		if isHook && (name != natChain || at == atPrerouting) {
-			c.hook = &hook{
-				sees:     func(p probe) bool { return !p.arp && is(p.to) && meets(at, p) && (name != natChain || !p.redirected) },
-				order:    int64(at)*ordersPerHook + priority - lowestPriority,
-				showWith: programName + " -t " + name + " -nvL %s",
+		i := slices.IndexFunc(t.chains, func(c chain) bool { return c.name == words[1] })
+		if i < 0 {
+			i = len(t.chains)
+			c := chain{name: words[1]}
+			at := map[string]place{"PREROUTING": atPrerouting, "INPUT": atInput, "FORWARD": atForward}[c.name]
+			if isKnown && at != nowhere && (name != natChain || at == atPrerouting) {
+				c.hook = &hook{
+					family: family, place: at, priority: priority, kind: name, drops: words[0] == "-P" && slices.Contains(words, "DROP"),
+					showWith: program + " -t " + name + " -nvL %s",
+				}
 			}
+			t.chains = append(t.chains, c)
 		}
-		for _, line := range lines {
-			if c.hook != nil && strings.HasPrefix(line, "-P ") {
-				c.hook.drops = strings.HasSuffix(line, " DROP")
-			}
-			if strings.HasPrefix(line, "-A ") {
-				c.rules = append(c.rules, legacyRule(xtables.ParseRule(line)))
-			}
+		if words[0] == "-A" {
+			t.chains[i].rules = append(t.chains[i].rules, legacyRule(words))
 		}
-		t.chains = append(t.chains, c)
 	}
-	return t, nil
+	return t
 }
 
 // legacyRule is a line of `iptables -S`, in words.
@@ -97,57 +93,31 @@ type legacyRule xtables.Rule
 
 func (r legacyRule) String() string { return "rule " + strings.Join(r, " ") }
 
-// judge implements rule. Our own rules, and jumps to our own chains, are passed over.
-func (r legacyRule) judge(p probe) []outcome {
+// judge implements rule. It ignores our own rules, and jumps to our own chains.
+func (r legacyRule) judge(p packet) []outcome {
 	words := xtables.Rule(r)
-	so := yes
-	spec := words.Spec()
-	inverted := false
-	for i := 0; i < len(spec); i++ {
-		word := spec[i]
-		if word == "!" {
-			inverted = true
-			continue
-		}
-		if !strings.HasPrefix(word, "-") {
-			continue
-		}
-		if word == "-j" || word == "-g" {
-			break
-		}
-		m := p.option(word, spec[i+1:])
-		if inverted {
-			m = not(m)
-		}
-		so, inverted = min(so, m), false
-		if word == "--comment" { // whose text may be anything
-			i++
-		}
+	target, gotoTarget := words.Option("-j"), words.Option("-g")
+	so := p.conditions(words.Spec())
+	if words.IsStamped() || strings.HasPrefix(target, ours) || so == no {
+		return nil
 	}
-	target := words.Option("-j")
+	does, known := targetAction(target)
 	switch {
-	case words.IsStamped() || strings.HasPrefix(target, ours) || so == no:
-		return nil
-	case words.Option("-g") != "":
-		return []outcome{{match: so, action: jumpForGood, chain: words.Option("-g")}}
-	case target == "DROP" || target == "REJECT" || target == "TARPIT":
-		return []outcome{{match: so, action: drop}}
-	case target == "DNAT" || target == "REDIRECT":
-		return []outcome{{match: so, action: redirect, to: legacyDestination(words)}}
-	case target == "ACCEPT" || target == "NFQUEUE" || target == "QUEUE":
-		return []outcome{{match: so, action: accept}}
-	case target == "RETURN":
-		return []outcome{{match: so, action: comeBack}}
-	case target == "NOTRACK" || target == "CT" && slices.Contains(words, "--notrack"):
-		return []outcome{{match: so, action: untrack}}
-	case words.LetsOn() || target == "CT":
-		return nil
-	default:
+	case gotoTarget != "":
+		return []outcome{{match: so, action: gotoChain, chain: gotoTarget}}
+	case target == "CT" && slices.Contains(words, "--notrack"):
+		does = untrack
+	case !known:
 		return []outcome{{match: so, action: jump, chain: target}}
+	case does == redirect:
+		return []outcome{{match: so, action: redirect, to: legacyDestination(words)}}
+	case does == goOn:
+		return nil
 	}
+	return []outcome{{match: so, action: does}}
 }
 
-// legacyDestination reads 172.17.0.2:80, [2001:db8::2]:80, either without a port, or the one of REDIRECT. What has ranges is left open.
+// legacyDestination reads 172.17.0.2:80, [2001:db8::2]:80, either without a port, or the port of REDIRECT. Ranges are left open.
 func legacyDestination(words xtables.Rule) destination {
 	if words.Option("-j") == "REDIRECT" {
 		port, _ := strconv.ParseUint(words.Option("--to-ports"), 10, 16)
@@ -161,21 +131,31 @@ func legacyDestination(words xtables.Rule) destination {
 	return destination{host: host}
 }
 
-// option judges a condition as iptables lists it; words are all that follow its name.
-func (p *probe) option(name string, words []string) match {
-	word := func(i int) string {
-		if i < len(words) {
-			return words[i]
+// conditions judges all up to the target.
+func (p packet) conditions(words []string) match {
+	so, inverted := yes, false
+	for i, word := range words {
+		switch {
+		case word == "-j" || word == "-g":
+			return so
+		case word == "!":
+			inverted = true
+		case i > 0 && words[i-1] == "--comment": // any text
+		case strings.HasPrefix(word, "-"):
+			m := p.option(word, append(slices.Clone(words[i+1:]), "", ""))
+			if inverted {
+				m = not(m)
+			}
+			so, inverted = min(so, m), false
 		}
-		return ""
 	}
-	text := word(0)
-	is := func(it bool) match {
-		if it {
-			return yes
-		}
-		return no
-	}
+	return so
+}
+
+// option judges a condition as iptables lists it; words follow its name.
+func (p packet) option(name string, words []string) match {
+	text := words[0]
+	has := func(value string) bool { return slices.Contains(strings.Split(text, ","), value) }
 	switch name {
 	case "-d":
 		prefix, err := netip.ParsePrefix(text)
@@ -184,35 +164,38 @@ func (p *probe) option(name string, words []string) match {
 		}
 		return is(prefix.Contains(p.to))
 	case "-i":
-		stem, open := strings.CutSuffix(text, "+")
-		return is(open && strings.HasPrefix(p.nic, stem) || text == p.nic)
-	case "-p":
-		return p.isProtocol(text)
+		return is(matchesName(text, "+", p.nic))
+	case "-p": // a protocol without a number here has a name in /etc/protocols, and is that of no service
+		number, known := protocolNumber(text)
+		return is(text == "all" || known && (number == 0 || number == p.protocol))
 	case "--dport", "--dports":
-		return p.isPort(text)
+		return p.asksForOne(text)
 	case "--state", "--ctstate":
-		states := strings.Split(text, ",")
-		return is(slices.Contains(states, "NEW") || p.redirected && slices.Contains(states, "DNAT"))
+		return is(has("NEW") || p.redirected && has("DNAT"))
 	case "--dst-type":
 		if p.forwarded {
 			return perhaps
 		}
-		return is(slices.Contains(strings.Split(text, ","), "LOCAL"))
+		return is(has("LOCAL"))
 	case "--tcp-flags": // --syn is listed so, too
 		mask, maskOK := tcpFlags(text)
-		wanted, wantedOK := tcpFlags(word(1))
+		wanted, wantedOK := tcpFlags(words[1])
 		if !maskOK || !wantedOK {
 			return perhaps
 		}
 		return is(p.protocol == unix.IPPROTO_TCP && syn&mask == wanted)
 	case "--icmp-type", "--icmpv6-type": // with the code 0, or any
 		kind, code, _ := strings.Cut(text, "/")
-		return is(text == "any" || kind == strconv.Itoa(int(p.icmpType)) && (code == "" || code == "0"))
+		return is(text == "any" || kind == strconv.Itoa(int(p.transport[0].bits)) && (code == "" || code == "0"))
 	case "-m":
-		if slices.Contains([]string{"limit", "hashlimit", "recent", "connlimit", "statistic", "geoip", "mac", "iprange", "quota", "time"}, text) {
+		switch text {
+		case "tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "multiport", "conntrack", "state", "addrtype", "comment":
+			return yes // the options that follow are its conditions
+		}
+		if isForSome(text) {
 			return some
 		}
-		return yes // its conditions follow
+		return perhaps
 	case "--comment":
 		return yes
 	case "-s", "--sport", "--sports", "--mac-source", "--src-range":
@@ -235,33 +218,10 @@ func tcpFlags(text string) (flags uint8, ok bool) {
 	return flags, true
 }
 
-func (p *probe) isProtocol(text string) match {
-	numbers := map[string]uint8{"icmp": unix.IPPROTO_ICMP, "icmpv6": unix.IPPROTO_ICMPV6, "ipv6-icmp": unix.IPPROTO_ICMPV6}
-	number, known := numbers[text]
-	if !known && slices.Contains(services.Protocols(), text) {
-		number, known = protocolNumber(text), true
-	}
-	if parsed, err := strconv.ParseUint(text, 10, 8); err == nil {
-		number, known = uint8(parsed), true
-	}
-	switch {
-	case text == "all" || text == "0":
-		return yes
-	case known && number == p.protocol:
-		return yes
-	case known:
-		return no
-	default: // one that has a name in /etc/protocols and is none of a service
-		return no
-	}
-}
-
-// isPort reads 80, 80:90 or 80,443.
-func (p *probe) isPort(text string) match {
-	if p.port == 0 {
-		return perhaps
-	}
-	for ports := range strings.SplitSeq(text, ",") {
+// asksForOne judges a list such as 80, 80:90 or 80,443.
+func (p packet) asksForOne(list string) match {
+	found := no
+	for ports := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(ports, ":")
 		if !isRange {
 			last = first
@@ -271,9 +231,7 @@ func (p *probe) isPort(text string) match {
 		if fromErr != nil || toErr != nil {
 			return perhaps
 		}
-		if uint16(from) <= p.port && p.port <= uint16(to) {
-			return yes
-		}
+		found = max(found, p.asksFor(uint16(from), uint16(to)))
 	}
-	return no
+	return found
 }

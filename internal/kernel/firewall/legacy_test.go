@@ -3,10 +3,12 @@ package firewall
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/xtables"
@@ -14,13 +16,13 @@ import (
 )
 
 // web is the first packet to a web server at the address; ping is one to it.
-func web() probe  { return first(services.Service{Protocol: "tcp", First: 80, Last: 80}) }
-func ping() probe { return first(services.ICMP) }
+func web() packet  { return first(services.Service{Protocol: "tcp", First: 80, Last: 80}) }
+func ping() packet { return first(services.ICMP) }
 
-func first(service services.Service) probe {
-	all := probes(clusterip.Layout{
+func first(service services.Service) packet {
+	all := packets(clusterip.Layout{
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}, NIC: "eth0", NICIndex: 2, Services: []services.Service{service},
-	})
+	}, false)
 	return all[0]
 }
 
@@ -45,11 +47,15 @@ func TestLegacyRules(t *testing.T) {
 		"-A INPUT ! -s 192.0.2.0/24 -j DROP":                                                    {{match: perhaps, action: drop}},
 		"-A INPUT -m conntrack --ctstate INVALID -j DROP":                                       nil,
 		"-A INPUT -m state --state NEW,RELATED -j DROP":                                         {{match: yes, action: drop}},
+		"-A INPUT -p tcp -m tcp --dport 80,x -j DROP":                                           {{match: perhaps, action: drop}},
+		"-A INPUT -d nowhere -j DROP":                                                           {{match: perhaps, action: drop}},
+		"-A INPUT -m addrtype --dst-type LOCAL -j DROP":                                         {{match: yes, action: drop}},
+		"-A INPUT -m socket -j ACCEPT":                                                          {{match: perhaps, action: accept}},
 		"-A INPUT -m limit --limit 5/sec -j ACCEPT":                                             {{match: some, action: accept}},
 		"-A INPUT -m something --strange 5 -j DROP":                                             {{match: perhaps, action: drop}},
 		`-A INPUT -m comment --comment "-i eth1" -j DROP`:                                       {{match: yes, action: drop}},
 		"-A INPUT -j mine":                                                                      {{match: yes, action: jump, chain: "mine"}},
-		"-A INPUT -g mine":                                                                      {{match: yes, action: jumpForGood, chain: "mine"}},
+		"-A INPUT -g mine":                                                                      {{match: yes, action: gotoChain, chain: "mine"}},
 		"-A mine -j RETURN":                                                                     {{match: yes, action: comeBack}},
 		"-A PREROUTING -d 192.168.10.3/32 -j CT --notrack":                                      {{match: yes, action: untrack}},
 		"-A PREROUTING -d 192.168.10.3/32 -j CT --helper ftp":                                   nil,
@@ -78,40 +84,61 @@ func TestLegacyRulesAboutPings(t *testing.T) {
 	}
 }
 
-// What a packet meets first, ends it; what may let it go makes the rest uncertain.
+// A certain end hides what follows; what may let the packet go makes the rest uncertain.
 func TestWalk(t *testing.T) {
-	rules := func(lines ...string) []rule {
-		var all []rule
-		for _, line := range lines {
-			all = append(all, legacyRule(xtables.ParseRule(line)))
-		}
-		return all
-	}
-	input := func(drops bool, lines ...string) chain {
-		return chain{name: "INPUT", rules: rules(lines...), hook: &hook{sees: func(probe) bool { return true }, drops: drops, showWith: "show %s"}}
-	}
+	const (
+		policy = "-P INPUT DROP\n"
+		c      = "-N c\n"
+		toC    = "-A INPUT -j c\n"
+		toNAT  = "-t nat\n-A PREROUTING -p tcp -m tcp --dport 80 -j "
+	)
 	for name, row := range map[string]struct {
-		chains []chain
-		want   []string // "!" marks what is certain
+		text string
+		want []string // "!" marks what is certain
 	}{
-		"nothing":                             {[]chain{input(false)}, nil},
-		"the policy":                          {[]chain{input(true)}, []string{"!policy drop"}},
-		"the policy, after a welcome":         {[]chain{input(true, "-A INPUT -p tcp -j ACCEPT")}, nil},
-		"the policy, after a welcome to some": {[]chain{input(true, "-A INPUT -s 192.0.2.0/24 -j ACCEPT")}, []string{"policy drop"}},
-		"the policy, after a doubt":           {[]chain{input(true, "-A INPUT -m x --y -j ACCEPT")}, []string{"policy drop"}},
-		"a block list":                        {[]chain{input(false, "-A INPUT -s 192.0.2.0/24 -j DROP")}, nil},
-		"a doubt, then for sure":              {[]chain{input(false, "-A INPUT -m x --y -j DROP", "-A INPUT -j DROP")}, []string{"rule -A INPUT -m x --y -j DROP", "!rule -A INPUT -j DROP"}},
-		"a chain that drops":                  {[]chain{input(false, "-A INPUT -j c"), {name: "c", rules: rules("-A c -j DROP")}}, []string{"!rule -A c -j DROP"}},
-		"a chain that drops what some send":   {[]chain{input(false, "-A INPUT -s 192.0.2.0/24 -j c"), {name: "c", rules: rules("-A c -j DROP")}}, nil},
-		"a chain that returns":                {[]chain{input(true, "-A INPUT -j c"), {name: "c", rules: rules("-A c -j RETURN", "-A c -j ACCEPT")}}, []string{"!policy drop"}},
-		"a chain that may accept":             {[]chain{input(true, "-A INPUT -j c"), {name: "c", rules: rules("-A c -m x --y -j ACCEPT")}}, []string{"policy drop"}},
-		"a chain that is left for good":       {[]chain{input(true, "-A INPUT -g c", "-A INPUT -j ACCEPT"), {name: "c"}}, []string{"!policy drop"}},
-		"a chain that there is not":           {[]chain{input(true, "-A INPUT -j c")}, []string{"policy drop"}},
-		"a ring":                              {[]chain{input(false, "-A INPUT -j c"), {name: "c", rules: rules("-A c -j c")}}, nil},
+		"nothing":                             {"-P INPUT ACCEPT", nil},
+		"the policy":                          {policy, []string{"!policy drop"}},
+		"the policy, after a welcome":         {policy + "-A INPUT -p tcp -j ACCEPT", nil},
+		"the policy, after a welcome to some": {policy + "-A INPUT -s 192.0.2.0/24 -j ACCEPT", []string{"policy drop"}},
+		"the policy, after a doubt":           {policy + "-A INPUT -m x --y -j ACCEPT", []string{"policy drop"}},
+		"a block list":                        {"-A INPUT -s 192.0.2.0/24 -j DROP", nil},
+		"a doubt, then for sure": {
+			"-A INPUT -m x --y -j DROP\n-A INPUT -j DROP", []string{"rule -A INPUT -m x --y -j DROP", "!rule -A INPUT -j DROP"},
+		},
+		"a chain that drops":                {c + toC + "-A c -j DROP", []string{"!rule -A c -j DROP"}},
+		"a chain that drops what some send": {c + "-A INPUT -s 192.0.2.0/24 -j c\n-A c -j DROP", nil},
+		"a chain that returns":              {policy + c + toC + "-A c -j RETURN\n-A c -j ACCEPT", []string{"!policy drop"}},
+		"a chain that may accept":           {policy + c + toC + "-A c -m x --y -j ACCEPT", []string{"policy drop"}},
+		"a chain that may not return":       {policy + c + "-A INPUT -g c\n-A INPUT -j ACCEPT", []string{"!policy drop"}},
+		"an unknown target":                 {policy + toC, []string{"rule -A INPUT -j c", "policy drop"}},
+		"a ring":                            {c + toC + "-A c -j c", nil},
+		"what is forwarded":                 {"-P FORWARD DROP", nil},
+		"before conntrack":                  {"-t raw\n-P PREROUTING DROP", []string{"!policy drop"}},
+		"a table to come":                   {"-t future\n-P INPUT DROP", nil},
+		"another port": {
+			toNAT + "REDIRECT --to-ports 8080\n-t filter\n" + policy + "-A INPUT -p tcp --dport 8080 -j ACCEPT", nil,
+		},
+		"a container": {
+			toNAT + "DNAT --to-destination 172.17.0.2:8080\n-t filter\n" + policy + "-A FORWARD -d 172.17.0.2/32 -p tcp --dport 8080 -j DROP",
+			[]string{"!rule -A FORWARD -d 172.17.0.2/32 -p tcp --dport 8080 -j DROP"},
+		},
+		"a container, the same port": {
+			toNAT + "DNAT --to-destination 172.17.0.2\n-t filter\n" + policy + "-A FORWARD -m addrtype --dst-type LOCAL -j DROP", nil,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			var tables []table
+			in, lines := "filter", []string(nil)
+			for line := range strings.SplitSeq(row.text+"\n-t end", "\n") {
+				if next, isName := strings.CutPrefix(line, "-t "); isName {
+					tables = append(tables, legacyTable(unix.NFPROTO_IPV4, "iptables-legacy", in, lines))
+					in, lines = next, nil
+					continue
+				}
+				lines = append(lines, line)
+			}
 			var got []string
-			for _, o := range inTheWay([]table{{name: "filter", chains: row.chains}}, []probe{web()}, netip.Addr.IsLoopback) {
+			for _, o := range obstacles(tables, []packet{web()}, netip.Addr.IsLoopback) {
 				mark := ""
 				if o.Certain {
 					mark = "!"
@@ -125,11 +152,13 @@ func TestWalk(t *testing.T) {
 	}
 }
 
-// With everything shared, nobody has said that there is a service of UDP.
+// With everything shared, no parameter names a service of UDP.
 func TestWhatIsAsked(t *testing.T) {
 	var names []string
-	for _, p := range probes(clusterip.Layout{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24"), netip.MustParsePrefix("2001:db8::3/64")}}) {
-		if !p.spare {
+	for _, p := range packets(clusterip.Layout{Prefixes: []netip.Prefix{
+		netip.MustParsePrefix("192.168.10.3/24"), netip.MustParsePrefix("2001:db8::3/64"),
+	}}, false) {
+		if !p.unasked {
 			names = append(names, p.name)
 		}
 	}

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 
 	nft "github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/kernel/nftables"
@@ -17,223 +17,128 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// ours is what our tables' names begin with.
-const ours = "clusterip-"
-
-// A place names a table or a chain in nf_tables.
-type place struct {
-	family byte
-	name   string
+// A ruleset is what nf_tables has.
+type ruleset struct {
+	tables   []nftreply.Table
+	chains   []nftreply.Chain
+	rules    []nftreply.Rule
+	sets     []nftreply.Set
+	elements map[name][]nftreply.Element // of the sets that the rules of others look into
 }
 
-// readRuleset reads all tables of nf_tables but ours. A kernel without nf_tables has none.
-func readRuleset(ctx context.Context, conn *nftables.Conn) ([]table, error) {
-	var tables []table
+// A name is that of a chain or a set.
+type name struct {
+	family      byte
+	table, name string
+}
+
+// readRuleset returns an empty ruleset on a kernel without nf_tables.
+func readRuleset(ctx context.Context, conn *nftables.Conn) (ruleset, error) {
+	var r ruleset
 	err := conn.Consistently(ctx, "the ruleset", func() (err error) {
-		tables, err = readOnce(ctx, conn)
+		r, err = readOnce(ctx, conn)
 		return err
 	})
 	if ocf.CodeOf(err) == ocf.ErrInstalled {
-		return nil, nil
+		return ruleset{}, nil
 	}
-	return tables, err
+	return r, err
 }
 
-func readOnce(ctx context.Context, conn *nftables.Conn) ([]table, error) {
-	names, err := readTables(ctx, conn)
-	if err != nil {
-		return nil, err
-	}
-	tables := make([]table, len(names))
-	sets := map[place]map[string]*set{}
-	for i, name := range names {
-		tables[i].name = familyName(name.family) + " " + name.name
-		sets[name] = map[string]*set{}
-	}
-	err = eachReply(ctx, conn, unix.NFT_MSG_GETCHAIN, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
-		tableName, c := readChain(family, a)
-		if i := slices.Index(names, place{family, tableName}); i >= 0 {
-			tables[i].chains = append(tables[i].chains, c)
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := readRules(ctx, conn, names, tables, sets); err != nil {
-		return nil, err
-	}
-	return tables, readSets(ctx, conn, sets)
-}
-
-func readTables(ctx context.Context, conn *nftables.Conn) ([]place, error) {
-	var names []place
-	err := eachReply(ctx, conn, unix.NFT_MSG_GETTABLE, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
-		var name string
-		var flags uint32
-		for a.Next() {
-			switch a.Type() {
-			case unix.NFTA_TABLE_NAME:
-				name = a.String()
-			case unix.NFTA_TABLE_FLAGS:
-				flags = a.Uint32()
+func readOnce(ctx context.Context, conn *nftables.Conn) (ruleset, error) {
+	tables, tablesErr := nftables.Dump[nftreply.Table](ctx, conn, unix.NFT_MSG_GETTABLE)
+	chains, chainsErr := nftables.Dump[nftreply.Chain](ctx, conn, unix.NFT_MSG_GETCHAIN)
+	rules, rulesErr := nftables.Dump[nftreply.Rule](ctx, conn, unix.NFT_MSG_GETRULE)
+	sets, setsErr := nftables.Dump[nftreply.Set](ctx, conn, unix.NFT_MSG_GETSET)
+	r := ruleset{tables, chains, rules, sets, map[name][]nftreply.Element{}}
+	err := errors.Join(tablesErr, chainsErr, rulesErr, setsErr)
+	for _, rule := range r.rules {
+		for _, e := range rule.Expressions.All {
+			lookup, ok := e.Decode(rule.Family).(*expr.Lookup)
+			if !ok || strings.HasPrefix(rule.Table, ours) {
+				continue
+			}
+			set := name{rule.Family, rule.Table, lookup.SetName}
+			if _, isRead := r.elements[set]; !isRead && err == nil {
+				r.elements[set], err = conn.Elements(ctx, nft.TableFamily(set.family), set.table, set.name)
 			}
 		}
+	}
+	return r, err
+}
+
+// filtering returns the tables that filter: not ours, and no dormant ones.
+func (r ruleset) filtering() []table {
+	sets := map[name]set{}
+	for _, s := range r.sets {
+		key := name{s.Family, s.Table, s.Name}
+		if elements, isRead := r.elements[key]; isRead {
+			sets[key] = setOf(s, elements)
+		}
+	}
+	rules := map[name][]nftRule{}
+	for _, read := range r.rules {
+		key := name{read.Family, read.Table, read.Chain}
+		rule := nftRule{chain: key, handle: read.Handle, sets: sets}
+		for _, e := range read.Expressions.All {
+			rule.expressions = append(rule.expressions, expression{e.Name, e.Decode(read.Family)})
+		}
+		rules[key] = append(rules[key], rule)
+	}
+	var tables []table
+	for _, t := range r.tables {
 		const dormant = 1 // NFT_TABLE_F_DORMANT
-		if !strings.HasPrefix(name, ours) && flags&dormant == 0 {
-			names = append(names, place{family, name})
+		if strings.HasPrefix(t.Name, ours) || t.Flags&dormant != 0 {
+			continue
 		}
-	})
-	return names, err
-}
-
-// eachReply visits all that the kernel has of something, in a family or in all.
-func eachReply(ctx context.Context, conn *nftables.Conn, message uint16, in nft.TableFamily,
-	visit func(family byte, a *netlink.AttributeDecoder), attributes ...netlink.Attribute,
-) error {
-	replies, err := conn.Dump(ctx, message, in, attributes...)
-	if err != nil {
-		return err
-	}
-	return nftreply.Each(replies, visit)
-}
-
-// Where a packet meets base chains, in this order.
-const (
-	atNetdevIngress = iota
-	atIngress
-	atBridge
-	atPrerouting
-	atInput
-	atForward
-	notOnTheWay
-)
-
-// Priorities are 32-bit numbers: those of one hook come before those of the next.
-const (
-	lowestPriority    = -1 << 31
-	ordersPerHook     = 1 << 32
-	conntrackPriority = -200 // NF_IP_PRI_CONNTRACK
-)
-
-func readChain(family byte, a *netlink.AttributeDecoder) (tableName string, c chain) {
-	var number uint32
-	var priority int32
-	var policy uint32
-	var devices []string
-	var kind string
-	for a.Next() {
-		switch a.Type() {
-		case unix.NFTA_CHAIN_TABLE:
-			tableName = a.String()
-		case unix.NFTA_CHAIN_NAME:
-			c.name = a.String()
-		case unix.NFTA_CHAIN_TYPE:
-			kind = a.String()
-		case unix.NFTA_CHAIN_POLICY:
-			policy = a.Uint32()
-		case unix.NFTA_CHAIN_HOOK:
-			c.hook = &hook{}
-			a.Nested(func(a *netlink.AttributeDecoder) error {
-				for a.Next() {
-					switch a.Type() {
-					case unix.NFTA_HOOK_HOOKNUM:
-						number = a.Uint32()
-					case unix.NFTA_HOOK_PRIORITY:
-						priority = a.Int32()
-					case unix.NFTA_HOOK_DEV:
-						devices = append(devices, a.String())
-					case nftaHookDevs:
-						a.Nested(func(a *netlink.AttributeDecoder) error {
-							for a.Next() {
-								devices = append(devices, a.String())
-							}
-							return nil
-						})
-					}
-				}
-				return nil
-			})
+		converted := table{name: familyName(t.Family) + " " + t.Name}
+		for _, c := range r.chains {
+			if c.Family != t.Family || c.Table != t.Name {
+				continue
+			}
+			into := chain{name: c.Name, hook: hookOf(c)}
+			for _, rule := range rules[name{c.Family, c.Table, c.Name}] {
+				rule.early = into.hook != nil && into.hook.isBeforeConntrack()
+				into.rules = append(into.rules, rule)
+			}
+			converted.chains = append(converted.chains, into)
 		}
+		tables = append(tables, converted)
 	}
-	if c.hook == nil {
-		return tableName, c
-	}
-	at := whereOf(family, number, kind)
-	c.hook.sees = func(p probe) bool {
-		onNIC := len(devices) == 0 || slices.Contains(devices, p.nic)
-		return at != notOnTheWay && onNIC && sees(family, p) && meets(at, p) && (kind != natChain || !p.redirected)
-	}
-	c.hook.order = int64(at)*ordersPerHook + int64(priority) - lowestPriority
-	c.hook.drops = policy == 0 // NF_DROP
-	c.hook.early = at < atPrerouting || at == atPrerouting && priority <= conntrackPriority
-	c.hook.showWith = "nft -a list chain " + familyName(family) + " " + tableName + " %s"
-	return tableName, c
+	return tables
 }
 
-// nftaHookDevs is NFTA_HOOK_DEVS, which x/sys does not have.
-const nftaHookDevs = 4
-
-// natChain is the type of chain that sees the first packet of a connection alone, until one of its hook has decided where it goes.
-const natChain = "nat"
-
-// meets tells whether a packet comes to a hook.
-func meets(at int, p probe) bool {
-	switch at {
-	case atBridge:
-		return p.bridged
-	case atInput:
-		return !p.forwarded
-	case atForward:
-		return p.forwarded
-	default:
-		return true
+func hookOf(c nftreply.Chain) *hook {
+	if c.Hook == nil {
+		return nil
 	}
-}
-
-func whereOf(family byte, number uint32, kind string) int {
 	const inetIngress = 5 // NF_INET_INGRESS
-	switch {
-	case kind == "route" || kind == natChain && number != unix.NF_INET_PRE_ROUTING:
-		return notOnTheWay
-	case family == unix.NFPROTO_NETDEV && number == 0:
-		return atNetdevIngress
-	case family == unix.NFPROTO_INET && number == inetIngress:
-		return atIngress
-	case family == unix.NFPROTO_ARP && number == 0:
-		return atInput
-	case family == unix.NFPROTO_BRIDGE && (number == unix.NF_INET_PRE_ROUTING || number == unix.NF_INET_LOCAL_IN):
-		return atBridge
-	case family == unix.NFPROTO_NETDEV || family == unix.NFPROTO_ARP || family == unix.NFPROTO_BRIDGE:
-		return notOnTheWay
-	case number == unix.NF_INET_PRE_ROUTING:
-		return atPrerouting
-	case number == unix.NF_INET_LOCAL_IN:
-		return atInput
-	case number == unix.NF_INET_FORWARD:
-		return atForward
-	default:
-		return notOnTheWay
+	ip := map[uint32]place{
+		unix.NF_INET_PRE_ROUTING: atPrerouting, unix.NF_INET_LOCAL_IN: atInput, unix.NF_INET_FORWARD: atForward, inetIngress: atIngress,
 	}
-}
-
-// sees tells whether a family's chains see such packets.
-func sees(family byte, p probe) bool {
-	switch family {
-	case unix.NFPROTO_NETDEV, unix.NFPROTO_BRIDGE:
-		return true
-	case unix.NFPROTO_ARP:
-		return p.arp
-	case unix.NFPROTO_INET:
-		return !p.arp
-	default:
-		return p.family() == family
+	at := map[byte]map[uint32]place{
+		unix.NFPROTO_NETDEV: {unix.NF_NETDEV_INGRESS: atNetdevIngress},
+		unix.NFPROTO_BRIDGE: {unix.NF_INET_PRE_ROUTING: atBridge, unix.NF_INET_LOCAL_IN: atBridge},
+		unix.NFPROTO_ARP:    {0: atInput}, // NF_ARP_IN
+		unix.NFPROTO_IPV4:   ip, unix.NFPROTO_IPV6: ip, unix.NFPROTO_INET: ip,
+	}[c.Family][c.Hook.Number]
+	if c.Type == "route" || c.Type == natChain && at != atPrerouting {
+		at = nowhere
 	}
+	h := &hook{
+		family: c.Family, place: at, priority: c.Hook.Priority, kind: c.Type, devices: c.Hook.Devices.Names, drops: c.Policy == 0, // NF_DROP
+		showWith: fmt.Sprintf("nft -a list chain %s %s %%s", familyName(c.Family), c.Table),
+	}
+	for _, prefix := range c.Hook.Devices.Prefixes {
+		h.devices = append(h.devices, prefix+"*")
+	}
+	return h
 }
 
 func familyName(family byte) string {
 	names := map[byte]string{
-		unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev",
-		unix.NFPROTO_BRIDGE: "bridge",
+		unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_ARP: "arp",
+		unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge",
 	}
 	if name, ok := names[family]; ok {
 		return name
@@ -241,88 +146,86 @@ func familyName(family byte) string {
 	return fmt.Sprintf("family %d", family)
 }
 
-func readRules(ctx context.Context, conn *nftables.Conn, names []place, tables []table, sets map[place]map[string]*set) error {
-	var faults []error
-	err := eachReply(ctx, conn, unix.NFT_MSG_GETRULE, nft.TableFamilyUnspecified, func(family byte, a *netlink.AttributeDecoder) {
-		var tableName, chainName string
-		r := nftRule{family: family}
-		for a.Next() {
-			switch a.Type() {
-			case unix.NFTA_RULE_TABLE:
-				tableName = a.String()
-			case unix.NFTA_RULE_CHAIN:
-				chainName = a.String()
-			case unix.NFTA_RULE_HANDLE:
-				r.handle = a.Uint64()
-			case unix.NFTA_RULE_EXPRESSIONS:
-				a.Nested(func(list *netlink.AttributeDecoder) error {
-					for list.Next() {
-						list.Nested(func(a *netlink.AttributeDecoder) error {
-							e, err := readExpression(family, a)
-							r.expressions = append(r.expressions, e)
-							return err
-						})
-					}
-					return nil
-				})
-			}
-		}
-		i := slices.Index(names, place{family, tableName})
-		if i < 0 {
-			return
-		}
-		r.sets = sets[names[i]]
-		for _, e := range r.expressions {
-			if lookup, ok := e.decoded.(*expr.Lookup); ok {
-				r.sets[lookup.SetName] = &set{} // to be read
-			}
-		}
-		at := slices.IndexFunc(tables[i].chains, func(c chain) bool { return c.name == chainName })
-		if at < 0 {
-			faults = append(faults, fmt.Errorf("table %s has a rule in no chain", tables[i].name))
-			return
-		}
-		if hook := tables[i].chains[at].hook; hook != nil {
-			r.early = hook.early
-		}
-		tables[i].chains[at].rules = append(tables[i].chains[at].rules, r)
-	})
-	return errors.Join(append(faults, err)...)
+// A set is one of nf_tables, or a map.
+type set struct {
+	keyLength int
+	verdicts  bool // a map to verdicts
+	entries   []entry
 }
 
-func readExpression(family byte, a *netlink.AttributeDecoder) (expression, error) {
-	var e expression
-	var data []byte
-	for a.Next() {
-		switch a.Type() {
-		case unix.NFTA_EXPR_NAME:
-			e.name = a.String()
-		case unix.NFTA_EXPR_DATA:
-			data = a.Bytes()
+// An entry is for a span of keys.
+type entry struct {
+	span
+	others  bool // it is for all keys that have no entry
+	verdict outcome
+}
+
+// setOf makes spans of elements. The kernel has the end of an interval as an element of its own; for concatenated keys, in the same one.
+func setOf(read nftreply.Set, elements []nftreply.Element) set {
+	slices.SortStableFunc(elements, func(a, b nftreply.Element) int {
+		if order := bytes.Compare(a.Key.Value, b.Key.Value); order != 0 {
+			return order
+		}
+		return int(b.Flags&nftreply.ElementEnd) - int(a.Flags&nftreply.ElementEnd) // one ends where the next begins
+	})
+	s := set{keyLength: int(read.KeyLength), verdicts: read.DataType == nftreply.VerdictMap}
+	var others []entry
+	for i, e := range elements {
+		keys := span{first: e.Key.Value, last: e.Key.Value}
+		verdict := outcome{match: perhaps, action: drop}
+		if v := e.Data.Verdict; v != nil {
+			verdict = outcomeOf(expr.VerdictKind(v.Code), v.Chain)
+		}
+		switch {
+		case e.Flags&nftreply.ElementCatchAll != 0:
+			others = append(others, entry{others: true, verdict: verdict})
+			continue
+		case e.Flags&nftreply.ElementEnd != 0:
+			continue
+		case e.KeyEnd.Value != nil:
+			keys = span{first: e.Key.Value, last: e.KeyEnd.Value, joint: true}
+		case read.Flags&unix.NFT_SET_INTERVAL != 0:
+			keys.last = nil
+			if i+1 < len(elements) {
+				keys.last = before(elements[i+1].Key.Value)
+			}
+		}
+		s.entries = append(s.entries, entry{span: keys, verdict: verdict})
+	}
+	s.entries = append(s.entries, others...)
+	return s
+}
+
+// holds returns whether a key is in the set.
+func (s set) holds(key value) match {
+	found := no
+	for _, e := range s.entries {
+		if e.others {
+			return yes
+		}
+		found = max(found, key.in(e.span))
+	}
+	return found
+}
+
+// outcomes returns the verdicts to which a key may be mapped.
+func (s set) outcomes(key value) []outcome {
+	var all []outcome
+	for _, e := range s.entries {
+		found := key.in(e.span)
+		if e.others {
+			found = yes
+			if len(all) > 0 {
+				found = perhaps
+			}
+		}
+		e.verdict.match = min(e.verdict.match, found)
+		if found != no {
+			all = append(all, e.verdict)
+		}
+		if found == yes {
+			break
 		}
 	}
-	kinds := map[string]func() expr.Any{
-		"bitwise": func() expr.Any { return &expr.Bitwise{} }, "cmp": func() expr.Any { return &expr.Cmp{} }, "ct": func() expr.Any { return &expr.Ct{} },
-		"fib": func() expr.Any { return &expr.Fib{} }, "immediate": func() expr.Any { return &expr.Immediate{} }, "lookup": func() expr.Any { return &expr.Lookup{} },
-		"match": func() expr.Any { return &expr.Match{} }, "meta": func() expr.Any { return &expr.Meta{} }, "nat": func() expr.Any { return &expr.NAT{} }, "notrack": func() expr.Any { return &expr.Notrack{} },
-		"payload": func() expr.Any { return &expr.Payload{} }, "range": func() expr.Any { return &expr.Range{} }, "redir": func() expr.Any { return &expr.Redir{} }, "reject": func() expr.Any { return &expr.Reject{} },
-		"target": func() expr.Any { return &expr.Target{} },
-	}
-	kind, known := kinds[e.name]
-	if !known {
-		return e, nil
-	}
-	decoded := kind()
-	if err := expr.Unmarshal(family, data, decoded); err != nil {
-		return e, fmt.Errorf("expression %s: %w", e.name, err)
-	}
-	// A verdict is an immediate for the verdict register.
-	if immediate, ok := decoded.(*expr.Immediate); ok && immediate.Register == unix.NFT_REG_VERDICT {
-		decoded = &expr.Verdict{}
-		if err := expr.Unmarshal(family, data, decoded); err != nil {
-			return e, fmt.Errorf("verdict: %w", err)
-		}
-	}
-	e.decoded = decoded
-	return e, nil
+	return all
 }

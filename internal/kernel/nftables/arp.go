@@ -74,16 +74,15 @@ func (c *Conn) RemoveARP(ctx context.Context, address netip.Addr) error {
 
 // ChainNames lists the chains of a table of family ip, such as one that iptables-nft keeps.
 func (c *Conn) ChainNames(ctx context.Context, tableName string) ([]string, error) {
-	replies, err := c.request(ctx, unix.NFT_MSG_GETCHAIN, nft.TableFamilyIPv4, netlink.Dump)
+	chains, err := get[nftreply.Chain](ctx, c, unix.NFT_MSG_GETCHAIN, nft.TableFamilyIPv4, netlink.Dump)
 	if err != nil {
 		return nil, explain(fmt.Errorf("list chains: %w", err))
 	}
-	chains, err := nftreply.Chains(replies)
 	var names []string
 	for _, c := range chains {
 		if c.Table == tableName {
 			names = append(names, c.Name)
 		}
 	}
-	return names, err
+	return names, nil
 }

@@ -63,19 +63,13 @@ func (c *Conn) Consistently(ctx context.Context, what string, readOnce func() er
 func (c *Conn) readOnce(ctx context.Context, name string) ([]table, error) {
 	var tables []table
 	for _, family := range families() {
-		replies, err := c.request(ctx, unix.NFT_MSG_GETTABLE, family, 0, text(unix.NFTA_TABLE_NAME, name))
+		found, err := get[nftreply.Table](ctx, c, unix.NFT_MSG_GETTABLE, family, 0, text(unix.NFTA_TABLE_NAME, name))
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		t := table{family: family, name: name}
-		var found []nftreply.Table
 		if err == nil {
-			found, err = nftreply.Tables(replies)
-		}
-		for _, f := range found {
-			t.flags, t.use = f.Flags, f.Use
-		}
-		if err == nil {
+			t.flags, t.use = found[0].Flags, found[0].Use
 			err = errors.Join(c.readChains(ctx, &t), c.readRules(ctx, &t), c.readSets(ctx, &t))
 		}
 		if err != nil {
@@ -88,100 +82,93 @@ func (c *Conn) readOnce(ctx context.Context, name string) ([]table, error) {
 
 // generation returns the number of the last change to any table in the namespace (nf_tables_getgen).
 func (c *Conn) generation(ctx context.Context) (uint32, error) {
-	replies, err := c.request(ctx, unix.NFT_MSG_GETGEN, nft.TableFamilyUnspecified, 0)
+	generations, err := get[nftreply.Generation](ctx, c, unix.NFT_MSG_GETGEN, nft.TableFamilyUnspecified, 0)
 	if err != nil {
 		return 0, explain(fmt.Errorf("read the ruleset's generation: %w", err))
 	}
-	return nftreply.Generation(replies)
+	return generations[0].ID, nil
 }
 
 // tableNames lists the tables of a family.
 func (c *Conn) tableNames(ctx context.Context, family nft.TableFamily) ([]string, error) {
-	replies, err := c.request(ctx, unix.NFT_MSG_GETTABLE, family, netlink.Dump)
+	tables, err := get[nftreply.Table](ctx, c, unix.NFT_MSG_GETTABLE, family, netlink.Dump)
 	if err != nil {
 		return nil, explain(fmt.Errorf("list %s tables: %w", familyName(family), err))
 	}
-	tables, err := nftreply.Tables(replies)
 	var names []string
 	for _, t := range tables {
 		names = append(names, t.Name)
 	}
-	return names, err
+	return names, nil
 }
 
 func (c *Conn) readChains(ctx context.Context, into *table) error {
-	replies, err := c.requestChains(ctx, into)
+	chains, err := c.getChains(ctx, into)
 	if err != nil {
 		return fmt.Errorf("list chains: %w", err)
 	}
-	chains, err := nftreply.Chains(replies)
 	for _, read := range chains {
 		if read.Table == into.name {
-			into.chains = append(into.chains, chain{name: read.Name, base: baseOf(read.Hook)})
+			into.chains = append(into.chains, chain{name: read.Name, base: baseOf(read)})
 		}
 	}
-	return err
+	return nil
 }
 
-// requestChains requests all chains of a family, because the kernel does not filter them by table. In family ip a node may have
+// getChains requests all chains of a family, because the kernel does not filter them by table. In family ip a node may have
 // thousands of others: there it requests only ours, if the table has no more.
-func (c *Conn) requestChains(ctx context.Context, of *table) ([]netlink.Message, error) {
+func (c *Conn) getChains(ctx context.Context, of *table) ([]nftreply.Chain, error) {
 	names, _ := namesIn(of.family)
 	if of.family == nft.TableFamilyIPv4 && int(of.use) <= len(names) {
-		var all []netlink.Message
+		var all []nftreply.Chain
 		for _, name := range names {
-			replies, err := c.request(ctx, unix.NFT_MSG_GETCHAIN, of.family, 0,
+			chains, err := get[nftreply.Chain](ctx, c, unix.NFT_MSG_GETCHAIN, of.family, 0,
 				text(unix.NFTA_CHAIN_TABLE, of.name), text(unix.NFTA_CHAIN_NAME, name))
 			if err != nil && !errors.Is(err, unix.ENOENT) {
 				return nil, err
 			}
-			if all = append(all, replies...); len(all) == int(of.use) {
+			if all = append(all, chains...); len(all) == int(of.use) {
 				return all, nil
 			}
 		}
 	}
-	return c.request(ctx, unix.NFT_MSG_GETCHAIN, of.family, netlink.Dump)
+	return get[nftreply.Chain](ctx, c, unix.NFT_MSG_GETCHAIN, of.family, netlink.Dump)
 }
 
 // baseOf returns where a chain is attached. A chain of several devices, which we never install, has none here.
-func baseOf(hook *nftreply.Hook) *base {
-	if hook == nil {
+func baseOf(c nftreply.Chain) *base {
+	if c.Hook == nil {
 		return nil
 	}
-	b := &base{
-		kind: nft.ChainType(hook.Type), hook: nft.ChainHook(hook.Number),
-		priority: nft.ChainPriority(hook.Priority), policy: nft.ChainPolicy(hook.Policy),
+	return &base{
+		kind: nft.ChainType(c.Type), hook: nft.ChainHook(c.Hook.Number), priority: nft.ChainPriority(c.Hook.Priority),
+		policy: nft.ChainPolicy(c.Policy), device: c.Hook.Device,
 	}
-	if len(hook.Devices) == 1 {
-		b.device = hook.Devices[0]
-	}
-	return b
 }
 
 func (c *Conn) readRules(ctx context.Context, into *table) error {
-	replies, err := c.request(ctx, unix.NFT_MSG_GETRULE, into.family, netlink.Dump, text(unix.NFTA_RULE_TABLE, into.name))
+	rules, err := get[nftreply.Rule](ctx, c, unix.NFT_MSG_GETRULE, into.family, netlink.Dump, text(unix.NFTA_RULE_TABLE, into.name))
 	if err != nil {
 		return fmt.Errorf("list rules: %w", err)
 	}
-	rules, err := nftreply.Rules(replies)
 	for _, read := range rules {
 		inChain := func(c chain) bool { return c.name == read.Chain }
 		if at := slices.IndexFunc(into.chains, inChain); at >= 0 && read.Table == into.name {
 			into.chains[at].rules = append(into.chains[at].rules, ruleOf(read))
 		}
 	}
-	return err
+	return nil
 }
 
 // ruleOf keeps the expressions of kinds that we never install by name.
 func ruleOf(read nftreply.Rule) rule {
 	r := rule{comment: commentIn(read.Userdata)}
 	_, r.marked = userdataIn(read.Userdata, userdataMark)
-	for _, e := range read.Expressions {
-		if e.Decoded == nil {
-			r.unknown = append(r.unknown, e.Name)
+	for _, e := range read.Expressions.All {
+		if decoded := e.Decode(read.Family); decoded != nil {
+			r.exprs = append(r.exprs, decoded)
 		} else {
-			r.exprs = append(r.exprs, e.Decoded)
+			r.unknown = append(r.unknown, e.Name)
 		}
 	}
 	return r
@@ -191,30 +178,20 @@ func (c *Conn) readSets(ctx context.Context, into *table) error {
 	if into.use == uint32(len(into.chains)) { // there is nothing but chains
 		return nil
 	}
-	ofTable := text(unix.NFTA_SET_TABLE, into.name)
-	replies, err := c.request(ctx, unix.NFT_MSG_GETSET, into.family, netlink.Dump, ofTable)
+	sets, err := get[nftreply.Set](ctx, c, unix.NFT_MSG_GETSET, into.family, netlink.Dump, text(unix.NFTA_SET_TABLE, into.name))
 	if err != nil {
 		return fmt.Errorf("list sets: %w", err)
-	}
-	sets, err := nftreply.Sets(replies)
-	if err != nil {
-		return err
 	}
 	for _, read := range sets {
 		s := set{name: read.Name, keyLength: read.KeyLength, flags: read.Flags}
 		if slices.Contains(setNames(), s.name) {
-			replies, err := c.request(ctx, unix.NFT_MSG_GETSETELEM, into.family, netlink.Dump,
-				ofTable, text(unix.NFTA_SET_ELEM_LIST_SET, s.name))
-			if err != nil {
-				return fmt.Errorf("list elements of set %s: %w", s.name, err)
-			}
-			elements, err := nftreply.Elements(replies)
+			elements, err := c.Elements(ctx, into.family, into.name, s.name)
 			s.fill(elements)
 			if err == nil && s.isTorn() {
 				err = errTorn
 			}
 			if err != nil {
-				return fmt.Errorf("elements of set %s: %w", s.name, err)
+				return fmt.Errorf("list elements of set %s: %w", s.name, err)
 			}
 		}
 		into.sets = append(into.sets, s)
@@ -244,20 +221,22 @@ func (s *set) fill(read []nftreply.Element) {
 	for _, r := range read {
 		e := element{
 			all: r.Flags&nftreply.ElementCatchAll != 0, end: r.Flags&nftreply.ElementEnd != 0,
-			comment: commentIn(r.Userdata), timed: r.Timed, left: r.Left,
+			comment: commentIn(r.Userdata), counted: r.Expression != nil, timed: r.Expiration != nil,
 		}
-		switch {
+		switch key := r.Key.Value; {
 		case e.all:
-		case len(r.Key) == keyLength:
-			e.key = binary.NativeEndian.Uint32(r.Key)
-		case len(r.Key) == portLength:
-			e.key = uint32(binary.BigEndian.Uint16(r.Key))
+		case len(key) == keyLength:
+			e.key = binary.NativeEndian.Uint32(key)
+		case len(key) == portLength:
+			e.key = uint32(binary.BigEndian.Uint16(key))
 		default:
 			continue
 		}
-		for _, x := range r.Expressions {
-			e.counted = true
-			if counter, ok := x.Decoded.(*expr.Counter); ok && !e.all {
+		if e.timed {
+			e.left = time.Duration(*r.Expiration) * time.Millisecond
+		}
+		if e.counted && !e.all {
+			if counter, ok := r.Expression.Decode(unix.NFPROTO_NETDEV).(*expr.Counter); ok {
 				s.counts[e.key] = clusterip.Count{Packets: counter.Packets, Bytes: counter.Bytes}
 			}
 		}
@@ -313,13 +292,36 @@ func (c *Conn) request(
 	return replies, err
 }
 
-// Dump requests all objects of a kind, whoever made them, in a family or in all (nft.TableFamilyUnspecified). Package nftreply decodes
-// the replies.
-func (c *Conn) Dump(
-	ctx context.Context, message uint16, family nft.TableFamily, attributes ...netlink.Attribute,
-) ([]netlink.Message, error) {
-	replies, err := c.request(ctx, message, family, netlink.Dump, attributes...)
-	return replies, explain(err)
+// get requests objects of one kind. Without an error there is at least one, but for a dump.
+func get[T any](
+	ctx context.Context, c *Conn, message uint16, family nft.TableFamily, flags netlink.HeaderFlags, attributes ...netlink.Attribute,
+) ([]T, error) {
+	replies, err := c.request(ctx, message, family, flags, attributes...)
+	if err != nil {
+		return nil, err
+	}
+	all, err := nftreply.All[T](replies)
+	if err == nil && len(all) == 0 && flags&netlink.Dump == 0 {
+		err = fmt.Errorf("no reply to message %d of nf_tables", message)
+	}
+	return all, err
+}
+
+// Dump requests all objects of one kind, whoever made them: a type of package nftreply, and the message that requests it.
+func Dump[T any](ctx context.Context, c *Conn, message uint16) ([]T, error) {
+	all, err := get[T](ctx, c, message, nft.TableFamilyUnspecified, netlink.Dump)
+	return all, explain(err)
+}
+
+// Elements returns the elements of a set.
+func (c *Conn) Elements(ctx context.Context, family nft.TableFamily, tableName, setName string) ([]nftreply.Element, error) {
+	var elements []nftreply.Element
+	lists, err := get[nftreply.Elements](ctx, c, unix.NFT_MSG_GETSETELEM, family, netlink.Dump,
+		text(unix.NFTA_SET_ELEM_LIST_TABLE, tableName), text(unix.NFTA_SET_ELEM_LIST_SET, setName))
+	for _, l := range lists {
+		elements = append(elements, l.All...)
+	}
+	return elements, explain(err)
 }
 
 func text(kind uint16, value string) netlink.Attribute {

@@ -3,6 +3,14 @@ package nftables
 import (
 	"fmt"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/kernel/nftreply"
 )
 
 // A dump that the kernel has torn, so that some elements are there twice and others not at all, is read again.
@@ -30,5 +38,45 @@ func TestTwoIntervalsSideBySideAreNoTear(t *testing.T) {
 	s := set{elements: []element{{key: 80}, {key: 90, end: true}, {key: 90}, {key: 91, end: true}}}
 	if s.isTorn() {
 		t.Error("it is taken for one")
+	}
+}
+
+func TestElementsAreCountedByKey(t *testing.T) {
+	data, err := expr.MarshalExprData(unix.NFPROTO_NETDEV, &expr.Counter{Packets: 3, Bytes: 300})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := func(b ...byte) nftreply.Data { return nftreply.Data{Value: b} }
+	counter := &nftreply.Expression{Name: "counter", Data: data}
+	left := uint64(2000)
+	var s set
+	s.fill([]nftreply.Element{
+		{Key: key(5, 5, 5, 5), Expression: counter, Userdata: []byte{0, 2, 'a', 0}},
+		{Key: key(0, 80), Flags: nftreply.ElementEnd},
+		{Key: key(6, 6, 6, 6), Expiration: &left},
+		{Flags: nftreply.ElementCatchAll, Expression: counter},
+		{Key: key(1, 2, 3), Expression: counter}, // of another length
+	})
+	want := set{
+		elements: []element{
+			{key: 0x05050505, comment: "a", counted: true},
+			{key: 80, end: true},
+			{key: 0x06060606, timed: true, left: 2 * time.Second},
+			{all: true, counted: true},
+		},
+		counts: map[uint32]clusterip.Count{0x05050505: {Packets: 3, Bytes: 300}},
+	}
+	if diff := cmp.Diff(want, s, cmp.AllowUnexported(set{}, element{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// An expression that was added to a rule is seen, even if its kind is not known.
+func TestUnknownExpressionsStayVisible(t *testing.T) {
+	var read nftreply.Rule
+	read.Expressions.All = []nftreply.Expression{{Name: "counter"}, {Name: "future"}}
+	r := ruleOf(read)
+	if len(r.exprs) != 1 || len(r.unknown) != 1 || r.unknown[0] != "future" || (rule{exprs: r.exprs}).equal(r) {
+		t.Errorf("%+v", r)
 	}
 }

@@ -3,91 +3,122 @@ package nftreply
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
-	"time"
+	"reflect"
+	"strconv"
 
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 )
 
-// Table is a table without its chains and sets. Its family, as those below, is one of unix.NFPROTO_*.
+// The tag nla is the number of the attribute that a field is decoded from, as in include/uapi/linux/netfilter/nf_tables.h. The values of a
+// slice come from attributes that are repeated.
+
+// Generation is the reply to NFT_MSG_GETGEN (NFTA_GEN_*).
+type Generation struct {
+	ID uint32 `nla:"1"` // the number of the last change to the ruleset
+}
+
+// Table is a reply to NFT_MSG_GETTABLE (NFTA_TABLE_*). Its family, as that of the others, is one of unix.NFPROTO_*.
 type Table struct {
 	Family byte
-	Name   string
-	Flags  uint32 // NFT_TABLE_F_*
-	Use    uint32 // how many chains, sets, flowtables and stateful objects it has
+	Name   string `nla:"1"`
+	Flags  uint32 `nla:"2"` // NFT_TABLE_F_*
+	Use    uint32 `nla:"3"` // how many chains, sets, flowtables and stateful objects it has
 }
 
-// Chain is a chain without its rules.
+// Chain is a reply to NFT_MSG_GETCHAIN (NFTA_CHAIN_*).
 type Chain struct {
-	Family      byte
-	Table, Name string
-	Hook        *Hook // nil: not a base chain
+	Family byte
+	Table  string `nla:"1"`
+	Name   string `nla:"3"`
+	Hook   *Hook  `nla:"4"` // nil: not a base chain
+	Policy uint32 `nla:"5"` // NF_DROP, NF_ACCEPT
+	Type   string `nla:"7"` // "filter", "nat" or "route"
 }
 
-// Hook is where a base chain is attached.
+// Hook is where a base chain is attached (NFTA_HOOK_*).
 type Hook struct {
-	Type     string // "filter", "nat" or "route"
-	Number   uint32 // NF_INET_*, NF_NETDEV_*
-	Priority int32
-	Policy   uint32   // NF_DROP, NF_ACCEPT
-	Devices  []string // a name that ends with * stands for all devices with that prefix
+	Number   uint32  `nla:"1"` // NF_INET_*, NF_NETDEV_*
+	Priority int32   `nla:"2"`
+	Device   string  `nla:"3"` // if it is only one
+	Devices  Devices `nla:"4"`
 }
 
-// Rule is a rule of a chain.
+// Devices are those that a base chain is attached to (NFTA_DEVICE_*).
+type Devices struct {
+	Names    []string `nla:"1"`
+	Prefixes []string `nla:"2"` // all devices whose names begin so: since Linux 6.16
+}
+
+// Rule is a reply to NFT_MSG_GETRULE (NFTA_RULE_*).
 type Rule struct {
-	Family       byte
-	Table, Chain string
-	Handle       uint64
-	Userdata     []byte
-	Expressions  []Expression
-}
-
-// Expression is one expression of a rule or an element.
-type Expression struct {
-	Name    string
-	Decoded expr.Any // nil: of a kind or a form that is not known here
-}
-
-// Set is a set or a map without its elements.
-type Set struct {
 	Family      byte
-	Table, Name string
-	Flags       uint32 // NFT_SET_*
-	KeyLength   uint32 // in bytes
-	DataType    uint32 // of a map
+	Table       string           `nla:"1"`
+	Chain       string           `nla:"2"`
+	Handle      uint64           `nla:"3"`
+	Expressions List[Expression] `nla:"4"`
+	Userdata    []byte           `nla:"7"`
+}
+
+// List is a list of attributes. The kernel numbers all of them alike (NFTA_LIST_ELEM). google/nftables, whose messages tests decode, numbers
+// the elements of a set by their place.
+type List[T any] struct {
+	All []T `nla:"any"`
+}
+
+// Expression is one expression of a rule or an element (NFTA_EXPR_*).
+type Expression struct {
+	Name string `nla:"1"`
+	Data []byte `nla:"2"` // see Decode
+}
+
+// Set is a reply to NFT_MSG_GETSET (NFTA_SET_*).
+type Set struct {
+	Family    byte
+	Table     string `nla:"1"`
+	Name      string `nla:"2"`
+	Flags     uint32 `nla:"3"` // NFT_SET_*
+	KeyLength uint32 `nla:"5"` // in bytes
+	DataType  uint32 `nla:"6"` // of a map
 }
 
 // VerdictMap is the DataType of a map to verdicts (NFT_DATA_VERDICT).
 const VerdictMap = 0xffffff00
 
-// Element is an element of a set.
-type Element struct {
-	Key, KeyEnd []byte        // KeyEnd is the last key of a range of concatenated keys
-	Flags       uint32        // ElementEnd, ElementCatchAll
-	Verdict     *expr.Verdict // in a map to verdicts
-	Userdata    []byte
-	Timed       bool          // the kernel removes it
-	Left        time.Duration // until then
-	Expressions []Expression  // such as its counter
+// Elements is a reply to NFT_MSG_GETSETELEM (NFTA_SET_ELEM_LIST_*).
+type Elements struct {
+	List[Element] `nla:"3"`
 }
 
-// Flags of an element, as in include/uapi/linux/netfilter/nf_tables.h.
+// Element is an element of a set (NFTA_SET_ELEM_*).
+type Element struct {
+	Key        Data        `nla:"1"`
+	Data       Data        `nla:"2"` // in a map
+	Flags      uint32      `nla:"3"` // ElementEnd, ElementCatchAll
+	Expiration *uint64     `nla:"5"` // milliseconds until the kernel removes it; nil: never
+	Userdata   []byte      `nla:"6"`
+	Expression *Expression `nla:"7"`  // such as its counter, if it is only one
+	KeyEnd     Data        `nla:"10"` // the last key of a range of concatenated keys
+
+	Expressions List[Expression] `nla:"11"` // if there are several
+}
+
+// Flags of an element.
 const (
 	ElementEnd      = 1 // the first key that does not belong to an interval (NFT_SET_ELEM_INTERVAL_END)
 	ElementCatchAll = 2 // it stands for all keys without an element (NFT_SET_ELEM_CATCHALL)
 )
 
-// Attributes that x/sys does not have.
-const (
-	nftaHookDevs           = 4  // NFTA_HOOK_DEVS
-	nftaDevicePrefix       = 2  // NFTA_DEVICE_PREFIX, since Linux 6.16
-	nftaSetElemKeyEnd      = 10 // NFTA_SET_ELEM_KEY_END
-	nftaSetElemExpressions = 11 // NFTA_SET_ELEM_EXPRESSIONS
-)
+// Data is what a register holds (NFTA_DATA_*).
+type Data struct {
+	Value   []byte   `nla:"1"`
+	Verdict *Verdict `nla:"2"`
+}
 
-type attributes = netlink.AttributeDecoder
+// Verdict is what becomes of a packet (NFTA_VERDICT_*).
+type Verdict struct {
+	Code  int32  `nla:"1"` // NF_DROP, NF_ACCEPT, NFT_*
+	Chain string `nla:"2"`
+}
 
 // Each visits the attributes of messages of the nf_tables subsystem, with the family that each message names.
 func Each(messages []netlink.Message, visit func(family byte, attributes *netlink.AttributeDecoder)) error {
@@ -109,198 +140,61 @@ func Each(messages []netlink.Message, visit func(family byte, attributes *netlin
 	return nil
 }
 
-// nested decodes an attribute that contains others.
-func nested(a *attributes, visit func(a *attributes)) {
-	a.Nested(func(inner *attributes) error {
-		for inner.Next() {
-			visit(inner)
+// All decodes replies to a request for objects of one kind.
+func All[T any](replies []netlink.Message) ([]T, error) {
+	var all []T
+	err := Each(replies, func(family byte, attributes *netlink.AttributeDecoder) {
+		var one T
+		value := reflect.ValueOf(&one).Elem()
+		if f := value.FieldByName("Family"); f.IsValid() {
+			f.SetUint(uint64(family))
 		}
-		return nil
+		fill(value, attributes)
+		all = append(all, one)
 	})
+	return all, err
 }
 
-// Generation decodes the number of the last change to the ruleset.
-func Generation(replies []netlink.Message) (generation uint32, err error) {
-	err = Each(replies, func(_ byte, a *attributes) {
-		for a.Next() {
-			if a.Type() == unix.NFTA_GEN_ID {
-				generation = a.Uint32()
+// fill decodes attributes into the fields of a struct.
+func fill(into reflect.Value, attributes *netlink.AttributeDecoder) {
+	for attributes.Next() {
+		number := strconv.Itoa(int(attributes.Type()))
+		for i := range into.NumField() {
+			if tag := into.Type().Field(i).Tag.Get("nla"); tag == number || tag == "any" {
+				decode(into.Field(i), attributes)
 			}
 		}
-	})
-	return generation, err
+	}
 }
 
-// Tables decodes the replies to NFT_MSG_GETTABLE.
-func Tables(replies []netlink.Message) (tables []Table, err error) {
-	err = Each(replies, func(family byte, a *attributes) {
-		t := Table{Family: family}
-		for a.Next() {
-			switch a.Type() {
-			case unix.NFTA_TABLE_NAME:
-				t.Name = a.String()
-			case unix.NFTA_TABLE_FLAGS:
-				t.Flags = a.Uint32()
-			case unix.NFTA_TABLE_USE:
-				t.Use = a.Uint32()
-			}
-		}
-		tables = append(tables, t)
-	})
-	return tables, err
-}
-
-// Chains decodes the replies to NFT_MSG_GETCHAIN.
-func Chains(replies []netlink.Message) (chains []Chain, err error) {
-	err = Each(replies, func(family byte, a *attributes) {
-		c, hook := Chain{Family: family}, Hook{}
-		for a.Next() {
-			switch a.Type() {
-			case unix.NFTA_CHAIN_TABLE:
-				c.Table = a.String()
-			case unix.NFTA_CHAIN_NAME:
-				c.Name = a.String()
-			case unix.NFTA_CHAIN_TYPE:
-				hook.Type = a.String()
-			case unix.NFTA_CHAIN_POLICY:
-				hook.Policy = a.Uint32()
-			case unix.NFTA_CHAIN_HOOK:
-				c.Hook = &hook
-				nested(a, hook.decode)
-			}
-		}
-		chains = append(chains, c)
-	})
-	return chains, err
-}
-
-func (h *Hook) decode(a *attributes) {
-	switch a.Type() {
-	case unix.NFTA_HOOK_HOOKNUM:
-		h.Number = a.Uint32()
-	case unix.NFTA_HOOK_PRIORITY:
-		h.Priority = a.Int32()
-	case unix.NFTA_HOOK_DEV:
-		h.attach(a.String())
-	case nftaHookDevs:
-		nested(a, func(a *attributes) {
-			if name := a.String(); a.Type() == nftaDevicePrefix {
-				h.attach(name + "*")
-			} else {
-				h.attach(name)
-			}
+// decode decodes one attribute.
+func decode(into reflect.Value, a *netlink.AttributeDecoder) {
+	switch into.Kind() {
+	case reflect.String:
+		into.SetString(a.String())
+	case reflect.Int32:
+		into.SetInt(int64(a.Int32()))
+	case reflect.Uint32:
+		into.SetUint(uint64(a.Uint32()))
+	case reflect.Uint64:
+		into.SetUint(a.Uint64())
+	case reflect.Struct:
+		a.Nested(func(inner *netlink.AttributeDecoder) error {
+			fill(into, inner)
+			return nil
 		})
+	case reflect.Pointer:
+		into.Set(reflect.New(into.Type().Elem()))
+		decode(into.Elem(), a)
+	case reflect.Slice:
+		if into.Type().Elem().Kind() == reflect.Uint8 {
+			into.SetBytes(a.Bytes())
+			return
+		}
+		one := reflect.New(into.Type().Elem()).Elem()
+		decode(one, a)
+		into.Set(reflect.Append(into, one))
+	default:
+		panic("nftreply: a field of type " + into.Type().String())
 	}
-}
-
-// attach adds a device. The kernel lists a single one in both ways.
-func (h *Hook) attach(device string) {
-	if !slices.Contains(h.Devices, device) {
-		h.Devices = append(h.Devices, device)
-	}
-}
-
-// Rules decodes the replies to NFT_MSG_GETRULE.
-func Rules(replies []netlink.Message) (rules []Rule, err error) {
-	err = Each(replies, func(family byte, a *attributes) {
-		r := Rule{Family: family}
-		for a.Next() {
-			switch a.Type() {
-			case unix.NFTA_RULE_TABLE:
-				r.Table = a.String()
-			case unix.NFTA_RULE_CHAIN:
-				r.Chain = a.String()
-			case unix.NFTA_RULE_HANDLE:
-				r.Handle = a.Uint64()
-			case unix.NFTA_RULE_USERDATA:
-				r.Userdata = a.Bytes()
-			case unix.NFTA_RULE_EXPRESSIONS:
-				r.Expressions = expressions(family, a)
-			}
-		}
-		rules = append(rules, r)
-	})
-	return rules, err
-}
-
-// Sets decodes the replies to NFT_MSG_GETSET.
-func Sets(replies []netlink.Message) (sets []Set, err error) {
-	err = Each(replies, func(family byte, a *attributes) {
-		s := Set{Family: family}
-		for a.Next() {
-			switch a.Type() {
-			case unix.NFTA_SET_TABLE:
-				s.Table = a.String()
-			case unix.NFTA_SET_NAME:
-				s.Name = a.String()
-			case unix.NFTA_SET_FLAGS:
-				s.Flags = a.Uint32()
-			case unix.NFTA_SET_KEY_LEN:
-				s.KeyLength = a.Uint32()
-			case unix.NFTA_SET_DATA_TYPE:
-				s.DataType = a.Uint32()
-			}
-		}
-		sets = append(sets, s)
-	})
-	return sets, err
-}
-
-// Elements decodes the replies to NFT_MSG_GETSETELEM.
-func Elements(replies []netlink.Message) (elements []Element, err error) {
-	err = Each(replies, func(family byte, a *attributes) {
-		for a.Next() {
-			if a.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				continue
-			}
-			nested(a, func(a *attributes) {
-				var e Element
-				nested(a, func(a *attributes) { e.decode(family, a) })
-				elements = append(elements, e)
-			})
-		}
-	})
-	return elements, err
-}
-
-func (e *Element) decode(family byte, a *attributes) {
-	switch a.Type() {
-	case unix.NFTA_SET_ELEM_KEY:
-		e.Key, _ = data(a)
-	case nftaSetElemKeyEnd:
-		e.KeyEnd, _ = data(a)
-	case unix.NFTA_SET_ELEM_DATA:
-		_, e.Verdict = data(a)
-	case unix.NFTA_SET_ELEM_FLAGS:
-		e.Flags = a.Uint32()
-	case unix.NFTA_SET_ELEM_USERDATA:
-		e.Userdata = a.Bytes()
-	case unix.NFTA_SET_ELEM_EXPIRATION:
-		e.Timed, e.Left = true, time.Duration(a.Uint64())*time.Millisecond
-	case unix.NFTA_SET_ELEM_EXPR:
-		e.Expressions = append(e.Expressions, expression(family, a))
-	case nftaSetElemExpressions:
-		e.Expressions = expressions(family, a)
-	}
-}
-
-// data decodes what a register or an element holds: a value or a verdict.
-func data(a *attributes) (value []byte, verdict *expr.Verdict) {
-	nested(a, func(a *attributes) {
-		switch a.Type() {
-		case unix.NFTA_DATA_VALUE:
-			value = a.Bytes()
-		case unix.NFTA_DATA_VERDICT:
-			verdict = &expr.Verdict{}
-			nested(a, func(a *attributes) {
-				switch a.Type() {
-				case unix.NFTA_VERDICT_CODE:
-					verdict.Kind = expr.VerdictKind(a.Int32())
-				case unix.NFTA_VERDICT_CHAIN:
-					verdict.Chain = a.String()
-				}
-			})
-		}
-	})
-	return value, verdict
 }
