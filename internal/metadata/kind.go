@@ -14,7 +14,7 @@ import (
 	"ocf-clusterip/internal/services"
 )
 
-// parse returns the value that a text means, or what is wrong with the text, to be read behind it.
+// parse returns the value of a text, or what is wrong with it. A message shows the fault behind the text.
 func (p Parameter) parse(text string) (value any, fault string) {
 	switch p.Kind {
 	case Addresses:
@@ -71,12 +71,12 @@ func (p Parameter) parseNumber(digits string, base int) (uint32, bool) {
 	return uint32(n), true
 }
 
-// list splits a list as operators write it.
+// list splits a list at spaces and commas.
 func list(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' })
 }
 
-// maxAddresses bounds what one resource has to look through for each packet.
+// maxAddresses bounds the work for each packet.
 const maxAddresses = 32
 
 func (p Parameter) parseAddresses(text string) (any, string) {
@@ -96,7 +96,7 @@ func (p Parameter) parseAddresses(text string) (any, string) {
 	case len(addresses) == 0:
 		return nil, "is not " + p.Allowed()
 	case len(addresses) > maxAddresses:
-		return nil, fmt.Sprintf("has %d addresses, at most %d are possible; make two resources", len(addresses), maxAddresses)
+		return nil, fmt.Sprintf("has %d addresses, but at most %d are possible: use two resources", len(addresses), maxAddresses)
 	case len(faults) == 1 && len(addresses) == 1:
 		_, fault := p.parseAddress(text)
 		return nil, fault
@@ -106,8 +106,8 @@ func (p Parameter) parseAddresses(text string) (any, string) {
 	return addresses, ""
 }
 
-// unfitRanges are those that no host can have, from the IANA IPv4 and IPv6 Special-Purpose Address Registries; the first that fits
-// explains.
+// unfitRanges are the addresses that no host can have, from the IANA IPv4 and IPv6 Special-Purpose Address Registries. The first range that
+// contains an address explains.
 var unfitRanges = []struct{ prefix, why string }{
 	{"0.0.0.0/32", "is the unspecified address"},
 	{"0.0.0.0/8", `is in the range 0.0.0.0/8 ("this network")`},
@@ -123,13 +123,13 @@ var unfitRanges = []struct{ prefix, why string }{
 func (p Parameter) parseAddress(text string) (netip.Addr, string) {
 	addr, err := netip.ParseAddr(text)
 	if prefix, perr := netip.ParsePrefix(text); perr == nil {
-		return addr, fmt.Sprintf("is not an address alone: give ip=%s cidr_netmask=%d", prefix.Addr(), prefix.Bits())
+		return addr, fmt.Sprintf("has a prefix length: give ip=%s cidr_netmask=%d", prefix.Addr(), prefix.Bits())
 	}
 	switch {
 	case err != nil:
 		return addr, "is not " + p.Allowed()
 	case addr.Zone() != "":
-		return addr, "has a zone: say with parameter nic which interface"
+		return addr, "has a zone: give the interface with parameter nic"
 	case addr.Is4In6():
 		return addr, "is an IPv4 address in IPv6 form: give " + addr.Unmap().String()
 	}
@@ -172,7 +172,7 @@ func (p Parameter) parseServices(text string) (any, string) {
 	return services.Merge(all), ""
 }
 
-// parseInterfaceName allows what the kernel does (dev_valid_name), of printable ASCII, and as long as alternative names may be.
+// parseInterfaceName accepts the kernel's names (dev_valid_name) in printable ASCII, and the length of alternative names.
 func (p Parameter) parseInterfaceName(text string) (any, string) {
 	const altifnamsiz = 128 // with the NUL behind it
 	unfit := func(r rune) bool { return r <= ' ' || r > '~' || r == '/' || r == ':' }

@@ -22,9 +22,9 @@ func Markdown() string {
 			paragraph(text)
 		}
 	}
-	paragraph("What follows is also what `pcs resource describe ocf:custom:clusterip` shows. `pcs resource update` changes a parameter, and an " +
-		"empty value gives it its default again. All faults of a call are reported together; a parameter that the agent does not know " +
-		"earns a warning. The number of buckets is not a parameter but the clone's `clone-max`.")
+	paragraph("What follows is also what `pcs resource describe ocf:custom:clusterip` shows. `pcs resource update` changes a parameter, and " +
+		"an empty value gives it its default again. All faults are reported together; an unknown parameter " +
+		"causes a warning. The number of buckets is not a parameter but the clone's `clone-max`.")
 
 	section(2, "Overview")
 	fmt.Fprint(&b, "| parameter | what it is | default | reloadable |\n|---|---|---|---|\n")
@@ -39,8 +39,8 @@ func Markdown() string {
 		row(&b, fmt.Sprintf("[%s](#%s)", code(p.Name), p.Name), p.Short, fallback, yesNo(p.Reloadable))
 	}
 	fmt.Fprintln(&b)
-	paragraph("A change of a *reloadable* parameter takes effect at once and disturbs nothing. For a change of any other one Pacemaker stops " +
-		"all instances and starts them again, by itself; nobody answers for the address in between.")
+	paragraph("A change of a *reloadable* parameter takes effect at once, without a restart. For a change of any other one Pacemaker stops " +
+		"all instances and starts them again; no node answers for the address in between.")
 
 	for _, p := range Parameters() {
 		section(2, p.Name)

@@ -10,15 +10,15 @@ import (
 // Kind is the type of a parameter's value.
 type Kind int
 
-// The kinds, each with the type that Values has its value in.
+// The kinds, each with the type of its value in Values.
 const (
 	Addresses     Kind = iota + 1 // IPv4 and IPv6 addresses that a host may have; []netip.Addr
-	InterfaceName                 // of a network interface, as the kernel allows it; string
+	InterfaceName                 // the name of a network interface; string
 	MAC                           // six bytes; net.HardwareAddr
 	Select                        // one of the Options; string
 	Unsigned                      // a number from Min to Max; uint32
-	Milliseconds                  // a number of them from Min to Max; time.Duration
-	Seconds                       // likewise
+	Milliseconds                  // a number of milliseconds from Min to Max; time.Duration
+	Seconds                       // a number of seconds from Min to Max; time.Duration
 	Seed                          // a number from Min to Max, decimal or hexadecimal; uint32
 	Boolean                       // bool
 	PrefixLengths                 // one number from Min to Max, or one for IPv4 and one for IPv6; []uint32
@@ -33,12 +33,12 @@ type Parameter struct {
 	Kind        Kind     // type of the value
 	Min, Max    uint32   // for the kinds that are numbers
 	Options     []Option // for Select, the default first
-	Default     string   // what an absent or empty value means; empty when there is none, or it is derived
-	Derived     string   // what the agent derives an absent value from; prose
-	Example     string   // a value as one would write it
+	Default     string   // the value if none is given; empty if there is none, or if it is derived
+	Derived     string   // how the agent derives the value if none is given; prose
+	Example     string   // a value
 	Required    bool
 	UniqueGroup string // no two resources may have the same values in one group
-	Reloadable  bool   // reload-agent makes a change effective
+	Reloadable  bool   // reload-agent applies a change
 }
 
 // Option is a value that a Select may have.
@@ -47,7 +47,7 @@ type Option struct {
 	Meaning string // a sentence or more
 }
 
-// ContentType returns the type as the meta-data document spells it.
+// ContentType returns the type's name in the meta-data document.
 func (p Parameter) ContentType() string {
 	switch p.Kind {
 	case Select:
@@ -61,13 +61,13 @@ func (p Parameter) ContentType() string {
 	}
 }
 
-// Allowed says which values a parameter may have, so that "is not …" is a fault and "Allowed: …" a manual.
+// Allowed describes the values that a parameter may have. It fits into an error, "is not …", and into the manual, "Allowed: …".
 func (p Parameter) Allowed() string {
 	switch p.Kind {
 	case Addresses:
 		return "an IPv4 or IPv6 address such as " + p.Example + ", or a list of them"
 	case InterfaceName:
-		return "an interface name, which may be an alternative one, of 1 to 127 printable ASCII characters without space, slash and colon"
+		return "the name or an alternative name of an interface: 1 to 127 printable ASCII characters without space, slash and colon"
 	case MAC:
 		return "a MAC address of six bytes such as " + p.Example
 	case Select:
@@ -87,7 +87,8 @@ func (p Parameter) Allowed() string {
 	case PrefixLengths:
 		return fmt.Sprintf("a number from %d to %d, or two such as %s", p.Min, p.Max, p.Example)
 	case Services:
-		return fmt.Sprintf("a list of services such as %q or tcp/5000-5100, of the protocols %s", p.Example, strings.Join(services.Protocols(), ", "))
+		return fmt.Sprintf("a list of services such as %q or tcp/5000-5100, of the protocols "+
+			"%s", p.Example, strings.Join(services.Protocols(), ", "))
 	case Boolean:
 		return "true or false (or yes, no, on, off, 1, 0)"
 	default:
@@ -95,7 +96,7 @@ func (p Parameter) Allowed() string {
 	}
 }
 
-// defaultText says what happens without a value.
+// defaultText describes the value if none is given.
 func (p Parameter) defaultText() string {
 	if p.Default == "" {
 		return p.Derived

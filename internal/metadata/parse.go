@@ -8,12 +8,12 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Parse reads the parameters as the operator gave them (ocf.Environment.Parameters). A parameter that is absent or empty has its
-// default, or no value when it has none.
+// Parse reads the parameters as the operator gave them (ocf.Environment.Parameters). A parameter that is absent or empty has its default,
+// or no value if it has no default.
 //
-// All faults are reported at once, joined, each an *ocf.Error with ErrConfigured. A parameter with a fault has no value; the others
-// have theirs, so that stop can go by them. unknown has the names that are not in the table, in order: worth a warning (see
-// Suggest), not a failure, because a newer agent's parameter must not keep an older one from running.
+// Parse returns all faults at once, joined, each an *ocf.Error with ErrConfigured. A parameter with a fault has no value; the others have
+// theirs, because stop needs them. unknown lists the names that are not in the table, sorted. They deserve a warning (see Suggest), not a
+// failure: an older agent must run although it does not have a newer agent's parameter.
 func Parse(params map[string]string) (values Values, unknown []string, err error) {
 	parsed := make(map[string]any)
 	var faults []error
@@ -30,7 +30,7 @@ func Parse(params map[string]string) (values Values, unknown []string, err error
 	return NewValues(parsed), unknown, errors.Join(faults...)
 }
 
-// read returns the value that a text means for the parameter, as NewValues takes it.
+// read returns the parameter's value for a text, as NewValues needs it.
 func (p Parameter) read(text string) (any, error) {
 	if text == "" {
 		return p.absent()
@@ -45,7 +45,7 @@ func (p Parameter) read(text string) (any, error) {
 	return value, nil
 }
 
-// absent returns what the parameter is when it is not given.
+// absent returns the parameter's value if none is given.
 func (p Parameter) absent() (any, error) {
 	if p.Required {
 		return nil, ocf.Errorf(ocf.ErrConfigured, "parameter %s is missing: it must be %s", p.Name, p.Allowed())

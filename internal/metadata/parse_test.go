@@ -78,7 +78,8 @@ func TestParseFillsInDefaults(t *testing.T) {
 	want := map[string]any{
 		"ip": addrs("192.168.10.3"), "cidr_netmask": nil, "nic": nil, "backend": "auto", "mac_mode": "multicast", "mac": nil,
 		"hashmode": "sourceip", "hash_seed": nil, "drain": nil, "hash_compat": "xt_cluster",
-		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true, "arp_count": uint32(3), "arp_interval": 20 * time.Millisecond,
+		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true,
+		"arp_count": uint32(3), "arp_interval": 20 * time.Millisecond,
 	}
 	if diff := cmp.Diff(want, values(v), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("values (-want +got):\n%s", diff)
@@ -101,7 +102,9 @@ func TestParseTakes(t *testing.T) {
 		{"the highest one", "ip", "223.255.255.255", addrs("223.255.255.255")},
 		{"an IPv6 address", "ip", "2001:db8::3", addrs("2001:db8::3")},
 		{"an IPv6 address in another form", "ip", "2001:DB8:0:0::3", addrs("2001:db8::3")},
-		{"several addresses", "ip", "192.0.2.1, 192.0.2.2 2001:db8::3,2001:db8::4", addrs("192.0.2.1", "192.0.2.2", "2001:db8::3", "2001:db8::4")},
+		{
+			"several addresses", "ip", "192.0.2.1, 192.0.2.2 2001:db8::3,2001:db8::4", addrs("192.0.2.1", "192.0.2.2", "2001:db8::3", "2001:db8::4"),
+		},
 		{"an address with a space", "ip", "192.168.10.3 ", addrs("192.168.10.3")},
 		{"a link-local address", "ip", "fe80::1", addrs("fe80::1")},
 		{"the shortest prefix", "cidr_netmask", "1", []uint32{1}},
@@ -110,7 +113,9 @@ func TestParseTakes(t *testing.T) {
 		{"a prefix to hash", "hash_prefix4", "24", uint32(24)},
 		{"an IPv6 prefix to hash", "hash_prefix6", "64", uint32(64)},
 		{"services", "services", "tcp/443, tcp/80 udp/5000-5100 icmp", []services.Service{
-			services.ICMP, {Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 443, Last: 443}, {Protocol: "udp", First: 5000, Last: 5100},
+			services.ICMP, {Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 443, Last: 443}, {
+				Protocol: "udp", First: 5000, Last: 5100,
+			},
 		}},
 		{"services that overlap or touch", "services", "tcp/80-90 tcp/85-100 tcp/101 tcp/1-65535 udp/65535 udp/65535", []services.Service{
 			{Protocol: "tcp", First: 1, Last: 65535}, {Protocol: "udp", First: 65535, Last: 65535},
@@ -168,7 +173,7 @@ func TestParseRefuses(t *testing.T) {
 	const (
 		noAddress = "is not an IPv4 or IPv6 address such as 192.168.10.3, or a list of them"
 		noLength  = "is not a number from 1 to 128, or two such as 24,64"
-		noName    = "is not an interface name, which may be an alternative one, of 1 to 127 printable ASCII characters without space, slash and colon"
+		noName    = "is not the name or an alternative name of an interface: 1 to 127 printable ASCII characters without space, slash and colon"
 		noMAC     = "is not a MAC address of six bytes such as 03:c1:c0:a8:0a:03"
 		noSeed    = "is not a number from 0 to 4294967295, decimal or hexadecimal with 0x in front"
 	)
@@ -177,22 +182,48 @@ func TestParseRefuses(t *testing.T) {
 	tests := []struct{ name, parameter, text, want string }{
 		{"no address", "ip", "", "parameter ip is missing: it must be an IPv4 or IPv6 address such as 192.168.10.3, or a list of them"},
 		{"a host name", "ip", "www.example.com", `parameter ip="www.example.com" ` + noAddress},
-		{"an IPv4 address in IPv6's clothes", "ip", "::ffff:192.0.2.1", `parameter ip="::ffff:192.0.2.1" is an IPv4 address in IPv6 form: give 192.0.2.1`},
-		{"a zone", "ip", "fe80::1%eth0", `parameter ip="fe80::1%eth0" has a zone: say with parameter nic which interface`},
+		{
+			"an IPv4 address in IPv6's clothes", "ip", "::ffff:192.0.2.1",
+			`parameter ip="::ffff:192.0.2.1" is an IPv4 address in IPv6 form: give 192.0.2.1`,
+		},
+		{"a zone", "ip", "fe80::1%eth0", `parameter ip="fe80::1%eth0" has a zone: give the interface with parameter nic`},
 		{"nothing but commas", "ip", " , ", `parameter ip=" , " ` + noAddress},
-		{"an address twice", "ip", "2001:db8::3 2001:db8:0::3", `parameter ip="2001:db8::3 2001:db8:0::3" has faults: "2001:db8:0::3" is given twice`},
-		{"two that no host can have", "ip", "::1 ff02::1", `parameter ip="::1 ff02::1" has faults: "::1" is the loopback address, which no host can have; "ff02::1" is a multicast address, which no host can have`},
-		{"three prefix lengths", "cidr_netmask", "24,64,64", `parameter cidr_netmask="24,64,64" is not a number from 1 to 128, or two such as 24,64`},
-		{"no such service", "services", "http", `parameter services="http" is not a list of services such as "tcp/80 tcp/443 icmp" or tcp/5000-5100, of the protocols tcp, udp, sctp, udplite, dccp, icmp: "http" is not a service`},
+		{
+			"an address twice", "ip", "2001:db8::3 2001:db8:0::3",
+			`parameter ip="2001:db8::3 2001:db8:0::3" has faults: "2001:db8:0::3" is given twice`,
+		},
+		{
+			"two that no host can have", "ip", "::1 ff02::1",
+			`parameter ip="::1 ff02::1" has faults: "::1" is the loopback address, which no host can have; ` +
+				`"ff02::1" is a multicast address, which no host can have`,
+		},
+		{
+			"three prefix lengths", "cidr_netmask", "24,64,64",
+			`parameter cidr_netmask="24,64,64" is not a number from 1 to 128, or two such as 24,64`,
+		},
+		{
+			"no such service", "services", "http",
+			`parameter services="http" is not a list of services such as "tcp/80 tcp/443 icmp" or tcp/5000-5100, ` +
+				`of the protocols tcp, udp, sctp, udplite, dccp, icmp: "http" is not a service`,
+		},
 		{"an address with zeros in front", "ip", "192.168.010.3", `parameter ip="192.168.010.3" ` + noAddress},
 		{"half an address", "ip", "192.168.10", `parameter ip="192.168.10" ` + noAddress},
 		{"an address of a thousand characters", "ip", long, "parameter ip=" + cutLong + " " + noAddress},
-		{"an address with its prefix", "ip", "192.168.10.3/24", `parameter ip="192.168.10.3/24" is not an address alone: give ip=192.168.10.3 cidr_netmask=24`},
+		{
+			"an address with its prefix", "ip", "192.168.10.3/24",
+			`parameter ip="192.168.10.3/24" has a prefix length: give ip=192.168.10.3 cidr_netmask=24`,
+		},
 		{"the unspecified address", "ip", "0.0.0.0", `parameter ip="0.0.0.0" is the unspecified address, which no host can have`},
-		{"an address of this network", "ip", "0.1.2.3", `parameter ip="0.1.2.3" is in the range 0.0.0.0/8 ("this network"), which no host can have`},
+		{
+			"an address of this network", "ip", "0.1.2.3",
+			`parameter ip="0.1.2.3" is in the range 0.0.0.0/8 ("this network"), which no host can have`,
+		},
 		{"a loopback address", "ip", "127.0.0.1", `parameter ip="127.0.0.1" is a loopback address, which no host can have`},
 		{"the lowest multicast address", "ip", "224.0.0.0", `parameter ip="224.0.0.0" is a multicast address, which no host can have`},
-		{"the highest multicast address", "ip", "239.255.255.255", `parameter ip="239.255.255.255" is a multicast address, which no host can have`},
+		{
+			"the highest multicast address", "ip", "239.255.255.255",
+			`parameter ip="239.255.255.255" is a multicast address, which no host can have`,
+		},
 		{"a class E address", "ip", "240.0.0.1", `parameter ip="240.0.0.1" is in the reserved range 240.0.0.0/4, which no host can have`},
 		{"the broadcast address", "ip", "255.255.255.255", `parameter ip="255.255.255.255" is the broadcast address, which no host can have`},
 		{"an address with a line break", "ip", "192.0.2.1\n", `parameter ip="192.0.2.1\n" contains the control character U+000A`},
@@ -204,7 +235,10 @@ func TestParseRefuses(t *testing.T) {
 		{"a prefix that would wrap around", "cidr_netmask", "4294967320", `parameter cidr_netmask="4294967320" ` + noLength},
 		{"a prefix with a slash", "cidr_netmask", "/24", `parameter cidr_netmask="/24" ` + noLength},
 
-		{"an interface name too long by one", "nic", strings.Repeat("a", 128), `parameter nic="` + strings.Repeat("a", 60) + `"… (128 bytes) ` + noName},
+		{
+			"an interface name too long by one", "nic", strings.Repeat("a", 128),
+			`parameter nic="` + strings.Repeat("a", 60) + `"… (128 bytes) ` + noName,
+		},
 		{"an alias", "nic", "eth0:1", `parameter nic="eth0:1" ` + noName},
 		{"a path", "nic", "../eth0", `parameter nic="../eth0" ` + noName},
 		{"one dot", "nic", ".", `parameter nic="." ` + noName},
@@ -218,12 +252,18 @@ func TestParseRefuses(t *testing.T) {
 
 		{"five bytes", "mac", "01:02:03:04:05", `parameter mac="01:02:03:04:05" ` + noMAC},
 		{"an EUI-64", "mac", "01:02:03:04:05:06:07:08", `parameter mac="01:02:03:04:05:06:07:08" ` + noMAC},
-		{"an InfiniBand address", "mac", "00:00:00:00:fe:80:00:00:00:00:00:00:02:00:5e:10:00:00:00:01", `parameter mac="00:00:00:00:fe:80:00:00:00:00:00:00:02:00:5e:10:00:00:00:01" ` + noMAC},
+		{
+			"an InfiniBand address", "mac", "00:00:00:00:fe:80:00:00:00:00:00:00:02:00:5e:10:00:00:00:01",
+			`parameter mac="00:00:00:00:fe:80:00:00:00:00:00:00:02:00:5e:10:00:00:00:01" ` + noMAC,
+		},
 		{"a MAC of letters", "mac", "0g:02:03:04:05:06", `parameter mac="0g:02:03:04:05:06" ` + noMAC},
 		{"the zero MAC", "mac", "00:00:00:00:00:00", `parameter mac="00:00:00:00:00:00" is all zeros, which no host can have`},
 		{"the broadcast MAC", "mac", "FF-FF-FF-FF-FF-FF", `parameter mac="FF-FF-FF-FF-FF-FF" is the broadcast address, which no host can have`},
 
-		{"an unknown hash", "hashmode", "destip", `parameter hashmode="destip" is not one of sourceip, sourceip-sourceport, sourceip-sourceport-destport`},
+		{
+			"an unknown hash", "hashmode", "destip",
+			`parameter hashmode="destip" is not one of sourceip, sourceip-sourceport, sourceip-sourceport-destport`,
+		},
 
 		{"a seed beyond 32 bits", "hash_seed", "4294967296", `parameter hash_seed="4294967296" ` + noSeed},
 		{"a hexadecimal seed beyond 32 bits", "hash_seed", "0x100000000", `parameter hash_seed="0x100000000" ` + noSeed},

@@ -6,10 +6,10 @@ import (
 	"ocf-clusterip/internal/text"
 )
 
-// A Description says what the agent is.
+// Description is the agent's own description.
 type Description struct {
 	Name, Short string
-	Long        []string // paragraphs; one that is a command begins with CommandMark
+	Long        []string // paragraphs; a command begins with CommandMark
 }
 
 // Describe returns the description of the agent.
@@ -17,10 +17,10 @@ func Describe() Description {
 	return Description{Name: agentName, Short: agentShort, Long: paragraphs(agentLong)}
 }
 
-// Paragraphs returns what is to be said about a parameter, without its options and what its other fields say.
+// Paragraphs returns the long description of a parameter, without the options and the other fields.
 func (p Parameter) Paragraphs() []string { return paragraphs(p.Long) }
 
-// CommandMark in front of a paragraph says that it is a command: it is never broken into lines.
+// CommandMark begins a paragraph that is a command. It is not wrapped.
 const CommandMark = "$ "
 
 // paragraphs splits the text of the table at its blank lines, and puts each paragraph on one line.
@@ -49,7 +49,7 @@ func wrapAll(all []string, indent string, width int) string {
 	return strings.Join(wrapped, "\n\n")
 }
 
-// manual returns everything that is to be said about a parameter. Every paragraph ends in a full stop: pcs runs them together.
+// manual returns the whole description of a parameter. Every paragraph ends with a full stop, because pcs joins them.
 func (p Parameter) manual() []string {
 	all := paragraphs(p.Long)
 	for _, option := range p.Options {

@@ -2,8 +2,8 @@ package metadata
 
 import "strings"
 
-// Suggest returns the parameter that somebody may have meant who wrote a name that is not in the table; ok is false when none is
-// near: at most two letters wrong, left out or too many, and at least half of them right.
+// Suggest returns the parameter that an unknown name may be a misspelling of. ok is false if none is similar: at most two letters may be
+// wrong, missing or extra, and at least half of them must be right.
 func Suggest(unknown string) (name string, ok bool) {
 	best := 3
 	for _, p := range Parameters() {
@@ -14,7 +14,7 @@ func Suggest(unknown string) (name string, ok bool) {
 	return name, name != ""
 }
 
-// distance counts the bytes that must be changed, put in or taken out to make b of a (Levenshtein).
+// distance returns the number of bytes to change, insert or delete to make b of a (Levenshtein).
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -13,8 +13,8 @@ import (
 
 // Values holds the parsed values of a resource's parameters, by name. It cannot be changed.
 //
-// Each accessor panics if the parameter is not in the table, or has another type: that is a programmer's mistake. It returns the zero value if the
-// parameter has no value, because none was given and there is no default, or because the given one is faulty.
+// Each accessor panics if the parameter is not in the table, or has another type: that is a programmer's mistake. It returns the zero value
+// if the parameter has no value, because none was given and there is no default, or because the given one is faulty.
 type Values struct {
 	values map[string]any
 }
@@ -22,8 +22,8 @@ type Values struct {
 // Default marks a value in the argument of NewValues as one that the operator did not give.
 type Default struct{ Value any }
 
-// NewValues returns the values of all parameters of the table, by name. Each has one of the types that Values has accessors for, or is such a value
-// in a Default, or nil for none. NewValues keeps a copy.
+// NewValues returns the values of all parameters of the table, by name. Each has one of the types that Values has accessors for, or is such
+// a value in a Default, or nil for none. NewValues keeps a copy.
 func NewValues(values map[string]any) Values {
 	values = maps.Clone(values)
 	for name, value := range values {

@@ -42,8 +42,8 @@ func TestValues(t *testing.T) {
 			t.Errorf("Given(%q) = %t, want %t", name, got, want)
 		}
 	}
-	if n, ok := v.Uint32("none"); n != 0 || ok || v.Addrs("none") != nil || v.Services("none") != nil || v.Numbers("none") != nil || v.Bool("none") || v.String("none") != "" ||
-		v.HardwareAddr("none") != nil || v.Duration("none") != 0 {
+	if n, ok := v.Uint32("none"); n != 0 || ok || v.Addrs("none") != nil || v.Services("none") != nil || v.Numbers("none") != nil ||
+		v.Bool("none") || v.String("none") != "" || v.HardwareAddr("none") != nil || v.Duration("none") != 0 {
 		t.Error("a parameter without a value has one")
 	}
 }

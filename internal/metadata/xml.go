@@ -10,8 +10,8 @@ import (
 
 const textWidth = 78
 
-// documentType lets the document be checked by itself: ocf-tester runs xmllint --valid, and the only DTD that resource-agents
-// ships, ra-api-1.dtd, is of OCF 1.0 and knows neither select, unique-group and reloadable nor reload-agent.
+// documentType makes the document valid by itself: ocf-tester runs xmllint --valid, and the only DTD that resource-agents ships,
+// ra-api-1.dtd, is of OCF 1.0, without select, unique-group, reloadable and reload-agent.
 const documentType = `DOCTYPE resource-agent [
 <!ELEMENT resource-agent (version,longdesc,shortdesc,parameters,actions)>
 <!ATTLIST resource-agent name CDATA #REQUIRED version CDATA #IMPLIED>
@@ -32,8 +32,8 @@ const documentType = `DOCTYPE resource-agent [
 <!ATTLIST action name NMTOKEN #REQUIRED timeout CDATA #REQUIRED interval CDATA #IMPLIED depth CDATA #IMPLIED>
 ]`
 
-// XML returns the meta-data document of OCF 1.1 ("Resource Agent Meta-Data"). The elements stand in the order that the standard's
-// schema wants. version is the agent's own; without one the document has none.
+// XML returns the meta-data document of OCF 1.1 ("Resource Agent Meta-Data"), with its elements in the order of the standard's schema.
+// version is the agent's own; it may be empty.
 func XML(version string) ([]byte, error) {
 	doc := etree.NewDocument()
 	doc.WriteSettings = etree.WriteSettings{CanonicalText: true, CanonicalAttrVal: true} // no &apos; in prose

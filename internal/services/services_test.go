@@ -16,7 +16,8 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "tcp", "tcp/", "tcp/0", "tcp/0-5", "tcp/65536", "tcp/-1", "tcp/5-", "tcp/6-5", "tcp/+5", "tcp/5-6-7", "icmp/8", "gre/1", "TCP/80", "/80", "tcp/80 ",
+		"", "tcp", "tcp/", "tcp/0", "tcp/0-5", "tcp/65536", "tcp/-1", "tcp/5-", "tcp/6-5", "tcp/+5", "tcp/5-6-7",
+		"icmp/8", "gre/1", "TCP/80", "/80", "tcp/80 ",
 	} {
 		if got, err := Parse(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
