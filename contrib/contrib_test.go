@@ -275,7 +275,8 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 		{
 			"a node writes no metrics any more, and another one has taken its bucket",
 			[][]series{
-				node(a, stale, `foreign_packets_total{resource="web-ip",address="192.0.2.1"} 500`, "health 2", "cluster_quorate 0", "cluster_fencing_enabled 0", owned0+"1", nodes0+"2", owned1+"0", nodes1+"0",
+				node(a, stale, `foreign_packets_total{resource="web-ip",address="192.0.2.1"} 500`, "health 2", "cluster_quorate 0",
+					"cluster_fencing_enabled 0", owned0+"1", nodes0+"2", owned1+"0", nodes1+"0",
 					`cluster_node_state{node="node1",state="online"} 1`, `cluster_node_state{node="node2",state="online"} 1`),
 				node(b, fresh, "health 0", "cluster_quorate 1", "cluster_fencing_enabled 1", owned0+"1", nodes0+"1", owned1+"1", nodes1+"1",
 					`cluster_node_state{node="node1",state="online"} 0`, `cluster_node_state{node="node2",state="online"} 1`),

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// MaxBuckets is the greatest clone-max that is supported.
+// MaxBuckets is the largest supported clone-max.
 const MaxBuckets = 1024
 
-// Clone says which of how many instances this one is. A resource that is not cloned is number 0 of 1.
+// Clone is an instance's number and the number of instances. A resource that is not cloned is number 0 of 1.
 type Clone struct {
 	Bucket  uint32 // 0..Buckets-1
 	Buckets uint32 // 1..MaxBuckets
@@ -22,7 +22,7 @@ func (e Environment) Resource() string {
 	return resource
 }
 
-// Clone returns the clone instance that this call is about. Every error is ErrConfigured and says how to mend it.
+// Clone returns the clone instance of the action. Every error is ErrConfigured and contains the command that solves it.
 //
 // Pacemaker gives clone_max and clone for every action on a clone, except for the stop of an instance that is no longer
 // configured: use BucketForStop there.
@@ -32,17 +32,17 @@ func (e Environment) Clone() (Clone, error) {
 	if v := e.Meta["clone_max"]; v != "" {
 		n, err := strconv.ParseUint(v, 10, 32)
 		if err != nil || n < 1 || n > MaxBuckets {
-			return Clone{}, Errorf(ErrConfigured, "clone-max=%s is not a number from 1 to %d: set it with `pcs resource meta %s clone-max=…`",
+			return Clone{}, Errorf(ErrConfigured, "clone-max=%s is not a number from 1 to %d: run `pcs resource meta %s clone-max=…`",
 				Quote(v), MaxBuckets, id)
 		}
 		buckets = n
 	}
 
-	// Instances of an anonymous clone have numbers too, but Pacemaker may give any of them any number, and the same one twice.
+	// Instances of an anonymous clone have numbers too, but Pacemaker may give any of them any number, even the same one twice.
 	unique := IsTrue(e.Meta["globally_unique"])
 	if buckets > 1 && !unique {
-		return Clone{}, Errorf(ErrConfigured, "clone-max=%d without globally-unique=true: every instance is a hash bucket of its own, "+
-			"so the instances must be told apart: run `pcs resource meta %s globally-unique=true`", buckets, id)
+		return Clone{}, Errorf(ErrConfigured, "clone-max=%d without globally-unique=true, but each instance is one bucket: "+
+			"run `pcs resource meta %s globally-unique=true`", buckets, id)
 	}
 
 	source, number := e.instanceNumber()
@@ -58,10 +58,9 @@ func (e Environment) Clone() (Clone, error) {
 	return Clone{Bucket: uint32(bucket), Buckets: uint32(buckets)}, nil
 }
 
-// BucketForStop returns the bucket that a stop is about, as far as it can be known: Pacemaker stops an instance that is no longer
-// configured (clone-max was lowered) without clone, clone_max and globally_unique, with nothing but the instance's name. The
-// bucket may lie beyond the present clone-max and beyond MaxBuckets; one too large to be counted is the largest, which never runs.
-// ok is false when the number cannot be read: then it could be any.
+// BucketForStop returns the bucket of a stop. Pacemaker stops an instance that is no longer configured, because clone-max was lowered,
+// without clone, clone_max and globally_unique: only the instance's name has the number. The bucket may be above clone-max and MaxBuckets;
+// a number that is too large becomes the largest, which never runs. ok is false if the name has no readable number.
 func (e Environment) BucketForStop() (bucket uint32, ok bool) {
 	_, number := e.instanceNumber()
 	n, err := strconv.ParseUint(number, 10, 32)
@@ -71,7 +70,7 @@ func (e Environment) BucketForStop() (bucket uint32, ok bool) {
 	return uint32(n), true
 }
 
-// instanceNumber returns the number of the instance as text, and where it comes from, for messages.
+// instanceNumber returns the number of the instance as text, and its source, for messages.
 func (e Environment) instanceNumber() (source, number string) {
 	if v := e.Meta["clone"]; v != "" {
 		return parameterPrefix + metaPrefix + "clone=" + Quote(v), v
@@ -83,7 +82,7 @@ func (e Environment) instanceNumber() (source, number string) {
 	return source, "0"
 }
 
-// cloneID returns the name that pcs gives to the clone of this resource, for use in a command.
+// cloneID returns the name of this resource's clone for pcs.
 func (e Environment) cloneID() string {
 	resource := OneLine(e.Resource())
 	if resource == "" {
@@ -92,7 +91,7 @@ func (e Environment) cloneID() string {
 	return resource + "-clone"
 }
 
-// splitInstance cuts an instance's name at its last colon if there is a name before it and nothing but digits after it.
+// splitInstance splits an instance's name at its last colon if a name precedes it and only digits follow it.
 func splitInstance(instance string) (resource, number string, found bool) {
 	i := strings.LastIndexByte(instance, ':')
 	if i < 1 || i == len(instance)-1 || strings.Trim(instance[i+1:], "0123456789") != "" {
@@ -101,13 +100,14 @@ func splitInstance(instance string) (resource, number string, found bool) {
 	return instance[:i], instance[i+1:], true
 }
 
-// IsTrue reads a meta attribute as Pacemaker does: what is no boolean is not true.
+// IsTrue reads a meta attribute as Pacemaker does: a value that is not a boolean is not true.
 func IsTrue(value string) bool {
 	is, _ := Boolean(value)
 	return is
 }
 
-// Boolean reads a boolean as Pacemaker does (crm_str_to_boolean, from 3.0.2 on pcmk__parse_bool, in lib/common/strings.c), if it is one.
+// Boolean reads a boolean as Pacemaker does (crm_str_to_boolean, from 3.0.2 on pcmk__parse_bool, in lib/common/strings.c). isBoolean is
+// false for other values.
 func Boolean(value string) (is, isBoolean bool) {
 	switch strings.ToLower(value) {
 	case "true", "on", "yes", "y", "1":

@@ -12,23 +12,23 @@ import (
 	"unicode/utf8"
 )
 
-// What holds when a variable is not set.
+// The values of variables that are not set.
 const (
-	// DefaultTempDir is where locks are kept when HA_RSCTMP is not set.
+	// DefaultTempDir is the folder of lock files if HA_RSCTMP is not set.
 	DefaultTempDir = "/run/resource-agents"
-	// DefaultExitReasonPrefix is what Pacemaker looks for on an agent's stderr.
+	// DefaultExitReasonPrefix marks the exit reason for Pacemaker on an agent's stderr.
 	DefaultExitReasonPrefix = "ocf-exit-reason:"
-	// DefaultTimeout is how long an action may take when the manager does not say; Pacemaker's own default.
+	// DefaultTimeout is the timeout of an action if none is set; Pacemaker's own default.
 	DefaultTimeout = 20 * time.Second
 )
 
 const (
 	parameterPrefix = "OCF_RESKEY_"
 	metaPrefix      = "CRM_meta_"
-	featureSet      = "crm_feature_set" // Pacemaker's own; comes disguised as a parameter
+	featureSet      = "crm_feature_set" // Pacemaker's own, although it looks like a parameter
 )
 
-// Environment is what the resource manager says about one call (OCF 1.1, "Parameter Passing", and Pacemaker's additions).
+// Environment is the input of one action (OCF 1.1, "Parameter Passing", and Pacemaker's additions).
 type Environment struct {
 	Instance         string            // OCF_RESOURCE_INSTANCE, such as "web-ip:4"; empty for meta-data
 	Parameters       map[string]string // the resource's parameters as given, by name without OCF_RESKEY_
@@ -36,19 +36,19 @@ type Environment struct {
 	CheckLevel       int               // OCF_CHECK_LEVEL (OCF 1.1, "Check Levels"); 0 when absent
 	TempDir          string            // HA_RSCTMP, an absolute path
 	ExitReasonPrefix string            // OCF_EXIT_REASON_PREFIX
-	Timeout          time.Duration     // how long the manager lets this call run, from CRM_meta_timeout (ms)
+	Timeout          time.Duration     // of the operation, from CRM_meta_timeout (ms)
 	Debug            bool              // HA_debug above 0
 }
 
-// ParseEnvironment reads the environment in the form of os.Environ. Of a variable given twice the first counts, as for
-// os.Getenv; an empty one counts as absent, except that an empty parameter is kept as given.
+// ParseEnvironment reads the environment in the form of os.Environ. If a variable occurs twice, the first one counts, as for os.Getenv. An
+// empty variable counts as absent, except that an empty parameter is kept.
 //
-// All faults are reported at once, joined, each an *Error that names the variable, its value and what is allowed. Fields whose
-// variables are faulty have their defaults, the others are good: meta-data needs none of them, and stop must work with what
-// there is. Parameters stay as they were given, faulty ones too.
+// It returns all faults at once, joined, each an *Error that names the variable, its value and the allowed values. A field with a fault has
+// its default, the others have their values: meta-data needs none of them, and stop must work with the values that are good. Parameters
+// stay as given, even with a fault.
 //
-// A fault of what the cluster's configuration sets (parameters, the check level, the instance's name) is ErrConfigured; of what
-// the manager on this host sets, ErrArgs.
+// A fault in what the cluster's configuration sets (parameters, the check level, the instance's name) is ErrConfigured; in what the
+// resource manager on this node sets, ErrArgs.
 func ParseEnvironment(environ []string) (Environment, error) {
 	env := Environment{
 		Parameters:       map[string]string{},
@@ -126,14 +126,14 @@ func ParseEnvironment(environ []string) (Environment, error) {
 			env.Timeout = time.Duration(ms) * time.Millisecond
 		}
 	}
-	// Whatever else HA_debug may hold is no reason to fail a service.
+	// A wrong HA_debug must not make an action fail.
 	level, err := strconv.Atoi(seen["HA_debug"])
 	env.Debug = err == nil && level > 0
 
 	return env, errors.Join(faults...)
 }
 
-// CheckParameter refuses a parameter's value that no parameter may have: one that is not text, or not on one line.
+// CheckParameter returns an error for a value that no parameter may have: one that is not text on one line.
 func CheckParameter(name, value string) error {
 	if flaw := textFlaw(value); flaw != "" {
 		return Errorf(ErrConfigured, "parameter %s=%s %s", OneLine(name), Quote(value), flaw)
@@ -141,7 +141,7 @@ func CheckParameter(name, value string) error {
 	return nil
 }
 
-// textFlaw says what keeps a value from being one line of text, or nothing.
+// textFlaw returns why a value is not one line of text, or "".
 func textFlaw(value string) string {
 	if !utf8.ValidString(value) {
 		return "is not valid UTF-8"

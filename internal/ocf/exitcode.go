@@ -8,16 +8,16 @@ import (
 // ExitCode is what an agent returns to the resource manager (OCF 1.1, "Exit Status Codes").
 type ExitCode int
 
-// The codes that this agent has a use for. Those of promoted instances (8, 9, 191) are not among them.
+// The codes that this agent returns. Promoted instances, which it does not have, have others (8, 9, 191).
 const (
 	Success          ExitCode = 0   // done; for monitor: properly active
-	ErrGeneric       ExitCode = 1   // failed, or in doubt; Pacemaker tries again, here or elsewhere
-	ErrArgs          ExitCode = 2   // wrong on this host only
+	ErrGeneric       ExitCode = 1   // failed, or unknown; Pacemaker tries again, here or elsewhere
+	ErrArgs          ExitCode = 2   // wrong on this node only
 	ErrUnimplemented ExitCode = 3   // no such action
 	ErrPerm          ExitCode = 4   // the user may not do this
-	ErrInstalled     ExitCode = 5   // this host lacks something that is needed
-	ErrConfigured    ExitCode = 6   // wrong on every host: nobody will try again
-	NotRunning       ExitCode = 7   // monitor only, and only when nothing at all is left
+	ErrInstalled     ExitCode = 5   // this node lacks something that is needed
+	ErrConfigured    ExitCode = 6   // wrong on every node: Pacemaker does not try again
+	NotRunning       ExitCode = 7   // monitor only, and only if nothing is left
 	Degraded         ExitCode = 190 // monitor only: active, but likely to fail
 )
 
@@ -47,11 +47,10 @@ func (c ExitCode) String() string {
 	}
 }
 
-// gravity orders the codes that an error may carry, for the case that several errors are joined. The code that rules out the
-// most nodes wins, because a manager that is told less would try in vain where another fault is sure to stop it:
-// ErrConfigured holds on every node; ErrInstalled, ErrPerm, ErrArgs and ErrUnimplemented on this one, in the order of the
-// work it takes to mend them; ErrGeneric is worth another try. NotRunning comes below every failure: where there is doubt, a
-// monitor must not say that the resource is stopped. Degraded says that it runs, and so comes last.
+// gravity orders the codes of joined errors. The code that rules out the most nodes wins: with another one the resource manager would try
+// again where the other fault stops it. ErrConfigured holds on every node. ErrInstalled, ErrPerm, ErrArgs and ErrUnimplemented hold on this
+// one, in the order of the work to repair them. After ErrGeneric another try may succeed. NotRunning comes below every failure: after a
+// failure, monitor must not return that the resource is stopped. Degraded, which means that it runs, comes last.
 func (c ExitCode) gravity() int {
 	switch c {
 	case ErrConfigured:
@@ -71,11 +70,11 @@ func (c ExitCode) gravity() int {
 	case Degraded:
 		return 1
 	default:
-		return 0 // Success and foreign codes: not what an error may say
+		return 0 // Success and unknown codes, which an error must not have
 	}
 }
 
-// Error is an error that knows the exit code it leads to. The text of Err becomes the exit reason.
+// Error is an error with its exit code. The text of Err becomes the exit reason.
 type Error struct {
 	Code ExitCode
 	Err  error
@@ -97,9 +96,9 @@ func Errorf(code ExitCode, format string, args ...any) error {
 	return &Error{Code: code, Err: fmt.Errorf(format, args...)}
 }
 
-// CodeOf is the one place where an error becomes an exit code. No error is Success. The outermost *Error on a path through
-// the wrapped errors decides for that path; a path without one is ErrGeneric. Where errors are joined (errors.Join, or several
-// %w), the gravest code of all branches wins:
+// CodeOf is the one place where an error becomes an exit code. No error is Success. The outermost *Error on a path through the wrapped
+// errors determines the code of that path; a path without one is ErrGeneric. If errors are joined (errors.Join, or several %w), the gravest
+// code of all branches wins:
 //
 //	ErrConfigured > ErrInstalled > ErrPerm > ErrArgs > ErrUnimplemented > ErrGeneric > NotRunning > Degraded
 //

@@ -16,29 +16,28 @@ import (
 
 const (
 	firstRetry = time.Millisecond
-	usualRetry = 4 * time.Millisecond // about as long as a holder needs it
+	usualRetry = 4 * time.Millisecond // about the time that an action holds it
 	lastRetry  = 32 * time.Millisecond
-	// waitedShare is the part of the time waited that the next pause may take: who has waited for long has many beside it, who together
-	// would keep a processor busy with asking.
+	// waitedShare bounds the next pause by a part of the time waited so far. After a long wait many processes wait, and with short pauses all
+	// of them together would keep a processor busy.
 	waitedShare = 16
 )
 
-// Lock keeps all other calls about the same thing on this node waiting. The kernel gives it up when the process ends, however
-// that happens.
+// Lock makes other actions on the same resource on this node wait. The kernel releases it when the process ends, for any reason.
 type Lock struct {
 	dir  *os.File // nil after Release
 	file *os.File
 	name string
 }
 
-// HeldError says that somebody else has the lock and did not give it up in time. Every other error of AcquireLock means that no
-// lock can be had at all.
+// HeldError means that another process holds the lock and did not release it in time. Every other error of AcquireLock means that the file
+// cannot be locked at all.
 type HeldError struct {
 	Path    string
 	PID     int           // of the holder; 0 when it is not known
 	Command string        // of the holder; empty when it is not known
-	Waited  time.Duration // how long we waited
-	Err     error         // why we did not wait longer: the context's cause
+	Waited  time.Duration // how long AcquireLock waited
+	Err     error         // why it did not wait longer: the context's cause
 }
 
 // Error names the lock and its holder.
@@ -56,18 +55,18 @@ func (e *HeldError) Error() string {
 // Unwrap returns the context's cause.
 func (e *HeldError) Unwrap() error { return e.Err }
 
-// errReplaced says that the file was removed or replaced while we waited for it: there is another one to lock.
+// errReplaced means that the file was removed or replaced during the wait: there is another one to lock.
 var errReplaced = errors.New("lock file was replaced")
 
-// AcquireLock locks the file dir/name.lock and waits for it until the context is done; the first try is made in any case. It
-// makes the directory and its parents when they are missing.
+// AcquireLock locks the file dir/name.lock, and waits for it until the context is done. It tries at least once. It creates the directory
+// and its parents if they are missing.
 //
-// Anybody may be able to write beside us (HA_RSCTMP could be /tmp), so the directory must be a real one, owned by root or by us,
-// in which nobody else can replace our file: not writable for others unless it is sticky, as Debian's /run/resource-agents
-// (mode 1755) is. The file must be a regular one, ours, and without a second name.
+// Other users may write to the directory (HA_RSCTMP could be /tmp). So it must be a real directory, owned by root or by this user, in which
+// no other user can replace the file: not writable for others unless it is sticky, like Debian's /run/resource-agents (mode 1755). The file
+// must be regular, owned by this user, and without a second name.
 //
-// The error is a *HeldError, or an *Error when the lock cannot be made: ErrPerm when we may not, ErrArgs when the directory or the
-// file is unsafe, else ErrGeneric.
+// The error is a *HeldError, or an *Error if the file cannot be locked: ErrPerm without permission, ErrArgs if the directory or the file is
+// unsafe, else ErrGeneric.
 func AcquireLock(ctx context.Context, dir, name string) (*Lock, error) {
 	if !filepath.IsAbs(dir) {
 		return nil, Errorf(ErrArgs, "lock: the directory %s is not an absolute path", Quote(dir))
@@ -100,18 +99,18 @@ func AcquireLock(ctx context.Context, dir, name string) (*Lock, error) {
 	}
 }
 
-// Release gives the lock up. A second call, and one for a nil Lock, does nothing.
+// Release releases the lock. A second call, and one for a nil Lock, does nothing.
 func (l *Lock) Release() error {
 	if l == nil || l.dir == nil {
 		return nil
 	}
-	// Without our pid nobody blames us for the next holder's wait; it is advice only, so a failure does not matter.
+	// Otherwise a process that waits for the next holder would name this one. The pid is only a hint, so a failure does not matter.
 	_ = l.file.Truncate(0)
 	return l.close()
 }
 
-// Remove unlinks the lock's file, if it is still ours: the last thing to do before Release, because whoever comes next makes a
-// file of its own and does not wait for us. A file that is missing already, and a nil Lock, is no error.
+// Remove unlinks the lock's file, if it is still the locked one. It must be the last step before Release, because the next action creates a
+// file of its own and does not wait. A missing file and a nil Lock are no errors.
 func (l *Lock) Remove() error {
 	if l == nil {
 		return nil
@@ -133,8 +132,8 @@ func (l *Lock) Remove() error {
 	return nil
 }
 
-// try opens the file unless it is open already, and locks it unless somebody else did (EWOULDBLOCK). A file that has lost its
-// name in between is closed: errReplaced.
+// try opens the file unless it is open, and locks it unless another process holds the lock (EWOULDBLOCK). If the file has lost its name in
+// between, try closes it and returns errReplaced.
 func (l *Lock) try(path string) error {
 	if l.file == nil {
 		fd, err := ignoringEINTR(func() (int, error) {
@@ -165,14 +164,14 @@ func (l *Lock) try(path string) error {
 	if !current {
 		return l.forget()
 	}
-	// The holder's pid is for the message of those who wait. A full file system must not keep anybody from the lock.
+	// The holder's pid is for the message of waiting processes. A full file system must not prevent locking.
 	if l.file.Truncate(0) == nil {
 		_, _ = l.file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	return nil
 }
 
-// checkFile refuses a file that somebody else made for us to trip over.
+// checkFile returns an error for a file that another user may have planted.
 func (l *Lock) checkFile() error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(l.file.Fd()), &st); err != nil {
@@ -191,7 +190,7 @@ func (l *Lock) checkFile() error {
 	return nil
 }
 
-// forget closes a file that has lost its name, so that the next try opens the one that has it now.
+// forget closes a file that has lost its name, so that the next try opens the one with that name.
 func (l *Lock) forget() error {
 	err := l.file.Close()
 	l.file = nil
@@ -201,7 +200,7 @@ func (l *Lock) forget() error {
 	return errReplaced
 }
 
-// current tells whether the file that we have open is the one that has the name.
+// current reports whether the open file is the one with that name.
 func (l *Lock) current() (bool, error) {
 	var open, named unix.Stat_t
 	if err := unix.Fstat(int(l.file.Fd()), &open); err != nil {
@@ -217,18 +216,18 @@ func (l *Lock) current() (bool, error) {
 	return open.Dev == named.Dev && open.Ino == named.Ino, nil
 }
 
-// holder reads who has the lock. The pid may be that of an earlier holder who was killed.
+// holder reads which process holds the lock. The pid may be that of an earlier holder that was killed.
 func (l *Lock) holder() (pid int, command string) {
 	if l.file == nil {
 		return 0, ""
 	}
 	content := make([]byte, 16)
-	n, _ := l.file.ReadAt(content, 0) // io.EOF is what we expect; nothing read means that nothing is known
+	n, _ := l.file.ReadAt(content, 0) // io.EOF is expected; an empty file means that the holder is unknown
 	pid, err := strconv.Atoi(strings.TrimSpace(string(content[:n])))
 	if err != nil || pid <= 0 {
 		return 0, ""
 	}
-	// The command line would say more, but the pid may be another program's by now, and its arguments are not ours to log.
+	// The command line would contain more, but the pid may belong to another program by now, whose arguments must not be logged.
 	comm, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "comm"))
 	if err != nil {
 		return pid, ""
@@ -239,7 +238,7 @@ func (l *Lock) holder() (pid int, command string) {
 func (l *Lock) close() error {
 	var errs []error
 	if l.file != nil {
-		// Closing would be enough, unless the file descriptor lives on in a child.
+		// Closing would be enough, unless a child has inherited the file descriptor.
 		errs = append(errs, unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
 	}
 	errs = append(errs, l.dir.Close())
@@ -247,7 +246,7 @@ func (l *Lock) close() error {
 	return errors.Join(errs...)
 }
 
-// openLockDir opens the directory, and makes it when it is missing.
+// openLockDir opens the directory, and creates it if it is missing.
 func openLockDir(dir string) (*os.File, error) {
 	flags := unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	open := func() (int, error) {
@@ -256,12 +255,12 @@ func openLockDir(dir string) (*os.File, error) {
 	fd, err := open()
 	if errors.Is(err, unix.ENOENT) {
 		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // HA_RSCTMP is for every agent, of any user
-			return nil, fmt.Errorf("make the directory: %w", err)
+			return nil, fmt.Errorf("create the directory: %w", err)
 		}
 		fd, err = open()
 	}
 	if err != nil {
-		if info, lerr := os.Lstat(dir); lerr == nil && info.Mode().Type() == fs.ModeSymlink { //nolint:gosec // the manager says where it is
+		if info, lerr := os.Lstat(dir); lerr == nil && info.Mode().Type() == fs.ModeSymlink { //nolint:gosec // HA_RSCTMP is the manager's
 			return nil, unsafeError{"its directory is a symbolic link"}
 		}
 		return nil, fmt.Errorf("open the directory: %w", err)
@@ -273,7 +272,7 @@ func openLockDir(dir string) (*os.File, error) {
 	return file, nil
 }
 
-// checkLockDir refuses a directory in which somebody else could replace our file.
+// checkLockDir returns an error for a directory in which another user could replace the file.
 func checkLockDir(dir *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
@@ -288,12 +287,12 @@ func checkLockDir(dir *os.File) error {
 	return nil
 }
 
-// unsafeError says that the directory or the file may be somebody else's trap.
+// unsafeError means that another user may control the directory or the file.
 type unsafeError struct{ why string }
 
 func (e unsafeError) Error() string { return e.why }
 
-// lockError gives an error the exit code that its cause calls for.
+// lockError returns an error with the exit code for its cause.
 func lockError(path string, err error) error {
 	code := ErrGeneric
 	var refused unsafeError
@@ -306,13 +305,13 @@ func lockError(path string, err error) error {
 	return Errorf(code, "lock %s: %w", path, err)
 }
 
-// isLockName tells whether a name is safe as a file's: no way out of the directory, nothing that a shell would read otherwise.
+// isLockName reports whether a name is safe for a file: it stays in the directory, and needs no quotes in a shell.
 func isLockName(name string) bool {
 	const safe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-"
 	return name != "" && len(name) <= 200 && name[0] != '.' && strings.Trim(name, safe) == ""
 }
 
-// sleep waits, and tells whether it could wait that long before the context was done.
+// sleep waits, and reports whether the context was not done before.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

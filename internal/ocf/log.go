@@ -9,11 +9,10 @@ import (
 
 const (
 	maxLogLine    = 4000 // below PIPE_BUF (4096), so that lines of several agents do not mix in one pipe
-	maxExitReason = 1500 // all parameters may be at fault; Pacemaker shows the reason in a status line
+	maxExitReason = 1500 // enough for faults in all parameters; Pacemaker shows the reason in a status line
 )
 
-// Logger writes what an agent has to say to the operator, one line for each message with its level in front. Pacemaker puts an
-// agent's stderr into its own log.
+// Logger writes one line for each message, with its level in front. Pacemaker copies an agent's stderr into its own log.
 type Logger struct {
 	w     io.Writer
 	debug bool
@@ -22,17 +21,17 @@ type Logger struct {
 // NewLogger returns a Logger that writes each line to w with a single call, and debugging lines only when debug is set.
 func NewLogger(w io.Writer, debug bool) *Logger { return &Logger{w: w, debug: debug} }
 
-// Debugf logs what only a developer wants to know.
+// Debugf logs details for developers.
 func (l *Logger) Debugf(format string, args ...any) {
 	if l.debug {
 		l.line("DEBUG", fmt.Sprintf(format, args...))
 	}
 }
 
-// Infof logs what was done.
+// Infof logs what the agent did.
 func (l *Logger) Infof(format string, args ...any) { l.line("INFO", fmt.Sprintf(format, args...)) }
 
-// Warningf logs what was odd but did not stop the action.
+// Warningf logs a problem that did not stop the action.
 func (l *Logger) Warningf(format string, args ...any) {
 	l.line("WARNING", fmt.Sprintf(format, args...))
 }
@@ -42,9 +41,8 @@ func (l *Logger) Errorf(format string, args ...any) { l.line("ERROR", fmt.Sprint
 
 func (l *Logger) line(level, text string) { writeLine(l.w, cut(level+": "+OneLine(text), maxLogLine)) }
 
-// ExitReason writes the one line that Pacemaker shows to the operator as the reason of a failure: the prefix and the error's
-// text. Joined errors stand beside each other with "; " between them, each text once; the whole is cut at 1500 bytes. No error
-// writes nothing.
+// ExitReason writes the line that Pacemaker shows to the operator as the reason of a failure: the prefix and the error's text. It separates
+// joined errors by "; ", omits repeated texts, and cuts the line at 1500 bytes. Without an error it writes nothing.
 func ExitReason(w io.Writer, prefix string, err error) {
 	if err == nil {
 		return
@@ -61,5 +59,5 @@ func ExitReason(w io.Writer, prefix string, err error) {
 	writeLine(w, prefix+cut(strings.Join(reasons, "; "), maxExitReason))
 }
 
-// writeLine writes a line at once. Nobody can be told that stderr is gone, and no action fails for it.
+// writeLine writes a line with one call. It ignores errors: a closed stderr must not make an action fail.
 func writeLine(w io.Writer, line string) { _, _ = io.WriteString(w, line+"\n") }

@@ -58,7 +58,10 @@ func TestExitReason(t *testing.T) {
 		{"no error says nothing", "p:", nil, ""},
 		{"an error is one line", "ocf-exit-reason:", errors.New("no nf_tables"), "ocf-exit-reason:no nf_tables\n"},
 		{"another prefix is kept as it is", "why: ", errors.New("x"), "why: x\n"},
-		{"joined errors stand beside each other", "p:", errors.Join(errors.New("a"), fmt.Errorf("b: %w", errors.Join(errors.New("c"), errors.New("d")))), "p:a; b: c; d\n"},
+		{
+			"joined errors stand beside each other", "p:",
+			errors.Join(errors.New("a"), fmt.Errorf("b: %w", errors.Join(errors.New("c"), errors.New("d")))), "p:a; b: c; d\n",
+		},
 		{"what two errors say is said once", "p:", errors.Join(errors.New("a"), errors.New("b"), errors.New("a")), "p:a; b\n"},
 		{"control characters and wrong bytes", "p:", errors.New("a\x00b\xff\r\n\nc"), "p:a b\ufffd; c\n"},
 		{"an error without a text still says something", "p:", Errorf(ErrPerm, ""), "p:insufficient privileges\n"},

@@ -7,11 +7,11 @@ import (
 	"unicode/utf8"
 )
 
-// quotedRunes is how much of a value a message shows.
+// quotedRunes is how many characters of a value a message shows.
 const quotedRunes = 60
 
-// OneLine returns s as text that is safe in a log: valid UTF-8 on one line. Every run of line breaks, control characters and
-// other characters without a picture (Unicode's C, Zl and Zp) becomes a space, every wrong byte the replacement character.
+// OneLine returns s as text that is safe in a log: valid UTF-8 on one line. Every run of line breaks, control characters and other
+// invisible characters (Unicode's C, Zl and Zp) becomes a space, every invalid byte the replacement character.
 func OneLine(s string) string {
 	var b strings.Builder
 	folded := false
@@ -29,8 +29,8 @@ func OneLine(s string) string {
 	return strings.TrimSpace(b.String())
 }
 
-// Quote returns a value as messages show it: in quotes, with everything unprintable escaped, and cut after 60 characters with
-// the full length in bytes behind it.
+// Quote returns a value for a message: in quotes, with unprintable characters escaped. A value of more than 60 characters is cut, with its
+// length in bytes behind it.
 func Quote(value string) string {
 	runes := 0
 	for i := range value {
@@ -42,7 +42,7 @@ func Quote(value string) string {
 	return strconv.Quote(value)
 }
 
-// cut returns s with at most limit bytes; what is cut off ends at a rune's boundary and is marked by an ellipsis.
+// cut returns s with at most limit bytes. It cuts between characters, and marks the cut with an ellipsis.
 func cut(s string, limit int) string {
 	const mark = "…"
 	if len(s) <= limit {

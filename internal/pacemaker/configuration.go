@@ -16,21 +16,21 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Resource is one of this agent as it is configured: a clone whose instances are the buckets, or an address of its own.
+// Resource is a configured resource of this agent: a clone whose instances are the buckets, or an address that is not shared.
 type Resource struct {
 	Name       string            // of the primitive, without an instance number
 	Clone      string            // of the clone around it; "" if there is none
 	Parameters map[string]string // instance attributes, by name
-	Meta       map[string]string // meta attributes that have an effect: the clone's own, or those that all clones have by rsc_defaults; of the rest, the primitive's before the clone's
-	Unique     clusterip.Answer  // whether Pacemaker tells the instances apart (globally-unique), as set or by default
-	Buckets    uint32            // how many instances there are (clone-max; unless it is set, one for each node)
-	Fault      error             // why there cannot be so many
+	Meta       map[string]string // effective meta attributes, see Resources
+	Unique     clusterip.Answer  // whether the clone is globally unique, as set or by default
+	Buckets    uint32            // the number of instances (clone-max; unless it is set, one for each node)
+	Fault      error             // why that number is wrong
 }
 
-// ID is what the tools that clean up and refresh want to be told: they do not find a primitive whose clone is globally unique.
+// ID returns the name for cleanup and refresh, which do not find the primitive of a globally unique clone.
 func (r Resource) ID() string { return cmp.Or(r.Clone, r.Name) }
 
-// Instance is what to tell the tools that work on one instance.
+// Instance returns the name of one instance, for tools that work on it.
 func (r Resource) Instance(bucket clusterip.Bucket) string {
 	if r.Clone == "" {
 		return r.Name
@@ -38,13 +38,13 @@ func (r Resource) Instance(bucket clusterip.Bucket) string {
 	return fmt.Sprintf("%s:%d", r.Name, bucket)
 }
 
-// Disabled tells whether an admin wants it to be stopped.
+// Disabled reports whether an admin has disabled the resource.
 func (r Resource) Disabled() bool { return strings.EqualFold(r.Meta["target-role"], "Stopped") }
 
-// agentType is what the CIB calls the agent, whoever provides it.
+// agentType is the agent's type in the CIB, with any provider.
 const agentType = "clusterip"
 
-// Configuration returns the cluster's configuration, the CIB's element configuration, as this node has it.
+// Configuration returns the cluster's configuration: the element configuration of this node's CIB.
 func (c Cluster) Configuration(ctx context.Context) (*etree.Element, error) {
 	text, err := c.run(ctx, cibadmin, "--query", "--local", "--scope", "configuration")
 	if err != nil {
@@ -53,13 +53,13 @@ func (c Cluster) Configuration(ctx context.Context) (*etree.Element, error) {
 	return parseConfiguration(text)
 }
 
-// Configured is what a configuration says of sharing addresses.
+// Configured is the part of a configuration that concerns shared addresses.
 type Configured struct {
 	Resources  []Resource
-	FencingOff []Setting // what switches fencing off, see FencingOff
+	FencingOff []Setting // see FencingOff
 }
 
-// Configured reads it.
+// Configured reads the part of the configuration that concerns shared addresses.
 func (c Cluster) Configured(ctx context.Context) (Configured, error) {
 	configuration, err := c.Configuration(ctx)
 	if err != nil {
@@ -80,8 +80,8 @@ func parseConfiguration(text string) (*etree.Element, error) {
 	return configuration, nil
 }
 
-// Resources returns those of this agent in a configuration. Rules in it are not evaluated: of a name that occurs twice the first value
-// counts, in the order in which Pacemaker reads them.
+// Resources returns the agent's resources in a configuration. It does not evaluate rules: if a name occurs twice, the first value counts,
+// in the order in which Pacemaker reads them.
 func Resources(configuration *etree.Element) []Resource {
 	var all []Resource
 	defaults := map[string]string{}
@@ -96,7 +96,7 @@ func Resources(configuration *etree.Element) []Resource {
 				sources = append(sources, template)
 			}
 		}
-		last := sources[len(sources)-1] // a template says what the agent is
+		last := sources[len(sources)-1] // a template determines the agent
 		if last.SelectAttrValue("class", "") != "ocf" || last.SelectAttrValue("type", "") != agentType {
 			continue
 		}
@@ -106,7 +106,7 @@ func Resources(configuration *etree.Element) []Resource {
 			pairs(resource.Meta, from, "meta_attributes")
 		}
 		maps.DeleteFunc(resource.Meta, func(name, _ string) bool { return isOfClone(name) })
-		// Or the clone is around a group that the primitive is in.
+		// The clone may contain a group with the primitive.
 		for around := primitive.Parent(); around != nil; around = around.Parent() {
 			if around.Tag == "clone" {
 				resource.Clone = around.SelectAttrValue("id", "")
@@ -124,12 +124,13 @@ func Resources(configuration *etree.Element) []Resource {
 	return all
 }
 
-// isOfClone tells whether a meta attribute is one that only a clone has.
+// isOfClone reports whether only a clone has a meta attribute.
 func isOfClone(name string) bool {
-	return strings.HasPrefix(name, "clone-") || slices.Contains([]string{"globally-unique", "interleave", "notify", "ordered", "promotable"}, name)
+	return strings.HasPrefix(name, "clone-") ||
+		slices.Contains([]string{"globally-unique", "interleave", "notify", "ordered", "promotable"}, name)
 }
 
-// countBuckets settles how many instances the clone has, as the agent will.
+// countBuckets sets the number of instances, as the agent will read it.
 func (r *Resource) countBuckets(nodes int, version Version) {
 	text, given := r.Meta["clone-max"]
 	if !given {
@@ -142,15 +143,16 @@ func (r *Resource) countBuckets(nodes int, version Version) {
 		r.Fault = fmt.Errorf("clone-max=%s is not a number from 1 to %d", ocf.Quote(text), ocf.MaxBuckets)
 		return
 	case number > 1 && r.Unique == clusterip.CannotTell:
-		r.Fault = fmt.Errorf("clone-max=%d, and globally-unique is not set: whether it is true by default depends on Pacemaker's version (it is from %s on), "+
-			"which the cluster's configuration does not tell (dc-version)", number, uniqueByDefault)
+		r.Fault = fmt.Errorf("clone-max=%d, and globally-unique is not set: its default depends on Pacemaker's version (true from %s on), "+
+			"which is not in "+
+			"the CIB (dc-version)", number, uniqueByDefault)
 	case number > 1 && r.Unique == clusterip.No:
-		r.Fault = fmt.Errorf("clone-max=%d without globally-unique=true: every instance is a hash bucket of its own", number)
+		r.Fault = fmt.Errorf("clone-max=%d without globally-unique=true, but each instance is one bucket", number)
 	}
 	r.Buckets = uint32(number)
 }
 
-// isUnique tells whether Pacemaker tells the clone's instances apart. A value that is no boolean is not true.
+// isUnique returns whether the clone is globally unique. A value that is not a boolean is not true.
 func (r *Resource) isUnique(version Version) clusterip.Answer {
 	value, given := r.Meta["globally-unique"]
 	most, err := strconv.Atoi(r.Meta["clone-node-max"])
@@ -168,7 +170,7 @@ func (r *Resource) isUnique(version Version) clusterip.Answer {
 	}
 }
 
-// pairs adds the name-value pairs in an element's sets of that kind, but not over others.
+// pairs adds the name-value pairs of an element's sets of that kind. It keeps existing values.
 func pairs(into map[string]string, element *etree.Element, kind string) {
 	for _, set := range inOrder(element.SelectElements(kind)) {
 		for _, pair := range set.SelectElements("nvpair") {

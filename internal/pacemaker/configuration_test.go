@@ -15,22 +15,26 @@ const someConfiguration = `<configuration>
   <nodes><node id="1" uname="node1"/><node id="2" uname="node2"/><node id="3" uname="node3"/></nodes>
   <resources>
     <template id="shared" class="ocf" provider="custom" type="clusterip">
-      <instance_attributes id="t"><nvpair id="t1" name="drain" value="600"/><nvpair id="t2" name="mac_mode" value="igmp"/></instance_attributes>
+      <instance_attributes id="t"><nvpair id="t1" name="drain" value="600"/><nvpair id="t2" name="mac_mode" value="igmp"/>
+      </instance_attributes>
     </template>
     <primitive id="power" class="stonith" type="fence_ipmilan"/>
     <clone id="web-ip-clone">
       <primitive id="web-ip" class="ocf" provider="custom" type="clusterip">
         <instance_attributes id="a"><nvpair id="a1" name="ip" value="192.168.10.3"/></instance_attributes>
-        <meta_attributes id="m"><nvpair id="m1" name="resource-stickiness" value="1"/><nvpair id="m2" name="clone-max" value="99"/></meta_attributes>
+        <meta_attributes id="m"><nvpair id="m1" name="resource-stickiness" value="1"/><nvpair id="m2" name="clone-max" value="99"/>
+        </meta_attributes>
       </primitive>
       <meta_attributes id="c">
-        <nvpair id="c1" name="clone-max" value="8"/><nvpair id="c2" name="resource-stickiness" value="0"/><nvpair id="c3" name="globally-unique" value="true"/>
+        <nvpair id="c1" name="clone-max" value="8"/><nvpair id="c2" name="resource-stickiness" value="0"/>
+        <nvpair id="c3" name="globally-unique" value="true"/>
         <nvpair id="c4" name="target-role" value="stopped"/>
       </meta_attributes>
     </clone>
     <group id="g">
       <primitive id="lone" template="shared">
-        <instance_attributes id="l"><nvpair id="l1" name="ip" value="192.168.10.4"/><nvpair id="l2" name="mac_mode" value="unicast"/></instance_attributes>
+        <instance_attributes id="l"><nvpair id="l1" name="ip" value="192.168.10.4"/><nvpair id="l2" name="mac_mode" value="unicast"/>
+        </instance_attributes>
       </primitive>
       <primitive id="other" class="ocf" provider="heartbeat" type="IPaddr2"/>
     </group>
@@ -43,11 +47,20 @@ const someConfiguration = `<configuration>
 
 func TestResourcesOfThisAgent(t *testing.T) {
 	want := []Resource{
-		{Name: "web-ip", Clone: "web-ip-clone", Parameters: map[string]string{"ip": "192.168.10.3"}, Unique: clusterip.Yes, Buckets: 8, Meta: map[string]string{
-			"clone-max": "8", "resource-stickiness": "1", "globally-unique": "true", "target-role": "stopped",
-		}},
-		{Name: "lone", Parameters: map[string]string{"ip": "192.168.10.4", "mac_mode": "unicast", "drain": "600"}, Meta: map[string]string{}, Buckets: 1},
-		{Name: "in-group", Clone: "group-clone", Parameters: map[string]string{}, Meta: map[string]string{"globally-unique": "yes"}, Unique: clusterip.Yes, Buckets: 3},
+		{
+			Name: "web-ip", Clone: "web-ip-clone", Parameters: map[string]string{"ip": "192.168.10.3"}, Unique: clusterip.Yes, Buckets: 8,
+			Meta: map[string]string{
+				"clone-max": "8", "resource-stickiness": "1", "globally-unique": "true", "target-role": "stopped",
+			},
+		},
+		{
+			Name: "lone", Parameters: map[string]string{"ip": "192.168.10.4", "mac_mode": "unicast", "drain": "600"}, Meta: map[string]string{},
+			Buckets: 1,
+		},
+		{
+			Name: "in-group", Clone: "group-clone", Parameters: map[string]string{}, Meta: map[string]string{"globally-unique": "yes"},
+			Unique: clusterip.Yes, Buckets: 3,
+		},
 	}
 	configuration, err := parseConfiguration(someConfiguration)
 	if err != nil {
@@ -78,7 +91,8 @@ func TestBucketsThatCannotBe(t *testing.T) {
 		`<nvpair name="clone-max" value="many"/><nvpair name="globally-unique" value="true"/>`: 1,
 		`<nvpair name="clone-max" value="8"/>`:                                                 8,
 	} {
-		configuration, err := parseConfiguration(fmt.Sprintf(`<configuration><resources><clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/>
+		configuration, err := parseConfiguration(fmt.Sprintf(`<configuration><resources><clone id="c">
+			<primitive id="p" class="ocf" provider="custom" type="clusterip"/>
 			<meta_attributes>%s</meta_attributes></clone></resources></configuration>`, meta))
 		if err != nil {
 			t.Fatal(err)
@@ -109,7 +123,8 @@ func TestInstancesThatAreToldApart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			configuration, err := parseConfiguration(strings.Replace(crmConfig(row.version), "</configuration>",
-				`<resources><clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/><meta_attributes><nvpair name="clone-max" value="8"/>`+
+				`<resources><clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/><meta_attributes>
+					<nvpair name="clone-max" value="8"/>`+
 					row.meta+`</meta_attributes></clone></resources></configuration>`, 1))
 			if err != nil {
 				t.Fatal(err)
@@ -133,15 +148,18 @@ func TestWhichOfSeveralValuesCounts(t *testing.T) {
 		sets, defaults string
 		want           uint32
 	}{
-		"the last of two sets":     {set("", kind, "clone-max", "3") + set("", kind, "clone-max", "4"), "", 4},
-		"the set with more score":  {set(`score="1"`, kind, "clone-max", "3") + set("", kind, "clone-max", "4"), "", 3},
-		"the first pair of a set":  {`<meta_attributes><nvpair name="clone-max" value="3"/><nvpair name="clone-max" value="4"/></meta_attributes>`, "", 3},
+		"the last of two sets":    {set("", kind, "clone-max", "3") + set("", kind, "clone-max", "4"), "", 4},
+		"the set with more score": {set(`score="1"`, kind, "clone-max", "3") + set("", kind, "clone-max", "4"), "", 3},
+		"the first pair of a set": {
+			`<meta_attributes><nvpair name="clone-max" value="3"/><nvpair name="clone-max" value="4"/></meta_attributes>`, "", 3,
+		},
 		"a default of all clones":  {"", defaults, 5},
 		"more than a default":      {set("", kind, "clone-max", "3"), defaults, 3},
 		"a node each, where unset": {"", "", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			configuration, err := parseConfiguration(`<configuration><nodes><node/><node/></nodes><resources><clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/>` +
+			configuration, err := parseConfiguration(`<configuration><nodes><node/><node/></nodes><resources>` +
+				`<clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/>` +
 				row.sets + `</clone></resources>` + row.defaults + `</configuration>`)
 			if err != nil {
 				t.Fatal(err)

@@ -1,8 +1,7 @@
-// Package pacemaker is the way into the cluster manager: what a node tells the others through it, and what it knows of them.
+// Package pacemaker reads the cluster from Pacemaker, and publishes and reads the nodes' announcements through it.
 //
-// Nodes speak by private transient attributes, which pacemaker-attrd keeps in memory on all nodes: they are never in the CIB, and go
-// with the node that they are attributes of, or when Pacemaker is stopped there. It is asked through its own programs, whose
-// command lines are stable.
+// Announcements are private transient attributes, which pacemaker-attrd keeps in memory on all nodes. They are never in the CIB, and end
+// when their node leaves or its Pacemaker is stopped. The package runs Pacemaker's own programs, whose command lines are stable.
 package pacemaker
 
 import (
@@ -34,20 +33,20 @@ const (
 	cibadmin     = "/usr/sbin/cibadmin"
 )
 
-// defaultPatience bounds one question of an action, which has other things to do. An answer takes some 30 ms.
+// defaultPatience bounds one query of an action, which has more to do. An answer takes about 30 ms.
 const defaultPatience = 2 * time.Second
 
-// NoSuchAttribute tells whether attrd_updater's exit status says that no node has the attribute: CRM_EX_CONFIG in Pacemaker 2.1.5, CRM_EX_NOSUCH
-// in later ones (crm_exit_e in include/crm/common/results.h).
+// NoSuchAttribute reports whether attrd_updater's exit code means that no node has the attribute: CRM_EX_CONFIG in Pacemaker 2.1.5,
+// CRM_EX_NOSUCH in later versions (crm_exit_e in include/crm/common/results.h).
 func NoSuchAttribute(status int) bool {
 	const config, noSuch = 78, 105
 	return status == config || status == noSuch
 }
 
-// Cluster is the cluster that this node is in.
+// Cluster is this node's cluster.
 type Cluster struct {
 	Environ  []string      // the agent's environment, in the form of os.Environ
-	Patience time.Duration // for the answer to one question; 0: two seconds
+	Patience time.Duration // for the answer to one query; 0: two seconds
 }
 
 // Announcements implements agent.Cluster.
@@ -82,7 +81,7 @@ func (c Cluster) Relayed(ctx context.Context, address netip.Addr, bucket cluster
 	}
 	told := map[string]handover.Relayed{}
 	for node, value := range values {
-		if value == "" { // attrd knows of the node, but not of a value
+		if value == "" { // attrd has the node, but no value
 			continue
 		}
 		if told[node], err = parseRelayed(value); err != nil {
@@ -103,7 +102,7 @@ func (c Cluster) Relay(ctx context.Context, address netip.Addr, bucket clusterip
 // update sets a node's value of an attribute.
 func (c Cluster) update(ctx context.Context, name, node, value string) error {
 	if !isNodeName(node) {
-		return fmt.Errorf("the node's name %s cannot be used", ocf.Quote(node))
+		return fmt.Errorf("%s cannot be a node's name", ocf.Quote(node))
 	}
 	_, err := c.run(ctx, attrdUpdater, "--private", "--name", name, "--node", node, "--update", value)
 	return err
@@ -112,26 +111,27 @@ func (c Cluster) update(ctx context.Context, name, node, value string) error {
 func checkNames(drainers []handover.Drainer) error {
 	for _, d := range drainers {
 		if !isNodeName(d.Node) {
-			return fmt.Errorf("the node's name %s cannot be told to others", ocf.Quote(d.Node))
+			return fmt.Errorf("an announcement cannot contain the node's name %s", ocf.Quote(d.Node))
 		}
 	}
 	return nil
 }
 
-// NodeStates implements agent.Cluster. Where nobody fences, a node that is lost counts as dead, as it does for Pacemaker, which starts its
-// resources elsewhere at once.
+// NodeStates implements agent.Cluster. If fencing is disabled, a lost node counts as dead: Pacemaker starts its resources elsewhere at
+// once.
 func (c Cluster) NodeStates(ctx context.Context) (map[string]handover.NodeState, error) {
 	text, err := c.run(ctx, cibadmin, "--query", "--local", "--xpath", "/cib/status")
 	if err != nil {
 		return nil, err
 	}
 	nodes, err := ParseNodeStates(text)
-	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(nodes)), func(p handover.NodeState) bool { return p.Membership == handover.Lost }) {
+	isLost := func(p handover.NodeState) bool { return p.Membership == handover.Lost }
+	if err != nil || !slices.ContainsFunc(slices.Collect(maps.Values(nodes)), isLost) {
 		return nodes, err
 	}
 	configuration, err := c.Configuration(ctx)
 	if err != nil || !IsUnfenced(configuration) {
-		return nodes, nil //nolint:nilerr // whether somebody fences cannot be told: then a lost node may live
+		return nodes, nil //nolint:nilerr // it is unknown whether fencing is disabled: then a lost node may still serve
 	}
 	for node, p := range nodes {
 		if p.Membership == handover.Lost {
@@ -141,7 +141,7 @@ func (c Cluster) NodeStates(ctx context.Context) (map[string]handover.NodeState,
 	return nodes, nil
 }
 
-// ParseNodeStates reads what cibadmin prints of the CIB's status, in the form of any release.
+// ParseNodeStates reads cibadmin's output of the CIB's status, of any release.
 func ParseNodeStates(text string) (map[string]handover.NodeState, error) {
 	document := etree.NewDocument()
 	if err := document.ReadFromString(text); err != nil {
@@ -160,20 +160,21 @@ func ParseNodeStates(text string) (map[string]handover.NodeState, error) {
 		nodes[name] = nodeStateOf(state)
 	}
 	if len(nodes) == 0 {
-		return nil, errors.New("the status of the CIB names no node")
+		return nil, errors.New("the status of the CIB contains no node")
 	}
 	return nodes, nil
 }
 
-// nodeStateOf reads a node_state of the CIB (create_node_state_update in daemons/controld/controld_membership.c, and what the scheduler makes
-// of it: determine_online_status_fencing in lib/pengine/unpack.c).
+// nodeStateOf reads a node_state of the CIB (create_node_state_update in daemons/controld/controld_membership.c, and what the scheduler
+// makes of it: determine_online_status_fencing in lib/pengine/unpack.c).
 //
-// A node whose Pacemaker is stopped in order is expected to be down, and so is one that was fenced; but of that one the history of what
-// it did is deleted (update_node_state_after_fencing in daemons/controld/controld_fencing.c). A node that has crashed is expected to be a
-// member. One that is still in Corosync's membership without its controller lives, and may have its controller back in a moment.
+// A node that was shut down is expected to be down. So is a fenced node, but Pacemaker deletes its operation history
+// (update_node_state_after_fencing in daemons/controld/controld_fencing.c). A node that has crashed is expected to be a member. A node that
+// is in Corosync's membership without its controller keeps running, and its controller may be back in a moment.
 func nodeStateOf(state *etree.Element) handover.NodeState {
 	attribute := func(name string) string { return state.SelectAttrValue(name, "") }
-	unknown := handover.NodeState{Unrecognised: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q", attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
+	unknown := handover.NodeState{Unrecognised: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q",
+		attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
 	controller, controllerKnown := isThere(attribute("crmd"), "online", "offline")
 	corosync, corosyncKnown := isThere(attribute("in_ccm"), "true", "false")
 	expected := attribute("expected")
@@ -193,8 +194,8 @@ func nodeStateOf(state *etree.Element) handover.NodeState {
 	}
 }
 
-// isThere reads an attribute of node_state that says whether a node is in a group: in words or, since CRM feature set 3.18 (Pacemaker 2.1.7),
-// as the time since when, in seconds since 1970; 0 is not.
+// isThere reads whether a node is in a group from an attribute of node_state: a word or, since CRM feature set 3.18 (Pacemaker 2.1.7), the
+// time since when, in seconds since 1970; 0 means that it is not.
 func isThere(value, yes, no string) (there, known bool) {
 	switch value {
 	case yes:
@@ -206,26 +207,26 @@ func isThere(value, yes, no string) (there, known bool) {
 	return since > 0, err == nil
 }
 
-// attribute is the name of what nodes say of themselves and a bucket. IPv6's colons are spared those who type it.
+// attribute returns the name of the attribute with a node's announcement about a bucket. It has no colons, so that it is easy to type.
 func attribute(address netip.Addr, bucket clusterip.Bucket) string {
 	return fmt.Sprintf("clusterip-%s-%d", strings.ReplaceAll(address.String(), ":", "-"), bucket)
 }
 
-// relayedAttribute is the name of what nodes were told of others.
+// relayedAttribute returns the name of the attribute with a relayed announcement.
 func relayedAttribute(address netip.Addr, bucket clusterip.Bucket) string {
 	return attribute(address, bucket) + "-told"
 }
 
 const (
-	nobody    = "none"     // no drain
-	complete  = "complete" // the node has heard of all drains
-	between   = "/"        // the parts of a word
+	noDrain   = "none"     // no drain
+	complete  = "complete" // the announcement is complete
+	between   = "/"        // separates the parts of an announcement
 	separator = ","        // drainers
 )
 
-// formatAnnouncement writes a word as SECONDS/LAYOUT/MARK or none/LAYOUT/MARK, and then /complete and /NODE:SECONDS,... if there is such a thing to say.
+// formatAnnouncement writes an announcement as SECONDS/LAYOUT/NONCE or none/LAYOUT/NONCE, perhaps with /complete and /NODE:SECONDS,... behind it.
 func formatAnnouncement(word handover.Announcement) string {
-	drain := nobody
+	drain := noDrain
 	if word.Drain > 0 {
 		drain = formatSeconds(word.Drain)
 	}
@@ -239,7 +240,7 @@ func formatAnnouncement(word handover.Announcement) string {
 	return strings.Join(parts, between)
 }
 
-// parseAnnouncement reads what formatWord wrote. A node that says something else, as one with another version of this program may, has not spoken.
+// parseAnnouncement reads the output of formatAnnouncement. Any other text, perhaps of another version of this program, counts as no announcement.
 func parseAnnouncement(value string) (word handover.Announcement, ok bool) {
 	const fixed = 3
 	parts := strings.Split(value, between)
@@ -248,7 +249,7 @@ func parseAnnouncement(value string) (word handover.Announcement, ok bool) {
 	}
 	word.Layout, word.Nonce = parts[1], parts[2]
 	ok = true
-	if parts[0] != nobody {
+	if parts[0] != noDrain {
 		word.Drain, ok = parseSeconds(parts[0])
 		ok = ok && word.Drain > 0
 	}
@@ -267,7 +268,8 @@ func parseAnnouncement(value string) (word handover.Announcement, ok bool) {
 	return word, true
 }
 
-// formatRelayed writes a notice as none or NODE:SECONDS,..., and then /MARK if the node's word with that mark is dealt with.
+// formatRelayed writes a relayed announcement as none or NODE:SECONDS,..., with /NONCE behind it if it answers the node's announcement with
+// that nonce.
 func formatRelayed(notice handover.Relayed) string {
 	text := formatDrainers(notice.Drainers)
 	if notice.Supersedes != "" {
@@ -285,7 +287,7 @@ func parseRelayed(value string) (notice handover.Relayed, err error) {
 
 func formatDrainers(drainers []handover.Drainer) string {
 	if len(drainers) == 0 {
-		return nobody
+		return noDrain
 	}
 	texts := make([]string, len(drainers))
 	for i, d := range drainers {
@@ -294,7 +296,7 @@ func formatDrainers(drainers []handover.Drainer) string {
 	return strings.Join(texts, separator)
 }
 
-// formatSeconds rounds up: an adoption may last too long, and not too short. No drain lasts longer than what can be read.
+// formatSeconds rounds up: an adoption may last too long, but not too short. It bounds the time to what parseSeconds accepts.
 func formatSeconds(d time.Duration) string {
 	return strconv.Itoa(int((min(d, maxDrain+handover.GracePeriod) + time.Second - 1) / time.Second))
 }
@@ -303,7 +305,7 @@ func formatSeconds(d time.Duration) string {
 const maxDrain = 24 * time.Hour
 
 func parseDrainers(value string) ([]handover.Drainer, error) {
-	if value == nobody {
+	if value == noDrain {
 		return nil, nil
 	}
 	var drainers []handover.Drainer
@@ -311,7 +313,8 @@ func parseDrainers(value string) ([]handover.Drainer, error) {
 		node, left, _ := strings.Cut(word, ":")
 		seconds, ok := parseSeconds(left)
 		if !ok || !isNodeName(node) {
-			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d", ocf.Quote(value), nobody, int((maxDrain + handover.GracePeriod).Seconds()))
+			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d",
+				ocf.Quote(value), noDrain, int((maxDrain + handover.GracePeriod).Seconds()))
 		}
 		drainers = append(drainers, handover.Drainer{Node: node, Left: seconds})
 	}
@@ -325,10 +328,10 @@ func parseSeconds(text string) (time.Duration, bool) {
 	return seconds, err == nil && len(text) <= most && seconds <= maxDrain+handover.GracePeriod
 }
 
-// isNodeName tells whether a name can be one of a node, and stand in a list. (Corosync takes what a host name may be, and more.)
+// isNodeName reports whether a text can be a node's name in a list. (Corosync accepts all host names, and more.)
 func isNodeName(name string) bool { return nodeName().MatchString(name) }
 
-// Compiled when they are needed: most actions need none.
+// Compiled on first use, because most actions need none.
 var (
 	nodeName = sync.OnceValue(func() *regexp.Regexp {
 		return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$`)
@@ -350,8 +353,8 @@ func (c Cluster) query(ctx context.Context, name string, options ...string) (map
 	return ParseAttributes(text, name)
 }
 
-// ParseAttributes reads what attrd_updater prints of an attribute, as values by node: lines such as `name="x" host="node1" value="y"`. XML's escapes do not occur in what we write; in other values they
-// are left as they are.
+// ParseAttributes reads attrd_updater's output of an attribute, as values by node: lines such as `name="x" host="node1" value="y"`. It
+// leaves XML's escapes unchanged: the agent's values contain none.
 func ParseAttributes(text, name string) (map[string]string, error) {
 	values := map[string]string{}
 	for line := range strings.Lines(text) {
@@ -361,31 +364,31 @@ func ParseAttributes(text, name string) (map[string]string, error) {
 		}
 		fields := attributeLine().FindStringSubmatch(line)
 		if fields == nil || fields[1] != name {
-			return nil, fmt.Errorf("%s says %s, which is no value of %s", attrdUpdater, ocf.Quote(line), name)
+			return nil, fmt.Errorf("%s printed %s, which is not a value of %s", attrdUpdater, ocf.Quote(line), name)
 		}
 		values[fields[2]] = fields[3]
 	}
 	return values, nil
 }
 
-// run runs one of Pacemaker's programs and returns what it prints.
+// run runs one of Pacemaker's programs and returns its output.
 func (c Cluster) run(ctx context.Context, program string, arguments ...string) (string, error) {
 	patience := cmp.Or(c.Patience, defaultPatience)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	var out, complaints bytes.Buffer
+	var out, stderr bytes.Buffer
 	command := exec.CommandContext(ctx, program, arguments...) //nolint:gosec // the programs are constants; there is no shell
 	command.Env = slices.DeleteFunc(slices.Clone(c.Environ), func(variable string) bool {
-		// An agent's own variables make attrd_updater speak of this node alone, whatever it is told (pcmk__node_attr_target).
+		// With an agent's own variables attrd_updater always uses this node, whatever its arguments are (pcmk__node_attr_target).
 		return strings.HasPrefix(variable, "OCF_")
 	})
-	command.Stdout, command.Stderr = &out, &complaints
-	command.WaitDelay = patience // should a child of its keep the pipes
+	command.Stdout, command.Stderr = &out, &stderr
+	command.WaitDelay = patience // in case a child of the program keeps the pipes open
 	if err := command.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no answer: %w", ctx.Err())
 		}
-		return "", fmt.Errorf("%s: %w %s", program, err, ocf.OneLine(complaints.String()))
+		return "", fmt.Errorf("%s: %w %s", program, err, ocf.OneLine(stderr.String()))
 	}
 	return out.String(), nil
 }

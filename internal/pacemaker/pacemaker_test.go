@@ -23,13 +23,19 @@ func TestAttributeName(t *testing.T) {
 	}
 }
 
-func TestWordsAreReadBack(t *testing.T) {
+func TestAnnouncementsAreReadBack(t *testing.T) {
 	for value, word := range map[string]handover.Announcement{
-		"none/1f/M":                        {Layout: "1f", Nonce: "M"},
-		"600/1f/M":                         {Drain: 10 * time.Minute, Layout: "1f", Nonce: "M"},
-		"none/1f/M/complete":               {Layout: "1f", Nonce: "M", Complete: true},
-		"86400/1f/M/web-1.example:1,b_2:9": {Drain: 24 * time.Hour, Layout: "1f", Nonce: "M", Others: []handover.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 9 * time.Second}}},
-		"5/1f/M/complete/a:86465":          {Drain: 5 * time.Second, Layout: "1f", Nonce: "M", Complete: true, Others: []handover.Drainer{{Node: "a", Left: maxDrain + handover.GracePeriod}}},
+		"none/1f/M":          {Layout: "1f", Nonce: "M"},
+		"600/1f/M":           {Drain: 10 * time.Minute, Layout: "1f", Nonce: "M"},
+		"none/1f/M/complete": {Layout: "1f", Nonce: "M", Complete: true},
+		"86400/1f/M/web-1.example:1,b_2:9": {
+			Drain: 24 * time.Hour, Layout: "1f", Nonce: "M",
+			Others: []handover.Drainer{{Node: "web-1.example", Left: time.Second}, {Node: "b_2", Left: 9 * time.Second}},
+		},
+		"5/1f/M/complete/a:86465": {
+			Drain: 5 * time.Second, Layout: "1f", Nonce: "M", Complete: true,
+			Others: []handover.Drainer{{Node: "a", Left: maxDrain + handover.GracePeriod}},
+		},
 	} {
 		if got := formatAnnouncement(word); got != value {
 			t.Errorf("%v is written %q, want %q", word, got, value)
@@ -45,9 +51,10 @@ func TestWordsAreReadBack(t *testing.T) {
 }
 
 // Who says something else has not spoken.
-func TestNonsenseIsNoWord(t *testing.T) {
+func TestNonsenseIsNoAnnouncement(t *testing.T) {
 	for _, value := range []string{
-		"", "none", "node1:600", "none/1f", "none//M", "none/1f/", "/1f/M", "0/1f/M", "-1/1f/M", "+1/1f/M", "1e3/1f/M", "86466/1f/M", "none/1f/M/", "none/1f/M/none",
+		"", "none", "node1:600", "none/1f", "none//M", "none/1f/", "/1f/M", "0/1f/M", "-1/1f/M", "+1/1f/M", "1e3/1f/M", "86466/1f/M",
+		"none/1f/M/", "none/1f/M/none",
 		"none/1f/M/a:5/complete", "none/1f/M/complete/a:5/b:5", "none/1f/M/a", "none/1f/M/complete/complete", "None/1f/M", "5 /1f/M",
 	} {
 		if got, ok := parseAnnouncement(value); ok {
@@ -56,12 +63,14 @@ func TestNonsenseIsNoWord(t *testing.T) {
 	}
 }
 
-func TestNoticesAreReadBack(t *testing.T) {
+func TestRelayedAnnouncementsAreReadBack(t *testing.T) {
 	for value, notice := range map[string]handover.Relayed{
-		"none":               {},
-		"none/M":             {Supersedes: "M"},
-		"node1:600":          {Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}}},
-		"node1:600,b_2:15/M": {Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}, {Node: "b_2", Left: 15 * time.Second}}, Supersedes: "M"},
+		"none":      {},
+		"none/M":    {Supersedes: "M"},
+		"node1:600": {Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}}},
+		"node1:600,b_2:15/M": {
+			Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}, {Node: "b_2", Left: 15 * time.Second}}, Supersedes: "M",
+		},
 	} {
 		if got := formatRelayed(notice); got != value {
 			t.Errorf("%v is written %q, want %q", notice, got, value)
@@ -75,7 +84,8 @@ func TestNoticesAreReadBack(t *testing.T) {
 
 func TestNonsenseIsRefused(t *testing.T) {
 	for _, value := range []string{
-		"", "nobody", "node1", "node1:", ":5", "node1:-1", "node1:+1", "node1:86466", "node1:1e3", "node1:999999999999", "node 1:5", "node1:5,", "a;b:5", "-n:5",
+		"", "nobody", "node1", "node1:", ":5", "node1:-1", "node1:+1", "node1:86466", "node1:1e3", "node1:999999999999", "node 1:5", "node1:5,",
+		"a;b:5", "-n:5",
 		"node1:5 ", "?:5", "+", "none+", "/M", strings.Repeat("n", 300) + ":5",
 	} {
 		if got, err := parseRelayed(value); err == nil {
@@ -102,7 +112,9 @@ func TestAttributesOfAllNodes(t *testing.T) {
 	all := map[string]string{"node1": "node1:60", "node2": "none", "node3": "node3:59,node1:60"}
 	without3 := map[string]string{"node1": "node1:60", "node2": "none"} // what a node says goes with it, however it leaves
 	for _, release := range releases {
-		for situation, want := range map[string]map[string]string{"all-members": all, "left": without3, "left-with-corosync": without3, "crashed": without3} {
+		for situation, want := range map[string]map[string]string{
+			"all-members": all, "left": without3, "left-with-corosync": without3, "crashed": without3,
+		} {
 			got, err := ParseAttributes(answer(t, "attrd_updater", release, situation+".txt"), name)
 			if err != nil || !maps.Equal(got, want) {
 				t.Errorf("%s, %s: %v, %v", release, situation, got, err)
@@ -155,15 +167,19 @@ func TestPresenceInEachRelease(t *testing.T) {
 }
 
 // Forms beside those that were recorded. What is not understood is never lost.
-func TestPresence(t *testing.T) {
+func TestNodeStates(t *testing.T) {
 	for name, row := range map[string]struct {
 		state string // attributes of node_state
 		inner string
 		want  handover.Membership
 	}{
-		"booting, not yet joined":                     {`in_ccm="true" crmd="online" join="down" expected="down"`, "", handover.Member},
-		"booting, not yet joined, with times":         {`in_ccm="1795737861" crmd="1795737861" join="pending" expected="down"`, "", handover.Member},
-		"further attributes":                          {`in_ccm="1795737861" crmd="1795737861" expected="member" mood="good"`, "<lrm/><mood/>", handover.Member},
+		"booting, not yet joined": {`in_ccm="true" crmd="online" join="down" expected="down"`, "", handover.Member},
+		"booting, not yet joined, with times": {
+			`in_ccm="1795737861" crmd="1795737861" join="pending" expected="down"`, "", handover.Member,
+		},
+		"further attributes": {
+			`in_ccm="1795737861" crmd="1795737861" expected="member" mood="good"`, "<lrm/><mood/>", handover.Member,
+		},
 		"fenced, and its Corosync is back":            {`in_ccm="1795737861" crmd="0" expected="down"`, "", handover.Dead},
 		"its controller died, Corosync lives":         {`in_ccm="true" crmd="offline" expected="member"`, "<lrm/>", handover.Unknown},
 		"its controller died, Corosync lives (times)": {`in_ccm="1795737861" crmd="0" expected="member"`, "<lrm/>", handover.Unknown},
@@ -175,9 +191,13 @@ func TestPresence(t *testing.T) {
 		"no in_ccm":                                   {`crmd="offline" expected="member"`, "<lrm/>", handover.Unknown},
 		"nothing expected":                            {`in_ccm="false" crmd="offline"`, "<lrm/>", handover.Unknown},
 		"something else expected":                     {`in_ccm="0" crmd="0" expected="guest"`, "<lrm/>", handover.Unknown},
-		"a Pacemaker Remote node":                     {`remote_node="true" in_ccm="false" crm-debug-origin="remote_ra"`, "<lrm/>", handover.Unknown},
-		"a Pacemaker Remote node with all":            {`remote_node="true" in_ccm="false" crmd="offline" expected="member"`, "", handover.Unknown},
-		"nothing at all":                              {"", "", handover.Unknown},
+		"a Pacemaker Remote node": {
+			`remote_node="true" in_ccm="false" crm-debug-origin="remote_ra"`, "<lrm/>", handover.Unknown,
+		},
+		"a Pacemaker Remote node with all": {
+			`remote_node="true" in_ccm="false" crmd="offline" expected="member"`, "", handover.Unknown,
+		},
+		"nothing at all": {"", "", handover.Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseNodeStates(fmt.Sprintf(`<status><node_state id="1" uname="node1" %s>%s</node_state></status>`, row.state, row.inner))
@@ -189,7 +209,8 @@ func TestPresence(t *testing.T) {
 			}
 		})
 	}
-	const twice = `<status><node_state uname="a" crmd="0" in_ccm="0" expected="down"/><node_state uname="a" crmd="1" in_ccm="1" expected="member"/></status>`
+	const twice = `<status><node_state uname="a" crmd="0" in_ccm="0" expected="down"/>
+		<node_state uname="a" crmd="1" in_ccm="1" expected="member"/></status>`
 	if got, err := ParseNodeStates(twice); err != nil || got["a"].Membership != handover.Unknown {
 		t.Errorf("two of the same name: %v, %v", got, err)
 	}
@@ -197,17 +218,20 @@ func TestPresence(t *testing.T) {
 	for i := range 32 {
 		fmt.Fprintf(&many, `<node_state id="%d" uname="node%d" in_ccm="1795737861" crmd="1795737861" expected="member"><lrm/></node_state>`, i, i)
 	}
-	if got, err := ParseNodeStates("<status>" + many.String() + "</status>"); err != nil || len(got) != 32 || got["node31"].Membership != handover.Member {
+	got, err := ParseNodeStates("<status>" + many.String() + "</status>")
+	if err != nil || len(got) != 32 || got["node31"].Membership != handover.Member {
 		t.Errorf("32 nodes: %v, %v", got, err)
 	}
-	for _, text := range []string{"", "<status/>", "<status><node_state/></status>", "no XML <", "<node_state", "<html><body>404</body></html>"} {
+	for _, text := range []string{
+		"", "<status/>", "<status><node_state/></status>", "no XML <", "<node_state", "<html><body>404</body></html>",
+	} {
 		if got, err := ParseNodeStates(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
 		}
 	}
 }
 
-func FuzzParseWords(f *testing.F) {
+func FuzzParseAnnouncements(f *testing.F) {
 	for _, value := range []string{"none", "none/1f/M", "600/1f/M/complete/a:1,b:2", "node1:600/M", "a:,", ":"} {
 		f.Add(value)
 	}

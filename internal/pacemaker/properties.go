@@ -13,10 +13,10 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Version is one of Pacemaker: major, minor and patch level. The zero value stands for one that is not known.
+// Version is a version of Pacemaker: major, minor and patch level. The zero value is an unknown version.
 type Version [3]int
 
-// The versions from which on Pacemaker reads the same configuration differently.
+// The versions that changed how Pacemaker reads the same configuration.
 var (
 	// globally-unique is true by default where clone-node-max is above 1 (detect_unique in lib/pengine/complex.c).
 	uniqueByDefault = Version{3, 0, 0}
@@ -27,15 +27,15 @@ var (
 // String implements fmt.Stringer.
 func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v[0], v[1], v[2]) }
 
-// Known tells whether it is a version.
+// Known reports whether the version is known.
 func (v Version) Known() bool { return v != Version{} }
 
-// from tells whether a version that is known is that one or a later one.
+// from reports whether a known version is the first or a later one.
 func (v Version) from(first Version) bool { return slices.Compare(v[:], first[:]) >= 0 }
 
-// SchedulerVersion is the version of the node that decides for all, the DC: it writes its own into the configuration when it takes over
-// (dc-version, such as 2.1.5-a3f44794f94). Where nodes have several versions, as during an upgrade, the DC's is the oldest one, and this node's
-// programs would tell another.
+// SchedulerVersion returns the version of the DC, which decides for all nodes. The DC writes it into the configuration when it is elected
+// (dc-version, such as 2.1.5-a3f44794f94). During an upgrade the DC has the oldest version of all nodes, and this node's programs may have
+// another one.
 func SchedulerVersion(configuration *etree.Element) Version {
 	settings, set := properties(configuration, "dc-version")
 	if !set || len(settings) != 1 {
@@ -60,16 +60,16 @@ func SchedulerVersion(configuration *etree.Element) Version {
 	return version
 }
 
-// Setting is a property of the cluster as a whole that is set.
+// Setting is a cluster property that is set.
 type Setting struct{ Name, Value string }
 
-// String is how the tools write it.
+// String returns the setting as tools write it.
 func (s Setting) String() string { return s.Name + "=" + s.Value }
 
-// FencingSettings are those of a property with a name since Pacemaker 3.0.2 and a former one that have an effect, and those that have none.
-// The new name counts where it is set, also to nonsense; the former one does where it is not (cluster_option_value in lib/common/options.c).
-// Older versions know only the former name. If several settings have an effect it is not known which: the version is not known, or a rule
-// decides. set says that one of them has, for certain.
+// FencingSettings returns the settings, with and without effect, of a property that has a new name since Pacemaker 3.0.2. The new name
+// counts if it is set, even to nonsense, and else the former one (cluster_option_value in lib/common/options.c). Older versions have only
+// the former name. Several settings are effective if it is unknown which one is: the version is unknown, or a rule decides. set reports
+// that one of them certainly has an effect.
 func FencingSettings(configuration *etree.Element, name, former string) (effective, idle []Setting, set bool) {
 	now, isSet := properties(configuration, name)
 	before, wasSet := properties(configuration, former)
@@ -85,14 +85,13 @@ func FencingSettings(configuration *etree.Element, name, former string) (effecti
 	}
 }
 
-// FencingSwitch returns what is set of the property that switches fencing on and off, as FencingSettings do.
+// FencingSwitch is FencingSettings for the property that enables fencing.
 func FencingSwitch(configuration *etree.Element) (effective, idle []Setting) {
 	effective, idle, _ = FencingSettings(configuration, "fencing-enabled", "stonith-enabled")
 	return effective, idle
 }
 
-// FencingOff returns the settings that switch fencing off, or of which nobody knows that they do not. Fencing is on by default, and where the
-// value is no boolean.
+// FencingOff returns the settings that disable fencing, or may do so. Fencing is enabled by default, and if the value is not a boolean.
 func FencingOff(configuration *etree.Element) []Setting {
 	effective, _ := FencingSwitch(configuration)
 	return slices.DeleteFunc(effective, func(s Setting) bool {
@@ -101,13 +100,14 @@ func FencingOff(configuration *etree.Element) []Setting {
 	})
 }
 
-// IsUnfenced tells whether nobody fences for certain: each setting that may have an effect switches fencing off, and one has an effect.
+// IsUnfenced reports whether fencing is certainly disabled: each setting that may have an effect disables it, and one has an effect.
 func IsUnfenced(configuration *etree.Element) bool {
 	effective, _, set := FencingSettings(configuration, "fencing-enabled", "stonith-enabled")
 	return set && len(FencingOff(configuration)) == len(effective)
 }
 
-// properties returns what a property may be: a single setting, as long as no rule decides. set says that one of them has an effect for certain.
+// properties returns the possible settings of a property: a single one, unless a rule decides. set reports that one of them certainly has
+// an effect.
 func properties(configuration *etree.Element, name string) (settings []Setting, set bool) {
 	if configuration == nil {
 		return nil, false
@@ -127,7 +127,7 @@ func properties(configuration *etree.Element, name string) (settings []Setting, 
 	return settings, false
 }
 
-// Property is the value of a property of the cluster as a whole, if it is set. Rules are not evaluated.
+// Property returns the value of a cluster property, if it is set. It does not evaluate rules.
 func Property(configuration *etree.Element, name string) (value string, set bool) {
 	settings, _ := properties(configuration, name)
 	if len(settings) == 0 {
@@ -136,9 +136,9 @@ func Property(configuration *etree.Element, name string) (value string, set bool
 	return settings[0].Value, true
 }
 
-// inOrder puts sets of name-value pairs into the order in which Pacemaker reads them, where the first value of a name counts: cib-bootstrap-options,
-// then the highest score (pcmk__cmp_nvpair_blocks in lib/common/nvpair.c). Of those with the same score the last comes first: so all
-// versions from 2.0.5 to 3.0.3 do it. Within a set the first pair counts.
+// inOrder returns sets of name-value pairs in the order in which Pacemaker reads them, where the first value of a name counts:
+// cib-bootstrap-options, then the highest score (pcmk__cmp_nvpair_blocks in lib/common/nvpair.c). Of those with the same score the last one
+// comes first, in all versions from 2.0.5 to 3.0.3. Within a set the first pair counts.
 func inOrder(sets []*etree.Element) []*etree.Element {
 	ordered := slices.Clone(sets)
 	slices.Reverse(ordered)
@@ -146,7 +146,7 @@ func inOrder(sets []*etree.Element) []*etree.Element {
 	return ordered
 }
 
-// rank tells which set comes before another: that with the greater one.
+// rank returns the rank of a set: the set with the greater one comes first.
 func rank(set *etree.Element) float64 {
 	const infinity = 1000000 // PCMK_SCORE_INFINITY
 	score := strings.ToUpper(set.SelectAttrValue("score", "0"))

@@ -19,34 +19,34 @@ const (
 	crmNode = "/usr/sbin/crm_node"
 )
 
-// View is the cluster as the cluster manager sees it.
+// View is the cluster as Pacemaker sees it.
 type View struct {
 	Quorum      bool
 	Fencing     bool // is enabled, as crm_mon of this node reads the configuration
-	Maintenance bool // nobody starts or stops anything
+	Maintenance bool // maintenance mode
 	Nodes       []Node
 	Instances   []Instance
-	Failures    []Failure // that nobody has cleaned up
+	Failures    []Failure // that were not cleaned up
 }
 
-// Node is one of the cluster.
+// Node is a node of the cluster.
 type Node struct {
 	Name        string
 	Online      bool
 	Standby     bool
 	Maintenance bool
 	Unclean     bool // it is to be fenced
-	Remote      bool // it runs no cluster manager of its own
+	Remote      bool // it has no Pacemaker of its own
 }
 
-// Instance is one of a clone whose instances are distinct, or of no clone.
+// Instance is an instance of a globally unique clone, or a resource that is not cloned.
 type Instance struct {
 	Resource string // without the instance number
 	Bucket   clusterip.Bucket
 	Nodes    []string // where it is active
 	Managed  bool
 	Failed   bool
-	Blocked  bool // a failure keeps Pacemaker from doing anything with it
+	Blocked  bool // Pacemaker does nothing with it after a failure
 }
 
 // Failure is an action that has failed.
@@ -54,10 +54,10 @@ type Failure struct {
 	Action string // such as web-ip:3_monitor_10000
 	Node   string
 	Reason string // the exit reason, or else the exit status in words
-	When   string // as crm_mon writes it; "" if it does not
+	When   string // as in crm_mon; "" if it is missing there
 }
 
-// View asks for it.
+// View reads the cluster with crm_mon.
 func (c Cluster) View(ctx context.Context) (*View, error) {
 	text, err := c.run(ctx, crmMon, "--one-shot", "--output-as=xml", "--include=none,dc,options,nodes,resources,failures")
 	if err != nil {
@@ -80,7 +80,7 @@ func ParseView(text string) (*View, error) {
 		return e != nil && e.SelectAttrValue(attribute, "") == "true"
 	}
 	options := result.FindElement("./summary/cluster_options")
-	// crm_mon of Pacemaker 3.0.2 says it by both names, and is to drop the former one (cluster_options_xml in lib/pengine/pe_output.c).
+	// crm_mon of Pacemaker 3.0.2 prints both names, and will drop the former one (cluster_options_xml in lib/pengine/pe_output.c).
 	fencing := "stonith-enabled"
 	if options != nil && options.SelectAttr("fencing-enabled") != nil {
 		fencing = "fencing-enabled"
@@ -129,8 +129,8 @@ func ParseView(text string) (*View, error) {
 	return view, nil
 }
 
-// Placement tells where the buckets of a resource are active: by bucket the node, or several. On a node that is lost Pacemaker takes them for
-// active until it is fenced, but nobody answers there.
+// Placement returns the nodes on which the buckets of a resource are active. It leaves lost nodes out: Pacemaker counts their buckets as
+// active until they are fenced.
 func (v *View) Placement(resource string) map[clusterip.Bucket][]string {
 	isThere := func(name string) bool {
 		return slices.ContainsFunc(v.Nodes, func(n Node) bool { return n.Name == name && n.Online })
@@ -168,5 +168,5 @@ func (c Cluster) NodeName(ctx context.Context) (string, error) {
 	if name := strings.TrimSpace(text); err != nil || isNodeName(name) {
 		return name, err
 	}
-	return "", errors.New("crm_node says no name")
+	return "", errors.New("crm_node printed no node name")
 }

@@ -21,18 +21,22 @@ func TestView(t *testing.T) {
     <node name="node3" online="false" standby="false" standby_onfail="false" maintenance="false" unclean="true" type="remote"/>
   </nodes>
   <resources>
-    <resource id="power" resource_agent="stonith:fence_lab" role="Started" managed="true"><node name="node1" id="1" cached="true"/></resource>
+    <resource id="power" resource_agent="stonith:fence_lab" role="Started" managed="true">
+      <node name="node1" id="1" cached="true"/></resource>
     <clone id="web-ip-clone" multi_state="false" unique="true">
       <resource id="web-ip:0" resource_agent="ocf:custom:clusterip" role="Started" managed="true"><node name="node2" id="2"/></resource>
       <resource id="web-ip:1" resource_agent="ocf:custom:clusterip" role="Stopped" managed="true" blocked="true"/>
-      <resource id="web-ip:2" resource_agent="ocf:custom:clusterip" role="Started" managed="true" failed="true"><node name="node1" id="1"/><node name="node3" id="3"/></resource>
+      <resource id="web-ip:2" resource_agent="ocf:custom:clusterip" role="Started" managed="true" failed="true">
+        <node name="node1" id="1"/><node name="node3" id="3"/></resource>
       <resource id="web-ip:3" resource_agent="ocf:custom:clusterip" role="Starting" managed="false"><node name="node1" id="1"/></resource>
     </clone>
-    <group id="g"><resource id="lone" resource_agent="ocf:other:clusterip" role="Started" managed="true"><node name="node9" id="9"/></resource></group>
+    <group id="g"><resource id="lone" resource_agent="ocf:other:clusterip" role="Started" managed="true">
+      <node name="node9" id="9"/></resource></group>
     <resource id="web-ip2:0" resource_agent="ocf:heartbeat:Dummy" role="Started"><node name="node9" id="9"/></resource>
   </resources>
   <failures>
-    <failure op_key="web-ip:0_monitor_10000" node="node2" exitstatus="error" exitreason="our rules are gone" last-rc-change="2026-11-26 01:54:37Z"/>
+    <failure op_key="web-ip:0_monitor_10000" node="node2" exitstatus="error" exitreason="our rules are gone"
+      last-rc-change="2026-11-26 01:54:37Z"/>
     <failure op_key="web-ip2_monitor_10000" node="node2" exitstatus="error"/>
     <failure op_key="web-ip_2_start_0" node="node1" exitstatus="not configured" exitreason=""/>
     <failure op_key="lone_start_0" node="node1" exitstatus="not configured" exitreason=""/>
@@ -42,7 +46,11 @@ func TestView(t *testing.T) {
 	got, err := ParseView(text)
 	want := &View{
 		Quorum: true, Fencing: true,
-		Nodes: []Node{{Name: "node1", Online: true}, {Name: "node2", Online: true, Standby: true, Maintenance: true}, {Name: "node3", Unclean: true, Remote: true}},
+		Nodes: []Node{
+			{Name: "node1", Online: true},
+			{Name: "node2", Online: true, Standby: true, Maintenance: true},
+			{Name: "node3", Unclean: true, Remote: true},
+		},
 		Instances: []Instance{
 			{Resource: "web-ip", Bucket: 0, Nodes: []string{"node2"}, Managed: true},
 			{Resource: "web-ip", Bucket: 1, Managed: true, Blocked: true},
@@ -82,7 +90,7 @@ func TestView(t *testing.T) {
 	}
 }
 
-// What crm_mon of the versions printed of a cluster whose fencing is on or off: 3.0.3 has both names, a later one is to have the new one alone.
+// The output of crm_mon with fencing enabled and disabled: 3.0.3 prints both names, a later version will print only the new one.
 func TestFencingAsCrmMonSaysIt(t *testing.T) {
 	for options, want := range map[string]bool{
 		`stonith-enabled="true" symmetric-cluster="true"`:                             true,

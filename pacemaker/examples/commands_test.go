@@ -12,7 +12,8 @@ import (
 )
 
 // renamed are the cluster's properties that some version of Pacemaker calls deprecated, and what others do not know.
-var renamed = regexp.MustCompile(`^((stonith|fencing)-(enabled|timeout|action|watchdog-timeout|max-attempts)|(fence|fencing)-reaction|stop-(orphan|removed)-(resources|actions)|` +
+var renamed = regexp.MustCompile(`^((stonith|fencing)-(enabled|timeout|action|watchdog-timeout|max-attempts)|(fence|fencing)-reaction|` +
+	`stop-(orphan|removed)-(resources|actions)|` +
 	`cancel-removed-actions|enable-startup-probes|cluster-ipc-limit|remote-clear-port|concurrent-fencing|remove-after-stop)=`)
 
 // deprecated says what pcs 0.10.8 to 0.12.3, with Pacemaker 2.0.5 to 3.0.3, do not all take without a warning in a command.
@@ -44,19 +45,23 @@ func TestDeprecatedCommands(t *testing.T) {
 		command string
 		isFine  bool
 	}{
-		"options of a clone without meta (pcs 0.11.6)":              {command: "pcs resource create a ocf:custom:clusterip ip=192.0.2.1 clone clone-max=8"},
-		"options of a clone with meta (of the primitive till 0.12)": {command: "pcs resource create a ocf:custom:clusterip clone meta clone-max=8"},
-		"a clone without meta (pcs 0.11.6)":                         {command: "pcs resource clone a clone-max=8"},
-		"a wait (pcs 0.12)":                                         {command: "pcs resource disable a --wait=60"},
-		"a wait for the cluster":                                    {"pcs cluster start --wait", true},
-		"a name that Pacemaker 3.0.2 calls deprecated":              {command: "pcs property set no-quorum-policy=stop stonith-enabled=true"},
-		"a name that Pacemaker 3.0.1 does not know":                 {command: "pcs property set fencing-enabled=true"},
-		"probes that are always made in the end":                    {command: "pcs property set enable-startup-probes=false --force"},
-		"a clone with meta":                                         {"pcs resource clone a meta clone-max=8", true},
-		"a clone without options":                                   {"pcs resource create a ocf:pacemaker:ping host_list=192.0.2.1 clone", true},
-		"a property of one name":                                    {"pcs property set no-quorum-policy=stop", true},
-		"a property that goes":                                      {"pcs property unset stonith-enabled", true},
-		"no pcs":                                                    {"crm configure property stonith-enabled=true", true},
+		"options of a clone without meta (pcs 0.11.6)": {
+			command: "pcs resource create a ocf:custom:clusterip ip=192.0.2.1 clone clone-max=8",
+		},
+		"options of a clone with meta (of the primitive till 0.12)": {
+			command: "pcs resource create a ocf:custom:clusterip clone meta clone-max=8",
+		},
+		"a clone without meta (pcs 0.11.6)":            {command: "pcs resource clone a clone-max=8"},
+		"a wait (pcs 0.12)":                            {command: "pcs resource disable a --wait=60"},
+		"a wait for the cluster":                       {"pcs cluster start --wait", true},
+		"a name that Pacemaker 3.0.2 calls deprecated": {command: "pcs property set no-quorum-policy=stop stonith-enabled=true"},
+		"a name that Pacemaker 3.0.1 does not know":    {command: "pcs property set fencing-enabled=true"},
+		"probes that are always made in the end":       {command: "pcs property set enable-startup-probes=false --force"},
+		"a clone with meta":                            {"pcs resource clone a meta clone-max=8", true},
+		"a clone without options":                      {"pcs resource create a ocf:pacemaker:ping host_list=192.0.2.1 clone", true},
+		"a property of one name":                       {"pcs property set no-quorum-policy=stop", true},
+		"a property that goes":                         {"pcs property unset stonith-enabled", true},
+		"no pcs":                                       {"crm configure property stonith-enabled=true", true},
 	} {
 		if got := deprecated(row.command); (got == "") != row.isFine {
 			t.Errorf("%s: %q", name, got)
@@ -87,7 +92,8 @@ func TestNothingToCopyIsDeprecated(t *testing.T) {
 	}
 	found := 0
 	for _, pattern := range []string{
-		"*/*.pcs.sh", "README.md", "../../README.md", "../../docs/*.md", "../../contrib/*.md", "../../internal/metadata/testdata/*", "../../internal/operator/testdata/*",
+		"*/*.pcs.sh", "README.md", "../../README.md", "../../docs/*.md", "../../contrib/*.md",
+		"../../internal/metadata/testdata/*", "../../internal/operator/testdata/*",
 		"../../internal/operator/*/testdata/*",
 	} {
 		files, err := filepath.Glob(pattern)

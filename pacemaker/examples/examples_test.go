@@ -131,7 +131,8 @@ func content(t *testing.T, cib string) []string {
 		where := owner.Tag + " " + owner.SelectAttrValue("id", "")
 		switch owner.Tag {
 		case "op":
-			where = "op " + owner.SelectAttrValue("name", "") + owner.SelectAttrValue("interval", "") + " of " + owner.Parent().Parent().SelectAttrValue("id", "")
+			where = "op " + owner.SelectAttrValue("name", "") + owner.SelectAttrValue("interval", "") +
+				" of " + owner.Parent().Parent().SelectAttrValue("id", "")
 		case "crm_config":
 			where = "property"
 		}
@@ -317,7 +318,8 @@ func TestWebFarm(t *testing.T) {
 			t.Errorf("nginx fails on node2, and elsewhere something happens: %s", action)
 		}
 	}
-	if !slices.ContainsFunc(failed.actions, func(a string) bool { return strings.HasPrefix(a, "web-works") && strings.Contains(a, "stop on node2") }) {
+	stops := func(a string) bool { return strings.HasPrefix(a, "web-works") && strings.Contains(a, "stop on node2") }
+	if !slices.ContainsFunc(failed.actions, stops) {
 		t.Errorf("nginx fails on node2, and the attribute stays: %q", failed.actions)
 	}
 	failed.set("node2", map[string]string{"web-works": "0"})

@@ -42,8 +42,8 @@ func cloneChecks() []check {
 		},
 		{
 			group, "failure-timeout",
-			"With a short failure-timeout, the failure of a node's first bucket expires before its last bucket has moved. Pacemaker then tries the " +
-				"node again, without end.",
+			"With a short failure-timeout, the failure of a node's first bucket expires before its last bucket has moved. Pacemaker then tries " +
+				"the node again, without end.",
 			isConfigured, judgeFailureTimeout,
 		},
 		{

@@ -36,7 +36,10 @@ func clusterChecks() []check {
 			group, "quorum-policy", "Each part of a split cluster would continue, and start the buckets of the other part.",
 			hasCIB, judgeQuorumPolicy,
 		},
-		{group, "maintenance", "In maintenance mode Pacemaker repairs nothing, and moves no bucket from a failed node.", hasCIB, judgeMaintenance},
+		{
+			group, "maintenance", "In maintenance mode Pacemaker repairs nothing, and moves no bucket from a failed node.",
+			hasCIB, judgeMaintenance,
+		},
 		{group, "corosync", "Corosync does not start with a configuration that it cannot read.", hasCluster, judgeCorosync},
 		{
 			group, "nodes", "Quorum counts the nodes in corosync.conf, the scheduler those in the CIB: they must be the same.",

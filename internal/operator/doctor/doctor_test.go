@@ -281,7 +281,8 @@ func TestChecks(t *testing.T) {
 				func(f *Facts) { delete(f.Resources[0].Configured.Meta, "resource-stickiness") },
 				cib(
 					"<crm_config/>",
-					`<crm_config/><rsc_defaults><meta_attributes id="d"><nvpair id="d1" name="resource-stickiness" value="0"/></meta_attributes></rsc_defaults>`,
+					`<crm_config/><rsc_defaults><meta_attributes id="d"><nvpair id="d1" name="resource-stickiness" value="0"/></meta_attributes>
+						</rsc_defaults>`,
 				),
 			),
 			nil,
@@ -297,7 +298,9 @@ func TestChecks(t *testing.T) {
 		"a monitor in a template": {func(f *Facts) {
 			f.Configuration.Value = configuration(
 				t,
-				`<configuration><nodes><node uname="node1"/><node uname="node2"/></nodes><resources><primitive id="power" class="stonith"/><template id="t"><operations><op name="monitor" interval="10s"/></operations></template><clone id="web-ip-clone"><primitive id="web-ip" template="t"/></clone></resources></configuration>`,
+				`<configuration><nodes><node uname="node1"/><node uname="node2"/></nodes><resources><primitive id="power" class="stonith"/>
+					<template id="t"><operations><op name="monitor" interval="10s"/></operations></template><clone id="web-ip-clone">
+					<primitive id="web-ip" template="t"/></clone></resources></configuration>`,
 			)
 		}, nil},
 		"a timeout of all operations": {
@@ -319,7 +322,9 @@ func TestChecks(t *testing.T) {
 				clone("interleave", "true"),
 				cib(
 					"</resources>",
-					`<clone id="other"><primitive id="o"/><meta_attributes id="om"><nvpair id="o1" name="interleave" value="true"/><nvpair id="o2" name="clone-node-max" value="8"/></meta_attributes></clone></resources><constraints><rsc_colocation id="c"><resource_set id="s"><resource_ref id="other"/><resource_ref id="web-ip-clone"/></resource_set></rsc_colocation></constraints>`,
+					`<clone id="other"><primitive id="o"/><meta_attributes id="om"><nvpair id="o1" name="interleave" value="true"/>
+						<nvpair id="o2" name="clone-node-max" value="8"/></meta_attributes></clone></resources><constraints><rsc_colocation id="c">
+						<resource_set id="s"><resource_ref id="other"/><resource_ref id="web-ip-clone"/></resource_set></rsc_colocation></constraints>`,
 				),
 			),
 			nil,
@@ -327,7 +332,8 @@ func TestChecks(t *testing.T) {
 		"a constraint that can not": {
 			cib(
 				"</resources>",
-				`<clone id="other"><primitive id="o"/></clone></resources><constraints><rsc_colocation id="c" rsc="web-ip-clone" with-rsc="other"/></constraints>`,
+				`<clone id="other"><primitive id="o"/></clone></resources><constraints><rsc_colocation id="c" rsc="web-ip-clone" with-rsc="other"/>
+					</constraints>`,
 			),
 			map[string]Result{"interleave": Warning},
 		},
@@ -692,12 +698,14 @@ func TestWhatToType(t *testing.T) {
 		"maintenance of a template":    {"managed", maintenance, "pcs resource meta web-ip maintenance=false"},
 		"a second monitor, which pcs resource update would not find": {"timeouts", func(f *Facts) {
 			const op = `<op id="m" name="monitor" interval="10s"/>`
-			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, op, op+`<op id="m2" name="monitor" interval="60s" timeout="5s" on-fail="restart">`+
-				`<instance_attributes id="i"><nvpair id="l" name="OCF_CHECK_LEVEL" value="10"/></instance_attributes></op>`, 1))
+			f.Configuration.Value = configuration(t,
+				strings.Replace(goodCIB, op, op+`<op id="m2" name="monitor" interval="60s" timeout="5s" on-fail="restart">`+
+					`<instance_attributes id="i"><nvpair id="l" name="OCF_CHECK_LEVEL" value="10"/></instance_attributes></op>`, 1))
 		}, "pcs resource op remove m2; pcs resource op add web-ip monitor interval=60s timeout=20s on-fail=restart OCF_CHECK_LEVEL=10"},
 		"what is no clone must not answer for all meanwhile": {
 			"unique", func(f *Facts) { f.Resources[0].Configured.Clone = "" },
-			"pcs resource disable web-ip; crm_resource --wait --timeout=60s; pcs resource clone web-ip meta clone-max=8 clone-node-max=8 globally-unique=true resource-stickiness=0; pcs resource enable web-ip",
+			"pcs resource disable web-ip; crm_resource --wait --timeout=60s; pcs resource clone web-ip meta clone-max=8 clone-node-max=8 " +
+				"globally-unique=true resource-stickiness=0; pcs resource enable web-ip",
 		},
 		"fencing by the name that switches it off": {"fencing", func(f *Facts) {
 			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, "<crm_config/>",
@@ -821,7 +829,9 @@ func TestParseTime(t *testing.T) {
 			t.Errorf("%q: %s, %t", text, got, ok)
 		}
 	}
-	for _, text := range []string{"", "s", "-1", "PT", "PT5", "PT5X", "PT5S1M", "PTS", "P5S", "1.5s", "99999999999", "8000000h", "PT8000000H"} {
+	for _, text := range []string{
+		"", "s", "-1", "PT", "PT5", "PT5X", "PT5S1M", "PTS", "P5S", "1.5s", "99999999999", "8000000h", "PT8000000H",
+	} {
 		if got, ok := parseTime(text); ok {
 			t.Errorf("%q is taken for %s", text, got)
 		}

@@ -340,7 +340,9 @@ func TestOptionsThatAreWrong(t *testing.T) {
 
 // Without an address, too, faults of the rest are told.
 func TestCheck(t *testing.T) {
-	for _, o := range []Options{{Vendor: "comware"}, {Ports: "eth0"}, {Vendor: "ios", VLAN: "0"}, {Vendor: "ios", Bridge: "br0"}, {Vendor: linuxBridge, Ports: "a/b"}} {
+	for _, o := range []Options{
+		{Vendor: "comware"}, {Ports: "eth0"}, {Vendor: "ios", VLAN: "0"}, {Vendor: "ios", Bridge: "br0"}, {Vendor: linuxBridge, Ports: "a/b"},
+	} {
 		if err := o.Check(); ocf.CodeOf(err) != ocf.ErrArgs {
 			t.Errorf("%+v: %v", o, err)
 		}
@@ -384,7 +386,9 @@ func TestFlagsAreTakenIfTheyHaveAnEffect(t *testing.T) {
 func TestQuerierIsAHost(t *testing.T) {
 	layout := laid(t, v4, clusterip.IGMP)
 	layout.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}
-	for querier, fits := range map[string]bool{"192.168.10.0": false, "192.168.10.255": false, "192.168.10.254": true, "192.168.11.255": true} {
+	for querier, fits := range map[string]bool{
+		"192.168.10.0": false, "192.168.10.255": false, "192.168.10.254": true, "192.168.11.255": true,
+	} {
 		o := asked("ios", clusterip.IGMP)
 		o.Querier, o.RouterInterface = querier, ""
 		if err := Write(&strings.Builder{}, layout, o, 80); (err == nil) != fits {
@@ -396,7 +400,8 @@ func TestQuerierIsAHost(t *testing.T) {
 func TestQuerierOfAVersionWithoutAddress(t *testing.T) {
 	o := asked("ios", clusterip.IGMP)
 	o.Querier = "fe80::1"
-	if err := Write(&strings.Builder{}, laid(t, v4, clusterip.IGMP), o, 80); ocf.CodeOf(err) != ocf.ErrArgs || !strings.Contains(err.Error(), "fe80::1") {
+	err := Write(&strings.Builder{}, laid(t, v4, clusterip.IGMP), o, 80)
+	if ocf.CodeOf(err) != ocf.ErrArgs || !strings.Contains(err.Error(), "fe80::1") {
 		t.Errorf("error %v", err)
 	}
 }
