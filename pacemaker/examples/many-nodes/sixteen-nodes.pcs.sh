@@ -1,9 +1,9 @@
 #!/bin/sh
-# Sixteen servers, 64 buckets: four each. When one dies, four others get one more.
-# Run it as root on one of the servers, after fencing was configured (see ../fencing).
+# Sixteen nodes, 64 buckets: four each. When one fails, four others get one more.
+# Run it as root on one of the nodes, after fencing was configured (see ../fencing).
 set -eu
 
-# Several times as many buckets as servers, or the loss of one would double another's load.
+# Several times as many buckets as nodes, or the failure of one would double another's load.
 pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 \
 	op monitor interval=30s timeout=20s monitor interval=300s timeout=20s OCF_CHECK_LEVEL=10 \
 	--disabled

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Thirty-two servers, 256 buckets: eight each. This is as many servers as Pacemaker and Corosync are made for.
-# Run it as root on one of the servers, after fencing was configured (see ../fencing).
+# Thirty-two nodes, 256 buckets: eight each. Pacemaker and Corosync are designed for at most so many nodes.
+# Run it as root on one of the nodes, after fencing was configured (see ../fencing).
 set -eu
 
-# 256 instances report to the cluster's configuration at each start and each change: monitor them seldom.
+# 256 instances write to the CIB at each start and each change: monitor them seldom.
 pcs resource create web-ip ocf:custom:clusterip ip=192.168.10.3 \
 	op monitor interval=60s timeout=20s monitor interval=600s timeout=20s OCF_CHECK_LEVEL=10 \
 	--disabled

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Unequal servers: node1 is twice as strong as the others, and gets twice as many buckets.
-# Run it as root on one of the servers, after fencing was configured (see ../fencing).
+# Unequal nodes: node1 is twice as strong as the others, and gets twice as many buckets.
+# Run it as root on one of the nodes, after fencing was configured (see ../fencing).
 set -eu
 
-# balanced gives the next bucket to the server with the most capacity left. So let a server's capacity be its share of the buckets
-# (8, 4 and 4 of 16) plus a reserve, the same for all (8): when all are there, each has its reserve left. Capacities are limits
-# too: the reserves must hold the buckets of the strongest server.
+# balanced places the next bucket on the node with the most free capacity. So a node's capacity is its share of the buckets (8, 4 and 4
+# of 16) plus a reserve, the same for all (8): while no node fails, each has its reserve free. Capacities are limits too: the reserves
+# must have room for the buckets of the strongest node.
 pcs property set placement-strategy=balanced
 pcs node utilization node1 capacity=16
 pcs node utilization node2 capacity=12
