@@ -29,11 +29,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// Networks of every lab. Each lab has its own kernel tables, so they may be the same.
-var (
-	lanNet     = netip.MustParsePrefix("192.168.10.0/24")
-	management = netip.MustParsePrefix("192.168.20.0/24")
-)
+// management is the management network of every lab. Each lab has its own kernel tables, so it may be the same.
+var management = netip.MustParsePrefix("192.168.20.0/24")
 
 // Options are what a lab may look like. The zero value is a cluster of three nodes with fencing and no resource.
 type Options struct {
