@@ -20,8 +20,8 @@ const (
 	buckets = 8
 )
 
-// executor returns what Pacemaker's executor sets for every agent. Without a log facility IPaddr2 writes its log to stderr: with one it would start
-// logger(1) for each line.
+// executor returns what Pacemaker's executor sets for every agent. Without a log facility IPaddr2 writes its log to stderr: with one it
+// would start logger(1) for each line.
 func executor(scratch, action string) harness.Vars {
 	return harness.Pacemaker("node1", filepath.Join(scratch, "run"), action)
 }

@@ -48,7 +48,10 @@ func races(ctx context.Context, p *progress, agent, scratch string, quick bool) 
 		return nil, fmt.Errorf("write a log: %w", err)
 	}
 	r.runners = []*series{
-		{name: "ocf-clusterip plan --clients", argv: []string{agent, "plan", "--nodes", "16", "--fail", "2", "--to", ourAddress + " 2001:db8:10::3", "--clients", log.Name()}},
+		{
+			name: "ocf-clusterip plan --clients",
+			argv: []string{agent, "plan", "--nodes", "16", "--fail", "2", "--to", ourAddress + " 2001:db8:10::3", "--clients", log.Name()},
+		},
 		{name: "awk '{n[$1]++} END {…}'", argv: []string{"awk", "{n[$1]++} END {for (a in n) sum += n[a]; print sum}", log.Name()}},
 		{name: "wc -l", argv: []string{"wc", "-l", log.Name()}},
 	}
@@ -100,8 +103,15 @@ func (r *race) write(ctx context.Context, p *progress, file *os.File) (bytes int
 				return 0, err
 			}
 		}
-		_, _ = fmt.Fprintf(to, "%s - - [10/Oct/2026:13:%02d:%02d +0200] \"GET /articles/%d.html HTTP/1.1\" 200 %d \"-\" \"Mozilla/5.0 (X11; Linux x86_64)\"\n",
-			clients[zipf.Uint64()], i/60%60, i%60, random.IntN(10_000), random.IntN(90_000))
+		_, _ = fmt.Fprintf(
+			to,
+			"%s - - [10/Oct/2026:13:%02d:%02d +0200] \"GET /articles/%d.html HTTP/1.1\" 200 %d \"-\" \"Mozilla/5.0 (X11; Linux x86_64)\"\n",
+			clients[zipf.Uint64()],
+			i/60%60,
+			i%60,
+			random.IntN(10_000),
+			random.IntN(90_000),
+		)
 	}
 	if err := to.Flush(); err != nil {
 		return 0, err
@@ -142,7 +152,13 @@ func (r *race) verdict() []string {
 	}
 	wall, cpu := r.ratio()
 	return []string{
-		fmt.Sprintf("plan reads %d lines in %d s, at least %d times cheaper than awk counts first words", r.lines, raceSeconds, raceFactor), verdict,
+		fmt.Sprintf(
+			"plan reads %d lines in %d s, at least %d times cheaper than awk counts first words",
+			r.lines,
+			raceSeconds,
+			raceFactor,
+		),
+		verdict,
 		fmt.Sprintf("%.2f s; %.1f in wall time, %.1f in CPU time", median(r.runners[0].laps).wall.Seconds(), wall, cpu),
 	}
 }

@@ -110,7 +110,15 @@ func benchPlan(ctx context.Context, agent string, o options) error {
 	}
 	var t table
 	t.row(r.verdict()...)
-	fmt.Printf("%s on %s, %d cores of %s\n%s\n%s", firstLine(ctx, agent, "--version"), kernel(), runtime.NumCPU(), processor(), r.report(), t.String())
+	fmt.Printf(
+		"%s on %s, %d cores of %s\n%s\n%s",
+		firstLine(ctx, agent, "--version"),
+		kernel(),
+		runtime.NumCPU(),
+		processor(),
+		r.report(),
+		t.String(),
+	)
 	if o.check && !r.kept() {
 		return errNotKept
 	}

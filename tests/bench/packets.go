@@ -38,7 +38,10 @@ func floods(ctx context.Context, p *progress, network *lan.Network, agent, scrat
 	if quick {
 		rounds = 1
 	}
-	all := []*flood{{name: "nothing laid, UDP", protocol: unix.IPPROTO_UDP, owned: true}, {name: "nothing laid, TCP", protocol: unix.IPPROTO_TCP, owned: true}}
+	all := []*flood{
+		{name: "nothing laid, UDP", protocol: unix.IPPROTO_UDP, owned: true},
+		{name: "nothing laid, TCP", protocol: unix.IPPROTO_TCP, owned: true},
+	}
 	for _, drain := range []string{"0", "600"} {
 		all = append(all,
 			&flood{name: "of a foreign bucket, TCP, drain=" + drain, drain: drain, protocol: unix.IPPROTO_TCP},
@@ -82,7 +85,10 @@ func (f *flood) run(ctx context.Context, network *lan.Network, agent, scratch st
 			defer func() { err = errors.Join(err, call("stop", bucket)) }()
 		}
 	}
-	end := fmt.Sprintf("table ip bench { chain end { type filter hook input priority 2147483647; ip daddr %s meta l4proto { tcp, udp } drop; }; }", target)
+	end := fmt.Sprintf(
+		"table ip bench { chain end { type filter hook input priority 2147483647; ip daddr %s meta l4proto { tcp, udp } drop; }; }",
+		target,
+	)
 	for _, command := range [][]string{{"nft", end}, {"nft", "delete table ip bench"}} {
 		r := node.Run(ctx, []string{"PATH=/usr/sbin:/usr/bin"}, command...)
 		if r.Err != nil || r.ExitCode != 0 {
@@ -112,7 +118,13 @@ func (f *flood) send(ctx context.Context, network *lan.Network, target netip.Add
 	to := &unix.SockaddrLinklayer{Ifindex: link.Index}
 	var frames [][]byte
 	for _, source := range network.Sources(8 * floodSources) {
-		bucket := clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: source}, clusterip.DefaultSeed(netip.MustParseAddr(ourAddress)), 2)
+		bucket := clusterip.Owner(
+			clusterip.SourceIP,
+			clusterip.XTCluster,
+			clusterip.Flow{Source: source},
+			clusterip.DefaultSeed(netip.MustParseAddr(ourAddress)),
+			2,
+		)
 		if (f.owned || bucket == 1) && len(frames) < floodSources {
 			frames = append(frames, f.frame(source, target, network.Client.MAC, mac))
 		}

@@ -59,7 +59,8 @@ func (r results) report(quick bool) string {
 		"\nIPaddr2 by how it announces its address: medians in ms, without what it leaves in the background\n\n" + r.announcements() +
 		"\nThe least that any program costs here: medians in ms\n\n" + r.least() +
 		"\nAll instances on one node together: medians in ms\n\n" + r.together() +
-		"\nA packet, from the sender's call until TCP or UDP would get it: medians, beside the same to an address of the node's own\n\n" + r.floodTable() +
+		"\nA packet, from the sender's call until TCP or UDP would get it: medians, beside the same to an address of the node's own\n\n" +
+		r.floodTable() +
 		r.race.report() +
 		"\nPromises\n\n" + r.verdicts()
 	if quick {

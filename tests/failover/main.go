@@ -132,9 +132,16 @@ var address = netip.MustParseAddr("192.168.10.3")
 // feelings says what clients felt of a death.
 func feelings(s *probe.Summary) string {
 	effect := s.Effects[len(s.Effects)-1]
-	return fmt.Sprintf("%d of %d clients without an answer, the median for %s; the longest by ping %s, by UDP %s, on an open connection %s; answered twice: %d",
-		effect.Sources, s.Sources, seconds(effect.Median), seconds(effect.Longest[probe.ICMP]), seconds(effect.Longest[probe.UDP]),
-		seconds(effect.Longest[probe.Stream]), s.Total.Duplicates)
+	return fmt.Sprintf(
+		"%d of %d clients without an answer, the median for %s; the longest by ping %s, by UDP %s, on an open connection %s; answered twice: %d",
+		effect.Sources,
+		s.Sources,
+		seconds(effect.Median),
+		seconds(effect.Longest[probe.ICMP]),
+		seconds(effect.Longest[probe.UDP]),
+		seconds(effect.Longest[probe.Stream]),
+		s.Total.Duplicates,
+	)
 }
 
 // failover makes a clone, lets a node die, and returns how long it took until the last of its instances had started, and, with

@@ -35,7 +35,8 @@ func (v Vars) List() []string {
 // callTimeout is the timeout of the operation in Pacemaker's configuration: a long one, so that no test fails because the machine is busy.
 const callTimeout = time.Minute
 
-// Pacemaker returns what Pacemaker's executor sets for each call of the resource web-ip on a node. tempDir is the folder of the agents' locks.
+// Pacemaker returns what Pacemaker's executor sets for each call of the resource web-ip on a node. tempDir is the folder of the agents'
+// locks.
 func Pacemaker(node, tempDir, action string) Vars {
 	v := Vars{
 		"PATH":                               "/sbin:/bin:/usr/sbin:/usr/bin",

@@ -34,7 +34,10 @@ func newAgent(t testing.TB, h *lan.Host, buckets int, p harness.Parameters) *age
 	t.Helper()
 	program, err := harness.Program()
 	check(t, err)
-	a := &agent{harness.Agent{Program: program, Host: h, TempDir: filepath.Join(t.TempDir(), "resource-agents"), Buckets: buckets, Parameters: p}, t.Context()}
+	a := &agent{
+		harness.Agent{Program: program, Host: h, TempDir: filepath.Join(t.TempDir(), "resource-agents"), Buckets: buckets, Parameters: p},
+		t.Context(),
+	}
 	t.Cleanup(a.endSweepers)
 	return a
 }

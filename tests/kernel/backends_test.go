@@ -36,11 +36,11 @@ func TestBackendsOfTheKernel(t *testing.T) {
 // of the kernel, and leave nothing. So a test of a backend that the kernel lacks has checked, when it ends here, that this is said.
 func offers(t *testing.T, backend clusterip.Backend) bool {
 	t.Helper()
-	var p *patient
+	var p *testNode
 	if backend == clusterip.Match {
-		p = newPatientOnIPTables(t, "iptables-legacy")
+		p = newTestNodeOnIPTables(t, "iptables-legacy")
 	} else {
-		p = newPatient(t, webIP("backend", string(backend)))
+		p = newTestNode(t, webIP("backend", string(backend)))
 	}
 	r := p.start(2)
 	has := status(r, ocf.Success) == nil

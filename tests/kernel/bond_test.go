@@ -18,8 +18,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// TestBonds: the address is on the bond, not on its ports; and a bond that lets a frame in by each port takes no unicast MAC, nor does what is
-// on top of it.
+// TestBonds: the address is on the bond, not on its ports; and a bond that lets a frame in by each port takes no unicast MAC, nor does what
+// is on top of it.
 func TestBonds(t *testing.T) {
 	inGuest(t, "interfaces")
 	const own = "192.168.10.11/24"
@@ -36,16 +36,26 @@ func TestBonds(t *testing.T) {
 		{"active-backup", lan.NIC, "multicast", ocf.ErrArgs, []string{"eth0 is a port of bond0 (bond)", "set nic=bond0"}},
 	} {
 		t.Run(row.mode+"/"+row.nic+"/"+row.macMode, func(t *testing.T) {
-			p := newPatient(t, webIP("nic", row.nic, "mac_mode", row.macMode))
-			commands("ip link add bond0 type bond mode "+row.mode+" miimon 50", "ip address flush dev eth0", "ip link set eth0 down", "ip link set eth0 master bond0",
-				"ip link set bond0 up", "ip link add link bond0 name bond0.5 type vlan id 5", "ip link set bond0.5 up")(t, p)
+			p := newTestNode(t, webIP("nic", row.nic, "mac_mode", row.macMode))
+			commands(
+				"ip link add bond0 type bond mode "+row.mode+" miimon 50",
+				"ip address flush dev eth0",
+				"ip link set eth0 down",
+				"ip link set eth0 master bond0",
+				"ip link set bond0 up",
+				"ip link add link bond0 name bond0.5 type vlan id 5",
+				"ip link set bond0.5 up",
+			)(
+				t,
+				p,
+			)
 			at := row.nic
 			if at == lan.NIC {
 				at = "bond0"
 			}
 			p.by(t, "ip address add "+own+" dev "+at)
 			check(t, p.Host.WaitUp(t.Context(), "bond0.5"))
-			says(t, p.start(2), row.code, row.says...)
+			checkReason(t, p.start(2), row.code, row.says...)
 			if row.code == ocf.Success {
 				check(t, status(p.monitor(2), ocf.Success))
 			}
@@ -53,16 +63,19 @@ func TestBonds(t *testing.T) {
 	}
 }
 
-// TestStackedInterfaces: what the address is on may be made of others, in many ways; each flow is answered once all the same, or start refuses.
+// TestStackedInterfaces: what the address is on may be made of others, in many ways; each flow is answered once all the same, or start
+// refuses.
 func TestStackedInterfaces(t *testing.T) {
 	inGuest(t, "interfaces")
 	const (
 		second = "ip link add eth8 type veth peer name peer8;"
-		bond   = second + "ip link add bond0 type bond mode MODE miimon 50;ip link set eth0 down;ip link set eth0 master bond0;ip link set eth8 master bond0;ip link set peer8 up;ip link set bond0 address MAC;ip link set bond0 up;"
+		bond   = second + "ip link add bond0 type bond mode MODE miimon 50;ip link set eth0 down;" +
+			"ip link set eth0 master bond0;ip link set eth8 master bond0;ip link set peer8 up;ip link set bond0 address MAC;ip link set bond0 up;"
 		backup = "active-backup"
 		lacp   = "802.3ad"
 		vlan   = "ip link add link bond0 name bond0.5 type vlan id 5;ip link set bond0.5 up;"
-		tagged = "ip link add br0 address MAC type bridge mcast_snooping 0 vlan_filtering 1;ip link set eth0 master br0;ip link set br0 up;bridge vlan add dev eth0 vid 5;"
+		tagged = "ip link add br0 address MAC type bridge mcast_snooping 0 vlan_filtering 1;ip link set eth0 master br0;" +
+			"ip link set br0 up;bridge vlan add dev eth0 vid 5;"
 		overIt = "ip link add br0 address MAC type bridge mcast_snooping 0;ip link set bond0.5 master br0;ip link set br0 up;"
 	)
 	for _, row := range []struct {
@@ -74,14 +87,41 @@ func TestStackedInterfaces(t *testing.T) {
 	}{
 		{name: "a bond of two", commands: bond, mode: backup, nic: "bond0", macModes: []string{"multicast", "igmp", "unicast"}},
 		{name: "a bond with LACP", commands: bond, mode: lacp, nic: "bond0", macModes: []string{"multicast", "unicast"}},
-		{name: "a VLAN on a bond of two", commands: bond + vlan, mode: backup, nic: "bond0.5", macModes: []string{"multicast", "igmp", "unicast"}, vlan: true},
-		{name: "a bridge on a VLAN on a bond", commands: bond + vlan + overIt, mode: backup, nic: "br0", macModes: []string{"multicast", "unicast"}, vlan: true},
-		{name: "a VLAN on a bridge with tagged ports", commands: tagged + "bridge vlan add dev br0 vid 5 self;ip link add link br0 name br0.5 type vlan id 5;ip link set br0.5 up", nic: "br0.5", macModes: []string{"multicast", "igmp", "unicast"}, vlan: true},
-		{name: "a bridge in a VLAN of its tagged ports", commands: tagged + "bridge vlan add dev br0 vid 5 self pvid untagged", nic: "br0", macModes: []string{"multicast", "igmp", "unicast"}, vlan: true},
-		{name: "a macvlan", commands: "ip link add link eth0 name mac0 address MAC type macvlan mode bridge;ip link set mac0 up", nic: "mac0", macModes: []string{"multicast", "igmp"}},
-		{name: "a macvlan and a unicast MAC", commands: "ip link add link eth0 name mac0 address MAC type macvlan mode bridge;ip link set mac0 up", nic: "mac0", macModes: []string{"unicast"}, code: ocf.ErrArgs, says: "takes no second unicast MAC"},
-		{name: "an ipvlan", commands: "ip link add link eth0 name ipv0 type ipvlan mode l2;ip link set ipv0 up", nic: "ipv0", macModes: []string{"multicast", "igmp", "unicast"}},
-		{name: "a port of a team", commands: "ip link add team0 type team;ip link set eth0 down;ip link set eth0 master team0;ip link set team0 up", nic: lan.NIC, macModes: []string{"multicast"}, code: ocf.ErrArgs, says: "eth0 is a port of team0 (team)"},
+		{
+			name: "a VLAN on a bond of two", commands: bond + vlan, mode: backup, nic: "bond0.5", macModes: []string{"multicast", "igmp", "unicast"},
+			vlan: true,
+		},
+		{
+			name: "a bridge on a VLAN on a bond", commands: bond + vlan + overIt, mode: backup, nic: "br0",
+			macModes: []string{"multicast", "unicast"}, vlan: true,
+		},
+		{
+			name:     "a VLAN on a bridge with tagged ports",
+			commands: tagged + "bridge vlan add dev br0 vid 5 self;ip link add link br0 name br0.5 type vlan id 5;ip link set br0.5 up",
+			nic:      "br0.5", macModes: []string{"multicast", "igmp", "unicast"}, vlan: true,
+		},
+		{
+			name: "a bridge in a VLAN of its tagged ports", commands: tagged + "bridge vlan add dev br0 vid 5 self pvid untagged", nic: "br0",
+			macModes: []string{"multicast", "igmp", "unicast"}, vlan: true,
+		},
+		{
+			name: "a macvlan", commands: "ip link add link eth0 name mac0 address MAC type macvlan mode bridge;ip link set mac0 up", nic: "mac0",
+			macModes: []string{"multicast", "igmp"},
+		},
+		{
+			name:     "a macvlan and a unicast MAC",
+			commands: "ip link add link eth0 name mac0 address MAC type macvlan mode bridge;ip link set mac0 up", nic: "mac0",
+			macModes: []string{"unicast"}, code: ocf.ErrArgs, says: "takes no second unicast MAC",
+		},
+		{
+			name: "an ipvlan", commands: "ip link add link eth0 name ipv0 type ipvlan mode l2;ip link set ipv0 up", nic: "ipv0",
+			macModes: []string{"multicast", "igmp", "unicast"},
+		},
+		{
+			name:     "a port of a team",
+			commands: "ip link add team0 type team;ip link set eth0 down;ip link set eth0 master team0;ip link set team0 up", nic: lan.NIC,
+			macModes: []string{"multicast"}, code: ocf.ErrArgs, says: "eth0 is a port of team0 (team)",
+		},
 	} {
 		for _, macMode := range row.macModes {
 			t.Run(row.name+"/"+macMode, func(t *testing.T) {
@@ -113,7 +153,7 @@ func TestStackedInterfaces(t *testing.T) {
 					a.by(t, fmt.Sprintf("ip address add %s/24 dev %s", a.Host.Addr, row.nic))
 					a.by(t, fmt.Sprintf("ip route add %s dev %s", s.Options.Clients, row.nic))
 				}
-				says(t, s.agents[0].start(0), row.code, row.says)
+				checkReason(t, s.agents[0].start(0), row.code, row.says)
 				if row.code != ocf.Success {
 					return
 				}
@@ -132,15 +172,24 @@ func TestStackedInterfaces(t *testing.T) {
 }
 
 // TestNICThatBecomesAPort: whoever takes the interface's packets away is named.
-func TestNICThatBecomesAPort(t *testing.T) {
+func TestInterfaceThatBecomesAPort(t *testing.T) {
 	inGuest(t, "interfaces")
 	for _, kind := range []string{"bond", "team"} {
 		t.Run(kind, func(t *testing.T) {
-			p := newPatient(t, webIP())
+			p := newTestNode(t, webIP())
 			p.startBoth(t)
-			commands("ip link add master0 type "+kind, "ip link set eth0 down", "ip link set eth0 master master0", "ip link set master0 up", "ip link set eth0 up")(t, p)
-			says(t, p.monitor(2), ocf.ErrGeneric, "eth0 is a port of master0 ("+kind+")", "set nic=master0")
-			says(t, p.start(2), ocf.ErrArgs, "eth0 is a port of master0 ("+kind+")")
+			commands(
+				"ip link add master0 type "+kind,
+				"ip link set eth0 down",
+				"ip link set eth0 master master0",
+				"ip link set master0 up",
+				"ip link set eth0 up",
+			)(
+				t,
+				p,
+			)
+			checkReason(t, p.monitor(2), ocf.ErrGeneric, "eth0 is a port of master0 ("+kind+")", "set nic=master0")
+			checkReason(t, p.start(2), ocf.ErrArgs, "eth0 is a port of master0 ("+kind+")")
 			p.by(t, "ip link set eth0 nomaster")
 			p.by(t, "ip link set eth0 up")
 			check(t, p.Host.WaitUp(t.Context(), lan.NIC))
@@ -151,8 +200,8 @@ func TestNICThatBecomesAPort(t *testing.T) {
 	}
 }
 
-// TestBondsThatAskByARP: a bond's ARP monitor asks by the ports, with the bond's first address, which is the shared one. The link must stay up, and the
-// neighbours must learn no other MAC than the cluster's.
+// TestBondsThatAskByARP: a bond's ARP monitor asks by the ports, with the bond's first address, which is the shared one. The link must stay
+// up, and the neighbours must learn no other MAC than the cluster's.
 func TestBondsThatAskByARP(t *testing.T) {
 	inGuest(t, "interfaces")
 	for _, row := range []struct {
@@ -168,7 +217,8 @@ func TestBondsThatAskByARP(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 1}, 4, webIP("nic", "bond0", "mac_mode", row.macMode, "check_link", "false"))
 			node := s.Nodes[0]
 			for _, command := range []string{
-				"ip link add bond0 type bond mode active-backup arp_interval 100 arp_validate " + row.validate + " arp_ip_target " + s.Client.Addr.String(),
+				"ip link add bond0 type bond mode active-backup arp_interval 100 arp_validate " + row.validate +
+					" arp_ip_target " + s.Client.Addr.String(),
 				"ip address flush dev eth0", "ip link set eth0 down", "ip link set eth0 master bond0", "ip link set bond0 up",
 				"ip address add " + node.Addr.String() + "/24 dev bond0",
 			} {
@@ -176,7 +226,13 @@ func TestBondsThatAskByARP(t *testing.T) {
 			}
 			check(t, node.WaitUp(t.Context(), "bond0"))
 			if row.refused {
-				says(t, s.agents[0].start(0), ocf.ErrArgs, "bond0 validates the answers to its ARP requests (arp_validate)", "set mac_mode=multicast")
+				checkReason(
+					t,
+					s.agents[0].start(0),
+					ocf.ErrArgs,
+					"bond0 validates the answers to its ARP requests (arp_validate)",
+					"set mac_mode=multicast",
+				)
 				return
 			}
 			// Up to Linux 5.18 a bond is not told when a veth has sent something (bond_ab_arp_inspect), and takes it for dead in any case.
@@ -187,7 +243,7 @@ func TestBondsThatAskByARP(t *testing.T) {
 				t.Errorf("the bond has taken its link for dead %d times", after)
 			}
 			t.Logf("link failures: %d before start, %d after it", before, after)
-			for _, said := range sayings(frames) {
+			for _, said := range arpMessages(frames) {
 				if said.SenderMAC != s.spec.MACs.IPv4.String() {
 					t.Errorf("the bond tells another MAC: %+v", said)
 				}
@@ -196,12 +252,12 @@ func TestBondsThatAskByARP(t *testing.T) {
 	}
 }
 
-// whileBondAsks waits until a bond has asked the client some times, as from an address, and returns what it said and how often its link has failed
-// meanwhile.
+// whileBondAsks waits until a bond has asked the client some times, as from an address, and returns what it said and how often its link has
+// failed meanwhile.
 func (s *site) whileBondAsks(t *testing.T, from netip.Addr) (frames []lan.Frame, failures int) {
 	t.Helper()
 	const enough = 20
-	heard := hear(t, s.Client, lan.NIC, func(f lan.Frame) bool {
+	heard := capture(t, s.Client, lan.NIC, func(f lan.Frame) bool {
 		p, isARP := f.ARP()
 		return isARP && !f.Outgoing && p.Operation == arp.OperationRequest && p.SenderIP == from && p.TargetIP == s.Client.Addr
 	})
@@ -214,7 +270,7 @@ func (s *site) whileBondAsks(t *testing.T, from netip.Addr) (frames []lan.Frame,
 	}); err != nil {
 		t.Errorf("heard %d questions from %s: %v", asked, from, err)
 	}
-	return stopped(t, heard), linkFailures(t, s.Nodes[0]) - before
+	return captured(t, heard), linkFailures(t, s.Nodes[0]) - before
 }
 
 // linkFailures is how often the bond has taken the link of its port for dead.

@@ -21,9 +21,9 @@ import (
 // ownBridge is a node's own bridge, whose port its NIC is.
 const ownBridge = "br0"
 
-// bridgeNodes gives each node a bridge, which has the NIC's MAC, takes its addresses and routes over, and is what the resource is on. Bridges call
-// iptables ("1"), as on a host that has a firewall for its virtual machines or containers, or do not ("0"), or only this one does ("alone"). It
-// returns what the nodes are like then.
+// bridgeNodes gives each node a bridge, which has the NIC's MAC, takes its addresses and routes over, and is what the resource is on.
+// Bridges call iptables ("1"), as on a host that has a firewall for its virtual machines or containers, or do not ("0"), or only this one
+// does ("alone"). It returns what the nodes are like then.
 func (s *site) bridgeNodes(t *testing.T, calls string) []string {
 	t.Helper()
 	for _, a := range s.agents {
@@ -39,7 +39,8 @@ func (s *site) bridgeNodes(t *testing.T, calls string) []string {
 			"ip address flush dev eth0 scope global",
 			fmt.Sprintf("ip link add br0 address %s type bridge mcast_snooping 0 nf_call_iptables %[2]s nf_call_ip6tables %[2]s", a.Host.MAC, alone),
 			"ip link set eth0 master br0", "bridge link set dev eth0 learning off", // so that the bridge stays as it is
-			"ip link set br0 up", fmt.Sprintf("ip address add %s/24 dev br0", a.Host.Addr), fmt.Sprintf("ip route add %s dev br0", s.Options.Clients),
+			"ip link set br0 up", fmt.Sprintf("ip address add %s/24 dev br0", a.Host.Addr),
+			fmt.Sprintf("ip route add %s dev br0", s.Options.Clients),
 		} {
 			a.by(t, command)
 		}
@@ -105,7 +106,7 @@ func TestABridgeThatCallsIPTablesIsNamed(t *testing.T) {
 			const warning = "br0 is a bridge that calls iptables for its ports"
 			r := s.agents[0].start(0)
 			if row.says {
-				says(t, r, ocf.Success, warning, "sysctl -w net.bridge.bridge-nf-call-iptables=0")
+				checkReason(t, r, ocf.Success, warning, "sysctl -w net.bridge.bridge-nf-call-iptables=0")
 				r = s.agents[0].start(1)
 			}
 			if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, warning) {
@@ -122,11 +123,24 @@ func TestDNATOnABridge(t *testing.T) {
 	s.bridgeNodes(t, "0")
 	const published = 8080
 	for _, node := range s.Nodes {
-		nft(t, node, fmt.Sprintf("table ip published { chain in { type nat hook prerouting priority dstnat; ip daddr %s meta l4proto { tcp, udp } th dport %d redirect to :%d; }; }",
-			shared, published, lan.EchoPort))
+		nft(
+			t,
+			node,
+			fmt.Sprintf(
+				"table ip published { chain in { type nat hook prerouting priority dstnat; "+
+					"ip daddr %s meta l4proto { tcp, udp } th dport %d redirect to :%d; }; }",
+				shared,
+				published,
+				lan.EchoPort,
+			),
+		)
 	}
 	check(t, s.startAll(0, 0, 0, 0, 1, 1, 1, 1))
-	report := probe(t, s.Network, lan.Traffic{Target: shared, Port: published, Protos: []lan.Proto{lan.UDP, lan.TCP}, Sources: s.Sources(32), Retries: retries})
+	report := probe(
+		t,
+		s.Network,
+		lan.Traffic{Target: shared, Port: published, Protos: []lan.Proto{lan.UDP, lan.TCP}, Sources: s.Sources(32), Retries: retries},
+	)
 	check(t, report.ExactlyOnce(s.owner))
 }
 
@@ -142,7 +156,7 @@ func (s *site) addGuest(t *testing.T, node *lan.Host) *lan.Host {
 	check(t, err)
 	guest.MAC = net.HardwareAddr{2, 0, 0, 0, 6, 1}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MasterIndex = "vnet0", nic(t, node, ownBridge).Attrs().Index
+	attrs.Name, attrs.MasterIndex = "vnet0", link(t, node, ownBridge).Attrs().Index
 	check(t, node.Wire(attrs, guest, lan.NIC, guest.MAC))
 	for i := range guests {
 		check(t, guest.AddAddress(lan.NIC, netip.PrefixFrom(s.guestAddr(i), s.Options.LAN.Bits())))
@@ -186,8 +200,8 @@ func (a *agent) ownVeth(t *testing.T, clients netip.Prefix) {
 	check(t, a.Host.WaitUp(t.Context(), veth))
 }
 
-// A node's own virtual machines are clients like others, but for a unicast MAC that is the bridge's own: that is said. What then helps is a NIC that is
-// behind a port itself.
+// A node's own virtual machines are clients like others, but for a unicast MAC that is the bridge's own: that is said. What then helps is a
+// NIC that is behind a port itself.
 func TestGuestsOfANodesBridge(t *testing.T) {
 	t.Parallel()
 	const warning = "br0 is a bridge with several ports"

@@ -105,10 +105,10 @@ func (a attributes) leave(t *testing.T, node *lan.Host) {
 
 // How the CIB says that a node has gone: what is in its node_state.
 const (
-	isMember   = `in_ccm="1795737861" crmd="1795737862" expected="member"><lrm/>`
-	isLost     = `in_ccm="0" crmd="0" expected="member"><lrm/>` // crashed, or cut off
-	isFenced   = `in_ccm="0" crmd="0" expected="down">`
-	hasStopped = `in_ccm="0" crmd="0" expected="down"><lrm/>`
+	isMember = `in_ccm="1795737861" crmd="1795737862" expected="member"><lrm/>`
+	isLost   = `in_ccm="0" crmd="0" expected="member"><lrm/>` // crashed, or cut off
+	isFenced = `in_ccm="0" crmd="0" expected="down">`
+	hasLeft  = `in_ccm="0" crmd="0" expected="down"><lrm/>`
 )
 
 // status makes the CIB say where nodes are: in the cluster, but for those that are gone.
@@ -126,12 +126,12 @@ func (a attributes) status(t *testing.T, gone map[string]string) {
 // lose takes a node out of the cluster, and with it what it says.
 func (a attributes) lose(t *testing.T, node *lan.Host, how string) {
 	t.Helper()
-	a.forget(t, node)
+	a.clear(t, node)
 	a.status(t, map[string]string{node.Name: how})
 }
 
 // forget takes away what a node says, as its crash does or the end of its Pacemaker.
-func (a attributes) forget(t *testing.T, node *lan.Host) {
+func (a attributes) clear(t *testing.T, node *lan.Host) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(a.folder, "*@"+node.Name))
 	check(t, err)
@@ -141,13 +141,13 @@ func (a attributes) forget(t *testing.T, node *lan.Host) {
 }
 
 // said returns what a node says of itself and a bucket, "" if nothing.
-func (a attributes) said(t *testing.T, node string, bucket int) string {
+func (a attributes) announced(t *testing.T, node string, bucket int) string {
 	t.Helper()
 	return a.value(t, fmt.Sprintf("clusterip-%s-%d@%s", shared, bucket, node))
 }
 
 // told returns what it was told of others.
-func (a attributes) told(t *testing.T, node string, bucket int) string {
+func (a attributes) relayed(t *testing.T, node string, bucket int) string {
 	t.Helper()
 	return a.value(t, fmt.Sprintf("clusterip-%s-%d-told@%s", shared, bucket, node))
 }

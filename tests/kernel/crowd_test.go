@@ -72,7 +72,16 @@ func TestSixtyFourInstancesAtOnce(t *testing.T) {
 // owned counts the buckets that the kernel lets in.
 func (a *agent) owned(t *testing.T) int {
 	t.Helper()
-	r := a.Host.Run(t.Context(), []string{"PATH=/usr/sbin:/sbin"}, "/usr/sbin/nft", "list", "set", "netdev", "clusterip-"+shared.String(), "owned")
+	r := a.Host.Run(
+		t.Context(),
+		[]string{"PATH=/usr/sbin:/sbin"},
+		"/usr/sbin/nft",
+		"list",
+		"set",
+		"netdev",
+		"clusterip-"+shared.String(),
+		"owned",
+	)
 	check(t, status(r, ocf.Success))
 	return strings.Count(r.Stdout, `comment "web-ip:`)
 }

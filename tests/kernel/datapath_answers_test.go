@@ -73,7 +73,11 @@ func TestEveryFlowIsAnsweredOnceWithOtherParameters(t *testing.T) {
 func everyFlow(t *testing.T, s *site) {
 	t.Helper()
 	for _, target := range s.spec.Addresses {
-		traffic := lan.Traffic{Target: target, Sources: s.SourcesLike(target, 256), SourcePort: func(i int) uint16 { return uint16(1024 + 251*i) }}
+		traffic := lan.Traffic{
+			Target:     target,
+			Sources:    s.SourcesLike(target, 256),
+			SourcePort: func(i int) uint16 { return uint16(1024 + 251*i) },
+		}
 		r := probe(t, s.Network, traffic)
 		if err := r.ExactlyOnce(s.owner); err != nil {
 			t.Error(err)

@@ -23,7 +23,7 @@ import (
 )
 
 // saidARP is what a frame says by ARP, and by which Ethernet addresses.
-type saidARP struct {
+type arpMessage struct {
 	Op           arp.Operation
 	SenderMAC    string
 	Sender       string
@@ -33,11 +33,11 @@ type saidARP struct {
 }
 
 // sayings decodes ARP frames.
-func sayings(frames []lan.Frame) []saidARP {
-	var all []saidARP
+func arpMessages(frames []lan.Frame) []arpMessage {
+	var all []arpMessage
 	for _, f := range frames {
 		p, _ := f.ARP()
-		all = append(all, saidARP{
+		all = append(all, arpMessage{
 			p.Operation, p.SenderHardwareAddr.String(), p.SenderIP.String(), p.TargetIP.String(),
 			f.Source.String(), f.Destination.String() != ethernet.Broadcast.String(),
 		})
@@ -46,9 +46,9 @@ func sayings(frames []lan.Frame) []saidARP {
 }
 
 // fromPort hears what a node says by ARP about an address, where it enters the switch.
-func (s *site) fromPort(t *testing.T, port string, about netip.Addr) *lan.Capture {
+func (s *site) captureARP(t *testing.T, port string, about netip.Addr) *lan.Capture {
 	t.Helper()
-	return hear(t, s.Switch, port, func(f lan.Frame) bool {
+	return capture(t, s.Switch, port, func(f lan.Frame) bool {
 		p, ok := f.ARP()
 		return ok && !f.Outgoing && p.SenderIP == about
 	})
@@ -56,22 +56,24 @@ func (s *site) fromPort(t *testing.T, port string, about netip.Addr) *lan.Captur
 
 // The cluster MAC is in the payload only, whatever the node says about the address: announcement, reply or request. Were
 // it the Ethernet source too, switches would send everything to one node; were the NIC's MAC in the payload, clients would.
-func TestARPTellsTheClusterMACFromTheNICsOwn(t *testing.T) {
+func TestSharedMACInARP(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 2}, 2, webIP("mac_mode", string(mode), "arp_count", "2"))
 			node := s.Nodes[0]
-			announced := []saidARP{
+			announced := []arpMessage{
 				{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), shared.String(), node.MAC.String(), false},
 				{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), shared.String(), node.MAC.String(), false},
 			}
-			replied := []saidARP{{arp.OperationReply, s.spec.MACs.IPv4.String(), shared.String(), s.Client.Addr.String(), node.MAC.String(), true}}
+			replied := []arpMessage{
+				{arp.OperationReply, s.spec.MACs.IPv4.String(), shared.String(), s.Client.Addr.String(), node.MAC.String(), true},
+			}
 			stranger := s.Sources(9)[8] // whose MAC the node does not know
-			asked := []saidARP{{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), stranger.String(), node.MAC.String(), false}}
+			asked := []arpMessage{{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), stranger.String(), node.MAC.String(), false}}
 			for _, step := range []struct {
 				name string
 				do   func() error
-				want []saidARP
+				want []arpMessage
 			}{
 				{"the first bucket starts", func() error { return s.startOn(0, 0) }, announced},
 				{"another one starts", func() error { return s.startOn(0, 1) }, nil},
@@ -81,12 +83,12 @@ func TestARPTellsTheClusterMACFromTheNICsOwn(t *testing.T) {
 				{"the last one stops", func() error { return s.stop(1) }, nil},
 				{"a client asks when all have stopped", func() error { return askARP(s.Client, s.Client.Addr, shared) }, nil},
 			} {
-				heard := s.fromPort(t, node.Name, shared)
+				heard := s.captureARP(t, node.Name, shared)
 				if err := step.do(); err != nil {
 					t.Fatalf("%s: %v", step.name, err)
 				}
-				s.settle(t)
-				if diff := cmp.Diff(step.want, sayings(stopped(t, heard))); diff != "" {
+				s.awaitDelivery(t)
+				if diff := cmp.Diff(step.want, arpMessages(captured(t, heard))); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", step.name, diff)
 				}
 			}
@@ -108,12 +110,12 @@ func TestArpCount(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 1}, 2, tt.set)
 			for range 2 { // each time that the address appears
-				heard := s.fromPort(t, s.Nodes[0].Name, shared)
+				heard := s.captureARP(t, s.Nodes[0].Name, shared)
 				check(t, s.startAll(0, 0))
 				check(t, s.stopAll())
-				s.settle(t)
-				if frames := stopped(t, heard); len(frames) != tt.want {
-					t.Errorf("announced %d times, want %d: %+v", len(frames), tt.want, sayings(frames))
+				s.awaitDelivery(t)
+				if frames := captured(t, heard); len(frames) != tt.want {
+					t.Errorf("announced %d times, want %d: %+v", len(frames), tt.want, arpMessages(frames))
 				}
 			}
 		})
@@ -126,12 +128,12 @@ func TestAnnouncementCorrectsANeighbour(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 1}, 1, webIP("mac_mode", string(mode)))
 			old := &netlink.Neigh{
-				LinkIndex: nic(t, s.Client, lan.NIC).Attrs().Index, IP: shared.AsSlice(), State: netlink.NUD_REACHABLE,
+				LinkIndex: link(t, s.Client, lan.NIC).Attrs().Index, IP: shared.AsSlice(), State: netlink.NUD_REACHABLE,
 				HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 9, 9},
 			}
 			check(t, s.Client.Handle().NeighSet(old))
 			check(t, s.startAll(0))
-			s.settle(t)
+			s.awaitDelivery(t)
 			neighbours, err := s.Client.Handle().NeighList(old.LinkIndex, unix.AF_INET)
 			check(t, err)
 			i := slices.IndexFunc(neighbours, func(n netlink.Neigh) bool { return n.IP.Equal(old.IP) })
@@ -143,12 +145,12 @@ func TestAnnouncementCorrectsANeighbour(t *testing.T) {
 }
 
 // Linux answers ARP for any of its addresses on any NIC, with that NIC's MAC. Here eth1 is on the same LAN.
-func TestNoARPForTheAddressOnAnotherNIC(t *testing.T) {
+func TestNoARPForTheAddressOnAnotherInterface(t *testing.T) {
 	s := newSite(t, lan.Options{Nodes: 1}, 1, webIP())
 	second := netip.MustParseAddr("192.168.10.111")
-	mac := s.addNIC(t, 0, second)
+	mac := s.addInterface(t, 0, second)
 	check(t, s.startAll(0))
-	heard := hear(t, s.Client, lan.NIC, func(f lan.Frame) bool {
+	heard := capture(t, s.Client, lan.NIC, func(f lan.Frame) bool {
 		p, ok := f.ARP()
 		return ok && !f.Outgoing && p.Operation == arp.OperationReply
 	})
@@ -163,27 +165,29 @@ func TestNoARPForTheAddressOnAnotherNIC(t *testing.T) {
 	}); err != nil {
 		t.Fatalf("eth1 does not speak ARP at all: %v", err)
 	}
-	s.settle(t)
-	var about []saidARP
-	for _, said := range sayings(stopped(t, heard)) {
+	s.awaitDelivery(t)
+	var about []arpMessage
+	for _, said := range arpMessages(captured(t, heard)) {
 		if said.Sender == shared.String() {
 			about = append(about, said)
 		}
 	}
-	want := []saidARP{{arp.OperationReply, s.spec.MACs.IPv4.String(), shared.String(), s.Client.Addr.String(), s.Nodes[0].MAC.String(), true}}
+	want := []arpMessage{
+		{arp.OperationReply, s.spec.MACs.IPv4.String(), shared.String(), s.Client.Addr.String(), s.Nodes[0].MAC.String(), true},
+	}
 	if diff := cmp.Diff(want, about); diff != "" {
 		t.Errorf("replies for the address (-want +got):\n%s", diff)
 	}
 }
 
 // addNIC plugs an eth1 of a node into the same switch.
-func (s *site) addNIC(t *testing.T, node int, address netip.Addr) net.HardwareAddr {
+func (s *site) addInterface(t *testing.T, node int, address netip.Addr) net.HardwareAddr {
 	t.Helper()
 	const name = "eth1"
 	h := s.Nodes[node]
 	mac := net.HardwareAddr{2, 0, 0, 0, 5, byte(node + 1)}
 	port := netlink.NewLinkAttrs()
-	port.Name, port.MasterIndex = h.Name+"b", nic(t, s.Switch, "br0").Attrs().Index
+	port.Name, port.MasterIndex = h.Name+"b", link(t, s.Switch, "br0").Attrs().Index
 	check(t, s.Switch.Wire(port, h, name, mac))
 	check(t, h.AddAddress(name, netip.PrefixFrom(address, 32)))
 	check(t, s.Switch.SetUp(port.Name))
@@ -195,7 +199,7 @@ func (s *site) addNIC(t *testing.T, node int, address netip.Addr) net.HardwareAd
 
 // settle returns when every frame that a node or the client has sent so far is where it belongs: behind it, an echo has
 // gone from the client to each node's own address and back.
-func (s *site) settle(t *testing.T) {
+func (s *site) awaitDelivery(t *testing.T) {
 	t.Helper()
 	for node, h := range s.Nodes {
 		r := probe(t, s.Network, lan.Traffic{Target: h.Addr, Sources: s.Sources(1), Protos: []lan.Proto{lan.ICMP}, Settle: 1, Retries: 3})

@@ -19,7 +19,7 @@ func TestPathMTUDiscoveryToAServiceBehindDNAT(t *testing.T) {
 		eachMode(t, func(t *testing.T, p harness.Parameters) {
 			s := newSite(t, lan.Options{Nodes: 3}, 8, p.With("ip", dualStack))
 			check(t, s.AddRouter(t.Context(), mtu))
-			check(t, s.Router.Handle().LinkSetGSOMaxSegs(nic(t, s.Router, "eth1"), 1))
+			check(t, s.Router.Handle().LinkSetGSOMaxSegs(link(t, s.Router, "eth1"), 1))
 			check(t, s.startAll(serving, serving, serving, serving, serving, serving, serving, 2))
 			node := s.Nodes[serving]
 			forward(t, node)
@@ -41,12 +41,12 @@ func TestPathMTUDiscoveryToAServiceBehindDNAT(t *testing.T) {
 			for s.owner(download) != serving {
 				download.SrcPort++
 			}
-			tooBig := hear(t, s.Nodes[behind], lan.NIC, func(f lan.Frame) bool { return !f.Outgoing && nextHopMTU(f) == mtu })
+			tooBig := capture(t, s.Nodes[behind], lan.NIC, func(f lan.Frame) bool { return !f.Outgoing && nextHopMTU(f) == mtu })
 			name, err := fetch(t.Context(), s.Far, download, size)
 			if err != nil || name != s.Nodes[behind].Name {
 				t.Errorf("download from %q: %v", name, err)
 			}
-			if len(stopped(t, tooBig)) == 0 {
+			if len(captured(t, tooBig)) == 0 {
 				t.Error("what is behind the node was not told of the narrow link")
 			}
 		})

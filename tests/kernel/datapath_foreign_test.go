@@ -29,7 +29,7 @@ func TestForwardingPromiscuousNodesStaySilent(t *testing.T) {
 			s := newSite(t, lan.Options{}, 4, webIP("ip", dualStack, "mac_mode", string(mode), "arp_interval", "1"))
 			for _, h := range s.Nodes {
 				forward(t, h)
-				check(t, h.Handle().SetPromiscOn(nic(t, h, lan.NIC)))
+				check(t, h.Handle().SetPromiscOn(link(t, h, lan.NIC)))
 			}
 			var streams []*lan.Stream
 			for _, target := range s.spec.Addresses {
@@ -84,10 +84,10 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 			s := newSite(t, lan.Options{}, 1, webIP("mac_mode", string(mode)))
 			for _, h := range s.Nodes {
 				check(t, h.Sysctl("net/ipv4/ip_forward", "1"))
-				check(t, h.Handle().SetPromiscOn(nic(t, h, lan.NIC)))
+				check(t, h.Handle().SetPromiscOn(link(t, h, lan.NIC)))
 			}
 			check(t, s.startAll(0))
-			s.settle(t)
+			s.awaitDelivery(t)
 			unknown := net.HardwareAddr{2, 0, 0, 0, 0x77, 0x77} // the switch floods it
 			nobody := netip.MustParseAddr("192.168.10.99")
 			for _, tt := range []struct {
@@ -104,14 +104,14 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 			} {
 				t.Run(tt.name, func(t *testing.T) {
 					// All that the nodes send but ARP, IGMP and the echos of settle.
-					heard := hear(t, s.Client, lan.NIC, func(f lan.Frame) bool {
+					heard := capture(t, s.Client, lan.NIC, func(f lan.Frame) bool {
 						h, b, ok := f.IPv4()
 						return ok && !f.Outgoing && h.Protocol != unix.IPPROTO_IGMP &&
 							(h.Protocol != unix.IPPROTO_ICMP || ipv4.ICMPType(b[0]) != ipv4.ICMPTypeEchoReply || binary.BigEndian.Uint16(b[4:]) == echoID)
 					})
 					check(t, sendFrames(s.Client, echoRequest(s.Client.MAC, tt.mac, s.Client.Addr, tt.ip)))
-					s.settle(t)
-					frames := stopped(t, heard)
+					s.awaitDelivery(t)
+					frames := captured(t, heard)
 					for _, f := range frames {
 						if h, _, _ := f.IPv4(); !h.Src.Equal(tt.ip.AsSlice()) || f.Source.String() != s.Nodes[0].MAC.String() {
 							t.Errorf("a packet %s -> %s from %s", h.Src, h.Dst, f.Source)
@@ -143,7 +143,10 @@ func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
 				}
 			}
 			const hops = 8 // bounds what a storm can become
-			quoted := packetOf(ipv4.Header{Protocol: unix.IPPROTO_UDP, TTL: 64, Src: shared.AsSlice(), Dst: s.Client.Addr.AsSlice()}, make([]byte, 8))
+			quoted := packetOf(
+				ipv4.Header{Protocol: unix.IPPROTO_UDP, TTL: 64, Src: shared.AsSlice(), Dst: s.Client.Addr.AsSlice()},
+				make([]byte, 8),
+			)
 			b, err := (&icmp.Message{Type: ipv4.ICMPTypeDestinationUnreachable, Code: 4, Body: &icmp.DstUnreach{Data: quoted}}).Marshal(nil)
 			check(t, err)
 			check(t, sendFrames(s.Client, ethernet.Frame{
@@ -159,20 +162,20 @@ func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
 					Payload: packet6(s.Client.Addr6, shared6, unix.IPPROTO_ICMPV6, nil, withChecksum(s.Client.Addr6, shared6, message)),
 				}))
 			}
-			s.settle(t) // the watch tells of what was forwarded
+			s.awaitDelivery(t) // the watch tells of what was forwarded
 		})
 	}
 }
 
 // A second NIC on the same LAN may hear the cluster MAC too: it is a port of a bridge, somebody captures on it, or its
 // filter is a hash. Packets that come in there for foreign buckets must not be answered either.
-func TestASecondNICOnTheLANAnswersNothing(t *testing.T) {
+func TestASecondInterfaceOnTheLANAnswersNothing(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 2}, 4, webIP("ip", dualStack, "mac_mode", string(mode)))
 			for i := range s.Nodes {
-				s.addNIC(t, i, netip.MustParseAddr(fmt.Sprintf("192.168.10.%d", 111+i)))
-				check(t, s.Nodes[i].Handle().SetPromiscOn(nic(t, s.Nodes[i], "eth1")))
+				s.addInterface(t, i, netip.MustParseAddr(fmt.Sprintf("192.168.10.%d", 111+i)))
+				check(t, s.Nodes[i].Handle().SetPromiscOn(link(t, s.Nodes[i], "eth1")))
 			}
 			check(t, s.startAll(0, 1, 0, 1))
 			everyFlow(t, s)

@@ -51,7 +51,12 @@ func (s *site) tossRandom6(random *rand.Rand) tossed {
 	var source [16]byte
 	binary.BigEndian.PutUint64(source[:], 0x2000_0000_0000_0000|random.Uint64()>>4)
 	binary.BigEndian.PutUint64(source[8:], random.Uint64())
-	flow := lan.Flow{Proto: lan.Proto(proto), Src: netip.AddrFrom16(source), SrcPort: uint16(random.Uint32()), DstPort: uint16(random.Uint32())}
+	flow := lan.Flow{
+		Proto:   lan.Proto(proto),
+		Src:     netip.AddrFrom16(source),
+		SrcPort: uint16(random.Uint32()),
+		DstPort: uint16(random.Uint32()),
+	}
 	p := tossed{name: flow.String()}
 	transport := make([]byte, 24)
 	switch proto {

@@ -106,7 +106,12 @@ func TestKernelHashesAsTheFormula(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s in %d with seed %s", tt.mode, tt.buckets, tt.seed), func(t *testing.T) {
 			for _, compat := range clusterip.HashCompats() {
-				s := newSite(t, lan.Options{Nodes: 1}, tt.buckets, webIP("ip", dualStack, "hashmode", string(tt.mode), "hash_seed", tt.seed, "hash_compat", string(compat)))
+				s := newSite(
+					t,
+					lan.Options{Nodes: 1},
+					tt.buckets,
+					webIP("ip", dualStack, "hashmode", string(tt.mode), "hash_seed", tt.seed, "hash_compat", string(compat)),
+				)
 				random := rand.New(rand.NewPCG(1, 2))
 				var packets []tossed
 				for range 400 {
@@ -183,7 +188,12 @@ func (s *site) tossAndCount(t *testing.T, packets []tossed) {
 	t.Helper()
 	node := s.Nodes[0]
 	// They are to be counted, not to be handled: most of the sources are not even reachable.
-	nft(t, node, `table inet uninterested { chain in { type filter hook prerouting priority -300; ip daddr 192.168.10.3 drop; ip6 daddr 2001:db8:10::3 drop; }; }`)
+	nft(
+		t,
+		node,
+		`table inet uninterested { chain in { type filter hook prerouting priority -300;
+			ip daddr 192.168.10.3 drop; ip6 daddr 2001:db8:10::3 drop; }; }`,
+	)
 	check(t, s.startAll(make([]int, len(s.at))...))
 	for _, options := range [][]string{{"list"}, {"-j", "list"}} { // Debian 12's nft crashes on some hashes
 		check(t, node.Run(t.Context(), lan.ToolPath, append(append([]string{"nft"}, options...), "ruleset")...).Failure())

@@ -21,7 +21,7 @@ import (
 )
 
 // saidND is what a frame says by neighbour discovery about the address.
-type saidND struct {
+type ndMessage struct {
 	Kind        string
 	MAC         string // told in the message; empty if none
 	EtherSource string
@@ -30,7 +30,7 @@ type saidND struct {
 }
 
 // neighbourDiscovery decodes an advertisement of an address, or a solicitation that comes from it.
-func neighbourDiscovery(f lan.Frame, about netip.Addr) (said saidND, ok bool) {
+func neighbourDiscovery(f lan.Frame, about netip.Addr) (said ndMessage, ok bool) {
 	d, isIP := f.Datagram()
 	if !isIP || d.Protocol != unix.IPPROTO_ICMPV6 {
 		return said, false
@@ -40,7 +40,7 @@ func neighbourDiscovery(f lan.Frame, about netip.Addr) (said saidND, ok bool) {
 		return said, false
 	}
 	var options []ndp.Option
-	said = saidND{EtherSource: f.Source.String(), To: d.Dst.String(), Sound: sumOf(d) == 0xffff}
+	said = ndMessage{EtherSource: f.Source.String(), To: d.Dst.String(), Sound: sumOf(d) == 0xffff}
 	switch m := m.(type) {
 	case *ndp.NeighborAdvertisement:
 		said.Kind, options, ok = "advertisement", m.Options, m.TargetAddress == about
@@ -57,7 +57,12 @@ func neighbourDiscovery(f lan.Frame, about netip.Addr) (said saidND, ok bool) {
 
 // sumOf adds up an ICMPv6 message and its pseudo-header (RFC 4443 section 2.3): with the right checksum 0xffff.
 func sumOf(d lan.Datagram) uint32 {
-	pseudo := slices.Concat(d.Src.AsSlice(), d.Dst.AsSlice(), binary.BigEndian.AppendUint32(nil, uint32(len(d.Payload))), []byte{0, 0, 0, d.Protocol})
+	pseudo := slices.Concat(
+		d.Src.AsSlice(),
+		d.Dst.AsSlice(),
+		binary.BigEndian.AppendUint32(nil, uint32(len(d.Payload))),
+		[]byte{0, 0, 0, d.Protocol},
+	)
 	var sum uint32
 	for word := range slices.Chunk(append(append(pseudo, d.Payload...), make([]byte, len(d.Payload)%2)...), 2) {
 		sum += uint32(binary.BigEndian.Uint16(word))
@@ -69,16 +74,16 @@ func sumOf(d lan.Datagram) uint32 {
 }
 
 // discoveryFromPort hears what a node says about the IPv6 address, where it enters the switch.
-func (s *site) discoveryFromPort(t *testing.T, port string) *lan.Capture {
+func (s *site) captureND(t *testing.T, port string) *lan.Capture {
 	t.Helper()
-	return hear(t, s.Switch, port, func(f lan.Frame) bool {
+	return capture(t, s.Switch, port, func(f lan.Frame) bool {
 		_, ok := neighbourDiscovery(f, shared6)
 		return ok && !f.Outgoing
 	})
 }
 
 // As TestARPTellsTheClusterMACFromTheNICsOwn.
-func TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn(t *testing.T) {
+func TestSharedMACInNeighbourDiscovery(t *testing.T) {
 	inGuest(t, "data-path")
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -86,7 +91,7 @@ func TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn(t *testing.T) {
 			node := s.Nodes[0]
 			check(t, node.Sysctl("net/ipv6/neigh/"+lan.NIC+"/mcast_solicit", "1")) // nobody answers: it asks once, however slow the test is
 			mac, own := s.spec.MACs.IPv6.String(), node.MAC.String()
-			announced := saidND{"advertisement", mac, own, "ff02::1", true}
+			announced := ndMessage{"advertisement", mac, own, "ff02::1", true}
 			ask := func() error {
 				if err := s.Client.Run(t.Context(), lan.ToolPath, "ip", "-6", "neighbour", "flush", "dev", lan.NIC).Failure(); err != nil {
 					return err
@@ -97,23 +102,26 @@ func TestNeighbourDiscoveryTellsTheClusterMACFromTheNICsOwn(t *testing.T) {
 			for _, step := range []struct {
 				name string
 				do   func() error
-				want []saidND
+				want []ndMessage
 			}{
-				{"the first bucket starts", func() error { return s.startOn(0, 0) }, []saidND{announced, announced}},
+				{"the first bucket starts", func() error { return s.startOn(0, 0) }, []ndMessage{announced, announced}},
 				{"another one starts", func() error { return s.startOn(0, 1) }, nil},
-				{"a client asks", ask, []saidND{{"advertisement", mac, own, s.Client.Addr6.String(), true}}},
-				{"the node itself asks", func() error { return node.Discard(shared6, nobody) }, []saidND{{"solicitation", mac, own, "ff02::1:ff00:77", true}}},
+				{"a client asks", ask, []ndMessage{{"advertisement", mac, own, s.Client.Addr6.String(), true}}},
+				{
+					"the node itself asks", func() error { return node.Discard(shared6, nobody) },
+					[]ndMessage{{"solicitation", mac, own, "ff02::1:ff00:77", true}},
+				},
 				{"one of two buckets stops", func() error { return s.stop(0) }, nil},
 				{"the last one stops", func() error { return s.stop(1) }, nil},
 				{"a client asks when all have stopped", ask, nil},
 			} {
-				heard := s.discoveryFromPort(t, node.Name)
+				heard := s.captureND(t, node.Name)
 				if err := step.do(); err != nil {
 					t.Fatalf("%s: %v", step.name, err)
 				}
-				s.settle(t)
-				var said []saidND
-				for _, f := range stopped(t, heard) {
+				s.awaitDelivery(t)
+				var said []ndMessage
+				for _, f := range captured(t, heard) {
 					one, _ := neighbourDiscovery(f, shared6)
 					said = append(said, one)
 				}
@@ -132,17 +140,17 @@ func TestNeighbourUnreachabilityDetectionKeepsTheEntry(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 2}, 2, webIP("ip", onlyIPv6, "mac_mode", string(mode)))
 			check(t, s.startAll(0, 1))
 			check(t, s.Client.Resolve(t.Context(), lan.NIC, shared6))
-			asked := hear(t, s.Client, lan.NIC, func(f lan.Frame) bool {
+			asked := capture(t, s.Client, lan.NIC, func(f lan.Frame) bool {
 				d, ok := f.Datagram()
 				return ok && f.Outgoing && d.Dst == shared6 && d.Protocol == unix.IPPROTO_ICMPV6 && d.Payload[0] == 135 &&
 					f.Destination.String() == s.spec.MACs.IPv6.String()
 			})
-			answered := hear(t, s.Client, lan.NIC, func(f lan.Frame) bool {
+			answered := capture(t, s.Client, lan.NIC, func(f lan.Frame) bool {
 				said, ok := neighbourDiscovery(f, shared6)
 				return ok && !f.Outgoing && said.Kind == "advertisement"
 			})
 			probing := &netlink.Neigh{
-				LinkIndex: nic(t, s.Client, lan.NIC).Attrs().Index, IP: shared6.AsSlice(), State: netlink.NUD_PROBE,
+				LinkIndex: link(t, s.Client, lan.NIC).Attrs().Index, IP: shared6.AsSlice(), State: netlink.NUD_PROBE,
 				HardwareAddr: s.spec.MACs.IPv6[:],
 			}
 			check(t, s.Client.Handle().NeighSet(probing))
@@ -159,7 +167,7 @@ func TestNeighbourUnreachabilityDetectionKeepsTheEntry(t *testing.T) {
 				}
 				time.Sleep(time.Millisecond)
 			}
-			if len(stopped(t, asked)) == 0 {
+			if len(captured(t, asked)) == 0 {
 				t.Error("nobody asked: nothing was shown")
 			}
 			// As with ARP, every node answers for itself, whatever its buckets.

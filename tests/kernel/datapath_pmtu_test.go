@@ -31,7 +31,7 @@ func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 2}, 8, p.With("ip", dualStack))
 			check(t, s.AddRouter(t.Context(), mtu))
 			// Packets as a wire would carry them: the kernel otherwise hands a train of segments on as one.
-			check(t, s.Router.Handle().LinkSetGSOMaxSegs(nic(t, s.Router, "eth1"), 1))
+			check(t, s.Router.Handle().LinkSetGSOMaxSegs(link(t, s.Router, "eth1"), 1))
 			router, headers := s.Router.Addr, 40 // of IP and TCP
 			if target.Is6() {
 				router, headers = s.Router.Addr6, 60
@@ -42,9 +42,9 @@ func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
 			check(t, s.startAll(at...))
 
 			// What the client says it can take, what the router says, and what arrives in the end.
-			syns := hear(t, s.Nodes[serving], lan.NIC, func(f lan.Frame) bool { return mss(f) > 0 && !f.Outgoing })
-			tooBig := hear(t, s.Nodes[serving], lan.NIC, func(f lan.Frame) bool { return !f.Outgoing && nextHopMTU(f) == mtu })
-			arrived := hear(t, s.Far, lan.NIC, func(f lan.Frame) bool {
+			syns := capture(t, s.Nodes[serving], lan.NIC, func(f lan.Frame) bool { return mss(f) > 0 && !f.Outgoing })
+			tooBig := capture(t, s.Nodes[serving], lan.NIC, func(f lan.Frame) bool { return !f.Outgoing && nextHopMTU(f) == mtu })
+			arrived := capture(t, s.Far, lan.NIC, func(f lan.Frame) bool {
 				d, ok := f.Datagram()
 				return ok && !f.Outgoing && d.Src == target && d.Protocol == unix.IPPROTO_TCP
 			})
@@ -55,10 +55,10 @@ func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
 			if name != s.Nodes[serving].Name {
 				t.Errorf("answered by %q", name)
 			}
-			if frames := stopped(t, syns); len(frames) != 1 || mss(frames[0]) != 1500-headers {
+			if frames := captured(t, syns); len(frames) != 1 || mss(frames[0]) != 1500-headers {
 				t.Errorf("%d SYNs; the client must announce a segment size of %d, or the node would not have to be told", len(frames), 1500-headers)
 			}
-			errs := stopped(t, tooBig)
+			errs := captured(t, tooBig)
 			if len(errs) == 0 {
 				t.Error("no \"too big\" came from the router: nothing was shown")
 			}
@@ -68,7 +68,7 @@ func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
 				}
 			}
 			full := 0
-			for _, f := range stopped(t, arrived) {
+			for _, f := range captured(t, arrived) {
 				d, _ := f.Datagram()
 				length := len(d.Payload) + headers - 20
 				if h, _, is4 := f.IPv4(); is4 && h.Flags&ipv4.DontFragment == 0 || length > mtu {
@@ -148,7 +148,8 @@ const tcpOptMSS = 2 // RFC 9293, section 3.2
 // mss returns the segment size that a SYN announces; 0 for anything else.
 func mss(f lan.Frame) int {
 	d, ok := f.Datagram()
-	if b := d.Payload; ok && d.Protocol == unix.IPPROTO_TCP && len(b) >= 24 && b[13]&(lan.TCPSyn|lan.TCPAck) == lan.TCPSyn && b[20] == tcpOptMSS {
+	if b := d.Payload; ok && d.Protocol == unix.IPPROTO_TCP && len(b) >= 24 && b[13]&(lan.TCPSyn|lan.TCPAck) == lan.TCPSyn &&
+		b[20] == tcpOptMSS {
 		return int(binary.BigEndian.Uint16(b[22:]))
 	}
 	return 0

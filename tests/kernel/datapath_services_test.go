@@ -30,7 +30,16 @@ func TestServices(t *testing.T) {
 					proto  lan.Proto
 					port   uint16
 					shared bool
-				}{{lan.TCP, web, true}, {lan.TCP, single, false}, {lan.TCP, ranged, false}, {lan.UDP, ranged, true}, {lan.UDP, last, true}, {lan.TCP, last, false}, {lan.UDP, web, false}, {lan.ICMP, 0, true}} {
+				}{
+					{lan.TCP, web, true},
+					{lan.TCP, single, false},
+					{lan.TCP, ranged, false},
+					{lan.TCP, last, false},
+					{lan.UDP, web, false},
+					{lan.UDP, ranged, true},
+					{lan.UDP, last, true},
+					{lan.ICMP, 0, true},
+				} {
 					r := probe(t, s.Network, lan.Traffic{Target: target, Sources: s.SourcesLike(target, 48), Protos: []lan.Proto{tt.proto}, Port: tt.port})
 					if err := r.ExactlyOnce(s.owner); err != nil {
 						t.Errorf("%s %s/%d: %v", target, tt.proto, tt.port, err)

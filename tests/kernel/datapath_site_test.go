@@ -66,13 +66,15 @@ func (s *site) watch(t *testing.T) {
 `, h.Name, h.MAC)
 		for _, address := range s.spec.Addresses {
 			rules := `
-			arp saddr ip %[2]s arp saddr ether != %[3]s counter comment "%[1]s told another MAC than the cluster's"
+			arp saddr ip %[2]s arp saddr ether != %[3]s counter comment "%[1]s sent another MAC than the shared one by ARP"
 			ip daddr %[2]s counter comment "%[1]s forwarded a packet for the address"
 `
 			if address.Is6() {
 				rules = `
-			icmpv6 type nd-neighbor-advert @th,64,128 0x%[4]x @th,192,16 0x201 @th,208,48 != 0x%[5]x counter comment "%[1]s told another MAC than the cluster's"
-			icmpv6 type nd-neighbor-solicit ip6 saddr %[2]s @th,192,16 0x101 @th,208,48 != 0x%[5]x counter comment "%[1]s asked with another MAC than the cluster's"
+			icmpv6 type nd-neighbor-advert @th,64,128 0x%[4]x @th,192,16 0x201 @th,208,48 != 0x%[5]x \
+				counter comment "%[1]s advertised another MAC than the shared one"
+			icmpv6 type nd-neighbor-solicit ip6 saddr %[2]s @th,192,16 0x101 @th,208,48 != 0x%[5]x \
+				counter comment "%[1]s asked with another MAC than the shared one"
 			ip6 daddr %[2]s counter comment "%[1]s forwarded a packet for the address"
 `
 			}
@@ -92,14 +94,14 @@ func (s *site) watch(t *testing.T) {
 		for _, rule := range counted.FindAllString(r.Stdout, -1) {
 			t.Errorf("the switch has seen: %s", strings.TrimSpace(rule))
 		}
-		if err := s.onlyNICsLearned(); err != nil {
+		if err := s.checkLearned(); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
 // onlyNICsLearned tells of every MAC in the switch's forwarding table that is not of a NIC.
-func (s *site) onlyNICsLearned() error {
+func (s *site) checkLearned() error {
 	nics := map[string]bool{}
 	for _, h := range s.Hosts() {
 		links, err := h.Handle().LinkList()
@@ -130,7 +132,12 @@ func (s *site) bucket(f lan.Flow) int {
 
 func (s *site) bucketOf(f lan.Flow, fragment bool) int {
 	layout := clusterip.Layout{
-		HashMode: s.spec.HashMode, HashCompat: s.spec.HashCompat, HashPrefixes: s.spec.HashPrefixes, Seed: s.spec.Seed, Buckets: s.spec.Buckets, Services: s.spec.Services,
+		HashMode:     s.spec.HashMode,
+		HashCompat:   s.spec.HashCompat,
+		HashPrefixes: s.spec.HashPrefixes,
+		Seed:         s.spec.Seed,
+		Buckets:      s.spec.Buckets,
+		Services:     s.spec.Services,
 	}
 	return int(layout.Owner(clusterip.Packet{
 		Flow:     clusterip.Flow{Source: f.Src, SourcePort: f.SrcPort, DestinationPort: f.DstPort},
@@ -147,7 +154,7 @@ func (s *site) ownerWithoutPorts(f lan.Flow) int {
 }
 
 // hear opens a capture on a host's NIC, which ends with the test.
-func hear(t *testing.T, h *lan.Host, nic string, filter func(lan.Frame) bool) *lan.Capture {
+func capture(t *testing.T, h *lan.Host, nic string, filter func(lan.Frame) bool) *lan.Capture {
 	t.Helper()
 	c, err := h.Capture(nic, filter)
 	check(t, err)
@@ -156,7 +163,7 @@ func hear(t *testing.T, h *lan.Host, nic string, filter func(lan.Frame) bool) *l
 }
 
 // stopped ends a capture and returns what it saw.
-func stopped(t *testing.T, c *lan.Capture) []lan.Frame {
+func captured(t *testing.T, c *lan.Capture) []lan.Frame {
 	t.Helper()
 	frames, err := c.Stop()
 	check(t, err)
@@ -164,7 +171,7 @@ func stopped(t *testing.T, c *lan.Capture) []lan.Frame {
 }
 
 // nic returns a NIC of a host.
-func nic(t *testing.T, h *lan.Host, name string) netlink.Link {
+func link(t *testing.T, h *lan.Host, name string) netlink.Link {
 	t.Helper()
 	link, err := h.Handle().LinkByName(name)
 	check(t, err)

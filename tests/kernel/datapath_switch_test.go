@@ -61,7 +61,7 @@ func TestMembershipReport(t *testing.T) {
 			check(t, node.Sysctl("net/ipv4/conf/eth0/force_igmp_version", version))
 			before, err := node.Dump()
 			check(t, err)
-			heard := hear(t, s.Switch, node.Name, func(f lan.Frame) bool { return !f.Outgoing && slices.Contains(f.IGMPJoins(), group) })
+			heard := capture(t, s.Switch, node.Name, func(f lan.Frame) bool { return !f.Outgoing && slices.Contains(f.IGMPJoins(), group) })
 			check(t, s.startAll(0, 0))
 			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 			defer cancel()
@@ -90,7 +90,7 @@ func TestTheGroupIsNoSource(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 1}, 1, webIP("mac_mode", "igmp"))
 			check(t, s.startAll(0))
 			node, target := s.Nodes[0], netip.MustParseAddr(to)
-			heard := hear(t, node, lan.NIC, func(f lan.Frame) bool {
+			heard := capture(t, node, lan.NIC, func(f lan.Frame) bool {
 				h, _, ok := f.IPv4()
 				return ok && f.Outgoing && h.Protocol == unix.IPPROTO_UDP && h.Dst.Equal(target.AsSlice())
 			})

@@ -83,7 +83,7 @@ func TestFramesOfOtherVLANsAreLeftAlone(t *testing.T) {
 				reply := slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 2}, s.Client.MAC, nobody.AsSlice(), s.spec.MACs.IPv4[:], shared.AsSlice())
 				send("ARP", s.spec.MACs.IPv4, ethernet.EtherTypeARP, lan.Flow{}, reply)
 				check(t, sendFrames(s.Client, frames...))
-				s.settle(t)
+				s.awaitDelivery(t)
 
 				listed := node.Run(t.Context(), lan.ToolPath, "nft", "list", "table", "netdev", "behind").Stdout
 				for family, ours := range owned {

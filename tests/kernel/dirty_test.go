@@ -24,7 +24,7 @@ func TestStopFromEveryHalfState(t *testing.T) {
 	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
-			p := newPatient(t, webIP("mac_mode", string(mode)))
+			p := newTestNode(t, webIP("mac_mode", string(mode)))
 			parts := []string{
 				"nft delete table netdev " + ourTable, "nft delete table arp " + ourTable, "nft delete table ip " + ourTable,
 				"ip address delete " + sharedOnNIC + " dev eth0",
@@ -57,7 +57,7 @@ func TestStopFromEveryHalfState(t *testing.T) {
 
 // TestStopWithBadParameters cleans up although hardly anything of what it is told is right.
 func TestStopWithBadParameters(t *testing.T) {
-	p := newPatient(t, webIP("mac_mode", "unicast"))
+	p := newTestNode(t, webIP("mac_mode", "unicast"))
 	file := filepath.Join(t.TempDir(), "file")
 	check(t, os.WriteFile(file, nil, 0o600))
 	ip := "OCF_RESKEY_ip=" + shared.String()
@@ -69,11 +69,15 @@ func TestStopWithBadParameters(t *testing.T) {
 		"an orphan instance out of any range":  {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:99999999999", ip},
 		"no instance":                          {tempDir, ip},
 		"a NIC that is not there":              {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_nic=eth9"},
-		"a mode that does not exist":           {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_mac_mode=magic", "OCF_RESKEY_mac=x", "OCF_RESKEY_hash_seed=-1"},
-		"bytes that are no text":               {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_nic=\xff\xfe", "OCF_RESKEY_hashmode=\x01"},
-		"a timeout that is none":               {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_CRM_meta_timeout=soon"},
-		"no folder for locks":                  {"HA_RSCTMP=" + file, "OCF_RESOURCE_INSTANCE=web-ip:2", ip},
-		"a relative folder for locks":          {"HA_RSCTMP=here", "OCF_RESOURCE_INSTANCE=web-ip:2", ip},
+		"a mode that does not exist": {
+			tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_mac_mode=magic", "OCF_RESKEY_mac=x", "OCF_RESKEY_hash_seed=-1",
+		},
+		"bytes that are no text": {
+			tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_nic=\xff\xfe", "OCF_RESKEY_hashmode=\x01",
+		},
+		"a timeout that is none":      {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_CRM_meta_timeout=soon"},
+		"no folder for locks":         {"HA_RSCTMP=" + file, "OCF_RESOURCE_INSTANCE=web-ip:2", ip},
+		"a relative folder for locks": {"HA_RSCTMP=here", "OCF_RESOURCE_INSTANCE=web-ip:2", ip},
 	} {
 		t.Run(name, func(t *testing.T) {
 			check(t, status(p.start(2), ocf.Success))
@@ -96,7 +100,7 @@ func TestStopWithBadParameters(t *testing.T) {
 
 // TestStartRefusesWhatDoesNotFitTheNode, says why, and changes nothing.
 func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
-	p := newPatient(t, webIP())
+	p := newTestNode(t, webIP())
 	for name, row := range map[string]struct {
 		before []string // commands
 		with   []string // parameters, names and values
@@ -104,13 +108,36 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 		says   string
 		after  []string // commands that undo
 	}{
-		"no such NIC":       {nil, []string{"nic", "eth9"}, ocf.ErrArgs, `nic=eth9: there is no such network interface`, nil},
-		"loopback":          {nil, []string{"nic", "lo"}, ocf.ErrArgs, "nic=lo is the loopback interface", nil},
-		"NIC down":          {[]string{"ip link set eth0 down"}, nil, ocf.ErrGeneric, "eth0 is down (ip link set eth0 up)", []string{"ip link set eth0 up", clientRoute}},
-		"no route":          {[]string{"ip address flush dev eth0 scope global"}, []string{"nic", ""}, ocf.ErrArgs, "no network interface has connected routes", []string{ownAddress, clientRoute}},
-		"two routes":        {[]string{"ip link add eth1 type veth peer name peer1", "ip link set eth1 up", "ip address add 192.168.10.99/24 dev eth1"}, []string{"nic", ""}, ocf.ErrArgs, "eth0, eth1 all hold 192.168.10.3", []string{"ip link delete eth1"}},
-		"address elsewhere": {[]string{"ip link add eth1 type veth peer name peer1", "ip link set eth1 up", "ip address add 192.168.10.3/32 dev eth1"}, nil, ocf.ErrArgs, "192.168.10.3/32 is already on eth1", []string{"ip link delete eth1"}},
-		"address on lo":     {[]string{"ip address add 192.168.10.3/32 dev lo"}, nil, ocf.ErrArgs, "already on lo", []string{"ip address delete 192.168.10.3/32 dev lo"}},
+		"no such NIC": {nil, []string{"nic", "eth9"}, ocf.ErrArgs, `nic=eth9: there is no such network interface`, nil},
+		"loopback":    {nil, []string{"nic", "lo"}, ocf.ErrArgs, "nic=lo is the loopback interface", nil},
+		"NIC down": {
+			[]string{"ip link set eth0 down"},
+			nil, ocf.ErrGeneric, "eth0 is down (ip link set eth0 up)",
+			[]string{"ip link set eth0 up", clientRoute},
+		},
+		"no route": {
+			[]string{"ip address flush dev eth0 scope global"},
+			[]string{"nic", ""},
+			ocf.ErrArgs, "no network interface has connected routes",
+			[]string{ownAddress, clientRoute},
+		},
+		"two routes": {
+			[]string{"ip link add eth1 type veth peer name peer1", "ip link set eth1 up", "ip address add 192.168.10.99/24 dev eth1"},
+			[]string{"nic", ""},
+			ocf.ErrArgs, "eth0, eth1 all hold 192.168.10.3",
+			[]string{"ip link delete eth1"},
+		},
+		"address elsewhere": {
+			[]string{"ip link add eth1 type veth peer name peer1", "ip link set eth1 up", "ip address add 192.168.10.3/32 dev eth1"},
+			nil,
+			ocf.ErrArgs, "192.168.10.3/32 is already on eth1",
+			[]string{"ip link delete eth1"},
+		},
+		"address on lo": {
+			[]string{"ip address add 192.168.10.3/32 dev lo"},
+			nil, ocf.ErrArgs, "already on lo",
+			[]string{"ip address delete 192.168.10.3/32 dev lo"},
+		},
 		"network address":   {nil, []string{"ip", "192.168.10.0"}, ocf.ErrArgs, "address of the network 192.168.10.0/24 itself", nil},
 		"broadcast address": {nil, []string{"ip", "192.168.10.255"}, ocf.ErrArgs, "broadcast address of 192.168.10.0/24", nil},
 		"network address by prefix": {
@@ -120,9 +147,15 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 			"address of the network 192.168.10.4/30 itself", nil,
 		},
 		"unicast MAC in multicast mode": {nil, []string{"mac", "02:00:00:00:00:01"}, ocf.ErrConfigured, "individual address", nil},
-		"multicast MAC in unicast mode": {nil, []string{"mac_mode", "unicast", "mac", "01:02:03:04:05:06"}, ocf.ErrConfigured, "group address", nil},
-		"MAC of no group in igmp mode":  {nil, []string{"mac_mode", "igmp", "mac", "01:02:03:04:05:06"}, ocf.ErrConfigured, "01:00:5e:7f:x:y", nil},
-		"several faults at once":        {nil, []string{"mac_mode", "x", "hash_seed", "-1", "cidr_netmask", "33"}, ocf.ErrConfigured, "hash_seed", nil},
+		"multicast MAC in unicast mode": {
+			nil, []string{"mac_mode", "unicast", "mac", "01:02:03:04:05:06"}, ocf.ErrConfigured, "group address", nil,
+		},
+		"MAC of no group in igmp mode": {
+			nil, []string{"mac_mode", "igmp", "mac", "01:02:03:04:05:06"}, ocf.ErrConfigured, "01:00:5e:7f:x:y", nil,
+		},
+		"several faults at once": {
+			nil, []string{"mac_mode", "x", "hash_seed", "-1", "cidr_netmask", "33"}, ocf.ErrConfigured, "hash_seed", nil,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			commands(row.before...)(t, p)
@@ -150,7 +183,7 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 
 // TestOtherSettingsBesideARunningBucket are refused: nodes that disagree answer twice or not at all.
 func TestOtherSettingsBesideARunningBucket(t *testing.T) {
-	p := newPatient(t, webIP())
+	p := newTestNode(t, webIP())
 	check(t, status(p.start(1), ocf.Success))
 	before, err := p.Host.Dump()
 	check(t, err)
@@ -185,7 +218,7 @@ func TestOtherSettingsBesideARunningBucket(t *testing.T) {
 
 // TestLockFolder is made when it is missing, and refused when it is a trap.
 func TestLockFolder(t *testing.T) {
-	p := newPatient(t, webIP())
+	p := newTestNode(t, webIP())
 	check(t, status(p.start(2), ocf.Success))
 	p.checkNothingIsLeft(t)
 	link := filepath.Join(t.TempDir(), "link")
@@ -203,7 +236,7 @@ func TestLockFolder(t *testing.T) {
 
 // TestHeldLock: a call that waits for a hung one gives up before it is killed for it, and names the holder.
 func TestHeldLock(t *testing.T) {
-	p := newPatient(t, webIP())
+	p := newTestNode(t, webIP())
 	check(t, os.MkdirAll(p.TempDir, 0o755))
 	file, err := os.OpenFile(filepath.Join(p.TempDir, ourTable+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	check(t, err)
@@ -223,7 +256,7 @@ func TestHeldLock(t *testing.T) {
 }
 
 // TestMonitorNamesAStranger that answers for the address with another MAC.
-func TestMonitorNamesAStranger(t *testing.T) {
+func TestMonitorFindsAnAddressConflict(t *testing.T) {
 	n := newLAN(t, lan.Options{Nodes: 2})
 	a := newAgent(t, n.Nodes[0], 1, webIP())
 	check(t, status(a.start(0), ocf.Success))

@@ -59,7 +59,7 @@ func TestKilledWhileItHandsOver(t *testing.T) {
 		{name: "start after a node has left", action: "start", node: 1, prepare: func(t *testing.T, s *site, c attributes) {
 			known(t, s, c)
 			check(t, s.stop(mover))
-			c.forget(t, s.Nodes[0])
+			c.clear(t, s.Nodes[0])
 		}},
 		{name: "start on the same node", action: "start", prepare: given},
 		{name: "monitor that ends an adoption", action: "monitor", node: 1, prepare: taken},
@@ -148,7 +148,7 @@ func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 		}
 	}
 	must("stop on node1", k.agents[0].stop(mover))
-	said := k.said(t, "node1", mover)
+	said := k.announced(t, "node1", mover)
 	if k.action == "stop" && k.holds(t, 0, mover, "draining") && !strings.HasPrefix(said, k.drain+"/") {
 		t.Errorf("%s: node1 drains, and says %q", where, said)
 	}
@@ -166,7 +166,7 @@ func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 		}
 	}
 	for _, node := range k.Nodes {
-		k.forget(t, node)
+		k.clear(t, node)
 	}
 	k.at = slices.Repeat([]int{nowhere}, len(k.at))
 	k.status(t, nil)

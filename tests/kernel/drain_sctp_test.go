@@ -75,8 +75,13 @@ func (a association) ask(t *testing.T, s *site, chunk byte) {
 	t.Helper()
 	mac := clusterip.DerivedMAC(clusterip.Multicast, a.server)
 	check(t, sendFrames(s.Client, ethernet.Frame{
-		Destination: mac[:], Source: s.Client.MAC, EtherType: ethernet.EtherTypeIPv4,
-		Payload: packetOf(ipv4.Header{Protocol: unix.IPPROTO_SCTP, TTL: 64, Src: a.client.AsSlice(), Dst: a.server.AsSlice()}, a.message(chunk, true)),
+		Destination: mac[:],
+		Source:      s.Client.MAC,
+		EtherType:   ethernet.EtherTypeIPv4,
+		Payload: packetOf(
+			ipv4.Header{Protocol: unix.IPPROTO_SCTP, TTL: 64, Src: a.client.AsSlice(), Dst: a.server.AsSlice()},
+			a.message(chunk, true),
+		),
 	}))
 }
 
@@ -84,7 +89,11 @@ func (a association) ask(t *testing.T, s *site, chunk byte) {
 func (a association) answer(t *testing.T, node *lan.Host, chunk byte) {
 	t.Helper()
 	check(t, node.Do(func() error {
-		conn, err := net.DialIP(fmt.Sprintf("ip4:%d", unix.IPPROTO_SCTP), &net.IPAddr{IP: a.server.AsSlice()}, &net.IPAddr{IP: a.client.AsSlice()})
+		conn, err := net.DialIP(
+			fmt.Sprintf("ip4:%d", unix.IPPROTO_SCTP),
+			&net.IPAddr{IP: a.server.AsSlice()},
+			&net.IPAddr{IP: a.client.AsSlice()},
+		)
 		if err != nil {
 			return err
 		}

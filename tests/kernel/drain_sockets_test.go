@@ -53,7 +53,7 @@ func (s *site) accept(t *testing.T, node int, target netip.Addr, count int) []ac
 }
 
 // say sends a word over a connection.
-func say(from, to net.Conn) error {
+func send(from, to net.Conn) error {
 	const word = "still there?"
 	if _, err := io.WriteString(from, word); err != nil {
 		return err
@@ -67,7 +67,7 @@ func say(from, to net.Conn) error {
 }
 
 // forgetful makes conntrack forget connections two seconds after their last packet, and take up none in the middle if loose is "0".
-func (s *site) forgetful(t *testing.T, loose string) {
+func (s *site) shortenTimeouts(t *testing.T, loose string) {
 	t.Helper()
 	for _, node := range s.Nodes {
 		check(t, node.Sysctl("net/netfilter/nf_conntrack_tcp_loose", loose))
@@ -107,12 +107,12 @@ func TestQuietConnectionsSurviveAMove(t *testing.T) {
 			}
 			s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1, "ip", row.address.String())
 			clean := s.dumps(t)
-			s.forgetful(t, row.loose)
+			s.shortenTimeouts(t, row.loose)
 			check(t, s.startOn(0, 0))
 			check(t, status(s.agents[0].monitor(0), ocf.Success)) // which learns that nobody else serves the bucket
 			connections := s.accept(t, 0, row.address, 4)
 			for i, c := range connections {
-				check(t, say(c.client, c.server))
+				check(t, send(c.client, c.server))
 				check(t, row.closes(c))
 				if i%2 == 0 {
 					time.Sleep(2 * time.Second) // of these conntrack knows nothing any more when the bucket moves
@@ -124,7 +124,7 @@ func TestQuietConnectionsSurviveAMove(t *testing.T) {
 				check(t, status(s.agents[1].monitor(0), ocf.Success))
 				for i, c := range connections {
 					from, to := row.speaks(c)
-					if err := say(from, to); err != nil {
+					if err := send(from, to); err != nil {
 						t.Errorf("round %d, connection %d: %v", round+1, i, err)
 					}
 				}
@@ -142,7 +142,7 @@ func TestQuietConnectionsSurviveAMove(t *testing.T) {
 func TestQuietConnectionsSurviveAReturn(t *testing.T) {
 	t.Parallel()
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1)
-	s.forgetful(t, "1")
+	s.shortenTimeouts(t, "1")
 	check(t, s.startOn(0, 0))
 	quiet := s.accept(t, 0, shared, 4)
 	check(t, s.move(0, 1))
@@ -152,7 +152,7 @@ func TestQuietConnectionsSurviveAReturn(t *testing.T) {
 		time.Sleep(4 * time.Second) // longer than conntrack remembers
 		check(t, status(s.agents[0].monitor(0), ocf.Success))
 		for i, c := range slices.Concat(quiet, between) {
-			if err := say(c.client, c.server); err != nil {
+			if err := send(c.client, c.server); err != nil {
 				t.Errorf("round %d, connection %d: %v", round+1, i, err)
 			}
 		}
@@ -181,8 +181,8 @@ func (s *site) trackedOn(t *testing.T, node int) map[string]int {
 	return known
 }
 
-// However a drain ends, nothing is left of the bucket's connections: an entry of conntrack's that outlives them would make the client's next
-// one, from the same port, seem known here when the bucket comes back. Those of other buckets stay.
+// However a drain ends, nothing is left of the bucket's connections: an entry of conntrack's that outlives them would make the client's
+// next one, from the same port, seem known here when the bucket comes back. Those of other buckets stay.
 func TestConnectionsEndWithTheirDrain(t *testing.T) {
 	const ended, owned = 0, 1
 	for name, row := range map[string]struct {
@@ -247,8 +247,8 @@ func TestConnectionsEndWithTheirDrain(t *testing.T) {
 	}
 }
 
-// A client whose SYN-ACK was lost repeats its SYN while its bucket moves: only the new owner answers it, and the former one's SYN-ACK is not
-// repeated. (Else the client may take one, and be reset by the other node.)
+// A client whose SYN-ACK was lost repeats its SYN while its bucket moves: only the new owner answers it, and the former one's SYN-ACK is
+// not repeated. (Else the client may take one, and be reset by the other node.)
 func TestAConnectionIsMadeWhileItsBucketMoves(t *testing.T) {
 	for name, address := range map[string]netip.Addr{"IPv4": shared, "IPv6": shared6} {
 		t.Run(name, func(t *testing.T) {
@@ -326,7 +326,9 @@ func TestConnectionsAreMadeWhileBucketsMove(t *testing.T) {
 	result := make(chan error)
 	sources := s.Sources(64)
 	begin := func(i int) {
-		c := &session{flow: lan.Flow{Proto: lan.TCP, Src: sources[i%len(sources)], Dst: shared, SrcPort: uint16(30000 + i), DstPort: lan.EchoPort}}
+		c := &session{
+			flow: lan.Flow{Proto: lan.TCP, Src: sources[i%len(sources)], Dst: shared, SrcPort: uint16(30000 + i), DstPort: lan.EchoPort},
+		}
 		err := c.open(t.Context(), s.Client)
 		for range 3 {
 			if err == nil {
@@ -445,13 +447,29 @@ func TestClientsThatAnswerLateKeepTheirConnection(t *testing.T) {
 			if row.dnat {
 				for i, h := range s.Nodes {
 					check(t, h.AddAddress("lo", netip.MustParsePrefix(fmt.Sprintf("10.99.0.%d/32", i+1))))
-					nft(t, h, fmt.Sprintf("table ip svc { chain pre { type nat hook prerouting priority -100; ip daddr %s tcp dport %d dnat to 10.99.0.%d; }; }", shared, lan.EchoPort, i+1))
+					nft(
+						t,
+						h,
+						fmt.Sprintf(
+							"table ip svc { chain pre { type nat hook prerouting priority -100; ip daddr %s tcp dport %d dnat to 10.99.0.%d; }; }",
+							shared,
+							lan.EchoPort,
+							i+1,
+						),
+					)
 				}
 			}
 			check(t, s.startOn(0, 0))
 			check(t, status(s.agents[0].monitor(0), ocf.Success))
 			check(t, s.Client.Resolve(t.Context(), lan.NIC, shared))
-			nft(t, s.Client, fmt.Sprintf("table inet slow { chain out { type filter hook output priority 0; tcp dport %d tcp flags & syn == 0 drop; }; }", lan.EchoPort))
+			nft(
+				t,
+				s.Client,
+				fmt.Sprintf(
+					"table inet slow { chain out { type filter hook output priority 0; tcp dport %d tcp flags & syn == 0 drop; }; }",
+					lan.EchoPort,
+				),
+			)
 			const count = 16
 			opened, connected := make(chan error, count), make(chan error, count)
 			for i, source := range s.SourcesLike(shared, count) {
@@ -495,14 +513,22 @@ func TestClientsThatAnswerLateKeepTheirConnection(t *testing.T) {
 }
 
 // Where conntrack has lost the entries of half-made connections (its table was full, or flushed), the sockets go all the same.
-func TestHalfMadeConnectionsThatAreNotTracked(t *testing.T) {
+func TestIncompleteHandshakesWithoutConntrack(t *testing.T) {
 	t.Parallel()
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1)
 	check(t, s.startOn(0, 0))
 	check(t, status(s.agents[0].monitor(0), ocf.Success))
 	check(t, s.Client.Resolve(t.Context(), lan.NIC, shared))
 	s.open(t, shared, 29999, 4) // nodes and client know each other's MAC
-	nft(t, s.Client, fmt.Sprintf("table inet lossy { chain in { type filter hook prerouting priority -400; tcp sport %d tcp flags & (syn | ack) == (syn | ack) counter drop; }; }", lan.EchoPort))
+	nft(
+		t,
+		s.Client,
+		fmt.Sprintf(
+			"table inet lossy { chain in { type filter hook prerouting priority -400; "+
+				"tcp sport %d tcp flags & (syn | ack) == (syn | ack) counter drop; }; }",
+			lan.EchoPort,
+		),
+	)
 	const count = 16
 	opened := make(chan error, count)
 	for i, source := range s.SourcesLike(shared, count) {
@@ -516,7 +542,18 @@ func TestHalfMadeConnectionsThatAreNotTracked(t *testing.T) {
 		}()
 	}
 	eventually(t, "node1 answers all", func() error {
-		if r := s.Client.Run(t.Context(), lan.ToolPath, "nft", "list", "table", "inet", "lossy"); !strings.Contains(r.Stdout, fmt.Sprintf("packets %d ", count)) {
+		if r := s.Client.Run(
+			t.Context(),
+			lan.ToolPath,
+			"nft",
+			"list",
+			"table",
+			"inet",
+			"lossy",
+		); !strings.Contains(
+			r.Stdout,
+			fmt.Sprintf("packets %d ", count),
+		) {
 			return errors.New(r.Stdout)
 		}
 		return nil
@@ -540,8 +577,14 @@ func TestConnectionsFromBehindAnotherInterfaceAreLeftAlone(t *testing.T) {
 	node := s.Nodes[0]
 	check(t, errors.Join(
 		node.Wire(netlink.LinkAttrs{Name: "docker0", MTU: 1500}, box, "eth0", net.HardwareAddr{2, 0, 0, 9, 9, 9}),
-		node.AddAddress("docker0", netip.MustParsePrefix("172.31.0.1/24")), box.AddAddress("eth0", netip.MustParsePrefix("172.31.0.2/24")),
-		node.SetUp("docker0"), box.SetUp("eth0"), box.Run(t.Context(), lan.ToolPath, "ip", "route", "add", "default", "via", "172.31.0.1").Failure()))
+		node.AddAddress("docker0", netip.MustParsePrefix("172.31.0.1/24")),
+		box.AddAddress("eth0", netip.MustParsePrefix("172.31.0.2/24")),
+		node.SetUp(
+			"docker0",
+		),
+		box.SetUp("eth0"),
+		box.Run(t.Context(), lan.ToolPath, "ip", "route", "add", "default", "via", "172.31.0.1").Failure(),
+	))
 	check(t, s.startAll(0, 0))
 	from := netip.MustParseAddrPort("172.31.0.2:33333")
 	c := &session{flow: lan.Flow{Proto: lan.TCP, Src: from.Addr(), Dst: shared, SrcPort: from.Port(), DstPort: lan.EchoPort}}
@@ -559,7 +602,7 @@ func TestConnectionsFromBehindAnotherInterfaceAreLeftAlone(t *testing.T) {
 }
 
 // A bucket whose tables were damaged is stopped and started in place. Its connections survive that.
-func TestConnectionsSurviveARestartAfterDamage(t *testing.T) {
+func TestConnectionsSurviveARepair(t *testing.T) {
 	t.Parallel()
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 2)
 	check(t, s.startAll(0, 0))

@@ -124,8 +124,8 @@ func reset(t *testing.T, what string, sessions []*session) {
 	}
 }
 
-// endsCleanly expects, after moves, that each new flow is answered once by its owner, that the sessions survive a stop of all buckets, and that nothing is
-// left on any node when they have ended.
+// endsCleanly expects, after moves, that each new flow is answered once by its owner, that the sessions survive a stop of all buckets, and
+// that nothing is left on any node when they have ended.
 func (s *site) endsCleanly(t *testing.T, target netip.Addr, sessions []*session, clean []string) {
 	t.Helper()
 	report := probe(t, s.Network, lan.Traffic{Target: target, Sources: s.SourcesLike(target, 64), Retries: retries})
@@ -151,7 +151,12 @@ func (s *site) ownedBy(t *testing.T, sessions []*session) {
 // newDrainingSite has nodes that hand their connections over.
 func newDrainingSite(t *testing.T, o lan.Options, buckets int, namesAndValues ...string) (*site, attributes) {
 	t.Helper()
-	s := newSite(t, o, buckets, webIP(append([]string{"drain", "3600"}, namesAndValues...)...)) // longer than any test takes, emulated ones too
+	s := newSite(
+		t,
+		o,
+		buckets,
+		webIP(append([]string{"drain", "3600"}, namesAndValues...)...),
+	) // longer than any test takes, emulated ones too
 	cluster := newAttributes(t, s.agents...)
 	for bucket := range buckets {
 		s.probe(t, bucket)
@@ -214,7 +219,7 @@ func TestMovesBreakNoConnection(t *testing.T) {
 }
 
 // Where the former owner has crashed, its clients get a reset; where it is only gone from the cluster, not.
-func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
+func TestTheNewOwnerAdoptsFromNoDeadNode(t *testing.T) {
 	const count = 16
 	t.Run("crashed", func(t *testing.T) {
 		t.Parallel()
@@ -246,24 +251,24 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 		check(t, s.startOn(0, 0))
 		sessions := s.open(t, shared, 30000, count)
 		check(t, s.move(0, 1))
-		cluster.lose(t, s.Nodes[0], hasStopped)
+		cluster.lose(t, s.Nodes[0], hasLeft)
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		kept(t, "after the next monitor", sessions)
 	})
 	t.Run("its cluster software stops, and with it the bucket", func(t *testing.T) {
 		t.Parallel()
 		s, cluster := newDrainingSite(t, lan.Options{Nodes: 2}, 1)
-		if said := cluster.said(t, "node2", 0); !strings.HasPrefix(said, "none/") {
+		if said := cluster.announced(t, "node2", 0); !strings.HasPrefix(said, "none/") {
 			t.Errorf("after its probe node2 says %q", said)
 		}
 		check(t, s.startOn(0, 0))
 		sessions := s.open(t, shared, 30000, count)
 		check(t, s.stop(0))
-		cluster.lose(t, s.Nodes[0], hasStopped)
+		cluster.lose(t, s.Nodes[0], hasLeft)
 		check(t, s.startOn(1, 0))
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		kept(t, "taken over", sessions)
-		if told := cluster.told(t, "node2", 0); !strings.HasPrefix(told, "node1:") {
+		if told := cluster.relayed(t, "node2", 0); !strings.HasPrefix(told, "node1:") {
 			t.Errorf("node2 was told %q: who takes over from it would not know that node1 drains", told)
 		}
 	})
@@ -291,7 +296,7 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 		check(t, status(s.agents[0].call("reload-agent", 0), ocf.Success))
 		sessions := s.open(t, shared, 30000, count)
 		check(t, s.stop(0))
-		cluster.lose(t, s.Nodes[0], hasStopped)
+		cluster.lose(t, s.Nodes[0], hasLeft)
 		check(t, s.startOn(1, 0))
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		kept(t, "taken over", sessions)
@@ -302,12 +307,12 @@ func TestTheNewOwnerAdoptsOnlyFromTheLiving(t *testing.T) {
 		check(t, s.startOn(0, 0))
 		sessions := s.open(t, shared, 30000, count)
 		check(t, s.stop(0))
-		cluster.lose(t, s.Nodes[0], hasStopped)
+		cluster.lose(t, s.Nodes[0], hasLeft)
 		check(t, s.startOn(1, 0))
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		check(t, s.UnplugNode(1, lan.NIC))
-		cluster.forget(t, s.Nodes[1])
-		cluster.status(t, map[string]string{"node1": hasStopped, "node2": isFenced})
+		cluster.clear(t, s.Nodes[1])
+		cluster.status(t, map[string]string{"node1": hasLeft, "node2": isFenced})
 		s.at[0] = nowhere
 		check(t, s.startOn(2, 0))
 		check(t, status(s.agents[2].monitor(0), ocf.Success))
@@ -342,7 +347,7 @@ func TestConnectionsSurviveAChangeOfCloneMax(t *testing.T) {
 }
 
 // Names never decide whether a bucket runs.
-func TestFormerOwnersWithLongNames(t *testing.T) {
+func TestOldOwnersWithLongNames(t *testing.T) {
 	for _, row := range []struct{ count, length int }{{2, 43}, {6, 43}, {1, 210}, {24, 10}} {
 		t.Run(fmt.Sprintf("%d of %d bytes", row.count, row.length), func(t *testing.T) {
 			t.Parallel()
@@ -385,7 +390,13 @@ func TestADrainIsNotProlonged(t *testing.T) {
 	check(t, s.move(0, 1))
 	slowly := func(action string, bucket int, want ...ocf.ExitCode) {
 		c := tracedCall{agent: s.agents[0], action: action, bucket: bucket}
-		check(t, status(c.underStrace("-o", "/dev/null", "-e", "trace=sendto,sendmsg", "-e", "inject=sendto,sendmsg:delay_enter=50ms"), append(want, ocf.Success)[0]))
+		check(
+			t,
+			status(
+				c.underStrace("-o", "/dev/null", "-e", "trace=sendto,sendmsg", "-e", "inject=sendto,sendmsg:delay_enter=50ms"),
+				append(want, ocf.Success)[0],
+			),
+		)
 	}
 	for _, beside := range []struct {
 		what string
@@ -450,7 +461,7 @@ func (s *site) drainEnds(t *testing.T, node, bucket int) (earliest, latest time.
 }
 
 // Where nobody can be told of a drain, there is none: the bucket goes at once, as without.
-func TestDrainWithoutAnybodyToTell(t *testing.T) {
+func TestDrainWithoutAttributes(t *testing.T) {
 	for name, row := range map[string]struct {
 		spoil func(*testing.T, *site, attributes)
 		says  string
@@ -479,7 +490,7 @@ func TestDrainWithoutAnybodyToTell(t *testing.T) {
 }
 
 // While Corosync forms a new membership, what a node says is heard seconds later, by itself too. A stop waits for that.
-func TestStopWaitsUntilTheDrainIsHeardOf(t *testing.T) {
+func TestStopWaitsUntilTheDrainIsPublished(t *testing.T) {
 	t.Parallel()
 	s, cluster := newDrainingSite(t, lan.Options{Nodes: 2}, 1)
 	check(t, s.startOn(0, 0))
@@ -494,8 +505,9 @@ func TestStopWaitsUntilTheDrainIsHeardOf(t *testing.T) {
 	kept(t, "moved", sessions)
 }
 
-// drain is reloadable: connections that were there before are known as soon as they say something. Switched off, the drains there are go on, for the
-// node that drains may have no bucket, and then Pacemaker tells it nothing. With the last one, the kernel is no longer asked about connections.
+// drain is reloadable: connections that were there before are known as soon as they say something. Switched off, the drains there are go
+// on, for the node that drains may have no bucket, and then Pacemaker tells it nothing. With the last one, the kernel is no longer asked
+// about connections.
 func TestDrainIsReloadable(t *testing.T) {
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 2, "drain", "0")
 	clean := s.dumps(t)

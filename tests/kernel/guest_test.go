@@ -26,8 +26,8 @@ var guest = flag.String("guest", "", "run the tests that are marked for this gue
 // marked has the names of the tests and subtests that are marked for the guest.
 var marked sync.Map
 
-// inGuest marks a test or a subtest for guests of tests/vm: they run nothing else. What is marked is in the output, for tests/vm, which expects
-// that it passes.
+// inGuest marks a test or a subtest for guests of tests/vm: they run nothing else. What is marked is in the output, for tests/vm, which
+// expects that it passes.
 func inGuest(t *testing.T, guests ...string) {
 	t.Helper()
 	t.Attr("guests", strings.Join(guests, " "))
@@ -60,7 +60,9 @@ const (
 // slowCalls are the dangerous calls in an emulated machine.
 func slowCalls() []dangerousCall {
 	var calls []dangerousCall
-	for backend, program := range map[clusterip.Backend]string{clusterip.NFTables: "iptables-legacy", clusterip.Match: "iptables-nft", clusterip.Target: "iptables-legacy"} {
+	for backend, program := range map[clusterip.Backend]string{
+		clusterip.NFTables: "iptables-legacy", clusterip.Match: "iptables-nft", clusterip.Target: "iptables-legacy",
+	} {
 		calls = append(calls,
 			dangerousCall{name: "first start", action: "start", macMode: "multicast", backend: backend, iptables: program},
 			dangerousCall{name: "last stop", action: "stop", macMode: "multicast", backend: backend, iptables: program, runs: true})
@@ -103,7 +105,7 @@ func nfTables() []string {
 }
 
 // By itself the agent takes nftables, or the next best that the kernel has, and says why not the ones before.
-func TestAutoTakesWhatThereIs(t *testing.T) {
+func TestAutoChoosesWhatThereIs(t *testing.T) {
 	inGuest(t, "match")
 	noJhash := []string{"nft_hash"}
 	last, lastSays := clusterip.Target, []string{"not nftables:", "not xt_cluster:"}
@@ -131,7 +133,7 @@ func TestAutoTakesWhatThereIs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			withoutModules(t, tt.without...)
-			p := newPatient(t, webIP("hashmode", "sourceip").With(tt.parameters...))
+			p := newTestNode(t, webIP("hashmode", "sourceip").With(tt.parameters...))
 			chooseIPTables(t, p.Host, "iptables-legacy")
 			r := p.start(2)
 			for _, words := range tt.says {
@@ -146,7 +148,11 @@ func TestAutoTakesWhatThereIs(t *testing.T) {
 				check(t, status(p.monitor(2), ocf.Success))
 				dump, err := p.Host.Dump()
 				check(t, err)
-				sign := map[clusterip.Backend]string{clusterip.NFTables: "table netdev " + ourTable, clusterip.Match: "-m cluster", clusterip.Target: "-j CLUSTERIP"}
+				sign := map[clusterip.Backend]string{
+					clusterip.NFTables: "table netdev " + ourTable,
+					clusterip.Match:    "-m cluster",
+					clusterip.Target:   "-j CLUSTERIP",
+				}
 				if !strings.Contains(dump, sign[tt.takes]) {
 					t.Errorf("%s was not laid:\n%s", tt.takes, dump)
 				}

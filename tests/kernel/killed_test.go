@@ -28,7 +28,7 @@ type dangerousCall struct {
 	ip       string                    // "": the IPv4 address
 	others   []int                     // run before and after
 	runs     bool                      // bucket 5 runs before
-	spoil    func(*killed, *testing.T) // something is broken before
+	breaks   func(*killed, *testing.T) // something is broken before
 }
 
 // killed is a node on which calls get killed.
@@ -40,7 +40,7 @@ type killed struct {
 	with    string // Dump with bucket 5 running too
 }
 
-const victim = 5
+const target = 5
 
 // TestKilledOnNFTables kills start and stop with signal 9 at system calls by which they act. After each, monitor tells the truth,
 // start works, and stop leaves nothing.
@@ -49,7 +49,7 @@ func TestKilledOnNFTables(t *testing.T) {
 		{name: "first start", action: "start", macMode: "multicast"},
 		{name: "first start", action: "start", macMode: "igmp"},
 		{name: "further start", action: "start", macMode: "unicast", others: []int{1}},
-		{name: "start that mends", action: "start", macMode: "unicast", others: []int{1}, runs: true, spoil: (*killed).damage},
+		{name: "start that mends", action: "start", macMode: "unicast", others: []int{1}, runs: true, breaks: (*killed).breakShared},
 		{name: "further stop", action: "stop", macMode: "igmp", others: []int{1}, runs: true},
 		{name: "last stop", action: "stop", macMode: "igmp", runs: true},
 		{name: "last stop", action: "stop", macMode: "unicast", runs: true},
@@ -72,60 +72,63 @@ func TestKilledOnIPTables(t *testing.T) {
 func killWhereItActs(t *testing.T, calls []dangerousCall) {
 	t.Helper()
 	for _, call := range calls {
-		t.Run(strings.Join([]string{string(cmp.Or(call.backend, clusterip.NFTables)), call.iptables, call.name, call.macMode}, "/"), func(t *testing.T) {
-			t.Parallel()
-			n := newLAN(t, lan.Options{Nodes: 1, IPv6: call.ip != ""})
-			k := &killed{
-				agent: newAgent(t, n.Nodes[0], 8, webIP("ip", cmp.Or(call.ip, shared.String()), "mac_mode", call.macMode, "arp_count", "1",
-					"backend", string(cmp.Or(call.backend, clusterip.NFTables)), "hashmode", "sourceip")),
-				dangerousCall: call,
-			}
-			if call.iptables != "" {
-				chooseIPTables(t, k.Host, call.iptables)
-				administer(t, k.Host, call.iptables)
-			}
-			k.rehearse(t)
-			counts := k.systemCalls(t)
-			kills, every := 0, killEvery
-			switch {
-			case *atEveryCall:
-				every = 1
-			case call.iptables != "":
-				every = slowKillEvery
-			}
-			for name, count := range counts {
-				for nth := 1; nth <= count; nth += every {
-					where := fmt.Sprintf("%s, call %d of %d", name, nth, count)
-					k.prepare(t)
-					if k.traced().killAt(t, name, nth) {
-						kills++
-					}
-					k.checkTruth(t, where)
-					k.recover(t, where)
-					if t.Failed() {
-						return
+		t.Run(
+			strings.Join([]string{string(cmp.Or(call.backend, clusterip.NFTables)), call.iptables, call.name, call.macMode}, "/"),
+			func(t *testing.T) {
+				t.Parallel()
+				n := newLAN(t, lan.Options{Nodes: 1, IPv6: call.ip != ""})
+				k := &killed{
+					agent: newAgent(t, n.Nodes[0], 8, webIP("ip", cmp.Or(call.ip, shared.String()), "mac_mode", call.macMode, "arp_count", "1",
+						"backend", string(cmp.Or(call.backend, clusterip.NFTables)), "hashmode", "sourceip")),
+					dangerousCall: call,
+				}
+				if call.iptables != "" {
+					chooseIPTables(t, k.Host, call.iptables)
+					administer(t, k.Host, call.iptables)
+				}
+				k.rehearse(t)
+				counts := k.systemCalls(t)
+				kills, every := 0, killEvery
+				switch {
+				case *atEveryCall:
+					every = 1
+				case call.iptables != "":
+					every = slowKillEvery
+				}
+				for name, count := range counts {
+					for nth := 1; nth <= count; nth += every {
+						where := fmt.Sprintf("%s, call %d of %d", name, nth, count)
+						k.prepare(t)
+						if k.traced().killAt(t, name, nth) {
+							kills++
+						}
+						k.checkTruth(t, where)
+						k.recover(t, where)
+						if t.Failed() {
+							return
+						}
 					}
 				}
-			}
-			t.Logf("killed %d times, at %d kinds of system calls", kills, len(counts))
-			if kills < max(30/every, len(counts)/2) {
-				t.Errorf("only %d kills hit their mark", kills)
-			}
-		})
+				t.Logf("killed %d times, at %d kinds of system calls", kills, len(counts))
+				if kills < max(30/every, len(counts)/2) {
+					t.Errorf("only %d kills hit their mark", kills)
+				}
+			},
+		)
 	}
 }
 
-// TestKilledStopBesideAddressesThatHangOnOurs: the kernel is to keep them where it would not (promote_secondaries=0), and its parameter is what it
-// was, whenever the stop is killed.
+// TestKilledStopBesideAddressesThatHangOnOurs: the kernel is to keep them where it would not (promote_secondaries=0), and its parameter is
+// what it was, whenever the stop is killed.
 func TestKilledStopBesideAddressesThatHangOnOurs(t *testing.T) {
 	t.Parallel()
 	const parameter = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries"
 	ours := shared.String() + "/24"
-	p := newPatient(t, webIP("cidr_netmask", "24"))
+	p := newTestNode(t, webIP("cidr_netmask", "24"))
 	check(t, p.Host.Sysctl("net/ipv4/conf/all/promote_secondaries", "0"))
 	check(t, p.Host.Sysctl("net/ipv4/conf/eth0/promote_secondaries", "0"))
 	before := func() {
-		check(t, status(p.start(victim), ocf.Success))
+		check(t, status(p.start(target), ocf.Success))
 		p.by(t, "ip address flush dev eth0 scope global")
 		p.by(t, "ip address replace "+ours+" dev eth0")
 		p.by(t, "ip address add 192.168.10.11/24 dev eth0")
@@ -136,7 +139,7 @@ func TestKilledStopBesideAddressesThatHangOnOurs(t *testing.T) {
 			t.Errorf("%s: promote_secondaries is %s, addresses:\n%s", where, promote, addresses)
 		}
 	}
-	stop := tracedCall{agent: p.agent, action: "stop", bucket: victim}
+	stop := tracedCall{agent: p.agent, action: "stop", bucket: target}
 	before()
 	counts := stop.systemCalls(t)
 	kills := 0
@@ -148,7 +151,7 @@ func TestKilledStopBesideAddressesThatHangOnOurs(t *testing.T) {
 				kills++
 			}
 			checkOthers(where)
-			check(t, status(p.stop(victim), ocf.Success))
+			check(t, status(p.stop(target), ocf.Success))
 			checkOthers(where + ", then stopped")
 			if seen := p.by(t, "ip -4 -o address show"); strings.Contains(seen, ours) {
 				t.Errorf("%s: ours is left:\n%s", where, seen)
@@ -172,7 +175,7 @@ func (k *killed) rehearse(t *testing.T) {
 		check(t, status(k.start(bucket), ocf.Success))
 	}
 	k.without = k.dump(t)
-	check(t, status(k.start(victim), ocf.Success))
+	check(t, status(k.start(target), ocf.Success))
 	k.with = k.dump(t)
 	k.stopAll(t, "rehearsal")
 }
@@ -193,15 +196,15 @@ func (k *killed) prepare(t *testing.T) {
 		check(t, status(k.start(bucket), ocf.Success))
 	}
 	if k.runs {
-		check(t, status(k.start(victim), ocf.Success))
+		check(t, status(k.start(target), ocf.Success))
 	}
-	if k.spoil != nil {
-		k.spoil(k, t)
+	if k.breaks != nil {
+		k.breaks(k, t)
 	}
 }
 
 // damage breaks something of everything that is shared.
-func (k *killed) damage(t *testing.T) {
+func (k *killed) breakShared(t *testing.T) {
 	t.Helper()
 	link, err := k.Host.Handle().LinkByName(lan.NIC)
 	check(t, err)
@@ -221,7 +224,7 @@ func (k *killed) systemCalls(t *testing.T) map[string]int {
 }
 
 func (k *killed) traced() tracedCall {
-	return tracedCall{agent: k.agent, action: k.action, bucket: victim}
+	return tracedCall{agent: k.agent, action: k.action, bucket: target}
 }
 
 // checkTruth compares what monitor says with what is.
@@ -234,9 +237,9 @@ func (k *killed) checkTruth(t *testing.T, where string) {
 	case k.without, k.clean:
 		want = ocf.NotRunning
 	}
-	if err := status(k.monitor(victim), want); err != nil {
+	if err := status(k.monitor(target), want); err != nil {
 		// Damaged, but this bucket is not owned and others are: their monitors tell.
-		if want == ocf.ErrGeneric && len(k.others) > 0 && status(k.monitor(victim), ocf.NotRunning) == nil && !k.owned(t) {
+		if want == ocf.ErrGeneric && len(k.others) > 0 && status(k.monitor(target), ocf.NotRunning) == nil && !k.owned(t) {
 			return
 		}
 		t.Errorf("%s: monitor: %v (-with bucket 5 +now):\n%s", where, err, changes(k.with, k.dump(t)))
@@ -248,18 +251,18 @@ func (k *killed) owned(t *testing.T) bool {
 	t.Helper()
 	switch k.backend {
 	case clusterip.Match:
-		return strings.Contains(k.dump(t), fmt.Sprintf(`"bucket %d"`, victim))
+		return strings.Contains(k.dump(t), fmt.Sprintf(`"bucket %d"`, target))
 	case clusterip.Target:
-		return regexp.MustCompile(fmt.Sprintf(`(?m)^%s nodes .*\b%d\b`, regexp.QuoteMeta(shared.String()), victim+1)).MatchString(k.dump(t))
+		return regexp.MustCompile(fmt.Sprintf(`(?m)^%s nodes .*\b%d\b`, regexp.QuoteMeta(shared.String()), target+1)).MatchString(k.dump(t))
 	default:
 		r := k.Host.Run(t.Context(), lan.ToolPath, "nft", "list", "set", "netdev", ourTable, "owned")
-		return hasElement(r.Stdout, victim)
+		return hasElement(r.Stdout, target)
 	}
 }
 
 func (k *killed) recover(t *testing.T, where string) {
 	t.Helper()
-	for _, bucket := range append(slices.Clone(k.others), victim) {
+	for _, bucket := range append(slices.Clone(k.others), target) {
 		if err := status(k.start(bucket), ocf.Success); err != nil {
 			t.Errorf("%s: start of bucket %d afterwards: %v", where, bucket, err)
 		}
@@ -272,7 +275,7 @@ func (k *killed) recover(t *testing.T, where string) {
 
 func (k *killed) stopAll(t *testing.T, where string) {
 	t.Helper()
-	for _, bucket := range append(slices.Clone(k.others), victim) {
+	for _, bucket := range append(slices.Clone(k.others), target) {
 		if err := status(k.stop(bucket), ocf.Success); err != nil {
 			t.Errorf("%s: stop of bucket %d afterwards: %v", where, bucket, err)
 		}

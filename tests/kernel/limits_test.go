@@ -31,7 +31,10 @@ func TestThirtyTwoAddresses(t *testing.T) {
 					addresses = append(addresses, lan.Nth(netip.PrefixFrom(shared6, 64).Masked(), 0x30+i).String())
 				}
 			}
-			p := newPatient(t, webIP("ip", strings.Join(addresses, " "), "services", "tcp/80", "hashmode", "sourceip-sourceport-destport", "drain", "60"))
+			p := newTestNode(
+				t,
+				webIP("ip", strings.Join(addresses, " "), "services", "tcp/80", "hashmode", "sourceip-sourceport-destport", "drain", "60"),
+			)
 			check(t, status(p.start(2), ocf.Success))
 			check(t, status(p.start(5), ocf.Success))
 			check(t, status(p.monitor(2), ocf.Success))
@@ -45,7 +48,7 @@ func TestThirtyTwoAddresses(t *testing.T) {
 // What a move writes anew is all that is on its way.
 func TestAsManyBucketsAsThereCanBeOfALongName(t *testing.T) {
 	const buckets = 1024
-	p := newPatient(t, webIP("drain", "3600"))
+	p := newTestNode(t, webIP("drain", "3600"))
 	p.Buckets = buckets
 	resource := "web-ip-" + strings.Repeat("x", 83)
 	named := func(bucket int) string { return fmt.Sprintf("OCF_RESOURCE_INSTANCE=%s:%d", resource, bucket) }

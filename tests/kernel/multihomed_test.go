@@ -14,9 +14,9 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// The nodes have a second network. A client in it asks through the LAN, as through a router, and the node's way back is its NIC in the second
-// network: there it must find the client's MAC, and nobody may learn anything of the address.
-func TestClientsWhoseWayBackIsAnotherNIC(t *testing.T) {
+// The nodes have a second network. A client in it asks through the LAN, as through a router, and the node's way back is its NIC in the
+// second network: there it must find the client's MAC, and nobody may learn anything of the address.
+func TestClientsBehindAnotherInterface(t *testing.T) {
 	office := netip.MustParsePrefix("10.1.0.0/24")
 	const clients = 16
 	for _, mode := range clusterip.MACModes() {
@@ -38,7 +38,7 @@ func TestClientsWhoseWayBackIsAnotherNIC(t *testing.T) {
 				check(t, node.Sysctl("net/ipv4/conf/"+lan.NIC+"/rp_filter", "0"))
 			}
 			check(t, s.startAll(0, 1, 0, 1))
-			heard := hear(t, s.Client, lan.ManagementNIC, func(f lan.Frame) bool {
+			heard := capture(t, s.Client, lan.ManagementNIC, func(f lan.Frame) bool {
 				_, isARP := f.ARP()
 				return isARP && !f.Outgoing
 			})
@@ -50,7 +50,7 @@ func TestClientsWhoseWayBackIsAnotherNIC(t *testing.T) {
 				}
 			}
 			asked := 0
-			for _, f := range stopped(t, heard) {
+			for _, f := range captured(t, heard) {
 				p, _ := f.ARP()
 				if p.SenderIP == shared || p.TargetIP == shared {
 					t.Errorf("the address is told by another NIC: %+v", p)
@@ -65,7 +65,7 @@ func TestClientsWhoseWayBackIsAnotherNIC(t *testing.T) {
 			if asked == 0 {
 				t.Error("nobody asked as 0.0.0.0: nothing was shown")
 			}
-			neighbours, err := s.Client.Handle().NeighList(nic(t, s.Client, lan.ManagementNIC).Attrs().Index, 0)
+			neighbours, err := s.Client.Handle().NeighList(link(t, s.Client, lan.ManagementNIC).Attrs().Index, 0)
 			check(t, err)
 			for _, n := range neighbours {
 				if ip := fmt.Sprint(n.IP); ip == shared.String() || ip == netip.IPv4Unspecified().String() {

@@ -30,20 +30,30 @@ const (
 func slowCalls() []dangerousCall {
 	var calls []dangerousCall
 	for _, program := range []string{"iptables-nft", "iptables-legacy"} {
-		calls = append(calls,
+		calls = append(
+			calls,
 			dangerousCall{name: "first start", action: "start", macMode: "multicast", backend: clusterip.Match, iptables: program},
 			dangerousCall{
 				name: "start that mends", action: "start", macMode: "igmp", backend: clusterip.Match, iptables: program,
-				others: []int{1}, runs: true, spoil: (*killed).damageMatch,
+				others: []int{1}, runs: true, breaks: (*killed).breakMatch,
 			},
-			dangerousCall{name: "further stop", action: "stop", macMode: "igmp", backend: clusterip.Match, iptables: program, others: []int{1}, runs: true},
-			dangerousCall{name: "last stop", action: "stop", macMode: "multicast", backend: clusterip.Match, iptables: program, runs: true})
+			dangerousCall{
+				name:     "further stop",
+				action:   "stop",
+				macMode:  "igmp",
+				backend:  clusterip.Match,
+				iptables: program,
+				others:   []int{1},
+				runs:     true,
+			},
+			dangerousCall{name: "last stop", action: "stop", macMode: "multicast", backend: clusterip.Match, iptables: program, runs: true},
+		)
 	}
 	return calls
 }
 
 // damageMatch breaks something of what is shared, on a node that is on iptables.
-func (k *killed) damageMatch(t *testing.T) {
+func (k *killed) breakMatch(t *testing.T) {
 	t.Helper()
 	for _, command := range [][]string{
 		{"ip", "address", "delete", sharedOnNIC, "dev", lan.NIC},
@@ -54,8 +64,8 @@ func (k *killed) damageMatch(t *testing.T) {
 }
 
 // By itself the agent takes nftables, and says so. (What it takes where there is none, TestAutoTakesWhatThereIs shows in a guest.)
-func TestAutoTakesNFTables(t *testing.T) {
-	p := newPatient(t, webIP())
+func TestAutoChoosesNFTables(t *testing.T) {
+	p := newTestNode(t, webIP())
 	r := p.start(2)
 	if status(r, ocf.Success) != nil || !strings.Contains(r.Stderr, "INFO: backend nftables") {
 		t.Errorf("status %d: %s", r.ExitCode, r.Stderr)
@@ -67,10 +77,11 @@ func TestAutoTakesNFTables(t *testing.T) {
 }
 
 // What the match cannot do is refused, all of it at once, and nothing is laid.
-func TestMatchBackendThatCannotDoWhatIsAsked(t *testing.T) {
-	p := newPatient(t, webIP("backend", "xt_cluster", "mac_mode", "unicast", "hashmode", "sourceip-sourceport"))
+func TestMatchBackendRefusesWhatItCannotDo(t *testing.T) {
+	p := newTestNode(t, webIP("backend", "xt_cluster", "mac_mode", "unicast", "hashmode", "sourceip-sourceport"))
 	r := p.start(2)
-	if status(r, ocf.ErrConfigured) != nil || !strings.Contains(r.Stderr, "mac_mode=unicast") || !strings.Contains(r.Stderr, "hashmode=sourceip") {
+	if status(r, ocf.ErrConfigured) != nil || !strings.Contains(r.Stderr, "mac_mode=unicast") ||
+		!strings.Contains(r.Stderr, "hashmode=sourceip") {
 		t.Errorf("status %d: %s", r.ExitCode, r.Stderr)
 	}
 	p.checkNothingIsLeft(t)

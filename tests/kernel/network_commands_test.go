@@ -25,9 +25,9 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 		s := newSite(t, lan.Options{Snooping: true, Querier: true}, 4, webIP("ip", dualStack))
 		check(t, s.startAll(0, 1, 0, 1))
 		awaitSilence(t, s)
-		tellSwitch(t, s)
+		configureSwitch(t, s)
 		everyFlow(t, s)
-		if heard := overheard(t, s); heard > 0 {
+		if heard := countOverheard(t, s); heard > 0 {
 			t.Errorf("the bystander got %d frames for the cluster MAC", heard)
 		}
 	})
@@ -39,11 +39,11 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 		}))
 		check(t, s.startAll(0, 1, 0, 1))
 		everyFlow(t, s)
-		if overheard(t, s) == 0 {
+		if countOverheard(t, s) == 0 {
 			t.Error("without a querier the bystander got no frame for the cluster MAC")
 		}
-		tellSwitch(t, s)
-		for end := time.Now().Add(testTimeout); overheard(t, s) > 0; {
+		configureSwitch(t, s)
+		for end := time.Now().Add(testTimeout); countOverheard(t, s) > 0; {
 			if time.Now().After(end) {
 				t.Fatal("the bystander still gets frames for the cluster MAC")
 			}
@@ -57,16 +57,16 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 			check(t, s.Switch.Run(t.Context(), lan.ToolPath, "bridge", "link", "set", "dev", node.Name, "flood", "off").Failure())
 		}
 		awaitSilence(t, s)
-		tellSwitch(t, s)
+		configureSwitch(t, s)
 		everyFlow(t, s)
-		if overheard(t, s) == 0 {
+		if countOverheard(t, s) == 0 {
 			t.Error("the bystander got no frame for the cluster MAC: the switch knows it")
 		}
 	})
 }
 
 // tellSwitch runs on the switch what is to be pasted there, and on the client, as if it were a router, what is for routers.
-func tellSwitch(t *testing.T, s *site) {
+func configureSwitch(t *testing.T, s *site) {
 	t.Helper()
 	var text bytes.Buffer
 	options := network.Options{Vendor: "linux-bridge", Bridge: "br0", Ports: s.Nodes[0].Name + "," + s.Nodes[1].Name}
@@ -88,7 +88,7 @@ func tellSwitch(t *testing.T, s *site) {
 		return // unicast: the client has the MAC from ARP
 	}
 	for _, address := range s.spec.Addresses {
-		neighbours, err := s.Client.Handle().NeighList(nic(t, s.Client, lan.NIC).Attrs().Index, 0)
+		neighbours, err := s.Client.Handle().NeighList(link(t, s.Client, lan.NIC).Attrs().Index, 0)
 		check(t, err)
 		if !slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool {
 			return n.IP.Equal(address.AsSlice()) && n.State == netlink.NUD_PERMANENT && n.HardwareAddr.String() == s.spec.MACs.Of(address).String()
@@ -99,17 +99,22 @@ func tellSwitch(t *testing.T, s *site) {
 }
 
 // overheard counts the packets to the address that come to the third node while clients ask.
-func overheard(t *testing.T, s *site) int {
+func countOverheard(t *testing.T, s *site) int {
 	t.Helper()
 	c, err := s.Nodes[2].Capture(lan.NIC, func(f lan.Frame) bool {
 		p, ok := f.Packet()
-		return ok && !f.Outgoing && slices.Contains(s.spec.Addresses, p.Dst) && slices.ContainsFunc([]netip.Addr{shared, shared6}, func(a netip.Addr) bool {
-			return f.Destination.String() == s.spec.MACs.Of(a).String()
-		})
+		return ok && !f.Outgoing && slices.Contains(s.spec.Addresses, p.Dst) &&
+			slices.ContainsFunc([]netip.Addr{shared, shared6}, func(a netip.Addr) bool {
+				return f.Destination.String() == s.spec.MACs.Of(a).String()
+			})
 	})
 	check(t, err)
 	for _, address := range s.spec.Addresses {
-		probe(t, s.Network, lan.Traffic{Target: address, Sources: s.SourcesLike(address, 8), Protos: []lan.Proto{lan.ICMP}, Timeout: 100 * time.Millisecond})
+		probe(
+			t,
+			s.Network,
+			lan.Traffic{Target: address, Sources: s.SourcesLike(address, 8), Protos: []lan.Proto{lan.ICMP}, Timeout: 100 * time.Millisecond},
+		)
 	}
-	return len(stopped(t, c))
+	return len(captured(t, c))
 }

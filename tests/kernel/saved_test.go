@@ -24,7 +24,7 @@ func TestASavedRulesetLoadsAgain(t *testing.T) {
 		"like the target": webIP("hash_compat", "clusterip", "hash_seed", "0", "hashmode", "sourceip-sourceport"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPatient(t, p)
+			p := newTestNode(t, p)
 			if p.Parameters["nic"] == ownBridge {
 				bridged(t, p)
 				clean, err := p.Host.Dump()
@@ -59,7 +59,7 @@ func TestASavedRulesetLoadsAgain(t *testing.T) {
 
 // A firewall's reload loads what was saved in a running cluster, too. Other nodes may own by now what this one owned then.
 func TestBucketsOfASavedRulesetDoNotCount(t *testing.T) {
-	p := newPatient(t, webIP("ip", dualStack, "drain", "60"))
+	p := newTestNode(t, webIP("ip", dualStack, "drain", "60"))
 	p.startBoth(t)
 	file := filepath.Join(t.TempDir(), "nftables.conf")
 	check(t, os.WriteFile(file, []byte("flush ruleset\n"+p.by(t, "nft list ruleset")), 0o600))

@@ -43,9 +43,9 @@ func sourceTo(t *testing.T, h *lan.Host, target netip.Addr) string {
 	return source
 }
 
-// TestTheAddressNeverBecomesASource: the answers to what comes from the shared address go to the owners of their buckets, so that the node's own
-// connections would fail. However the node's own address comes and goes, the kernel never takes the shared one for them, monitor is content, and
-// clients are answered all the time.
+// TestTheAddressNeverBecomesASource: the answers to what comes from the shared address go to the owners of their buckets, so that the
+// node's own connections would fail. However the node's own address comes and goes, the kernel never takes the shared one for them, monitor
+// is content, and clients are answered all the time.
 func TestTheAddressNeverBecomesASource(t *testing.T) {
 	const own, lost = "192.168.10.11", "ip address delete 192.168.10.11/24 dev eth0"
 	for _, row := range []struct {
@@ -57,7 +57,13 @@ func TestTheAddressNeverBecomesASource(t *testing.T) {
 		{"the own address goes and comes back", nil, []string{lost, ownAddress}, own, true},
 		{"the shared one was first", []string{lost, clientRoute}, []string{farRoute, ownAddress}, own, false},
 		{"another own address is left", nil, []string{"ip address add 192.168.10.21/16 dev eth0", lost}, "192.168.10.21", false},
-		{"the own one has another prefix", []string{lost, clientRoute}, []string{farRoute, "ip address add 192.168.10.11/16 dev eth0"}, own, false},
+		{
+			"the own one has another prefix",
+			[]string{lost, clientRoute},
+			[]string{farRoute, "ip address add 192.168.10.11/16 dev eth0"},
+			own,
+			false,
+		},
 		{"the only own address is on another interface", nil, []string{
 			"ip link add eth5 type veth peer name peer5", "ip link set eth5 up", "ip address add 10.5.0.11/24 dev eth5", lost,
 		}, "10.5.0.11", false},
@@ -71,7 +77,7 @@ func TestTheAddressNeverBecomesASource(t *testing.T) {
 					inGuest(t, "data-path")
 				}
 				s := newSite(t, lan.Options{Nodes: 2}, 8, webIP("cidr_netmask", "24"))
-				node := &patient{agent: s.agents[0]}
+				node := &testNode{agent: s.agents[0]}
 				for _, h := range []*lan.Host{s.Client, s.Nodes[0]} {
 					for _, scope := range []string{"all", "eth0"} {
 						check(t, h.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", promote))
@@ -117,7 +123,7 @@ func TestTheAddressNeverBecomesASource(t *testing.T) {
 // TestTheConnectedRoute of an interface without an address of the node's own is missed, and laid again.
 func TestTheConnectedRoute(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t, webIP("cidr_netmask", "24"))
+	p := newTestNode(t, webIP("cidr_netmask", "24"))
 	for _, row := range []struct {
 		name   string
 		before []string
@@ -125,12 +131,17 @@ func TestTheConnectedRoute(t *testing.T) {
 		says   string
 	}{
 		{"beside that of the node's own address", nil, ocf.Success, ""},
-		{"alone", []string{"ip address delete 192.168.10.11/24 dev eth0"}, ocf.ErrGeneric, "the connected route to 192.168.10.0/24 is missing on eth0"},
+		{
+			"alone",
+			[]string{"ip address delete 192.168.10.11/24 dev eth0"},
+			ocf.ErrGeneric,
+			"the connected route to 192.168.10.0/24 is missing on eth0",
+		},
 	} {
 		commands(row.before...)(t, p)
 		p.startBoth(t)
 		p.by(t, "ip route delete "+sharedRoute)
-		says(t, p.monitor(2), row.code, row.says)
+		checkReason(t, p.monitor(2), row.code, row.says)
 		check(t, status(p.start(2), ocf.Success))
 		check(t, status(p.monitor(2), ocf.Success))
 		if routes := p.by(t, "ip route show"); !strings.Contains(routes, sharedRoute) {
@@ -141,12 +152,12 @@ func TestTheConnectedRoute(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestTheConnectedRouteBesideAWiderNetwork: clients are reached by the wider one, too, so it is no fault that the narrower one has gone with the
-// interface that was switched off.
+// TestTheConnectedRouteBesideAWiderNetwork: clients are reached by the wider one, too, so it is no fault that the narrower one has gone
+// with the interface that was switched off.
 func TestTheConnectedRouteBesideAWiderNetwork(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, lan.Options{Nodes: 1}, 8, webIP("cidr_netmask", "24"))
-	p := &patient{agent: s.agents[0]}
+	p := &testNode{agent: s.agents[0]}
 	commands("ip address delete 192.168.10.11/24 dev eth0", "ip address add 192.168.10.11/16 dev eth0")(t, p)
 	check(t, s.startAll(0, 0, 0, 0, 0, 0, 0, 0))
 	commands("ip link set eth0 down", "ip link set eth0 up", clientRoute)(t, p)
@@ -158,12 +169,13 @@ func TestTheConnectedRouteBesideAWiderNetwork(t *testing.T) {
 	everyFlow(t, s)
 }
 
-// TestTheConnectedRouteMoves with the address to another interface in the same network, while a bucket runs. The kernel has only one of its metric.
+// TestTheConnectedRouteMoves with the address to another interface in the same network, while a bucket runs. The kernel has only one of its
+// metric.
 func TestTheConnectedRouteMoves(t *testing.T) {
 	t.Parallel()
 	for _, own := range []bool{true, false} {
 		t.Run(fmt.Sprintf("own address there: %t", own), func(t *testing.T) {
-			p := newPatient(t, webIP("cidr_netmask", "24"))
+			p := newTestNode(t, webIP("cidr_netmask", "24"))
 			p.startBoth(t)
 			bridged(t, p)
 			check(t, p.Host.WaitUp(t.Context(), ownBridge))
@@ -222,11 +234,11 @@ func addressByName(t *testing.T, h *lan.Host, nic string) string {
 	return net.IP(address).String()
 }
 
-// TestTheInterfacesOwnAddressByItsName: the shared one comes first in the kernel's list. But it has another label than the interface's name, by which
-// programs ask for its address and DHCP clients remove it.
+// TestTheInterfacesOwnAddressByItsName: the shared one comes first in the kernel's list. But it has another label than the interface's
+// name, by which programs ask for its address and DHCP clients remove it.
 func TestTheInterfacesOwnAddressByItsName(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t, webIP())
+	p := newTestNode(t, webIP())
 	p.startBoth(t)
 	if got, want := addressByName(t, p.Host, lan.NIC), p.Host.Addr.String(); got != want {
 		t.Errorf("the address of eth0 is %s, want %s", got, want)
@@ -237,11 +249,11 @@ func TestTheInterfacesOwnAddressByItsName(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestTheNetworkOfAnotherResource is known to one that is not told its prefix length, where the node has no address of its own there; and it stays
-// reachable when the other one stops.
+// TestTheNetworkOfAnotherResource is known to one that is not told its prefix length, where the node has no address of its own there; and
+// it stays reachable when the other one stops.
 func TestTheNetworkOfAnotherResource(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t, webIP("cidr_netmask", "24"))
+	p := newTestNode(t, webIP("cidr_netmask", "24"))
 	p.by(t, "ip address delete 192.168.10.11/24 dev eth0")
 	p.startBoth(t)
 	second := netip.MustParseAddr("192.168.10.4")
@@ -263,7 +275,7 @@ func TestTheNetworkOfAnotherResource(t *testing.T) {
 // TestTwoResourcesInOneNetwork do not take each other's connected route away.
 func TestTwoResourcesInOneNetwork(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t, webIP("cidr_netmask", "24"))
+	p := newTestNode(t, webIP("cidr_netmask", "24"))
 	p.by(t, "ip address delete 192.168.10.11/24 dev eth0")
 	other := *p.agent
 	other.Parameters = webIP("cidr_netmask", "24", "ip", "192.168.10.4", "arp_count", "0")

@@ -21,7 +21,7 @@ type byHand struct {
 }
 
 // layTarget gives the node the address and the rule, for the first of its hash buckets; they count from 1.
-func layTarget(t *testing.T, h *lan.Host, mode clusterip.HashMode, seed string, total, local int) byHand {
+func installTarget(t *testing.T, h *lan.Host, mode clusterip.HashMode, seed string, total, local int) byHand {
 	t.Helper()
 	check(t, h.Run(t.Context(), lan.ToolPath, "ip", "address", "add", shared.String()+"/24", "dev", lan.NIC).Failure())
 	check(t, targetRule(t, h, mode, seed, total, local).Failure())
@@ -31,13 +31,34 @@ func layTarget(t *testing.T, h *lan.Host, mode clusterip.HashMode, seed string, 
 // targetRule is what the admin types for that.
 func targetRule(t *testing.T, h *lan.Host, mode clusterip.HashMode, seed string, total, local int) lan.Result {
 	t.Helper()
-	return h.Run(t.Context(), lan.ToolPath, "iptables-legacy", "-A", "INPUT", "-d", shared.String(), "-i", lan.NIC, "-j", "CLUSTERIP", "--new",
-		"--hashmode", string(mode), "--clustermac", "01:02:03:04:05:06", "--total-nodes", strconv.Itoa(total), "--local-node", strconv.Itoa(local),
-		"--hash-init", seed)
+	return h.Run(
+		t.Context(),
+		lan.ToolPath,
+		"iptables-legacy",
+		"-A",
+		"INPUT",
+		"-d",
+		shared.String(),
+		"-i",
+		lan.NIC,
+		"-j",
+		"CLUSTERIP",
+		"--new",
+		"--hashmode",
+		string(mode),
+		"--clustermac",
+		"01:02:03:04:05:06",
+		"--total-nodes",
+		strconv.Itoa(total),
+		"--local-node",
+		strconv.Itoa(local),
+		"--hash-init",
+		seed,
+	)
 }
 
 // tell writes what the admin would echo into the target's file: +K or -K.
-func (b byHand) tell(format string, node int) {
+func (b byHand) write(format string, node int) {
 	b.t.Helper()
 	check(b.t, b.Do(func() error {
 		return os.WriteFile(filepath.Join(lan.TargetFiles, shared.String()), []byte(fmt.Sprintf(format+"\n", node)), 0)
@@ -56,11 +77,16 @@ func TestTogetherWithTheTarget(t *testing.T) {
 	} {
 		t.Run(string(mode), func(t *testing.T) {
 			const buckets = 8
-			s := newSite(t, lan.Options{}, buckets, webIP("mac", "01:02:03:04:05:06", "hashmode", string(mode), "hash_seed", seed, "hash_compat", "clusterip"))
+			s := newSite(
+				t,
+				lan.Options{},
+				buckets,
+				webIP("mac", "01:02:03:04:05:06", "hashmode", string(mode), "hash_seed", seed, "hash_compat", "clusterip"),
+			)
 			s.agents[1].Parameters = s.agents[1].Parameters.With("backend", "clusterip")
-			old := layTarget(t, s.Nodes[0], mode, seed, buckets, 1)
-			old.tell("+%d", 2)
-			old.tell("+%d", 3)
+			old := installTarget(t, s.Nodes[0], mode, seed, buckets, 1)
+			old.write("+%d", 2)
+			old.write("+%d", 3)
 			s.at[0], s.at[1], s.at[2] = 0, 0, 0
 			for bucket, node := range []int{3: 1, 4: 1, 5: 2, 6: 2, 7: 2} {
 				if bucket >= 3 {
@@ -69,10 +95,10 @@ func TestTogetherWithTheTarget(t *testing.T) {
 			}
 			everyFlow(t, s)
 
-			old.tell("-%d", 1) // bucket 0 from the old node to a new one
+			old.write("-%d", 1) // bucket 0 from the old node to a new one
 			check(t, s.startOn(1, 0))
 			check(t, s.stop(7)) // and bucket 7 the other way
-			old.tell("+%d", 8)
+			old.write("+%d", 8)
 			s.at[7] = 0
 			everyFlow(t, s)
 			for bucket, node := range s.at {
@@ -82,7 +108,7 @@ func TestTogetherWithTheTarget(t *testing.T) {
 			}
 
 			for _, bucket := range []int{1, 2, 7} { // the old node is taken out of service
-				old.tell("-%d", bucket+1)
+				old.write("-%d", bucket+1)
 				check(t, s.startOn(2, bucket))
 			}
 			everyFlow(t, s)
@@ -119,34 +145,37 @@ func TestTargetBackend(t *testing.T) {
 }
 
 // What breaks the old target is seen by the next monitor and mended by start, and the other bucket runs on.
-func TestEveryWoundOfTheTargetBackend(t *testing.T) {
+func TestEveryFaultOfTheTargetBackend(t *testing.T) {
 	inGuest(t, "target")
 	if !offers(t, clusterip.Target) {
 		return
 	}
-	p := newPatient(t, webIP("backend", "clusterip"))
-	file := func(text string) func(*testing.T, *patient) {
-		return func(t *testing.T, p *patient) {
+	p := newTestNode(t, webIP("backend", "clusterip"))
+	file := func(text string) func(*testing.T, *testNode) {
+		return func(t *testing.T, p *testNode) {
 			t.Helper()
 			check(t, p.Host.Do(func() error {
 				return os.WriteFile(filepath.Join(lan.TargetFiles, shared.String()), []byte(text+"\n"), 0)
 			}))
 		}
 	}
-	for _, w := range []wound{
-		{name: "nothing", inflict: commands(), code: -1},
-		{name: "all rules flushed", inflict: commands("iptables-legacy -F INPUT"), says: "this is left on the node", loses: true},
-		{name: "accepted before", inflict: commands("iptables-legacy -I INPUT -j ACCEPT"), says: "a rule before ours in INPUT may let packets"},
-		{name: "bucket lost", inflict: file("-3"), says: "does not run here; buckets 5 do", code: ocf.NotRunning},
-		{name: "address deleted", inflict: commands("ip address delete " + sharedOnNIC + " dev eth0"), says: "address 192.168.10.3/32 is missing on eth0"},
+	for _, w := range []fault{
+		{name: "nothing", cause: commands(), code: -1},
+		{name: "all rules flushed", cause: commands("iptables-legacy -F INPUT"), reason: "this is left on the node", losesAll: true},
+		{name: "accepted before", cause: commands("iptables-legacy -I INPUT -j ACCEPT"), reason: "a rule before ours in INPUT may let packets"},
+		{name: "bucket lost", cause: file("-3"), reason: "does not run here; buckets 5 do", code: ocf.NotRunning},
+		{
+			name: "address deleted", cause: commands("ip address delete " + sharedOnNIC + " dev eth0"),
+			reason: "address 192.168.10.3/32 is missing on eth0",
+		},
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			p.startBoth(t)
-			w.inflict(t, p)
+			w.cause(t, p)
 			if w.code == -1 {
 				check(t, status(p.monitor(2), ocf.Success))
 			} else {
-				p.checkHealing(t, w)
+				p.checkRepair(t, w)
 			}
 			if w.name == "accepted before" {
 				p.by(t, "iptables-legacy -D INPUT -j ACCEPT")
@@ -157,13 +186,13 @@ func TestEveryWoundOfTheTargetBackend(t *testing.T) {
 }
 
 // A rule that an admin has laid is not ours: start says so, and stop leaves it.
-func TestTargetLaidByHandIsLeftAlone(t *testing.T) {
+func TestTargetInstalledByHandIsLeftAlone(t *testing.T) {
 	inGuest(t, "target")
 	if !offers(t, clusterip.Target) {
 		return
 	}
 	n := newLAN(t, lan.Options{Nodes: 1})
-	layTarget(t, n.Nodes[0], clusterip.SourceIP, "0", 8, 1)
+	installTarget(t, n.Nodes[0], clusterip.SourceIP, "0", 8, 1)
 	before, err := n.Nodes[0].Dump()
 	check(t, err)
 	a := newAgent(t, n.Nodes[0], 8, webIP("backend", "clusterip"))

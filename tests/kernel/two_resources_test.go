@@ -12,8 +12,10 @@ import (
 )
 
 // Two resources with addresses of their own on one NIC, which has others too, do not touch each other.
-func TestTwoResourcesOnOneNIC(t *testing.T) {
-	for mode, otherMode := range map[string]string{"multicast": "multicast", "igmp": "igmp", "unicast": "unicast", "multicast and unicast": ""} {
+func TestTwoResourcesOnOneInterface(t *testing.T) {
+	for mode, otherMode := range map[string]string{
+		"multicast": "multicast", "igmp": "igmp", "unicast": "unicast", "multicast and unicast": "",
+	} {
 		t.Run(mode, func(t *testing.T) {
 			if otherMode == "" {
 				mode, otherMode = "multicast", "unicast"
@@ -21,7 +23,12 @@ func TestTwoResourcesOnOneNIC(t *testing.T) {
 			n := newLAN(t, lan.Options{Nodes: 1, IPv6: true})
 			node := n.Nodes[0]
 			web := newAgent(t, node, 4, webIP("ip", dualStack, "mac_mode", mode, "arp_count", "0"))
-			mail := newAgent(t, node, 4, webIP("ip", "192.168.10.5 2001:db8:10::5", "mac_mode", otherMode, "arp_count", "0", "services", "tcp/25 icmp"))
+			mail := newAgent(
+				t,
+				node,
+				4,
+				webIP("ip", "192.168.10.5 2001:db8:10::5", "mac_mode", otherMode, "arp_count", "0", "services", "tcp/25 icmp"),
+			)
 			mail.TempDir = web.TempDir
 			dump := func() string {
 				t.Helper()
@@ -73,7 +80,9 @@ func TestResourcesThatWouldCollideAreRefused(t *testing.T) {
 	}{
 		"the other's second address": {webIP("ip", shared6.String()), "2001:db8:10::3 belongs to web-ip"},
 		"among others":               {webIP("ip", "192.168.10.5 2001:db8:10::3"), "2001:db8:10::3 belongs to web-ip"},
-		"the other's MAC":            {webIP("ip", "192.168.10.5", "mac", "03:c1:c0:a8:0a:03"), "MAC 03:c1:c0:a8:0a:03 on eth0 is that of web-ip too"},
+		"the other's MAC": {
+			webIP("ip", "192.168.10.5", "mac", "03:c1:c0:a8:0a:03"), "MAC 03:c1:c0:a8:0a:03 on eth0 is that of web-ip too",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			other := newAgent(t, n.Nodes[0], 4, tt.set.With("arp_count", "0"))

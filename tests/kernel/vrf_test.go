@@ -9,11 +9,12 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// TestVRF: what is in a VRF is refused, and seen when the interface becomes a member of one. Stop leaves nothing, and out of it all is well again.
+// TestVRF: what is in a VRF is refused, and seen when the interface becomes a member of one. Stop leaves nothing, and out of it all is well
+// again.
 func TestVRF(t *testing.T) {
 	inGuest(t, "interfaces")
 	inVRF := commands("ip link set eth0 master red")
-	p := newPatient(t, webIP("ip", dualStack, "cidr_netmask", "24,64"))
+	p := newTestNode(t, webIP("ip", dualStack, "cidr_netmask", "24,64"))
 	commands("ip link add red type vrf table 10", "ip link set red up")(t, p)
 	clean, err := p.Host.Dump()
 	check(t, err)
@@ -28,7 +29,7 @@ func TestVRF(t *testing.T) {
 		"":      {"members of a VRF cannot have the address", "the VRF red"},
 	} {
 		ask(nic)
-		says(t, p.start(2), ocf.ErrArgs, words...)
+		checkReason(t, p.start(2), ocf.ErrArgs, words...)
 	}
 	after, err := p.Host.Dump()
 	check(t, err)
@@ -44,8 +45,8 @@ func TestVRF(t *testing.T) {
 		p.startBoth(t)
 		check(t, status(p.monitor(2), ocf.Success))
 		inVRF(t, p)
-		says(t, p.monitor(2), ocf.ErrGeneric, "eth0 is a member of the VRF red")
-		says(t, p.start(2), ocf.ErrArgs, "eth0 is a member of the VRF red")
+		checkReason(t, p.monitor(2), ocf.ErrGeneric, "eth0 is a member of the VRF red")
+		checkReason(t, p.start(2), ocf.ErrArgs, "eth0 is a member of the VRF red")
 		check(t, status(p.stop(2), ocf.Success))
 		check(t, status(p.stop(5), ocf.Success))
 		check(t, status(p.monitor(2), ocf.NotRunning))

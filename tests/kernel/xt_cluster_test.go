@@ -31,9 +31,9 @@ func chooseIPTables(t *testing.T, h *lan.Host, program string) {
 }
 
 // newPatientOnIPTables has its buckets in the match, beside rules of an admin.
-func newPatientOnIPTables(t *testing.T, program string) *patient {
+func newTestNodeOnIPTables(t *testing.T, program string) *testNode {
 	t.Helper()
-	p := newPatient(t, webIP("backend", "xt_cluster", "hashmode", "sourceip"))
+	p := newTestNode(t, webIP("backend", "xt_cluster", "hashmode", "sourceip"))
 	chooseIPTables(t, p.Host, program)
 	administer(t, p.Host, program)
 	clean, err := p.Host.Dump()
@@ -46,7 +46,7 @@ func newPatientOnIPTables(t *testing.T, program string) *patient {
 func TestStopAfterTheMatchBackendsRulesWereDeleted(t *testing.T) {
 	inGuest(t, "match")
 	eachIPTables(t, func(t *testing.T, program string) {
-		p := newPatientOnIPTables(t, program)
+		p := newTestNodeOnIPTables(t, program)
 		p.startBoth(t)
 		reload(program)(t, p)
 		p.checkNothingIsLeft(t)
@@ -101,38 +101,41 @@ func TestMatchBackend(t *testing.T) {
 }
 
 // What breaks the match's rules is seen by the next monitor and mended by start, and the other bucket runs on.
-func TestEveryWoundOfTheMatchBackend(t *testing.T) {
+func TestEveryFaultOfTheMatchBackend(t *testing.T) {
 	t.Parallel()
 	eachIPTables(t, func(t *testing.T, program string) {
 		if program == "iptables-legacy" {
 			inGuest(t, "target")
 		}
-		p := newPatientOnIPTables(t, program)
+		p := newTestNodeOnIPTables(t, program)
 		ours := "clusterip-" + shared.String()
-		in := func(format string) func(*testing.T, *patient) {
+		in := func(format string) func(*testing.T, *testNode) {
 			lines := strings.NewReplacer("IPTABLES", program+" -t mangle", "OURS", ours).Replace(format)
 			return commands(strings.Split(lines, "\n")...)
 		}
-		for _, w := range []wound{
-			{name: "nothing", inflict: commands(), code: -1},
-			{name: "PREROUTING flushed", inflict: in("IPTABLES -F PREROUTING"), says: "PREROUTING does not send packets"},
-			{name: "accepted before", inflict: in("IPTABLES -I PREROUTING -j ACCEPT"), says: "a rule before ours in PREROUTING may let packets"},
-			{name: "our chain flushed", inflict: in("IPTABLES -F OURS"), says: "this is left on the node", loses: true},
-			{name: "the end of our chain deleted", inflict: in("IPTABLES -D OURS 5"), says: "the stamp of chain " + ours + " is missing"},
-			{name: "bucket lost", inflict: in("IPTABLES -D OURS 3"), says: "does not run here; buckets 5 do", code: ocf.NotRunning},
-			{name: "a stranger in our chain", inflict: in("IPTABLES -I OURS -p tcp -j RETURN"), says: "are not as installed"},
-			{name: "mangle table loaded anew", inflict: reload(program), says: "this is left on the node", loses: true},
-			{name: "all of iptables flushed", inflict: in("IPTABLES -F\nIPTABLES -X"), says: "this is left on the node", loses: true},
-			{name: "ARP table deleted", inflict: commands("nft delete table arp clusterip-192.168.10.3-arp"), says: "ARP"},
-			{name: "address deleted", inflict: commands("ip address delete " + sharedOnNIC + " dev eth0"), says: "address 192.168.10.3/32 is missing on eth0"},
+		for _, w := range []fault{
+			{name: "nothing", cause: commands(), code: -1},
+			{name: "PREROUTING flushed", cause: in("IPTABLES -F PREROUTING"), reason: "PREROUTING does not send packets"},
+			{name: "accepted before", cause: in("IPTABLES -I PREROUTING -j ACCEPT"), reason: "a rule before ours in PREROUTING may let packets"},
+			{name: "our chain flushed", cause: in("IPTABLES -F OURS"), reason: "this is left on the node", losesAll: true},
+			{name: "the end of our chain deleted", cause: in("IPTABLES -D OURS 5"), reason: "the stamp of chain " + ours + " is missing"},
+			{name: "bucket lost", cause: in("IPTABLES -D OURS 3"), reason: "does not run here; buckets 5 do", code: ocf.NotRunning},
+			{name: "a stranger in our chain", cause: in("IPTABLES -I OURS -p tcp -j RETURN"), reason: "are not as installed"},
+			{name: "mangle table loaded anew", cause: reload(program), reason: "this is left on the node", losesAll: true},
+			{name: "all of iptables flushed", cause: in("IPTABLES -F\nIPTABLES -X"), reason: "this is left on the node", losesAll: true},
+			{name: "ARP table deleted", cause: commands("nft delete table arp clusterip-192.168.10.3-arp"), reason: "ARP"},
+			{
+				name: "address deleted", cause: commands("ip address delete " + sharedOnNIC + " dev eth0"),
+				reason: "address 192.168.10.3/32 is missing on eth0",
+			},
 		} {
 			t.Run(w.name, func(t *testing.T) {
 				p.startBoth(t)
-				w.inflict(t, p)
+				w.cause(t, p)
 				if w.code == -1 {
 					check(t, status(p.monitor(2), ocf.Success))
 				} else {
-					p.checkHealing(t, w)
+					p.checkRepair(t, w)
 				}
 				switch w.name {
 				case "accepted before":
@@ -147,8 +150,8 @@ func TestEveryWoundOfTheMatchBackend(t *testing.T) {
 }
 
 // reload is what a firewall does: all rules of the table are replaced by its own at once, here by those of administer.
-func reload(program string) func(*testing.T, *patient) {
-	return func(t *testing.T, p *patient) {
+func reload(program string) func(*testing.T, *testNode) {
+	return func(t *testing.T, p *testNode) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "rules")
 		check(t, os.WriteFile(file, []byte("*mangle\n"+strings.Join(adminsRules, "\n")+"\nCOMMIT\n"), 0o600))

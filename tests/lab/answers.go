@@ -11,10 +11,13 @@ import (
 
 // Bucket is a client's at the address that a resource has first, by the resource's default settings.
 func Bucket(address, client netip.Addr, buckets int) int {
-	return int(clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: client}, clusterip.DefaultSeed(address), uint32(buckets)))
+	return int(
+		clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: client}, clusterip.DefaultSeed(address), uint32(buckets)),
+	)
 }
 
-// ExactlyOnce asks an address from the client's sources. The error tells which questions were not answered once, by the node that owner names.
+// ExactlyOnce asks an address from the client's sources. The error tells which questions were not answered once, by the node that owner
+// names.
 func (l *Lab) ExactlyOnce(ctx context.Context, target netip.Addr, sources []netip.Addr, owner func(client netip.Addr) string) error {
 	report, err := l.Network.Probe(ctx, lan.Traffic{Target: target, Sources: sources, Retries: 2})
 	if err != nil {

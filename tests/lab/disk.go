@@ -191,7 +191,17 @@ func (l *Lab) cib(ctx context.Context) (string, error) {
 		device := element(resources.CreateElement("primitive"), "id", "power", "class", "stonith", "type", roleFence)
 		attributes := element(device.CreateElement("instance_attributes"), "id", "power-attributes")
 		element(attributes.CreateElement("nvpair"), "id", "power-ip", "name", "ip", "value", l.powerAddress().String())
-		element(device.CreateElement("operations").CreateElement("op"), "id", "power-monitor", "name", "monitor", "interval", "60s", "timeout", "20s")
+		element(
+			device.CreateElement("operations").CreateElement("op"),
+			"id",
+			"power-monitor",
+			"name",
+			"monitor",
+			"interval",
+			"60s",
+			"timeout",
+			"20s",
+		)
 	}
 	configuration.CreateElement("constraints")
 	cib.CreateElement("status")

@@ -74,7 +74,16 @@ func (h *Host) boot(ctx context.Context) error {
 	if err := h.lab.Network.PowerOn(ctx, h.index); err != nil {
 		return err
 	}
-	config, err := json.Marshal(initConfig{Name: h.Name, Disk: h.disk, Root: h.root, Shared: h.lab.shared, Overlays: h.lab.overlays(), ManualStart: h.lab.options.ManualStart})
+	config, err := json.Marshal(
+		initConfig{
+			Name:        h.Name,
+			Disk:        h.disk,
+			Root:        h.root,
+			Shared:      h.lab.shared,
+			Overlays:    h.lab.overlays(),
+			ManualStart: h.lab.options.ManualStart,
+		},
+	)
 	if err != nil {
 		return err
 	}

@@ -49,8 +49,8 @@ type Options struct {
 	FencingTakes time.Duration
 	// StayOff keeps a host off that was fenced with "reboot"; else it boots again at once.
 	StayOff bool
-	// StreamTimeout is how long the probes' streams wait for an answer; 0 means 15 s. With a node that took a request and then died in silence, a
-	// client would wait for ever. What breaks by itself needs less.
+	// StreamTimeout is how long the probes' streams wait for an answer; 0 means 15 s. With a node that took a request and then died in
+	// silence, a client would wait for ever. What breaks by itself needs less.
 	StreamTimeout time.Duration
 	// ManualStart lets a booted host start nothing by itself; else Corosync and Pacemaker.
 	ManualStart bool
@@ -127,7 +127,10 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if l.program, l.shared, err = l.shareProgram(); err != nil {
 		return err
 	}
-	l.Network, err = lan.New(ctx, lan.Options{Nodes: l.options.Nodes, Clients: l.options.Clients, IPv6: l.options.IPv6, Management: management})
+	l.Network, err = lan.New(
+		ctx,
+		lan.Options{Nodes: l.options.Nodes, Clients: l.options.Clients, IPv6: l.options.IPv6, Management: management},
+	)
 	if err != nil {
 		return err
 	}
@@ -135,7 +138,14 @@ func (l *Lab) build(ctx context.Context) (err error) {
 		return err
 	}
 	for i, machine := range l.Network.Nodes {
-		h := &Host{Name: machine.Name, lab: l, index: i, machine: machine, disk: filepath.Join(l.folder, machine.Name), root: l.options.roots()[i]}
+		h := &Host{
+			Name:    machine.Name,
+			lab:     l,
+			index:   i,
+			machine: machine,
+			disk:    filepath.Join(l.folder, machine.Name),
+			root:    l.options.roots()[i],
+		}
 		if err := l.makeDisk(ctx, h); err != nil {
 			return fmt.Errorf("make the disk of %s: %w", h.Name, err)
 		}
@@ -231,7 +241,7 @@ func (l *Lab) Host(name string) *Host {
 
 // NodeByMAC returns the name of the host whose LAN interface has that MAC, or "".
 func (l *Lab) NodeByMAC(mac net.HardwareAddr) string {
-	if i := l.Network.NodeByMAC(mac); i != lan.Stranger {
+	if i := l.Network.NodeByMAC(mac); i != lan.NoNode {
 		return l.Hosts[i].Name
 	}
 	return ""

@@ -16,8 +16,8 @@ import (
 // complaint is what a tool writes that would rather be told otherwise.
 var complaint = regexp.MustCompile(`(?i)deprecat|warning|error`)
 
-// unavoidable is what pcs from 0.12.2 on writes whenever it is given options of a clone, in any form (pacemaker/examples/README.md); and what pcs
-// status writes where there is no systemd, as on the lab's hosts.
+// unavoidable is what pcs from 0.12.2 on writes whenever it is given options of a clone, in any form (pacemaker/examples/README.md); and
+// what pcs status writes where there is no systemd, as on the lab's hosts.
 var unavoidable = regexp.MustCompile(`(?m)^Warning: (Meta attributes of .*clone are not validated|Unable to detect init system).*$`)
 
 // readmeCommands are those of a section of README, without what the lab has done already: the nodes know each other, and are fenced.
@@ -33,7 +33,10 @@ func readmeCommands(t *testing.T, section string) []string {
 	var commands []string
 	for line := range strings.Lines(strings.ReplaceAll(body, "\\\n", "")) {
 		command, isCode := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "    ")
-		done := slices.ContainsFunc([]string{"pcs host ", "pcs cluster setup ", "pcs stonith "}, func(s string) bool { return strings.HasPrefix(command, s) })
+		done := slices.ContainsFunc(
+			[]string{"pcs host ", "pcs cluster setup ", "pcs stonith "},
+			func(s string) bool { return strings.HasPrefix(command, s) },
+		)
 		if isCode && (strings.HasPrefix(command, "pcs ") || strings.HasPrefix(command, "crm_")) && !done {
 			commands = append(commands, command)
 		}

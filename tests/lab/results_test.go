@@ -1,24 +1,27 @@
 package lab
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
+// recorded returns lines of a Pacemaker's log.
+func recorded(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 func TestParseResults(t *testing.T) {
-	const log = `Nov 24 00:27:35.210 node1 pacemaker-controld  [31] (log_executor_event) 	notice: Result of probe operation for web-ip:8 on node1: not running | CIB update 50, graph action confirmed; call=49 key=web-ip:8_monitor_0 rc=7
-Nov 24 00:27:35.294 node1 pacemaker-execd     [27] (log_op_output) 	info: web-ip:8_start_0[218] error output [ ocf-exit-reason:buckets 2,5 of 192.168.10.3 run here ]
-Nov 24 00:27:35.298 node1 pacemaker-controld  [31] (log_executor_event) 	notice: Result of start operation for web-ip:8 on node1: not configured (buckets 2,5 of 192.168.10.3 run here) | CIB update 53
-Nov 24 00:27:35.304 node1 pacemaker-controld  [28] (log_executor_event) 	notice: Result of probe operation for web-ip:9 on node1: Not running | CIB update 54
-Nov 24 00:27:35.410 node1 pacemaker-controld  [31] (log_executor_event) 	notice: Result of stop operation for web-ip:8 on node1: ok | CIB update 55, graph action confirmed; call=55 key=web-ip:8_stop_0 rc=0
-`
-	const ofSeconds = `Nov 24 00:27:34 node1 pacemaker-controld  [30] (process_lrm_event) 	notice: Result of stop operation for web-ip:5 on node1: ok | rc=0 call=78
-Nov 24 00:27:35 node1 pacemaker-controld  [30] (process_lrm_event) 	notice: Result of start operation for web-ip:5 on node1: ok | rc=0 call=79
-`
 	at := func(ms int) time.Time { return time.Date(2026, 11, 24, 0, 27, 35, ms*1e6, time.UTC) }
-	got, err := parseResults(log, at(250))
+	got, err := parseResults(recorded(t, "pacemaker.log"), at(250))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,6 +33,7 @@ Nov 24 00:27:35 node1 pacemaker-controld  [30] (process_lrm_event) 	notice: Resu
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
+	ofSeconds := recorded(t, "pacemaker-2.0.5.log")
 	if got, err := parseResults(ofSeconds, at(0)); err != nil || len(got) != 1 || got[0].Action != "start" || !got[0].Time.Equal(at(0)) {
 		t.Errorf("2.0.5 writes whole seconds: %v, %v", got, err)
 	}
@@ -50,8 +54,10 @@ func TestParseStatus(t *testing.T) {
   <resources>
     <resource id="power" resource_agent="stonith:fence_lab" role="Started" orphaned="false" failed="false"><node name="node1"/></resource>
     <clone id="web-ip-clone" unique="true">
-      <resource id="web-ip:0" resource_agent="ocf:custom:clusterip" role="Started" orphaned="false" failed="false"><node name="node1"/></resource>
-      <resource id="web-ip:1" resource_agent="ocf:custom:clusterip" role="Started" orphaned="false" failed="false"><node name="node1"/></resource>
+      <resource id="web-ip:0" resource_agent="ocf:custom:clusterip" role="Started" orphaned="false" failed="false">
+        <node name="node1"/></resource>
+      <resource id="web-ip:1" resource_agent="ocf:custom:clusterip" role="Started" orphaned="false" failed="false">
+        <node name="node1"/></resource>
       <resource id="web-ip:2" resource_agent="ocf:custom:clusterip" role="Stopped" orphaned="false" failed="true"/>
     </clone>
   </resources>
@@ -105,8 +111,18 @@ func TestEven(t *testing.T) {
 		{"three to one", status(two, "a", "b", "a", "a"), []string{"a", "b"}, false},
 		{"one is stopped", status(two, "a", "b", "a", ""), []string{"a", "b"}, false},
 		{"a node has none", status(two, "a", "a", "a", "a"), []string{"a", "b"}, false},
-		{"the only node that may has all", status(map[string]Node{"a": online, "b": {Online: true, Standby: true}}, "a", "a", "a", "a"), []string{"a"}, true},
-		{"a dead node's are counted until it is fenced", status(map[string]Node{"a": online, "b": {Unclean: true}}, "a", "b", "a", "b"), []string{"a", "b"}, false},
+		{
+			"the only node that may has all",
+			status(map[string]Node{"a": online, "b": {Online: true, Standby: true}}, "a", "a", "a", "a"),
+			[]string{"a"},
+			true,
+		},
+		{
+			"a dead node's are counted until it is fenced",
+			status(map[string]Node{"a": online, "b": {Unclean: true}}, "a", "b", "a", "b"),
+			[]string{"a", "b"},
+			false,
+		},
 		{"one is active twice", status(two, "a", "b", "a", "a+b"), []string{"a", "b"}, false},
 		{"another node has some", status(two, "a", "b", "a", "b"), []string{"a"}, false},
 	}

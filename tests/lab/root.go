@@ -145,7 +145,8 @@ func lookUpID(file, name string) (int, error) {
 
 // packageVersion returns the version of a Debian package in a root file system.
 func packageVersion(ctx context.Context, root, name string) (string, error) {
-	out, err := exec.CommandContext(ctx, "dpkg-query", "--admindir="+filepath.Join(root, "var/lib/dpkg"), "-W", "-f", "${Version}", name).Output()
+	out, err := exec.CommandContext(ctx, "dpkg-query", "--admindir="+filepath.Join(root, "var/lib/dpkg"), "-W", "-f", "${Version}", name).
+		Output()
 	if err != nil {
 		return "", fmt.Errorf("the version of %s in %s: %w", name, root, err)
 	}

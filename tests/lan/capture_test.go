@@ -70,7 +70,8 @@ func TestCaptureGratuitousARP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	frame, err := (&ethernet.Frame{Destination: ethernet.Broadcast, Source: h.MAC, EtherType: ethernet.EtherTypeARP, Payload: payload}).MarshalBinary()
+	frame := ethernet.Frame{Destination: ethernet.Broadcast, Source: h.MAC, EtherType: ethernet.EtherTypeARP, Payload: payload}
+	b, err := frame.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func TestCaptureGratuitousARP(t *testing.T) {
 			return err
 		}
 		defer conn.Close()
-		_, err = conn.WriteTo(frame, &packet.Addr{HardwareAddr: ethernet.Broadcast})
+		_, err = conn.WriteTo(b, &packet.Addr{HardwareAddr: ethernet.Broadcast})
 		return err
 	})
 	if err != nil {

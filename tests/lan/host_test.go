@@ -28,11 +28,21 @@ func TestRun(t *testing.T) {
 	}{
 		{"the environment is exactly the one given", []string{"A=1"}, []string{"/usr/bin/env"}, Result{Stdout: "A=1\n"}},
 		{"an empty environment", nil, []string{"/usr/bin/env"}, Result{}},
-		{"exit status and both streams", nil, []string{"/bin/sh", "-c", "echo out; echo err >&2; exit 7"}, Result{Stdout: "out\n", Stderr: "err\n", ExitCode: 7}},
+		{
+			"exit status and both streams",
+			nil,
+			[]string{"/bin/sh", "-c", "echo out; echo err >&2; exit 7"},
+			Result{Stdout: "out\n", Stderr: "err\n", ExitCode: 7},
+		},
 		{"no input", nil, []string{"/bin/cat"}, Result{}},
 		{"the working directory", nil, []string{"/bin/pwd"}, Result{Stdout: "/\n"}},
 		{"the host's devices in /sys", nil, []string{"/bin/ls", "/sys/class/net"}, Result{Stdout: "eth0\nlo\n"}},
-		{"the host's address", nil, []string{"/bin/sh", "-c", "ip -4 -br addr show eth0 | tr -s ' ' | cut -d' ' -f3"}, Result{Stdout: "192.168.10.11/24\n"}},
+		{
+			"the host's address",
+			nil,
+			[]string{"/bin/sh", "-c", "ip -4 -br addr show eth0 | tr -s ' ' | cut -d' ' -f3"},
+			Result{Stdout: "192.168.10.11/24\n"},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -57,7 +67,14 @@ func TestRunThatEndsBadly(t *testing.T) {
 		}
 	})
 	t.Run("killed by a signal", func(t *testing.T) {
-		if r := h.Run(t.Context(), nil, "/bin/sh", "-c", "kill -9 $$"); r.ExitCode != -1 || r.Err == nil || !strings.Contains(r.Err.Error(), "signal: killed") {
+		if r := h.Run(
+			t.Context(),
+			nil,
+			"/bin/sh",
+			"-c",
+			"kill -9 $$",
+		); r.ExitCode != -1 || r.Err == nil ||
+			!strings.Contains(r.Err.Error(), "signal: killed") {
 			t.Errorf("status %d, %v", r.ExitCode, r.Err)
 		}
 	})
@@ -134,14 +151,39 @@ func TestDump(t *testing.T) {
 		shows    string
 	}{
 		{"an address", func() error { share(t, h); return nil }, func() error { unshare(t, h); return nil }, "192.168.10.3/32"},
-		{"a MAC filter", func() error { return h.Handle().NeighAppend(mac) }, func() error { return h.Handle().NeighDel(mac) }, "02:03:04:05:06:07"},
+		{
+			"a MAC filter",
+			func() error { return h.Handle().NeighAppend(mac) },
+			func() error { return h.Handle().NeighDel(mac) },
+			"02:03:04:05:06:07",
+		},
 		{"a multicast filter", func() error { return maddr("add") }, func() error { return maddr("del") }, "eth0 1 1 010203040506"},
-		{"a group membership", func() error { return h.Handle().AddrAdd(link, group) }, func() error { return h.Handle().AddrDel(link, group) }, "0201FFEF 1"},
-		{"a route in another table", func() error { return h.Handle().RouteAdd(route) }, func() error { return h.Handle().RouteDel(route) }, "203.0.113.0/24"},
+		{
+			"a group membership",
+			func() error { return h.Handle().AddrAdd(link, group) },
+			func() error { return h.Handle().AddrDel(link, group) },
+			"0201FFEF 1",
+		},
+		{
+			"a route in another table",
+			func() error { return h.Handle().RouteAdd(route) },
+			func() error { return h.Handle().RouteDel(route) },
+			"203.0.113.0/24",
+		},
 		{"a rule", func() error { return h.Handle().RuleAdd(rule) }, func() error { return h.Handle().RuleDel(rule) }, "99"},
-		{"promiscuous", func() error { return h.Handle().SetPromiscOn(link) }, func() error { return h.Handle().SetPromiscOff(link) }, "promisc 1"},
+		{
+			"promiscuous",
+			func() error { return h.Handle().SetPromiscOn(link) },
+			func() error { return h.Handle().SetPromiscOff(link) },
+			"promisc 1",
+		},
 		{"a kernel parameter", func() error { return ignore("8") }, func() error { return ignore("0") }, "eth0/arp_ignore = 8"},
-		{"a rule set", func() error { nft(t, h, "table ip x { chain y { counter; }; }"); return nil }, func() error { nft(t, h, "delete table ip x"); return nil }, "counter packets 0"},
+		{
+			"a rule set",
+			func() error { nft(t, h, "table ip x { chain y { counter; }; }"); return nil },
+			func() error { nft(t, h, "delete table ip x"); return nil },
+			"counter packets 0",
+		},
 	}
 	before := dump()
 	for _, tt := range tests {

@@ -416,7 +416,7 @@ func (n *Network) NodeByMAC(mac net.HardwareAddr) int {
 			return i
 		}
 	}
-	return Stranger
+	return NoNode
 }
 
 // FDBEntry is one address in the switch's forwarding table.

@@ -74,7 +74,8 @@ func TestProbeSeesEveryAnswer(t *testing.T) {
 		}
 	}
 	err := r.ExactlyOnce(always(0))
-	if err == nil || !strings.Contains(err.Error(), "packet 1 answered 3 times") || !strings.Contains(err.Error(), "foreign answer (reply) from node2") {
+	if err == nil || !strings.Contains(err.Error(), "packet 1 answered 3 times") ||
+		!strings.Contains(err.Error(), "foreign answer (reply) from node2") {
 		t.Errorf("duplicates are not told: %v", err)
 	}
 	if err := r.AtMostOnce(func(Flow, int) bool { return true }); err == nil {

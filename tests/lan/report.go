@@ -47,7 +47,7 @@ const (
 )
 
 // Stranger stands for a node where an answer's Ethernet source is the MAC of no node.
-const Stranger = -1
+const NoNode = -1
 
 // Answer is one frame that came back.
 type Answer struct {
@@ -60,7 +60,7 @@ type Answer struct {
 
 // From names who answered.
 func (a Answer) From() string {
-	if a.Node == Stranger {
+	if a.Node == NoNode {
 		return "the stranger " + a.MAC.String()
 	}
 	return fmt.Sprintf("node%d", a.Node+1)
@@ -151,7 +151,7 @@ func (e Exchange) faults(allowed func(Flow, int) bool) []string {
 	}
 	for _, a := range e.Answers {
 		switch {
-		case a.Node == Stranger || !allowed(e.Flow, a.Node):
+		case a.Node == NoNode || !allowed(e.Flow, a.Node):
 			say("foreign answer (%s) from %s", a.Kind, a.From())
 		case a.Kind == Reset || a.Kind == Unreachable:
 			say("refused (%s) by %s", a.Kind, a.From())

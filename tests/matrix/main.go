@@ -108,7 +108,8 @@ func describe(ctx context.Context, name string) (t table, cells, arguments []str
 	for _, program := range []string{"pacemaker", "corosync", "pcs", "crmsh", "nftables"} {
 		var versions []string
 		for _, root := range roots {
-			version, err := exec.CommandContext(ctx, "dpkg-query", "--admindir="+root+"/var/lib/dpkg", "-W", "-f", "${source:Upstream-Version}", program).Output()
+			query := []string{"--admindir=" + root + "/var/lib/dpkg", "-W", "-f", "${source:Upstream-Version}", program}
+			version, err := exec.CommandContext(ctx, "dpkg-query", query...).Output()
 			if err != nil {
 				return t, nil, nil, fmt.Errorf("the version of %s in %s: %w", program, root, err)
 			}

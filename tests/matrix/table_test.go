@@ -54,7 +54,8 @@ func TestRowsAreReplacedAndAdded(t *testing.T) {
 func TestResultsAreCounted(t *testing.T) {
 	var r results
 	for _, line := range []string{
-		`== cluster tests`, `{"Action":"run","Test":"TestA"}`, `{"Action":"pass","Test":"TestA/one"}`, `{"Action":"pass","Test":"TestA","Elapsed":2}`,
+		`== cluster tests`, `{"Action":"run","Test":"TestA"}`, `{"Action":"pass","Test":"TestA/one"}`,
+		`{"Action":"pass","Test":"TestA","Elapsed":2}`,
 		`{"Action":"fail","Test":"TestB"}`, `{"Action":"skip","Test":"TestC"}`, `{"Action":"fail","Package":"x"}`,
 		`{"Action":"attr","Test":"TestKernel/match","Key":"guest-test","Value":"PASS TestD"}`,
 		`{"Action":"attr","Test":"TestKernel","Key":"linux","Value":"7.2"}`, `{"Action":"pass","Test":"TestKernel"}`,
@@ -64,7 +65,15 @@ func TestResultsAreCounted(t *testing.T) {
 	} {
 		r.add(line)
 	}
-	if diff := cmp.Diff(results{passed: []string{"TestA", "TestD"}, failed: []string{"TestB", "TestC", "package x", "TestE"}, attributes: map[string]string{"linux": "7.2"}}, r, cmp.AllowUnexported(results{})); diff != "" {
+	if diff := cmp.Diff(
+		results{
+			passed:     []string{"TestA", "TestD"},
+			failed:     []string{"TestB", "TestC", "package x", "TestE"},
+			attributes: map[string]string{"linux": "7.2"},
+		},
+		r,
+		cmp.AllowUnexported(results{}),
+	); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if got := r.result(); got != "2 of 6 passed; not: TestB, TestC, package x, TestE" {

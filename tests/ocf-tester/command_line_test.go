@@ -10,7 +10,8 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// TestActionsThatDoNotExist covers the optional actions that the agent does not advertise, too. (The status of the LSB is a command for people.)
+// TestActionsThatDoNotExist covers the optional actions that the agent does not advertise, too. (The status of the LSB is a command for
+// people.)
 func TestActionsThatDoNotExist(t *testing.T) {
 	n := newNode(t)
 	for _, action := range []string{"frobnicate", "START", "start ", "promote", "demote", "migrate_to", "migrate_from", "reload", "recover"} {
@@ -157,7 +158,8 @@ func TestWhois(t *testing.T) {
 	}
 	// Who may not ask the kernel is told how to go on.
 	r = n.run(t, vars{}, asNobody(program, "whois", "192.0.2.7")...)
-	if r.ExitCode != int(ocf.ErrPerm) || r.Stdout != "" || !strings.Contains(r.Stderr, "root") || !strings.Contains(r.Stderr, "--to and --buckets") {
+	if r.ExitCode != int(ocf.ErrPerm) || r.Stdout != "" || !strings.Contains(r.Stderr, "root") ||
+		!strings.Contains(r.Stderr, "--to and --buckets") {
 		t.Errorf("without root: exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
 	}
 	offline := []string{"--to", address, "--buckets", "8"}
@@ -182,7 +184,8 @@ func TestWhois(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := n.run(t, vars{}, append([]string{program, "whois"}, tt.args...)...)
-			if r.ExitCode != int(ocf.ErrArgs) || !strings.Contains(r.Stderr, tt.names) || strings.Contains(r.Stderr, "ocf-exit-reason") || r.Stdout != "" {
+			if r.ExitCode != int(ocf.ErrArgs) || !strings.Contains(r.Stderr, tt.names) || strings.Contains(r.Stderr, "ocf-exit-reason") ||
+				r.Stdout != "" {
 				t.Errorf("exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
 			}
 		})

@@ -36,7 +36,11 @@ func TestCompletion(t *testing.T) {
 		{"a flag of the program", "ocf-clusterip --v", []string{"--version"}},
 		{"flags of a command", "ocf-clusterip whois --hash", beginWith(flags, "--hash")},
 		{"flags behind an argument", "ocf-clusterip whois 192.0.2.7 --to 192.168.10.3 --js", []string{"--json"}},
-		{"values of a parameter", "ocf-clusterip whois --hashmode source", []string{"sourceip", "sourceip-sourceport", "sourceip-sourceport-destport"}},
+		{
+			"values of a parameter",
+			"ocf-clusterip whois --hashmode source",
+			[]string{"sourceip", "sourceip-sourceport", "sourceip-sourceport-destport"},
+		},
 		{"values behind an equals sign", "ocf-clusterip whois --hash-compat=", []string{"clusterip", "xt_cluster"}},
 		{"the beginning of one", "ocf-clusterip whois --hash-compat=xt", []string{"xt_cluster"}},
 		{"values of a flag", "ocf-clusterip whois --protocol ud", []string{"udp", "udplite"}},

@@ -97,7 +97,12 @@ func commandsOfHelp(t *testing.T) []string {
 	for _, match := range commandOfHelp.FindAllStringSubmatch(list, -1) {
 		all = append(all, strings.Split(match[1], ", ")...)
 	}
-	if missing := slices.DeleteFunc(append([]string{"whois", "usage", "help"}, actions...), func(a string) bool { return slices.Contains(all, a) }); len(missing) > 0 {
+	if missing := slices.DeleteFunc(
+		append([]string{"whois", "usage", "help"}, actions...),
+		func(a string) bool { return slices.Contains(all, a) },
+	); len(
+		missing,
+	) > 0 {
 		t.Fatalf("help names %q, without %q", all, missing)
 	}
 	return all
@@ -206,7 +211,8 @@ func TestExamplesOfTheAgentPage(t *testing.T) {
 			made := n.shell(t, cd+"cat cib")
 			for _, want := range []string{
 				`<clone id="web-ip-clone">`, `type="clusterip"`, `name="ip" value="` + address + `"`,
-				`name="clone-max" value="8"`, `name="clone-node-max" value="8"`, `name="globally-unique" value="true"`, `name="resource-stickiness" value="0"`,
+				`name="clone-max" value="8"`, `name="clone-node-max" value="8"`, `name="globally-unique" value="true"`,
+				`name="resource-stickiness" value="0"`,
 				`interval="10s"`, `interval="60s"`, `name="OCF_CHECK_LEVEL" value="10"`,
 			} {
 				if !strings.Contains(made, want) {

@@ -57,7 +57,12 @@ var advertised = []struct {
 	{name: "backend", kind: "select", deflt: "auto", options: []string{"auto", "nftables", "xt_cluster", "clusterip"}},
 	{name: "mac_mode", kind: "select", deflt: "multicast", options: []string{"multicast", "igmp", "unicast"}},
 	{name: "mac", kind: "string"},
-	{name: "hashmode", kind: "select", deflt: "sourceip", options: []string{"sourceip", "sourceip-sourceport", "sourceip-sourceport-destport"}},
+	{
+		name:    "hashmode",
+		kind:    "select",
+		deflt:   "sourceip",
+		options: []string{"sourceip", "sourceip-sourceport", "sourceip-sourceport-destport"},
+	},
 	{name: "hash_seed", kind: "string"}, // decimal or 0x…
 	{name: "hash_compat", kind: "select", deflt: "xt_cluster", options: []string{"xt_cluster", "clusterip"}},
 	{name: "hash_prefix4", kind: "integer", deflt: "32"},

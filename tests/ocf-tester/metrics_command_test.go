@@ -47,8 +47,15 @@ func TestMetrics(t *testing.T) {
 
 	checkStatus(t, n.call(t, service().With(harness.Instance(3, 8)), "start"), ocf.Success)
 	for _, args := range [][]string{nil, {address}} {
-		has(t, metrics(t, args...), owned+"1", strings.ReplaceAll(owned, `"3"`, `"4"`)+"0", `clusterip_resource_buckets{resource="web-ip",address="192.168.10.3"} 8`,
-			`clusterip_resource_health{resource="web-ip",address="192.168.10.3"} 0`, `clusterip_foreign_packets_total{resource="web-ip",address="192.168.10.3"} 0`)
+		has(
+			t,
+			metrics(t, args...),
+			owned+"1",
+			strings.ReplaceAll(owned, `"3"`, `"4"`)+"0",
+			`clusterip_resource_buckets{resource="web-ip",address="192.168.10.3"} 8`,
+			`clusterip_resource_health{resource="web-ip",address="192.168.10.3"} 0`,
+			`clusterip_foreign_packets_total{resource="web-ip",address="192.168.10.3"} 0`,
+		)
 	}
 	// A collector must not fail because there is something to tell.
 	n.shell(t, "ip address delete "+address+"/32 dev eth0")
@@ -96,7 +103,11 @@ func TestMetrics(t *testing.T) {
 		n.shell(t, "mkdir "+full+"; mount -t tmpfs -o size=8k none "+full+"; cd "+full+"; echo former >clusterip.prom; echo rest >other")
 		defer n.shell(t, "umount "+full+"; rmdir "+full)
 		r := n.run(t, n.pacemaker(), program, "metrics", "--output", full+"/clusterip.prom")
-		if left := n.shell(t, "cd "+full+"; ls -A; cat clusterip.prom"); r.ExitCode != int(ocf.ErrGeneric) || !strings.Contains(r.Stderr, "no space left") || left != "clusterip.prom\nother\nformer\n" {
+		if left := n.shell(
+			t,
+			"cd "+full+"; ls -A; cat clusterip.prom",
+		); r.ExitCode != int(ocf.ErrGeneric) || !strings.Contains(r.Stderr, "no space left") ||
+			left != "clusterip.prom\nother\nformer\n" {
 			t.Errorf("exit status %d, stderr %q; files, and the former one's text: %q", r.ExitCode, r.Stderr, left)
 		}
 	})
@@ -139,7 +150,8 @@ func TestMetrics(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := n.run(t, vars{}, append([]string{program, "metrics"}, tt.args...)...)
-			if r.ExitCode != int(ocf.ErrArgs) || r.Stdout != "" || strings.Contains(r.Stderr, "goroutine") || strings.Contains(r.Stderr, "ocf-exit-reason") {
+			if r.ExitCode != int(ocf.ErrArgs) || r.Stdout != "" || strings.Contains(r.Stderr, "goroutine") ||
+				strings.Contains(r.Stderr, "ocf-exit-reason") {
 				t.Errorf("exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
 			}
 			for _, name := range tt.names {

@@ -38,8 +38,15 @@ func TestNetwork(t *testing.T) {
 		names []string // what the error must name
 	}{
 		{"nothing to ask", []string{"network"}, []string{"no address is shared on this node", "--ip"}},
-		{"a vendor that is none", []string{"network", "--ip", address, "--vendor", "x"}, []string{`"x"`, "ios, nxos, eos, junos, routeros, linux-bridge"}},
-		{"a VLAN that no command would name", with(ios, "--ip", address, "--mac-mode", "unicast"), []string{"--vlan", "mac_mode=multicast or igmp"}},
+		{
+			"a vendor that is none",
+			[]string{"network", "--ip", address, "--vendor", "x"},
+			[]string{`"x"`, "ios, nxos, eos, junos, routeros, linux-bridge"},
+		},
+		{
+			"a VLAN that no command would name", with(ios, "--ip", address, "--mac-mode", "unicast"),
+			[]string{"--vlan", "mac_mode=multicast or igmp"},
+		},
 		{"a vendor that is not said", []string{"network", "--ip", address, "--vendor", ""}, []string{"--vendor"}},
 		{"no ports", []string{"network", "--ip", address, "--vendor", "ios"}, []string{"--ports", "--vlan"}},
 		{"a port to be pasted with care", with(ios, "--ip", address, "--ports", "Gi1;reload"), []string{"Gi1;reload"}},
@@ -69,7 +76,15 @@ func TestNetwork(t *testing.T) {
 	checkStatus(t, n.call(t, service(), "start"), ocf.Success)
 	prints(t, n.pacemaker(), articles, ios...)
 	prints(t, n.pacemaker(), articles, with(ios, "--to", address)...)
-	checkStatus(t, n.call(t, service().With(vars{"OCF_RESKEY_ip": "192.168.10.4", "OCF_RESKEY_mac_mode": "unicast", "OCF_RESOURCE_INSTANCE": "other-ip"}), "start"), ocf.Success)
+	checkStatus(
+		t,
+		n.call(
+			t,
+			service().With(vars{"OCF_RESKEY_ip": "192.168.10.4", "OCF_RESKEY_mac_mode": "unicast", "OCF_RESOURCE_INSTANCE": "other-ip"}),
+			"start",
+		),
+		ocf.Success,
+	)
 	prints(t, n.pacemaker(), "02:c1:c0:a8:0a:04", "network", "--to", "192.168.10.4")
 	r = n.run(t, n.pacemaker(), append([]string{program}, ios...)...)
 	if r.ExitCode != int(ocf.ErrArgs) || r.Stdout != "" || !strings.Contains(r.Stderr, "192.168.10.3, 192.168.10.4") {

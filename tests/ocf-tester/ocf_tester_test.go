@@ -25,7 +25,10 @@ func TestOCFTester(t *testing.T) {
 		{"unicast", []string{"mac_mode=unicast"}},
 		{"ports hashed", []string{"hashmode=sourceip-sourceport-destport", "hash_seed=0xfffffffc"}},
 		{"IPv6", []string{"ip=2001:db8:10::3"}},
-		{"dual stack, igmp", []string{"ip=" + address + " 2001:db8:10::3", "mac_mode=igmp", "hash_prefix4=24", "hash_prefix6=64", "services=tcp/80 tcp/443 icmp"}},
+		{
+			"dual stack, igmp",
+			[]string{"ip=" + address + " 2001:db8:10::3", "mac_mode=igmp", "hash_prefix4=24", "hash_prefix6=64", "services=tcp/80 tcp/443 icmp"},
+		},
 		{"all parameters", []string{
 			"cidr_netmask=24", "mac_mode=unicast", "mac=02:02:03:04:05:06", "hashmode=sourceip-sourceport", "hash_seed=1",
 			"check_link=false", "arp_count=1", "arp_interval=1", "drain=60",

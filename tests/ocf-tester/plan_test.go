@@ -35,14 +35,19 @@ func TestPlan(t *testing.T) {
 	planned := func(args ...string) []string { return append([]string{program, "plan"}, args...) }
 
 	r := n.run(t, vars{}, asNobody(planned("--nodes", "3")...)...)
-	for _, want := range []string{"3 nodes, 12 buckets: 4 on each", "load no\nnode above 66%", "clone web-ip meta clone-max=12 clone-node-max=12"} {
+	for _, want := range []string{
+		"3 nodes, 12 buckets: 4 on each", "load no\nnode above 66%", "clone web-ip meta clone-max=12 clone-node-max=12",
+	} {
 		if r.ExitCode != 0 || r.Stderr != "" || !strings.Contains(r.Stdout, want) {
 			t.Errorf("exit status %d, stderr %q; %q is not in\n%s", r.ExitCode, r.Stderr, want, r.Stdout)
 		}
 	}
 
 	// The buckets are those that whois names.
-	r = n.run(t, vars{}, planned("--nodes", "4", "--buckets", "8", "--to", address+" 2001:db8::3", "--clients", access, "--svg", picture, "--json")...)
+	r = n.run(
+		t,
+		vars{},
+		planned("--nodes", "4", "--buckets", "8", "--to", address+" 2001:db8::3", "--clients", access, "--svg", picture, "--json")...)
 	var answer struct {
 		Clients struct {
 			Requests int `json:"requests"`
@@ -63,7 +68,11 @@ func TestPlan(t *testing.T) {
 	}
 	// A picture takes the place of a file's name; what else is called so stays, and so does a former picture when there is no room.
 	for _, args := range [][]string{{"--svg", secondName}, {"--svg", picture}} {
-		if r := n.run(t, vars{}, planned(append([]string{"--nodes", "010"}, args...)...)...); r.ExitCode != 0 || !strings.HasPrefix(r.Stdout, "10 nodes, 40 buckets") {
+		if r := n.run(
+			t,
+			vars{},
+			planned(append([]string{"--nodes", "010"}, args...)...)...); r.ExitCode != 0 ||
+			!strings.HasPrefix(r.Stdout, "10 nodes, 40 buckets") {
 			t.Errorf("%q: exit status %d, stderr %q, stdout\n%s", args, r.ExitCode, r.Stderr, r.Stdout)
 		}
 	}
@@ -90,25 +99,53 @@ func TestPlan(t *testing.T) {
 		{"nothing said", nil, []string{"--nodes"}},
 		{"no node", []string{"--nodes", "0"}, []string{"--nodes 0"}},
 		{"no number", []string{"--nodes", "many"}, []string{"many", "plan --help"}},
-		{"several faults", []string{"--nodes", "3", "--fail", "9", "--buckets", "5000", "--to", "here", "more"}, []string{"--fail 9", "1024", `--to "here"`, `"more"`}},
+		{
+			"several faults",
+			[]string{"--nodes", "3", "--fail", "9", "--buckets", "5000", "--to", "here", "more"},
+			[]string{"--fail 9", "1024", `--to "here"`, `"more"`},
+		},
 		{"all fail", []string{"--nodes", "3", "--fail", "3"}, []string{"at most 2"}},
 		{"monitors alike", []string{"--nodes", "3", "--monitor-interval", "30s,30s"}, []string{"--monitor-interval", "30s,300s"}},
 		{"a monitor that is no time", []string{"--nodes", "3", "--monitor-interval", "soon"}, []string{"soon"}},
 		{"clients of nobody knows what", []string{"--nodes", "3", "--clients", access}, []string{"--to"}},
 		{"a log that is not there", []string{"--nodes", "3", "--to", address, "--clients", "/nowhere"}, []string{"/nowhere"}},
 		{"a folder", []string{"--nodes", "3", "--to", address, "--clients", dir}, []string{dir, "directory"}},
-		{"a log of nobody", []string{"--nodes", "3", "--to", address, "--clients", file("empty.log", "nobody\n")}, []string{"no address", "empty.log (1 line)"}},
+		{
+			"a log of nobody",
+			[]string{"--nodes", "3", "--to", address, "--clients", file("empty.log", "nobody\n")},
+			[]string{"no address", "empty.log (1 line)"},
+		},
 		{"a packed log", []string{"--nodes", "3", "--to", address, "--clients", file("log.gz", "\x1f\x8b\x08")}, []string{"compressed", "zcat"}},
-		{"a log packed otherwise", []string{"--nodes", "3", "--to", address, "--clients", file("a log.zip", "PK\x03\x04")}, []string{"compressed", "unzip -p '", "a log.zip' |"}},
-		{"ports", []string{"--nodes", "3", "--to", address, "--clients", access, "--hashmode", "sourceip-sourceport"}, []string{"--hashmode", "ports"}},
+		{
+			"a log packed otherwise",
+			[]string{"--nodes", "3", "--to", address, "--clients", file("a log.zip", "PK\x03\x04")},
+			[]string{"compressed", "unzip -p '", "a log.zip' |"},
+		},
+		{
+			"ports",
+			[]string{"--nodes", "3", "--to", address, "--clients", access, "--hashmode", "sourceip-sourceport"},
+			[]string{"--hashmode", "ports"},
+		},
 		{"a parameter that is wrong", []string{"--nodes", "3", "--hash-prefix4", "99"}, []string{"hash_prefix4", "32"}},
 		{"a picture through a link", []string{"--nodes", "3", "--svg", link}, []string{link, "no regular file"}},
 		{"a picture into a pipe", []string{"--nodes", "3", "--svg", pipe}, []string{pipe, "no regular file"}},
 		{"a picture into nowhere", []string{"--nodes", "3", "--svg", "/nowhere/x.svg"}, []string{"/nowhere"}},
-		{"a picture in place of the log", []string{"--nodes", "3", "--to", address, "--clients", access, "--svg", access}, []string{"--svg", access, "log"}},
-		{"a picture in place of what leads to the log", []string{"--nodes", "3", "--to", address, "--clients", link, "--svg", access}, []string{"--svg", access, "log"}},
+		{
+			"a picture in place of the log",
+			[]string{"--nodes", "3", "--to", address, "--clients", access, "--svg", access},
+			[]string{"--svg", access, "log"},
+		},
+		{
+			"a picture in place of what leads to the log",
+			[]string{"--nodes", "3", "--to", address, "--clients", link, "--svg", access},
+			[]string{"--svg", access, "log"},
+		},
 		{"names that are not said", []string{"--nodes", "3", "--svg", "", "--clients", "", "--to", ""}, []string{"--svg", "--clients", "--to"}},
-		{"parameters that are not said", []string{"--nodes", "3", "--hashmode", "", "--monitor-interval", ""}, []string{"--hashmode", "--monitor-interval"}},
+		{
+			"parameters that are not said",
+			[]string{"--nodes", "3", "--hashmode", "", "--monitor-interval", ""},
+			[]string{"--hashmode", "--monitor-interval"},
+		},
 		{"a number that is none in decimals", []string{"--nodes", "0x10"}, []string{"0x10", "plan --help"}},
 		{"a part of a second", []string{"--nodes", "3", "--monitor-interval", "1500ms"}, []string{"1500ms", "whole seconds"}},
 	} {

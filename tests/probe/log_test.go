@@ -64,10 +64,21 @@ func everyKind() *Log {
 	l.note(Late, Connect, client(2), 2000*ms, "node1", "")
 	l.add(Refused, UDP, client(300), 50*ms, ms, "node3")
 	l.note(WrongMAC, UDP, client(300), 51*ms, Unknown, "answer from 01:02:03:04:05:06")
-	l.Events = append(l.Events,
+	l.Events = append(
+		l.Events,
 		Event{At: 60 * ms, Kind: Open, Proto: Stream, Source: client(1), Node: "node1"},
 		Event{At: 61 * ms, Kind: WrongMAC, Node: "node1", Text: "ARP tells 02:00:00:00:01:01"},
-		Event{At: time.Hour, After: 12345678 * time.Microsecond, Kind: Broken, Proto: Stream, Source: netip.MustParseAddr("2001:db8::1"), Number: 1 << 31, Node: "node2", Text: "reset"})
+		Event{
+			At:     time.Hour,
+			After:  12345678 * time.Microsecond,
+			Kind:   Broken,
+			Proto:  Stream,
+			Source: netip.MustParseAddr("2001:db8::1"),
+			Number: 1 << 31,
+			Node:   "node2",
+			Text:   "reset",
+		},
+	)
 	l.add(Answer, Stream, client(1), 100*ms, 4000*ms, "node1")
 	l.note(Stalled, Stream, client(1), 3100*ms, "", "")
 	return l.log()
@@ -105,9 +116,12 @@ func TestEventLines(t *testing.T) {
 		"  12.345678 answer    icmp    192.168.64.1    123  node1  0.000213": {
 			At: 12345678 * time.Microsecond, After: 213 * time.Microsecond, Kind: Answer, Proto: ICMP, Source: client(1), Number: 123, Node: "node1",
 		},
-		"  13.000000 mark      -       -               -    -      -        node2 killed": {At: 13 * time.Second, Kind: Mark, Text: "node2 killed"},
+		"  13.000000 mark      -       -               -    -      -        node2 killed": {
+			At: 13 * time.Second, Kind: Mark, Text: "node2 killed",
+		},
 		"  13.345678 duplicate udp     192.168.64.7    133  node3  0.000245 after node1": {
-			At: 13345678 * time.Microsecond, After: 245 * time.Microsecond, Kind: Duplicate, Proto: UDP, Source: client(7), Number: 133, Node: "node3", Text: "after node1",
+			At: 13345678 * time.Microsecond, After: 245 * time.Microsecond, Kind: Duplicate,
+			Proto: UDP, Source: client(7), Number: 133, Node: "node3", Text: "after node1",
 		},
 	} {
 		if got := want.String(); got != line {

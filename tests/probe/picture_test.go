@@ -155,7 +155,9 @@ func TestPictureShowsWhatHappened(t *testing.T) {
 			t.Errorf("no %q in:\n%s", text, all)
 		}
 	}
-	for what, fill := range map[string]string{"node1": "#0072B2", "node2": "#E69F00", "node3": "#009E73", "silence": "#3B0007", "answered twice": "#FF00FF"} {
+	for what, fill := range map[string]string{
+		"node1": "#0072B2", "node2": "#E69F00", "node3": "#009E73", "silence": "#3B0007", "answered twice": "#FF00FF",
+	} {
 		if shapes[fill] == 0 && shapes[strings.ToLower(fill)] == 0 {
 			t.Errorf("nothing shows %s: %v", what, shapes)
 		}

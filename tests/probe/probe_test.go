@@ -34,7 +34,7 @@ func watch(t *testing.T, n *lan.Network, sources int, adapt ...func(*Options)) *
 	o := Options{
 		Client: n.Client, Target: shared, Sources: n.Sources(sources), ClusterMAC: clusterMAC,
 		Node: func(mac net.HardwareAddr) string {
-			if i := n.NodeByMAC(mac); i != lan.Stranger {
+			if i := n.NodeByMAC(mac); i != lan.NoNode {
 				return n.Nodes[i].Name
 			}
 			return ""

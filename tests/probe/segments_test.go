@@ -75,20 +75,40 @@ func TestSegments(t *testing.T) {
 		play  func(*wireOf)
 		want  []string
 	}{
-		"an answer":                          {Connect, func(w *wireOf) { w.syn(); w.synAck(1) }, []string{"answer node1"}},
-		"SYN-ACK repeated by the same node":  {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.synAck(1) }, []string{"answer node1"}},
-		"two SYN-ACKs":                       {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.synAck(2) }, []string{"answer node1", "duplicate node2"}},
-		"a SYN-ACK and a refusal":            {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.refusal(2) }, []string{"answer node1", "duplicate node2"}},
-		"a refusal and a SYN-ACK":            {Connect, func(w *wireOf) { w.syn(); w.refusal(1); w.synAck(2) }, []string{"refused node1", "duplicate node2"}},
-		"SYN repeated, to another owner":     {Connect, func(w *wireOf) { w.syn(); w.syn(); w.synAck(1); w.synAck(2) }, []string{"lost ", "late node1"}},
-		"SYN-ACK for somebody else's SYN":    {Connect, func(w *wireOf) { w.syn(); w.got(1, lan.TCPSyn|lan.TCPAck, theirs, isn+2, nil) }, nil},
-		"moved after the SYN-ACK":            {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.reset(2, theirs+1) }, []string{"answer node1", "broken node2"}},
-		"a reset after the greeting":         {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.greeting(); w.reset(1, theirs+1+hello) }, []string{"answer node1"}},
-		"a stream":                           {Stream, func(w *wireOf) { w.open(); w.answer(1) }, []string{"open node1", "answer node1"}},
-		"data repeated by the same node":     {Stream, func(w *wireOf) { w.open(); w.answer(1); w.answer(1) }, []string{"open node1", "answer node1"}},
-		"two nodes answer a request":         {Stream, func(w *wireOf) { w.open(); w.answer(1); w.answer(2) }, []string{"open node1", "answer node1", "duplicate node2"}},
-		"moved: the request is reset":        {Stream, func(w *wireOf) { w.open(); w.reset(2, theirs+1+hello) }, []string{"open node1", "broken node2", "lost "}},
-		"moved: an acknowledgement is reset": {Stream, func(w *wireOf) { w.open(); w.answer(1); w.reset(2, theirs+1+hello+12) }, []string{"open node1", "answer node1", "broken node2"}},
+		"an answer":                         {Connect, func(w *wireOf) { w.syn(); w.synAck(1) }, []string{"answer node1"}},
+		"SYN-ACK repeated by the same node": {Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.synAck(1) }, []string{"answer node1"}},
+		"two SYN-ACKs": {
+			Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.synAck(2) }, []string{"answer node1", "duplicate node2"},
+		},
+		"a SYN-ACK and a refusal": {
+			Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.refusal(2) }, []string{"answer node1", "duplicate node2"},
+		},
+		"a refusal and a SYN-ACK": {
+			Connect, func(w *wireOf) { w.syn(); w.refusal(1); w.synAck(2) }, []string{"refused node1", "duplicate node2"},
+		},
+		"SYN repeated, to another owner": {
+			Connect, func(w *wireOf) { w.syn(); w.syn(); w.synAck(1); w.synAck(2) }, []string{"lost ", "late node1"},
+		},
+		"SYN-ACK for somebody else's SYN": {Connect, func(w *wireOf) { w.syn(); w.got(1, lan.TCPSyn|lan.TCPAck, theirs, isn+2, nil) }, nil},
+		"moved after the SYN-ACK": {
+			Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.reset(2, theirs+1) }, []string{"answer node1", "broken node2"},
+		},
+		"a reset after the greeting": {
+			Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.greeting(); w.reset(1, theirs+1+hello) }, []string{"answer node1"},
+		},
+		"a stream": {Stream, func(w *wireOf) { w.open(); w.answer(1) }, []string{"open node1", "answer node1"}},
+		"data repeated by the same node": {
+			Stream, func(w *wireOf) { w.open(); w.answer(1); w.answer(1) }, []string{"open node1", "answer node1"},
+		},
+		"two nodes answer a request": {
+			Stream, func(w *wireOf) { w.open(); w.answer(1); w.answer(2) }, []string{"open node1", "answer node1", "duplicate node2"},
+		},
+		"moved: the request is reset": {
+			Stream, func(w *wireOf) { w.open(); w.reset(2, theirs+1+hello) }, []string{"open node1", "broken node2", "lost "},
+		},
+		"moved: an acknowledgement is reset": {
+			Stream, func(w *wireOf) { w.open(); w.answer(1); w.reset(2, theirs+1+hello+12) }, []string{"open node1", "answer node1", "broken node2"},
+		},
 		"answer and reset of one request": {
 			Stream, func(w *wireOf) { w.open(); w.answer(1); w.reset(2, theirs+1+hello) },
 			[]string{"open node1", "answer node1", "duplicate node2", "broken node2"},

@@ -160,7 +160,15 @@ func TestSummaryBeforeTheFirstEvent(t *testing.T) {
 	l.mark(500*ms, "too early to be the cause of that")
 	want := []Effect{
 		{Max: 101 * ms, Median: 101 * ms, Sources: 1, Longest: map[Proto]time.Duration{UDP: 101 * ms}},
-		{Text: "too early to be the cause of that", At: 500 * ms, Max: 900 * ms, Median: 900 * ms, Sources: 1, Open: 1, Longest: map[Proto]time.Duration{UDP: 900 * ms}},
+		{
+			Text:    "too early to be the cause of that",
+			At:      500 * ms,
+			Max:     900 * ms,
+			Median:  900 * ms,
+			Sources: 1,
+			Open:    1,
+			Longest: map[Proto]time.Duration{UDP: 900 * ms},
+		},
 	}
 	if diff := cmp.Diff(want, l.log().Summary().Effects); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -123,9 +123,10 @@ type rule struct {
 	then   func(*host) // nil: the host is as before, after a moment
 }
 
-// A host whose Pacemaker was stopped in order does not die: nobody could tell, which docs/draining.md says. Nor is anything damaged that keeps
-// nodes from answering twice, or that says which connections drain: the address and the MAC filter make a node deaf, no more. And only where
-// buckets run, for a monitor has to notice. Of the agent's processes only monitors are killed: a stop that fails has its node fenced.
+// A host whose Pacemaker was stopped in order does not die: nobody could tell, which docs/draining.md says. Nor is anything damaged that
+// keeps nodes from answering twice, or that says which connections drain: the address and the MAC filter make a node deaf, no more. And
+// only where buckets run, for a monitor has to notice. Of the agent's processes only monitors are killed: a stop that fails has its node
+// fenced.
 var rules = []rule{
 	{standby, 3, func(h host) bool { return h.place == running && !h.standby }, func(h *host) { h.standby = true }},
 	{unstandby, 4, func(h host) bool { return h.place != dying && h.standby }, func(h *host) { h.standby = false }},

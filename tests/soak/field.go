@@ -193,9 +193,9 @@ func (f *field) happen(ctx context.Context, e event, before model) error {
 	return nil
 }
 
-// lanesBefore are those of which the last event must be done before one begins. What happens to one host happens in turn. And while a host's
-// history is being refreshed, Pacemaker does not know what runs there: a host that stops then leaves its buckets running, and is fenced for it. Before
-// one goes, another that died is back: until the others have missed it, it seems to be there.
+// lanesBefore are those of which the last event must be done before one begins. What happens to one host happens in turn. And while a
+// host's history is being refreshed, Pacemaker does not know what runs there: a host that stops then leaves its buckets running, and is
+// fenced for it. Before one goes, another that died is back: until the others have missed it, it seems to be there.
 func lanesBefore(e event) []int {
 	switch {
 	case e.kind == refreshAll, e.kind == stopPacemaker, e.kind == stopCluster:
@@ -240,9 +240,10 @@ func (f *field) members(m model) []*lab.Host {
 	return members
 }
 
-// await waits until the cluster is as far as the event takes for granted. Where a host is to leave, all others are there that shall be, or the
-// rest would have no quorum; where it is not to serve for a while, another one can; where it is to stop, Pacemaker knows what runs. (A Pacemaker
-// that stops while another one joins can leave a coordinator behind that waits for it: then nothing is started any more until it comes back.)
+// await waits until the cluster is as far as the event takes for granted. Where a host is to leave, all others are there that shall be, or
+// the rest would have no quorum; where it is not to serve for a while, another one can; where it is to stop, Pacemaker knows what runs. (A
+// Pacemaker that stops while another one joins can leave a coordinator behind that waits for it: then nothing is started any more until it
+// comes back.)
 func (f *field) await(ctx context.Context, e event, before model) error {
 	if e.node == everywhere || e.kind == back {
 		return nil
@@ -312,7 +313,17 @@ func (f *field) do(ctx context.Context, e event, members []*lab.Host) error {
 			f.vain(f.once(ctx, members, "crm_resource", "--cleanup", "--resource", clone))
 			return nil
 		default:
-			return f.admin(ctx, members, "crm_resource", "--resource", resource, "--set-parameter", "drain", "--parameter-value", strconv.Itoa(e.drain))
+			return f.admin(
+				ctx,
+				members,
+				"crm_resource",
+				"--resource",
+				resource,
+				"--set-parameter",
+				"drain",
+				"--parameter-value",
+				strconv.Itoa(e.drain),
+			)
 		}
 	}
 	h := f.Hosts[e.node]
@@ -453,8 +464,8 @@ var filters = map[string]struct{ command, mac string }{
 	"igmp":      {"ip address", "239.255.10.3/32"}, // has the kernel send reports
 }
 
-// damage deletes something, and waits until it is there again. So nothing else happens to the host before a monitor has noticed: if its buckets
-// were taken away first, nobody would look any more.
+// damage deletes something, and waits until it is there again. So nothing else happens to the host before a monitor has noticed: if its
+// buckets were taken away first, nobody would look any more.
 func (f *field) damage(ctx context.Context, h *lab.Host, command, what string) error {
 	words := strings.Fields(command)
 	if _, err := h.Run(ctx, append(words, "delete", what, "dev", lan.NIC)...); err != nil {

@@ -104,8 +104,8 @@ func isDying(deaths []death, node string, at time.Time) bool {
 	})
 }
 
-// excused tells whether a connection had to break: its host has lost its power since; or the host itself broke it, when it was dying. While a
-// host is only cut off it serves its connections, and nobody else may break them.
+// excused tells whether a connection had to break: its host has lost its power since; or the host itself broke it, when it was dying. While
+// a host is only cut off it serves its connections, and nobody else may break them.
 func excused(deaths []death, made string, since, at time.Time, by string) bool {
 	return slices.ContainsFunc(deaths, func(d death) bool {
 		if d.node != made || !d.off.IsZero() && since.After(d.off.Add(offTakes)) {
@@ -115,8 +115,8 @@ func excused(deaths []death, made string, since, at time.Time, by string) bool {
 	})
 }
 
-// deathsOf joins what was done to the hosts with when they lost their power. The second result are those that lost it although nothing was done
-// to them.
+// deathsOf joins what was done to the hosts with when they lost their power. The second result are those that lost it although nothing was
+// done to them.
 func deathsOf(begun []death, losses map[string][]time.Time) (deaths, unasked []death) {
 	deaths = slices.Clone(begun)
 	for _, node := range sortedKeys(losses) {

@@ -19,7 +19,10 @@ func after(seconds float64) time.Time {
 
 // logOf is what a client saw that made a connection to node1 after a second.
 func logOf(events ...probe.Event) *probe.Log {
-	l := &probe.Log{Start: start, Events: []probe.Event{{At: time.Second, Kind: probe.Open, Proto: probe.Stream, Source: client, Node: "node1"}}}
+	l := &probe.Log{
+		Start:  start,
+		Events: []probe.Event{{At: time.Second, Kind: probe.Open, Proto: probe.Stream, Source: client, Node: "node1"}},
+	}
 	for _, e := range events {
 		e.Source, e.Proto = client, probe.Stream
 		l.Events = append(l.Events, e)
@@ -40,8 +43,15 @@ func TestJudge(t *testing.T) {
 		want   string // the first sign; "" if nothing is wrong
 	}{
 		{"nothing happens", nil, nil, ""},
-		{"answered twice", nil, []probe.Event{{At: 2 * time.Second, Kind: probe.Duplicate, Node: "node2", Text: "after node1"}}, "answered twice"},
-		{"answered twice beside a death", []death{cut}, []probe.Event{{At: 12 * time.Second, Kind: probe.Duplicate, Node: "node2"}}, "answered twice"},
+		{
+			"answered twice", nil, []probe.Event{{At: 2 * time.Second, Kind: probe.Duplicate, Node: "node2", Text: "after node1"}}, "answered twice",
+		},
+		{
+			"answered twice beside a death",
+			[]death{cut},
+			[]probe.Event{{At: 12 * time.Second, Kind: probe.Duplicate, Node: "node2"}},
+			"answered twice",
+		},
 		{"a wrong MAC", nil, []probe.Event{{At: 2 * time.Second, Kind: probe.WrongMAC}}, "wrong MAC"},
 		{"reset while its host lives", nil, []probe.Event{reset(12, "node2")}, "broken"},
 		{"reset by another host before the death", []death{cut}, []probe.Event{reset(9, "node2")}, "broken"},

@@ -93,7 +93,14 @@ func soak(ctx context.Context, s setting) (err error) {
 		return err
 	}
 	f := &field{setting: s, story: &story{begin: time.Now()}, sequence: newSequence(s.seed)}
-	f.say("seed %d, %g minutes, mac_mode=%s, a power switch that takes %s; again: %s", s.seed, s.minutes, s.macMode, fencingTakes(s.seed), s.again())
+	f.say(
+		"seed %d, %g minutes, mac_mode=%s, a power switch that takes %s; again: %s",
+		s.seed,
+		s.minutes,
+		s.macMode,
+		fencingTakes(s.seed),
+		s.again(),
+	)
 	f.Lab, err = lab.New(ctx, lab.Options{
 		Nodes: hosts, Agent: s.agent, Token: token, FencingTakes: fencingTakes(s.seed), Log: f.story,
 		// Beside the action's own timeout that is how long the coordinator waits for a result which got lost, as happens when history is

@@ -160,7 +160,15 @@ func (f *field) writeFaults(faults []fault, logs []*probe.Log) error {
 		}
 		name := fmt.Sprintf("fault-%d", i+1)
 		errs = append(errs, f.file(name+".txt", func(w io.Writer) error {
-			_, err := fmt.Fprintf(w, "seed %d, after %s: %s\n%s\n%s", f.seed, f.since(fault.from), fault.title, fault.detail, strings.Join(lines, ""))
+			_, err := fmt.Fprintf(
+				w,
+				"seed %d, after %s: %s\n%s\n%s",
+				f.seed,
+				f.since(fault.from),
+				fault.title,
+				fault.detail,
+				strings.Join(lines, ""),
+			)
 			return err
 		}))
 		for _, l := range logs {
@@ -182,8 +190,8 @@ func (f *field) writeFaults(faults []fault, logs []*probe.Log) error {
 	return errors.Join(errs...)
 }
 
-// timeline is what happened around a fault, in the order of time: what was done, what its clients saw, and what the agents and the cluster said
-// of its bucket.
+// timeline is what happened around a fault, in the order of time: what was done, what its clients saw, and what the agents and the cluster
+// said of its bucket.
 func (f *field) timeline(of fault, logs []*probe.Log) ([]string, error) {
 	from, to := of.from.Add(-around), of.to.Add(around)
 	var lines []line
@@ -212,7 +220,8 @@ func (f *field) timeline(of fault, logs []*probe.Log) ([]string, error) {
 	return text, nil
 }
 
-// seen are what some clients saw in a part of the time. Of answers in a row that one node gave to one of them, there is the first, and how many there were.
+// seen are what some clients saw in a part of the time. Of answers in a row that one node gave to one of them, there is the first, and how
+// many there were.
 func seen(l *probe.Log, from, to time.Time, flows []flow) []line {
 	var lines []line
 	type answers struct {
@@ -251,10 +260,13 @@ func seen(l *probe.Log, from, to time.Time, flows []flow) []line {
 }
 
 // ofNodes is what is logged of where nodes are.
-var ofNodes = regexp.MustCompile(`state is now (lost|member)|Operation '?(reboot|off)'?|will be fenced|[Ss]cheduling .*fencing|Quorum (lost|acquired)|[Ss]hutting down|is unclean`)
+var ofNodes = regexp.MustCompile(
+	`state is now (lost|member)|Operation '?(reboot|off)'?|will be fenced|` +
+		`[Ss]cheduling .*fencing|Quorum (lost|acquired)|[Ss]hutting down|is unclean`,
+)
 
-// concerns tells whether a line says something of a bucket: what the agent said, how its actions ended, what the nodes told each other. Of all
-// buckets, if the fault is none of one.
+// concerns tells whether a line says something of a bucket: what the agent said, how its actions ended, what the nodes told each other. Of
+// all buckets, if the fault is none of one.
 func concerns(l lab.LogLine, bucket int) bool {
 	if ofNodes.MatchString(l.Text) {
 		return l.Level != "info"
@@ -267,7 +279,8 @@ func concerns(l lab.LogLine, bucket int) bool {
 	case "pacemaker-execd":
 		return strings.Contains(l.Text, instance+"_") && strings.Contains(l.Text, "output")
 	case "pacemaker-controld":
-		return strings.Contains(l.Text, "Result of ") && (strings.Contains(l.Text, instance+" ") || bucket == noBucket && strings.Contains(l.Text, instance))
+		return strings.Contains(l.Text, "Result of ") &&
+			(strings.Contains(l.Text, instance+" ") || bucket == noBucket && strings.Contains(l.Text, instance))
 	case "pacemaker-attrd":
 		return strings.Contains(l.Text, "Setting "+attribute)
 	}

@@ -27,7 +27,9 @@ type Initramfs struct {
 func NewInitramfs(to io.Writer) (*Initramfs, error) {
 	a := &Initramfs{archive: cpio.NewWriter(to), present: map[string]bool{"/": true}}
 	var errs []error
-	for _, folder := range []string{"/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/etc", "/root", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64"} {
+	for _, folder := range []string{
+		"/dev", "/proc", "/sys", "/run", "/tmp", "/var", "/etc", "/root", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64",
+	} {
 		errs = append(errs, a.folder(folder))
 	}
 	// As Debian 12 has it.

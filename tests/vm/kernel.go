@@ -116,7 +116,8 @@ Acquire::http::Timeout "30";
 `
 
 // sources has apt verify what it downloads, whatever the machine trusts beside. The keys are of the package debian-archive-keyring.
-const sources = "deb [arch=amd64 target=Packages signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian RELEASE main\n"
+const sources = "deb [arch=amd64 target=Packages signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] " +
+	"http://deb.debian.org/debian RELEASE main\n"
 
 // kernelPackage is how apt-cache lists the package that the metapackage stands for.
 var kernelPackage = regexp.MustCompile(`(?m)^linux-image-(\d\S*)$`)

@@ -44,7 +44,12 @@ func TestFetchKernelWithoutNetwork(t *testing.T) {
 				check(t, os.Chtimes(asked, then, then))
 			}
 			var said []string
-			k, err := FetchKernel(t.Context(), folder, "bookworm", func(format string, values ...any) { said = append(said, fmt.Sprintf(format, values...)) })
+			k, err := FetchKernel(
+				t.Context(),
+				folder,
+				"bookworm",
+				func(format string, values ...any) { said = append(said, fmt.Sprintf(format, values...)) },
+			)
 			switch {
 			case tt.want && (err != nil || k.Version != version || k.image == "" || k.modules["veth"] == ""):
 				t.Errorf("got %+v, %v", k, err)

@@ -11,9 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// guests run side by side, as many as there are processors. Each runs the tests of package kernel that are marked for it: each thing that the agent
-// asks of a kernel, once, and what needs modules that may be taken away, or that the machine's own kernel may lack (build tag guest). All kernels
-// run the same tests. Together, data-path and target take as long as match.
+// guests run side by side, as many as there are processors. Each runs the tests of package kernel that are marked for it: each thing that
+// the agent asks of a kernel, once, and what needs modules that may be taken away, or that the machine's own kernel may lack (build tag
+// guest). All kernels run the same tests. Together, data-path and target take as long as match.
 var guests = []string{"match", "data-path", "target", "interfaces"}
 
 var (
@@ -86,8 +86,8 @@ func (s *transcript) failures() string {
 	return strings.Join(append(s.kept, s.current...), "\n")
 }
 
-// allPassed returns an error unless there are tests that are marked for the guest, and all of them have passed: one that did not end, or was
-// skipped, has not.
+// allPassed returns an error unless there are tests that are marked for the guest, and all of them have passed: one that did not end, or
+// was skipped, has not.
 func (s *transcript) allPassed() error {
 	var errs []error
 	if len(s.marked) == 0 {
@@ -156,12 +156,18 @@ FAIL`
 func TestMarkedTestsMustHavePassed(t *testing.T) {
 	const marked, ofAnother = "=== ATTR  TestA/part guests match\n", "=== ATTR  TestA guests target\n"
 	for name, row := range map[string]struct{ output, want string }{
-		"passed":               {marked + "--- PASS: TestA (0.10s)\n    --- PASS: TestA/part (0.10s)\n", ""},
-		"failed":               {marked + "--- FAIL: TestA (0.10s)\n    --- FAIL: TestA/part (0.10s)\n", `TestA/part has not passed in the guest: "FAIL"`},
-		"skipped":              {marked + "--- PASS: TestA (0.10s)\n    --- SKIP: TestA/part (0.10s)\n", `TestA/part has not passed in the guest: "SKIP"`},
-		"has not ended":        {marked, `TestA/part has not passed in the guest: ""`},
-		"for another guest":    {ofAnother + "--- SKIP: TestA (0.10s)\n", `no test is marked for guest "match"`},
-		"for an unknown guest": {marked + "--- PASS: TestA/part (0.10s)\n=== ATTR  TestB guests macth\n", `TestB is marked for guest "macth", which does not exist`},
+		"passed": {marked + "--- PASS: TestA (0.10s)\n    --- PASS: TestA/part (0.10s)\n", ""},
+		"failed": {
+			marked + "--- FAIL: TestA (0.10s)\n    --- FAIL: TestA/part (0.10s)\n", `TestA/part has not passed in the guest: "FAIL"`,
+		},
+		"skipped": {
+			marked + "--- PASS: TestA (0.10s)\n    --- SKIP: TestA/part (0.10s)\n", `TestA/part has not passed in the guest: "SKIP"`,
+		},
+		"has not ended":     {marked, `TestA/part has not passed in the guest: ""`},
+		"for another guest": {ofAnother + "--- SKIP: TestA (0.10s)\n", `no test is marked for guest "match"`},
+		"for an unknown guest": {
+			marked + "--- PASS: TestA/part (0.10s)\n=== ATTR  TestB guests macth\n", `TestB is marked for guest "macth", which does not exist`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			output := newTranscript("match", func(string, string, string) {})

@@ -37,10 +37,34 @@ func backends() map[string]string {
 
 // modules are what the tests' networks and the agent need of a kernel that has next to nothing built in.
 var modules = []string{
-	"veth", "bridge", "br_netfilter", "bonding", "8021q", "vrf", "macvlan", "ipvlan", "team", "nf_tables", "nft_hash", "nft_ct", "nft_limit", "nft_counter", "nf_conntrack_netlink", "inet_diag", "tcp_diag",
+	"veth",
+	"bridge",
+	"br_netfilter",
+	"bonding",
+	"8021q",
+	"vrf",
+	"macvlan",
+	"ipvlan",
+	"team",
+	"nf_tables",
+	"nft_hash",
+	"nft_ct",
+	"nft_limit",
+	"nft_counter",
+	"nf_conntrack_netlink",
+	"inet_diag",
+	"tcp_diag",
 	"crc32c_generic", // for conntrack's SCTP
-	"nft_compat", "iptable_filter", "iptable_mangle", "ipt_CLUSTERIP", "xt_cluster", "xt_comment", "xt_mark", "xt_pkttype",
-	"arptable_filter", "arpt_mangle",
+	"nft_compat",
+	"iptable_filter",
+	"iptable_mangle",
+	"ipt_CLUSTERIP",
+	"xt_cluster",
+	"xt_comment",
+	"xt_mark",
+	"xt_pkttype",
+	"arptable_filter",
+	"arpt_mangle",
 }
 
 // programs are those of the machine that the tests and the agent call.
@@ -170,7 +194,9 @@ func makeInitramfs(ctx context.Context, to string, k Kernel, built, guest string
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	for name, from := range map[string]string{"/init": "init", "/usr/sbin/ocf-clusterip": "ocf-clusterip", "/test/kernel.test": "kernel.test"} {
+	for name, from := range map[string]string{
+		"/init": "init", "/usr/sbin/ocf-clusterip": "ocf-clusterip", "/test/kernel.test": "kernel.test",
+	} {
 		if err := a.File(name, filepath.Join(built, from)); err != nil {
 			return err
 		}

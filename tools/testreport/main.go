@@ -1,6 +1,6 @@
-// Command testreport reads the output of `go test -json`, and prints a line for each package, everything that a failed test has to say, and at
-// once what a long test tells of its progress: t.Attr("progress", …). It exits with 1 when a test failed, when one was skipped, and when none
-// ran: a check that did not take place must not look like one that passed.
+// Command testreport reads the output of `go test -json`, and prints a line for each package, everything that a failed test has to say, and
+// at once what a long test tells of its progress: t.Attr("progress", …). It exits with 1 when a test failed, when one was skipped, and when
+// none ran: a check that did not take place must not look like one that passed.
 package main
 
 import (

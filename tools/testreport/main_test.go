@@ -10,9 +10,12 @@ func TestReport(t *testing.T) {
 	talkingTest := `{"Action":"output","Package":"p","Test":"L","Output":"    x_test.go:7: why\n"}` + "\n" + longLog +
 		`{"Action":"fail","Package":"p","Test":"L"}` + "\n"
 	const (
-		passedTest    = `{"Action":"output","Package":"p","Test":"T","Output":"chatter\n"}` + "\n" + `{"Action":"pass","Package":"p","Test":"T"}` + "\n"
-		failedTest    = `{"Action":"output","Package":"p","Test":"F","Output":"why\n"}` + "\n" + `{"Action":"fail","Package":"p","Test":"F"}` + "\n"
-		skippedTest   = `{"Action":"output","Package":"p","Test":"S","Output":"excuse\n"}` + "\n" + `{"Action":"skip","Package":"p","Test":"S"}` + "\n"
+		passedTest = `{"Action":"output","Package":"p","Test":"T","Output":"chatter\n"}` + "\n" +
+			`{"Action":"pass","Package":"p","Test":"T"}` + "\n"
+		failedTest = `{"Action":"output","Package":"p","Test":"F","Output":"why\n"}` + "\n" +
+			`{"Action":"fail","Package":"p","Test":"F"}` + "\n"
+		skippedTest = `{"Action":"output","Package":"p","Test":"S","Output":"excuse\n"}` + "\n" +
+			`{"Action":"skip","Package":"p","Test":"S"}` + "\n"
 		panickingTest = `{"Action":"output","Package":"p","Test":"P","Output":"panic: oh\n"}` + "\n"
 		passedPackage = `{"Action":"pass","Package":"p","Elapsed":1.5}` + "\n"
 		failedPackage = `{"Action":"fail","Package":"p","Elapsed":1.5}` + "\n"
@@ -29,9 +32,15 @@ func TestReport(t *testing.T) {
 	}{
 		{"all is well", passedTest + passedPackage, true, "1 passed, 0 failed, 0 skipped", []string{"ok    p"}},
 		{"a failed test says why", passedTest + failedTest + failedPackage, false, "1 passed, 1 failed, 0 skipped", []string{"why", "FAIL  p"}},
-		{"a skipped test is a failure", passedTest + skippedTest + passedPackage, false, "1 passed, 0 failed, 1 skipped", []string{"excuse", "SKIPPED", "p S"}},
+		{
+			"a skipped test is a failure", passedTest + skippedTest + passedPackage, false, "1 passed, 0 failed, 1 skipped",
+			[]string{"excuse", "SKIPPED", "p S"},
+		},
 		{"a package without tests is none", passedTest + passedPackage + noTestFiles, true, "1 passed, 0 failed, 0 skipped", nil},
-		{"a message is repeated at the end", talkingTest + failedPackage, false, "p L said, in short:\n    x_test.go:7: why\n" + strings.Repeat("        log\n", 4) + "0 passed, 1 failed, 0 skipped", nil},
+		{
+			"a message is repeated at the end", talkingTest + failedPackage, false,
+			"p L said, in short:\n    x_test.go:7: why\n" + strings.Repeat("        log\n", 4) + "0 passed, 1 failed, 0 skipped", nil,
+		},
 		{"progress shows", progress + attribute + passedTest + passedPackage, true, "1 passed, 0 failed, 0 skipped", []string{"half of it\n"}},
 		{"a panic shows", passedTest + panickingTest + failedPackage, false, "1 passed, 1 failed, 0 skipped", []string{"panic: oh"}},
 		{"what cannot be built shows", failedBuild, false, "0 passed, 1 failed, 0 skipped", []string{"undefined: x"}},

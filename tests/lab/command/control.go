@@ -42,7 +42,11 @@ func ask(place string, r request) (answer, error) {
 	}
 	defer conn.Close()
 	var a answer
-	if err := errors.Join(conn.SetDeadline(time.Now().Add(askTimeout)), json.NewEncoder(conn).Encode(r), json.NewDecoder(conn).Decode(&a)); err != nil {
+	if err := errors.Join(
+		conn.SetDeadline(time.Now().Add(askTimeout)),
+		json.NewEncoder(conn).Encode(r),
+		json.NewDecoder(conn).Decode(&a),
+	); err != nil {
 		return answer{}, err
 	}
 	if a.Err != "" {

@@ -135,7 +135,10 @@ func up(place string, args []string) error {
 		text, _ := os.ReadFile(logfile.Name())
 		return fmt.Errorf("the lab did not come up:\n%s", text)
 	}
-	fmt.Printf("up after %.1f s. Next, for instance:\n\n  lab in 1 crm_mon\n  lab client ping 192.168.10.3\n  lab off 2\n", time.Since(begin).Seconds())
+	fmt.Printf(
+		"up after %.1f s. Next, for instance:\n\n  lab in 1 crm_mon\n  lab client ping 192.168.10.3\n  lab off 2\n",
+		time.Since(begin).Seconds(),
+	)
 	return nil
 }
 

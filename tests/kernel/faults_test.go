@@ -25,21 +25,21 @@ import (
 var ourTable = "clusterip-" + shared.String()
 
 // A patient is a node on which buckets 2 and 5 of 8 run, until something is broken by hand.
-type patient struct {
+type testNode struct {
 	*agent
 	clean string // Dump before anything was started
 }
 
-func newPatient(t *testing.T, p harness.Parameters) *patient {
+func newTestNode(t *testing.T, p harness.Parameters) *testNode {
 	t.Helper()
 	n := newLAN(t, lan.Options{Nodes: 1, IPv6: strings.Contains(p["ip"], ":")})
 	a := newAgent(t, n.Nodes[0], 8, p.With("arp_count", "0"))
 	clean, err := a.Host.Dump()
 	check(t, err)
-	return &patient{agent: a, clean: clean}
+	return &testNode{agent: a, clean: clean}
 }
 
-func (p *patient) startBoth(t *testing.T) {
+func (p *testNode) startBoth(t *testing.T) {
 	t.Helper()
 	check(t, status(p.start(2), ocf.Success))
 	check(t, status(p.start(5), ocf.Success))
@@ -56,7 +56,7 @@ func (a *agent) by(t *testing.T, command string) string {
 }
 
 // checkNothingIsLeft stops both buckets and compares the node with what it was.
-func (p *patient) checkNothingIsLeft(t *testing.T) {
+func (p *testNode) checkNothingIsLeft(t *testing.T) {
 	t.Helper()
 	check(t, status(p.stop(2), ocf.Success))
 	check(t, status(p.stop(5), ocf.Success))
@@ -73,7 +73,7 @@ func changes(before, after string) string {
 	return cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n"))
 }
 
-func (p *patient) checkNoFiles(t *testing.T) {
+func (p *testNode) checkNoFiles(t *testing.T) {
 	t.Helper()
 	if files, err := os.ReadDir(p.TempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
 		t.Errorf("files are left: %v %v", files, err)
@@ -81,17 +81,17 @@ func (p *patient) checkNoFiles(t *testing.T) {
 }
 
 // A wound is something broken behind the agent's back.
-type wound struct {
-	name    string
-	inflict func(*testing.T, *patient)
-	says    string       // monitor's reason
-	code    ocf.ExitCode // monitor's status of bucket 2; 0 means ErrGeneric
-	loses   bool         // bucket 5 is lost too, so that it must be started again
+type fault struct {
+	name     string
+	cause    func(*testing.T, *testNode)
+	reason   string       // monitor's reason
+	code     ocf.ExitCode // monitor's status of bucket 2; 0 means ErrGeneric
+	losesAll bool         // bucket 5 is lost too, so that it must be started again
 }
 
 // commands inflicts a wound by hand, one command a line; a line that begins with "nft" is one argument.
-func commands(lines ...string) func(*testing.T, *patient) {
-	return func(t *testing.T, p *patient) {
+func commands(lines ...string) func(*testing.T, *testNode) {
+	return func(t *testing.T, p *testNode) {
 		t.Helper()
 		for _, line := range lines {
 			if rules, ok := strings.CutPrefix(line, "nft "); ok {
@@ -114,92 +114,179 @@ const (
 )
 
 // The traps that others fell into, and whatever else an admin, a firewall or a network manager may do.
-func wounds() []wound {
+func faults() []fault {
 	vip := shared.String()
 	deleted := "ip address delete " + sharedOnNIC + " dev eth0"
-	return []wound{
-		{name: "address deleted", inflict: commands(deleted), says: "address 192.168.10.3/32 is missing on eth0"},
-		{name: "address put back with another prefix", inflict: commands(
-			deleted, "ip address add "+vip+"/25 dev eth0"), says: "192.168.10.3/25 is on eth0, where it should not be"},
-		{name: "address put back with another scope", inflict: commands(
-			deleted, "ip address add "+sharedOnNIC+" dev eth0"), says: "192.168.10.3/32 is on eth0, where it should not be: the node's own connections may come from it"},
-		{name: "address there a second time", inflict: commands("ip address add " + vip + "/24 dev eth0"), says: "192.168.10.3/24 is on eth0, where it should not be"},
-		{name: "the NIC's addresses replaced, ours lost with them", inflict: commands(
-			"ip address flush dev eth0", ownAddress, clientRoute), says: "is missing on eth0"},
-		{name: "netdev table deleted", inflict: commands("nft delete table netdev " + ourTable), says: "this is left on the node", loses: true},
-		{name: "arp table deleted", inflict: commands("nft delete table arp " + ourTable), says: "table arp " + ourTable + " is missing"},
-		{name: "ip table deleted", inflict: commands("nft delete table ip " + ourTable), says: "table ip " + ourTable + " is missing"},
-		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
+	return []fault{
+		{name: "address deleted", cause: commands(deleted), reason: "address 192.168.10.3/32 is missing on eth0"},
+		{name: "address put back with another prefix", cause: commands(
+			deleted, "ip address add "+vip+"/25 dev eth0"), reason: "192.168.10.3/25 is on eth0, where it should not be"},
+		{name: "address put back with another scope", cause: commands(
+			deleted,
+			"ip address add "+sharedOnNIC+" dev eth0",
+		), reason: "192.168.10.3/32 is on eth0, where it should not be: the node's own connections may come from it"},
 		{
-			name: "all rules flushed", inflict: commands("nft flush table netdev "+ourTable, "nft flush table arp "+ourTable, "nft flush table ip "+ourTable),
-			says: `rule "owned buckets" is missing or changed`,
+			name:   "address there a second time",
+			cause:  commands("ip address add " + vip + "/24 dev eth0"),
+			reason: "192.168.10.3/24 is on eth0, where it should not be",
 		},
-		{name: "table put to sleep", inflict: commands("nft add table netdev " + ourTable + " { flags dormant; }"), says: "switched off"},
-		{name: "rule added", inflict: commands("nft add rule netdev " + ourTable + " ipv4 limit rate 1/second accept"), says: "is not as laid"},
-		{name: "rule put first", inflict: commands("nft insert rule arp " + ourTable + " output accept"), says: "is not as laid"},
-		{name: "chain added", inflict: commands("nft add chain netdev " + ourTable + " mine"), says: "chain mine is not ours"},
-		{name: "set added", inflict: commands("nft add set netdev " + ourTable + " mine { type ipv4_addr . inet_service; }"), says: "set mine is not ours"},
-		{name: "element removed", inflict: commands("nft delete element netdev " + ourTable + " owned { 2 }"), says: "does not run here; buckets 5 do", code: ocf.NotRunning},
-		{name: "all elements removed", inflict: commands("nft flush set netdev " + ourTable + " owned"), says: "this is left on the node", loses: true},
-		{name: "element added", inflict: commands("nft add element netdev " + ourTable + " owned { 7 }"), says: "element 7 was not put there by this agent"},
-		{name: "element for all buckets added", inflict: commands("nft add element netdev " + ourTable + " owned { * }"), says: "stands for all buckets"},
-		{name: "element out of range added", inflict: commands("nft add element netdev " + ourTable + " owned { 99 comment \"web-ip:99\" }"), says: "element 99 is no bucket of 0..7"},
-		{name: "stamp removed", inflict: commands("nft flush set netdev " + ourTable + " schema"), says: "its stamp (set schema) is missing"},
-		{name: "stamp changed", inflict: commands("nft flush set netdev "+ourTable+" schema",
-			"nft add element netdev "+ourTable+" schema { 1 comment \"ip=192.168.10.3/24 buckets=many\" }"), says: "cannot be read"},
-		{name: "NIC down", inflict: commands("ip link set eth0 down", "ip link set eth0 up", "ip link set eth0 down"), says: "eth0 is down"},
+		{name: "the NIC's addresses replaced, ours lost with them", cause: commands(
+			"ip address flush dev eth0", ownAddress, clientRoute), reason: "is missing on eth0"},
+		{
+			name:     "netdev table deleted",
+			cause:    commands("nft delete table netdev " + ourTable),
+			reason:   "this is left on the node",
+			losesAll: true,
+		},
+		{name: "arp table deleted", cause: commands("nft delete table arp " + ourTable), reason: "table arp " + ourTable + " is missing"},
+		{name: "ip table deleted", cause: commands("nft delete table ip " + ourTable), reason: "table ip " + ourTable + " is missing"},
+		{name: "whole ruleset flushed", cause: commands("nft flush ruleset"), reason: "this is left on the node", losesAll: true},
+		{
+			name:   "all rules flushed",
+			cause:  commands("nft flush table netdev "+ourTable, "nft flush table arp "+ourTable, "nft flush table ip "+ourTable),
+			reason: `rule "owned buckets" is missing or changed`,
+		},
+		{name: "table put to sleep", cause: commands("nft add table netdev " + ourTable + " { flags dormant; }"), reason: "switched off"},
+		{name: "rule added", cause: commands("nft add rule netdev " + ourTable + " ipv4 limit rate 1/second accept"), reason: "is not as laid"},
+		{name: "rule put first", cause: commands("nft insert rule arp " + ourTable + " output accept"), reason: "is not as laid"},
+		{name: "chain added", cause: commands("nft add chain netdev " + ourTable + " mine"), reason: "chain mine is not ours"},
+		{
+			name:   "set added",
+			cause:  commands("nft add set netdev " + ourTable + " mine { type ipv4_addr . inet_service; }"),
+			reason: "set mine is not ours",
+		},
+		{
+			name:   "element removed",
+			cause:  commands("nft delete element netdev " + ourTable + " owned { 2 }"),
+			reason: "does not run here; buckets 5 do",
+			code:   ocf.NotRunning,
+		},
+		{
+			name:     "all elements removed",
+			cause:    commands("nft flush set netdev " + ourTable + " owned"),
+			reason:   "this is left on the node",
+			losesAll: true,
+		},
+		{
+			name:   "element added",
+			cause:  commands("nft add element netdev " + ourTable + " owned { 7 }"),
+			reason: "element 7 was not put there by this agent",
+		},
+		{
+			name:   "element for all buckets added",
+			cause:  commands("nft add element netdev " + ourTable + " owned { * }"),
+			reason: "stands for all buckets",
+		},
+		{
+			name:   "element out of range added",
+			cause:  commands("nft add element netdev " + ourTable + " owned { 99 comment \"web-ip:99\" }"),
+			reason: "element 99 is no bucket of 0..7",
+		},
+		{name: "stamp removed", cause: commands("nft flush set netdev " + ourTable + " schema"), reason: "its stamp (set schema) is missing"},
+		{name: "stamp changed", cause: commands("nft flush set netdev "+ourTable+" schema",
+			"nft add element netdev "+ourTable+" schema { 1 comment \"ip=192.168.10.3/24 buckets=many\" }"), reason: "cannot be read"},
+		{name: "NIC down", cause: commands("ip link set eth0 down", "ip link set eth0 up", "ip link set eth0 down"), reason: "eth0 is down"},
 	}
 }
 
 // woundsOfMoves are those that only a resource with drain can have.
-func woundsOfMoves() []wound {
-	return []wound{
-		{name: "set of moves deleted", inflict: commands("nft flush table netdev "+ourTable, "nft delete set netdev "+ourTable+" draining"), says: "set draining is missing"},
-		{name: "chain of moves deleted", inflict: commands("nft delete chain ip " + ourTable + " moves"), says: "chain moves is missing"},
-		{name: "ip table deleted", inflict: commands("nft delete table ip " + ourTable), says: "table ip " + ourTable + " is missing"},
-		{name: "element that never ends", inflict: commands("nft add element netdev " + ourTable + " draining { 3 comment \"web-ip:3\" }"), says: "element 3 never ends"},
-		{name: "element of somebody", inflict: commands("nft add element netdev " + ourTable + " adopting { 3 timeout 1h }"), says: "element 3 was not put there by this agent"},
-		{name: "element out of range", inflict: commands("nft add element netdev " + ourTable + " handed_over { 99 comment \"web-ip:99\" }"), says: "element 99 is no bucket of 0..7"},
-		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
+func faultsOfMoves() []fault {
+	return []fault{
+		{
+			name:   "set of moves deleted",
+			cause:  commands("nft flush table netdev "+ourTable, "nft delete set netdev "+ourTable+" draining"),
+			reason: "set draining is missing",
+		},
+		{name: "chain of moves deleted", cause: commands("nft delete chain ip " + ourTable + " moves"), reason: "chain moves is missing"},
+		{name: "ip table deleted", cause: commands("nft delete table ip " + ourTable), reason: "table ip " + ourTable + " is missing"},
+		{
+			name:   "element that never ends",
+			cause:  commands("nft add element netdev " + ourTable + " draining { 3 comment \"web-ip:3\" }"),
+			reason: "element 3 never ends",
+		},
+		{
+			name:   "element of somebody",
+			cause:  commands("nft add element netdev " + ourTable + " adopting { 3 timeout 1h }"),
+			reason: "element 3 was not put there by this agent",
+		},
+		{
+			name:   "element out of range",
+			cause:  commands("nft add element netdev " + ourTable + " handed_over { 99 comment \"web-ip:99\" }"),
+			reason: "element 99 is no bucket of 0..7",
+		},
+		{name: "whole ruleset flushed", cause: commands("nft flush ruleset"), reason: "this is left on the node", losesAll: true},
 	}
 }
 
 // wounds6 are those that only a resource with an IPv6 address and services can have.
-func wounds6() []wound {
+func faults6() []fault {
 	vip := shared6.String()
-	return []wound{
-		{name: "IPv6 address deleted", inflict: commands("ip address delete " + vip + "/64 dev eth0"), says: "address 2001:db8:10::3/64 is missing on eth0"},
-		{name: "IPv6 address put back with another prefix", inflict: commands(
-			"ip address delete "+vip+"/64 dev eth0", "ip address add "+vip+"/128 dev eth0 nodad"), says: "2001:db8:10::3/128 is on eth0, where it should not be"},
-		{name: "IPv4 address deleted", inflict: commands("ip address delete " + sharedOnNIC + " dev eth0"), says: "address 192.168.10.3/32 is missing on eth0"},
-		{name: "ip6 table deleted", inflict: commands("nft delete table ip6 " + ourTable), says: "table ip6 " + ourTable + " is missing"},
-		{name: "ip6 table flushed", inflict: commands("nft flush table ip6 " + ourTable), says: `rule "neighbour advertisements tell the cluster MAC" is missing`},
-		{name: "service removed", inflict: commands("nft delete element netdev " + ourTable + " tcp_services { 80 }"), says: "set tcp_services is not as laid"},
-		{name: "service added", inflict: commands("nft add element netdev " + ourTable + " tcp_services { 90-95 }"), says: "set tcp_services is not as laid"},
-		{name: "a part of the stamp removed", inflict: commands("nft delete element netdev " + ourTable + " schema { 0x1010001 }"), says: "is not whole"},
-		{name: "whole ruleset flushed", inflict: commands("nft flush ruleset"), says: "this is left on the node", loses: true},
+	return []fault{
+		{
+			name:   "IPv6 address deleted",
+			cause:  commands("ip address delete " + vip + "/64 dev eth0"),
+			reason: "address 2001:db8:10::3/64 is missing on eth0",
+		},
+		{name: "IPv6 address put back with another prefix", cause: commands(
+			"ip address delete "+vip+"/64 dev eth0",
+			"ip address add "+vip+"/128 dev eth0 nodad",
+		), reason: "2001:db8:10::3/128 is on eth0, where it should not be"},
+		{
+			name:   "IPv4 address deleted",
+			cause:  commands("ip address delete " + sharedOnNIC + " dev eth0"),
+			reason: "address 192.168.10.3/32 is missing on eth0",
+		},
+		{name: "ip6 table deleted", cause: commands("nft delete table ip6 " + ourTable), reason: "table ip6 " + ourTable + " is missing"},
+		{
+			name:   "ip6 table flushed",
+			cause:  commands("nft flush table ip6 " + ourTable),
+			reason: `rule "neighbour advertisements tell the cluster MAC" is missing`,
+		},
+		{
+			name:   "service removed",
+			cause:  commands("nft delete element netdev " + ourTable + " tcp_services { 80 }"),
+			reason: "set tcp_services is not as laid",
+		},
+		{
+			name:   "service added",
+			cause:  commands("nft add element netdev " + ourTable + " tcp_services { 90-95 }"),
+			reason: "set tcp_services is not as laid",
+		},
+		{
+			name:   "a part of the stamp removed",
+			cause:  commands("nft delete element netdev " + ourTable + " schema { 0x1010001 }"),
+			reason: "is not whole",
+		},
+		{name: "whole ruleset flushed", cause: commands("nft flush ruleset"), reason: "this is left on the node", losesAll: true},
 	}
 }
 
 // TestEveryWoundOfADualStackResource is seen and healed.
-func TestEveryWoundOfADualStackResource(t *testing.T) {
+func TestEveryFaultOfADualStackResource(t *testing.T) {
 	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
 			if mode == clusterip.Multicast {
 				inGuest(t, "data-path")
 			}
-			p := newPatient(t, webIP("ip", dualStack, "mac_mode", string(mode), "services", "tcp/80 tcp/443 udp/53 icmp", "hash_prefix6", "64"))
-			all := wounds6()
+			p := newTestNode(t, webIP("ip", dualStack, "mac_mode", string(mode), "services", "tcp/80 tcp/443 udp/53 icmp", "hash_prefix6", "64"))
+			all := faults6()
 			if mode == clusterip.IGMP {
 				group := clusterip.DerivedMAC(mode, shared6).MulticastGroup().String()
-				all = append(all, wound{name: "group left", inflict: commands("ip address delete " + group + "/128 dev eth0"), says: "no longer a member of the multicast group " + group})
+				all = append(
+					all,
+					fault{
+						name:   "group left",
+						cause:  commands("ip address delete " + group + "/128 dev eth0"),
+						reason: "no longer a member of the multicast group " + group,
+					},
+				)
 			}
 			for _, w := range all {
 				t.Run(w.name, func(t *testing.T) {
 					p.startBoth(t)
-					w.inflict(t, p)
-					p.checkHealing(t, w)
+					w.cause(t, p)
+					p.checkRepair(t, w)
 					p.checkNothingIsLeft(t)
 				})
 			}
@@ -208,14 +295,14 @@ func TestEveryWoundOfADualStackResource(t *testing.T) {
 }
 
 // TestEveryWoundOfMoves is seen and healed.
-func TestEveryWoundOfMoves(t *testing.T) {
+func TestEveryFaultOfMoves(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t, webIP("drain", "60"))
-	for _, w := range woundsOfMoves() {
+	p := newTestNode(t, webIP("drain", "60"))
+	for _, w := range faultsOfMoves() {
 		t.Run(w.name, func(t *testing.T) {
 			p.startBoth(t)
-			w.inflict(t, p)
-			p.checkHealing(t, w)
+			w.cause(t, p)
+			p.checkRepair(t, w)
 			p.checkNothingIsLeft(t)
 		})
 	}
@@ -223,14 +310,14 @@ func TestEveryWoundOfMoves(t *testing.T) {
 
 // TestNICThatWasSwitchedOff: IPv6 addresses go with it, and the kernel stays a member of their groups for good, so start must not
 // insist on joining again.
-func TestNICThatWasSwitchedOff(t *testing.T) {
+func TestInterfaceThatWasSwitchedOff(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
-			p := newPatient(t, webIP("ip", dualStack, "mac_mode", string(mode)))
+			p := newTestNode(t, webIP("ip", dualStack, "mac_mode", string(mode)))
 			p.startBoth(t)
 			commands("ip link set eth0 down", "ip link set eth0 up", "ip address add 2001:db8:10::b/64 dev eth0", clientRoute,
 				"ip -6 route replace 2001:db8:6400::/40 via 2001:db8:10::c8")(t, p)
-			p.checkHealing(t, wound{says: "address 2001:db8:10::3/64 is missing on eth0"})
+			p.checkRepair(t, fault{reason: "address 2001:db8:10::3/64 is missing on eth0"})
 			if mode != clusterip.IGMP {
 				p.checkNothingIsLeft(t)
 			}
@@ -239,29 +326,41 @@ func TestNICThatWasSwitchedOff(t *testing.T) {
 }
 
 // macWounds take away by what a NIC accepts the cluster MAC.
-func macWounds() map[clusterip.MACMode]wound {
+func macFaults() map[clusterip.MACMode]fault {
 	mac := func(mode clusterip.MACMode) string { return clusterip.DerivedMAC(mode, shared).String() }
-	return map[clusterip.MACMode]wound{
-		clusterip.Multicast: {name: "MAC filter removed", inflict: commands("ip maddress delete " + mac(clusterip.Multicast) + " dev eth0"), says: "no longer lets the cluster MAC"},
-		clusterip.Unicast:   {name: "MAC filter removed", inflict: commands("bridge fdb delete " + mac(clusterip.Unicast) + " dev eth0 self"), says: "no longer lets the cluster MAC"},
-		clusterip.IGMP:      {name: "group left", inflict: commands("ip address delete 239.255.10.3/32 dev eth0"), says: "no longer a member of the multicast group 239.255.10.3"},
+	return map[clusterip.MACMode]fault{
+		clusterip.Multicast: {
+			name:   "MAC filter removed",
+			cause:  commands("ip maddress delete " + mac(clusterip.Multicast) + " dev eth0"),
+			reason: "no longer lets the cluster MAC",
+		},
+		clusterip.Unicast: {
+			name:   "MAC filter removed",
+			cause:  commands("bridge fdb delete " + mac(clusterip.Unicast) + " dev eth0 self"),
+			reason: "no longer lets the cluster MAC",
+		},
+		clusterip.IGMP: {
+			name:   "group left",
+			cause:  commands("ip address delete 239.255.10.3/32 dev eth0"),
+			reason: "no longer a member of the multicast group 239.255.10.3",
+		},
 	}
 }
 
 // TestEveryWoundIsSeenAndHealed: monitor tells the truth, start heals without touching the other bucket, stop leaves nothing.
-func TestEveryWoundIsSeenAndHealed(t *testing.T) {
+func TestEveryFaultIsFoundAndRepaired(t *testing.T) {
 	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
-			p := newPatient(t, webIP("mac_mode", string(mode)))
-			for _, w := range append(wounds(), macWounds()[mode]) {
+			p := newTestNode(t, webIP("mac_mode", string(mode)))
+			for _, w := range append(faults(), macFaults()[mode]) {
 				t.Run(w.name, func(t *testing.T) {
 					p.startBoth(t)
-					w.inflict(t, p)
+					w.cause(t, p)
 					if mode == clusterip.Multicast && w.code != ocf.NotRunning { // only Pacemaker knows what should run
 						p.checkStatus(t, w)
 					}
-					p.checkHealing(t, w)
+					p.checkRepair(t, w)
 					p.checkNothingIsLeft(t)
 				})
 			}
@@ -270,35 +369,35 @@ func TestEveryWoundIsSeenAndHealed(t *testing.T) {
 }
 
 // checkStatus expects that an operator who asks is told of the wound, in monitor's words.
-func (p *patient) checkStatus(t *testing.T, w wound) {
+func (p *testNode) checkStatus(t *testing.T, w fault) {
 	t.Helper()
 	var said operator.Status
 	r := p.Host.Run(t.Context(), lan.ToolPath, p.Program, "status", "--json", shared.String())
 	check(t, status(r, ocf.ExitCode(operator.Broken)))
 	check(t, json.Unmarshal([]byte(r.Stdout), &said))
 	for _, problem := range said.Resources[0].Problems {
-		if problem.Health == operator.Broken && strings.Contains(problem.Text, w.says) {
+		if problem.Health == operator.Broken && strings.Contains(problem.Text, w.reason) {
 			return
 		}
 	}
-	t.Errorf("status does not say %q:\n%s", w.says, r.Stdout)
+	t.Errorf("status does not say %q:\n%s", w.reason, r.Stdout)
 }
 
-func (p *patient) checkHealing(t *testing.T, w wound) {
+func (p *testNode) checkRepair(t *testing.T, w fault) {
 	t.Helper()
 	if w.code == 0 {
 		w.code = ocf.ErrGeneric
 	}
 	r := p.monitor(2)
-	if err := status(r, w.code); err != nil || !strings.Contains(r.Stderr, w.says) {
-		t.Errorf("monitor does not say %q: %v\n%s", w.says, err, r.Stderr)
+	if err := status(r, w.code); err != nil || !strings.Contains(r.Stderr, w.reason) {
+		t.Errorf("monitor does not say %q: %v\n%s", w.reason, err, r.Stderr)
 	}
 	if w.name == "NIC down" { // nothing that an agent may change
 		check(t, status(p.start(2), ocf.ErrGeneric))
 		commands("ip link set eth0 up", clientRoute)(t, p)
 	}
 	check(t, status(p.start(2), ocf.Success))
-	if w.loses {
+	if w.losesAll {
 		check(t, status(p.monitor(5), ocf.NotRunning))
 		check(t, status(p.start(5), ocf.Success))
 	}
@@ -309,7 +408,7 @@ func (p *patient) checkHealing(t *testing.T, w wound) {
 var handle = regexp.MustCompile(`# handle (\d+)$`)
 
 // ruleHandles are the handles of all rules of a chain.
-func (p *patient) ruleHandles(t *testing.T, family, chain string) []string {
+func (p *testNode) ruleHandles(t *testing.T, family, chain string) []string {
 	t.Helper()
 	var handles []string
 	for line := range strings.Lines(p.by(t, fmt.Sprintf("nft -a list chain %s %s %s", family, ourTable, chain))) {
@@ -324,7 +423,7 @@ func (p *patient) ruleHandles(t *testing.T, family, chain string) []string {
 // TestEveryRuleIsMissed deletes each rule in turn, and puts another one in its place.
 func TestEveryRuleIsMissed(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp", "drain", "60"))
+	p := newTestNode(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp", "drain", "60"))
 	p.startBoth(t)
 	rules := 0
 	for _, chain := range []string{
@@ -336,8 +435,8 @@ func TestEveryRuleIsMissed(t *testing.T) {
 		for i := range p.ruleHandles(t, family, chain) {
 			for _, change := range []string{"delete rule %s %s %s handle %s", "replace rule %s %s %s handle %s counter accept"} {
 				nft(t, p.Host, fmt.Sprintf(change, family, ourTable, chain, p.ruleHandles(t, family, chain)[i]))
-				w := wound{name: change, says: "table " + family + " " + ourTable + ": chain " + chain + ": rule"}
-				p.checkHealing(t, w)
+				w := fault{name: change, reason: "table " + family + " " + ourTable + ": chain " + chain + ": rule"}
+				p.checkRepair(t, w)
 			}
 			rules++
 		}
@@ -349,12 +448,12 @@ func TestEveryRuleIsMissed(t *testing.T) {
 }
 
 // TestCountersSurviveHealing: a mended table is not made anew, so that nothing of the running buckets is lost.
-func TestCountersSurviveHealing(t *testing.T) {
+func TestCountersSurviveRepair(t *testing.T) {
 	n := newLAN(t, lan.Options{Nodes: 1})
 	a := newAgent(t, n.Nodes[0], 1, webIP())
 	check(t, status(a.start(0), ocf.Success))
 	probe(t, n, lan.Traffic{Target: shared, Sources: n.Sources(4), Protos: []lan.Proto{lan.ICMP}, Retries: 2})
-	p := &patient{agent: a}
+	p := &testNode{agent: a}
 	counted := p.by(t, "nft list set netdev "+ourTable+" owned")
 	nft(t, p.Host, "delete table arp "+ourTable)
 	nft(t, p.Host, "flush chain netdev "+ourTable+" ipv4")
@@ -365,13 +464,13 @@ func TestCountersSurviveHealing(t *testing.T) {
 }
 
 // TestRenamedNIC: the resource finds its NIC by the route, and follows it to its new name.
-func TestRenamedNIC(t *testing.T) {
+func TestRenamedInterface(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
-			p := newPatient(t, webIP("nic", "", "mac_mode", string(mode)))
+			p := newTestNode(t, webIP("nic", "", "mac_mode", string(mode)))
 			p.startBoth(t)
 			commands("ip link set eth0 down", "ip link set eth0 name lan0", "ip link set lan0 up")(t, p)
-			p.checkHealing(t, wound{says: "asked is lan0"})
+			p.checkRepair(t, fault{reason: "asked is lan0"})
 			check(t, status(p.stop(5), ocf.Success))
 			check(t, status(p.stop(2), ocf.Success))
 			commands("ip link set lan0 down", "ip link set lan0 name eth0", "ip link set eth0 up", clientRoute)(t, p)
@@ -381,8 +480,8 @@ func TestRenamedNIC(t *testing.T) {
 }
 
 // TestRenamedNICThatIsAskedFor cannot be healed by the agent, but it says so, and stops.
-func TestRenamedNICThatIsAskedFor(t *testing.T) {
-	p := newPatient(t, webIP())
+func TestRenamedInterfaceAsParameter(t *testing.T) {
+	p := newTestNode(t, webIP())
 	p.startBoth(t)
 	commands("ip link set eth0 down", "ip link set eth0 name lan0", "ip link set lan0 up")(t, p)
 	r := p.monitor(2)
@@ -397,17 +496,17 @@ func TestRenamedNICThatIsAskedFor(t *testing.T) {
 }
 
 // TestDeletedNIC takes the address and the chain along; what is left goes with stop, or is mended when the NIC is back.
-func TestDeletedNIC(t *testing.T) {
+func TestDeletedInterface(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
-			p := newPatient(t, webIP("mac_mode", string(mode)))
+			p := newTestNode(t, webIP("mac_mode", string(mode)))
 			p.startBoth(t)
 			p.by(t, "ip link delete eth0")
 			check(t, status(p.monitor(2), ocf.ErrGeneric))
 			check(t, status(p.start(2), ocf.ErrArgs))
 			commands("ip link add eth0 type veth peer name peer0", "ip link set peer0 up", "ip link set eth0 up",
 				ownAddress)(t, p)
-			p.checkHealing(t, wound{says: "eth0 (index"})
+			p.checkRepair(t, fault{reason: "eth0 (index"})
 			p.by(t, "ip link delete eth0")
 			check(t, status(p.stop(2), ocf.Success))
 			check(t, status(p.stop(5), ocf.Success))
@@ -421,10 +520,10 @@ func TestDeletedNIC(t *testing.T) {
 }
 
 // TestFlappingLinkIsNoWound: what comes back by itself needs no healing.
-func TestFlappingLinkIsNoWound(t *testing.T) {
+func TestFlappingLinkIsNoFault(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
-			p := newPatient(t, webIP("mac_mode", string(mode)))
+			p := newTestNode(t, webIP("mac_mode", string(mode)))
 			p.startBoth(t)
 			commands("ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500", "ip link set eth0 down", "ip link set eth0 up", clientRoute)(t, p)
 			check(t, status(p.monitor(2), ocf.Success))
@@ -434,10 +533,10 @@ func TestFlappingLinkIsNoWound(t *testing.T) {
 }
 
 // TestForeignTableOfOurName is refused by start, left alone by stop, and no reason for monitor to think that anything runs.
-func TestForeignTableOfOurName(t *testing.T) {
+func TestConflictingTable(t *testing.T) {
 	for _, family := range []string{"netdev", "arp", "ip", "ip6"} {
 		t.Run(family, func(t *testing.T) {
-			p := newPatient(t, webIP())
+			p := newTestNode(t, webIP())
 			nft(t, p.Host, "add table "+family+" "+ourTable)
 			nft(t, p.Host, "add chain "+family+" "+ourTable+" mine")
 			nft(t, p.Host, "add rule "+family+" "+ourTable+" mine counter drop")
@@ -459,17 +558,17 @@ func TestForeignTableOfOurName(t *testing.T) {
 	}
 }
 
-// TestAddressesThatHangOnOurs: when ours is the first address, and has the network's prefix, the kernel would remove the network's others
-// with it, and with the NIC's last address all its routes.
+// TestAddressesThatHangOnOurs: when ours is the first address, and has the prefix of the network, the kernel would remove the others of the network
+// with it, and with the interface's last address all its routes.
 func TestAddressesThatHangOnOurs(t *testing.T) {
 	inGuest(t, "interfaces")
 	for _, row := range []struct {
 		promote string
-		as      func(*testing.T, *patient)
+		as      func(*testing.T, *testNode)
 	}{{"0", commands()}, {"0", sharedOfNetwork}, {"1", sharedOfNetwork}} {
 		promote := row.promote
 		t.Run("promote_secondaries="+promote, func(t *testing.T) {
-			p := newPatient(t, webIP("cidr_netmask", "24"))
+			p := newTestNode(t, webIP("cidr_netmask", "24"))
 			for _, scope := range []string{"all", "default", "eth0"} {
 				check(t, p.Host.Sysctl("net/ipv4/conf/"+scope+"/promote_secondaries", promote))
 			}
@@ -483,8 +582,10 @@ func TestAddressesThatHangOnOurs(t *testing.T) {
 			check(t, status(p.stop(2), ocf.Success))
 			check(t, status(p.stop(5), ocf.Success))
 			for command, lines := range map[string][]string{
-				"ip -4 -o address show dev eth0":                       {"192.168.10.11/24 metric 100", "192.168.10.77/24"},
-				"ip -4 route show":                                     {"default via 192.168.10.254", "10.9.0.0/16 via 192.168.10.253", "192.168.10.0/24 dev eth0"},
+				"ip -4 -o address show dev eth0": {"192.168.10.11/24 metric 100", "192.168.10.77/24"},
+				"ip -4 route show": {
+					"default via 192.168.10.254", "10.9.0.0/16 via 192.168.10.253", "192.168.10.0/24 dev eth0",
+				},
 				"cat /proc/sys/net/ipv4/conf/eth0/promote_secondaries": {promote + "\n"},
 			} {
 				seen := p.by(t, command)
@@ -505,7 +606,7 @@ func TestAddressesThatHangOnOurs(t *testing.T) {
 // and others delete theirs.
 func TestManyResourcesStopAtOnce(t *testing.T) {
 	const rounds, resources = 20, 4
-	p := newPatient(t, webIP())
+	p := newTestNode(t, webIP())
 	before, err := p.Host.Dump()
 	check(t, err)
 	for round := range rounds {
@@ -532,11 +633,11 @@ func TestManyResourcesStopAtOnce(t *testing.T) {
 }
 
 // TestNICIsABridge: also with an address on a bridge, every MAC mode works, and leaves nothing behind.
-func TestNICIsABridge(t *testing.T) {
+func TestInterfaceIsABridge(t *testing.T) {
 	for _, mode := range []string{"multicast", "igmp", "unicast"} {
 		t.Run(mode, func(t *testing.T) {
 			n := newLAN(t, lan.Options{Nodes: 1})
-			p := &patient{agent: newAgent(t, n.Nodes[0], 8, webIP("arp_count", "0", "mac_mode", mode, "nic", "br0"))}
+			p := &testNode{agent: newAgent(t, n.Nodes[0], 8, webIP("arp_count", "0", "mac_mode", mode, "nic", "br0"))}
 			p.by(t, "ip link add br0 type bridge mcast_snooping 0")
 			p.by(t, "ip address flush dev eth0")
 			p.by(t, "ip link set eth0 master br0")
@@ -552,7 +653,7 @@ func TestNICIsABridge(t *testing.T) {
 			check(t, status(p.monitor(2), ocf.Success))
 			r, err := n.Probe(t.Context(), lan.Traffic{Target: shared, Sources: n.Sources(32)})
 			check(t, err)
-			if answered := r.Answered()[0] + r.Answered()[lan.Stranger]; answered == 0 || answered == len(r.Exchanges) {
+			if answered := r.Answered()[0] + r.Answered()[lan.NoNode]; answered == 0 || answered == len(r.Exchanges) {
 				t.Errorf("%d of %d clients were answered, not those of 2 of 8 buckets", answered, len(r.Exchanges))
 			}
 			p.checkNothingIsLeft(t)
