@@ -32,12 +32,12 @@ version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # debug tables (-s -w; a panic still prints its stack): Pacemaker starts the program for each action, so it must be small.
 # The version is git's, without Go's own stamp (-buildvcs): that one fails in a clone which belongs to another user.
 flags   := -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(version)'
-compile := CGO_ENABLED=0 $(GO) build $(flags) -tags urfave_cli_no_docs
+compile := CGO_ENABLED=0 $(GO) build $(flags) -tags urfave_cli_no_template
 
 # The program writes its manual itself, in a build of its own that is for this machine and not for the one it is made for. The
 # pages' date is that of the commit, so that the same source always makes the same (reproducible-builds.org).
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
-write-manual := GOOS= GOARCH= CGO_ENABLED=0 SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' $(GO) run $(flags) -tags urfave_cli_no_docs,manual ./cmd/ocf-clusterip manual
+write-manual := GOOS= GOARCH= CGO_ENABLED=0 SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' $(GO) run $(flags) -tags manual ./cmd/ocf-clusterip manual
 
 golangci := $(GO) tool -modfile=tools/go.mod golangci-lint
 # Reads `go test -json`, and fails for a skipped test as for a failed one.

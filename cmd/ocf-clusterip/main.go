@@ -1,5 +1,5 @@
 // Command ocf-clusterip is the resource agent: Pacemaker calls it with an action as its only argument and everything else
-// in the environment (OCF RA API 1.1).
+// in the environment (OCF RA API 1.1). Its other commands are for administrators.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	"ocf-clusterip/internal/ocf"
 )
@@ -36,20 +37,20 @@ func main() {
 	})))
 }
 
-// A verdict is the exit status of a command that checks something and has said what it found: 0 for healthy, 1 for degraded, 2 for broken.
-type verdict ocf.ExitCode
+// A result is the exit code of a command that checks something and has printed what it found: 0 for healthy, 1 for degraded, 2 for broken.
+type result ocf.ExitCode
 
-func (v verdict) Error() string { return fmt.Sprintf("exit status %d", int(v)) }
+func (r result) Error() string { return fmt.Sprintf("exit code %d", int(r)) }
 
-// run carries out one call and says what it exits with. A failure leaves its reason as one line on stderr.
+// run carries out one call and returns its exit code. A failure leaves its reason as one line on stderr.
 func run(ctx context.Context, p process) ocf.ExitCode {
 	environment, environmentErr := ocf.ParseEnvironment(p.environ)
-	call := call{
+	call := &call{
 		process: p, environment: environment, environmentErr: environmentErr,
 		log: ocf.NewLogger(p.stderr, environment.Debug),
 	}
 	err := call.run(ctx)
-	if found, ok := errors.AsType[verdict](err); ok {
+	if found, ok := errors.AsType[result](err); ok {
 		return ocf.ExitCode(found)
 	}
 	code := ocf.CodeOf(err)
@@ -65,4 +66,15 @@ func run(ctx context.Context, p process) ocf.ExitCode {
 		ocf.ExitReason(p.stderr, prefix, err)
 	}
 	return code
+}
+
+// run turns a panic into an error: Go would exit with 2, which means to Pacemaker that the parameters are wrong.
+func (c *call) run(ctx context.Context) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			c.log.Debugf("%s", debug.Stack())
+			err = fmt.Errorf("internal error, please report it: %v (HA_debug=1 shows where)", cause)
+		}
+	}()
+	return c.commandLine().Run(ctx, c.args)
 }

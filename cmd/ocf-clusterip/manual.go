@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,42 +11,39 @@ import (
 	"strings"
 	"time"
 
-	"github.com/urfave/cli/v2"
+	"github.com/urfave/cli/v3"
 
 	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator/network"
+	"ocf-clusterip/internal/services"
 )
 
-// makers are commands of which only `make manual` has a use; the program that is installed does without them.
+// makers are commands that only `make manual` needs. The installed program does without them.
 func (c *call) makers() []*cli.Command {
-	return []*cli.Command{hidden(c.forPeople(&cli.Command{
-		Name: "manual", Usage: "write the manual pages and what shells complete commands with", ArgsUsage: "FOLDER", Action: c.writeManual,
+	return []*cli.Command{hidden(c.forAdministrators(&cli.Command{
+		Name: "manual", Usage: "write the manual pages and the completion of shells", ArgsUsage: "FOLDER", Action: c.writeManual,
 	}))}
 }
 
-func (c *call) writeManual(ctx *cli.Context) error {
-	if ctx.NArg() != 1 {
+func (c *call) writeManual(_ context.Context, command *cli.Command) error {
+	if command.NArg() != 1 {
 		return ocf.Errorf(ocf.ErrArgs, "manual needs a folder to write to, and nothing else")
-	}
-	program := manual.Read(c.app())
-	if err := program.Check(); err != nil {
-		return err
 	}
 	date, err := c.sourceDate()
 	if err != nil {
 		return err
 	}
-	folder := ctx.Args().First()
+	values := map[string][]string{"protocol": services.Protocols(), "vendor": network.Vendors()}
+	files, err := manual.Program{Command: command.Root(), Values: values, Time: date}.Files()
+	if err != nil {
+		return err
+	}
+	folder := command.Args().First()
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("write the manual: %w", err)
 	}
-	for name, text := range map[string]string{
-		"ocf-clusterip.8":        manual.CommandPage(program, date),
-		"ocf_custom_clusterip.7": manual.AgentPage(version, date),
-		"ocf-clusterip.bash":     manual.Bash(program),
-		"ocf-clusterip.zsh":      manual.Zsh(program),
-		"ocf-clusterip.fish":     manual.Fish(program),
-	} {
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil { //nolint:gosec // for everybody to read
 			return fmt.Errorf("write the manual: %w", err)
 		}
@@ -53,7 +51,7 @@ func (c *call) writeManual(ctx *cli.Context) error {
 	return nil
 }
 
-// sourceDate is what SOURCE_DATE_EPOCH says (reproducible-builds.org), so that the same source always makes the same pages.
+// sourceDate is SOURCE_DATE_EPOCH (reproducible-builds.org), so that the same source always makes the same pages.
 func (c *call) sourceDate() (time.Time, error) {
 	for _, variable := range c.environ {
 		value, isIt := strings.CutPrefix(variable, "SOURCE_DATE_EPOCH=")

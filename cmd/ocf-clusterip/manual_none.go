@@ -2,7 +2,7 @@
 
 package main
 
-import "github.com/urfave/cli/v2"
+import "github.com/urfave/cli/v3"
 
-// makers are commands of which only `make manual` has a use (manual.go).
+// makers are commands that only `make manual` needs (manual.go).
 func (c *call) makers() []*cli.Command { return nil }

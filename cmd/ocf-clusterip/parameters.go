@@ -1,45 +1,52 @@
 package main
 
 import (
-	"errors"
+	"slices"
 	"strings"
 
-	"github.com/urfave/cli/v2"
+	"github.com/urfave/cli/v3"
 
-	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
-	"ocf-clusterip/internal/ocf"
 )
 
-// The resource's parameters as flags of the commands for people. A flag is named as the parameter, with hyphens.
+// The resource's parameters as flags of the commands for administrators. A flag is named as the parameter, with hyphens.
 
-// hashParameters say which bucket a packet is in.
+// hashParameters decide which bucket a packet is in.
 func hashParameters() []string {
 	return []string{"hashmode", "hash_seed", "hash_compat", "hash_prefix4", "hash_prefix6", "services"}
 }
 
-// macParameters say which MAC stands for the address.
+// macParameters decide which MAC address is shared.
 func macParameters() []string { return []string{"ip", "mac_mode", "mac"} }
+
+func allParameters() []string {
+	var names []string
+	for _, p := range metadata.Parameters() {
+		names = append(names, p.Name)
+	}
+	return names
+}
 
 func flagOf(parameter string) string { return strings.ReplaceAll(parameter, "_", "-") }
 
+// parameterFlags are the flags for these parameters. The usage of all begins with the same words.
+func parameterFlags(usage string, names []string) []cli.Flag {
+	var flags []cli.Flag
+	for _, p := range metadata.Parameters() {
+		if slices.Contains(names, p.Name) {
+			flags = append(flags, textFlag(flagOf(p.Name), usage+"`VALUE` of the parameter "+p.Name+", "+p.Allowed()))
+		}
+	}
+	return flags
+}
+
 // given are those of the parameters that are given as flags, by name.
-func given(ctx *cli.Context, parameters []string) map[string]string {
+func given(command *cli.Command, parameters []string) map[string]string {
 	values := map[string]string{}
 	for _, name := range parameters {
-		if ctx.IsSet(flagOf(name)) {
-			values[name] = ctx.String(flagOf(name))
+		if command.IsSet(flagOf(name)) {
+			values[name] = command.String(flagOf(name))
 		}
 	}
 	return values
-}
-
-// specOf is the resource that has these parameters (ocf.ErrArgs: somebody has typed them). Unknown ones have no effect.
-func specOf(parameters map[string]string, resource string, buckets uint32) (spec clusterip.Spec, unknown []string, err error) {
-	values, unknown, parseErr := metadata.Parse(parameters)
-	spec, specErr := clusterip.NewSpec(values, resource, ocf.Clone{Buckets: buckets})
-	if err := errors.Join(parseErr, specErr); err != nil {
-		return spec, unknown, ocf.Errorf(ocf.ErrArgs, "%w", err)
-	}
-	return spec, unknown, nil
 }

@@ -134,7 +134,7 @@ func TestMetrics(t *testing.T) {
 		{"an address that is none", []string{"web"}, []string{`"web"`}},
 		{"an address of one NIC", []string{"fe80::1%eth0"}, []string{"fe80::1%eth0"}},
 		{"two addresses", []string{address, "192.168.10.4"}, []string{"2 addresses"}},
-		{"a flag after the address", []string{address, "--output", file}, []string{"--output", "before"}},
+		{"a flag after the address", []string{address, "--output", dir}, []string{"--output", dir}},
 		{"a flag that does not exist", []string{"--file", "x"}, []string{"file", "metrics --help"}},
 		{"no name", []string{"--output"}, []string{"output", "metrics --help"}},
 		{"an empty name", []string{"--output", ""}, []string{"--output", `""`}},
@@ -142,10 +142,10 @@ func TestMetrics(t *testing.T) {
 		{"a folder that is not there", []string{"--output", dir + "/new/"}, []string{"--output", dir + "/new/"}},
 		{"a file in it", []string{"--output", dir + "/new/clusterip.prom"}, []string{"--output", "no folder " + dir + "/new"}},
 		{"a file below a file", []string{"--output", file + "/clusterip.prom"}, []string{"--output", file}},
-		{"a link to a file", []string{"--output", dir + "/link"}, []string{"--output", dir + "/link", "no regular file"}},
-		{"a link to nowhere", []string{"--output", dir + "/dangling"}, []string{"--output", dir + "/dangling", "no regular file"}},
-		{"a device", []string{"--output", "/dev/null"}, []string{"--output", "/dev/null", "no regular file"}},
-		{"a pipe", []string{"--output", dir + "/fifo"}, []string{"--output", dir + "/fifo", "no regular file"}},
+		{"a link to a file", []string{"--output", dir + "/link"}, []string{"--output", dir + "/link", "not a regular file"}},
+		{"a link to nowhere", []string{"--output", dir + "/dangling"}, []string{"--output", dir + "/dangling", "not a regular file"}},
+		{"a device", []string{"--output", "/dev/null"}, []string{"--output", "/dev/null", "not a regular file"}},
+		{"a pipe", []string{"--output", dir + "/fifo"}, []string{"--output", dir + "/fifo", "not a regular file"}},
 		{"several faults", []string{"--output", dir, "web"}, []string{`"web"`, "--output"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -127,8 +127,8 @@ func TestPlan(t *testing.T) {
 			[]string{"--hashmode", "ports"},
 		},
 		{"a parameter that is wrong", []string{"--nodes", "3", "--hash-prefix4", "99"}, []string{"hash_prefix4", "32"}},
-		{"a picture through a link", []string{"--nodes", "3", "--svg", link}, []string{link, "no regular file"}},
-		{"a picture into a pipe", []string{"--nodes", "3", "--svg", pipe}, []string{pipe, "no regular file"}},
+		{"a picture through a link", []string{"--nodes", "3", "--svg", link}, []string{link, "not a regular file"}},
+		{"a picture into a pipe", []string{"--nodes", "3", "--svg", pipe}, []string{pipe, "not a regular file"}},
 		{"a picture into nowhere", []string{"--nodes", "3", "--svg", "/nowhere/x.svg"}, []string{"/nowhere"}},
 		{
 			"a picture in place of the log",

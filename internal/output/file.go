@@ -1,4 +1,4 @@
-package main
+package output
 
 import (
 	"errors"
@@ -11,18 +11,18 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// checkOutput refuses what replaceFile would make a file of that is none: a link, a device, a folder.
-func checkOutput(flag, name string) error {
+// CheckFile refuses a name that ReplaceFile must not replace: a link, a device, a folder. The error (ocf.ErrArgs) names the flag.
+func CheckFile(flag, name string) error {
 	fault := func(format string, args ...any) error {
 		return ocf.Errorf(ocf.ErrArgs, "%s %s "+format, append([]any{flag, ocf.Quote(name)}, args...)...)
 	}
 	if strings.HasSuffix(name, "/") {
-		return fault("is no name of a file")
+		return fault("is not the name of a file")
 	}
 	info, err := os.Lstat(name)
 	switch {
 	case err == nil && !info.Mode().IsRegular():
-		return fault("is there, and no regular file")
+		return fault("exists and is not a regular file")
 	case err == nil:
 		return nil
 	case !errors.Is(err, fs.ErrNotExist):
@@ -36,9 +36,9 @@ func checkOutput(flag, name string) error {
 
 const readableByAll = 0o644
 
-// replaceFile puts a new file in the place of another one, so that nobody ever reads half of it. Until then its name is hidden and ends in a
-// number, so that no collector takes it for what it looks for. It is made with O_EXCL, which follows no link.
-func replaceFile(name string, content []byte) (err error) {
+// ReplaceFile replaces a file as a whole, so that no reader ever sees half of it. Until then the new file is hidden and its name ends in
+// a number, so that no collector reads it. It is made with O_EXCL, which follows no link.
+func ReplaceFile(name string, content []byte) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("write %s: %w", name, err)

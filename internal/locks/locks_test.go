@@ -1,0 +1,116 @@
+package locks
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"ocf-clusterip/internal/ocf"
+)
+
+var address = netip.MustParseAddr("192.168.10.3")
+
+func files(t *testing.T, d Dir) int {
+	t.Helper()
+	all, err := os.ReadDir(string(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+func TestLastUnlockRemovesAll(t *testing.T) {
+	d := Dir(t.TempDir())
+	sweeper, err := d.Sweeper(address)
+	if err != nil || sweeper == nil {
+		t.Fatalf("%v, %v", sweeper, err)
+	}
+	if second, err := d.Sweeper(address); second != nil || err != nil {
+		t.Errorf("a second sweeper: %v, %v", second, err)
+	}
+	for _, tt := range []struct {
+		name    string
+		prepare func() error
+		last    bool
+		left    int
+	}{
+		{"others run on", func() error { return nil }, false, 2},
+		{"the sweeper still runs", func() error { return nil }, true, 1},
+		{"the sweeper was killed", sweeper.Release, true, 0},
+	} {
+		if err := tt.prepare(); err != nil {
+			t.Fatal(err)
+		}
+		lock, err := d.Lock(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := lock.Unlock(tt.last); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if got := files(t, d); got != tt.left {
+			t.Errorf("%s: %d files are left, want %d", tt.name, got, tt.left)
+		}
+	}
+}
+
+func TestLockIfPossible(t *testing.T) {
+	d := Dir(t.TempDir())
+	lock, err := d.Lock(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	unexpected := func(err error) { t.Errorf("warns: %v", err) }
+	if _, err := d.LockIfPossible(over, address, unexpected); !errors.As(err, new(*ocf.HeldError)) {
+		t.Errorf("while another action has it: %v", err)
+	}
+	if err := lock.Unlock(true); err != nil {
+		t.Fatal(err)
+	}
+	if lock, err = d.LockIfPossible(over, address, unexpected); err != nil || lock.Unlock(true) != nil {
+		t.Errorf("while nobody has it: %v", err)
+	}
+	file := filepath.Join(string(d), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var warning error
+	lock, err = Dir(file).LockIfPossible(t.Context(), address, func(err error) { warning = err })
+	if err != nil || warning == nil || lock.Unlock(true) != nil {
+		t.Errorf("where none can be made: %v, warning %v", err, warning)
+	}
+}
+
+func TestStartSweeper(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "started")
+	if err := StartSweeper(append(os.Environ(), started+"="+file)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if text, err := os.ReadFile(file); err == nil && string(text) == "/ sweep" {
+			return
+		}
+		if t.Context().Err() != nil {
+			t.Fatal("no sweeper was started")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// started names the variable that makes this program a sweeper: it writes to the file how it was started.
+const started = "SWEEPER_OF_TEST"
+
+func TestMain(m *testing.M) {
+	if file := os.Getenv(started); file != "" {
+		folder, _ := os.Getwd()
+		_ = os.WriteFile(file, []byte(folder+" "+os.Args[1]), 0o600)
+		return
+	}
+	m.Run()
+}
