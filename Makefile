@@ -28,14 +28,14 @@ fishdir  := /usr/share/fish/vendor_completions.d
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-# Static and reproducible. The cli library's generator of man pages is left out (urfave_cli_no_docs), and so are symbol and
-# debug tables (-s -w; a panic still prints its stack): Pacemaker starts the program for each action, so it must be small.
+# Static and reproducible. Pacemaker starts the program for each action, so it must be small: without symbol and debug tables (-s -w; a
+# panic still prints its stack), and without text/template in the cli library, which keeps the linker from dropping unused methods.
 # The version is git's, without Go's own stamp (-buildvcs): that one fails in a clone which belongs to another user.
 flags   := -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(version)'
 compile := CGO_ENABLED=0 $(GO) build $(flags) -tags urfave_cli_no_template
 
-# The program writes its manual itself, in a build of its own that is for this machine and not for the one it is made for. The
-# pages' date is that of the commit, so that the same source always makes the same (reproducible-builds.org).
+# A build of the program with the tag manual writes its manual. That build is for this machine, whichever machine the program is for.
+# The date of the pages is that of the commit, so that the same source always makes the same pages (reproducible-builds.org).
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 write-manual := GOOS= GOARCH= CGO_ENABLED=0 SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' $(GO) run $(flags) -tags manual ./cmd/ocf-clusterip manual
 
@@ -82,7 +82,7 @@ install: build manual ## the program to $(DESTDIR)/usr/sbin, its link among the 
 	install -D -m 0644 '$(BIN)/manual/ocf-clusterip.zsh' '$(DESTDIR)$(zshdir)/_ocf-clusterip'
 	install -D -m 0644 '$(BIN)/manual/ocf-clusterip.fish' '$(DESTDIR)$(fishdir)/ocf-clusterip.fish'
 
-uninstall: ## takes away what install laid
+uninstall: ## removes what install has installed
 	rm -f '$(DESTDIR)$(agentdir)/clusterip' '$(DESTDIR)$(sbindir)/ocf-clusterip'
 	rm -f '$(DESTDIR)$(mandir)/man8/ocf-clusterip.8' '$(DESTDIR)$(mandir)/man7/ocf_custom_clusterip.7'
 	rm -f '$(DESTDIR)$(bashdir)/ocf-clusterip' '$(DESTDIR)$(zshdir)/_ocf-clusterip' '$(DESTDIR)$(fishdir)/ocf-clusterip.fish'

@@ -66,8 +66,10 @@ func (c *call) withSpec(do func(agent.Agent, context.Context, clusterip.Spec) er
 	}
 }
 
-func (c *call) monitor(a agent.Agent, ctx context.Context, spec clusterip.Spec) error {
-	return a.Monitor(ctx, spec, agent.CheckLevel(c.environment.CheckLevel))
+func (c *call) monitor(ctx context.Context) error {
+	return c.withSpec(func(a agent.Agent, ctx context.Context, spec clusterip.Spec) error {
+		return a.Monitor(ctx, spec, agent.CheckLevel(c.environment.CheckLevel))
+	})(ctx)
 }
 
 // stop goes on whatever is wrong with the parameters: a failed stop gets the node fenced.

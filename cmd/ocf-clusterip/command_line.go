@@ -41,7 +41,7 @@ func (c *call) commandLine() *cli.Command {
 		Commands: append([]*cli.Command{
 			action("start", "own the instance's bucket on this node", c.withSpec(agent.Agent.Start)),
 			action("stop", "release the bucket; with the last one, remove everything", c.stop),
-			action("monitor", "check what is installed (OCF_CHECK_LEVEL 0 or 10)", c.withSpec(c.monitor)),
+			action("monitor", "check what is installed (OCF_CHECK_LEVEL 0 or 10)", c.monitor),
 			action("validate-all", "check the parameters (OCF_CHECK_LEVEL=10: and this node)", c.validateAll),
 			action("reload-agent", "apply changed reloadable parameters", c.withSpec(agent.Agent.Reload)),
 			hidden(action("sweep", "wait until all drains have ended, and clean up", c.sweep)),

@@ -75,7 +75,8 @@ func (c *call) networkLayout(ctx context.Context, command *cli.Command) (cluster
 	case !isDescribed:
 		return c.layoutHere(ctx, command.String("to"))
 	case command.IsSet("to"):
-		return clusterip.Layout{}, ocf.Errorf(ocf.ErrArgs, "--to chooses one of this node's addresses, and --ip describes another: give one of them")
+		return clusterip.Layout{}, ocf.Errorf(ocf.ErrArgs,
+			"--to chooses one of this node's addresses, and --ip describes another: give one of them")
 	}
 	spec, _, err := gather.Spec(parameters, "", 1)
 	if err != nil {

@@ -1,11 +1,13 @@
 // Package manual makes the manual pages, and the completion of bash, zsh and fish, from the definitions of the command line and of the
-// resource's parameters. Only the program that `make manual` builds has it: Pacemaker starts the agent for each action, so it must be small.
+// resource's parameters. Only the program that `make manual` builds contains it, so that the agent, which Pacemaker starts for each action,
+// stays small.
 //
 // The library cli has templates for all of these, which leave out what users need: its manual page has no description and no arguments
 // of a command, its completion no values, and in bash and zsh it starts the program at each press of the tabulator.
 package manual
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"regexp"
@@ -109,7 +111,8 @@ func (p Program) flags(command *cli.Command) []Flag {
 		}
 		if documented.TakesValue() {
 			_, rest, _ := strings.Cut(documented.GetUsage(), "`")
-			flag.Placeholder, _, _ = strings.Cut(rest, "`")
+			placeholder, _, _ := strings.Cut(rest, "`")
+			flag.Placeholder = cmp.Or(placeholder, "VALUE")
 		}
 		if text, isText := definition.(*cli.StringFlag); isText {
 			flag.File = text.TakesFile

@@ -25,7 +25,8 @@ func sample(t *testing.T, more ...cli.Flag) Program {
 	app := &cli.Command{
 		Name: "sample-tool", Version: "v1.2-3", Usage: "shows what definitions become",
 		HideHelpCommand: true, Writer: io.Discard, Action: func(context.Context, *cli.Command) error { return nil },
-		Description: "Prose in lines,\nwith a non-breaking\u00a0space and a \"quote\".\n\n    an example --that 'stays' \\\n        as it is\n\n" +
+		Description: "Prose in lines,\nwith a non-breaking\u00a0space and a \"quote\".\n\n" +
+			"    an example --that 'stays' \\\n        as it is\n\n" +
 			".TH is no macro here; neither is\n'br.",
 		Commands: []*cli.Command{
 			{Name: "start", Usage: "begin", Category: "Actions"},
@@ -136,7 +137,8 @@ func FuzzTextIsNoMarkdown(f *testing.F) {
 	f.Add("10. an item? - another, and a long text that is wrapped somewhere near the end of the line - here. 2. is another")
 	f.Fuzz(func(t *testing.T, text string) {
 		text = strings.Join(strings.Fields(ocf.OneLine(text)), " ")
-		page := roff("# \"T\" 8\n\n# NAME\n\nx\n\n# TEXT\n\nbegin " + markdown(0, text) + " end\n\n**term**\n: begin " + markdown(0, text) + " end\n")
+		words := "begin " + markdown(0, text) + " end\n"
+		page := roff("# \"T\" 8\n\n# NAME\n\nx\n\n# TEXT\n\n" + words + "\n**term**\n: " + words)
 		_, paragraphs, _ := strings.Cut(page, ".SH TEXT\n")
 		want := strings.Join(strings.Fields("begin "+strings.ReplaceAll(text, "\uFFFD", "?")+" end"), " ")
 		got := strings.Split(strings.ReplaceAll(paragraphs, "\uFFFD", "?"), ".TP\n\\fBterm\\fP\n")

@@ -45,7 +45,10 @@ func TestCheckFile(t *testing.T) {
 		"/dev/null": "not a regular file", filepath.Join(folder, "none", "file"): "no folder", filepath.Join(file, "x"): "cannot be written",
 	} {
 		err := CheckFile("--output", name)
-		if (err == nil) != (fault == "") || err != nil && !(strings.Contains(err.Error(), fault) && strings.Contains(err.Error(), "--output")) {
+		switch {
+		case fault == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case fault != "" && (err == nil || !strings.Contains(err.Error(), fault) || !strings.Contains(err.Error(), "--output")):
 			t.Errorf("%s: %v, want %q", name, err, fault)
 		}
 	}

@@ -36,7 +36,8 @@ func (d Doctor) Facts(ctx context.Context, described *doctor.Resource) (doctor.F
 		if facts.InstalledErr != nil {
 			return facts, facts.InstalledErr
 		}
-		return facts, ocf.Errorf(ocf.ErrArgs, "no address is shared on this node, and there is no cluster that configures one; name one with --ip")
+		return facts, ocf.Errorf(ocf.ErrArgs,
+			"no address is shared on this node, and there is no cluster that configures one; name one with --ip")
 	}
 	queriers := listener{hears: d.Kernel.Links.HearsQuerier, wait: d.Wait, heard: map[lan]*doctor.Fact[bool]{}}
 	for i := range facts.Resources {
