@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -164,16 +163,14 @@ func (r *registers) other(name string) (match, []outcome) {
 	}
 }
 
+// nat judges a translation. The first address of a range stands for all of them.
 func (r *registers) nat(e *expr.NAT, addressLength int) outcome {
 	if e.Type != expr.NATTypeDestNAT {
 		return outcome{match: yes, action: accept}
 	}
 	to := destination{here: e.RegAddrMin == 0, port: r.port(e.RegProtoMin)}
-	first, _ := r.get(e.RegAddrMin, addressLength).bytes()
-	last, _ := r.get(e.RegAddrMax, addressLength).bytes()
-	if e.RegAddrMax == 0 || bytes.Equal(first, last) {
-		to.host, _ = netip.AddrFromSlice(first)
-	}
+	host, _ := r.get(e.RegAddrMin, addressLength).bytes()
+	to.host, _ = netip.AddrFromSlice(host)
 	return outcome{match: yes, action: redirect, to: to}
 }
 

@@ -61,7 +61,7 @@ func targetOutcome(e *expr.Target) []outcome {
 	return []outcome{o}
 }
 
-// targetDestination leaves the destination open if it is a range, or written in an unknown way.
+// targetDestination leaves the destination open if it is written in an unknown way. The first address of a range stands for all of them.
 func targetDestination(e *expr.Target) destination {
 	to := destination{here: e.Name == "REDIRECT"}
 	var ranges []xt.NatRange
@@ -76,7 +76,7 @@ func targetDestination(e *expr.Target) destination {
 		}
 	}
 	for _, r := range ranges {
-		if host, ok := netip.AddrFromSlice(r.MinIP); ok && !to.here && r.MinIP.Equal(r.MaxIP) {
+		if host, ok := netip.AddrFromSlice(r.MinIP); ok && !to.here {
 			to.host = host.Unmap()
 		}
 		if r.Flags&uint(xt.NatRangeProtoSpecified) != 0 && r.MinPort == r.MaxPort {

@@ -498,6 +498,7 @@ func TestRulesets(t *testing.T) {
 		"elsewhere, perhaps": {
 			"table ip n\nchain pre prerouting -100 nat\nmeta mark, cmp eq 01000000, imm 0a000009, dnat 1" + filter, []string{"? " + v4},
 		},
+		"somewhere": {toNAT + "meta mark, dnat 1" + filter, []string{"? " + v4}},
 		"another family": {
 			toNAT + "imm 20010db8000000000000000000000009, dnat 1" + filter + "payload network 16 4, cmp eq 20010db8, accept", nil,
 		},
@@ -534,7 +535,7 @@ func TestRulesets(t *testing.T) {
 		"iptables: a container": {
 			toNAT + "target DNAT 8080\ntable ip f\nchain fwd forward 0\n" + port + "cmp eq 1f90, drop", []string{"! " + v4},
 		},
-		"iptables: containers":             {toNAT + "target DNAT many\ntable ip f\nchain fwd forward 0 drop", nil},
+		"iptables: containers":             {toNAT + "target DNAT many\ntable ip f\nchain fwd forward 0 drop", []string{"! " + v4}},
 		"iptables: another port of ours":   {toNAT + "target REDIRECT 8080" + filter + port + "cmp eq 1f90, accept", nil},
 		"iptables: it returns to our hook": {in + "jump:c\ndrop\nchain c\ntarget RETURN", []string{"! " + all}},
 	} {

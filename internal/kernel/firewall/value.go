@@ -61,7 +61,10 @@ type span struct {
 // in compares numbers of the same length in network order. If the value depends on the client, a span that leaves him half of the values or
 // more does not count as some.
 func (v value) in(s span) match {
-	first, last := append(s.first, make([]byte, max(0, len(v)-len(s.first)))...), s.last
+	first, last := s.first, s.last
+	if first == nil {
+		first = make([]byte, len(v))
+	}
 	if last == nil {
 		last = bytes.Repeat([]byte{allBits}, len(v))
 	}

@@ -178,10 +178,10 @@ func obstacles(tables []table, packets []packet, isLocal func(netip.Addr) bool) 
 			if left := w.through(w.base.name, reach, 0); left != no && w.base.hook.drops {
 				w.report(w.base.name, "policy drop", left, false)
 			}
-			if w.dropped || w.redirected != nil && !p.redirect(*w.redirected, isLocal) {
+			if w.dropped {
 				break
 			}
-			if w.mayRedirect {
+			if w.redirected != nil && !p.redirect(*w.redirected, isLocal) || w.mayRedirect {
 				reach = perhaps
 			}
 		}
