@@ -1,9 +1,11 @@
 package plan
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net/netip"
 	"slices"
@@ -50,45 +52,29 @@ func (*CompressedError) Error() string { return "is compressed" }
 
 // Read counts the lines of a log, and reports its progress from time to time.
 func (t *Tally) Read(from io.Reader, progress func(bytes int64)) error {
-	buffer := make([]byte, chunk)
-	held := 0 // bytes of a line that has not ended
-	inLong, first := false, true
-	for read := int64(0); ; {
-		n, err := from.Read(buffer[held:])
-		text := buffer[:held+n]
-		if first && n > 0 {
-			if unpacker, packed := unpackerOf(text); packed {
-				return &CompressedError{unpacker}
-			}
-			first = false
+	lines := bufio.NewReaderSize(from, chunk)
+	const longestHead = 6
+	head, _ := lines.Peek(longestHead) // an error comes again
+	if unpacker, packed := unpackerOf(head); packed {
+		return &CompressedError{unpacker}
+	}
+	read, isRest := int64(0), false
+	for {
+		line, err := lines.ReadSlice('\n')
+		if len(line) > 0 && !isRest {
+			t.count(line)
 		}
-		for {
-			end := bytes.IndexByte(text, '\n')
-			if end < 0 {
-				break
-			}
-			if !inLong {
-				t.count(text[:end])
-			}
-			inLong, text = false, text[end+1:]
+		isRest = errors.Is(err, bufio.ErrBufferFull)
+		before := read
+		if read += int64(len(line)); read/chunk > before/chunk {
+			progress(read)
 		}
 		switch {
 		case err == io.EOF:
-			if len(text) > 0 && !inLong {
-				t.count(text)
-			}
 			return nil
-		case err != nil:
+		case err != nil && !isRest:
 			return err
-		case inLong:
-			text = nil
-		case len(text) == len(buffer):
-			t.count(text)
-			inLong, text = true, nil
 		}
-		held = copy(buffer, text)
-		read += int64(n)
-		progress(read)
 	}
 }
 
