@@ -9,24 +9,14 @@ import (
 )
 
 func ios(r request) []section {
-	router := r.router("Vlan%d")
-	static := staticEntries(r,
-		func(e entry) []string { return []string{fmt.Sprintf("arp %s %s arpa", e.address, dotted(e.mac))} },
-		func(e entry) []string {
-			return []string{fmt.Sprintf("ipv6 neighbor %s %s %s", e.address, router, dotted(e.mac))}
-		})
+	static := arpaEntries(r)
 	if r.has6() && r.mode() != clusterip.Unicast {
 		static.why = append(static.why, whyGroupND)
-	}
-	var entries []string
-	for _, mac := range r.layout.AllMACs() {
-		entries = append(entries,
-			fmt.Sprintf("mac address-table static %s vlan %d interface %s", dotted(mac), r.vlan, strings.Join(r.ports, " ")))
 	}
 	sections := []section{static}
 	switch r.mode() {
 	case clusterip.Multicast:
-		sections = append(sections, section{title: "The group MAC goes to the nodes' ports only", why: []string{whyPorts}, commands: entries})
+		sections = append(sections, section{title: groupToNodes, why: []string{whyPorts}, commands: staticMACs(r)})
 	case clusterip.IGMP:
 		sections = append(sections, iosSnooping(r), section{
 			title: "Switches that snoop by IP address",
@@ -35,13 +25,33 @@ func ios(r request) []section {
 					"Troubleshoot IGMP for NLB Deployments on Catalyst 9000). There the entry below limits the frames to the nodes' ports. " +
 					"Classic Catalysts (6500) snoop by MAC and need none.", whyPorts,
 			},
-			unsure: entries,
+			unsure: staticMACs(r),
 		})
 	case clusterip.Unicast:
 		sections = append(sections, noBlock(r))
 	}
 	trust := perPort(r, "ip arp inspection trust")
 	return append(sections, obstacles(r, trust...), checkSection(append(showARP(r), "show mac address-table static")...))
+}
+
+// arpaEntries are the router's static entries as IOS and EOS write them.
+func arpaEntries(r request) section {
+	router := r.router("Vlan%d")
+	return staticEntries(r,
+		func(e entry) []string { return []string{fmt.Sprintf("arp %s %s arpa", e.address, dotted(e.mac))} },
+		func(e entry) []string {
+			return []string{fmt.Sprintf("ipv6 neighbor %s %s %s", e.address, router, dotted(e.mac))}
+		})
+}
+
+// staticMACs are entries for the MACs on the nodes' ports as IOS and EOS write them.
+func staticMACs(r request) []string {
+	var entries []string
+	for _, mac := range r.layout.AllMACs() {
+		entries = append(entries,
+			fmt.Sprintf("mac address-table static %s vlan %d interface %s", dotted(mac), r.vlan, strings.Join(r.ports, " ")))
+	}
+	return entries
 }
 
 func iosSnooping(r request) section {
@@ -85,7 +95,7 @@ func nxos(r request) []section {
 	switch r.mode() {
 	case clusterip.Multicast:
 		ports := section{
-			title: "The group MAC goes to the nodes' ports only",
+			title: groupToNodes,
 			why: []string{
 				whyPorts, "Not verified, so written as comments: the guides describe the feature (static multicast MAC address); the form of the " +
 					"command could not be verified.",
@@ -137,27 +147,18 @@ func nxosSnooping(r request) section {
 }
 
 func eos(r request) []section {
-	router := r.router("Vlan%d")
-	static := staticEntries(r,
-		func(e entry) []string { return []string{fmt.Sprintf("arp %s %s arpa", e.address, dotted(e.mac))} },
-		func(e entry) []string {
-			return []string{fmt.Sprintf("ipv6 neighbor %s %s %s", e.address, router, dotted(e.mac))}
-		})
+	static := arpaEntries(r)
 	if r.mode() != clusterip.Unicast {
 		static.why = append(static.why, "The form of these commands is verified. Not verified: whether this device accepts a group MAC in them.")
 	}
 	sections := []section{static}
 	switch r.mode() {
 	case clusterip.Multicast:
-		ports := section{
-			title: "The group MAC goes to the nodes' ports only",
-			why:   []string{whyPorts, "The command is verified with one interface only, so it is written as a comment."},
-		}
-		for _, mac := range r.layout.AllMACs() {
-			ports.unsure = append(ports.unsure,
-				fmt.Sprintf("mac address-table static %s vlan %d interface %s", dotted(mac), r.vlan, strings.Join(r.ports, " ")))
-		}
-		sections = append(sections, ports)
+		sections = append(sections, section{
+			title:  groupToNodes,
+			why:    []string{whyPorts, "The command is verified with one interface only, so it is written as a comment."},
+			unsure: staticMACs(r),
+		})
 	case clusterip.IGMP:
 		sections = append(sections, eosSnooping(r))
 	case clusterip.Unicast:

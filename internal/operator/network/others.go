@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"ocf-clusterip/internal/clusterip"
@@ -100,12 +101,10 @@ func routeros(r request) []section {
 	}
 	sections := []section{static}
 	if r.mode() == clusterip.Unicast {
-		flood := section{title: reachesNodes, why: []string{whyFlood, whyNoUnicastEntry}}
-		for _, port := range r.ports {
-			flood.commands = append(flood.commands,
-				fmt.Sprintf("/interface/bridge/port/set [find interface=%s] unknown-unicast-flood=yes", port))
-		}
-		sections = append(sections, flood)
+		sections = append(sections, section{
+			title: reachesNodes, why: []string{whyFlood, whyNoUnicastEntry},
+			commands: each(r.ports, "/interface/bridge/port/set [find interface=%s] unknown-unicast-flood=yes"),
+		})
 	} else {
 		sections = append(sections, routerosGroups(r))
 	}
@@ -122,9 +121,7 @@ func routerosGroups(r request) section {
 				"packets with a unicast address in a frame for a group MAC to no node, but to the ports of multicast routers. So the nodes' ports " +
 				"become such ports. They also receive all other multicast. The form of the commands is verified, but not whether RouterOS needs them.",
 		},
-	}
-	for _, port := range r.ports {
-		s.commands = append(s.commands, fmt.Sprintf("/interface/bridge/port/set [find interface=%s] multicast-router=permanent", port))
+		commands: each(r.ports, "/interface/bridge/port/set [find interface=%s] multicast-router=permanent"),
 	}
 	if r.mode() == clusterip.IGMP {
 		s.why = append(s.why, "Snooping needs a querier, for MLD also an IPv6 address on the bridge.")
@@ -159,13 +156,6 @@ func linux(r request) []section {
 				fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", e.address, e.mac, r.routerInterface))
 		}
 	}
-	perPort := func(setting string) []string {
-		var commands []string
-		for _, port := range r.ports {
-			commands = append(commands, fmt.Sprintf("bridge link set dev %s %s", port, setting))
-		}
-		return commands
-	}
 	sections := []section{static}
 	if r.mode() == clusterip.Unicast {
 		sections = append(sections, section{
@@ -174,7 +164,7 @@ func linux(r request) []section {
 				whyFlood, "Do not add the MAC to the bridge's table (bridge fdb add ... master): an entry names one port, and the other nodes " +
 					"receive nothing.",
 			},
-			commands: perPort("flood on"),
+			commands: each(r.ports, "bridge link set dev %s flood on"),
 		})
 	} else {
 		sections = append(sections, section{
@@ -186,7 +176,9 @@ func linux(r request) []section {
 					"help: it contains group addresses only.",
 				whyUplink,
 			},
-			commands: append(perPort("mcast_router 2"), perPort("mcast_flood on")...),
+			commands: slices.Concat(
+				each(r.ports, "bridge link set dev %s mcast_router 2"), each(r.ports, "bridge link set dev %s mcast_flood on"),
+			),
 		})
 	}
 	if r.mode() == clusterip.IGMP {

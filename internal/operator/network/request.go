@@ -378,3 +378,12 @@ func (r request) router(format string) string {
 func dotted(mac clusterip.MAC) string {
 	return fmt.Sprintf("%02x%02x.%02x%02x.%02x%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5])
 }
+
+// each returns a command for each element of a list.
+func each(list []string, format string) []string {
+	commands := make([]string, len(list))
+	for i, one := range list {
+		commands[i] = fmt.Sprintf(format, one)
+	}
+	return commands
+}

@@ -167,6 +167,7 @@ const (
 		"Ethernet source is the interface's own MAC, and all nodes send from one address. Trust the nodes' ports, or exempt them. Port " +
 		"security by source MAC does no harm."
 
+	groupToNodes   = "The group MAC goes to the nodes' ports only"
 	reachesNodes   = "Unknown unicast reaches the nodes' ports"
 	obstaclesTitle = "What must not stop the packets"
 )
