@@ -15,7 +15,7 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-func TestStartMendsEveryDirtyNode(t *testing.T) {
+func TestStartRepairsEveryDirtyNode(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		for name, state := range dirtyNodes(t, mode) {
 			t.Run(fmt.Sprintf("%s/%s", mode, name), func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 						kernel := unreliable(state, how, n)
 						agent, _ := agentOn(kernel)
 						_, _ = exitCode(func() error { return agent.Stop(t.Context(), specOf(mode, 5)) })
-						kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
+						kernel.failAt, kernel.dieAt, kernel.unreadableAt = 0, 0, 0
 						recoverAndStop(t, kernel, mode, []clusterip.Bucket{2, 5, 1})
 					})
 				}
@@ -161,7 +161,7 @@ func unreliable(state clusterip.State, how string, n int) *fakeKernel {
 	case "is never reached":
 		kernel.dieAt = n
 	default:
-		kernel.blindAt = n
+		kernel.unreadableAt = n
 	}
 	return kernel
 }
@@ -176,7 +176,7 @@ func cloned(s clusterip.State) clusterip.State {
 // checkTruth compares what monitor says with what is.
 func checkTruth(t *testing.T, kernel *fakeKernel, mode clusterip.MACMode, bucket clusterip.Bucket, started bool) {
 	t.Helper()
-	kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
+	kernel.failAt, kernel.dieAt, kernel.unreadableAt = 0, 0, 0
 	agent, _ := agentOn(kernel)
 	code, _ := exitCode(func() error { return agent.Monitor(t.Context(), specOf(mode, bucket), 0) })
 	layout, err := specOf(mode, bucket).Resolve(kernel.State)
@@ -190,10 +190,10 @@ func checkTruth(t *testing.T, kernel *fakeKernel, mode clusterip.MACMode, bucket
 		want = ocf.NotRunning
 	}
 	if code != want {
-		t.Errorf("monitor says %s, the truth is %s", code, want)
+		t.Errorf("monitor returns %s, want %s", code, want)
 	}
 	if started && code != ocf.Success {
-		t.Errorf("start said success, monitor says %s", code)
+		t.Errorf("start returned success, monitor %s", code)
 	}
 }
 
@@ -218,7 +218,7 @@ func recoverAndStop(t *testing.T, kernel *fakeKernel, mode clusterip.MACMode, bu
 
 // Filter in before the address appears; address gone before the filter goes; buckets last in, first out.
 func TestNoStepLetsForeignPacketsIn(t *testing.T) {
-	hostile := func(s clusterip.State) error {
+	forbidden := func(s clusterip.State) error {
 		if len(s.Addresses) > 0 && !s.Tables.Present {
 			return fmt.Errorf("the address is there without a filter")
 		}
@@ -228,7 +228,7 @@ func TestNoStepLetsForeignPacketsIn(t *testing.T) {
 		return nil
 	}
 	for _, mode := range clusterip.MACModes() {
-		kernel := &fakeKernel{State: freshNode(), hostile: hostile}
+		kernel := &fakeKernel{State: freshNode(), forbidden: forbidden}
 		agent, _ := agentOn(kernel)
 		for _, bucket := range []clusterip.Bucket{0, 1} {
 			if err := agent.Start(t.Context(), specOf(mode, bucket)); err != nil {
@@ -407,7 +407,7 @@ func TestOlderSchemaIsAccepted(t *testing.T) {
 	}
 }
 
-// A bond asks as an IPv4 address only.
+// A bond's ARP monitor uses IPv4 addresses only.
 func TestBondsThatVerifyAnswersConcernIPv4Only(t *testing.T) {
 	seen := clusterip.State{
 		NICs: []clusterip.NIC{{Index: 2, Name: "bond0", Kind: "bond", Asks: true, Verifies: true}, {Index: 3, Name: "eth0", Master: 2}},
@@ -420,7 +420,7 @@ func TestBondsThatVerifyAnswersConcernIPv4Only(t *testing.T) {
 	}
 }
 
-// A bond gets a port, or is told to ask by ARP: the tables learn of it, and no bucket moves.
+// A bond gets a port, or an ARP monitor: the tables are updated, and no bucket moves.
 func TestTablesLearnOfPortsThatAskByARP(t *testing.T) {
 	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 1, 2)}
 	kernel.NICs[1].Kind, kernel.NICs[1].Asks = "bond", true
@@ -442,7 +442,7 @@ func TestTablesLearnOfPortsThatAskByARP(t *testing.T) {
 }
 
 func TestMonitorNamesStrangers(t *testing.T) {
-	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 1, 2), strangers: []clusterip.Stranger{{Address: vip, MAC: anyMAC}}}
+	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 1, 2), conflicts: []clusterip.Stranger{{Address: vip, MAC: anyMAC}}}
 	agent, _ := agentOn(kernel)
 	if err := agent.Monitor(t.Context(), specOf(clusterip.Multicast, 1), 0); err != nil {
 		t.Errorf("level 0 asks no network: %v", err)
@@ -481,7 +481,7 @@ func TestMonitorSeesALinkThatIsDown(t *testing.T) {
 	}
 }
 
-// What is not this resource's is not touched, whatever its name, address or MAC are like.
+// What does not belong to this resource is not touched, whatever its name, address or MAC.
 func TestOthersAreLeftAlone(t *testing.T) {
 	own := clusterip.Address{NICIndex: 1, Prefix: netip.PrefixFrom(vip, 24)}
 	t.Run("the address is the node's own", func(t *testing.T) {
@@ -501,7 +501,7 @@ func TestOthersAreLeftAlone(t *testing.T) {
 			t.Errorf("stop: %v, it did %q", err, kernel.applied)
 		}
 		if !strings.Contains(log.String(), "left alone") {
-			t.Errorf("nobody is told: %s", log.String())
+			t.Errorf("it is not logged: %s", log.String())
 		}
 	})
 	for name, mode := range map[string]clusterip.MACMode{
@@ -530,13 +530,13 @@ func TestOthersAreLeftAlone(t *testing.T) {
 	}
 }
 
-// Neighbours that heard another MAC while something was broken must hear the right one again.
+// Neighbours that received another MAC while something was broken must receive the right one again.
 func TestMendingIsAnnounced(t *testing.T) {
 	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 1, 2)}
 	kernel.Tables.Damage = []string{"table arp clusterip-192.168.10.3 is gone"}
 	agent, _ := agentOn(kernel)
 	if err := agent.Start(t.Context(), specOf(clusterip.Multicast, 1)); err != nil || kernel.announced != 1 {
-		t.Errorf("%v; announced %d times after the tables were mended", err, kernel.announced)
+		t.Errorf("%v; announced %d times after the tables were repaired", err, kernel.announced)
 	}
 	if err := agent.Start(t.Context(), specOf(clusterip.Multicast, 3)); err != nil || kernel.announced != 1 {
 		t.Errorf("%v; announced %d times after a further bucket", err, kernel.announced)
@@ -559,6 +559,6 @@ func TestUnlockMayFail(t *testing.T) {
 		t.Errorf("stop: %v", err)
 	}
 	if !strings.Contains(log.String(), errRefused.Error()) {
-		t.Errorf("nobody is told: %s", log.String())
+		t.Errorf("it is not logged: %s", log.String())
 	}
 }

@@ -22,14 +22,14 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// A fakeCluster keeps what nodes say.
+// A fakeCluster stores what nodes publish.
 type fakeCluster struct {
-	words    map[clusterip.Bucket]map[string]handover.Announcement
-	told     map[clusterip.Bucket]map[string]handover.Relayed
-	presence map[string]handover.NodeState
-	mute     error // nobody answers
-	unsaid   error // what nodes say cannot be read
-	mu       sync.Mutex
+	announcements map[clusterip.Bucket]map[string]handover.Announcement
+	relayed       map[clusterip.Bucket]map[string]handover.Relayed
+	presence      map[string]handover.NodeState
+	unreachable   error // the cluster manager does not answer
+	unpublished   error // nothing can be read
+	mu            sync.Mutex
 }
 
 const (
@@ -40,26 +40,26 @@ const (
 func (c *fakeCluster) Announcements(_ context.Context, _ netip.Addr, bucket clusterip.Bucket) (map[string]handover.Announcement, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return maps.Clone(c.words[bucket]), errors.Join(c.mute, c.unsaid)
+	return maps.Clone(c.announcements[bucket]), errors.Join(c.unreachable, c.unpublished)
 }
 
-func (c *fakeCluster) Publish(_ context.Context, _ netip.Addr, bucket clusterip.Bucket, node string, word handover.Announcement) error {
+func (c *fakeCluster) Publish(_ context.Context, _ netip.Addr, bucket clusterip.Bucket, node string, announcement handover.Announcement) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mute != nil {
-		return c.mute
+	if c.unreachable != nil {
+		return c.unreachable
 	}
-	if c.words == nil {
-		c.words = map[clusterip.Bucket]map[string]handover.Announcement{}
+	if c.announcements == nil {
+		c.announcements = map[clusterip.Bucket]map[string]handover.Announcement{}
 	}
-	if c.words[bucket] == nil {
-		c.words[bucket] = map[string]handover.Announcement{}
+	if c.announcements[bucket] == nil {
+		c.announcements[bucket] = map[string]handover.Announcement{}
 	}
-	c.words[bucket][node] = word
+	c.announcements[bucket][node] = announcement
 	return nil
 }
 
-// says makes another node say something.
+// says publishes something under another node's name.
 func (c *fakeCluster) says(node string, bucket clusterip.Bucket, drain time.Duration) {
 	_ = c.Publish(
 		context.Background(), netip.Addr{}, bucket, node,
@@ -67,28 +67,28 @@ func (c *fakeCluster) says(node string, bucket clusterip.Bucket, drain time.Dura
 	)
 }
 
-// drain is how long this node says that it drains.
+// drain is the drain time that this node announces.
 func (c *fakeCluster) drain(bucket clusterip.Bucket) time.Duration {
-	return c.words[bucket]["node1"].Drain
+	return c.announcements[bucket]["node1"].Drain
 }
 
 func (c *fakeCluster) Relayed(_ context.Context, _ netip.Addr, bucket clusterip.Bucket) (map[string]handover.Relayed, error) {
-	return maps.Clone(c.told[bucket]), errors.Join(c.mute, c.unsaid)
+	return maps.Clone(c.relayed[bucket]), errors.Join(c.unreachable, c.unpublished)
 }
 
-func (c *fakeCluster) Relay(_ context.Context, _ netip.Addr, bucket clusterip.Bucket, node string, notice handover.Relayed) error {
-	if c.told == nil {
-		c.told = map[clusterip.Bucket]map[string]handover.Relayed{}
+func (c *fakeCluster) Relay(_ context.Context, _ netip.Addr, bucket clusterip.Bucket, node string, relayed handover.Relayed) error {
+	if c.relayed == nil {
+		c.relayed = map[clusterip.Bucket]map[string]handover.Relayed{}
 	}
-	if c.told[bucket] == nil {
-		c.told[bucket] = map[string]handover.Relayed{}
+	if c.relayed[bucket] == nil {
+		c.relayed[bucket] = map[string]handover.Relayed{}
 	}
-	c.told[bucket][node] = notice
-	return c.mute
+	c.relayed[bucket][node] = relayed
+	return c.unreachable
 }
 
 func (c *fakeCluster) NodeStates(context.Context) (map[string]handover.NodeState, error) {
-	return c.presence, c.mute
+	return c.presence, c.unreachable
 }
 
 // drainingAgent is node1, with a drain.
@@ -154,7 +154,7 @@ func normalMoves(m clusterip.Moves) string {
 	return fmt.Sprintf("%+v", []any{m.Draining, m.Adopting, m.HandedOver})
 }
 
-// Whatever step of a stop or a start fails or is the last, a second try works, and what is said is no less than what is so.
+// Whatever step of a stop or a start fails or is the last, a second try works, and every drain is announced.
 func TestEveryStepOfAMoveMayFailOrBeTheLast(t *testing.T) {
 	for _, how := range []string{"fails", "is never reached", "cannot be observed"} {
 		for n := 1; n <= 8; n++ {
@@ -168,7 +168,7 @@ func TestEveryStepOfAMoveMayFailOrBeTheLast(t *testing.T) {
 				if kernel.Tables.Moves.Drains(2) && cluster.drain(2) == 0 {
 					t.Error("the bucket drains, and nobody knows")
 				}
-				kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
+				kernel.failAt, kernel.dieAt, kernel.unreadableAt = 0, 0, 0
 				if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
 					t.Errorf("second stop: %v", err)
 				}
@@ -176,7 +176,7 @@ func TestEveryStepOfAMoveMayFailOrBeTheLast(t *testing.T) {
 				kernel = unreliable(kernel.State, how, n)
 				agent = drainingAgent(kernel, cluster)
 				_, _ = exitCode(func() error { return agent.Start(t.Context(), drainingSpec(2)) })
-				kernel.failAt, kernel.dieAt, kernel.blindAt = 0, 0, 0
+				kernel.failAt, kernel.dieAt, kernel.unreadableAt = 0, 0, 0
 				runs(t, agent, 2)
 				monitors(t, agent, 2, ocf.Success)
 			})
@@ -186,7 +186,7 @@ func TestEveryStepOfAMoveMayFailOrBeTheLast(t *testing.T) {
 
 func TestWithoutAnAnswerNothingDrains(t *testing.T) {
 	for name, spoil := range map[string]func(*Agent, *fakeCluster){
-		"the cluster manager does not answer": func(_ *Agent, c *fakeCluster) { c.mute = errors.New("muted by the test") },
+		"the cluster manager does not answer": func(_ *Agent, c *fakeCluster) { c.unreachable = errors.New("muted by the test") },
 		"the node has no name":                func(a *Agent, _ *fakeCluster) { a.Node = "" },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -215,23 +215,23 @@ func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 	if !adopts() {
 		t.Error("node2 drains, and is not waited for")
 	}
-	delete(cluster.words[2], "node2")
+	delete(cluster.announcements[2], "node2")
 	cluster.presence["node2"] = handover.NodeState{Membership: handover.Left}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("node2 has left the cluster, and is not waited for")
 	}
-	cluster.unsaid = errors.New("made unreadable by the test")
+	cluster.unpublished = errors.New("made unreadable by the test")
 	cluster.presence["node2"] = handover.NodeState{Membership: handover.Member}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
 		t.Error("what node2 says cannot be read, and it is not waited for")
 	}
-	cluster.unsaid = nil
+	cluster.unpublished = nil
 	cluster.presence["node2"] = handover.NodeState{Unrecognised: "a form of a release to come"}
 	monitors(t, agent, 2, ocf.Success)
 	if !adopts() {
-		t.Error("where node2 is cannot be told, and it is not waited for")
+		t.Error("where node2 is cannot be relayed, and it is not waited for")
 	}
 	cluster.presence["node2"] = handover.NodeState{Membership: handover.Lost}
 	monitors(t, agent, 2, ocf.Success)
@@ -245,9 +245,9 @@ func TestAdoptionEndsWhenTheFormerOwnerIsGone(t *testing.T) {
 	}
 }
 
-// While nobody can be asked, any node may serve connections of the bucket. A monitor that can ask ends that.
+// While the announcements cannot be read, any node may serve connections of the bucket. A monitor that can read them ends that.
 func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
-	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{mute: errors.New("muted by the test")}
+	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{unreachable: errors.New("muted by the test")}
 	agent := drainingAgent(kernel, cluster)
 	runs(t, agent, 2)
 	adopts := func() bool { _, ok := kernel.Tables.Moves.Adoption(2); return ok }
@@ -259,7 +259,7 @@ func TestStartWithoutAnAnswerAdoptsFromAnybody(t *testing.T) {
 	if !adopts() {
 		t.Error("nobody answers, and nobody is waited for")
 	}
-	cluster.mute = nil
+	cluster.unreachable = nil
 	cluster.presence = map[string]handover.NodeState{
 		"node1": {Membership: handover.Member}, "node2": {Membership: handover.Member}, "node3": {Membership: handover.Dead},
 	}
@@ -302,13 +302,13 @@ func TestSweep(t *testing.T) {
 			t.Errorf("bucket 2 has drained alone: %t, and the sweeper waited %s", alone, waited)
 		}
 		if left := clusterip.Leftovers(kernel.State, ""); len(left) > 0 || cluster.drain(2) > 0 {
-			t.Errorf("left: %v; said: %v", left, cluster.words)
+			t.Errorf("left: %v; published: %v", left, cluster.announcements)
 		}
 	})
 }
 
-// An error does not end the sweeper: on a node in standby nobody else would clear up. It says so once, and gives up when the drains must
-// long be over.
+// An error does not end the sweeper: on a node in standby no other action would clean up. It logs the error once, and ends when the drains
+// must long be over.
 func TestSweepGoesOnAfterErrors(t *testing.T) {
 	for name, row := range map[string]struct {
 		fails time.Duration
@@ -347,7 +347,7 @@ func TestSweepGoesOnAfterErrors(t *testing.T) {
 	}
 }
 
-// Whether a bucket has connections is looked at without the lock. One that came back meanwhile, and was given away again, has new ones.
+// Connections are counted without the lock. A bucket that came back meanwhile, and was released again, has new ones.
 func TestSweepEndsNoDrainThatHasBegunSince(t *testing.T) {
 	kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}
 	agent := drainingAgent(kernel, cluster)
@@ -367,7 +367,7 @@ func TestSweepEndsNoDrainThatHasBegunSince(t *testing.T) {
 	}
 }
 
-// However a bucket ends to be served, its connections end, and no other's.
+// However the service of a bucket ends, its connections end, and no other's.
 func TestConnectionsEndWithTheirBucket(t *testing.T) {
 	for name, row := range map[string]struct {
 		act  func(Agent, *fakeKernel) error
@@ -402,14 +402,14 @@ func TestConnectionsEndWithTheirBucket(t *testing.T) {
 			if err := row.act(agent, kernel); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(row.want, kernel.forgotten); diff != "" {
-				t.Errorf("forgotten (-want +got):\n%s", diff)
+			if diff := cmp.Diff(row.want, kernel.ended); diff != "" {
+				t.Errorf("ended (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// A stop succeeds from any state: here it is not known how the tables that drain were laid.
+// A stop succeeds from any state: here the stamp of tables that drain cannot be read.
 func TestStopOfADrainingBucketWithoutAStamp(t *testing.T) {
 	kernel := &fakeKernel{State: freshNode()}
 	agent := drainingAgent(kernel, &fakeCluster{})
@@ -423,7 +423,7 @@ func TestStopOfADrainingBucketWithoutAStamp(t *testing.T) {
 	}
 }
 
-// When its time is over, and nobody has swept, any action clears up.
+// When the time of a drain is over and no sweeper has run, any action cleans up.
 func TestAnyActionClearsUp(t *testing.T) {
 	for name, act := range map[string]func(Agent) error{
 		"monitor": func(a Agent) error { return a.Monitor(t.Context(), drainingSpec(7), 0) },
@@ -442,7 +442,7 @@ func TestAnyActionClearsUp(t *testing.T) {
 				t.Errorf("it ends with %s", code)
 			}
 			if left := clusterip.Leftovers(kernel.State, ""); len(left) > 0 || cluster.drain(2) > 0 {
-				t.Errorf("left: %v; said: %v", left, cluster.words)
+				t.Errorf("left: %v; published: %v", left, cluster.announcements)
 			}
 		})
 	}

@@ -28,7 +28,7 @@ func dualNode() clusterip.State {
 	return node
 }
 
-func TestDualStackIsLaidMendedAndRemoved(t *testing.T) {
+func TestDualStackIsInstalledRepairedAndRemoved(t *testing.T) {
 	vip6At := func(s *clusterip.State) *clusterip.Address {
 		i := slices.IndexFunc(s.Addresses, func(a clusterip.Address) bool { return a.Prefix.Addr() == vip6 })
 		return &s.Addresses[i]
@@ -74,7 +74,7 @@ func TestDualStackIsLaidMendedAndRemoved(t *testing.T) {
 	}
 }
 
-// What belongs to a resource beside us is neither taken nor removed.
+// What belongs to another resource is neither used nor removed.
 func TestOtherResourcesAreLeftAlone(t *testing.T) {
 	other := clusterip.Layout{
 		Schema: clusterip.Schema, Resource: "mail-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.5/24"), netip.PrefixFrom(vip6, 64)},

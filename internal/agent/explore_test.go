@@ -23,18 +23,18 @@ import (
 var depth = flag.Int("depth", 3, "how many events after a beginning TestEveryOrderOfEvents tries, in every order")
 
 // A world is a cluster of nodes with one bucket, fencing and a drain, in which anything may happen in any order. The nodes' actions are the
-// agent's own, on fake kernels; the cluster manager, and what clients have, are modelled. A world is changed by events; each has a name.
+// agent's own, on fake kernels. The cluster manager and the clients' connections are modelled. Events change a world; each has a name.
 type world struct {
-	nodes []worldNode
-	said  memory // the cluster manager's
-	owner int    // where the cluster manager runs the bucket; nowhere
-	fails bool   // an action on it has failed, and the bucket is to be stopped there
-	drain bool   // the parameter is set
-	off   bool   // it was, and was switched off: that happens once in a history
-	gone  int    // how many nodes have gone since the bucket was last started, and one for that which has started it
+	nodes     []worldNode
+	published published // the cluster manager's attributes
+	owner     int       // the index of the node where the bucket runs, or nowhere
+	fails     bool      // an action of the bucket has failed there: stop follows
+	drain     bool      // the parameter is above 0
+	off       bool      // it was set to 0 once; that happens once in a history
+	gone      int       // how many nodes have left or failed since the bucket was last started, and one for the node that started it
 
-	overlaps bool // two actions have been under way at once: that happens once in a history
-	held     bool // a node's hearing was held up: that too
+	overlaps bool // two actions overlapped; that happens once in a history
+	held     bool // a node received announcements late; that too
 
 	meanwhile *life // what happens while the next action is under way
 }
@@ -42,64 +42,66 @@ type world struct {
 // nowhere stands for no node.
 const nowhere = -1
 
-// memory is what is said of the bucket.
-type memory struct {
-	words map[string]handover.Announcement
-	told  map[string]handover.Relayed
+// published is what the nodes have published about the bucket.
+type published struct {
+	announcements map[string]handover.Announcement
+	relayed       map[string]handover.Relayed
 }
 
-func newMemory() memory {
-	return memory{map[string]handover.Announcement{}, map[string]handover.Relayed{}}
+func nothingPublished() published {
+	return published{map[string]handover.Announcement{}, map[string]handover.Relayed{}}
 }
 
-func (m memory) clone() memory { return memory{maps.Clone(m.words), maps.Clone(m.told)} } // words and lists are never changed in place
+func (m published) clone() published {
+	return published{maps.Clone(m.announcements), maps.Clone(m.relayed)}
+} // announcements and lists are never changed in place
 
-func (m memory) key() string {
+func (m published) key() string {
 	var b strings.Builder
-	for _, node := range slices.Sorted(maps.Keys(m.words)) {
+	for _, node := range slices.Sorted(maps.Keys(m.announcements)) {
 		fmt.Fprintf(
-			&b, " %s:%s %v %t %t", node, m.words[node].Drain, m.words[node].Others, m.words[node].Complete,
-			m.words[node].Nonce == m.told[node].Supersedes,
+			&b, " %s:%s %v %t %t", node, m.announcements[node].Drain, m.announcements[node].Others, m.announcements[node].Complete,
+			m.announcements[node].Nonce == m.relayed[node].Supersedes,
 		)
 	}
-	for _, node := range slices.Sorted(maps.Keys(m.told)) {
-		if told := m.told[node].Drainers; len(told) > 0 {
-			fmt.Fprintf(&b, " %s<%v", node, told)
+	for _, node := range slices.Sorted(maps.Keys(m.relayed)) {
+		if relayed := m.relayed[node].Drainers; len(relayed) > 0 {
+			fmt.Fprintf(&b, " %s<%v", node, relayed)
 		}
 	}
 	return b.String()
 }
 
-// hearing is how a node's part of the cluster manager keeps up with the others'.
-type hearing int
+// delivery is what a node's cluster manager has received from the others.
+type delivery int
 
 const (
-	hearsAll hearing = iota
-	isBehind         // it knows what was said up to a moment; when it has heard its own next word, it has heard all
-	isNew            // it has come, and does not know yet what was said; of itself it does
+	upToDate delivery = iota
+	behind            // everything up to a moment; with its own next announcement it has received everything
+	joining           // it has joined, and has received nothing yet but its own announcement
 )
 
 type worldNode struct {
 	name        string
 	state       clusterip.State     // of its kernel
-	alive       bool                // its kernel runs, whatever its cluster manager does
-	place       handover.Membership // as the others see it
+	alive       bool                // its kernel runs
+	membership  handover.Membership // as the others see it
 	probed      bool                // since it joined
-	connections int                 // that live on it
-	hearing     hearing
-	heard       memory // unless it hears all
+	connections int                 // that it serves
+	delivery    delivery
+	delivered   published // unless it is up to date
 }
 
 const (
 	worldBucket clusterip.Bucket = 2
 
-	areTold = 2 // how many other nodes know of a drain; not the agent's own constant, so that a wrong one is found
+	relayCount = 2 // not the package's own constant, so that a wrong one is found
 )
 
 func newWorld(nodes int, drain bool) *world {
-	w := &world{said: newMemory(), owner: nowhere, drain: drain}
+	w := &world{published: nothingPublished(), owner: nowhere, drain: drain}
 	for i := range nodes {
-		w.nodes = append(w.nodes, worldNode{name: nodeName(i), state: freshNode(), alive: true, place: handover.Member})
+		w.nodes = append(w.nodes, worldNode{name: nodeName(i), state: freshNode(), alive: true, membership: handover.Member})
 	}
 	return w
 }
@@ -108,7 +110,7 @@ func nodeName(i int) string { return fmt.Sprintf("node%d", i+1) }
 
 func (w *world) clone() *world {
 	c := &world{
-		nodes: slices.Clone(w.nodes), said: w.said.clone(), owner: w.owner, fails: w.fails, drain: w.drain, off: w.off, gone: w.gone,
+		nodes: slices.Clone(w.nodes), published: w.published.clone(), owner: w.owner, fails: w.fails, drain: w.drain, off: w.off, gone: w.gone,
 		overlaps: w.overlaps, held: w.held,
 	}
 	for i := range c.nodes {
@@ -117,27 +119,27 @@ func (w *world) clone() *world {
 		n.state.Filters = slices.Clone(n.state.Filters)
 		n.state.Tables.Owned = slices.Clone(n.state.Tables.Owned)
 		n.state.Tables.Moves = n.state.Tables.Moves.Without()
-		n.heard = n.heard.clone()
+		n.delivered = n.delivered.clone()
 	}
 	return c
 }
 
-// key tells worlds apart.
+// key identifies a world.
 func (w *world) key() string {
 	var b strings.Builder
 	gone := 0
-	if len(w.nodes) > 1+areTold { // elsewhere it makes no difference
+	if len(w.nodes) > 1+relayCount { // elsewhere it makes no difference
 		gone = w.gone
 	}
 	fmt.Fprintf(&b, "%d %t %t %t %d %t %t", w.owner, w.fails, w.drain, w.off, gone, w.overlaps, w.held)
 	for _, n := range w.nodes {
 		t := n.state.Tables
-		fmt.Fprintf(&b, "|%t %d %t %d %t %v %s %v", n.alive, n.place, n.probed, n.connections, t.Present, t.Owned, t.Moves, t.Moves.HandedOver)
-		if n.hearing != hearsAll {
-			fmt.Fprintf(&b, " %d%s", n.hearing, n.heard.key())
+		fmt.Fprintf(&b, "|%t %d %t %d %t %v %s %v", n.alive, n.membership, n.probed, n.connections, t.Present, t.Owned, t.Moves, t.Moves.HandedOver)
+		if n.delivery != upToDate {
+			fmt.Fprintf(&b, " %d%s", n.delivery, n.delivered.key())
 		}
 	}
-	b.WriteString("|" + w.said.key())
+	b.WriteString("|" + w.published.key())
 	return b.String()
 }
 
@@ -148,14 +150,14 @@ type worldCluster struct {
 	here int
 }
 
-// life is what a process may still do before it is killed: so many changes of the kernel and of what is said.
+// life is how many calls a process may still make before it is killed.
 type life struct {
 	calls  int
-	before int    // which call something else happens before
-	happen func() // what
+	before int    // the call before which another event happens
+	happen func() // the event
 }
 
-// read and write are calls of the process; only before a write is it worth while to kill it.
+// read and write are calls of the process. It is killed before a write only.
 func (l *life) read(do func()) error {
 	if l.before--; l.before == -1 {
 		l.happen()
@@ -172,7 +174,7 @@ func (l *life) write(do func()) error {
 	return l.read(do)
 }
 
-// mortalKernel is that of a process that may be killed.
+// mortalKernel is the kernel of a process that may be killed.
 type mortalKernel struct {
 	*fakeKernel
 	life *life
@@ -185,44 +187,44 @@ func (k mortalKernel) Apply(ctx context.Context, step clusterip.Step) error {
 	return k.fakeKernel.Apply(ctx, step)
 }
 
-// hears is what the node has heard.
-func (c worldCluster) hears() memory {
-	if n := c.nodes[c.here]; n.hearing != hearsAll {
-		return n.heard
+// visible is what the node's cluster manager has received.
+func (c worldCluster) visible() published {
+	if n := c.nodes[c.here]; n.delivery != upToDate {
+		return n.delivered
 	}
-	return c.said
+	return c.published
 }
 
-func (c worldCluster) Announcements(context.Context, netip.Addr, clusterip.Bucket) (words map[string]handover.Announcement, err error) {
-	return words, c.life.read(func() { words = maps.Clone(c.hears().words) })
+func (c worldCluster) Announcements(context.Context, netip.Addr, clusterip.Bucket) (announcements map[string]handover.Announcement, err error) {
+	return announcements, c.life.read(func() { announcements = maps.Clone(c.visible().announcements) })
 }
 
-func (c worldCluster) Relayed(context.Context, netip.Addr, clusterip.Bucket) (told map[string]handover.Relayed, err error) {
-	return told, c.life.read(func() { told = maps.Clone(c.hears().told) })
+func (c worldCluster) Relayed(context.Context, netip.Addr, clusterip.Bucket) (relayed map[string]handover.Relayed, err error) {
+	return relayed, c.life.read(func() { relayed = maps.Clone(c.visible().relayed) })
 }
 
-// Publish keeps a word. Who has left cannot be spoken for, and nobody says so.
-func (c worldCluster) Publish(_ context.Context, _ netip.Addr, _ clusterip.Bucket, node string, word handover.Announcement) error {
+// Publish stores an announcement. For a node that has left it stores nothing, and returns no error.
+func (c worldCluster) Publish(_ context.Context, _ netip.Addr, _ clusterip.Bucket, node string, announcement handover.Announcement) error {
 	return c.life.write(func() {
 		n := &c.nodes[c.here]
-		if n.place != handover.Member || node != n.name {
+		if n.membership != handover.Member || node != n.name {
 			return
 		}
-		c.said.words[node] = word
-		switch n.hearing {
-		case isBehind:
-			n.hearing, n.heard = hearsAll, memory{}
-		case isNew:
-			n.heard.words[node] = word
+		c.published.announcements[node] = announcement
+		switch n.delivery {
+		case behind:
+			n.delivery, n.delivered = upToDate, published{}
+		case joining:
+			n.delivered.announcements[node] = announcement
 		}
 	})
 }
 
-func (c worldCluster) Relay(_ context.Context, _ netip.Addr, _ clusterip.Bucket, node string, notice handover.Relayed) error {
+func (c worldCluster) Relay(_ context.Context, _ netip.Addr, _ clusterip.Bucket, node string, relayed handover.Relayed) error {
 	return c.life.write(func() {
 		for _, n := range c.nodes {
-			if n.name == node && n.place == handover.Member && c.nodes[c.here].place == handover.Member {
-				c.said.told[node] = notice
+			if n.name == node && n.membership == handover.Member && c.nodes[c.here].membership == handover.Member {
+				c.published.relayed[node] = relayed
 			}
 		}
 	})
@@ -232,12 +234,12 @@ func (c worldCluster) NodeStates(context.Context) (all map[string]handover.NodeS
 	return all, c.life.read(func() {
 		all = map[string]handover.NodeState{}
 		for _, n := range c.nodes {
-			all[n.name] = handover.NodeState{Membership: n.place}
+			all[n.name] = handover.NodeState{Membership: n.membership}
 		}
 	})
 }
 
-// act lets a node's agent do something.
+// act runs an action of a node's agent.
 func (w *world) act(i int, do func(Agent, clusterip.Spec) error) error {
 	life := &life{calls: -1, before: -1}
 	if w.meanwhile != nil {
@@ -246,7 +248,7 @@ func (w *world) act(i int, do func(Agent, clusterip.Spec) error) error {
 	return w.actFor(life, i, do)
 }
 
-// killed lets it do so much only.
+// killed runs an action that is killed after some calls.
 func (w *world) killed(calls, i int, do func(Agent, clusterip.Spec) error) error {
 	if err := w.actFor(&life{calls: calls, before: -1}, i, do); err != nil && !errors.Is(err, errKilled) && !slices.Contains(
 		[]ocf.ExitCode{ocf.ErrGeneric, ocf.NotRunning}, ocf.CodeOf(err),
@@ -270,17 +272,17 @@ func (w *world) actFor(life *life, i int, do func(Agent, clusterip.Spec) error) 
 	return err
 }
 
-// An event is something that happens to a world; it returns what must not have happened.
+// An event changes a world. It returns what must not have happened.
 type event struct {
 	name   string
 	node   int    // where it happens, or nowhere
-	acts   bool   // it is an action of the agent, which takes its time
-	within string // which action it happens in, if it does
+	acts   bool   // it is an action of the agent
+	within string // the action during which it happens, if any
 	beside bool   // it may happen while another node acts
 	happen func(*world) error
 }
 
-// events are those that can happen now: one by one, and those that may happen while a node acts.
+// events returns what can happen now: single events, and events during an action.
 func (w *world) events() []event {
 	all := w.single()
 	if w.overlaps {
@@ -308,17 +310,17 @@ func (w *world) events() []event {
 	return all
 }
 
-// errNotReached says that an action does not make so many calls.
+// errNotReached: the action makes fewer calls.
 var errNotReached = errors.New("not reached")
 
-// single are the events one by one.
+// single returns the single events.
 func (w *world) single() []event {
 	var all []event
-	// With the last member everything is forgotten, and who comes then must have seen, or fence, all others before anything starts
-	// (startup-fencing, wait_for_all). And where there are more nodes than are told of a drain, all who were told may go before the bucket is
-	// started; or all but the one that starts it, and then that one.
-	mayNotGo := len(w.nodes) > 1+areTold && w.gone >= areTold || 1 >= len(
-		slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.place != handover.Member }),
+	// When the last member leaves, everything published is deleted. A node that joins then must see or fence all others before anything starts
+	// (startup-fencing, wait_for_all). With more nodes than relays, all relays may leave before the bucket is started; or all but the one
+	// that starts it, and then that one.
+	mayNotGo := len(w.nodes) > 1+relayCount && w.gone >= relayCount || 1 >= len(
+		slices.DeleteFunc(slices.Clone(w.nodes), func(n worldNode) bool { return n.membership != handover.Member }),
 	)
 	if !w.drain && !w.off {
 		all = append(all, event{name: "drain is switched on", node: nowhere, happen: func(w *world) error { return w.set(true) }})
@@ -343,7 +345,7 @@ func (w *world) single() []event {
 		fate := func(what string, beside bool, happen func(*world)) {
 			all = append(all, event{name: n.name + " " + what, node: i, beside: beside, happen: func(w *world) error { happen(w); return nil }})
 		}
-		works := n.place == handover.Member && n.alive
+		works := n.membership == handover.Member && n.alive
 		if works && !n.probed {
 			action("probe", true, func(w *world) error { return w.probe(i) })
 		}
@@ -376,24 +378,24 @@ func (w *world) single() []event {
 				all, event{name: n.name + " leaves in order", node: i, beside: w.owner != i, happen: func(w *world) error { return w.leave(i) }},
 			)
 		}
-		if n.alive && n.place == handover.Member && !mayNotGo {
+		if n.alive && n.membership == handover.Member && !mayNotGo {
 			fate("is cut off", true, func(w *world) { w.lose(i, handover.Lost) })
 			fate("crashes", true, func(w *world) { w.lose(i, handover.Lost); w.nodes[i].die() })
 		}
-		if n.place == handover.Lost {
+		if n.membership == handover.Lost {
 			fate("is fenced", true, func(w *world) { w.fence(i) })
 		}
-		if n.place == handover.Left || n.place == handover.Dead {
+		if n.membership == handover.Left || n.membership == handover.Dead {
 			fate("joins", true, func(w *world) { w.join(i) })
 			if !w.held {
-				fate("joins, and knows nothing yet", true, func(w *world) { w.join(i); w.hold(i, isNew, newMemory()) })
+				fate("joins, and knows nothing yet", true, func(w *world) { w.join(i); w.hold(i, joining, nothingPublished()) })
 			}
 		}
 		if works && !w.held {
-			fate("falls behind", true, func(w *world) { w.hold(i, isBehind, w.said.clone()) })
+			fate("falls behind", true, func(w *world) { w.hold(i, behind, w.published.clone()) })
 		}
-		if n.hearing != hearsAll {
-			fate("has caught up", true, func(w *world) { w.nodes[i].hearing, w.nodes[i].heard = hearsAll, memory{} })
+		if n.delivery != upToDate {
+			fate("has caught up", true, func(w *world) { w.nodes[i].delivery, w.nodes[i].delivered = upToDate, published{} })
 		}
 		if n.alive && len(n.state.Tables.Moves.HandedOver) > 0 {
 			action("a look of the sweeper", true, func(w *world) error { return w.sweep(i) })
@@ -405,19 +407,19 @@ func (w *world) single() []event {
 	return all
 }
 
-// hold makes a node hear the others no more.
-func (w *world) hold(i int, as hearing, heard memory) {
-	w.held, w.nodes[i].hearing, w.nodes[i].heard = true, as, heard
+// hold stops the delivery of the others' announcements to a node.
+func (w *world) hold(i int, as delivery, delivered published) {
+	w.held, w.nodes[i].delivery, w.nodes[i].delivered = true, as, delivered
 }
 
-// mayStart tells whether Pacemaker would start the bucket: not before all nodes are probed (pcmk__order_probes in lib/pacemaker), nor while
-// a node is to be fenced (native_start_constraints; stonith_done).
+// mayStart reports whether Pacemaker would start the bucket: not before all nodes are probed (pcmk__order_probes in lib/pacemaker), nor
+// while a node is to be fenced (native_start_constraints; stonith_done).
 func (w *world) mayStart() bool {
-	return w.introduced() && !slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.place == handover.Lost })
+	return w.introduced() && !slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.membership == handover.Lost })
 }
 
 func (w *world) introduced() bool {
-	return !slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.place == handover.Member && !n.probed })
+	return !slices.ContainsFunc(w.nodes, func(n worldNode) bool { return n.membership == handover.Member && !n.probed })
 }
 
 func (w *world) probe(i int) error {
@@ -438,13 +440,13 @@ func (w *world) start(i int) error {
 func (w *world) stop(i int) error {
 	w.owner, w.fails = nowhere, false
 	if laid := w.nodes[i].state.Tables.Laid; laid == nil || !laid.Drains {
-		w.nodes[i].connections = 0 // nobody has promised anything
+		w.nodes[i].connections = 0 // without drain they may break
 	}
 	w.breakUnlessDrained()
 	return w.act(i, func(a Agent, s clusterip.Spec) error { return a.Stop(context.Background(), s) })
 }
 
-// breakUnlessDrained ends what the bucket has of connections, on whatever node: without drain a move may break them all.
+// breakUnlessDrained ends the bucket's connections on all nodes: without drain a move may break them.
 func (w *world) breakUnlessDrained() {
 	for i := range w.nodes {
 		if !w.drain {
@@ -473,7 +475,7 @@ func (w *world) leave(i int) error {
 	return err
 }
 
-// mostCalls is how many calls a process that is killed may have made: no action makes more.
+// mostCalls is more than any action makes.
 const mostCalls = 8
 
 // stopKilled is a stop that fails, so that the node is to be fenced; until then it is a member.
@@ -487,15 +489,15 @@ func (w *world) stopKilled(calls, i int) error {
 // set changes the parameter; Pacemaker reloads the instance that runs, and nothing else.
 func (w *world) set(drain bool) error {
 	w.drain, w.off = drain, !drain
-	if w.owner == nowhere || w.fails || w.nodes[w.owner].place != handover.Member {
+	if w.owner == nowhere || w.fails || w.nodes[w.owner].membership != handover.Member {
 		return nil
 	}
 	return w.act(w.owner, func(a Agent, s clusterip.Spec) error { return a.Reload(context.Background(), s) })
 }
 
-// endDrains lets so much time pass that the kernels end all drains and adoptions. Before that, the owner's monitors have seen it come.
+// endDrains lets so much time pass that the kernels end all drains and adoptions. The owner's monitors have run before the end.
 func (w *world) endDrains() error {
-	if w.owner != nowhere && !w.fails && w.nodes[w.owner].place == handover.Member {
+	if w.owner != nowhere && !w.fails && w.nodes[w.owner].membership == handover.Member {
 		moves := &w.nodes[w.owner].state.Tables.Moves
 		for i := range moves.Adopting {
 			moves.Adopting[i].Left = handover.GracePeriod - 1
@@ -514,18 +516,18 @@ func (w *world) endDrains() error {
 	return nil
 }
 
-// lose takes a node out of the cluster; what it said goes with it.
+// lose removes a node from the cluster, with everything stored under its name.
 func (w *world) lose(i int, to handover.Membership) {
 	w.gone++
 	n := &w.nodes[i]
-	n.place, n.probed, n.hearing, n.heard = to, false, hearsAll, memory{}
-	delete(w.said.words, n.name)
-	delete(w.said.told, n.name)
+	n.membership, n.probed, n.delivery, n.delivered = to, false, upToDate, published{}
+	delete(w.published.announcements, n.name)
+	delete(w.published.relayed, n.name)
 }
 
 func (w *world) fence(i int) {
 	w.nodes[i].die()
-	w.nodes[i].place = handover.Dead
+	w.nodes[i].membership = handover.Dead
 	if w.owner == i {
 		w.owner, w.fails = nowhere, false
 	}
@@ -536,47 +538,47 @@ func (n *worldNode) die() {
 }
 
 func (w *world) join(i int) {
-	w.nodes[i].alive, w.nodes[i].place = true, handover.Member
+	w.nodes[i].alive, w.nodes[i].membership = true, handover.Member
 }
 
-// fault says what is wrong now: a connection that lives on a node may be reset by no other, nor be given up by its own.
+// fault returns what is wrong now: no other node may reset a connection that a node serves, and the node itself may not stop serving it.
 func (w *world) fault() error {
 	for i, n := range w.nodes {
 		if !n.alive || n.connections == 0 {
 			continue
 		}
 		if !n.state.Owns(worldBucket) && !n.state.Tables.Moves.Drains(worldBucket) {
-			return fmt.Errorf("%s has given up a connection that lives", nodeName(i))
+			return fmt.Errorf("%s no longer serves an open connection", nodeName(i))
 		}
 		for j, other := range w.nodes {
 			_, adopts := other.state.Tables.Moves.Adoption(worldBucket)
 			if j != i && other.alive && other.state.Owns(worldBucket) && !adopts {
-				return fmt.Errorf("%s resets a connection that lives on %s", nodeName(j), nodeName(i))
+				return fmt.Errorf("%s resets a connection that %s serves", nodeName(j), nodeName(i))
 			}
 		}
 	}
 	return nil
 }
 
-// settle lets the cluster manager finish, and says what is not as it must be then: the bucket runs, clients of dead nodes are told, and
-// when the drains are over nothing is left of them.
+// settle lets the cluster manager finish, and returns what is wrong then: the bucket must run, clients of dead nodes must get resets, and
+// after the drains nothing of them may be left.
 func (w *world) settle() error {
 	for i := range w.nodes {
-		w.nodes[i].hearing, w.nodes[i].heard = hearsAll, memory{}
-		if w.nodes[i].place == handover.Lost {
+		w.nodes[i].delivery, w.nodes[i].delivered = upToDate, published{}
+		if w.nodes[i].membership == handover.Lost {
 			w.fence(i)
 		}
 	}
 	for i := range w.nodes {
-		if w.nodes[i].place == handover.Member && !w.nodes[i].probed {
+		if w.nodes[i].membership == handover.Member && !w.nodes[i].probed {
 			if err := w.probe(i); err != nil {
 				return err
 			}
 		}
 	}
-	first := slices.IndexFunc(w.nodes, func(n worldNode) bool { return n.place == handover.Member })
+	first := slices.IndexFunc(w.nodes, func(n worldNode) bool { return n.membership == handover.Member })
 	if first < 0 {
-		return nil // nobody is left
+		return nil // no node is left
 	}
 	if w.owner != nowhere && w.fails {
 		if err := w.stop(w.owner); err != nil {
@@ -603,8 +605,8 @@ func (w *world) settle() error {
 	waitsFor := func(name string) bool {
 		i := slices.IndexFunc(w.nodes, func(n worldNode) bool { return n.name == name })
 		n := w.nodes[i]
-		// Who has left cannot say any more that it is done: the end of its drain must do.
-		return n.place == handover.Left || n.place == handover.Member && n.state.Tables.Moves.Drains(worldBucket)
+		// A node that has left cannot publish that it has finished: the adoption lasts until the end of the drain time.
+		return n.membership == handover.Left || n.membership == handover.Member && n.state.Tables.Moves.Drains(worldBucket)
 	}
 	if len(adoption.From) > 0 && !slices.ContainsFunc(adoption.From, waitsFor) {
 		return fmt.Errorf("%s adopts from %v, and none of them drains", nodeName(w.owner), adoption.From)
@@ -612,26 +614,26 @@ func (w *world) settle() error {
 	if err := w.end(); err != nil {
 		return err
 	}
-	// A word that has outlasted its drain costs the next owner's clients a wait at most, and ends with that adoption.
+	// An announcement that outlasts its drain makes the next owner's clients wait, and ends with that adoption.
 	if err := errors.Join(w.stop(w.owner), w.start(first), w.monitor(first), w.end()); err != nil {
 		return err
 	}
 	if !w.drain {
 		laid := w.nodes[w.owner].state.Tables.Laid
 		if laid != nil && laid.Drains {
-			return fmt.Errorf("the drains are over, and %s still asks about connections", nodeName(w.owner))
+			return fmt.Errorf("the drains are over, and %s still has rules for drains", nodeName(w.owner))
 		}
-		return nil // what deputies were told of drains counts no more
+		return nil // relayed announcements no longer count
 	}
-	for node, word := range w.said.words {
-		if told := w.said.told[node]; word.Drain > 0 || len(told.Drainers) > 0 || len(word.Others) > 0 && word.Nonce != told.Supersedes {
-			return fmt.Errorf("the drains are over, and %s says %v, and was told %v", node, word, told)
+	for node, announcement := range w.published.announcements {
+		if relayed := w.published.relayed[node]; announcement.Drain > 0 || len(relayed.Drainers) > 0 || len(announcement.Others) > 0 && announcement.Nonce != relayed.Supersedes {
+			return fmt.Errorf("the drains are over, and %s publishes %v, and stores %v", node, announcement, relayed)
 		}
 	}
 	return nil
 }
 
-// end lets all drains come to their end, and be cleared up.
+// end lets all drains end, and the agents clean up after them.
 func (w *world) end() error {
 	if err := w.endDrains(); err != nil {
 		return err
@@ -646,7 +648,7 @@ func (w *world) end() error {
 	return nil
 }
 
-// explore tries all orders of events up to a depth, breadth first, so that what it finds is found in the shortest way.
+// explore tries all orders of events up to a depth, breadth first, so that the first fault that it finds has the shortest history.
 func explore(start *world, depth int) (states int, histories int, found []string, err error) {
 	type visit struct {
 		*world
@@ -722,7 +724,7 @@ func TestEveryOrderOfEvents(t *testing.T) {
 	}
 }
 
-// begin has the bucket run on the first node, which all others know, and serve a client.
+// begin starts the bucket on the first node, where it serves a client.
 func (w *world) begin() error {
 	for i := range w.nodes {
 		if err := w.probe(i); err != nil {

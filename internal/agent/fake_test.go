@@ -15,21 +15,21 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// A fakeKernel carries steps out on a State. It fails at a chosen step, which the real kernel cannot be made to do.
+// A fakeKernel carries out steps on a State. It fails at a chosen step, which the real kernel cannot be made to do.
 type fakeKernel struct {
 	clusterip.State
-	failAt     int // the step, counted from 1, that is refused; 0: none
-	dieAt      int // the step, counted from 1, before which the process is killed; 0: none
-	blindAt    int // the observation, counted from 1, that fails; 0: none
-	observed   int
-	applied    []string
-	announced  int
-	onAnnounce func()
-	strangers  []clusterip.Stranger
-	others     []clusterip.Layout              // of other resources
-	open       func() map[clusterip.Bucket]int // connections
-	forgotten  []clusterip.Bucket              // whose connections were ended
-	hostile    func(clusterip.State) error     // is called after each step: is the node in a state in which it must not be?
+	failAt       int // the step, counted from 1, that is refused; 0: none
+	dieAt        int // the step, counted from 1, before which the process is killed; 0: none
+	unreadableAt int // the observation, counted from 1, that fails; 0: none
+	observed     int
+	applied      []string
+	announced    int
+	onAnnounce   func()
+	conflicts    []clusterip.Stranger
+	others       []clusterip.Layout              // of other resources
+	open         func() map[clusterip.Bucket]int // connections
+	ended        []clusterip.Bucket              // whose connections were ended
+	forbidden    func(clusterip.State) error     // is called after each step: is the node in a state in which it must not be?
 }
 
 var (
@@ -40,7 +40,7 @@ var (
 )
 
 func (k *fakeKernel) Observe(context.Context, []netip.Addr, []clusterip.MAC) (clusterip.State, error) {
-	if k.observed++; k.observed == k.blindAt {
+	if k.observed++; k.observed == k.unreadableAt {
 		return clusterip.State{}, errUnreadable
 	}
 	seen := k.State
@@ -113,8 +113,8 @@ func (k *fakeKernel) Apply(_ context.Context, step clusterip.Step) error {
 	default:
 		return fmt.Errorf("unknown step %s", step)
 	}
-	if k.hostile != nil {
-		return k.hostile(k.State)
+	if k.forbidden != nil {
+		return k.forbidden(k.State)
 	}
 	return nil
 }
@@ -137,7 +137,7 @@ func (k *fakeKernel) Announce(context.Context, clusterip.Layout, clusterip.Annou
 }
 
 func (k *fakeKernel) Strangers(context.Context, clusterip.Layout) ([]clusterip.Stranger, error) {
-	return k.strangers, nil
+	return k.conflicts, nil
 }
 
 func (k *fakeKernel) Layouts(context.Context) ([]clusterip.Layout, error) {
@@ -167,7 +167,7 @@ func (k *fakeKernel) EndHandshakes(context.Context, clusterip.Layout, clusterip.
 }
 
 func (k *fakeKernel) Forget(_ context.Context, _ clusterip.Layout, buckets []clusterip.Bucket) error {
-	k.forgotten = append(k.forgotten, buckets...)
+	k.ended = append(k.ended, buckets...)
 	return nil
 }
 
@@ -175,7 +175,7 @@ type unlockFunc func(last bool) error
 
 func (f unlockFunc) Unlock(last bool) error { return f(last) }
 
-// agentOn is an agent on a fake kernel; lockRemoved tells what the last action left of the lock.
+// agentOn is an agent on a fake kernel; lockRemoved reports whether the last action removed the lock's file.
 func agentOn(kernel clusterip.Kernel) (agent Agent, lockRemoved *bool) {
 	lockRemoved = new(bool)
 	return Agent{Kernel: kernel, Log: ocf.NewLogger(io.Discard, false), Lock: func(context.Context, netip.Addr) (Unlocker, error) {
@@ -183,7 +183,7 @@ func agentOn(kernel clusterip.Kernel) (agent Agent, lockRemoved *bool) {
 	}}, lockRemoved
 }
 
-// exitCode is what an action would exit with, were it a process; a process that was killed has none.
+// exitCode returns the exit code of an action. A process that was killed has none.
 func exitCode(action func() error) (code ocf.ExitCode, killed bool) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -214,7 +214,7 @@ var (
 	anyMAC = clusterip.MAC{2, 0, 0, 0, 1, 1}
 )
 
-// freshNode has two NICs, of which eth0 is in the address's network, and nothing of the resource.
+// freshNode has two interfaces, of which eth0 is in the address's network, and nothing of the resource.
 func freshNode() clusterip.State {
 	return clusterip.State{
 		NICs: []clusterip.NIC{
@@ -226,7 +226,7 @@ func freshNode() clusterip.State {
 	}
 }
 
-// specOf is what is asked for one of eight buckets.
+// specOf is one of eight buckets.
 func specOf(mode clusterip.MACMode, bucket clusterip.Bucket) clusterip.Spec {
 	return clusterip.Spec{
 		Resource: "web-ip", Bucket: bucket, Buckets: 8, Addresses: []netip.Addr{vip}, HashPrefixes: wholeAddresses,

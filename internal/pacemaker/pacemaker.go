@@ -214,7 +214,7 @@ func attribute(address netip.Addr, bucket clusterip.Bucket) string {
 
 // relayedAttribute returns the name of the attribute with a relayed announcement.
 func relayedAttribute(address netip.Addr, bucket clusterip.Bucket) string {
-	return attribute(address, bucket) + "-told"
+	return attribute(address, bucket) + "-relayed"
 }
 
 const (

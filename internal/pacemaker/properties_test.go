@@ -26,10 +26,10 @@ func TestFencingOff(t *testing.T) {
 		text string
 		want []string
 	}{
-		"nothing is set":             {sid, nil},
-		"by the former name":         {sid + "stonith-enabled=false", []string{"stonith-enabled=false"}},
-		"by the former name, of old": {bullseye + "stonith-enabled=OFF", []string{"stonith-enabled=OFF"}},
-		"by the new name":            {sid + "fencing-enabled=no", []string{"fencing-enabled=no"}},
+		"nothing is set":                                   {sid, nil},
+		"by the former name":                               {sid + "stonith-enabled=false", []string{"stonith-enabled=false"}},
+		"by the former name, of old":                       {bullseye + "stonith-enabled=OFF", []string{"stonith-enabled=OFF"}},
+		"by the new name":                                  {sid + "fencing-enabled=no", []string{"fencing-enabled=no"}},
 		"by the new name, which the version does not know": {trixie + "fencing-enabled=false", nil},
 		"both, the new one on":                             {sid + "fencing-enabled=1 stonith-enabled=false", nil},
 		"both, the new one off":                            {sid + "fencing-enabled=n stonith-enabled=true", []string{"fencing-enabled=n"}},

@@ -99,7 +99,7 @@ func TestFencingAsCrmMonSaysIt(t *testing.T) {
 		`fencing-enabled="false" fencing-timeout-ms="60000" stonith-enabled="false"`:  false,
 		`fencing-enabled="true" fencing-timeout-ms="60000"`:                           true,
 		`fencing-enabled="false" fencing-timeout-ms="60000" symmetric-cluster="true"`: false,
-		`symmetric-cluster="true"`: false,
+		`symmetric-cluster="true"`:                                                    false,
 	} {
 		view, err := ParseView(`<pacemaker-result><summary><cluster_options ` + options + `/></summary></pacemaker-result>`)
 		if err != nil || view.Fencing != want {

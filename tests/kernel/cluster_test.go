@@ -149,7 +149,7 @@ func (a attributes) announced(t *testing.T, node string, bucket int) string {
 // told returns what it was told of others.
 func (a attributes) relayed(t *testing.T, node string, bucket int) string {
 	t.Helper()
-	return a.value(t, fmt.Sprintf("clusterip-%s-%d-told@%s", shared, bucket, node))
+	return a.value(t, fmt.Sprintf("clusterip-%s-%d-relayed@%s", shared, bucket, node))
 }
 
 func (a attributes) value(t *testing.T, file string) string {
