@@ -70,11 +70,11 @@ func (c Cluster) View(ctx context.Context) (*View, error) {
 func ParseView(text string) (*View, error) {
 	document := etree.NewDocument()
 	if err := document.ReadFromString(text); err != nil {
-		return nil, fmt.Errorf("what crm_mon says: %w", err)
+		return nil, fmt.Errorf("the output of crm_mon: %w", err)
 	}
 	result := document.FindElement("/pacemaker-result")
 	if result == nil {
-		return nil, errors.New("what crm_mon says is no result")
+		return nil, errors.New("the output of crm_mon has no result")
 	}
 	is := func(e *etree.Element, attribute string) bool {
 		return e != nil && e.SelectAttrValue(attribute, "") == "true"

@@ -243,7 +243,7 @@ func TestManyNodes(t *testing.T) {
 				for bucket, node := range before.Placement("web-ip") {
 					now := failed.status().Placement("web-ip")[bucket]
 					if node != dead && now != node {
-						t.Errorf("%s dies, and bucket %d moves from %s to %s without need", dead, bucket, node, now)
+						t.Errorf("%s fails, and bucket %d moves from %s to %s without need", dead, bucket, node, now)
 					}
 					if now != node {
 						moves++

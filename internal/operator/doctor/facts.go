@@ -1,5 +1,5 @@
-// Package doctor checks a node, its cluster and its network for what keeps the shared addresses from being served, says why it matters, and
-// which commands solve it. It is pure: the facts are gathered elsewhere, and each check is a function of them.
+// Package doctor checks a node, its cluster and its network for problems with the shared addresses. Each problem has a reason why it matters,
+// and the commands that solve it. The package is pure: the facts are gathered elsewhere, and each check is a function of them.
 package doctor
 
 import (
@@ -106,7 +106,7 @@ const (
 	FromFlags  Origin = "as requested"
 )
 
-// Layout returns the layout of what is installed on this node or, where nothing is, of what would be. The error says why the spec cannot be
+// Layout returns the layout of what is installed on this node or, where nothing is, of what would be. The error is why the spec cannot be
 // installed, unless the only reason is an interface without IPv6, which has a check of its own.
 func (r Resource) Layout() (clusterip.Layout, error) {
 	seen := r.State.Value
