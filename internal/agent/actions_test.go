@@ -289,7 +289,7 @@ func TestStartRefuses(t *testing.T) {
 		says  string
 	}{
 		"another N while others run": {
-			func(_ *clusterip.State, s *clusterip.Spec) { s.Buckets = 9 }, ocf.ErrConfigured, "clone-max is 8, asked is 9",
+			func(_ *clusterip.State, s *clusterip.Spec) { s.Buckets = 9 }, ocf.ErrConfigured, "clone-max is 8, requested is 9",
 		},
 		"another seed while others run": {
 			func(_ *clusterip.State, s *clusterip.Spec) { s.Seed++ }, ocf.ErrConfigured, "pcs resource disable web-ip",
@@ -304,7 +304,7 @@ func TestStartRefuses(t *testing.T) {
 		"a NIC that is not there": {func(_ *clusterip.State, s *clusterip.Spec) { s.NIC = "eth9" }, ocf.ErrArgs, "nic=eth9"},
 		"the loopback interface":  {func(_ *clusterip.State, s *clusterip.Spec) { s.NIC = "lo" }, ocf.ErrArgs, "loopback"},
 		"a NIC without ARP": {
-			func(n *clusterip.State, s *clusterip.Spec) { s.NIC, n.NICs[2].ARP = "eth1", false }, ocf.ErrArgs, "no Ethernet",
+			func(n *clusterip.State, s *clusterip.Spec) { s.NIC, n.NICs[2].ARP = "eth1", false }, ocf.ErrArgs, "is not an Ethernet interface",
 		},
 		"a port of a bond that is a port of a bridge": {func(n *clusterip.State, _ *clusterip.Spec) {
 			n.NICs[1].Master = 8

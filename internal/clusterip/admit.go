@@ -7,14 +7,14 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Admit says how the spec is to be laid on the node, or why it must not be.
+// Admit returns the layout of the spec on the node, or why start must refuse it.
 func (s Spec) Admit(seen State) (Layout, error) {
 	layout, err := s.Resolve(seen)
 	if err != nil {
 		return layout, err
 	}
 	if len(seen.Tables.Foreign) > 0 {
-		return layout, ocf.Errorf(ocf.ErrGeneric, "%s has our name but is not ours: look at it (nft list ruleset, iptables-save) and delete it",
+		return layout, ocf.Errorf(ocf.ErrGeneric, "%s has our name but is not ours: examine it (nft list ruleset, iptables-save) and delete it",
 			strings.Join(seen.Tables.Foreign, ", "))
 	}
 	others := Subtract(seen.Tables.Owned, []Bucket{s.Bucket})
@@ -27,7 +27,8 @@ func (s Spec) Admit(seen State) (Layout, error) {
 		}
 	}
 	if there := seen.Tables.Backend; there != "" && layout.Backend != "" && there != layout.Backend {
-		return layout, ocf.Errorf(ocf.ErrGeneric, "%s is laid here with backend=%s, asked is %s: stop it first (pcs resource disable %s)",
+		return layout, ocf.Errorf(ocf.ErrGeneric, "%s is installed here with backend=%s, requested is %s: stop it first (pcs resource disable "+
+			"%s)",
 			s.Address(), there, layout.Backend, s.ResourceName())
 	}
 	if err := layout.Fits(layout.Backend); err != nil {
@@ -45,7 +46,7 @@ func (s Spec) Admit(seen State) (Layout, error) {
 	return layout, nil
 }
 
-// ResourceName is what an admin calls the resource on the command line.
+// ResourceName is the resource's name for commands in messages.
 func (s Spec) ResourceName() string {
 	if s.Resource == "" {
 		return "the resource"

@@ -9,7 +9,7 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Backend is the part of the kernel that filters packets.
+// Backend is what filters packets.
 type Backend string
 
 // The backends.
@@ -20,33 +20,33 @@ const (
 	Target   Backend = "clusterip"  // iptables' target
 )
 
-// MaxMatchBuckets is how many buckets the match can tell apart (XT_CLUSTER_NODES_MAX in include/uapi/linux/netfilter/xt_cluster.h).
+// MaxMatchBuckets is how many buckets the match supports (XT_CLUSTER_NODES_MAX in include/uapi/linux/netfilter/xt_cluster.h).
 const MaxMatchBuckets = 32
 
-// MaxTargetBuckets is how many buckets the CLUSTERIP target can have (CLUSTERIP_MAX_NODES in
+// MaxTargetBuckets is how many buckets the target supports (CLUSTERIP_MAX_NODES in
 // include/uapi/linux/netfilter_ipv4/ipt_CLUSTERIP.h).
 const MaxTargetBuckets = 16
 
-// Fits says what of the layout its backend, or the given one, cannot do (ocf.ErrConfigured). nftables can do everything.
+// Fits returns what of the layout a backend does not support (ocf.ErrConfigured). nftables supports everything.
 func (l Layout) Fits(backend Backend) error {
 	var faults []error
 	unless := func(fits bool, what string, value any) {
 		if !fits {
-			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "backend=%s cannot do %s %v", backend, what, value))
+			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "backend=%s does not support %s %v", backend, what, value))
 		}
 	}
 	most, compat := uint32(MaxTargetBuckets), ClusterIP
 	switch backend {
 	case Match:
 		most, compat = MaxMatchBuckets, XTCluster
-		unless(l.HashMode == SourceIP, "anything but hashmode=sourceip: it is", l.HashMode)
+		unless(l.HashMode == SourceIP, "another hashmode than sourceip: it is", l.HashMode)
 		// ip_rcv drops the frames before the match sees them.
-		unless(l.MACMode != Unicast, "mac_mode=unicast: packets for a MAC that is not the NIC's own do not get as far; take multicast or igmp, "+
-			"not", l.MACMode)
+		unless(l.MACMode != Unicast, "mac_mode=unicast: packets for a MAC that is not the interface's own do not reach it; use multicast or "+
+			"igmp, not", l.MACMode)
 	case Target:
-		unless(l.MACMode == Multicast, "anything but mac_mode=multicast: it is", l.MACMode)
-		if len(l.Ports) > 0 { // of another device than the address's it mangles no ARP (arp_mangle in net/ipv4/netfilter/ipt_CLUSTERIP.c)
-			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "backend=%s cannot keep a bond's ARP monitor from telling neighbours the port's own "+
+		unless(l.MACMode == Multicast, "another mac_mode than multicast: it is", l.MACMode)
+		if len(l.Ports) > 0 { // it mangles no ARP of another interface (arp_mangle in net/ipv4/netfilter/ipt_CLUSTERIP.c)
+			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "backend=%s cannot keep a bond's ARP monitor from announcing the port's own "+
 				"MAC for %s; "+
 				"set miimon in place of arp_interval in the configuration of %s, or of the bond below it", backend, l.Address(), l.NIC))
 		}
@@ -62,7 +62,7 @@ func (l Layout) Fits(backend Backend) error {
 	return errors.Join(faults...)
 }
 
-// Answer is what a kernel says to the question whether it can do something.
+// Answer is whether a kernel supports something.
 type Answer int
 
 // The answers.
@@ -72,17 +72,17 @@ const (
 	No
 )
 
-// Backends is a TableKernel made of all of them: what is there says which one is meant.
+// Backends is a TableKernel that consists of all backends. It uses the one in which an address is installed.
 type Backends struct {
 	NFTables, Match, Target TableKernel
-	laid                    map[netip.Addr]Backend // which one an address was last seen or laid in
+	laid                    map[netip.Addr]Backend // in which an address was last observed or installed
 }
 
-// backends are those to choose from, the best first.
+// backends returns all backends, the best first.
 func backends() []Backend { return []Backend{NFTables, Match, Target} }
 
-// ObserveTables implements TableKernel. A node has an address in one backend only, so the next one is asked only where the one before
-// it has nothing, or is not there at all, as may be in an old kernel.
+// ObserveTables implements TableKernel. An address is in one backend only, so it reads the next one only if the one before has nothing, or
+// does not exist in this kernel.
 func (b *Backends) ObserveTables(ctx context.Context, address netip.Addr) (Tables, error) {
 	var missing []error
 	for _, backend := range backends() {
@@ -156,8 +156,8 @@ func (b *Backends) Layouts(ctx context.Context) ([]Layout, error) {
 	return all, nil
 }
 
-// Choose says which backend a layout is to be laid in, when it is for the agent to choose: the first that can do it, or else the first
-// of which that cannot be told; and why not the others.
+// Choose returns the backend for a layout: the first that supports it, or else the first of which that is unknown. It also returns why not
+// those before it.
 func (b *Backends) Choose(ctx context.Context, layout Layout) (chosen Backend, reasons []string, err error) {
 	var faults []error
 	var perhaps []Backend
@@ -168,7 +168,7 @@ func (b *Backends) Choose(ctx context.Context, layout Layout) (chosen Backend, r
 			return backend, reasons, nil
 		case CannotTell:
 			perhaps = append(perhaps, backend)
-			reasons = append(reasons, fmt.Sprintf("cannot tell whether %s would do: %s", backend, ocf.OneLine(why.Error())))
+			reasons = append(reasons, fmt.Sprintf("unknown whether %s is supported: %s", backend, ocf.OneLine(why.Error())))
 		case No:
 			reasons = append(reasons, fmt.Sprintf("not %s: %s", backend, ocf.OneLine(why.Error())))
 		}
@@ -177,10 +177,10 @@ func (b *Backends) Choose(ctx context.Context, layout Layout) (chosen Backend, r
 	if len(perhaps) > 0 {
 		return perhaps[0], reasons, nil
 	}
-	return "", reasons, ocf.Errorf(ocf.ErrInstalled, "no backend can do this: %w", errors.Join(faults...))
+	return "", reasons, ocf.Errorf(ocf.ErrInstalled, "no backend supports this: %w", errors.Join(faults...))
 }
 
-// can tells whether a backend can do a layout, and this kernel the backend.
+// can returns whether a backend supports a layout, and this kernel the backend.
 func (b *Backends) can(ctx context.Context, backend Backend, layout Layout) (Answer, error) {
 	if err := layout.Fits(backend); err != nil {
 		return No, err

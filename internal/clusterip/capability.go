@@ -12,8 +12,8 @@ type Capability struct {
 	Why     error // why the answer is not Yes
 }
 
-// Capabilities probes the layout's backend, if it has one, and then the others as Choose does. It stops at the first that is supported, because a
-// probe may load modules into the kernel.
+// Capabilities probes the layout's backend, if it has one, and then the others as Choose does. It stops at the first that is supported,
+// because a probe may load modules into the kernel.
 func (b *Backends) Capabilities(ctx context.Context, layout Layout) []Capability {
 	order := backends()
 	if i := slices.Index(order, layout.Backend); i >= 0 {

@@ -1,6 +1,6 @@
-// Package clusterip is the domain: what a shared address is, who owns which hash bucket, what a node must lay into its
-// kernel to answer for its buckets and for nothing else, and the actions of the resource agent on top of that.
+// Package clusterip is the model of a shared address: the hash that spreads clients over buckets, the shared MAC, what a node must install
+// in its kernel to answer for its buckets and for nothing else, and the pure decisions about that.
 //
-// It makes no system calls. Every action observes (Kernel.Observe gives a State), plans (Plan is pure), applies
-// (Kernel.Apply, one Step at a time) and observes again before it reports success. The kernel is the only store.
+// Spec is what the parameters request, Layout is what is installed, State is what was observed. Plan returns the steps from a State to a
+// Goal, Faults what differs between a State and a Layout. It makes no system calls: Kernel is what package agent needs of the node.
 package clusterip

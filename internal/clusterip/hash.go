@@ -37,12 +37,12 @@ const (
 	maxPortWords    = 2
 )
 
-// HashModes are all of them.
+// HashModes returns all hash modes.
 func HashModes() []HashMode {
 	return []HashMode{SourceIP, SourceIPSourcePort, SourceIPSourcePortDestPort}
 }
 
-// PortWords is the number of 32-bit words that the mode hashes beside the source address.
+// PortWords returns the number of 32-bit words that the mode hashes beside the source address.
 func (m HashMode) PortWords() int {
 	switch m {
 	case SourceIPSourcePort:
@@ -54,36 +54,37 @@ func (m HashMode) PortWords() int {
 	}
 }
 
-// Ports tells whether the mode looks at ports.
+// Ports reports whether the mode uses ports.
 func (m HashMode) Ports() bool { return m.PortWords() > 0 }
 
-// Flow is what the hash may see of a packet. The ports are 0 for everything that carries none or hides them: ICMP, every
-// fragment of a fragmented datagram (the first included, so that all of them reach one node), other protocols.
+// Flow is what the hash uses of a packet. The ports are 0 if the packet has none or hides them: ICMP, other protocols, and every fragment
+// (the first too, so that all fragments reach one node).
 type Flow struct {
 	Source          netip.Addr
 	SourcePort      uint16
 	DestinationPort uint16
 }
 
-// HashCompat says whose buckets ours are, when old and new nodes serve one address together. IPv6 is hashed the same in both cases.
+// HashCompat is the kernel module whose buckets ours equal, so that old and new nodes can serve one address together. It makes no
+// difference for IPv6.
 type HashCompat string
 
-// The two that the kernel had before nftables.
+// The modules.
 const (
 	XTCluster HashCompat = "xt_cluster" // iptables' match cluster (net/netfilter/xt_cluster.c)
 	ClusterIP HashCompat = "clusterip"  // iptables' target CLUSTERIP (net/ipv4/netfilter/ipt_CLUSTERIP.c of Linux 6.2)
 )
 
-// HashCompats are all of them.
+// HashCompats returns all of them.
 func HashCompats() []HashCompat { return []HashCompat{XTCluster, ClusterIP} }
 
 // Owner returns the bucket, 0..n-1, that must answer a packet: reciprocal_scale(jhash(words, seed), n), as
-// net/netfilter/nft_hash.c computes it. Jhash reads words in the kernel's own byte order, so nodes must all have the same; only
-// sourceip in the manner of the CLUSTERIP target does not depend on it.
+// net/netfilter/nft_hash.c computes it. Jhash reads words in the kernel's own byte order, so all nodes must have the same; only
+// sourceip with the CLUSTERIP target's hash does not depend on it.
 func Owner(mode HashMode, compat HashCompat, flow Flow, seed Seed, n uint32) Bucket {
 	words := make([]uint32, 0, maxAddressWords+maxPortWords)
 	if source := flow.Source.Unmap(); compat == ClusterIP && source.Is4() {
-		words = append(words, wordsOf(source, binary.BigEndian)...) // it hashes the address in host order
+		words = append(words, wordsOf(source, binary.BigEndian)...) // the target hashes the address in host order
 	} else {
 		words = append(words, wordsOf(source, binary.NativeEndian)...)
 	}
@@ -94,7 +95,7 @@ func Owner(mode HashMode, compat HashCompat, flow Flow, seed Seed, n uint32) Buc
 	return Bucket(ReciprocalScale(Jhash(uint32(seed), words...), n))
 }
 
-// wordsOf returns an address as words.
+// wordsOf returns an address as 32-bit words.
 func wordsOf(address netip.Addr, order binary.ByteOrder) []uint32 {
 	var words []uint32
 	for word := range slices.Chunk(address.Unmap().AsSlice(), bytesPerWord) {
@@ -169,21 +170,20 @@ func ReciprocalScale(hash, n uint32) uint32 {
 }
 
 // PortlessSeed is the seed with which the hash of the source address alone equals the mode's own hash with ports of 0.
-// jhash starts from seed + 4 bytes a word, and a word of 0 behind the address changes nothing else; so the seed makes up for the
-// length.
+// jhash starts from the seed plus the length, and a word of 0 behind the address changes nothing else. So the seed corrects the length.
 func PortlessSeed(mode HashMode, seed Seed) Seed {
 	return seed + Seed(bytesPerWord*mode.PortWords())
 }
 
-// ZeroWordSeed stands for the seed 0, which nf_tables cannot be told (google/nftables leaves it out, and the kernel then picks a random
-// one on each node): with one more word of 0 behind the others, it gives the same hash as seed 0 gives without. That works as long as
-// the word does not begin a new round of jhash.
+// ZeroWordSeed replaces the seed 0, which cannot be set in nf_tables: google/nftables leaves it out, and the kernel then picks a random one
+// on each node. With a zero word appended before hashing, it gives the hash of seed 0, as long as that word does not begin a new round of
+// jhash.
 const ZeroWordSeed Seed = -bytesPerWord & 0xffffffff
 
-// ZeroSeedFits tells whether the mode can be hashed with seed 0, see ZeroWordSeed.
+// ZeroSeedFits reports whether the mode supports the seed 0, see ZeroWordSeed.
 func ZeroSeedFits(mode HashMode) bool { return mode.PortWords() < maxPortWords }
 
-// DefaultSeed derives the seed from the address, so that all nodes agree without being told, whatever their byte order.
+// DefaultSeed derives the seed from the address alone, so that it is the same on all nodes, whatever their byte order.
 func DefaultSeed(address netip.Addr) Seed {
 	return max(1, Seed(Jhash(defaultSeedInitval, wordsOf(address, binary.LittleEndian)...)))
 }

@@ -22,7 +22,7 @@ import (
 // upgrade moves no bucket. ARCHITECTURE.md lists the versions.
 const Schema = 1
 
-// PerFamily has a value for IPv4 and one for IPv6.
+// PerFamily is a value for IPv4 and one for IPv6.
 type PerFamily[T any] struct{ IPv4, IPv6 T }
 
 // Of returns the value for the address's family.
@@ -33,34 +33,34 @@ func (p PerFamily[T]) Of(address netip.Addr) T {
 	return p.IPv6
 }
 
-// wholeAddresses are the prefix lengths with which the whole source address is hashed.
+// wholeAddresses are the prefix lengths of whole addresses.
 var wholeAddresses = PerFamily[int]{IPv4: 32, IPv6: 128}
 
-// Layout is what all buckets of one resource on one node have in common. It is written into the tables themselves (Stamp),
-// so that a later call can tell what was laid, whatever it was asked.
+// Layout is what all buckets of a resource on a node share. The tables contain it (Stamp), so a later action knows what is installed,
+// whatever its parameters are.
 type Layout struct {
 	Schema   int
 	Resource string // the resource's name in the CIB, without the instance number; empty if unknown
 
-	Prefixes []netip.Prefix // the addresses, as they are put on the NIC; the first names the tables
-	NIC      string         // by name
-	NICIndex int            // and by the kernel's index, which a rename does not change
-	Ports    []int          // the indexes of the ports below it by which bonds ask hosts by ARP whether their links are alive
+	Prefixes []netip.Prefix // the addresses, with the prefix lengths of their networks; the first names the tables
+	NIC      string         // the interface's name
+	NICIndex int            // its index, which a rename does not change
+	Ports    []int          // the indexes of the ports below it through which bonds' ARP monitors send requests
 
-	Backend      Backend // "" where it is still to be chosen
+	Backend      Backend // "": not chosen yet
 	MACMode      MACMode
-	MACs         PerFamily[MAC] // the cluster MAC; none for a family without an address
+	MACs         PerFamily[MAC] // the shared MAC; zero for a family without an address
 	HashMode     HashMode
 	HashCompat   HashCompat
-	HashPrefixes PerFamily[int] // how many leading bits of the source address are hashed
+	HashPrefixes PerFamily[int] // how many leading bits of the source address the hash uses
 	Seed         Seed
 	Buckets      uint32             // N
-	Services     []services.Service // what is shared; all if empty. The rest is for the owner of bucket 0
-	Drains       bool               // connections survive a move (Moves)
-	Bridged      bool               // they do on a bridge, or on top of one, which may call iptables for its ports
+	Services     []services.Service // the services that share load; empty: all. Everything else belongs to bucket 0
+	Drains       bool               // moves break no connection (Moves)
+	Bridged      bool               // on a bridge, or on top of one, which may call iptables for its ports
 }
 
-// Address is the first one, which names the tables.
+// Address returns the first address, which names the tables.
 func (l Layout) Address() netip.Addr {
 	if len(l.Prefixes) == 0 {
 		return netip.Addr{}
@@ -68,7 +68,7 @@ func (l Layout) Address() netip.Addr {
 	return l.Prefixes[0].Addr()
 }
 
-// Addresses are all of them.
+// Addresses returns all addresses.
 func (l Layout) Addresses() []netip.Addr {
 	addresses := make([]netip.Addr, len(l.Prefixes))
 	for i, prefix := range l.Prefixes {
@@ -77,9 +77,9 @@ func (l Layout) Addresses() []netip.Addr {
 	return addresses
 }
 
-// onNIC are the addresses as they are put on the NIC. The kernel chooses no IPv4 address of scope host as the source of the node's own
-// connections (inet_select_addr in net/ipv4/devinet.c), whose answers would go to the owner of another bucket. But in one network all must
-// have the same scope (__inet_insert_ifa): a whole address is a network of its own, in which there is no other.
+// onNIC returns the addresses as they are on the interface. The kernel never chooses an IPv4 address of scope host as the source of the
+// node's own connections (inet_select_addr in net/ipv4/devinet.c), whose answers would go to the owner of another bucket. All addresses of
+// a network must have the same scope (__inet_insert_ifa), so each has a network of its own, a /32.
 func (l Layout) onNIC() []Address {
 	all := make([]Address, len(l.Prefixes))
 	for i, prefix := range l.Prefixes {
@@ -91,8 +91,8 @@ func (l Layout) onNIC() []Address {
 	return all
 }
 
-// routes are the connected routes of the IPv4 addresses, for a whole address has none: clients are reached also while the NIC has no
-// address of the node's own. As long as it has one, that one's route has the lower metric, and is taken.
+// routes returns the connected routes of the IPv4 addresses, which a /32 does not bring. With them the node reaches clients while the
+// interface has no address of the node's own. The route of such an address has a lower metric, so it is preferred.
 func (l Layout) routes() []Route {
 	var all []Route
 	for _, prefix := range l.Prefixes {
@@ -105,15 +105,15 @@ func (l Layout) routes() []Route {
 	return all
 }
 
-// RouteMetric is that of the connected route of an IPv4 address: one of the highest, so that any other route is preferred, and in each
-// network another one for each address, so that resources do not share a route of which nobody would know when to remove it.
+// RouteMetric is the metric of the connected route of an IPv4 address: one of the highest, so that any other route is preferred, and a
+// different one for each address of a network, so that no two resources share a route.
 func RouteMetric(address netip.Addr) uint32 {
 	const highest = 0xff000000
 	b := address.As4()
 	return highest | binary.BigEndian.Uint32(b[:])
 }
 
-// AllMACs are the cluster MACs of both families, each once.
+// AllMACs returns the shared MACs of both families, each once.
 func (l Layout) AllMACs() []MAC {
 	var macs []MAC
 	for _, mac := range []MAC{l.MACs.IPv4, l.MACs.IPv6} {
@@ -124,7 +124,7 @@ func (l Layout) AllMACs() []MAC {
 	return macs
 }
 
-// Has tells whether there is an address of a family.
+// Has reports whether there is an address of a family.
 func (l Layout) Has(isOfFamily func(netip.Addr) bool) bool {
 	return slices.ContainsFunc(l.Addresses(), isOfFamily)
 }
@@ -135,14 +135,14 @@ func (l Layout) sourceNetwork(source netip.Addr) netip.Addr {
 	return netip.PrefixFrom(source, l.HashPrefixes.Of(source)).Masked().Addr()
 }
 
-// Packet is what decides who answers.
+// Packet is what decides on a packet's bucket.
 type Packet struct {
 	Flow
-	Protocol string // as in services.Service; anything else if it is none of these
-	Fragment bool   // whose ports are hidden
+	Protocol string // as in services.Service, or any other text
+	Fragment bool   // its ports are hidden
 }
 
-// Owner returns the bucket that must answer a packet.
+// Owner returns the bucket of a packet.
 func (l Layout) Owner(p Packet) Bucket {
 	listed := func(s services.Service) bool { return s.Holds(p.Protocol, p.DestinationPort) }
 	if len(l.Services) > 0 && !p.Fragment && !slices.ContainsFunc(l.Services, listed) {
@@ -155,42 +155,42 @@ func (l Layout) Owner(p Packet) Bucket {
 	return Owner(l.HashMode, l.HashCompat, p.Flow, l.Seed, l.Buckets)
 }
 
-// HidesInRequests tells whether ARP requests that leave by another interface are sent, without the address. The backends of iptables drop them.
+// HidesInRequests reports whether ARP requests that leave by another interface are sent, without the address. The backends of iptables drop
+// them.
 func (l Layout) HidesInRequests() bool { return l.Backend != Match && l.Backend != Target }
 
-// Disagreements names what must be the same on all nodes and for all running buckets, and is not.
-func (l Layout) Disagreements(asked Layout) []string {
+// Disagreements returns what differs although it must be the same on all nodes and for all buckets.
+func (l Layout) Disagreements(requested Layout) []string {
 	var found []string
 	differ := func(what string, have, want any) {
 		if fmt.Sprint(have) != fmt.Sprint(want) {
-			found = append(found, fmt.Sprintf("%s is %v, asked is %v", what, have, want))
+			found = append(found, fmt.Sprintf("%s is %v, requested is %v", what, have, want))
 		}
 	}
-	differ("ip", l.Addresses(), asked.Addresses())
-	if asked.Backend != "" {
-		differ("backend", l.Backend, asked.Backend)
+	differ("ip", l.Addresses(), requested.Addresses())
+	if requested.Backend != "" {
+		differ("backend", l.Backend, requested.Backend)
 	}
-	differ("clone-max", l.Buckets, asked.Buckets)
-	differ("hash_seed", l.Seed, asked.Seed)
-	differ("hashmode", l.HashMode, asked.HashMode)
-	differ("hash_compat", l.HashCompat, asked.HashCompat)
-	differ("hash_prefix4", l.HashPrefixes.IPv4, asked.HashPrefixes.IPv4)
-	differ("hash_prefix6", l.HashPrefixes.IPv6, asked.HashPrefixes.IPv6)
-	differ("mac_mode", l.MACMode, asked.MACMode)
-	differ("mac", l.AllMACs(), asked.AllMACs())
-	differ("services", cmp.Or(Joined(l.Services), everything), cmp.Or(Joined(asked.Services), everything))
+	differ("clone-max", l.Buckets, requested.Buckets)
+	differ("hash_seed", l.Seed, requested.Seed)
+	differ("hashmode", l.HashMode, requested.HashMode)
+	differ("hash_compat", l.HashCompat, requested.HashCompat)
+	differ("hash_prefix4", l.HashPrefixes.IPv4, requested.HashPrefixes.IPv4)
+	differ("hash_prefix6", l.HashPrefixes.IPv6, requested.HashPrefixes.IPv6)
+	differ("mac_mode", l.MACMode, requested.MACMode)
+	differ("mac", l.AllMACs(), requested.AllMACs())
+	differ("services", cmp.Or(Joined(l.Services), everything), cmp.Or(Joined(requested.Services), everything))
 	return found
 }
 
-// Identity is short, and differs where packets are spread over buckets in another way: buckets of the same number have other connections
-// then.
+// Identity is a short text that differs if packets are spread over the buckets differently.
 func (l Layout) Identity() string {
 	hash := fnv.New32a()
 	_, _ = fmt.Fprint(hash, l.Buckets, l.Seed, l.HashMode, l.HashCompat, l.HashPrefixes, Joined(l.Services)) // it never fails
 	return fmt.Sprintf("%08x", hash.Sum32())
 }
 
-// Collisions says what two resources on one node have both and must not.
+// Collisions returns what two resources of a node both have but must not.
 func (l Layout) Collisions(other Layout) []error {
 	var faults []error
 	for _, address := range l.Addresses() {
@@ -207,22 +207,22 @@ func (l Layout) Collisions(other Layout) []error {
 	return faults
 }
 
-// name is what to call the resource.
+// name is what messages call the resource.
 func (l Layout) name() string {
 	return cmp.Or(l.Resource, "the resource of "+l.Address().String())
 }
 
-// everything is what is shared without a list of services.
+// everything stands for an empty list of services.
 const everything = "all"
 
-// sameAs compares all that the tables depend on. The resource's name is for people, the schema for newer programs.
+// sameAs reports whether two layouts have the same tables, whatever the resource's name and the schema are.
 func (l Layout) sameAs(other Layout) bool {
 	l.Resource = other.Resource
 	return l.Stamp() == other.Stamp()
 }
 
-// Stamp writes the layout as one line of key=value, without the schema, which is stored beside it. Of the optional keys it writes those that
-// differ from the default.
+// Stamp writes the layout as one line of key=value, without the schema, which is stored beside it. Of the optional keys it writes those
+// that differ from the default.
 func (l Layout) Stamp() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ip=%s nic=%s nic_index=%d mac_mode=%s", Joined(l.Prefixes), l.NIC, l.NICIndex, l.MACMode)
@@ -263,8 +263,7 @@ func (l Layout) Stamp() string {
 	return b.String()
 }
 
-// escape writes a name so that it is one field of a stamp, and its key cannot be another's: %20 for a blank. The CIB allows no such name,
-// but the agent may be called by hand.
+// escape makes a name one field of a stamp: %20 for a blank. The CIB allows no such name, but the agent may be called by hand.
 func escape(name string) string {
 	var b strings.Builder
 	for _, r := range name {
@@ -282,10 +281,10 @@ func escape(name string) string {
 // stampYes is the only value of the stamp's keys drain and bridged.
 const stampYes = "yes"
 
-// IsStamp tells whether the text is a stamp, or the first part of one, of whatever schema.
+// IsStamp reports whether the text is a stamp, or the first part of one, of any schema.
 func IsStamp(text string) bool { return strings.HasPrefix(text, "ip=") }
 
-// Joined writes a list as the parameters and the stamp do.
+// Joined formats a list as in the parameters and the stamp.
 func Joined[T fmt.Stringer](list []T) string {
 	texts := make([]string, len(list))
 	for i, element := range list {
@@ -294,7 +293,7 @@ func Joined[T fmt.Stringer](list []T) string {
 	return strings.Join(texts, ",")
 }
 
-// ParseStamp reads what Stamp wrote. Unknown keys are passed over: a newer program may have written them.
+// ParseStamp is the reverse of Stamp. It ignores unknown keys, which a newer program may have written.
 func ParseStamp(schema int, stamp string) (Layout, error) {
 	layout := Layout{Schema: schema, Backend: NFTables, HashCompat: XTCluster, HashPrefixes: wholeAddresses}
 	fields := map[string]string{}
@@ -391,7 +390,7 @@ func parseMAC(into *MAC) func(string) error {
 	}
 }
 
-// each parses a list as joined writes it.
+// each parses the output of Joined.
 func each[T any](text string, parse func(string) (T, error)) ([]T, error) {
 	var all []T
 	for part := range strings.SplitSeq(text, ",") {
@@ -404,7 +403,7 @@ func each[T any](text string, parse func(string) (T, error)) ([]T, error) {
 	return all, nil
 }
 
-// holds tells whether a cluster MAC of the layout is on that NIC and such a one.
+// holds reports whether the layout has such a shared MAC on that interface.
 func (l Layout) holds(nicIndex int, is func(MAC) bool) bool {
 	return l.NICIndex == nicIndex && slices.ContainsFunc(l.AllMACs(), is)
 }
@@ -413,14 +412,14 @@ func (l Layout) holdsGroup(group Address) bool {
 	return l.holds(group.NICIndex, func(m MAC) bool { return m.MulticastGroup() == group.Prefix.Addr() })
 }
 
-// Spec is what was asked for when the layout was laid, as far as that shows. Its bucket is not known.
+// Spec returns the spec of which the layout was made, as far as the layout shows it. It has no bucket.
 func (l Layout) Spec() Spec {
 	spec := Spec{
 		Resource: l.Resource, Buckets: l.Buckets, Addresses: l.Addresses(), NIC: l.NIC, Backend: l.Backend, MACMode: l.MACMode, MACs: l.MACs,
 		HashMode: l.HashMode, HashCompat: l.HashCompat, HashPrefixes: l.HashPrefixes, Seed: l.Seed, Services: l.Services, CheckLink: true,
 	}
 	if l.Drains {
-		spec.Drain = 1 // for how long is not laid, only that it is above 0
+		spec.Drain = 1 // the layout knows only that it is above 0
 	}
 	return spec
 }

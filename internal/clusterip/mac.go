@@ -13,10 +13,10 @@ type MAC [6]byte
 // String prints the usual form, 01:02:03:04:05:06.
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
-// Group tells whether the group bit (IEEE 802, I/G) is set: the address names several stations.
+// Group reports whether this is a group address (the I/G bit of IEEE 802 is set).
 func (m MAC) Group() bool { return m[0]&1 == 1 }
 
-// IsZero tells whether there is no address.
+// IsZero reports whether there is no address.
 func (m MAC) IsZero() bool { return m == MAC{} }
 
 // MACOf converts the library's form. Anything but six bytes gives the zero MAC.
@@ -28,41 +28,41 @@ func MACOf(address net.HardwareAddr) MAC {
 	return mac
 }
 
-// MACMode says which kind of link-layer address the nodes share, and by what means their NICs accept it.
+// MACMode is the kind of MAC address that the nodes share, and how their interfaces receive frames for it.
 type MACMode string
 
 // The MAC modes.
 const (
-	Multicast MACMode = "multicast" // a group address; a lasting filter on the NIC (SIOCADDMULTI, as `ip maddr add`)
-	IGMP      MACMode = "igmp"      // the MAC of a group that the kernel itself joins, by IGMP or MLD, so that snooping switches know
-	Unicast   MACMode = "unicast"   // an individual address; a second unicast filter on the NIC (`bridge fdb add … self`)
+	Multicast MACMode = "multicast" // a group address, in the interface's multicast filter (SIOCADDMULTI, as `ip maddr add`)
+	IGMP      MACMode = "igmp"      // the MAC of a group that the kernel joins, by IGMP or MLD, for switches with snooping
+	Unicast   MACMode = "unicast"   // an individual address, in the interface's unicast filter (`bridge fdb add … self`)
 )
 
-// MACModes are all of them.
+// MACModes returns all MAC modes.
 func MACModes() []MACMode { return []MACMode{Multicast, IGMP, Unicast} }
 
-// The second byte of a derived MAC keeps it apart from what Microsoft's NLB derives (02:bf and 03:bf).
+// The second byte of a derived MAC differs from that of Microsoft's NLB (02:bf and 03:bf).
 const (
 	locallyAdministeredUnicast   = 0x02
 	locallyAdministeredMulticast = 0x03
 	derivedMarker                = 0xc1
 )
 
-// The MACs of igmp mode, and their groups: both of the organisation's own network.
+// The MACs of igmp mode, and their groups, whose scope is the site.
 var (
-	// igmpPrefix is what RFC 1112 section 6.4 makes of the groups 239.255.0.0/16 (RFC 2365's IPv4 local scope).
+	// igmpPrefix begins the MACs (RFC 1112 section 6.4) of the groups 239.255.0.0/16 (RFC 2365's IPv4 local scope).
 	igmpPrefix = [4]byte{0x01, 0x00, 0x5e, 0x7f}
-	// mldPrefix is what RFC 2464 section 7 makes of any IPv6 group; the group's last four bytes follow.
+	// mldPrefix begins the MACs of all IPv6 groups (RFC 2464 section 7); the group's last four bytes follow.
 	mldPrefix = [2]byte{0x33, 0x33}
 	// mldGroups holds our IPv6 groups: transient, of site-local scope (RFC 4291 section 2.7).
 	mldGroups = netip.MustParsePrefix("ff15::/96")
 )
 
-// firstDynamicGroup is the lowest number of an IPv6 group that a host may give by itself (RFC 3307 section 4.3).
+// firstDynamicGroup is the lowest group ID that a host may assign by itself (RFC 3307 section 4.3).
 const firstDynamicGroup = 0x80000000
 
-// DerivedMAC returns the cluster MAC that follows from the address alone, so that all nodes agree without being told. An IPv6
-// address is hashed into the four bytes that an IPv4 address has.
+// DerivedMAC derives the shared MAC from the address alone, so that it is the same on all nodes. Of an IPv6 address it uses a hash of four
+// bytes, as long as an IPv4 address.
 func DerivedMAC(mode MACMode, address netip.Addr) MAC {
 	var a [4]byte
 	if address.Unmap().Is4() {
@@ -82,7 +82,7 @@ func DerivedMAC(mode MACMode, address netip.Addr) MAC {
 	}
 }
 
-// Check says why the MAC cannot serve in the mode.
+// Check returns why the MAC does not fit the mode.
 func (mode MACMode) Check(mac MAC) error {
 	switch {
 	case mode == Unicast && mac.Group():
@@ -98,7 +98,7 @@ func (mode MACMode) Check(mac MAC) error {
 }
 
 // MulticastGroup returns the group whose MAC this is in igmp mode: 239.255.x.y (RFC 1112 section 6.4) or ff15::wx:yz (RFC 2464
-// section 7). Of any other MAC it is not valid.
+// section 7). It is not valid for any other MAC.
 func (m MAC) MulticastGroup() netip.Addr {
 	switch {
 	case [4]byte(m[:4]) == igmpPrefix:

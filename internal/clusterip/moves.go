@@ -9,30 +9,30 @@ import (
 	"time"
 )
 
-// Moves are the buckets of a node that are on their way to or from another one, so that no connection breaks: the former owner goes on
-// serving the connections that it has, while the new one takes those that are new. The kernel itself ends both after a time.
+// Moves are the hand-overs of a node's buckets. The old owner keeps serving the connections that it has, and the new owner accepts new
+// ones. The kernel ends both after a time.
 type Moves struct {
-	Draining []Drain    // given away; their connections are still served here
-	Adopting []Adoption // owned; but connections that are not known here may be another node's
-	// HandedOver are those that the node has told the others that it drains, and has not said yet that it no longer does. They are
-	// what shows that something drained here, when that is over.
+	Draining []Drain    // released; this node still serves their connections
+	Adopting []Adoption // owned; unknown connections may be served by an old owner
+	// HandedOver are the buckets whose drain this node has announced, and whose announcement it has not cleared yet. They show that
+	// something drained here after the kernel has ended the drain.
 	HandedOver []Bucket
 }
 
-// Drain is a bucket whose connections this node still serves.
+// Drain is a bucket that this node drains.
 type Drain struct {
 	Bucket Bucket
 	Left   time.Duration
 }
 
-// Adoption is a bucket some of whose connections other nodes may still serve.
+// Adoption is a bucket that this node has adopted.
 type Adoption struct {
 	Bucket Bucket
 	Left   time.Duration
-	From   []string // the nodes' names
+	From   []string // the old owners' names
 }
 
-// String is for logs.
+// String is for messages.
 func (m Moves) String() string {
 	var parts []string
 	for _, d := range m.Draining {
@@ -53,7 +53,7 @@ func (m Moves) equal(other Moves) bool {
 		slices.Equal(m.HandedOver, other.HandedOver)
 }
 
-// Drains tells whether the bucket's connections are still served.
+// Drains reports whether the bucket drains.
 func (m Moves) Drains(bucket Bucket) bool { return slices.Contains(m.DrainingBuckets(), bucket) }
 
 // DrainingBuckets returns the buckets that drain.
@@ -65,17 +65,17 @@ func (m Moves) DrainingBuckets() []Bucket {
 	return buckets
 }
 
-// EndedDrains are the buckets whose drain has ended without anybody's having cleared up.
+// EndedDrains returns the buckets whose drain the kernel has ended, and after which no action has cleaned up.
 func (m Moves) EndedDrains() []Bucket { return Subtract(m.HandedOver, m.DrainingBuckets()) }
 
-// Drain is that of a bucket, if it drains.
+// Drain returns the drain of a bucket, if it drains.
 func (m Moves) Drain(bucket Bucket) (Drain, bool) {
 	return find(m.Draining, func(d Drain) bool { return d.Bucket == bucket })
 }
 
-// Unrenewed are the buckets of the drains, seen so long ago, that have not begun anew since, with whatever time.
+// Unrenewed returns the buckets of drains that were observed so long ago and have not begun anew since.
 func (m Moves) Unrenewed(drains []Drain, ago time.Duration) []Bucket {
-	const atMost = time.Second // between the two clocks
+	const atMost = time.Second // of difference between the clocks
 	var buckets []Bucket
 	for _, d := range drains {
 		if now, ok := m.Drain(d.Bucket); ok && now.Left <= d.Left && d.Left-now.Left <= ago+atMost {
@@ -85,22 +85,22 @@ func (m Moves) Unrenewed(drains []Drain, ago time.Duration) []Bucket {
 	return buckets
 }
 
-// NoLongerServed are the buckets of which the node served connections, when it owns these and these moves go on.
+// NoLongerServed returns the buckets that the node serves now, but not when it owns these and has these moves.
 func (t Tables) NoLongerServed(owned []Bucket, moves Moves) []Bucket {
 	return Subtract(Subtract(slices.Concat(t.Owned, t.Moves.DrainingBuckets()), owned), moves.DrainingBuckets())
 }
 
-// Adoption is that of a bucket, if it is adopted.
+// Adoption returns the adoption of a bucket, if it is adopted.
 func (m Moves) Adoption(bucket Bucket) (Adoption, bool) {
 	return find(m.Adopting, func(a Adoption) bool { return a.Bucket == bucket })
 }
 
-// Without leaves out all that concerns the buckets.
+// Without leaves out the buckets.
 func (m Moves) Without(buckets ...Bucket) Moves {
 	return m.only(func(b Bucket) bool { return !slices.Contains(buckets, b) })
 }
 
-// Below leaves out what is no bucket of fewer than n.
+// Below leaves out the buckets from n on.
 func (m Moves) Below(n Bucket) Moves {
 	return m.only(func(b Bucket) bool { return b < n })
 }
@@ -113,7 +113,7 @@ func (m Moves) only(is func(Bucket) bool) Moves {
 	}
 }
 
-// WithDrain gives a bucket away.
+// WithDrain adds the drain of a bucket, and removes its adoption.
 func (m Moves) WithDrain(bucket Bucket, left time.Duration) Moves {
 	m = m.Without(bucket)
 	m.Draining = append(m.Draining, Drain{Bucket: bucket, Left: left})
@@ -123,7 +123,7 @@ func (m Moves) WithDrain(bucket Bucket, left time.Duration) Moves {
 	return m
 }
 
-// WithAdoption takes a bucket over.
+// WithAdoption adds an adoption, and removes the bucket's drain.
 func (m Moves) WithAdoption(adoption Adoption) Moves {
 	m = m.Without(adoption.Bucket)
 	m.Adopting = append(m.Adopting, adoption)

@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// Goal is what shall be on the node: the buckets to answer for, and how. Without any, and without one that drains, nothing shall be left.
+// Goal is the state to reach. With no bucket that is owned or drains, nothing is left on the node.
 type Goal struct {
 	Layout Layout
 	Owned  []Bucket
-	Moves  Moves  // that go on
-	NIC    string // the NIC asked for, if any: says whose an address elsewhere is
+	Moves  Moves
+	NIC    string // the requested interface, if any: it decides whether an address elsewhere is ours
 }
 
 // GoalOfStart is the goal of starting the spec's bucket.
@@ -20,11 +20,11 @@ func GoalOfStart(seen State, layout Layout, spec Spec, adoption Adoption) Goal {
 	return Goal{Layout: layout, NIC: spec.NIC, Owned: slices.Compact(owned), Moves: seen.MovesAfterStart(layout, adoption)}
 }
 
-// Plan lists the steps from what was seen to the goal. It is empty when the goal is reached.
+// Plan returns the steps from the observed state to the goal. It is empty if the goal is reached.
 //
-// Laying: tables first (they drop everything until a bucket is owned), then the MAC filter, then the address, then what
-// stands in the way elsewhere goes, and the buckets come last. Removing is the reverse: the buckets first, the tables
-// last. So a node never answers for a foreign bucket, nor with its NIC's own MAC, wherever it is interrupted.
+// It installs the tables first, which drop everything until a bucket is owned, then the MAC filter, then the address. Then it removes what
+// is wrong elsewhere. The buckets come last. Removal is the reverse: the buckets first, the tables last. So wherever it is interrupted, the
+// node answers neither for a foreign bucket nor with the interface's own MAC.
 func Plan(seen State, goal Goal) []Step {
 	if len(goal.Owned)+len(goal.Moves.Draining) == 0 {
 		return planRemoval(seen, goal)
@@ -48,7 +48,7 @@ func Plan(seen State, goal Goal) []Step {
 			steps = append(steps, AddFilter{NIC: nic, MAC: filter.MAC})
 		}
 	}
-	steps = append(steps, removeGroups(seen, groupsWanted)...) // first: one without autojoin stands in the way of one with
+	steps = append(steps, removeGroups(seen, groupsWanted)...) // first: a group without autojoin excludes one with autojoin
 	for _, group := range groupsWanted {
 		if !seen.isMember(group) {
 			steps = append(steps, AddAddress{NIC: nic, Prefix: group.Prefix, Group: true})
@@ -74,7 +74,7 @@ func Plan(seen State, goal Goal) []Step {
 	return steps
 }
 
-// PlanRemoval lists the steps that take everything of the spec's resource away.
+// PlanRemoval returns the steps that remove everything of the spec's resource.
 func (s Spec) PlanRemoval(seen State) []Step {
 	return planRemoval(seen, Goal{Layout: Layout{Prefixes: s.named()}, NIC: s.NIC})
 }
@@ -94,7 +94,7 @@ func planRemoval(seen State, goal Goal) []Step {
 	return steps
 }
 
-// wanted returns what must be on the NIC for it to accept the cluster MACs.
+// wanted returns what must be on the interface so that it receives frames for the shared MACs.
 func wanted(layout Layout) (filters []Filter, groups []Address) {
 	for _, mac := range layout.AllMACs() {
 		if layout.MACMode == IGMP {
@@ -107,14 +107,14 @@ func wanted(layout Layout) (filters []Filter, groups []Address) {
 	return filters, groups
 }
 
-// excludes tells whether two addresses of a NIC cannot be there both: of an IPv6 address there is one, of an IPv4 address one for each
-// prefix length.
+// excludes reports whether an interface cannot have both addresses: it has an IPv6 address once, an IPv4 address once for each prefix
+// length.
 func (a Address) excludes(b Address) bool {
 	return a.NICIndex == b.NICIndex && a.Prefix.Addr() == b.Prefix.Addr() && (a.Prefix.Addr().Is6() || a.Prefix == b.Prefix)
 }
 
-// removeInTheWay takes an address away that has not the wanted form, or is one that the kernel does not use, and excludes the wanted one.
-// (Any other IPv4 one goes after the right one has come, and nobody misses any.)
+// removeInTheWay removes the address if it has another form than the wanted one, or the kernel does not use it, and the wanted one cannot
+// be added beside it. (Other forms of an IPv4 address are removed after the wanted one was added, so that the node always has one.)
 func removeInTheWay(seen State, want Address) []Step {
 	var steps []Step
 	for _, address := range seen.Addresses {
@@ -130,7 +130,7 @@ func removeAddresses(seen State, asked string, keep ...Address) []Step {
 	var steps []Step
 	for _, address := range seen.Addresses {
 		if slices.ContainsFunc(keep, address.excludes) {
-			continue // as it should be, or was in the way
+			continue // it is the wanted one, or was removed before it
 		}
 		if nic, ok := seen.NICAt(address.NICIndex); ok && seen.IsOurs(address, asked) {
 			steps = append(steps, RemoveAddress{NIC: nic, Prefix: address.Prefix})
@@ -139,7 +139,7 @@ func removeAddresses(seen State, asked string, keep ...Address) []Step {
 	return steps
 }
 
-// addRoutes adds the connected routes that a layout lacks. On a NIC that is switched off there can be none.
+// addRoutes adds the missing connected routes of a layout. An interface that is down can have none.
 func addRoutes(seen State, nic NIC, layout Layout) []Step {
 	var steps []Step
 	for _, route := range layout.routes() {

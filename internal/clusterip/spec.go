@@ -13,15 +13,15 @@ import (
 	"ocf-clusterip/internal/services"
 )
 
-// Spec is what the resource manager asks for: one bucket of one address. What it leaves open follows from the node.
+// Spec is what the parameters request: one bucket of one resource. The node decides what it leaves open (Resolve).
 type Spec struct {
 	Resource string // without the instance number
 	Bucket   Bucket
 	Buckets  uint32 // N
 
-	Addresses     []netip.Addr   // the first names the tables; none is known only where a stop has lost them
-	PrefixLengths PerFamily[int] // 0: that of the connected route
-	NIC           string         // "": the one whose connected routes hold the addresses
+	Addresses     []netip.Addr   // the first names the tables; empty only for a stop without parameters
+	PrefixLengths PerFamily[int] // 0: those of the connected routes
+	NIC           string         // "": the interface whose connected routes hold the addresses
 
 	Backend      Backend
 	MACMode      MACMode
@@ -34,17 +34,17 @@ type Spec struct {
 
 	CheckLink     bool
 	Announcements Announcements
-	Probe         bool          // the cluster manager asks for the first time whether the bucket runs here
-	Drain         time.Duration // how long connections are served after a move; 0: not at all
+	Probe         bool          // the monitor is Pacemaker's probe
+	Drain         time.Duration // how long an old owner keeps serving connections; 0: not at all
 }
 
-// Announcements says how often a node tells its neighbours the address's MAC when it first has the address.
+// Announcements says how often a node sends gratuitous ARP when it gets the address, and at which interval.
 type Announcements struct {
 	Count    uint32
 	Interval time.Duration
 }
 
-// Address is the first one, which names the resource's tables and its lock.
+// Address returns the first address, which names the resource's tables and its lock.
 func (s Spec) Address() netip.Addr {
 	if len(s.Addresses) == 0 {
 		return netip.Addr{}
@@ -52,8 +52,8 @@ func (s Spec) Address() netip.Addr {
 	return s.Addresses[0]
 }
 
-// NewSpec reads a spec from parameters that are right each by itself, and says which do not go together
-// (ocf.ErrConfigured). What it returns with an error is good enough to stop by.
+// NewSpec makes a spec of parameters that are valid each by itself, and returns which of them exclude each other (ocf.ErrConfigured). A
+// stop can use the spec that it returns with an error.
 func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, error) {
 	seed, seedGiven := values.Uint32("hash_seed")
 	count, _ := values.Uint32("arp_count")
@@ -73,7 +73,7 @@ func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, er
 		Announcements: Announcements{Count: count, Interval: values.Duration("arp_interval")},
 	}
 	if len(spec.Addresses) == 0 {
-		return spec, nil // the parser has said so
+		return spec, nil // the parser has returned that error
 	}
 	if !seedGiven {
 		spec.Seed = DefaultSeed(spec.Address())
@@ -86,11 +86,11 @@ func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, er
 		faults = append(faults, ocf.Errorf(ocf.ErrConfigured, format, args...))
 	}
 	if spec.Backend == Target {
-		spec.HashCompat = ClusterIP // it can do no other
+		spec.HashCompat = ClusterIP // the only one that it supports
 	}
 	faults = append(faults, spec.Layout().Fits(spec.Backend))
 	if spec.Backend != Target && spec.Seed == 0 && !ZeroSeedFits(spec.HashMode) {
-		fault("parameter hash_seed=0 cannot be used with hashmode=%s, because nf_tables cannot be told it; use another hashmode, or another "+
+		fault("parameter hash_seed=0 cannot be used with hashmode=%s, because nf_tables cannot hash with it; use another hashmode, or another "+
 			"seed on all nodes (--hash-init of the CLUSTERIP target)", spec.HashMode)
 	}
 	for _, address := range spec.Addresses {
@@ -99,14 +99,14 @@ func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, er
 			fault("parameters ip and cidr_netmask: %s", why)
 		}
 		if address.IsLinkLocalUnicast() && address.Is6() && spec.NIC == "" {
-			fault("parameter ip: %s is a link-local address, which every interface has its own network of; take a global or a unique local one "+
-				"(RFC 4193), or, if it must be this one, say with parameter nic where", address)
+			fault("parameter ip: %s is a link-local address, which every interface has its own network of; use a global or a unique local one "+
+				"(RFC 4193), or, if it must be this one, set parameter nic", address)
 		}
 	}
 	return spec, errors.Join(faults...)
 }
 
-// named is enough of a layout to find its tables by.
+// named returns the prefix that is enough to find the tables.
 func (s Spec) named() []netip.Prefix {
 	if len(s.Addresses) == 0 {
 		return nil
@@ -118,8 +118,7 @@ func (s Spec) has(isOfFamily func(netip.Addr) bool) bool {
 	return slices.ContainsFunc(s.Addresses, isOfFamily)
 }
 
-// setPrefixLengths deals the values of cidr_netmask to the families: two are for IPv4 and IPv6, a single one is for the only
-// family, or for IPv4.
+// setPrefixLengths assigns the values of cidr_netmask: two are for IPv4 and IPv6, a single one is for the only family, or for IPv4.
 func (s *Spec) setPrefixLengths(given []uint32) error {
 	const both = 2
 	switch {
@@ -138,8 +137,8 @@ func (s *Spec) setPrefixLengths(given []uint32) error {
 	return nil
 }
 
-// setMACs derives the cluster MAC of each family that has an address, from the resource's first one; a MAC that was given takes
-// the place of those that it can. In igmp mode a MAC is of one family: it maps a group's address.
+// setMACs derives the shared MAC of each family that has an address from the resource's first address. Parameter mac replaces it. In igmp
+// mode a MAC stands for a group's address, so it fits one family only.
 func (s *Spec) setMACs(given MAC) error {
 	taken := given.IsZero()
 	set := func(into *MAC, isOfFamily func(netip.Addr) bool) {
@@ -170,7 +169,7 @@ func (s *Spec) setMACs(given MAC) error {
 	return nil
 }
 
-// unfit says why an address cannot be a host's in a network of that prefix length; empty if it can.
+// unfit returns why no host can have an address in a network of that prefix length; empty if one can.
 func unfit(address netip.Addr, prefixLength int) string {
 	const pointToPoint = 1 // bits: RFC 3021 and RFC 6164, no address is special
 	network := netip.PrefixFrom(address, prefixLength).Masked()
@@ -195,7 +194,7 @@ func broadcast(network netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(bytes)
 }
 
-// CandidateMACs are those that may stand for the addresses on this node, whatever mode they were laid in.
+// CandidateMACs returns all MACs that any mode uses for the addresses.
 func (s Spec) CandidateMACs() []MAC {
 	macs := []MAC{s.MACs.IPv4, s.MACs.IPv6}
 	for _, address := range s.Addresses {
@@ -206,13 +205,13 @@ func (s Spec) CandidateMACs() []MAC {
 	return slices.DeleteFunc(macs, MAC.IsZero)
 }
 
-// Resolve settles on this node what the spec leaves open: the NIC and the prefix lengths. What was laid by default stays
-// so while it fits, however routes have changed since. Its errors are ocf.ErrArgs: another node may do better.
+// Resolve decides what the spec leaves open on this node: the interface and the prefix lengths. An installed default stays while it is
+// usable, even if routes have changed since. Its errors are ocf.ErrArgs: another node may be able to run the bucket.
 func (s Spec) Resolve(seen State) (Layout, error) {
 	layout := s.Layout()
 	layout.Prefixes = nil
 	if s.Backend == Auto {
-		layout.Backend = seen.Tables.Backend // what is there stays there
+		layout.Backend = seen.Tables.Backend // an installed resource keeps its backend
 	}
 	layout.Drains = layout.Drains || seen.DrainsContinue(layout)
 	nic, err := s.nic(seen)
@@ -235,7 +234,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	} else if why := seen.VRFFault(nic); why != "" {
 		fault("%s", why)
 	} else if !nic.ARP {
-		fault("parameter nic=%s is no Ethernet that does ARP", nic.Name)
+		fault("parameter nic=%s is not an Ethernet interface that does ARP", nic.Name)
 	} else if why := seen.PortFault(nic); why != "" {
 		fault("%s", why)
 	}
@@ -264,7 +263,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	return layout, errors.Join(faults...)
 }
 
-// Layout is as much of one as follows from the spec alone: enough to tell which bucket a packet is in.
+// Layout returns what follows from the spec alone, which is enough to know the bucket of a packet.
 func (s Spec) Layout() Layout {
 	layout := Layout{
 		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashCompat: s.HashCompat, HashPrefixes: s.HashPrefixes,
@@ -279,7 +278,7 @@ func (s Spec) Layout() Layout {
 	return layout
 }
 
-// prefixLength is what was asked for, or what was laid, or that of the NIC's own network.
+// prefixLength returns the requested one, or the installed one, or that of the interface's own network.
 func (s Spec) prefixLength(seen State, nic NIC, address netip.Addr) int {
 	if asked := s.PrefixLengths.Of(address); asked > 0 {
 		return asked
@@ -312,17 +311,16 @@ func (s Spec) nic(seen State) (NIC, error) {
 		return candidates[0], nil
 	case 0:
 		return NIC{}, ocf.Errorf(ocf.ErrArgs, "no network interface has connected routes that hold %s; give one its own address in that "+
-			"network, or say which with parameter nic (there are %s%s)",
+			"network, or set parameter nic (there are %s%s)",
 			Joined(s.Addresses), names(seen.NICs), seen.vrfs())
 	default:
-		return NIC{}, ocf.Errorf(ocf.ErrArgs, "the connected routes of %s all hold %s, and none has the longest prefix; say which with "+
+		return NIC{}, ocf.Errorf(ocf.ErrArgs, "the connected routes of %s all hold %s, and none has the longest prefix; set "+
 			"parameter nic", names(candidates), Joined(s.Addresses))
 	}
 }
 
-// candidates are the NICs that may be meant where none is asked for: those whose connected routes hold all addresses, with the longest
-// prefixes, as the kernel chooses a route. A NIC that cannot have the address counts only where no other one is connected, so that the
-// error says what is wrong with it.
+// candidates returns the interfaces to choose from if none is requested: their connected routes hold all addresses, with the longest
+// prefixes, as the kernel chooses a route. Unusable interfaces count only if there is no usable one, so that the error names them.
 func (s Spec) candidates(seen State) []NIC {
 	connected := slices.DeleteFunc(slices.Clone(seen.NICs), func(nic NIC) bool {
 		return slices.ContainsFunc(s.Addresses, func(a netip.Addr) bool { return seen.connectedBits(nic, a) == 0 })
@@ -342,7 +340,7 @@ func (s Spec) candidates(seen State) []NIC {
 	})
 }
 
-// OtherInterfaces names the NICs that hold an address too, but have not been chosen.
+// OtherInterfaces returns the other interfaces whose connected routes hold an address, for messages.
 func (s Spec) OtherInterfaces(seen State, chosen Layout) []string {
 	var others []string
 	for _, nic := range seen.NICs {

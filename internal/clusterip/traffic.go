@@ -2,7 +2,7 @@ package clusterip
 
 import "context"
 
-// Count is what a counter of the kernel holds.
+// Count is the value of a counter of the kernel.
 type Count struct{ Packets, Bytes uint64 }
 
 // Plus adds two counters.
@@ -10,15 +10,15 @@ func (c Count) Plus(other Count) Count {
 	return Count{Packets: c.Packets + other.Packets, Bytes: c.Bytes + other.Bytes}
 }
 
-// Traffic is what the kernel has counted of the packets for a resource's addresses on this node.
+// Traffic is how many packets for a resource's addresses the kernel has counted on this node.
 type Traffic struct {
-	Buckets map[Bucket]Count // of each owned bucket, since it was taken
-	Foreign Count            // dropped, because another node answers it; since the rules were laid
+	Buckets map[Bucket]Count // of each owned bucket, since it is owned
+	Foreign Count            // dropped as foreign, since the tables were installed
 }
 
 // TrafficKernel is the part of a Kernel that counts packets.
 type TrafficKernel interface {
-	// Traffic returns what was counted; nil where the layout's backend counts nothing.
+	// Traffic returns the counters; nil if the layout's backend counts nothing.
 	Traffic(ctx context.Context, layout Layout) (*Traffic, error)
 }
 

@@ -137,7 +137,7 @@ func inTheCluster() []planted {
 			t.Helper()
 			meta("clone-max", "16")(t, s)
 			meta("clone-node-max", "16")(t, s)
-		}, want: only("agreement", failure), says: "clone-max is 8, asked is 16"},
+		}, want: only("agreement", failure), says: "clone-max is 8, requested is 16"},
 		{name: "another MAC mode than is laid", plant: on("crm_resource --resource web-ip --set-parameter mac_mode --parameter-value unicast"), want: only("agreement", failure), says: "mac_mode"},
 		{name: "laid, but not configured", plant: on("cibadmin --delete --xpath '//clone'"), want: only("agreement", failure), says: "is not in the cluster's configuration"},
 		{name: "two nodes' setting for three", plant: inConf("corosync_votequorum", "corosync_votequorum\n\ttwo_node: 1"), want: only("quorum", failure), says: "two_node: 1 with 3 nodes"},
@@ -163,7 +163,7 @@ func onTheNode() []planted {
 		{name: "the address was deleted", plant: on("ip address delete 192.168.10.3/32 dev eth0"), mend: restart, want: only("installed", failure), says: "address 192.168.10.3/32 is missing"},
 		{name: "the rules were flushed", plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"), mend: restart, want: only("installed", failure), says: "pcs resource refresh web-ip-clone"},
 		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), mend: restart, want: only("installed", failure)},
-		{name: "the MAC filter was deleted", plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"), mend: restart, want: only("installed", failure), says: "no longer lets the cluster MAC"},
+		{name: "the MAC filter was deleted", plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"), mend: restart, want: only("installed", failure), says: "no longer receives frames for the shared MAC"},
 		{name: "the cable was pulled", plant: func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, lan.NIC)) }, mend: func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, lan.NIC)) }, want: only("link", failure), says: "no carrier"},
 		{name: "a rule drops the address", plant: on("nft 'add table inet mine; add chain inet mine in { type filter hook input priority 0; }; add rule inet mine in ip daddr 192.168.10.0/28 counter drop'"), mend: on("nft delete table inet mine"), want: only("firewall", failure), says: "nft -a list chain inet mine in"},
 		{name: "a firewall of which nobody knows whether it lets services in", plant: on(onlySSH), mend: on("nft delete table inet mine"), want: only("firewall", warning), says: "policy drop: may drop tcp to 192.168.10.3"},

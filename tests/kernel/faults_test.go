@@ -332,12 +332,12 @@ func macFaults() map[clusterip.MACMode]fault {
 		clusterip.Multicast: {
 			name:   "MAC filter removed",
 			cause:  commands("ip maddress delete " + mac(clusterip.Multicast) + " dev eth0"),
-			reason: "no longer lets the cluster MAC",
+			reason: "no longer receives frames for the shared MAC",
 		},
 		clusterip.Unicast: {
 			name:   "MAC filter removed",
 			cause:  commands("bridge fdb delete " + mac(clusterip.Unicast) + " dev eth0 self"),
-			reason: "no longer lets the cluster MAC",
+			reason: "no longer receives frames for the shared MAC",
 		},
 		clusterip.IGMP: {
 			name:   "group left",
@@ -470,7 +470,7 @@ func TestRenamedInterface(t *testing.T) {
 			p := newTestNode(t, webIP("nic", "", "mac_mode", string(mode)))
 			p.startBoth(t)
 			commands("ip link set eth0 down", "ip link set eth0 name lan0", "ip link set lan0 up")(t, p)
-			p.checkRepair(t, fault{reason: "asked is lan0"})
+			p.checkRepair(t, fault{reason: "requested is lan0"})
 			check(t, status(p.stop(5), ocf.Success))
 			check(t, status(p.stop(2), ocf.Success))
 			commands("ip link set lan0 down", "ip link set lan0 name eth0", "ip link set eth0 up", clientRoute)(t, p)

@@ -110,7 +110,7 @@ func TestAutoChoosesWhatThereIs(t *testing.T) {
 	noJhash := []string{"nft_hash"}
 	last, lastSays := clusterip.Target, []string{"not nftables:", "not xt_cluster:"}
 	if !offers(t, clusterip.Target) {
-		last, lastSays = "", []string{"no backend can do this", "CONFIG_NFT_HASH", "hash_compat=xt_cluster", "CONFIG_IP_NF_TARGET_CLUSTERIP"}
+		last, lastSays = "", []string{"no backend supports this", "CONFIG_NFT_HASH", "hash_compat=xt_cluster", "CONFIG_IP_NF_TARGET_CLUSTERIP"}
 	}
 	for _, tt := range []struct {
 		name       string
@@ -128,7 +128,7 @@ func TestAutoChoosesWhatThereIs(t *testing.T) {
 		},
 		{
 			name: "none", without: slices.Concat(noJhash, []string{"xt_cluster", "ipt_CLUSTERIP"}),
-			says: []string{"no backend can do this", "CONFIG_NFT_HASH", "CONFIG_NETFILTER_XT_MATCH_CLUSTER", "hash_compat=clusterip"},
+			says: []string{"no backend supports this", "CONFIG_NFT_HASH", "CONFIG_NETFILTER_XT_MATCH_CLUSTER", "hash_compat=clusterip"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -5,31 +5,31 @@ import (
 	"slices"
 )
 
-// Faults lists in words what keeps the node from serving the layout as it should. It is empty exactly when the shared part is as laid;
-// which buckets are owned is another question. Whether connections survive moves is no fault either way: while Pacemaker reloads one
-// instance after the other, the others' monitors see what the first has laid.
+// Faults returns what differs between the state and a layout, in words. It is empty if everything that the buckets share is as installed.
+// The owned buckets are not part of it, nor whether there are rules for drains: while Pacemaker reloads one instance after the other, the
+// monitors of the others see what the first has installed.
 func Faults(seen State, layout Layout, checkLink bool) []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	for _, foreign := range seen.Tables.Foreign {
-		fault("%s is not ours, but has our name", foreign)
+		fault("%s has our name, but is not ours", foreign)
 	}
 	faults = append(faults, seen.Tables.Damage...)
 	switch laid := seen.Tables.Laid; {
 	case !seen.Tables.Present:
 		fault("our rules are gone")
-	case laid == nil: // said in Damage
+	case laid == nil: // it is in Damage
 	default:
 		faults = append(faults, laid.Disagreements(layout)...)
 		if laid.NIC != layout.NIC || laid.NICIndex != layout.NICIndex {
-			fault("our tables are on %s (index %d), asked is %s (index %d)", laid.NIC, laid.NICIndex, layout.NIC, layout.NICIndex)
+			fault("our tables are on %s (index %d), requested is %s (index %d)", laid.NIC, laid.NICIndex, layout.NIC, layout.NICIndex)
 		}
 	}
 	faults = append(faults, addressFaults(seen, layout)...)
 	filters, groups := wanted(layout)
 	for _, filter := range filters {
 		if !slices.Contains(seen.Filters, filter) {
-			fault("%s no longer lets the cluster MAC %s in", layout.NIC, filter.MAC)
+			fault("%s no longer receives frames for the shared MAC %s", layout.NIC, filter.MAC)
 		}
 	}
 	for _, group := range groups {
@@ -72,7 +72,7 @@ func addressFaults(seen State, layout Layout) []string {
 	}
 	nic, ok := seen.NICAt(layout.NICIndex)
 	for _, route := range layout.routes() {
-		// Any connected route to the network, or a wider one, will do: only start lays ours again where the NIC was switched off for a moment.
+		// Any connected route to the network, or a wider one, is enough: after the interface was down, only start installs ours again.
 		reaches := func(r Route) bool {
 			return r.NICIndex == route.NICIndex && r.Prefix.Bits() <= route.Prefix.Bits() && r.Prefix.Contains(route.Prefix.Addr())
 		}
@@ -83,7 +83,7 @@ func addressFaults(seen State, layout Layout) []string {
 	return faults
 }
 
-// Leftovers lists in words everything of the resource that is on the node.
+// Leftovers returns everything of the resource that is on the node, in words.
 func Leftovers(seen State, asked string) []string {
 	var left []string
 	for _, step := range planRemoval(seen, Goal{NIC: asked}) {
