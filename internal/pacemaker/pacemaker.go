@@ -55,21 +55,23 @@ func (c Cluster) Announcements(ctx context.Context, address netip.Addr, bucket c
 	if err != nil {
 		return nil, err
 	}
-	words := map[string]handover.Announcement{}
+	announcements := map[string]handover.Announcement{}
 	for node, value := range values {
-		if word, ok := parseAnnouncement(value); ok {
-			words[node] = word
+		if announcement, ok := parseAnnouncement(value); ok {
+			announcements[node] = announcement
 		}
 	}
-	return words, nil
+	return announcements, nil
 }
 
 // Publish implements agent.Cluster.
-func (c Cluster) Publish(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, word handover.Announcement) error {
-	if err := checkNames(word.Others); err != nil {
+func (c Cluster) Publish(
+	ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, announcement handover.Announcement,
+) error {
+	if err := checkNames(announcement.Others); err != nil {
 		return err
 	}
-	return c.update(ctx, attribute(address, bucket), node, formatAnnouncement(word))
+	return c.update(ctx, attribute(address, bucket), node, formatAnnouncement(announcement))
 }
 
 // Relayed implements agent.Cluster.
@@ -79,24 +81,24 @@ func (c Cluster) Relayed(ctx context.Context, address netip.Addr, bucket cluster
 	if err != nil {
 		return nil, err
 	}
-	told := map[string]handover.Relayed{}
+	relayed := map[string]handover.Relayed{}
 	for node, value := range values {
 		if value == "" { // attrd has the node, but no value
 			continue
 		}
-		if told[node], err = parseRelayed(value); err != nil {
+		if relayed[node], err = parseRelayed(value); err != nil {
 			return nil, fmt.Errorf("attribute %s of %s: %w", name, ocf.Quote(node), err)
 		}
 	}
-	return told, nil
+	return relayed, nil
 }
 
 // Relay implements agent.Cluster.
-func (c Cluster) Relay(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, notice handover.Relayed) error {
-	if err := checkNames(notice.Drainers); err != nil {
+func (c Cluster) Relay(ctx context.Context, address netip.Addr, bucket clusterip.Bucket, node string, relayed handover.Relayed) error {
+	if err := checkNames(relayed.Drainers); err != nil {
 		return err
 	}
-	return c.update(ctx, relayedAttribute(address, bucket), node, formatRelayed(notice))
+	return c.update(ctx, relayedAttribute(address, bucket), node, formatRelayed(relayed))
 }
 
 // update sets a node's value of an attribute.
@@ -224,65 +226,67 @@ const (
 	separator = ","        // drainers
 )
 
-// formatAnnouncement writes an announcement as SECONDS/LAYOUT/NONCE or none/LAYOUT/NONCE, perhaps with /complete and /NODE:SECONDS,... behind it.
-func formatAnnouncement(word handover.Announcement) string {
+// formatAnnouncement writes an announcement as SECONDS/LAYOUT/NONCE or none/LAYOUT/NONCE, perhaps with /complete and /NODE:SECONDS,...
+// behind it.
+func formatAnnouncement(announcement handover.Announcement) string {
 	drain := noDrain
-	if word.Drain > 0 {
-		drain = formatSeconds(word.Drain)
+	if announcement.Drain > 0 {
+		drain = formatSeconds(announcement.Drain)
 	}
-	parts := []string{drain, word.Layout, word.Nonce}
-	if word.Complete {
+	parts := []string{drain, announcement.Layout, announcement.Nonce}
+	if announcement.Complete {
 		parts = append(parts, complete)
 	}
-	if len(word.Others) > 0 {
-		parts = append(parts, formatDrainers(word.Others))
+	if len(announcement.Others) > 0 {
+		parts = append(parts, formatDrainers(announcement.Others))
 	}
 	return strings.Join(parts, between)
 }
 
-// parseAnnouncement reads the output of formatAnnouncement. Any other text, perhaps of another version of this program, counts as no announcement.
-func parseAnnouncement(value string) (word handover.Announcement, ok bool) {
+// parseAnnouncement reads the output of formatAnnouncement. Any other text, perhaps of another version of this program, counts as no
+// announcement.
+func parseAnnouncement(value string) (announcement handover.Announcement, ok bool) {
 	const fixed = 3
 	parts := strings.Split(value, between)
 	if len(parts) < fixed || parts[1] == "" || parts[2] == "" {
 		return handover.Announcement{}, false
 	}
-	word.Layout, word.Nonce = parts[1], parts[2]
+	announcement.Layout, announcement.Nonce = parts[1], parts[2]
 	ok = true
 	if parts[0] != noDrain {
-		word.Drain, ok = parseSeconds(parts[0])
-		ok = ok && word.Drain > 0
+		announcement.Drain, ok = parseSeconds(parts[0])
+		ok = ok && announcement.Drain > 0
 	}
 	rest := parts[fixed:]
-	if word.Complete = len(rest) > 0 && rest[0] == complete; word.Complete {
+	if announcement.Complete = len(rest) > 0 && rest[0] == complete; announcement.Complete {
 		rest = rest[1:]
 	}
 	if len(rest) > 0 {
 		others, err := parseDrainers(rest[0])
-		word.Others, rest = others, rest[1:]
+		announcement.Others, rest = others, rest[1:]
 		ok = ok && err == nil && len(others) > 0
 	}
 	if !ok || len(rest) > 0 {
 		return handover.Announcement{}, false
 	}
-	return word, true
+	return announcement, true
 }
 
 // formatRelayed writes a relayed announcement as none or NODE:SECONDS,..., with /NONCE behind it if it answers the node's announcement with
 // that nonce.
-func formatRelayed(notice handover.Relayed) string {
-	text := formatDrainers(notice.Drainers)
-	if notice.Supersedes != "" {
-		text += between + notice.Supersedes
+func formatRelayed(relayed handover.Relayed) string {
+	text := formatDrainers(relayed.Drainers)
+	if relayed.Supersedes != "" {
+		text += between + relayed.Supersedes
 	}
 	return text
 }
 
-func parseRelayed(value string) (notice handover.Relayed, err error) {
+func parseRelayed(value string) (relayed handover.Relayed, err error) {
 	var list string
-	list, notice.Supersedes, _ = strings.Cut(value, between)
-	notice.Drainers, err = parseDrainers(list)
-	return notice, err
+	list, relayed.Supersedes, _ = strings.Cut(value, between)
+	relayed.Drainers, err = parseDrainers(list)
+	return relayed, err
 }
 
 func formatDrainers(drainers []handover.Drainer) string {
@@ -309,8 +313,8 @@ func parseDrainers(value string) ([]handover.Drainer, error) {
 		return nil, nil
 	}
 	var drainers []handover.Drainer
-	for word := range strings.SplitSeq(value, separator) {
-		node, left, _ := strings.Cut(word, ":")
+	for drainer := range strings.SplitSeq(value, separator) {
+		node, left, _ := strings.Cut(drainer, ":")
 		seconds, ok := parseSeconds(left)
 		if !ok || !isNodeName(node) {
 			return nil, fmt.Errorf("%s is neither %q nor a list of NODE:SECONDS, up to %d",

@@ -1,5 +1,5 @@
-// Package doctor checks a node, its cluster and its network for problems with the shared addresses. Each problem has a reason why it matters,
-// and the commands that solve it. The package is pure: the facts are gathered elsewhere, and each check is a function of them.
+// Package doctor checks a node, its cluster and its network for problems with the shared addresses. Each problem has a reason why it
+// matters, and the commands that solve it. The package is pure: the facts are gathered elsewhere, and each check is a function of them.
 package doctor
 
 import (

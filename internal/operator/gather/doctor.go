@@ -122,7 +122,7 @@ func (d Doctor) resource(ctx context.Context, r *doctor.Resource, queriers liste
 	}
 	nic, ok := r.State.Value.NICNamed(layout.NIC)
 	if !ok || !nic.Up || !nic.Running {
-		return // nobody would answer
+		return // no host would answer
 	}
 	d.network(limit, r, layout)
 	r.Around = doctor.NewFact(d.Kernel.Links.Surroundings(limit)) // hosts that have answered are neighbours now

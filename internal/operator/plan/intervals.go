@@ -9,8 +9,8 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// MonitorsEvery returns the advised monitors with other intervals: a list, in the order of the meta-data, in seconds or with units. An empty
-// one changes nothing.
+// MonitorsEvery returns the advised monitors with other intervals: a list, in the order of the meta-data, in seconds or with units. An
+// empty one changes nothing.
 func MonitorsEvery(intervals string) ([]Monitor, error) {
 	monitors := Monitors()
 	if intervals == "" {
