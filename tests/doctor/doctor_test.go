@@ -82,74 +82,223 @@ const (
 	deleteMonitor = "cibadmin --delete --xpath '//op[@name=\"monitor\"]'"
 	nginx         = `<clone id="web-clone"><primitive id="web" class="ocf" provider="heartbeat" type="nginx"/></clone>`
 	ordered       = `<rsc_order id="web-first" first="web-clone" then="web-ip-clone"/>`
-	secondIP      = `<primitive id="other-ip" class="ocf" provider="custom" type="clusterip"><instance_attributes id="o"><nvpair id="o1" name="ip" value="192.168.10.3"/><nvpair id="o2" name="nic" value="eth1"/><nvpair id="o3" name="mac" value="03:c1:00:00:00:09"/></instance_attributes></primitive>`
+	secondIP      = `<primitive id="other-ip" class="ocf" provider="custom" type="clusterip"><instance_attributes id="o">` +
+		`<nvpair id="o1" name="ip" value="192.168.10.3"/><nvpair id="o2" name="nic" value="eth1"/>` +
+		`<nvpair id="o3" name="mac" value="03:c1:00:00:00:09"/></instance_attributes></primitive>`
 
 	onlySSH = "nft 'add table inet mine; add chain inet mine in { type filter hook input priority 0; policy drop; }; " +
 		"add rule inet mine in ct state vmap { established : accept, related : accept, invalid : drop }; add rule inet mine in iif lo accept; " +
 		"add rule inet mine in meta l4proto ipv6-icmp accept; add rule inet mine in tcp dport { 22, 2222-2224 } accept'"
 
-	container = "iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -N DOCKER; iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -A FORWARD -o docker0 -j DOCKER; " +
-		"iptables-nft -A DOCKER -d 172.17.0.2 -o docker0 -p tcp --dport 8080 -j ACCEPT; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 80 -j DNAT --to-destination 172.17.0.2:8080"
+	container = "iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -N DOCKER; " +
+		"iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -A FORWARD -o docker0 -j DOCKER; " +
+		"iptables-nft -A DOCKER -d 172.17.0.2 -o docker0 -p tcp --dport 8080 -j ACCEPT; " +
+		"iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 80 -j DNAT --to-destination 172.17.0.2:8080"
 
 	noOwnBridge = "ip link delete up9; ip link delete v9; ip link delete br9"
 
-	losing = "nft 'add table ip lossy; add chain ip lossy out { type filter hook output priority 0; }; add rule ip lossy out icmp type echo-reply"
+	losing = "nft 'add table ip lossy; add chain ip lossy out { type filter hook output priority 0; }; " +
+		"add rule ip lossy out icmp type echo-reply"
 
-	secondOnLAN = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 192.168.10.91/24 dev eth9 && echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce"
+	secondOnLAN = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && " +
+		"ip address add 192.168.10.91/24 dev eth9 && echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce"
 
-	ownBridge = "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables; ip link add br9 type bridge mcast_snooping 0; ip link add v9 type veth peer name w9; ip link add link v9 name up9 type macvlan mode passthru; " +
+	ownBridge = "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables; ip link add br9 type bridge mcast_snooping 0; " +
+		"ip link add v9 type veth peer name w9; ip link add link v9 name up9 type macvlan mode passthru; " +
 		"ip link set up9 up master br9; ip link set v9 up; ip link set w9 up; ip link set br9 up; ip address add 10.5.0.1/24 dev br9; "
 
-	secondNIC = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 10.9.0.1/24 dev eth9 && ip route add default via 10.9.0.2 dev eth9 metric 500"
+	secondNIC = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && " +
+		"ip address add 10.9.0.1/24 dev eth9 && ip route add default via 10.9.0.2 dev eth9 metric 500"
 
 	// clientsBehind is a network that has the node as its router.
-	clientsBehind = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && ip address add 10.9.0.1/24 dev eth9 && ip address add 2001:db8:9::1/64 dev eth9 nodad && sleep 0.2"
+	clientsBehind = "ip link add eth9 type veth peer name peer9 && ip link set eth9 up && ip link set peer9 up && " +
+		"ip address add 10.9.0.1/24 dev eth9 && ip address add 2001:db8:9::1/64 dev eth9 nodad && sleep 0.2"
 )
 
 // inTheCluster are faults of the configuration.
 func inTheCluster() []planted {
 	return []planted{
-		{name: "fencing is switched off", plant: on("crm_attribute --name stonith-enabled --update false"), want: only("fencing", failure), says: "pcs property unset stonith-enabled"},
-		{name: "no fencing device", plant: on("cibadmin --delete --xpath '//primitive[@id=\"fence\"]'"), want: only("fencing", failure), says: "stonith create"},
-		{name: "the fencing device is disabled", plant: on("crm_resource --resource fence --meta --set-parameter target-role --parameter-value Stopped"), want: only("fencing", failure), says: "stonith enable fence"},
-		{name: "no quorum, and no matter", plant: on("crm_attribute --name no-quorum-policy --update ignore"), want: only("quorum-policy", failure)},
-		{name: "maintenance mode", plant: on("crm_attribute --name maintenance-mode --update true"), want: only("maintenance", warning), says: "maintenance-mode=false"},
-		{name: "a node in standby", plant: on("crm_attribute --node node2 --name standby --update on"), want: only("maintenance", warning), says: "unstandby node2"},
-		{name: "instances that are not told apart", plant: meta("globally-unique", "false"), want: only("unique", failure), says: "globally-unique=true"},
-		{name: "no room for a dead node's buckets", plant: on("crm_resource --resource web-ip-clone --meta --delete-parameter clone-node-max"), want: only("clone-node-max", failure), says: "clone-node-max=8"},
-		{name: "room for one dead node's buckets", plant: meta("clone-node-max", "4"), want: only("clone-node-max", warning), says: "clone-node-max=8"},
-		{name: "nodes without a bucket to spare", plant: on(create("nodes", `<node id="r1" uname="r1" type="remote"/>`) + "; " + create("nodes", `<node id="r2" uname="r2" type="remote"/>`)), want: only("buckets", warning), says: "clone-max=20"},
+		{
+			name:  "fencing is switched off",
+			plant: on("crm_attribute --name stonith-enabled --update false"),
+			want:  only("fencing", failure),
+			says:  "pcs property unset stonith-enabled",
+		},
+		{
+			name:  "no fencing device",
+			plant: on("cibadmin --delete --xpath '//primitive[@id=\"fence\"]'"),
+			want:  only("fencing", failure),
+			says:  "stonith create",
+		},
+		{
+			name:  "the fencing device is disabled",
+			plant: on("crm_resource --resource fence --meta --set-parameter target-role --parameter-value Stopped"),
+			want:  only("fencing", failure),
+			says:  "stonith enable fence",
+		},
+		{
+			name:  "no quorum, and no matter",
+			plant: on("crm_attribute --name no-quorum-policy --update ignore"),
+			want:  only("quorum-policy", failure),
+		},
+		{
+			name:  "maintenance mode",
+			plant: on("crm_attribute --name maintenance-mode --update true"),
+			want:  only("maintenance", warning),
+			says:  "maintenance-mode=false",
+		},
+		{
+			name:  "a node in standby",
+			plant: on("crm_attribute --node node2 --name standby --update on"),
+			want:  only("maintenance", warning),
+			says:  "unstandby node2",
+		},
+		{
+			name:  "instances that are not told apart",
+			plant: meta("globally-unique", "false"),
+			want:  only("unique", failure),
+			says:  "globally-unique=true",
+		},
+		{
+			name:  "no room for a dead node's buckets",
+			plant: on("crm_resource --resource web-ip-clone --meta --delete-parameter clone-node-max"),
+			want:  only("clone-node-max", failure),
+			says:  "clone-node-max=8",
+		},
+		{
+			name:  "room for one dead node's buckets",
+			plant: meta("clone-node-max", "4"),
+			want:  only("clone-node-max", warning),
+			says:  "clone-node-max=8",
+		},
+		{
+			name: "nodes without a bucket to spare",
+			plant: on(
+				create("nodes", `<node id="r1" uname="r1" type="remote"/>`) + "; " + create("nodes", `<node id="r2" uname="r2" type="remote"/>`),
+			),
+			want: only("buckets", warning),
+			says: "clone-max=20",
+		},
 		{name: "notifications", plant: meta("notify", "true"), want: only("notify", warning)},
 		{name: "sticky buckets", plant: meta("resource-stickiness", "100"), want: only("stickiness", warning)},
-		{name: "buckets as sticky as by default", plant: on("crm_resource --resource web-ip-clone --meta --delete-parameter resource-stickiness"), want: only("stickiness", warning)},
-		{name: "failures that are soon forgotten", plant: on("crm_resource --resource web-ip --meta --set-parameter failure-timeout --parameter-value 5s"), want: only("failure-timeout", warning), says: "failure-timeout=2min"},
-		{name: "an order that restarts all buckets", plant: on(create("resources", nginx) + "; " + create("constraints", ordered)), want: only("interleave", warning), says: "web-first"},
+		{
+			name:  "buckets as sticky as by default",
+			plant: on("crm_resource --resource web-ip-clone --meta --delete-parameter resource-stickiness"),
+			want:  only("stickiness", warning),
+		},
+		{
+			name:  "failures that are soon forgotten",
+			plant: on("crm_resource --resource web-ip --meta --set-parameter failure-timeout --parameter-value 5s"),
+			want:  only("failure-timeout", warning),
+			says:  "failure-timeout=2min",
+		},
+		{
+			name:  "an order that restarts all buckets",
+			plant: on(create("resources", nginx) + "; " + create("constraints", ordered)),
+			want:  only("interleave", warning),
+			says:  "web-first",
+		},
 		{name: "no monitor", plant: on(deleteMonitor), want: only("monitor", failure), says: "op monitor interval=10s"},
-		{name: "a monitor that runs too seldom", plant: on(`cibadmin --modify --xml-text '<op id="web-ip-monitor-interval-10s" interval="300s"/>'`), want: only("monitor", warning), says: "5m"},
-		{name: "a stop that is given up too soon", plant: on(`cibadmin --modify --xml-text '<op id="web-ip-stop-interval-0s" timeout="5s"/>'`), want: only("timeouts", warning), says: "op stop timeout=20s"},
-		{name: "disabled", plant: on("crm_resource --resource web-ip --meta --set-parameter target-role --parameter-value Stopped"), want: only("managed", warning), says: "resource enable web-ip"},
-		{name: "not managed", plant: on("crm_resource --resource web-ip --meta --set-parameter is-managed --parameter-value false"), want: only("managed", warning), says: "resource manage web-ip"},
-		{name: "in maintenance by itself", plant: meta("maintenance", "true"), want: only("managed", warning), says: "resource meta web-ip-clone maintenance="},
-		{name: "a parameter that is wrong", plant: on("crm_resource --resource web-ip --set-parameter hashmode --parameter-value random"), want: only("parameters", failure), says: "hashmode"},
-		{name: "a parameter that is misspelt", plant: on("crm_resource --resource web-ip --set-parameter hash_mode --parameter-value sourceip"), want: only("parameters", warning), says: "did you mean hashmode?"},
-		{name: "another seed than is laid", plant: on("crm_resource --resource web-ip --set-parameter hash_seed --parameter-value 5"), want: only("agreement", failure), says: "hash_seed"},
+		{
+			name:  "a monitor that runs too seldom",
+			plant: on(`cibadmin --modify --xml-text '<op id="web-ip-monitor-interval-10s" interval="300s"/>'`),
+			want:  only("monitor", warning),
+			says:  "5m",
+		},
+		{
+			name:  "a stop that is given up too soon",
+			plant: on(`cibadmin --modify --xml-text '<op id="web-ip-stop-interval-0s" timeout="5s"/>'`),
+			want:  only("timeouts", warning),
+			says:  "op stop timeout=20s",
+		},
+		{
+			name:  "disabled",
+			plant: on("crm_resource --resource web-ip --meta --set-parameter target-role --parameter-value Stopped"),
+			want:  only("managed", warning),
+			says:  "resource enable web-ip",
+		},
+		{
+			name:  "not managed",
+			plant: on("crm_resource --resource web-ip --meta --set-parameter is-managed --parameter-value false"),
+			want:  only("managed", warning),
+			says:  "resource manage web-ip",
+		},
+		{
+			name:  "in maintenance by itself",
+			plant: meta("maintenance", "true"),
+			want:  only("managed", warning),
+			says:  "resource meta web-ip-clone maintenance=",
+		},
+		{
+			name:  "a parameter that is wrong",
+			plant: on("crm_resource --resource web-ip --set-parameter hashmode --parameter-value random"),
+			want:  only("parameters", failure),
+			says:  "hashmode",
+		},
+		{
+			name:  "a parameter that is misspelt",
+			plant: on("crm_resource --resource web-ip --set-parameter hash_mode --parameter-value sourceip"),
+			want:  only("parameters", warning),
+			says:  "did you mean hashmode?",
+		},
+		{
+			name:  "another seed than is laid",
+			plant: on("crm_resource --resource web-ip --set-parameter hash_seed --parameter-value 5"),
+			want:  only("agreement", failure),
+			says:  "hash_seed",
+		},
 		{name: "another number of buckets than is laid", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			meta("clone-max", "16")(t, s)
 			meta("clone-node-max", "16")(t, s)
 		}, want: only("agreement", failure), says: "clone-max is 8, requested is 16"},
-		{name: "another MAC mode than is laid", plant: on("crm_resource --resource web-ip --set-parameter mac_mode --parameter-value unicast"), want: only("agreement", failure), says: "mac_mode"},
-		{name: "laid, but not configured", plant: on("cibadmin --delete --xpath '//clone'"), want: only("agreement", failure), says: "is not in the cluster's configuration"},
-		{name: "two nodes' setting for three", plant: inConf("corosync_votequorum", "corosync_votequorum\n\ttwo_node: 1"), want: only("quorum", failure), says: "two_node: 1 with 3 nodes"},
+		{
+			name:  "another MAC mode than is laid",
+			plant: on("crm_resource --resource web-ip --set-parameter mac_mode --parameter-value unicast"),
+			want:  only("agreement", failure),
+			says:  "mac_mode",
+		},
+		{
+			name:  "laid, but not configured",
+			plant: on("cibadmin --delete --xpath '//clone'"),
+			want:  only("agreement", failure),
+			says:  "is not in the cluster's configuration",
+		},
+		{
+			name:  "two nodes' setting for three",
+			plant: inConf("corosync_votequorum", "corosync_votequorum\n\ttwo_node: 1"),
+			want:  only("quorum", failure),
+			says:  "two_node: 1 with 3 nodes",
+		},
 		{name: "no quorum is counted", plant: inConf("provider: corosync_votequorum", "# nothing"), want: only("quorum", failure)},
 		{name: "a token for nervous clusters", plant: inConf("token: 1000", "token: 200\n\ttoken_coefficient: 0"), want: only("token", warning)},
-		{name: "a consensus below the token of three", plant: inConf("token: 1000", "token: 1000\n\tconsensus: 1500"), want: only("token", failure), says: "1.65s"},
-		{name: "a token that grows with the nodes", plant: inConf("token: 1000", "token: 1000\n\ttoken_coefficient: 9500"), want: only("token", warning), says: "10.5s"},
+		{
+			name:  "a consensus below the token of three",
+			plant: inConf("token: 1000", "token: 1000\n\tconsensus: 1500"),
+			want:  only("token", failure),
+			says:  "1.65s",
+		},
+		{
+			name:  "a token that grows with the nodes",
+			plant: inConf("token: 1000", "token: 1000\n\ttoken_coefficient: 9500"),
+			want:  only("token", warning),
+			says:  "10.5s",
+		},
 		{name: "a consensus below the token", plant: inConf("token: 1000", "token: 1000\n\tconsensus: 500"), want: only("token", failure)},
 		{name: "one node has one link", plant: inConf("\t\tring1_addr: 10.2.0.2\n", ""), want: only("links", warning)},
-		{name: "a node that Pacemaker does not know", plant: inConf("quorum {", "nodelist {\n\tnode {\n\t\tname: node4\n\t\tring0_addr: 10.1.0.4\n\t\tring1_addr: 10.2.0.4\n\t}\n}\nquorum {"), want: only("nodes", warning), says: "node4"},
+		{
+			name:  "a node that Pacemaker does not know",
+			plant: inConf("quorum {", "nodelist {\n\tnode {\n\t\tname: node4\n\t\tring0_addr: 10.1.0.4\n\t\tring1_addr: 10.2.0.4\n\t}\n}\nquorum {"),
+			want:  only("nodes", warning),
+			says:  "node4",
+		},
 		{name: "corosync.conf that is broken", plant: inConf("version: 2", "version 2"), want: only("corosync", failure), says: "line 3"},
-		{name: "no corosync.conf", plant: func(t *testing.T, s *site) { t.Helper(); check(t, os.Remove(s.corosync())) }, want: only("corosync", warning), says: "unknown: "},
+		{
+			name:  "no corosync.conf",
+			plant: func(t *testing.T, s *site) { t.Helper(); check(t, os.Remove(s.corosync())) },
+			want:  only("corosync", warning),
+			says:  "unknown: ",
+		},
 		{name: "a CIB that nobody can read", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			check(t, os.WriteFile(s.cib(), []byte("<cib"), 0o644))
@@ -160,43 +309,208 @@ func inTheCluster() []planted {
 // onTheNode are faults of node1's kernel, and of the network.
 func onTheNode() []planted {
 	return []planted{
-		{name: "the address was deleted", plant: on("ip address delete 192.168.10.3/32 dev eth0"), mend: restart, want: only("installed", failure), says: "address 192.168.10.3/32 is missing"},
-		{name: "the rules were flushed", plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"), mend: restart, want: only("installed", failure), says: "pcs resource refresh web-ip-clone"},
+		{
+			name:  "the address was deleted",
+			plant: on("ip address delete 192.168.10.3/32 dev eth0"),
+			mend:  restart,
+			want:  only("installed", failure),
+			says:  "address 192.168.10.3/32 is missing",
+		},
+		{
+			name:  "the rules were flushed",
+			plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"),
+			mend:  restart,
+			want:  only("installed", failure),
+			says:  "pcs resource refresh web-ip-clone",
+		},
 		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), mend: restart, want: only("installed", failure)},
-		{name: "the MAC filter was deleted", plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"), mend: restart, want: only("installed", failure), says: "no longer receives frames for the shared MAC"},
-		{name: "the cable was pulled", plant: func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, lan.NIC)) }, mend: func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, lan.NIC)) }, want: only("link", failure), says: "no carrier"},
-		{name: "a rule drops the address", plant: on("nft 'add table inet mine; add chain inet mine in { type filter hook input priority 0; }; add rule inet mine in ip daddr 192.168.10.0/28 counter drop'"), mend: on("nft delete table inet mine"), want: only("firewall", failure), says: "nft -a list chain inet mine in"},
-		{name: "a firewall of which nobody knows whether it lets services in", plant: on(onlySSH), mend: on("nft delete table inet mine"), want: only("firewall", warning), says: "policy drop: may drop tcp to 192.168.10.3"},
-		{name: "firewalld", plant: on("nft 'add table inet firewalld; add chain inet firewalld filter_INPUT { type filter hook input priority 10; }; add rule inet firewalld filter_INPUT ct state { established, related } accept; add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited'"), mend: on("nft delete table inet firewalld"), want: only("firewalld", failure), says: "firewall-cmd"},
-		{name: "iptables' policy", plant: on("iptables-legacy -P INPUT DROP"), mend: on("iptables-legacy -P INPUT ACCEPT"), want: only("firewall", failure), says: "iptables-legacy"},
-		{name: "a rule of iptables-nft", plant: on("iptables-nft -A INPUT -d 192.168.10.3 -p tcp -m conntrack --ctstate NEW -j REJECT"), mend: on("iptables-nft -F INPUT"), want: only("firewall", failure), says: "tcp to 192.168.10.3"},
-		{name: "ARP is filtered", plant: on("nft 'add table arp mine; add chain arp mine in { type filter hook input priority 0; policy drop; }'"), mend: on("nft delete table arp mine"), want: only("firewall", failure), says: "ARP requests"},
-		{name: "connections are not tracked", plant: on("nft 'add table ip mine; add chain ip mine pre { type filter hook prerouting priority raw; }; add rule ip mine pre ip daddr 192.168.10.3 notrack'"), mend: on("nft delete table ip mine"), want: only("notrack", failure)},
-		{name: "conntrack takes up no connection in its middle", plant: on("echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), mend: on("echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"), want: only("conntrack-loose", warning)},
-		{name: "no answer to ARP for scope host", plant: on("echo 3 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), want: only("arp-ignore", failure)},
-		{name: "scope host is as good as scope link", plant: on("echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/all/route_localnet"), want: only("route-localnet", warning), says: "without a gateway"},
-		{name: "no answer to ARP", plant: on("echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), mend: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"), want: only("arp-ignore", failure)},
-		{name: "a strict reverse path, and two ways out", plant: on(secondNIC + "; echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce; echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter"), want: only("reverse-path", warning), says: "eth9"},
+		{
+			name:  "the MAC filter was deleted",
+			plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"),
+			mend:  restart,
+			want:  only("installed", failure),
+			says:  "no longer receives frames for the shared MAC",
+		},
+		{
+			name:  "the cable was pulled",
+			plant: func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, lan.NIC)) },
+			mend:  func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, lan.NIC)) },
+			want:  only("link", failure),
+			says:  "no carrier",
+		},
+		{
+			name: "a rule drops the address",
+			plant: on(
+				"nft 'add table inet mine; add chain inet mine in { type filter hook input priority 0; }; " +
+					"add rule inet mine in ip daddr 192.168.10.0/28 counter drop'",
+			),
+			mend: on("nft delete table inet mine"),
+			want: only("firewall", failure),
+			says: "nft -a list chain inet mine in",
+		},
+		{
+			name:  "a firewall of which nobody knows whether it lets services in",
+			plant: on(onlySSH),
+			mend:  on("nft delete table inet mine"),
+			want:  only("firewall", warning),
+			says:  "policy drop: may drop tcp to 192.168.10.3",
+		},
+		{
+			name: "firewalld",
+			plant: on(
+				"nft 'add table inet firewalld; add chain inet firewalld filter_INPUT { type filter hook input priority 10; }; " +
+					"add rule inet firewalld filter_INPUT ct state { established, related } accept; " +
+					"add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited'",
+			),
+			mend: on("nft delete table inet firewalld"),
+			want: only("firewalld", failure),
+			says: "firewall-cmd",
+		},
+		{
+			name:  "iptables' policy",
+			plant: on("iptables-legacy -P INPUT DROP"),
+			mend:  on("iptables-legacy -P INPUT ACCEPT"),
+			want:  only("firewall", failure),
+			says:  "iptables-legacy",
+		},
+		{
+			name:  "a rule of iptables-nft",
+			plant: on("iptables-nft -A INPUT -d 192.168.10.3 -p tcp -m conntrack --ctstate NEW -j REJECT"),
+			mend:  on("iptables-nft -F INPUT"),
+			want:  only("firewall", failure),
+			says:  "tcp to 192.168.10.3",
+		},
+		{
+			name:  "ARP is filtered",
+			plant: on("nft 'add table arp mine; add chain arp mine in { type filter hook input priority 0; policy drop; }'"),
+			mend:  on("nft delete table arp mine"),
+			want:  only("firewall", failure),
+			says:  "ARP requests",
+		},
+		{
+			name: "connections are not tracked",
+			plant: on(
+				"nft 'add table ip mine; add chain ip mine pre { type filter hook prerouting priority raw; }; " +
+					"add rule ip mine pre ip daddr 192.168.10.3 notrack'",
+			),
+			mend: on("nft delete table ip mine"),
+			want: only("notrack", failure),
+		},
+		{
+			name:  "conntrack takes up no connection in its middle",
+			plant: on("echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"),
+			mend:  on("echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"),
+			want:  only("conntrack-loose", warning),
+		},
+		{
+			name:  "no answer to ARP for scope host",
+			plant: on("echo 3 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
+			mend:  on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
+			want:  only("arp-ignore", failure),
+		},
+		{
+			name:  "scope host is as good as scope link",
+			plant: on("echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"),
+			mend:  on("echo 0 >/proc/sys/net/ipv4/conf/all/route_localnet"),
+			want:  only("route-localnet", warning),
+			says:  "without a gateway",
+		},
+		{
+			name:  "no answer to ARP",
+			plant: on("echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
+			mend:  on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
+			want:  only("arp-ignore", failure),
+		},
+		{
+			name:  "a strict reverse path, and two ways out",
+			plant: on(secondNIC + "; echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce; echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"),
+			mend:  on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter"),
+			want:  only("reverse-path", warning),
+			says:  "eth9",
+		},
 		{
 			name: "ARP answers by one of two interfaces", plant: on(secondOnLAN + "; echo 1 >/proc/sys/net/ipv4/conf/all/arp_filter"),
 			mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/all/arp_filter"), want: only("arp-filter", warning), says: "eth9",
 		},
-		{name: "the node is the router of clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv4/ip_forward"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/ip_forward"), want: only("forwarding", warning), says: "10.9.0.0/24"},
-		{name: "the node is the router of IPv6 clients", plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"), mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"), want: only("forwarding", warning), says: "2001:db8:9::/64"},
-		{name: "unicast packets in group frames are dropped", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"), want: only("group-frames", warning)},
-		{name: "a stranger has the address", plant: onClient("ip address add 192.168.10.3/32 dev eth0"), mend: onClient("ip address delete 192.168.10.3/32 dev eth0"), want: only("address-conflict", failure), says: "02:00:00:00:02:01"},
-		{name: "a neighbour answers for others", plant: onClient("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; ip link add aside type veth peer name peer; ip link set aside up; ip link set peer up; ip route add 192.168.10.3/32 dev aside"), mend: onClient("ip link delete aside; echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; echo 0 >/proc/sys/net/ipv4/ip_forward"), want: only("address-conflict", failure), says: "02:00:00:00:02:01"},
-		{name: "a node with another MAC", plant: func(t *testing.T, s *site) {
-			t.Helper()
-			s.shell(t, s.Nodes[0], "ip neighbour replace 192.168.10.12 lladdr 02:00:00:00:01:02 dev eth0")
-			s.shell(t, s.Nodes[1], "nft delete table arp clusterip-192.168.10.3")
-		}, mend: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1) }, want: only("address-conflict", failure), says: "192.168.10.12"},
-		{name: "the router has another MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:00:99 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "02:00:00:00:00:99"},
-		{name: "the router has one node's MAC", plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:01:02 nud permanent dev eth0"), mend: onRouter("ip neighbour delete 192.168.10.3 dev eth0"), want: only("router", failure), says: "does not go to the shared MAC"},
+		{
+			name:  "the node is the router of clients",
+			plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv4/ip_forward"),
+			mend:  on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/ip_forward"),
+			want:  only("forwarding", warning),
+			says:  "10.9.0.0/24",
+		},
+		{
+			name:  "the node is the router of IPv6 clients",
+			plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"),
+			mend:  on("ip link delete eth9; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"),
+			want:  only("forwarding", warning),
+			says:  "2001:db8:9::/64",
+		},
+		{
+			name:  "unicast packets in group frames are dropped",
+			plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"),
+			mend:  on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"),
+			want:  only("group-frames", warning),
+		},
+		{
+			name:  "a stranger has the address",
+			plant: onClient("ip address add 192.168.10.3/32 dev eth0"),
+			mend:  onClient("ip address delete 192.168.10.3/32 dev eth0"),
+			want:  only("address-conflict", failure),
+			says:  "02:00:00:00:02:01",
+		},
+		{
+			name: "a neighbour answers for others",
+			plant: onClient(
+				"echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; " +
+					"ip link add aside type veth peer name peer; ip link set aside up; ip link set peer up; ip route add 192.168.10.3/32 dev aside",
+			),
+			mend: onClient("ip link delete aside; echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; echo 0 >/proc/sys/net/ipv4/ip_forward"),
+			want: only("address-conflict", failure),
+			says: "02:00:00:00:02:01",
+		},
+		{
+			name: "a node with another MAC", plant: func(t *testing.T, s *site) {
+				t.Helper()
+				s.shell(t, s.Nodes[0], "ip neighbour replace 192.168.10.12 lladdr 02:00:00:00:01:02 dev eth0")
+				s.shell(t, s.Nodes[1], "nft delete table arp clusterip-192.168.10.3")
+			}, mend: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1) }, want: only("address-conflict", failure),
+			says: "192.168.10.12",
+		},
+		{
+			name:  "the router has another MAC",
+			plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:00:99 nud permanent dev eth0"),
+			mend:  onRouter("ip neighbour delete 192.168.10.3 dev eth0"),
+			want:  only("router", failure),
+			says:  "02:00:00:00:00:99",
+		},
+		{
+			name:  "the router has one node's MAC",
+			plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:01:02 nud permanent dev eth0"),
+			mend:  onRouter("ip neighbour delete 192.168.10.3 dev eth0"),
+			want:  only("router", failure),
+			says:  "does not go to the shared MAC",
+		},
 		{name: "the router loses an answer", plant: onRouter(losing + " numgen inc mod 3 0 drop'"), mend: onRouter("nft delete table ip lossy")},
-		{name: "the router loses the first answer to the address", plant: onRouter(losing + " ip daddr 192.168.10.3 numgen inc mod 2 0 drop'"), mend: onRouter("nft delete table ip lossy")},
-		{name: "the router answers but once", plant: onRouter(losing + " limit rate over 1/day burst 1 packets drop'"), mend: onRouter("nft delete table ip lossy"), want: only("router", warning), says: "it may limit its answers"},
-		{name: "the router is silent", plant: onRouter("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), mend: onRouter("echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), want: only("router", warning), says: "unknown: "},
+		{
+			name:  "the router loses the first answer to the address",
+			plant: onRouter(losing + " ip daddr 192.168.10.3 numgen inc mod 2 0 drop'"),
+			mend:  onRouter("nft delete table ip lossy"),
+		},
+		{
+			name:  "the router answers but once",
+			plant: onRouter(losing + " limit rate over 1/day burst 1 packets drop'"),
+			mend:  onRouter("nft delete table ip lossy"),
+			want:  only("router", warning),
+			says:  "it may limit its answers",
+		},
+		{
+			name:  "the router is silent",
+			plant: onRouter("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"),
+			mend:  onRouter("echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all"),
+			want:  only("router", warning),
+			says:  "unknown: ",
+		},
 	}
 }
 
@@ -257,24 +571,36 @@ func TestBeforeItExists(t *testing.T) {
 	s.shell(t, s.Switch, "echo 100 >/sys/class/net/br0/bridge/multicast_query_interval") // every second
 	for _, row := range []planted{
 		{name: "all is well", args: []string{"--ip", shared + " " + shared6, "--buckets", "8"}},
-		{name: "an address that another host has", args: []string{"--ip", "192.168.10.12"}, want: only("address-conflict", failure), says: "02:00:00:00:01:02"},
+		{
+			name: "an address that another host has", args: []string{"--ip", "192.168.10.12"}, want: only("address-conflict", failure),
+			says: "02:00:00:00:01:02",
+		},
 		{name: "no such interface", args: []string{"--ip", shared, "--nic", "eth7"}, want: only("interface", failure), says: "eth7"},
 		{name: "a network that is not here", args: []string{"--ip", "10.77.0.1"}, want: only("interface", failure)},
-		{name: "a backend that this kernel does not have", args: []string{"--ip", shared, "--backend", "clusterip"}, want: only("backend", failure)},
-		{name: "nobody has listened for a querier", args: []string{"--ip", shared, "--mac-mode", "igmp"}, want: only("querier", warning), says: "--wait 130"},
+		{
+			name: "a backend that this kernel does not have", args: []string{"--ip", shared, "--backend", "clusterip"},
+			want: only("backend", failure),
+		},
+		{
+			name: "nobody has listened for a querier", args: []string{"--ip", shared, "--mac-mode", "igmp"}, want: only("querier", warning),
+			says: "--wait 130",
+		},
 		{name: "a querier is heard", args: []string{"--ip", shared + " " + shared6, "--mac-mode", "igmp", "--wait", "30"}},
 		{
 			name: "a firewall that does not let the service in", plant: on(onlySSH), mend: on("nft delete table inet mine"),
-			args: []string{"--ip", shared, "--services", "tcp/80 tcp/2223"}, want: only("firewall", failure), says: "policy drop: drops tcp/80 to 192.168.10.3",
+			args: []string{"--ip", shared, "--services", "tcp/80 tcp/2223"}, want: only("firewall", failure),
+			says: "policy drop: drops tcp/80 to 192.168.10.3",
 		},
 		{
 			name: "a firewall that lets the services in", plant: on(onlySSH), mend: on("nft delete table inet mine"),
 			args: []string{"--ip", shared + " " + shared6, "--services", "tcp/22 tcp/2223"},
 		},
 		{
-			name: "the service is in a container, to which nothing is forwarded", plant: on(container + "; iptables-nft -I DOCKER-USER -i eth0 -j DROP"),
-			mend: on("iptables-nft -F; iptables-nft -X; iptables-nft -P FORWARD ACCEPT; iptables-nft -t nat -F"),
-			args: []string{"--ip", shared, "--services", "tcp/80"}, want: only("firewall", failure), says: "nft -a list chain ip filter DOCKER-USER",
+			name:  "the service is in a container, to which nothing is forwarded",
+			plant: on(container + "; iptables-nft -I DOCKER-USER -i eth0 -j DROP"),
+			mend:  on("iptables-nft -F; iptables-nft -X; iptables-nft -P FORWARD ACCEPT; iptables-nft -t nat -F"),
+			args:  []string{"--ip", shared, "--services", "tcp/80"}, want: only("firewall", failure),
+			says: "nft -a list chain ip filter DOCKER-USER",
 		},
 		{
 			name: "the service is in a container", plant: on(container + "; iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p icmp -j ACCEPT"),
@@ -282,15 +608,21 @@ func TestBeforeItExists(t *testing.T) {
 			args: []string{"--ip", shared, "--services", "tcp/80 icmp"},
 		},
 		{
-			name: "a bridge that drops frames", plant: on(ownBridge + "nft 'add table bridge mine; add chain bridge mine in { type filter hook input priority 0; policy drop; }; add rule bridge mine in ether type arp accept'"),
-			mend: on(noOwnBridge + "; nft delete table bridge mine"), args: []string{"--ip", "10.5.0.3"}, want: only("firewall", failure), says: "nft -a list chain bridge mine in",
+			name: "a bridge that drops frames",
+			plant: on(ownBridge + "nft 'add table bridge mine; add chain bridge mine in { type filter hook input priority 0; policy drop; }; " +
+				"add rule bridge mine in ether type arp accept'"),
+			mend: on(noOwnBridge + "; nft delete table bridge mine"), args: []string{"--ip", "10.5.0.3"}, want: only("firewall", failure),
+			says: "nft -a list chain bridge mine in",
 		},
 		{
-			name: "a bridge that drops frames of a guest", plant: on(ownBridge + "nft 'add table bridge mine; add chain bridge mine in { type filter hook prerouting priority 0; }; add rule bridge mine in iifname v9 drop'"),
+			name: "a bridge that drops frames of a guest",
+			plant: on(ownBridge + "nft 'add table bridge mine; add chain bridge mine in { type filter hook prerouting priority 0; }; " +
+				"add rule bridge mine in iifname v9 drop'"),
 			mend: on(noOwnBridge + "; nft delete table bridge mine"), args: []string{"--ip", "10.5.0.3"},
 		},
 		{
-			name: "no IPv6", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"), mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"),
+			name: "no IPv6", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"),
+			mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"),
 			args: []string{"--ip", "2001:db8:10::3", "--nic", "eth0"}, want: only("ipv6", failure),
 		},
 		{
@@ -307,18 +639,24 @@ func TestBeforeItExists(t *testing.T) {
 		},
 		{
 			name: "a bridge that calls iptables", plant: on(ownBridge + "ip link set br9 type bridge nf_call_iptables 1"),
-			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"}, want: only("bridge-nf", warning), says: "net.bridge.bridge-nf-call-iptables=0",
+			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"}, want: only("bridge-nf", warning),
+			says: "net.bridge.bridge-nf-call-iptables=0",
 		},
 		{
-			name: "a bridge with a guest, and a unicast MAC", plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9"),
-			mend: on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3", "--mac-mode", "unicast"}, want: only("guests", warning), says: "one end a port of br9",
+			name:  "a bridge with a guest, and a unicast MAC",
+			plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9"),
+			mend:  on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3", "--mac-mode", "unicast"},
+			want: only("guests", warning), says: "one end a port of br9",
 		},
 		{
-			name: "a bridge whose uplink is dead", plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9; ip link set v9 down"),
-			mend: on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3"}, want: only("link", failure), says: "up9",
+			name:  "a bridge whose uplink is dead",
+			plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9; ip link set v9 down"),
+			mend:  on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3"}, want: only("link", failure), says: "up9",
 		},
 		{
-			name: "a port of a bridge", plant: on("ip link add br9 up type bridge; ip link add v9 type veth peer name w9; ip link set v9 up master br9; ip link set w9 up; ip address add 10.5.0.1/24 dev v9"),
+			name: "a port of a bridge",
+			plant: on("ip link add br9 up type bridge; ip link add v9 type veth peer name w9; ip link set v9 up master br9; ip link set w9 up; " +
+				"ip address add 10.5.0.1/24 dev v9"),
 			mend: on("ip link delete v9; ip link delete br9"), args: []string{"--ip", "10.5.0.3"}, want: only("interface", failure), says: "nic=br9",
 		},
 	} {
@@ -341,7 +679,8 @@ func TestBeforeItExists(t *testing.T) {
 	}
 }
 
-// TestClusterWithoutResource is about a cluster that does not start, so that nothing is laid either, and one in which nothing is configured.
+// TestClusterWithoutResource is about a cluster that does not start, so that nothing is laid either, and one in which nothing is
+// configured.
 func TestClusterWithoutResource(t *testing.T) {
 	executable, err := harness.Program()
 	check(t, err)
@@ -380,14 +719,19 @@ func TestWrongInput(t *testing.T) {
 		{"too many buckets", []string{"--ip", shared, "--buckets", "2000"}, []string{"2000", "1024"}},
 		{"no patience that is a time", []string{"--ip", shared, "--wait", "100000"}, []string{"100000", "3600"}},
 		{"several faults", []string{"--ip", shared, "--hashmode", "random", "--mac-mode", "none"}, []string{"random", "none"}},
-		{"parameters that do not go together", []string{"--ip", shared, "--backend", "xt_cluster", "--drain", "5"}, []string{"xt_cluster", "drain"}},
+		{
+			"parameters that do not go together",
+			[]string{"--ip", shared, "--backend", "xt_cluster", "--drain", "5"},
+			[]string{"xt_cluster", "drain"},
+		},
 		{"a flag that does not exist", []string{"--frobnicate"}, []string{"frobnicate", "doctor --help"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), hung)
 			defer cancel()
 			r := s.Nodes[0].Run(ctx, s.environ(), hidden("/usr/sbin/cibadmin", append([]string{s.program, "doctor"}, row.args...)...)...)
-			if r.Err != nil || r.ExitCode != 2 || r.Stdout != "" || strings.Contains(r.Stderr, "goroutine") || strings.Contains(r.Stderr, "ocf-exit-reason") {
+			if r.Err != nil || r.ExitCode != 2 || r.Stdout != "" || strings.Contains(r.Stderr, "goroutine") ||
+				strings.Contains(r.Stderr, "ocf-exit-reason") {
 				t.Errorf("status %d, %v, stdout %q, stderr %q", r.ExitCode, r.Err, r.Stdout, r.Stderr)
 			}
 			for _, name := range row.names {

@@ -100,7 +100,11 @@ func (s *site) corosync() string { return filepath.Join(s.folder, "corosync.conf
 
 // environ is that of a member of the cluster.
 func (s *site) environ() []string {
-	return []string{"CIB_file=" + s.cib(), "COROSYNC_MAIN_CONFIG_FILE=" + s.corosync(), "HA_RSCTMP=" + filepath.Join(s.folder, s.Nodes[0].Name)}
+	return []string{
+		"CIB_file=" + s.cib(),
+		"COROSYNC_MAIN_CONFIG_FILE=" + s.corosync(),
+		"HA_RSCTMP=" + filepath.Join(s.folder, s.Nodes[0].Name),
+	}
 }
 
 // reset makes the cluster's files good again.

@@ -11,8 +11,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// TestStrangersWithoutALinkLocalAddress: monitor asks who else has an address whether or not the interface has a link-local one to ask
-// from.
+// TestAddressConflictWithoutALinkLocalAddress: monitor looks for an address conflict whether or not the interface has a link-local address
+// to ask from.
 func TestAddressConflictWithoutALinkLocalAddress(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -33,7 +33,7 @@ func TestAddressConflictWithoutALinkLocalAddress(t *testing.T) {
 			other := newAgent(t, n.Nodes[1], 8, p.Parameters)
 			row.plant(t, p)
 			p.startBoth(t)
-			check(t, status(other.start(0), ocf.Success)) // is no stranger
+			check(t, status(other.start(0), ocf.Success)) // is no address conflict
 			check(t, status(p.call("monitor", 2, "OCF_CHECK_LEVEL=10"), ocf.Success))
 			check(t, n.Client.Run(t.Context(), lan.ToolPath, "ip", "address", "add", shared6.String()+"/128", "dev", lan.NIC, "nodad").Failure())
 			check(t, n.Client.WaitIPv6(t.Context(), lan.NIC))
@@ -49,8 +49,8 @@ func TestAddressConflictWithoutALinkLocalAddress(t *testing.T) {
 	}
 }
 
-// TestStrangersWhoAnswerForOthers: a neighbour with proxy_arp answers for whatever it would send by another interface. Monitor asks so that
-// it answers, and nobody learns a wrong MAC by that.
+// TestProxiesAreNoAddressConflict: a neighbour with proxy_arp answers for every address that it would reach by another interface. Monitor
+// asks in such a way that no host learns a wrong MAC.
 func TestProxiesAreNoAddressConflict(t *testing.T) {
 	t.Parallel()
 	const proxy = "02:00:00:00:02:01"

@@ -51,7 +51,7 @@ func (a *agent) start(bucket int) lan.Result   { return a.call("start", bucket) 
 func (a *agent) stop(bucket int) lan.Result    { return a.call("stop", bucket) }
 func (a *agent) monitor(bucket int) lan.Result { return a.call("monitor", bucket) }
 
-// status tells whether a call ended with that status, and if not, how.
+// status returns an error unless a call ended with that status.
 func status(r lan.Result, want ocf.ExitCode) error {
 	if r.Err != nil {
 		return fmt.Errorf("%w\n%s", r.Err, r.Stderr)

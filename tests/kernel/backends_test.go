@@ -19,8 +19,7 @@ func options() map[clusterip.Backend]string {
 	}
 }
 
-// The agent says which backends the kernel offers. What it says is logged, so that tests/vm can compare it with what each kernel is known
-// to have.
+// The test logs which backends the agent finds in the kernel. tests/vm compares that with what each kernel is known to have.
 func TestBackendsOfTheKernel(t *testing.T) {
 	inGuest(t, "match", "data-path", "target", "interfaces")
 	var offered []string
@@ -32,8 +31,8 @@ func TestBackendsOfTheKernel(t *testing.T) {
 	t.Logf("the kernel offers %s", strings.Join(offered, " "))
 }
 
-// offers asks the agent for a backend. Where the kernel has it, a bucket starts there; otherwise the agent must refuse, name the option
-// of the kernel, and leave nothing. So a test of a backend that the kernel lacks has checked, when it ends here, that this is said.
+// offers starts a bucket on a backend. Where the kernel has it, a bucket starts there; otherwise the agent must refuse, name the option
+// of the kernel, and leave nothing. So a test of a backend that the kernel lacks checks the refusal at least.
 func offers(t *testing.T, backend clusterip.Backend) bool {
 	t.Helper()
 	var p *testNode

@@ -171,7 +171,7 @@ func TestStackedInterfaces(t *testing.T) {
 	}
 }
 
-// TestNICThatBecomesAPort: whoever takes the interface's packets away is named.
+// TestInterfaceThatBecomesAPort: the exit reason names the interface that takes the packets.
 func TestInterfaceThatBecomesAPort(t *testing.T) {
 	inGuest(t, "interfaces")
 	for _, kind := range []string{"bond", "team"} {
@@ -201,7 +201,7 @@ func TestInterfaceThatBecomesAPort(t *testing.T) {
 }
 
 // TestBondsThatAskByARP: a bond's ARP monitor asks by the ports, with the bond's first address, which is the shared one. The link must stay
-// up, and the neighbours must learn no other MAC than the cluster's.
+// up, and the neighbours must learn no other MAC than the shared one.
 func TestBondsThatAskByARP(t *testing.T) {
 	inGuest(t, "interfaces")
 	for _, row := range []struct {
@@ -235,7 +235,8 @@ func TestBondsThatAskByARP(t *testing.T) {
 				)
 				return
 			}
-			// Up to Linux 5.18 a bond is not told when a veth has sent something (bond_ab_arp_inspect), and takes it for dead in any case.
+			// Up to Linux 5.18 a bond does not notice when a veth has sent something (bond_ab_arp_inspect), and takes its link for failed in any
+			// case.
 			_, before := s.whileBondAsks(t, node.Addr)
 			check(t, s.startAll(0, 0, 0, 0))
 			frames, after := s.whileBondAsks(t, shared)
@@ -252,7 +253,7 @@ func TestBondsThatAskByARP(t *testing.T) {
 	}
 }
 
-// whileBondAsks waits until a bond has asked the client some times, as from an address, and returns what it said and how often its link has
+// whileBondAsks waits until a bond has asked the client some times, as from an address, and returns its frames and how often its link has
 // failed meanwhile.
 func (s *site) whileBondAsks(t *testing.T, from netip.Addr) (frames []lan.Frame, failures int) {
 	t.Helper()
@@ -273,7 +274,7 @@ func (s *site) whileBondAsks(t *testing.T, from netip.Addr) (frames []lan.Frame,
 	return captured(t, heard), linkFailures(t, s.Nodes[0]) - before
 }
 
-// linkFailures is how often the bond has taken the link of its port for dead.
+// linkFailures is how often the bond has taken the link of its port for failed.
 func linkFailures(t *testing.T, h *lan.Host) int {
 	t.Helper()
 	r := h.Run(t.Context(), lan.ToolPath, "cat", "/proc/net/bonding/bond0")

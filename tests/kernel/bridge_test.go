@@ -18,10 +18,10 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// ownBridge is a node's own bridge, whose port its NIC is.
+// ownBridge is a node's own bridge, of which its eth0 is a port.
 const ownBridge = "br0"
 
-// bridgeNodes gives each node a bridge, which has the NIC's MAC, takes its addresses and routes over, and is what the resource is on.
+// bridgeNodes gives each node a bridge, which has the interface's MAC, addresses and routes, and on which the resource is.
 // Bridges call iptables ("1"), as on a host that has a firewall for its virtual machines or containers, or do not ("0"), or only this one
 // does ("alone"). It returns what the nodes are like then.
 func (s *site) bridgeNodes(t *testing.T, calls string) []string {
@@ -92,7 +92,7 @@ func TestMovesOnABridge(t *testing.T) {
 	}
 }
 
-// A bridge that calls iptables translates what comes in by its ports on every node. That is said when the address is laid, once.
+// A bridge that calls iptables translates what comes in by its ports on every node. start logs that once, when it installs the address.
 func TestABridgeThatCallsIPTablesIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -149,7 +149,7 @@ const guests = 16
 
 func (s *site) guestAddr(i int) netip.Addr { return lan.Nth(s.Options.LAN, 160+i) }
 
-// addGuest plugs a virtual machine into a node's bridge, so to say.
+// addGuest connects a host to a node's bridge, as a virtual machine is.
 func (s *site) addGuest(t *testing.T, node *lan.Host) *lan.Host {
 	t.Helper()
 	guest, err := s.NewHost("guest")
@@ -185,7 +185,7 @@ func (s *site) fromGuest(ctx context.Context, guest *lan.Host) error {
 	return errors.Join(faults...)
 }
 
-// ownVeth makes a port of the node's bridge, and a NIC on its other end, which takes the node's address over.
+// ownVeth gives the node's bridge a port, whose other end has the node's address.
 func (a *agent) ownVeth(t *testing.T, clients netip.Prefix) {
 	t.Helper()
 	const veth = "veth0"
@@ -200,8 +200,8 @@ func (a *agent) ownVeth(t *testing.T, clients netip.Prefix) {
 	check(t, a.Host.WaitUp(t.Context(), veth))
 }
 
-// A node's own virtual machines are clients like others, but for a unicast MAC that is the bridge's own: that is said. What then helps is a
-// NIC that is behind a port itself.
+// A node's own virtual machines are clients like others, except with a unicast MAC, which is the bridge's own: start warns of that. An
+// interface behind a port of the bridge helps.
 func TestGuestsOfANodesBridge(t *testing.T) {
 	t.Parallel()
 	const warning = "br0 is a bridge with several ports"

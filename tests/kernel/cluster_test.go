@@ -60,7 +60,7 @@ exit $status
 
 const cibadminScript = "#!/bin/sh\nexec cat FOLDER/status\n"
 
-// newAttributes makes the agents members of a cluster, which is only this.
+// newAttributes makes the agents' nodes members of such a cluster.
 func newAttributes(t *testing.T, agents ...*agent) attributes {
 	t.Helper()
 	a := attributes{folder: t.TempDir()}
@@ -77,12 +77,12 @@ func newAttributes(t *testing.T, agents ...*agent) attributes {
 	return a
 }
 
-// program is what a node has in that program's place.
+// program is the path of a node's replacement of a program.
 func (a attributes) program(node *lan.Host, name string) string {
 	return filepath.Join(a.folder, node.Name, filepath.Base(name))
 }
 
-// write makes a program of a node's.
+// write writes a node's replacement of a program.
 func (a attributes) write(t *testing.T, node *lan.Host, name, text string) {
 	t.Helper()
 	text = strings.NewReplacer("FOLDER", a.folder, "NODE", node.Name).Replace(text)
@@ -97,13 +97,13 @@ func (a attributes) delay(t *testing.T, node *lan.Host, by time.Duration) {
 	a.write(t, node, attrdUpdater, strings.Replace(attrdUpdaterScript, atOnce, late, 1))
 }
 
-// leave takes a node's programs away: it is a member of no cluster.
+// leave removes a node's replacements: it is a member of no cluster.
 func (a attributes) leave(t *testing.T, node *lan.Host) {
 	t.Helper()
 	check(t, errors.Join(node.Unmount(attrdUpdater), node.Unmount(cibadmin)))
 }
 
-// How the CIB says that a node has gone: what is in its node_state.
+// What a node's node_state in the CIB contains, by the state of the node.
 const (
 	isMember = `in_ccm="1795737861" crmd="1795737862" expected="member"><lrm/>`
 	isLost   = `in_ccm="0" crmd="0" expected="member"><lrm/>` // crashed, or cut off
@@ -111,7 +111,7 @@ const (
 	hasLeft  = `in_ccm="0" crmd="0" expected="down"><lrm/>`
 )
 
-// status makes the CIB say where nodes are: in the cluster, but for those that are gone.
+// status writes the nodes' states to the CIB: all are members but those that are given.
 func (a attributes) status(t *testing.T, gone map[string]string) {
 	t.Helper()
 	var b strings.Builder
@@ -123,14 +123,14 @@ func (a attributes) status(t *testing.T, gone map[string]string) {
 	check(t, os.WriteFile(filepath.Join(a.folder, "status"), []byte(b.String()), 0o644))
 }
 
-// lose takes a node out of the cluster, and with it what it says.
+// lose takes a node out of the cluster, and its attributes with it.
 func (a attributes) lose(t *testing.T, node *lan.Host, how string) {
 	t.Helper()
 	a.clear(t, node)
 	a.status(t, map[string]string{node.Name: how})
 }
 
-// forget takes away what a node says, as its crash does or the end of its Pacemaker.
+// clear removes a node's attributes, as its crash does, or the end of its Pacemaker.
 func (a attributes) clear(t *testing.T, node *lan.Host) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(a.folder, "*@"+node.Name))
@@ -140,13 +140,13 @@ func (a attributes) clear(t *testing.T, node *lan.Host) {
 	}
 }
 
-// said returns what a node says of itself and a bucket, "" if nothing.
+// announced returns a node's own announcement for a bucket, "" if there is none.
 func (a attributes) announced(t *testing.T, node string, bucket int) string {
 	t.Helper()
 	return a.value(t, fmt.Sprintf("clusterip-%s-%d@%s", shared, bucket, node))
 }
 
-// told returns what it was told of others.
+// relayed returns the announcements about other nodes that a node stores for a bucket.
 func (a attributes) relayed(t *testing.T, node string, bucket int) string {
 	t.Helper()
 	return a.value(t, fmt.Sprintf("clusterip-%s-%d-relayed@%s", shared, bucket, node))

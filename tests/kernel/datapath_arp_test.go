@@ -22,7 +22,7 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// saidARP is what a frame says by ARP, and by which Ethernet addresses.
+// arpMessage is the ARP message of a frame, with its Ethernet addresses.
 type arpMessage struct {
 	Op           arp.Operation
 	SenderMAC    string
@@ -32,7 +32,7 @@ type arpMessage struct {
 	EtherToOwner bool // not to all
 }
 
-// sayings decodes ARP frames.
+// arpMessages decodes ARP frames.
 func arpMessages(frames []lan.Frame) []arpMessage {
 	var all []arpMessage
 	for _, f := range frames {
@@ -45,7 +45,7 @@ func arpMessages(frames []lan.Frame) []arpMessage {
 	return all
 }
 
-// fromPort hears what a node says by ARP about an address, where it enters the switch.
+// captureARP captures a node's ARP messages about an address where they enter the switch.
 func (s *site) captureARP(t *testing.T, port string, about netip.Addr) *lan.Capture {
 	t.Helper()
 	return capture(t, s.Switch, port, func(f lan.Frame) bool {
@@ -54,8 +54,8 @@ func (s *site) captureARP(t *testing.T, port string, about netip.Addr) *lan.Capt
 	})
 }
 
-// The cluster MAC is in the payload only, whatever the node says about the address: announcement, reply or request. Were
-// it the Ethernet source too, switches would send everything to one node; were the NIC's MAC in the payload, clients would.
+// Gratuitous ARP, replies and requests contain the shared MAC in the payload only. If it were the Ethernet source too, switches would send
+// everything to one node. If the interface's own MAC were in the payload, clients would.
 func TestSharedMACInARP(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -68,8 +68,8 @@ func TestSharedMACInARP(t *testing.T) {
 			replied := []arpMessage{
 				{arp.OperationReply, s.spec.MACs.IPv4.String(), shared.String(), s.Client.Addr.String(), node.MAC.String(), true},
 			}
-			stranger := s.Sources(9)[8] // whose MAC the node does not know
-			asked := []arpMessage{{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), stranger.String(), node.MAC.String(), false}}
+			unheard := s.Sources(9)[8] // whose MAC the node does not know
+			asked := []arpMessage{{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), unheard.String(), node.MAC.String(), false}}
 			for _, step := range []struct {
 				name string
 				do   func() error
@@ -78,7 +78,7 @@ func TestSharedMACInARP(t *testing.T) {
 				{"the first bucket starts", func() error { return s.startOn(0, 0) }, announced},
 				{"another one starts", func() error { return s.startOn(0, 1) }, nil},
 				{"a client asks", func() error { return askARP(s.Client, s.Client.Addr, shared) }, replied},
-				{"the node itself asks", func() error { return node.Discard(shared, stranger) }, asked},
+				{"the node itself asks", func() error { return node.Discard(shared, unheard) }, asked},
 				{"one of two buckets stops", func() error { return s.stop(0) }, nil},
 				{"the last one stops", func() error { return s.stop(1) }, nil},
 				{"a client asks when all have stopped", func() error { return askARP(s.Client, s.Client.Addr, shared) }, nil},
@@ -122,7 +122,7 @@ func TestArpCount(t *testing.T) {
 	}
 }
 
-// A router that remembers another MAC for the address turns to the cluster's at once.
+// A router that has another MAC for the address uses the shared one at once.
 func TestAnnouncementCorrectsANeighbour(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestAnnouncementCorrectsANeighbour(t *testing.T) {
 	}
 }
 
-// Linux answers ARP for any of its addresses on any NIC, with that NIC's MAC. Here eth1 is on the same LAN.
+// Linux answers ARP for any of its addresses on any interface, with that interface's MAC. Here eth1 is on the same LAN.
 func TestNoARPForTheAddressOnAnotherInterface(t *testing.T) {
 	s := newSite(t, lan.Options{Nodes: 1}, 1, webIP())
 	second := netip.MustParseAddr("192.168.10.111")
@@ -180,7 +180,7 @@ func TestNoARPForTheAddressOnAnotherInterface(t *testing.T) {
 	}
 }
 
-// addNIC plugs an eth1 of a node into the same switch.
+// addInterface connects an eth1 of a node to the same switch.
 func (s *site) addInterface(t *testing.T, node int, address netip.Addr) net.HardwareAddr {
 	t.Helper()
 	const name = "eth1"
@@ -197,8 +197,8 @@ func (s *site) addInterface(t *testing.T, node int, address netip.Addr) net.Hard
 	return mac
 }
 
-// settle returns when every frame that a node or the client has sent so far is where it belongs: behind it, an echo has
-// gone from the client to each node's own address and back.
+// awaitDelivery returns when every frame that a node or the client has sent so far has arrived: an echo that was sent later has gone from
+// the client to each node's own address and back.
 func (s *site) awaitDelivery(t *testing.T) {
 	t.Helper()
 	for node, h := range s.Nodes {

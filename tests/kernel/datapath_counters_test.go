@@ -72,7 +72,7 @@ func TestCountersOfTheBuckets(t *testing.T) {
 	})
 }
 
-// awaitOwnNeighbour makes the client learn the cluster MAC with a packet of its own, which counts like any other.
+// awaitOwnNeighbour makes the client learn the shared MAC with a packet of its own, which counts like any other.
 func awaitOwnNeighbour(t *testing.T, s *site) error {
 	t.Helper()
 	r := probe(t, s.Network, lan.Traffic{Target: shared, Sources: s.Sources(1), Protos: []lan.Proto{lan.ICMP}})
@@ -116,7 +116,7 @@ func (s *site) counters(t *testing.T, node int) map[int]counted {
 	return buckets
 }
 
-// listNFT lists something, which must succeed without a word of complaint.
+// listNFT lists something with nft, which must succeed and write nothing to stderr.
 func listNFT(t *testing.T, h *lan.Host, args ...string) string {
 	t.Helper()
 	r := h.Run(t.Context(), lan.ToolPath, append([]string{"nft"}, args...)...)

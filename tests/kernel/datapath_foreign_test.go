@@ -21,7 +21,7 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// Nodes that forward and whose NICs are promiscuous hear and could forward everything. A client then must see neither a
+// Nodes that forward and whose interfaces are promiscuous receive and could forward everything. A client then must see neither a
 // second answer nor a forwarded copy: before the resource starts, while buckets come and go, and after it has stopped.
 func TestForwardingPromiscuousNodesStaySilent(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
@@ -33,7 +33,7 @@ func TestForwardingPromiscuousNodesStaySilent(t *testing.T) {
 			}
 			var streams []*lan.Stream
 			for _, target := range s.spec.Addresses {
-				// The client knows the cluster MAC from before.
+				// The client has the shared MAC from before.
 				check(t, s.Client.SetNeighbour(target, macOf(s, target)))
 			}
 			silence := func(when string) {
@@ -77,7 +77,7 @@ func forward(t *testing.T, h *lan.Host) {
 	check(t, h.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 }
 
-// What a node hears without being meant: it must neither answer nor forward, though its NIC is promiscuous and it forwards.
+// A node must neither answer nor forward frames for others, even if it is a router and its interface is promiscuous.
 func TestFramesForOthersAreLeftAlone(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 				{"to the cluster MAC and an address behind the client", s.spec.MACs.IPv4[:], s.Sources(5)[4], 0},
 			} {
 				t.Run(tt.name, func(t *testing.T) {
-					// All that the nodes send but ARP, IGMP and the echos of settle.
+					// All that the nodes send but ARP, IGMP and the echos of awaitDelivery.
 					heard := capture(t, s.Client, lan.NIC, func(f lan.Frame) bool {
 						h, b, ok := f.IPv4()
 						return ok && !f.Outgoing && h.Protocol != unix.IPPROTO_IGMP &&
@@ -127,7 +127,7 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 }
 
 // Every node lets ICMP errors for the address in. A node that has lost the address (an admin or a network manager has
-// removed it, or it is just being started) must not forward them: it would send them to the cluster MAC again, to all the
+// removed it, or it is just being started) must not forward them: it would send them to the shared MAC again, to all the
 // other nodes, which multiply them.
 func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
 	inGuest(t, "data-path")
@@ -167,7 +167,7 @@ func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
 	}
 }
 
-// A second NIC on the same LAN may hear the cluster MAC too: it is a port of a bridge, somebody captures on it, or its
+// A second interface on the same LAN may receive frames for the shared MAC too: it is a port of a bridge, a capture runs on it, or its
 // filter is a hash. Packets that come in there for foreign buckets must not be answered either.
 func TestASecondInterfaceOnTheLANAnswersNothing(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {

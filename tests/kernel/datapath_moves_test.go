@@ -17,8 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Buckets wander between nodes for more than a thousand starts and stops while clients keep asking: nobody answers for a
-// bucket that it does not run, nobody answers twice, and the clients hear no MAC but the cluster's (newSite). The resource
+// Buckets move between nodes for more than a thousand starts and stops while clients keep asking: no node answers for a
+// bucket that it does not run, no packet is answered twice, and the clients receive no MAC but the shared one (newSite). The resource
 // manager starts a bucket only when its stop on the other node has ended; different buckets go at the same time.
 func TestMovesUnderTraffic(t *testing.T) {
 	for _, target := range []netip.Addr{shared, shared6} {
@@ -135,7 +135,7 @@ func (l *ledger) each(t *testing.T, buckets []int, do func(bucket int) error) {
 	check(t, errors.Join(errs...))
 }
 
-// audit tells of every answer by a node that did not run the bucket when the packet was sent. It cannot tell whether a
+// audit returns an error for every answer by a node that did not run the bucket when the packet was sent. It cannot tell whether a
 // packet that was just being counted had been sent; so the last one before a tenure is the node's too.
 func (l *ledger) audit(r *lan.Report) error {
 	var errs []error

@@ -20,7 +20,7 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// saidND is what a frame says by neighbour discovery about the address.
+// ndMessage is what a frame says by neighbour discovery about the address.
 type ndMessage struct {
 	Kind        string
 	MAC         string // told in the message; empty if none
@@ -73,7 +73,7 @@ func sumOf(d lan.Datagram) uint32 {
 	return sum
 }
 
-// discoveryFromPort hears what a node says about the IPv6 address, where it enters the switch.
+// captureND captures a node's neighbour discovery about the IPv6 address where it enters the switch.
 func (s *site) captureND(t *testing.T, port string) *lan.Capture {
 	t.Helper()
 	return capture(t, s.Switch, port, func(f lan.Frame) bool {
@@ -82,7 +82,7 @@ func (s *site) captureND(t *testing.T, port string) *lan.Capture {
 	})
 }
 
-// As TestARPTellsTheClusterMACFromTheNICsOwn.
+// As TestSharedMACInARP.
 func TestSharedMACInNeighbourDiscovery(t *testing.T) {
 	inGuest(t, "data-path")
 	for _, mode := range clusterip.MACModes() {

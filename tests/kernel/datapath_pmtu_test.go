@@ -86,7 +86,7 @@ func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
 	}
 }
 
-// macOf is the cluster MAC of an address.
+// macOf is the shared MAC of an address.
 func macOf(s *site, address netip.Addr) []byte {
 	mac := s.spec.MACs.Of(address)
 	return mac[:]

@@ -100,7 +100,7 @@ func (s *site) watch(t *testing.T) {
 	})
 }
 
-// onlyNICsLearned tells of every MAC in the switch's forwarding table that is not of a NIC.
+// checkLearned returns an error for every MAC in the switch's forwarding table that no interface has.
 func (s *site) checkLearned() error {
 	nics := map[string]bool{}
 	for _, h := range s.Hosts() {
@@ -153,7 +153,7 @@ func (s *site) ownerWithoutPorts(f lan.Flow) int {
 	return s.at[s.bucketOf(f, true)]
 }
 
-// hear opens a capture on a host's NIC, which ends with the test.
+// capture opens a capture on an interface of a host. It ends with the test.
 func capture(t *testing.T, h *lan.Host, nic string, filter func(lan.Frame) bool) *lan.Capture {
 	t.Helper()
 	c, err := h.Capture(nic, filter)
@@ -162,7 +162,7 @@ func capture(t *testing.T, h *lan.Host, nic string, filter func(lan.Frame) bool)
 	return c
 }
 
-// stopped ends a capture and returns what it saw.
+// captured ends a capture and returns its frames.
 func captured(t *testing.T, c *lan.Capture) []lan.Frame {
 	t.Helper()
 	frames, err := c.Stop()
@@ -170,7 +170,7 @@ func captured(t *testing.T, c *lan.Capture) []lan.Frame {
 	return frames
 }
 
-// nic returns a NIC of a host.
+// link returns an interface of a host.
 func link(t *testing.T, h *lan.Host, name string) netlink.Link {
 	t.Helper()
 	link, err := h.Handle().LinkByName(name)
@@ -178,7 +178,7 @@ func link(t *testing.T, h *lan.Host, name string) netlink.Link {
 	return link
 }
 
-// eachMode runs a test for every kind of cluster MAC and every kind of hash.
+// eachMode runs a test for every kind of shared MAC and every kind of hash.
 func eachMode(t *testing.T, test func(t *testing.T, p harness.Parameters)) {
 	for _, mac := range clusterip.MACModes() {
 		for _, hash := range clusterip.HashModes() {
@@ -189,7 +189,7 @@ func eachMode(t *testing.T, test func(t *testing.T, p harness.Parameters)) {
 	}
 }
 
-// eachHashMode runs a test for every kind of hash, each time with another kind of cluster MAC.
+// eachHashMode runs a test for every kind of hash, each time with another kind of shared MAC.
 func eachHashMode(t *testing.T, test func(t *testing.T, p harness.Parameters)) {
 	for i, hash := range clusterip.HashModes() {
 		mac := clusterip.MACModes()[i]
@@ -212,7 +212,7 @@ func eachFamily(t *testing.T, test func(t *testing.T, ip string)) {
 	}
 }
 
-// isClean says what is left on a node, compared to a dump from before.
+// isClean returns an error with what is left on a node, compared to a dump from before.
 func (s *site) isClean(node int, before string) error {
 	now, err := s.Nodes[node].Dump()
 	if err == nil && now != before {

@@ -255,7 +255,7 @@ func TestHeldLock(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestMonitorNamesAStranger that answers for the address with another MAC.
+// TestMonitorFindsAnAddressConflict: another host answers for the address with another MAC.
 func TestMonitorFindsAnAddressConflict(t *testing.T) {
 	n := newLAN(t, lan.Options{Nodes: 2})
 	a := newAgent(t, n.Nodes[0], 1, webIP())

@@ -153,9 +153,9 @@ func TestSCTPSurvivesAMove(t *testing.T) {
 	fresh.answer(t, s.Nodes[1], sctpInitAck)
 	fresh.ask(t, s, sctpCookieEcho)
 	expect("both associations", "5 and 2")
-	stranger := old
-	stranger.port += 2
-	stranger.ask(t, s, sctpData) // of an association that nobody has
+	unknown := old
+	unknown.port += 2
+	unknown.ask(t, s, sctpData) // of an association that no node has
 	old.ask(t, s, sctpData)
 	expect("DATA of nobody's", "6 and 2")
 	check(t, s.monitorAll())

@@ -24,7 +24,7 @@ import (
 // ourTable is how the tables of the shared address are called, in every family.
 var ourTable = "clusterip-" + shared.String()
 
-// A patient is a node on which buckets 2 and 5 of 8 run, until something is broken by hand.
+// A testNode is a node on which buckets 2 and 5 of 8 run, until the test breaks something.
 type testNode struct {
 	*agent
 	clean string // Dump before anything was started
@@ -45,7 +45,7 @@ func (p *testNode) startBoth(t *testing.T) {
 	check(t, status(p.start(5), ocf.Success))
 }
 
-// by types a command into a shell on the node, so to say.
+// by runs a command on the node, as an admin would.
 func (a *agent) by(t *testing.T, command string) string {
 	t.Helper()
 	r := a.Host.Run(t.Context(), lan.ToolPath, strings.Fields(command)...)
@@ -80,7 +80,7 @@ func (p *testNode) checkNoFiles(t *testing.T) {
 	}
 }
 
-// A wound is something broken behind the agent's back.
+// A fault is a change that the agent did not make.
 type fault struct {
 	name     string
 	cause    func(*testing.T, *testNode)
@@ -89,7 +89,7 @@ type fault struct {
 	losesAll bool         // bucket 5 is lost too, so that it must be started again
 }
 
-// commands inflicts a wound by hand, one command a line; a line that begins with "nft" is one argument.
+// commands causes a fault, one command a line; a line that begins with "nft" is one argument.
 func commands(lines ...string) func(*testing.T, *testNode) {
 	return func(t *testing.T, p *testNode) {
 		t.Helper()
@@ -106,7 +106,7 @@ func commands(lines ...string) func(*testing.T, *testNode) {
 	}
 }
 
-// What a node has of its own, and loses with some wounds.
+// What a node has of its own, and loses with some faults.
 const (
 	ownAddress  = "ip address add 192.168.10.11/24 brd + dev eth0"
 	clientRoute = "ip route replace 192.168.64.0/18 dev eth0"
@@ -189,7 +189,7 @@ func faults() []fault {
 	}
 }
 
-// woundsOfMoves are those that only a resource with drain can have.
+// faultsOfMoves are those that only a resource with drain can have.
 func faultsOfMoves() []fault {
 	return []fault{
 		{
@@ -218,7 +218,7 @@ func faultsOfMoves() []fault {
 	}
 }
 
-// wounds6 are those that only a resource with an IPv6 address and services can have.
+// faults6 are those that only a resource with an IPv6 address and services can have.
 func faults6() []fault {
 	vip := shared6.String()
 	return []fault{
@@ -261,7 +261,7 @@ func faults6() []fault {
 	}
 }
 
-// TestEveryWoundOfADualStackResource is seen and healed.
+// TestEveryFaultOfADualStackResource is found and repaired.
 func TestEveryFaultOfADualStackResource(t *testing.T) {
 	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
@@ -294,7 +294,7 @@ func TestEveryFaultOfADualStackResource(t *testing.T) {
 	}
 }
 
-// TestEveryWoundOfMoves is seen and healed.
+// TestEveryFaultOfMoves is found and repaired.
 func TestEveryFaultOfMoves(t *testing.T) {
 	t.Parallel()
 	p := newTestNode(t, webIP("drain", "60"))
@@ -308,7 +308,7 @@ func TestEveryFaultOfMoves(t *testing.T) {
 	}
 }
 
-// TestNICThatWasSwitchedOff: IPv6 addresses go with it, and the kernel stays a member of their groups for good, so start must not
+// TestInterfaceThatWasSwitchedOff: IPv6 addresses go with it, and the kernel stays a member of their groups for good, so start must not
 // insist on joining again.
 func TestInterfaceThatWasSwitchedOff(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
@@ -325,7 +325,7 @@ func TestInterfaceThatWasSwitchedOff(t *testing.T) {
 	}
 }
 
-// macWounds take away by what a NIC accepts the cluster MAC.
+// macFaults make the interface ignore frames for the shared MAC.
 func macFaults() map[clusterip.MACMode]fault {
 	mac := func(mode clusterip.MACMode) string { return clusterip.DerivedMAC(mode, shared).String() }
 	return map[clusterip.MACMode]fault{
@@ -347,7 +347,7 @@ func macFaults() map[clusterip.MACMode]fault {
 	}
 }
 
-// TestEveryWoundIsSeenAndHealed: monitor tells the truth, start heals without touching the other bucket, stop leaves nothing.
+// TestEveryFaultIsFoundAndRepaired: monitor finds it, start repairs it without touching the other bucket, stop leaves nothing.
 func TestEveryFaultIsFoundAndRepaired(t *testing.T) {
 	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
@@ -368,7 +368,7 @@ func TestEveryFaultIsFoundAndRepaired(t *testing.T) {
 	}
 }
 
-// checkStatus expects that an operator who asks is told of the wound, in monitor's words.
+// checkStatus expects that `status` names the fault in monitor's words.
 func (p *testNode) checkStatus(t *testing.T, w fault) {
 	t.Helper()
 	var said operator.Status
@@ -447,7 +447,7 @@ func TestEveryRuleIsMissed(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestCountersSurviveHealing: a mended table is not made anew, so that nothing of the running buckets is lost.
+// TestCountersSurviveRepair: start repairs a table in place, so that nothing of the running buckets is lost.
 func TestCountersSurviveRepair(t *testing.T) {
 	n := newLAN(t, lan.Options{Nodes: 1})
 	a := newAgent(t, n.Nodes[0], 1, webIP())
@@ -463,7 +463,7 @@ func TestCountersSurviveRepair(t *testing.T) {
 	}
 }
 
-// TestRenamedNIC: the resource finds its NIC by the route, and follows it to its new name.
+// TestRenamedInterface: the resource finds its interface by the route, and follows it to its new name.
 func TestRenamedInterface(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -479,7 +479,7 @@ func TestRenamedInterface(t *testing.T) {
 	}
 }
 
-// TestRenamedNICThatIsAskedFor cannot be healed by the agent, but it says so, and stops.
+// TestRenamedInterfaceAsParameter: start fails with a reason, and stop works.
 func TestRenamedInterfaceAsParameter(t *testing.T) {
 	p := newTestNode(t, webIP())
 	p.startBoth(t)
@@ -495,7 +495,7 @@ func TestRenamedInterfaceAsParameter(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestDeletedNIC takes the address and the chain along; what is left goes with stop, or is mended when the NIC is back.
+// TestDeletedInterface takes the address and the chain along. stop removes the rest, or start repairs it when the interface is back.
 func TestDeletedInterface(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -519,7 +519,7 @@ func TestDeletedInterface(t *testing.T) {
 	}
 }
 
-// TestFlappingLinkIsNoWound: what comes back by itself needs no healing.
+// TestFlappingLinkIsNoFault: what comes back by itself needs no repair.
 func TestFlappingLinkIsNoFault(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -532,7 +532,7 @@ func TestFlappingLinkIsNoFault(t *testing.T) {
 	}
 }
 
-// TestForeignTableOfOurName is refused by start, left alone by stop, and no reason for monitor to think that anything runs.
+// TestConflictingTable is refused by start, left alone by stop, and no reason for monitor to think that anything runs.
 func TestConflictingTable(t *testing.T) {
 	for _, family := range []string{"netdev", "arp", "ip", "ip6"} {
 		t.Run(family, func(t *testing.T) {
@@ -558,8 +558,8 @@ func TestConflictingTable(t *testing.T) {
 	}
 }
 
-// TestAddressesThatHangOnOurs: when ours is the first address, and has the prefix of the network, the kernel would remove the others of the network
-// with it, and with the interface's last address all its routes.
+// TestAddressesThatHangOnOurs: when ours is the first address, and has the prefix of the network, the kernel would remove the others of the
+// network with it, and with the interface's last address all its routes.
 func TestAddressesThatHangOnOurs(t *testing.T) {
 	inGuest(t, "interfaces")
 	for _, row := range []struct {
@@ -632,7 +632,7 @@ func TestManyResourcesStopAtOnce(t *testing.T) {
 	}
 }
 
-// TestNICIsABridge: also with an address on a bridge, every MAC mode works, and leaves nothing behind.
+// TestInterfaceIsABridge: also with an address on a bridge, every MAC mode works, and leaves nothing behind.
 func TestInterfaceIsABridge(t *testing.T) {
 	for _, mode := range []string{"multicast", "igmp", "unicast"} {
 		t.Run(mode, func(t *testing.T) {

@@ -51,7 +51,7 @@ func skipUnmarked(t testing.TB) {
 // retries is how often a probe asks again where nobody answered: an emulated machine may be too slow for hundreds at once.
 const retries = 3
 
-// killEvery says at which of an action's system calls it is killed: an emulated machine has no time for each.
+// An action is killed at every 32nd of its system calls of a kind: emulated, there is no time for more.
 const (
 	killEvery     = 32
 	slowKillEvery = 32
@@ -104,7 +104,7 @@ func nfTables() []string {
 	return []string{"nft_hash", "nft_limit", "nft_ct", "nft_counter", "nft_compat", "nf_tables"}
 }
 
-// By itself the agent takes nftables, or the next best that the kernel has, and says why not the ones before.
+// With backend=auto the agent uses nftables, or the next backend that the kernel has, and logs why not the ones before.
 func TestAutoChoosesWhatThereIs(t *testing.T) {
 	inGuest(t, "match")
 	noJhash := []string{"nft_hash"}

@@ -10,7 +10,7 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// says tells whether a call ended with that status and named each of the words.
+// checkReason expects that a call ended with that status and wrote each of the words.
 func checkReason(t *testing.T, r lan.Result, want ocf.ExitCode, words ...string) {
 	t.Helper()
 	if err := status(r, want); err != nil {
@@ -28,8 +28,8 @@ var bridged = commands(
 	"ip link add br0 type bridge mcast_snooping 0", "ip link set br0 address 02:00:00:00:01:01", "ip link set br0 up",
 	"ip address delete 192.168.10.11/24 dev eth0", "ip link set eth0 master br0", "ip address add 192.168.10.11/24 dev br0")
 
-// TestNICThatIsAPort: a bridge takes the packets of its ports, so start refuses with a port, and monitor sees when the interface becomes
-// one.
+// TestInterfaceThatIsAPort: a bridge takes the packets of its ports, so start refuses with a port, and monitor sees when the interface
+// becomes one.
 func TestInterfaceThatIsAPort(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct{ name, nic string }{{"asked for", lan.NIC}, {"by default", ""}} {
@@ -63,7 +63,7 @@ func TestInterfaceThatIsAPort(t *testing.T) {
 	}
 }
 
-// TestDefaultNIC is the one that the kernel would send packets out of, among those that clients can come in by.
+// TestDefaultInterface is the one that the kernel would send packets out of, among those that clients can come in by.
 func TestDefaultInterface(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -122,7 +122,7 @@ func TestDefaultInterface(t *testing.T) {
 	}
 }
 
-// TestNICByAnAlternativeName: an interface has several names, and is the same one by each.
+// TestInterfaceByAnAlternativeName: an interface has several names, and is the same one by each.
 func TestInterfaceByAnAlternativeName(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"multicast", "igmp"} {
@@ -209,7 +209,7 @@ func TestARPAnsweredByOneOfTwoInterfaces(t *testing.T) {
 	}
 }
 
-// TestOwnBridgeThatSnoops is warned of when the address is laid, once.
+// TestOwnBridgeThatSnoops: start warns of it once, when it installs the address.
 func TestOwnBridgeThatSnoops(t *testing.T) {
 	t.Parallel()
 	p := newTestNode(t, webIP("nic", "br0"))

@@ -42,7 +42,7 @@ type killed struct {
 
 const target = 5
 
-// TestKilledOnNFTables kills start and stop with signal 9 at system calls by which they act. After each, monitor tells the truth,
+// TestKilledOnNFTables kills start and stop with signal 9 at system calls by which they act. After each, monitor returns what is true,
 // start works, and stop leaves nothing.
 func TestKilledOnNFTables(t *testing.T) {
 	killWhereItActs(t, []dangerousCall{
@@ -187,7 +187,7 @@ func (k *killed) dump(t *testing.T) string {
 	return twins.Replace(dump)
 }
 
-// twins makes rules that were laid anew look like those before (xtables.Twin).
+// twins makes rules that were replaced look like those before (xtables.Twin).
 var twins = strings.NewReplacer(ourTable+"b", ourTable, `"1b ip=`, `"1 ip=`)
 
 func (k *killed) prepare(t *testing.T) {
@@ -203,7 +203,7 @@ func (k *killed) prepare(t *testing.T) {
 	}
 }
 
-// damage breaks something of everything that is shared.
+// breakShared breaks something of everything that is shared.
 func (k *killed) breakShared(t *testing.T) {
 	t.Helper()
 	link, err := k.Host.Handle().LinkByName(lan.NIC)
@@ -227,7 +227,7 @@ func (k *killed) traced() tracedCall {
 	return tracedCall{agent: k.agent, action: k.action, bucket: target}
 }
 
-// checkTruth compares what monitor says with what is.
+// checkTruth compares monitor's result with the node's state.
 func (k *killed) checkTruth(t *testing.T, where string) {
 	t.Helper()
 	want := ocf.ErrGeneric
@@ -246,7 +246,7 @@ func (k *killed) checkTruth(t *testing.T, where string) {
 	}
 }
 
-// owned tells whether the node owns the victim: by its element of the set, its rule, or its number in the target's file.
+// owned reports whether the node owns the target bucket: by its element of the set, its rule, or its number in the target's file.
 func (k *killed) owned(t *testing.T) bool {
 	t.Helper()
 	switch k.backend {

@@ -29,7 +29,7 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// newLAN builds a LAN for a test. Every test here needs one; so in a guest of tests/vm, this is where those end that are not for it.
+// newLAN builds a LAN for a test. Because every test here needs one, it skips those that are not marked in a guest of tests/vm.
 func newLAN(t testing.TB, o lan.Options) *lan.Network {
 	t.Helper()
 	skipUnmarked(t)
@@ -52,7 +52,7 @@ func probe(t *testing.T, n *lan.Network, traffic lan.Traffic) *lan.Report {
 // always is an owner function: one node owns everything.
 func always(node int) func(lan.Flow) int { return func(lan.Flow) int { return node } }
 
-// nft gives a host rules.
+// nft runs nft on a host.
 func nft(t *testing.T, h *lan.Host, rules string) {
 	t.Helper()
 	if err := h.Run(t.Context(), lan.ToolPath, "nft", rules).Failure(); err != nil {

@@ -14,8 +14,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// The nodes have a second network. A client in it asks through the LAN, as through a router, and the node's way back is its NIC in the
-// second network: there it must find the client's MAC, and nobody may learn anything of the address.
+// The nodes have a second network. A client in it asks through the LAN, as through a router, and the node's way back is its interface in
+// the second network: there it must find the client's MAC, and no host may learn anything of the address.
 func TestClientsBehindAnotherInterface(t *testing.T) {
 	office := netip.MustParsePrefix("10.1.0.0/24")
 	const clients = 16
@@ -30,7 +30,7 @@ func TestClientsBehindAnotherInterface(t *testing.T) {
 			for i := range clients {
 				check(t, s.Client.AddAddress(lan.ManagementNIC, netip.PrefixFrom(lan.Nth(office, 100+i), office.Bits())))
 			}
-			// A host answers what is asked on the NIC that has the address, and takes what comes by another way than its own.
+			// A host answers what is asked on the interface that has the address, and takes what comes by another way than its own.
 			check(t, s.Client.Sysctl("net/ipv4/conf/all/rp_filter", "0"))
 			check(t, s.Client.Sysctl("net/ipv4/conf/"+lan.ManagementNIC+"/rp_filter", "0"))
 			for _, node := range s.Nodes {

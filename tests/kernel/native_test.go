@@ -52,7 +52,7 @@ func slowCalls() []dangerousCall {
 	return calls
 }
 
-// damageMatch breaks something of what is shared, on a node that is on iptables.
+// breakMatch breaks something of what is shared, on a node that is on iptables.
 func (k *killed) breakMatch(t *testing.T) {
 	t.Helper()
 	for _, command := range [][]string{
@@ -63,7 +63,7 @@ func (k *killed) breakMatch(t *testing.T) {
 	}
 }
 
-// By itself the agent takes nftables, and says so. (What it takes where there is none, TestAutoTakesWhatThereIs shows in a guest.)
+// With backend=auto the agent uses nftables, and logs that. (TestAutoChoosesWhatThereIs shows in a guest what it uses otherwise.)
 func TestAutoChoosesNFTables(t *testing.T) {
 	p := newTestNode(t, webIP())
 	r := p.start(2)
@@ -76,7 +76,7 @@ func TestAutoChoosesNFTables(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// What the match cannot do is refused, all of it at once, and nothing is laid.
+// start refuses what the match cannot do, names all of it at once, and installs nothing.
 func TestMatchBackendRefusesWhatItCannotDo(t *testing.T) {
 	p := newTestNode(t, webIP("backend", "xt_cluster", "mac_mode", "unicast", "hashmode", "sourceip-sourceport"))
 	r := p.start(2)

@@ -65,7 +65,7 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 	})
 }
 
-// tellSwitch runs on the switch what is to be pasted there, and on the client, as if it were a router, what is for routers.
+// configureSwitch runs on the switch what is to be pasted there, and on the client, as if it were a router, what is for routers.
 func configureSwitch(t *testing.T, s *site) {
 	t.Helper()
 	var text bytes.Buffer
@@ -98,7 +98,7 @@ func configureSwitch(t *testing.T, s *site) {
 	}
 }
 
-// overheard counts the packets to the address that come to the third node while clients ask.
+// countOverheard counts the packets to the address that come to the third node while clients ask.
 func countOverheard(t *testing.T, s *site) int {
 	t.Helper()
 	c, err := s.Nodes[2].Capture(lan.NIC, func(f lan.Frame) bool {

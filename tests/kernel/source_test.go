@@ -120,7 +120,7 @@ func TestTheAddressNeverBecomesASource(t *testing.T) {
 	}
 }
 
-// TestTheConnectedRoute of an interface without an address of the node's own is missed, and laid again.
+// TestTheConnectedRoute of an interface without an address of the node's own: its absence is a fault, and start repairs it.
 func TestTheConnectedRoute(t *testing.T) {
 	t.Parallel()
 	p := newTestNode(t, webIP("cidr_netmask", "24"))
@@ -249,7 +249,7 @@ func TestTheInterfacesOwnAddressByItsName(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestTheNetworkOfAnotherResource is known to one that is not told its prefix length, where the node has no address of its own there; and
+// TestTheNetworkOfAnotherResource is used by a resource without a prefix length, where the node has no address of its own there; and
 // it stays reachable when the other one stops.
 func TestTheNetworkOfAnotherResource(t *testing.T) {
 	t.Parallel()

@@ -18,7 +18,7 @@ import (
 
 const strace = "/usr/bin/strace"
 
-// runtimeCalls are system calls of the Go runtime that tell nothing of the outside world and change nothing there; it makes them
+// runtimeCalls are system calls of the Go runtime that neither read nor change anything outside the process; it makes them
 // whenever it likes, so they cannot be counted.
 var runtimeCalls = []string{
 	"arch_prctl", "clone", "clone3", "epoll_pwait", "execve", "exit", "futex", "getpid", "gettid", "madvise", "mincore", "mmap",
@@ -72,7 +72,7 @@ func (c tracedCall) systemCalls(t *testing.T) map[string]int {
 	return counts
 }
 
-// killAt tells whether the process came so far. A run may have a call more or less than another, when a reply of the
+// killAt reports whether the process got that far. A run may have a call more or less than another, when a reply of the
 // kernel comes in other pieces.
 func (c tracedCall) killAt(t *testing.T, name string, nth int) bool {
 	t.Helper()

@@ -14,13 +14,13 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// byHand is a node on which an admin has laid the CLUSTERIP target, as in the article.
+// byHand is a node on which an admin has installed the CLUSTERIP target.
 type byHand struct {
 	*lan.Host
 	t *testing.T
 }
 
-// layTarget gives the node the address and the rule, for the first of its hash buckets; they count from 1.
+// installTarget gives the node the address and the rule, for the first of its hash buckets; they count from 1.
 func installTarget(t *testing.T, h *lan.Host, mode clusterip.HashMode, seed string, total, local int) byHand {
 	t.Helper()
 	check(t, h.Run(t.Context(), lan.ToolPath, "ip", "address", "add", shared.String()+"/24", "dev", lan.NIC).Failure())
@@ -57,7 +57,7 @@ func targetRule(t *testing.T, h *lan.Host, mode clusterip.HashMode, seed string,
 	)
 }
 
-// tell writes what the admin would echo into the target's file: +K or -K.
+// write writes what the admin would echo into the target's file: +K or -K.
 func (b byHand) write(format string, node int) {
 	b.t.Helper()
 	check(b.t, b.Do(func() error {
@@ -65,7 +65,7 @@ func (b byHand) write(format string, node int) {
 	}))
 }
 
-// A cluster whose nodes are replaced one by one: node1 still runs the kernel's CLUSTERIP target, laid by hand; node2 has our agent on
+// A cluster whose nodes are replaced one by one: node1 still runs the kernel's CLUSTERIP target, installed by hand; node2 has our agent on
 // the same target, node3 on nftables. Every client is answered exactly once, and buckets can be moved among the three kinds.
 func TestTogetherWithTheTarget(t *testing.T) {
 	inGuest(t, "target")
@@ -144,7 +144,7 @@ func TestTargetBackend(t *testing.T) {
 	}
 }
 
-// What breaks the old target is seen by the next monitor and mended by start, and the other bucket runs on.
+// The next monitor finds each fault of the target, start repairs it, and the other bucket keeps running.
 func TestEveryFaultOfTheTargetBackend(t *testing.T) {
 	inGuest(t, "target")
 	if !offers(t, clusterip.Target) {
@@ -185,7 +185,7 @@ func TestEveryFaultOfTheTargetBackend(t *testing.T) {
 	}
 }
 
-// A rule that an admin has laid is not ours: start says so, and stop leaves it.
+// A rule that an admin has installed is not ours: start refuses, and stop leaves it.
 func TestTargetInstalledByHandIsLeftAlone(t *testing.T) {
 	inGuest(t, "target")
 	if !offers(t, clusterip.Target) {

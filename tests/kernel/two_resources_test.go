@@ -11,7 +11,7 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// Two resources with addresses of their own on one NIC, which has others too, do not touch each other.
+// Two resources with addresses of their own on one interface, which has others too, do not touch each other.
 func TestTwoResourcesOnOneInterface(t *testing.T) {
 	for mode, otherMode := range map[string]string{
 		"multicast": "multicast", "igmp": "igmp", "unicast": "unicast", "multicast and unicast": "",

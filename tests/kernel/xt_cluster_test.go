@@ -30,7 +30,7 @@ func chooseIPTables(t *testing.T, h *lan.Host, program string) {
 	check(t, h.Mount(alternatives, "/etc/alternatives"))
 }
 
-// newPatientOnIPTables has its buckets in the match, beside rules of an admin.
+// newTestNodeOnIPTables has its buckets in the match, beside rules of an admin.
 func newTestNodeOnIPTables(t *testing.T, program string) *testNode {
 	t.Helper()
 	p := newTestNode(t, webIP("backend", "xt_cluster", "hashmode", "sourceip"))
@@ -100,7 +100,7 @@ func TestMatchBackend(t *testing.T) {
 	})
 }
 
-// What breaks the match's rules is seen by the next monitor and mended by start, and the other bucket runs on.
+// The next monitor finds each fault of the match's rules, start repairs it, and the other bucket keeps running.
 func TestEveryFaultOfTheMatchBackend(t *testing.T) {
 	t.Parallel()
 	eachIPTables(t, func(t *testing.T, program string) {
@@ -120,7 +120,7 @@ func TestEveryFaultOfTheMatchBackend(t *testing.T) {
 			{name: "our chain flushed", cause: in("IPTABLES -F OURS"), reason: "this is left on the node", losesAll: true},
 			{name: "the end of our chain deleted", cause: in("IPTABLES -D OURS 5"), reason: "the stamp of chain " + ours + " is missing"},
 			{name: "bucket lost", cause: in("IPTABLES -D OURS 3"), reason: "does not run here; buckets 5 do", code: ocf.NotRunning},
-			{name: "a stranger in our chain", cause: in("IPTABLES -I OURS -p tcp -j RETURN"), reason: "are not as installed"},
+			{name: "a foreign rule in our chain", cause: in("IPTABLES -I OURS -p tcp -j RETURN"), reason: "are not as installed"},
 			{name: "mangle table loaded anew", cause: reload(program), reason: "this is left on the node", losesAll: true},
 			{name: "all of iptables flushed", cause: in("IPTABLES -F\nIPTABLES -X"), reason: "this is left on the node", losesAll: true},
 			{name: "ARP table deleted", cause: commands("nft delete table arp clusterip-192.168.10.3-arp"), reason: "ARP"},

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Frame is an Ethernet frame that passed a NIC.
+// Frame is an Ethernet frame that passed an interface.
 type Frame struct {
 	ethernet.Frame
 	Outgoing bool      // sent by the host itself; as it leaves, after every filter and rewriting
@@ -94,7 +94,7 @@ func splitIPv4(b []byte) (*ipv4.Header, []byte, bool) {
 	return h, b[h.Len:min(max(h.TotalLen, h.Len), len(b))], true // without Ethernet's padding
 }
 
-// Capture collects the frames that pass a NIC of a host.
+// Capture collects the frames that pass an interface of a host.
 type Capture struct {
 	conn   *packet.Conn
 	filter func(Frame) bool
@@ -106,8 +106,8 @@ type Capture struct {
 	changed chan struct{} // closed and replaced with each frame kept
 }
 
-// Capture starts to collect the frames that pass the NIC and that filter, when not nil, lets through. Frames in
-// flight when it returns are seen. The NIC is not made promiscuous; frames that the host then ignores are seen too.
+// Capture starts to collect the frames that pass the interface and that filter, when not nil, lets through. Frames in
+// flight when it returns are seen. The interface is not made promiscuous; frames that the host then ignores are seen too.
 func (h *Host) Capture(nic string, filter func(Frame) bool) (*Capture, error) {
 	return h.CaptureSome(nic, nil, filter)
 }
@@ -137,8 +137,8 @@ func (h *Host) CaptureSome(nic string, program []bpf.Instruction, filter func(Fr
 		err = raw.Control(func(fd uintptr) {
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) // Stop reports what overflows
 		})
-		// Until then there was little room, and nobody was promised a frame: what overflowed is forgotten, because reading
-		// the counters sets them to zero.
+		// Until then there was little room, and frames may have been lost: reading the counters
+		// sets them to zero.
 		_, statsErr := c.conn.Stats()
 		err = errors.Join(err, statsErr)
 	}
@@ -159,7 +159,7 @@ func (h *Host) CaptureSome(nic string, program []bpf.Instruction, filter func(Fr
 	return c, nil
 }
 
-// drain reads until nothing is left, and says whether more may come.
+// drain reads until nothing is left, and reports whether more may come.
 func (c *Capture) drain(fd int, buf []byte) bool {
 	for {
 		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)

@@ -61,7 +61,7 @@ func (h *Host) Dump() (string, error) {
 	var out strings.Builder
 	for _, s := range sections {
 		lines, err := s.lines()
-		for range 5 { // the kernel says when a table changed while it was listed
+		for range 5 { // the kernel reports that a table changed while it was listed
 			if !errors.Is(err, netlink.ErrDumpInterrupted) {
 				break
 			}
@@ -99,15 +99,16 @@ func (h *Host) Settle() error {
 	return nil // then it is something else, which the dump shows
 }
 
-// isUnsettled tells whether a link's operational state is not yet what its carrier says.
+// isUnsettled reports whether a link's operational state does not follow from its carrier yet.
 func isUnsettled(l netlink.Link) bool {
 	a := l.Attrs()
 	carrier := a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0
 	return a.OperState != netlink.OperUnknown && carrier != (a.OperState == netlink.OperUp)
 }
 
-// targetIsEnding tells whether the CLUSTERIP target has no rule any more, and has not yet taken its MAC off the interface: it does so after
-// a grace period (clusterip_config_rcu_free in net/ipv4/netfilter/ipt_CLUSTERIP.c). A filter that the agent has laid has a global user.
+// targetIsEnding reports whether the CLUSTERIP target has no rule any more, and has not yet taken its MAC off the interface: it does so
+// after a grace period (clusterip_config_rcu_free in net/ipv4/netfilter/ipt_CLUSTERIP.c). A filter that the agent has installed has a
+// global user.
 func (h *Host) targetIsEnding() (bool, error) {
 	var idle bool
 	err := h.Do(func() error {
@@ -159,7 +160,7 @@ func (h *Host) dumpRules() ([]string, error) {
 	return sorted(rules, err, func(r netlink.Rule) string { return fmt.Sprintf("family %d %s", r.Family, r) })
 }
 
-// dumpFDB lists the MAC filters of the NICs (`bridge fdb show`, self).
+// dumpFDB lists the MAC filters of the interfaces (`bridge fdb show`, self).
 func (h *Host) dumpFDB() ([]string, error) {
 	entries, err := h.handle.NeighList(0, unix.AF_BRIDGE)
 	return sorted(entries, err, func(n netlink.Neigh) string {

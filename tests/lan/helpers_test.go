@@ -65,7 +65,7 @@ func probe(t *testing.T, n *Network, tr Traffic) *Report {
 	return r
 }
 
-// nft gives a host rules.
+// nft runs nft on a host.
 func nft(t *testing.T, h *Host, rules string) {
 	t.Helper()
 	if err := h.Run(t.Context(), ToolPath, "nft", rules).Failure(); err != nil {

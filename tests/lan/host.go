@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is a machine of the network: a network namespace.
+// Host is a computer of the LAN: a network namespace.
 type Host struct {
 	Name      string // "node1", "client", …
 	Namespace string // as `ip netns` knows it
@@ -53,10 +53,10 @@ func (h *Host) start() error {
 	return errors.Join(err, h.SetUp("lo"))
 }
 
-// running tells whether the host has a kernel.
+// running reports whether the host has a kernel.
 func (h *Host) running() bool { return h.ns != nil }
 
-// Handle speaks route netlink inside the host.
+// Handle is a route netlink socket inside the host.
 func (h *Host) Handle() *netlink.Handle { return h.handle }
 
 // Do runs fn on a thread inside the host, for instance to open a socket, which then stays there. Goroutines that fn
@@ -78,7 +78,7 @@ func (h *Host) Enter() error {
 	return h.ns.enter()
 }
 
-// Result is what became of a program.
+// Result is how a program ended.
 type Result struct {
 	Stdout, Stderr string
 	ExitCode       int           // -1 when it did not start or a signal ended it
@@ -98,7 +98,7 @@ func (r Result) Failure() error {
 // ToolPath is the environment of programs that only have to find others.
 var ToolPath = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 
-// Run executes a program inside the host as a resource manager would: exactly that environment, working directory /,
+// Run runs a program inside the host as Pacemaker would: exactly that environment, working directory /,
 // no input. When ctx ends, the program's whole process group is killed.
 func (h *Host) Run(ctx context.Context, env []string, argv ...string) Result {
 	var stdout, stderr bytes.Buffer
@@ -127,7 +127,7 @@ func (h *Host) Run(ctx context.Context, env []string, argv ...string) Result {
 	return r
 }
 
-// Mount shows a file or folder in another one's place to the host's programs, and to nobody else.
+// Mount mounts a file or folder over another one, for the host's programs only.
 func (h *Host) Mount(from, at string) error {
 	return h.Do(func() error {
 		if err := unix.Mount(from, at, "", unix.MS_BIND, ""); err != nil {
@@ -147,7 +147,7 @@ func (h *Host) Sysctl(name, value string) error {
 	return h.Do(func() error { return os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0) })
 }
 
-// Wire makes a link between this host and a new NIC of the peer.
+// Wire makes a link between this host and a new interface of the peer.
 func (h *Host) Wire(here netlink.LinkAttrs, peer *Host, nic string, mac net.HardwareAddr) error {
 	return h.handle.LinkAdd(&netlink.Veth{
 		LinkAttrs: here, PeerName: nic, PeerHardwareAddr: mac, PeerMTU: uint32(here.MTU), PeerNamespace: netlink.NsFd(peer.ns.net),
@@ -187,8 +187,8 @@ func (h *Host) SetUp(nic string) error {
 	return nil
 }
 
-// WaitUp waits until a link that was just connected carries frames: the kernel tells the queues of a link about its
-// carrier later, and drops frames until then.
+// WaitUp waits until a link that was just connected carries frames: the kernel starts the queues of a link
+// some time after its carrier is there, and drops frames until then.
 func (h *Host) WaitUp(ctx context.Context, nic string) error {
 	ctx, cancel := context.WithTimeout(ctx, upTimeout)
 	defer cancel()
@@ -222,7 +222,7 @@ func (h *Host) WaitIPv6(ctx context.Context, nic string) error {
 	}
 }
 
-// unheard names what a link lacks before its IPv6 addresses can be asked for.
+// unheard returns what a link lacks before neighbour discovery finds its addresses.
 func (h *Host) unheard(nic string) (string, error) {
 	link, err := h.handle.LinkByName(nic)
 	if err != nil {
@@ -257,7 +257,7 @@ func (h *Host) unheard(nic string) (string, error) {
 	return "", nil
 }
 
-// close takes the host's kernel away.
+// close removes the host's namespaces.
 func (h *Host) close() error {
 	if !h.running() {
 		return nil

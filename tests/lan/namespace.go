@@ -32,7 +32,7 @@ type namespace struct {
 	mnt  int
 }
 
-// newNamespace makes a named namespace. One that already has the name is a leftover of a dead process with our process id.
+// newNamespace makes a named namespace. One that already has the name was left by an earlier process with our process id.
 func newNamespace(name string) (*namespace, error) {
 	ns := &namespace{name: name, net: netns.None(), mnt: -1}
 	err := OnThread(func() error {
@@ -84,7 +84,7 @@ func (ns *namespace) close() error {
 	return errors.Join(append(errs, removeName(ns.name))...)
 }
 
-// removeName takes a name away; the namespace itself lives until its last user has gone.
+// removeName removes a name; the namespace itself exists until its last user has ended.
 func removeName(name string) error {
 	path := filepath.Join(namespaceDir, name)
 	// EINVAL: not mounted; a crash between the file and its mount leaves that.
@@ -97,7 +97,7 @@ func removeName(name string) error {
 	return nil
 }
 
-// sweep removes what crashed runs left: our names whose process is gone.
+// sweep removes what crashed runs left: names of ours whose process has ended.
 func sweep() error {
 	names, err := os.ReadDir(namespaceDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -116,8 +116,8 @@ func sweep() error {
 	return errors.Join(errs...)
 }
 
-// OnThread runs fn on a thread of its own that dies afterwards, so that nobody else sees what fn does to it.
-// It keeps off the main thread: that one cannot die, and /proc/self shows its namespaces.
+// OnThread runs fn on a thread of its own that ends afterwards, so that no other code sees what fn does to it.
+// It avoids the main thread, which cannot end, and whose namespaces /proc/self shows.
 func OnThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -163,7 +163,7 @@ func shareNamespaceDir() error {
 }
 
 // mountSys moves the thread to a mount namespace whose /sys shows the devices of its network namespace, and opens it.
-// sysfs shows the network namespace it was mounted in, not the reader's: programs would see the machine's own NICs.
+// sysfs shows the network namespace it was mounted in, not the reader's: programs would see the machine's own interfaces.
 func mountSys() (int, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return -1, err

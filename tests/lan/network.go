@@ -1,12 +1,12 @@
-// Package lan puts a whole LAN on one machine, in network namespaces: a switch, nodes that may share an address,
-// and a client that asks from hundreds of addresses and sees, by the Ethernet source of each answer, which node it
-// came from. The kernel tests, the demo and the benchmark stand on it.
+// Package lan builds a LAN on one machine, in network namespaces: a switch, nodes that may share an address, and a client
+// that sends from hundreds of addresses and sees by the Ethernet source of each answer which node sent it. The kernel
+// tests, the demo and the benchmark use it.
 //
 //	client (192.168.10.200 and all of 192.168.64.0/18) ── switch ──┬── node1 (192.168.10.11)
 //	                                                               ├── node2 (192.168.10.12)
 //	                                                               └── node3 (192.168.10.13)
 //
-// It needs root, and leaves nothing behind; what a killed process left, the next New removes.
+// It needs root, and leaves nothing behind: New removes what a killed process has left.
 package lan
 
 import (
@@ -82,7 +82,7 @@ type Network struct {
 	Options Options // with the defaults filled in
 
 	prefix  string         // of the namespaces' names
-	bridges map[string]int // ifindex, by the NIC that is plugged in there
+	bridges map[string]int // ifindex, by the interface that is connected to it
 	hosts   []*Host
 }
 
@@ -199,7 +199,7 @@ func (n *Network) NewHost(name string) (*Host, error) {
 	return h, h.start()
 }
 
-// attach makes a host whose eth0 is plugged into the LAN.
+// attach makes a host whose eth0 is connected to the LAN.
 func (n *Network) attach(ctx context.Context, name string, mac net.HardwareAddr, number int) (*Host, error) {
 	h, err := n.NewHost(name)
 	if err != nil {
@@ -223,7 +223,7 @@ func viaClient() *netlink.Route {
 	return &netlink.Route{Dst: ipNet(Clients6), Gw: Nth(LAN6, client).AsSlice()}
 }
 
-// Connect gives a host a NIC with an address, plugged into the switch.
+// Connect gives a host an interface with an address, connected to the switch.
 func (n *Network) Connect(ctx context.Context, h *Host, nic string, mac net.HardwareAddr, addr netip.Prefix) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -236,7 +236,7 @@ func (n *Network) Connect(ctx context.Context, h *Host, nic string, mac net.Hard
 	return errors.Join(h.AddAddress(nic, addr), n.plug(ctx, h, nic))
 }
 
-// connectNode gives Nodes[i] its NICs and routes.
+// connectNode gives Nodes[i] its interfaces and routes.
 func (n *Network) connectNode(ctx context.Context, i int) error {
 	h, number := n.Nodes[i], firstNode+i
 	if h.MAC == nil {
@@ -289,8 +289,8 @@ func (n *Network) PlugNode(ctx context.Context, i int, nic string) error {
 	return n.plug(ctx, n.Nodes[i], nic)
 }
 
-// PowerOff takes the kernel of Nodes[i] away with all that it knew, links, addresses and rules. What still runs there is
-// cut off at once. Nothing else may use the node meanwhile.
+// PowerOff removes the namespace of Nodes[i] with its links, addresses and rules. Processes that still run there lose the
+// network at once. Nothing else may use the node meanwhile.
 func (n *Network) PowerOff(i int) error {
 	h := n.Nodes[i]
 	if !h.running() {
@@ -307,7 +307,7 @@ func (n *Network) PowerOff(i int) error {
 	return errors.Join(append(errs, h.close())...)
 }
 
-// PowerOn gives Nodes[i] a new kernel, which has the node's name, MAC and own addresses and nothing else.
+// PowerOn gives Nodes[i] a new namespace, which has the node's name, MAC and own addresses and nothing else.
 func (n *Network) PowerOn(ctx context.Context, i int) error {
 	h := n.Nodes[i]
 	if h.running() {
@@ -320,7 +320,7 @@ func (n *Network) PowerOn(ctx context.Context, i int) error {
 }
 
 // AddRouter puts a router with host number 254 on the LAN and behind it, across a link of the given MTU, the host Far
-// (198.51.100.10). Far announces a TCP segment size as if its link were as wide as the LAN's: a node learns the truth
+// (198.51.100.10). Far announces a TCP segment size as if its link were as wide as the LAN's: a node learns the path MTU
 // from the router's "fragmentation needed" only (RFC 1191).
 func (n *Network) AddRouter(ctx context.Context, mtu int) error {
 	if n.Router != nil {
@@ -409,7 +409,7 @@ func firstOf(p netip.Prefix, count int) []netip.Addr {
 	return addrs
 }
 
-// NodeByMAC returns the index in Nodes of the node with that MAC, or Stranger.
+// NodeByMAC returns the index in Nodes of the node with that MAC, or NoNode.
 func (n *Network) NodeByMAC(mac net.HardwareAddr) int {
 	for i, h := range n.Nodes {
 		if h.MAC.String() == mac.String() {
@@ -422,7 +422,7 @@ func (n *Network) NodeByMAC(mac net.HardwareAddr) int {
 // FDBEntry is one address in the switch's forwarding table.
 type FDBEntry struct {
 	MAC     net.HardwareAddr
-	Port    string // the host plugged in there, or br0
+	Port    string // the host that is connected there, or br0
 	Learned bool   // from a frame's Ethernet source
 }
 
@@ -451,7 +451,7 @@ func (n *Network) BridgeFDB() ([]FDBEntry, error) {
 // Hosts returns all hosts, the switch included.
 func (n *Network) Hosts() []*Host { return slices.Clone(n.hosts) }
 
-// Close takes the whole network away.
+// Close removes the network.
 func (n *Network) Close() error {
 	var errs []error
 	for _, h := range n.hosts {

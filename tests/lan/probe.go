@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EchoPort is where Serve listens and Traffic goes unless told otherwise (RFC 862).
+// EchoPort is where Serve listens and Traffic goes by default (RFC 862).
 const EchoPort = 7
 
 // Traffic is what the client sends, and how long it listens for answers.
@@ -24,7 +24,7 @@ type Traffic struct {
 	Protos  []Proto      // nil means ICMP, UDP and TCP
 	Port    uint16       // of the target; 0 means EchoPort
 
-	// SourcePort returns the port of the i-th source, so that an oracle can tell the owner. nil means 20000+i.
+	// SourcePort returns the port of the i-th source, so that a test can compute the owner. nil means 20000+i.
 	SourcePort func(i int) uint16
 	// Size is the payload in bytes of an echo request or datagram, at least 12. More than the MTU makes fragments.
 	Size int
@@ -73,7 +73,7 @@ func (t Traffic) flows() []Flow {
 	return flows
 }
 
-// Probe sends one packet in each flow, TCP: makes one connection, and reports every answer seen on the client's NIC.
+// Probe sends one packet in each flow, TCP: makes one connection, and reports every answer seen on the client's interface.
 func (n *Network) Probe(ctx context.Context, t Traffic) (*Report, error) {
 	run, err := n.newRun(ctx, t)
 	if err != nil {
@@ -238,7 +238,7 @@ func (r *run) unanswered() []Flow {
 	return flows
 }
 
-// wait returns when all flows have an answer, or no more is to be hoped for.
+// wait returns when all flows have an answer, or after the timeout.
 func (r *run) wait(ctx context.Context) error {
 	timer := time.NewTimer(r.Timeout)
 	defer timer.Stop()
@@ -279,7 +279,7 @@ func (r *run) readStamp(b []byte) (seq uint32, ok bool) {
 // attempt returns which attempt to connect began with that sequence number, from 1; 0 means none.
 func (r *run) attempt(f Flow, isn uint32) uint32 { return uint32(slices.Index(r.isn[f], isn) + 1) }
 
-// see records a frame of the client's NIC, if it belongs to the run.
+// see records a frame of the client's interface, if it belongs to the run.
 func (r *run) see(frame Frame) {
 	p, ok := frame.Packet()
 	if !ok {

@@ -129,14 +129,14 @@ func TestProbeSeesRefusals(t *testing.T) {
 	}
 }
 
-func TestProbeSeesStrangers(t *testing.T) {
+func TestProbeSeesOtherHosts(t *testing.T) {
 	n := Start(t, Options{Nodes: 2})
 	serve(t, n)
 	share(t, n.Nodes[0])
 	nft(t, n.Nodes[0], `table netdev stand_in { chain out { type filter hook egress device "eth0" priority 0;
 		ip saddr 192.168.10.3 ether saddr set 02:03:04:05:06:07; }; }`)
 	r := probe(t, n, Traffic{Target: shared, Sources: n.Sources(2)})
-	if err := r.ExactlyOnce(always(0)); err == nil || !strings.Contains(err.Error(), "from the stranger 02:03:04:05:06:07") {
+	if err := r.ExactlyOnce(always(0)); err == nil || !strings.Contains(err.Error(), "from another host, 02:03:04:05:06:07") {
 		t.Errorf("a wrong Ethernet source is not told: %v", err)
 	}
 	if err := r.AtMostOnce(func(Flow, int) bool { return true }); err == nil {

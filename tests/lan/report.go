@@ -13,7 +13,7 @@ import (
 // Proto is what a flow is made of.
 type Proto string
 
-// The protocols that the client can speak.
+// The protocols of a flow.
 const (
 	ICMP Proto = "icmp" // echo; ports are 0
 	UDP  Proto = "udp"
@@ -46,22 +46,22 @@ const (
 	Unreachable Kind = "unreachable" // an ICMP error about our packet
 )
 
-// Stranger stands for a node where an answer's Ethernet source is the MAC of no node.
+// NoNode stands for a node where an answer's Ethernet source is the MAC of no node.
 const NoNode = -1
 
 // Answer is one frame that came back.
 type Answer struct {
-	Node int              // index in Network.Nodes, or Stranger
+	Node int              // index in Network.Nodes, or NoNode
 	MAC  net.HardwareAddr // the Ethernet source, which names the node
 	Kind Kind
-	Seq  uint32 // the number of the packet that it answers, from 1; 0 when it does not tell
+	Seq  uint32 // the number of the packet that it answers, from 1; 0 if unknown
 	Time time.Time
 }
 
 // From names who answered.
 func (a Answer) From() string {
 	if a.Node == NoNode {
-		return "the stranger " + a.MAC.String()
+		return "another host, " + a.MAC.String()
 	}
 	return fmt.Sprintf("node%d", a.Node+1)
 }
@@ -89,7 +89,7 @@ type Report struct {
 	Exchanges []Exchange // in the order of the sources, for each protocol
 }
 
-// Answered returns for each node how many flows it answered (Stranger included).
+// Answered returns for each node how many flows it answered (NoNode included).
 func (r *Report) Answered() map[int]int {
 	flows := map[int]int{}
 	for _, e := range r.Exchanges {
@@ -123,7 +123,7 @@ func (r *Report) Lost() int {
 }
 
 // ExactlyOnce returns an error that names each flow that was not answered, was answered by another node than owner
-// says (also by one that sent no more than a reset), was refused, or one of whose packets was answered twice.
+// returns (also by one that sent no more than a reset), was refused, or one of whose packets was answered twice.
 func (r *Report) ExactlyOnce(owner func(Flow) int) error {
 	return r.check(func(e Exchange) []string {
 		var faults []string
@@ -135,7 +135,7 @@ func (r *Report) ExactlyOnce(owner func(Flow) int) error {
 }
 
 // AtMostOnce returns an error that names each flow that was answered by a node that allowed forbids, was refused, or
-// one of whose packets was answered twice. Answers may be missing. A stranger is never asked about.
+// one of whose packets was answered twice. Answers may be missing. NoNode is always an error.
 func (r *Report) AtMostOnce(allowed func(f Flow, node int) bool) error {
 	return r.check(func(e Exchange) []string { return e.faults(allowed) })
 }

@@ -54,7 +54,7 @@ func Serve(ctx context.Context, name string, port uint16, ready func()) error {
 
 const (
 	maxConns  = 4096             // at a time; what is beyond is closed at once
-	idleLimit = 10 * time.Minute // for a connection whose client went away without a word
+	idleLimit = 10 * time.Minute // for a connection whose client has ended without closing it
 )
 
 type server struct {
@@ -108,7 +108,7 @@ func (s *server) listenOn(local netip.AddrPort) error {
 	return c.SetControlMessage(ipv4.FlagDst, true)
 }
 
-// The address asked may have gone meanwhile, then no answer can be sent: as it should be.
+// If the address has gone meanwhile, no answer can be sent, as on a real node.
 
 func (s *server) answer4(c *ipv4.PacketConn) func([]byte) error {
 	return func(buf []byte) error {

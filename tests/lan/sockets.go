@@ -63,7 +63,7 @@ func SendUDP(from netip.AddrPort) (Sender, error) {
 	return deaf(conn, from.Addr().Is6())
 }
 
-// familyDigit is how package net tells the families apart.
+// familyDigit is the suffix of package net's network names.
 func familyDigit(address netip.Addr) string {
 	if address.Is6() {
 		return "6"
@@ -100,7 +100,7 @@ func (s sender6) Send(b []byte, from netip.Addr, to netip.AddrPort) error {
 	return err
 }
 
-// destination is what a socket of that kind wants to know of where a packet goes.
+// destination returns a packet's destination in the form that a socket needs.
 func destination(local net.Addr, to netip.AddrPort) net.Addr {
 	if _, isRaw := local.(*net.IPAddr); isRaw {
 		return &net.IPAddr{IP: to.Addr().AsSlice()}
@@ -144,8 +144,8 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 
-// Resolve makes the host learn the MAC of a neighbour first: hundreds of packets that wait for ARP at once would not all
-// find room. An address that nobody has is not an error, and one behind a router is left alone.
+// Resolve makes the host learn the MAC of a neighbour first: the kernel would drop some of
+// hundreds of packets that wait for ARP at once. An address that no host has is not an error, and one behind a router is left alone.
 func (h *Host) Resolve(ctx context.Context, nic string, target netip.Addr) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -155,7 +155,7 @@ func (h *Host) Resolve(ctx context.Context, nic string, target netip.Addr) error
 	}
 	routes, err := h.handle.RouteGet(target.AsSlice())
 	if err != nil || len(routes) == 0 || routes[0].Gw != nil || routes[0].LinkIndex != link.Attrs().Index {
-		return nil // what is sent will tell what is wrong
+		return nil // sending will fail with the reason
 	}
 	family := unix.AF_INET
 	if target.Is6() {
