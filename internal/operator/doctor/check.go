@@ -1,8 +1,8 @@
 package doctor
 
 import (
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"ocf-clusterip/internal/clusterip"
@@ -66,6 +66,11 @@ func warn(seen string, do ...string) answer { return answer{Warning, seen, do} }
 
 func fail(seen string, do ...string) answer { return answer{Failure, seen, do} }
 
+// failed is the failure for an error. Joined errors are in one line.
+func failed(err error, do ...string) answer {
+	return fail(strings.ReplaceAll(err.Error(), "\n", "; "), do...)
+}
+
 // unknown is the answer for what could not be read: it is never ok.
 func unknown(err error, do ...string) answer {
 	return warn("unknown: "+err.Error(), do...)
@@ -86,21 +91,6 @@ func all(good string, answers ...answer) answer {
 		joined.seen = strings.Join(seen, "; ")
 	}
 	return joined
-}
-
-// lines returns the texts of joined errors.
-func lines(err error) []string {
-	var several interface{ Unwrap() []error }
-	if !errors.As(err, &several) {
-		return []string{err.Error()}
-	}
-	var all []string
-	for _, one := range several.Unwrap() {
-		if one != nil {
-			all = append(all, lines(one)...)
-		}
-	}
-	return all
 }
 
 // Examine carries out all checks that apply. Texts may contain names from outside, such as that of a node. So each is made one line without
@@ -149,11 +139,7 @@ func Worst(checked []Checked) Result {
 
 // resourceChecks returns the checks of each resource, in the order in which they are shown.
 func resourceChecks() []check {
-	var checks []check
-	for _, more := range [][]check{cloneChecks(), kernelChecks(), nicChecks(), installedChecks(), firewallChecks(), lanChecks()} {
-		checks = append(checks, more...)
-	}
-	return checks
+	return slices.Concat(cloneChecks(), kernelChecks(), nicChecks(), installedChecks(), firewallChecks(), lanChecks())
 }
 
 // Conditions that several checks have.

@@ -1,8 +1,8 @@
 package doctor
 
 import (
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -124,43 +124,17 @@ func (c cib) operations(resource string) []operation {
 // parseTime reads a time as Pacemaker does (crm_parse_interval_spec): a number with a unit, by default seconds, or a duration of ISO 8601.
 func parseTime(text string) (time.Duration, bool) {
 	text = strings.TrimSpace(text)
-	if duration, is := strings.CutPrefix(text, "PT"); is {
-		return parseDuration(duration)
+	if iso := regexp.MustCompile(`^PT((\d+H)?(\d+M)?(\d+S)?)$`).FindStringSubmatch(text); iso != nil {
+		duration, err := time.ParseDuration(strings.ToLower(iso[1]))
+		return duration, err == nil
 	}
-	units := map[string]time.Duration{
-		"": time.Second, "s": time.Second, "sec": time.Second, "ms": time.Millisecond, "msec": time.Millisecond, "us": time.Microsecond,
-		"usec": time.Microsecond, "m": time.Minute, "min": time.Minute, "h": time.Hour, "hr": time.Hour,
+	units := map[string]string{
+		"": "s", "s": "s", "sec": "s", "ms": "ms", "msec": "ms", "us": "us", "usec": "us", "m": "m", "min": "m", "h": "h", "hr": "h",
 	}
-	number, rest, ok := leadingNumber(text)
+	rest := strings.TrimLeft(text, "0123456789")
 	unit, known := units[strings.ToLower(strings.TrimSpace(rest))]
-	return time.Duration(number) * unit, ok && known && number <= longestTime/uint64(unit)
-}
-
-// longestTime bounds a time, and each part of one, in nanoseconds: a hundred years.
-const longestTime = uint64(100 * 365 * 24 * time.Hour)
-
-// parseDuration reads what is behind PT: hours, minutes and seconds, in this order.
-func parseDuration(text string) (sum time.Duration, ok bool) {
-	last := time.Duration(0)
-	for text != "" {
-		number, rest, isNumber := leadingNumber(text)
-		if !isNumber || rest == "" {
-			return 0, false
-		}
-		unit := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second}[rest[0]]
-		if unit == 0 || last > 0 && unit >= last || number > longestTime/uint64(unit) {
-			return 0, false
-		}
-		sum, last, text = sum+time.Duration(number)*unit, unit, rest[1:]
-	}
-	return sum, last > 0
-}
-
-// leadingNumber splits the leading digits off a text.
-func leadingNumber(text string) (number uint64, rest string, ok bool) {
-	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
-	number, err := strconv.ParseUint(text[:digits], 10, 64)
-	return number, text[digits:], err == nil
+	duration, err := time.ParseDuration(strings.TrimSuffix(text, rest) + unit)
+	return duration, known && err == nil
 }
 
 // A partner is another clone in a constraint with ours.

@@ -67,8 +67,7 @@ func cloneChecks() []check {
 func judgeParameters(s subject) answer {
 	var answers []answer
 	if s.SpecErr != nil {
-		answers = append(answers, fail(strings.Join(lines(s.SpecErr), "; "),
-			s.update("NAME=VALUE   # pcs resource describe ocf:custom:clusterip")))
+		answers = append(answers, failed(s.SpecErr, s.update("NAME=VALUE   # pcs resource describe ocf:custom:clusterip")))
 	}
 	for _, name := range s.Unknown {
 		meant := ""
@@ -78,15 +77,7 @@ func judgeParameters(s subject) answer {
 		answers = append(answers, warn(fmt.Sprintf("parameter %s is unknown and has no effect%s", ocf.Quote(name), meant),
 			s.update(name+"=   # removes it")))
 	}
-	return all(fmt.Sprintf("%s, %s, %s", addressList(s.Spec.Addresses), s.Spec.HashMode, s.Spec.MACMode), answers...)
-}
-
-func addressList[T fmt.Stringer](list []T) string {
-	texts := make([]string, len(list))
-	for i, one := range list {
-		texts[i] = one.String()
-	}
-	return strings.Join(texts, ", ")
+	return all(fmt.Sprintf("%s, %s, %s", text.Join(s.Spec.Addresses, ", "), s.Spec.HashMode, s.Spec.MACMode), answers...)
 }
 
 // waitUntilStopped follows a command that disables a resource. pcs's own --wait is deprecated from 0.12 on.

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -89,10 +90,5 @@ func (s *section) nodes() []corosyncNode {
 
 // hasDevice reports whether a quorum device has a vote.
 func (s *section) hasDevice() bool {
-	for _, quorum := range s.sections["quorum"] {
-		if len(quorum.sections["device"]) > 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.sections["quorum"], func(quorum *section) bool { return len(quorum.sections["device"]) > 0 })
 }

@@ -1,11 +1,13 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/text"
 )
 
 // installedChecks compare what is installed on this node with what is requested.
@@ -49,7 +51,7 @@ func judgeInstalled(s subject) answer {
 		if faults := clusterip.Faults(s.State.Value, *tables.Laid, false); len(faults) > 0 {
 			return fail(strings.Join(faults, "; "), again)
 		}
-		return ok("without faults; buckets: %s", bucketList(tables.Owned))
+		return ok("without faults; buckets: %s", cmp.Or(text.Join(tables.Owned, ","), "none"))
 	case tables.Present:
 		return fail(strings.Join(tables.Damage, "; "), again)
 	}
@@ -57,17 +59,6 @@ func judgeInstalled(s subject) answer {
 		return fail("the agent's tables are gone, and this is left: "+strings.Join(left, ", "), again)
 	}
 	return ok("nothing is installed here")
-}
-
-func bucketList(buckets []clusterip.Bucket) string {
-	if len(buckets) == 0 {
-		return "none"
-	}
-	texts := make([]string, len(buckets))
-	for i, b := range buckets {
-		texts[i] = fmt.Sprint(b)
-	}
-	return strings.Join(texts, ",")
 }
 
 func judgeAgreement(s subject) answer {
@@ -124,5 +115,5 @@ func judgeMAC(s subject) answer {
 			}
 		}
 	}
-	return all(addressList(macs), answers...)
+	return all(text.Join(macs, ", "), answers...)
 }

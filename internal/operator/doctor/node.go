@@ -12,6 +12,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/text"
 )
 
 // kernelChecks check what this kernel provides.
@@ -226,12 +227,12 @@ func judgeInterface(s subject) answer {
 			fmt.Sprintf("ip link set %s nomaster   # and in the network's configuration", s.nic.Name))
 	}
 	if _, err := s.Layout(); err != nil {
-		return fail(strings.Join(lines(err), "; "), "ip -brief address", "ip -brief link")
+		return failed(err, "ip -brief address", "ip -brief link")
 	}
 	if why := s.State.Value.UnicastFault(s.layout); why != "" {
 		return fail(why, s.update("mac_mode=multicast   # with the resource disabled"))
 	}
-	return ok("%s has %s", s.nic.Name, addressList(s.layout.Prefixes))
+	return ok("%s has %s", s.nic.Name, text.Join(s.layout.Prefixes, ", "))
 }
 
 func judgeLink(s subject) answer {

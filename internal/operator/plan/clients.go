@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"iter"
 	"slices"
 
 	"ocf-clusterip/internal/clusterip"
@@ -75,19 +74,6 @@ func (p *Plan) clients(loads []Load) *Clients {
 	}
 	c.Reseed = adviseSeed(tally, loads, c.Requests, p.before, p.nodes)
 	return c
-}
-
-// networks yields the prefix lengths of networks that are hashed as one client.
-func (c *Clients) networks() iter.Seq2[string, int] {
-	const whole4, whole6 = 32, 128
-	return func(yield func(string, int) bool) {
-		if c.IPv4 > 0 && c.Prefix4 < whole4 && !yield("IPv4", c.Prefix4) {
-			return
-		}
-		if c.IPv6 > 0 && c.Prefix6 < whole6 {
-			yield("IPv6", c.Prefix6)
-		}
-	}
 }
 
 // SeedAdvice is whether another hash_seed would spread these clients better.

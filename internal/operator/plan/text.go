@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,8 +104,11 @@ func (p *Plan) writeClients(w *writer) {
 	if !c.All {
 		w.prose(fmt.Sprintf("All requests are counted, but only the first %s clients, to limit memory.", grouped(ipv4+ipv6)))
 	}
-	for version, network := range c.networks() {
-		w.prose(fmt.Sprintf("For %s, each network of /%d counts as one client.", version, network))
+	if ipv4 > 0 && c.Prefix4 < net.IPv4len*8 {
+		w.prose(fmt.Sprintf("For IPv4, each network of /%d counts as one client.", c.Prefix4))
+	}
+	if ipv6 > 0 && c.Prefix6 < net.IPv6len*8 {
+		w.prose(fmt.Sprintf("For IPv6, each network of /%d counts as one client.", c.Prefix6))
 	}
 	if c.Without > 0 {
 		w.prose(fmt.Sprintf("Skipped: %s without an address.", Counted(int(c.Without), "line")))
