@@ -10,8 +10,8 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// TestActionsThatDoNotExist covers the optional actions that the agent does not advertise, too. (The status of the LSB is a command for
-// people.)
+// TestActionsThatDoNotExist covers the optional actions that the agent does not advertise, too. (LSB's status is a command for
+// administrators.)
 func TestActionsThatDoNotExist(t *testing.T) {
 	n := newNode(t)
 	for _, action := range []string{"frobnicate", "START", "start ", "promote", "demote", "migrate_to", "migrate_from", "reload", "recover"} {
@@ -71,7 +71,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestArgumentsThatAreWrong is about people: a resource manager gives an action and nothing else.
+// TestArgumentsThatAreWrong is about administrators: Pacemaker gives an action and nothing else.
 func TestArgumentsThatAreWrong(t *testing.T) {
 	n := newNode(t)
 	for _, tt := range []struct {
@@ -112,7 +112,7 @@ func TestFurtherArgumentsAreIgnored(t *testing.T) {
 	checkStatus(t, n.call(t, service(), "monitor"), ocf.NotRunning)
 }
 
-// TestUnprivileged: whoever may not look at the kernel's tables must not say what is in them.
+// TestUnprivileged: a user who may not read the kernel's tables gets an error, not a result.
 func TestUnprivileged(t *testing.T) {
 	n := newNode(t)
 	for _, action := range []string{"start", "stop", "monitor"} {
@@ -145,7 +145,7 @@ func TestExitReasonPrefix(t *testing.T) {
 	})
 }
 
-// TestWhois is about the command for people, without anything to ask.
+// TestWhois is about the command, without anything to ask.
 func TestWhois(t *testing.T) {
 	n := newNode(t)
 	r := n.run(t, vars{}, program, "whois", "--to", address, "--buckets", "8", "192.168.64.1", "192.168.64.2:4711")
@@ -156,10 +156,10 @@ func TestWhois(t *testing.T) {
 	if r.ExitCode != 0 || r.Stdout != want || r.Stderr != "" {
 		t.Errorf("exit status %d, stderr %q, stdout:\n%s", r.ExitCode, r.Stderr, r.Stdout)
 	}
-	// Who may not ask the kernel is told how to go on.
+	// Without root, the error names the flags that need no kernel.
 	r = n.run(t, vars{}, asNobody(program, "whois", "192.0.2.7")...)
-	if r.ExitCode != int(ocf.ErrPerm) || r.Stdout != "" || !strings.Contains(r.Stderr, "root") ||
-		!strings.Contains(r.Stderr, "--to and --buckets") {
+	if r.ExitCode != int(ocf.ErrPerm) || r.Stdout != "" ||
+		!strings.Contains(r.Stderr, "root") || !strings.Contains(r.Stderr, "--to and --buckets") {
 		t.Errorf("without root: exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
 	}
 	offline := []string{"--to", address, "--buckets", "8"}
@@ -184,8 +184,8 @@ func TestWhois(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := n.run(t, vars{}, append([]string{program, "whois"}, tt.args...)...)
-			if r.ExitCode != int(ocf.ErrArgs) || !strings.Contains(r.Stderr, tt.names) || strings.Contains(r.Stderr, "ocf-exit-reason") ||
-				r.Stdout != "" {
+			if r.ExitCode != int(ocf.ErrArgs) || r.Stdout != "" ||
+				!strings.Contains(r.Stderr, tt.names) || strings.Contains(r.Stderr, "ocf-exit-reason") {
 				t.Errorf("exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
 			}
 		})

@@ -37,8 +37,7 @@ func TestCompletion(t *testing.T) {
 		{"flags of a command", "ocf-clusterip whois --hash", beginWith(flags, "--hash")},
 		{"flags behind an argument", "ocf-clusterip whois 192.0.2.7 --to 192.168.10.3 --js", []string{"--json"}},
 		{
-			"values of a parameter",
-			"ocf-clusterip whois --hashmode source",
+			"values of a parameter", "ocf-clusterip whois --hashmode source",
 			[]string{"sourceip", "sourceip-sourceport", "sourceip-sourceport-destport"},
 		},
 		{"values behind an equals sign", "ocf-clusterip whois --hash-compat=", []string{"clusterip", "xt_cluster"}},
@@ -46,7 +45,7 @@ func TestCompletion(t *testing.T) {
 		{"values of a flag", "ocf-clusterip whois --protocol ud", []string{"udp", "udplite"}},
 		{"a file", "ocf-clusterip whois --file cl", []string{"clients.txt"}},
 		{"no file where a client stands", "ocf-clusterip whois cl", nil},
-		{"nothing for a value that nobody knows", "ocf-clusterip whois --buckets ", nil},
+		{"nothing for a value that has no list", "ocf-clusterip whois --buckets ", nil},
 		{"nothing behind an action", "ocf-clusterip start ", nil},
 	}
 	for i, tt := range tests {
