@@ -152,12 +152,7 @@ func (r *race) verdict() []string {
 	}
 	wall, cpu := r.ratio()
 	return []string{
-		fmt.Sprintf(
-			"plan reads %d lines in %d s, at least %d times cheaper than awk counts first words",
-			r.lines,
-			raceSeconds,
-			raceFactor,
-		),
+		fmt.Sprintf("plan reads %d lines in %d s, at least %d times cheaper than awk counts first words", r.lines, raceSeconds, raceFactor),
 		verdict,
 		fmt.Sprintf("%.2f s; %.1f in wall time, %.1f in CPU time", median(r.runners[0].laps).wall.Seconds(), wall, cpu),
 	}

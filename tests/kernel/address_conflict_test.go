@@ -89,10 +89,7 @@ func TestProxiesAreNoAddressConflict(t *testing.T) {
 				"ip link set peer up",
 				"ip route add 10.7.0.0/24 dev eth0",
 				"ip route add 192.168.10.3/32 dev aside",
-			)(
-				t,
-				neighbour,
-			)
+			)(t, neighbour)
 			checkReason(t, monitor(), row.code, row.says...)
 			for _, h := range []*lan.Host{s.Client, s.Nodes[1]} {
 				for line := range strings.Lines((&agent{Agent: harness.Agent{Host: h}}).by(t, "ip neighbour show dev eth0")) {

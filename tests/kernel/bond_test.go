@@ -45,10 +45,7 @@ func TestBonds(t *testing.T) {
 				"ip link set bond0 up",
 				"ip link add link bond0 name bond0.5 type vlan id 5",
 				"ip link set bond0.5 up",
-			)(
-				t,
-				p,
-			)
+			)(t, p)
 			at := row.nic
 			if at == lan.NIC {
 				at = "bond0"
@@ -184,10 +181,7 @@ func TestInterfaceThatBecomesAPort(t *testing.T) {
 				"ip link set eth0 master master0",
 				"ip link set master0 up",
 				"ip link set eth0 up",
-			)(
-				t,
-				p,
-			)
+			)(t, p)
 			checkReason(t, p.monitor(2), ocf.ErrGeneric, "eth0 is a port of master0 ("+kind+")", "set nic=master0")
 			checkReason(t, p.start(2), ocf.ErrArgs, "eth0 is a port of master0 ("+kind+")")
 			p.by(t, "ip link set eth0 nomaster")

@@ -542,15 +542,7 @@ func TestIncompleteHandshakesWithoutConntrack(t *testing.T) {
 		}()
 	}
 	eventually(t, "node1 answers all", func() error {
-		if r := s.Client.Run(
-			t.Context(),
-			lan.ToolPath,
-			"nft",
-			"list",
-			"table",
-			"inet",
-			"lossy",
-		); !strings.Contains(
+		if r := s.Client.Run(t.Context(), lan.ToolPath, "nft", "list", "table", "inet", "lossy"); !strings.Contains(
 			r.Stdout,
 			fmt.Sprintf("packets %d ", count),
 		) {
@@ -579,9 +571,7 @@ func TestConnectionsFromBehindAnotherInterfaceAreLeftAlone(t *testing.T) {
 		node.Wire(netlink.LinkAttrs{Name: "docker0", MTU: 1500}, box, "eth0", net.HardwareAddr{2, 0, 0, 9, 9, 9}),
 		node.AddAddress("docker0", netip.MustParsePrefix("172.31.0.1/24")),
 		box.AddAddress("eth0", netip.MustParsePrefix("172.31.0.2/24")),
-		node.SetUp(
-			"docker0",
-		),
+		node.SetUp("docker0"),
 		box.SetUp("eth0"),
 		box.Run(t.Context(), lan.ToolPath, "ip", "route", "add", "default", "via", "172.31.0.1").Failure(),
 	))

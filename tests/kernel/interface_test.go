@@ -196,10 +196,7 @@ func TestARPAnsweredByOneOfTwoInterfaces(t *testing.T) {
 				"ip link set eth9 up",
 				"ip link set peer9 up",
 				"ip address add 192.168.10.21/24 dev eth9",
-			)(
-				t,
-				p,
-			)
+			)(t, p)
 		}
 		r := p.start(2)
 		if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, warning) != second {
@@ -247,10 +244,7 @@ func TestStopWithReadOnlyParameters(t *testing.T) {
 		check(t, p.Host.Mount("/proc/sys", "/proc/sys"))
 		p.by(t, "mount -o remount,bind,ro /proc/sys")
 		check(t, status(p.stop(2), ocf.Success))
-		if seen := p.by(
-			t,
-			"ip -4 -o address show dev eth0",
-		); !strings.Contains(seen, "192.168.10.11/24") ||
+		if seen := p.by(t, "ip -4 -o address show dev eth0"); !strings.Contains(seen, "192.168.10.11/24") ||
 			strings.Contains(seen, shared.String()+"/") {
 			t.Errorf("promote_secondaries=%s: after stop:\n%s", value, seen)
 		}

@@ -263,12 +263,7 @@ func TestPower(t *testing.T) {
 
 func TestFenceAgentReadsOptions(t *testing.T) {
 	var out strings.Builder
-	if status := fence(
-		[]string{"-o", "metadata"},
-		strings.NewReader(""),
-		&out,
-		io.Discard,
-	); status != 0 ||
+	if status := fence([]string{"-o", "metadata"}, strings.NewReader(""), &out, io.Discard); status != 0 ||
 		!strings.Contains(out.String(), `<resource-agent name="fence_lab"`) {
 		t.Errorf("meta-data: status %d, %s", status, out.String())
 	}

@@ -67,13 +67,7 @@ func TestRunThatEndsBadly(t *testing.T) {
 		}
 	})
 	t.Run("killed by a signal", func(t *testing.T) {
-		if r := h.Run(
-			t.Context(),
-			nil,
-			"/bin/sh",
-			"-c",
-			"kill -9 $$",
-		); r.ExitCode != -1 || r.Err == nil ||
+		if r := h.Run(t.Context(), nil, "/bin/sh", "-c", "kill -9 $$"); r.ExitCode != -1 || r.Err == nil ||
 			!strings.Contains(r.Err.Error(), "signal: killed") {
 			t.Errorf("status %d, %v", r.ExitCode, r.Err)
 		}

@@ -176,9 +176,7 @@ func linux(r request) []section {
 					"help: it contains group addresses only.",
 				whyUplink,
 			},
-			commands: slices.Concat(
-				each(r.ports, "bridge link set dev %s mcast_router 2"), each(r.ports, "bridge link set dev %s mcast_flood on"),
-			),
+			commands: slices.Concat(each(r.ports, "bridge link set dev %s mcast_router 2"), each(r.ports, "bridge link set dev %s mcast_flood on")),
 		})
 	}
 	if r.mode() == clusterip.IGMP {
