@@ -472,7 +472,7 @@ func TestDrainWithoutAttributes(t *testing.T) {
 		}, "no answer"},
 		"pacemaker-attrd talks nonsense": {func(t *testing.T, _ *site, c attributes) {
 			c.set(t, fmt.Sprintf("clusterip-%s-0", shared), "node2", "x\" value=\"y")
-		}, "which is no value of clusterip-"},
+		}, "which is not a value of clusterip-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -214,7 +214,7 @@ func TestOwnBridgeThatSnoops(t *testing.T) {
 	check(t, p.Host.WaitUp(t.Context(), "br0"))
 	p.by(t, "ip link set br0 type bridge mcast_snooping 1")
 	const warning = "ip link set br0 type bridge mcast_router 2"
-	checkReason(t, p.start(2), ocf.Success, "br0 is a bridge that snoops", warning)
+	checkReason(t, p.start(2), ocf.Success, "br0 is a bridge with IGMP snooping", warning)
 	for name, r := range map[string]lan.Result{"a further bucket": p.start(5), "monitor": p.monitor(2)} {
 		if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, warning) {
 			t.Errorf("%s: %v\n%s", name, err, r.Stderr)
@@ -224,7 +224,7 @@ func TestOwnBridgeThatSnoops(t *testing.T) {
 	check(t, status(p.stop(5), ocf.Success))
 	p.by(t, warning)
 	r := p.start(2)
-	if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, "snoops") {
+	if err := status(r, ocf.Success); err != nil || strings.Contains(r.Stderr, "IGMP snooping") {
 		t.Errorf("%v\n%s", err, r.Stderr)
 	}
 }
