@@ -12,8 +12,8 @@
 //	lab mend NODE lan|mgmt   put it back
 //	lab down                 take everything away
 //
-// NODE is a number from 1 or a name. LAB_NAME in the environment tells labs side by side apart. LAB_ROOT names the root file system that the
-// hosts run in, such as tests/make-root makes.
+// NODE is a number from 1 or a name. LAB_NAME in the environment tells labs side by side apart. LAB_ROOT names the root file system that
+// the hosts run in, such as tests/make-root makes.
 package main
 
 import (
