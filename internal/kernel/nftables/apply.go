@@ -19,7 +19,7 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// ObserveTables reads the tables of an address and says what they are.
+// ObserveTables reads and interprets the tables of an address.
 func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip.Tables, error) {
 	c.observed = time.Now()
 	tables, err := c.read(ctx, tableName(address))
@@ -29,7 +29,7 @@ func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip
 	return judge(tables), nil
 }
 
-// Layouts returns those of all resources on the node whose stamp can be read.
+// Layouts returns the layouts of all resources on the node whose stamp can be read.
 func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 	names, err := c.tableNames(ctx, nft.TableFamilyNetdev)
 	if err != nil {
@@ -51,7 +51,7 @@ func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 	return layouts, nil
 }
 
-// ApplyTables does one step, as one batch: the kernel takes all of it or nothing, and no packet meets half a rule set.
+// ApplyTables carries out one step in one transaction, so that no packet meets half a rule set.
 func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	if err := c.begin(); err != nil {
 		return err
@@ -59,30 +59,30 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	var err error
 	switch step := step.(type) {
 	case clusterip.LayTables:
-		err = c.lay(ctx, step)
+		err = c.install(ctx, step)
 	case clusterip.Own:
-		err = c.addElements(ownedSet(tableOf(nft.TableFamilyNetdev, step.Address)), elementsOf(step.Resource, step.Buckets))
+		err = c.addElements(ownedSet(netdevTable(step.Address)), elementsOf(step.Resource, step.Buckets))
 	case clusterip.Disown:
-		err = c.nft.SetDeleteElements(ownedSet(tableOf(nft.TableFamilyNetdev, step.Address)), elementsOf("", step.Buckets))
+		err = c.nft.SetDeleteElements(ownedSet(netdevTable(step.Address)), elementsOf("", step.Buckets))
 	case clusterip.Move:
 		err = c.move(step)
 	case clusterip.RemoveTables:
-		err = c.remove(ctx, step.Address)
+		err = c.remove(ctx, tableName(step.Address))
 	default:
 		return fmt.Errorf("%s: not a step for nf_tables", step)
 	}
 	if err == nil {
 		err = c.commit(ctx)
 	}
-	if lay, ok := step.(clusterip.LayTables); ok && err != nil {
-		_, why := c.features(ctx, lay.Layout)
+	if install, ok := step.(clusterip.LayTables); ok && err != nil {
+		_, why := c.features(ctx, install.Layout)
 		err = errors.Join(err, why)
 	}
 	return explain(err)
 }
 
-func tableOf(family nft.TableFamily, address netip.Addr) *nft.Table {
-	return &nft.Table{Family: family, Name: tableName(address)}
+func netdevTable(address netip.Addr) *nft.Table {
+	return &nft.Table{Family: nft.TableFamilyNetdev, Name: tableName(address)}
 }
 
 func ownedSet(t *nft.Table) *nft.Set { return setOf(t, set{name: setOwned, keyLength: keyLength}) }
@@ -90,7 +90,7 @@ func ownedSet(t *nft.Table) *nft.Set { return setOf(t, set{name: setOwned, keyLe
 func setOf(t *nft.Table, s set) *nft.Set {
 	made := &nft.Set{
 		Table: t, Name: s.name, Counter: s.name == setOwned,
-		// By which the batch that makes the set refers to it. The library's own choice would differ from call to call.
+		// The messages of one batch refer to a new set by its ID. The library would choose another one in each call.
 		ID:         uint32(slices.Index(setNames(), s.name) + 1),
 		Interval:   s.flags&unix.NFT_SET_INTERVAL != 0,
 		HasTimeout: s.flags&unix.NFT_SET_TIMEOUT != 0,
@@ -99,7 +99,7 @@ func setOf(t *nft.Table, s set) *nft.Set {
 		made.KeyType = nft.TypeInetService
 		return made
 	}
-	// The kernel compares the hash, an integer in host order.
+	// The key is compared with the hash, an integer in host order.
 	made.KeyType, made.KeyByteOrder = nft.TypeMark, binaryutil.NativeEndian
 	if s.buckets > 0 {
 		made.KeyType = nft.TypeInteger
@@ -115,7 +115,7 @@ func elementsOf(resource string, buckets []clusterip.Bucket) []nft.SetElement {
 	return set{keyLength: keyLength}.converted(elements)
 }
 
-// converted returns elements as the library takes them.
+// converted returns elements in the form of the library.
 func (s set) converted(elements []element) []nft.SetElement {
 	all := make([]nft.SetElement, 0, len(elements))
 	for _, e := range elements {
@@ -128,49 +128,50 @@ func (s set) converted(elements []element) []nft.SetElement {
 	return all
 }
 
-// lay makes the tables what the layout wants, touching only what differs. The rules of a chain are replaced in place: a
-// new chain beside the old one would, for the moment in which the kernel turns from one to the other, let packets by.
-func (c *Conn) lay(ctx context.Context, step clusterip.LayTables) error {
+// install makes the tables what the layout wants, and changes only what differs. It replaces the rules of a chain in place: with a new
+// chain beside the old one, packets could slip through while the kernel changes from one to the other.
+func (c *Conn) install(ctx context.Context, step clusterip.LayTables) error {
 	have, err := c.read(ctx, tableName(step.Layout.Address()))
 	if err != nil {
 		return err
 	}
-	wanted := rulesetOf(step.Layout)
-	moves := moveElements(step.Layout.Resource, step.Moves, c.age())
+	wanted := tablesOf(step.Layout)
+	elements := moveElements(step.Layout.Resource, step.Moves, c.age())
+	for _, bucket := range step.Keep {
+		elements[setOwned] = append(elements[setOwned],
+			element{key: uint32(bucket), comment: commentOf(step.Layout.Resource, bucket), counted: true})
+	}
+	for i, s := range wanted[0].sets { // of the netdev table
+		if s.buckets > 0 {
+			wanted[0].sets[i].elements = elements[s.name]
+		}
+	}
 	for _, h := range have {
 		if h.isOurs() && !slices.ContainsFunc(wanted, func(w table) bool { return w.family == h.family }) {
-			c.nft.DelTable(&nft.Table{Family: h.family, Name: h.name})
+			c.delete(h)
 		}
 	}
 	for _, want := range wanted {
-		for i, s := range want.sets {
-			if s.name == setOwned {
-				for _, bucket := range step.Keep {
-					want.sets[i].elements = append(want.sets[i].elements,
-						element{key: uint32(bucket), comment: commentOf(step.Layout.Resource, bucket), counted: true})
-				}
-			}
-			if isMoveSet(s.name) {
-				want.sets[i].elements = moves[s.name]
-			}
-		}
-		i := slices.IndexFunc(have, func(h table) bool { return h.family == want.family })
-		switch {
-		case i < 0:
-			err = c.create(want)
-		case !have[i].isOurs():
-			err = refuse(want)
-		case have[i].cannotBecome(want):
-			c.nft.DelTable(&nft.Table{Family: want.family, Name: want.name})
-			err = c.create(want)
-		default:
-			err = c.mend(have[i], want)
-		}
-		if err != nil {
+		if err := c.installTable(have, want); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (c *Conn) installTable(have []table, want table) error {
+	i := slices.IndexFunc(have, func(h table) bool { return h.family == want.family })
+	switch {
+	case i < 0:
+		return c.create(want)
+	case !have[i].isOurs():
+		return refuse(want)
+	case have[i].cannotBecome(want):
+		c.delete(want)
+		return c.create(want)
+	default:
+		return c.repair(have[i], want)
+	}
 }
 
 func (c *Conn) create(want table) error {
@@ -180,7 +181,7 @@ func (c *Conn) create(want table) error {
 			return err
 		}
 	}
-	for _, w := range want.chains { // all of them first: rules go to chains
+	for _, w := range want.chains { // all chains first, because rules go to chains
 		c.addChain(t, w)
 	}
 	for _, w := range want.chains {
@@ -209,8 +210,8 @@ func (c *Conn) addChain(t *nft.Table, w chain) {
 	c.nft.AddChain(added)
 }
 
-// elementsPerMessage keeps a list of elements far below the 64 KiB that a netlink attribute can hold: what is beyond, the
-// library cuts off without a word. An element takes less than 200 bytes.
+// elementsPerMessage keeps a list of elements far below the 64 KiB of a netlink attribute. The library would silently cut off the rest. An
+// element takes less than 200 bytes.
 const elementsPerMessage = 256
 
 func (c *Conn) addElements(s *nft.Set, elements []nft.SetElement) error {
@@ -232,42 +233,40 @@ func (c *Conn) addRules(t *nft.Table, w chain) {
 	}
 }
 
-// mend makes a table what is wanted without a moment in which it is not there: with what is missing added, and what is too much of
-// our own removed.
-func (c *Conn) mend(have, want table) error {
+// repair makes a table what is wanted, at no moment without its rules: it adds what is missing, and removes what of ours is too much.
+func (c *Conn) repair(have, want table) error {
 	t := &nft.Table{Family: want.family, Name: want.name}
 	for _, w := range want.sets {
-		if h, there := have.set(w.name); !there {
-			if err := c.addSet(t, w); err != nil {
-				return err
-			}
-		} else if err := c.mendSet(t, h, w); err != nil {
+		if err := c.repairSet(t, have, w); err != nil {
 			return err
 		}
 	}
-	for _, w := range want.chains {
+	var surplus []chain
+	for _, h := range have.chains {
+		if _, wanted := want.chain(h.name); !wanted {
+			surplus = append(surplus, h)
+		}
+	}
+	for _, w := range want.chains { // before rules go to them
 		if _, there := have.chain(w.name); !there {
 			c.addChain(t, w)
 		}
 	}
-	for _, h := range have.chains {
-		if _, wanted := want.chain(h.name); !wanted {
-			c.nft.FlushChain(&nft.Chain{Table: t, Name: h.name})
-		}
+	for _, s := range surplus { // their rules go to chains, too
+		c.flush(t, s)
 	}
 	for _, w := range want.chains {
 		h, there := have.chain(w.name)
-		if len(h.ruleDifferences(w)) > 0 {
-			if there {
-				c.nft.FlushChain(&nft.Chain{Table: t, Name: w.name})
-			}
-			c.addRules(t, w)
+		if len(h.ruleDifferences(w)) == 0 {
+			continue
 		}
+		if there {
+			c.flush(t, w)
+		}
+		c.addRules(t, w)
 	}
-	for _, h := range have.chains { // nothing goes there any more
-		if _, wanted := want.chain(h.name); !wanted {
-			c.nft.DelChain(&nft.Chain{Table: t, Name: h.name})
-		}
+	for _, s := range surplus { // no rule goes there any more
+		c.nft.DelChain(&nft.Chain{Table: t, Name: s.name})
 	}
 	for _, h := range have.sets {
 		if _, wanted := want.set(h.name); !wanted {
@@ -277,43 +276,42 @@ func (c *Conn) mend(have, want table) error {
 	return nil
 }
 
-func (c *Conn) mendSet(t *nft.Table, have, want set) error {
-	ofAll := func(e element) bool { return e.all } // it has no key to be deleted by
+func (c *Conn) flush(t *nft.Table, of chain) { c.nft.FlushChain(&nft.Chain{Table: t, Name: of.name}) }
+
+func (c *Conn) repairSet(t *nft.Table, in table, want set) error {
+	have, there := in.set(want.name)
+	if !there {
+		return c.addSet(t, want)
+	}
+	ofAll := func(e element) bool { return e.all } // it has no key by which it could be deleted
 	if isMoveSet(want.name) || slices.ContainsFunc(have.elements, ofAll) {
 		return c.refill(t, want)
 	}
-	isIn := func(other set) func(element) bool {
-		return func(e element) bool { return slices.Contains(other.elements, e) }
+	without := func(elements, others []element) []element {
+		return slices.DeleteFunc(slices.Clone(elements), func(e element) bool { return slices.Contains(others, e) })
 	}
-	remove := slices.DeleteFunc(slices.Clone(have.elements), isIn(want))
-	add := slices.DeleteFunc(slices.Clone(want.elements), isIn(have))
-	if len(remove) > 0 {
+	if remove := without(have.elements, want.elements); len(remove) > 0 {
 		if err := c.nft.SetDeleteElements(setOf(t, want), want.converted(remove)); err != nil {
 			return err
 		}
 	}
-	return c.addElements(setOf(t, want), want.converted(add))
+	return c.addElements(setOf(t, want), want.converted(without(want.elements, have.elements)))
 }
 
-// remove deletes our tables of an address, and leaves a foreign table of the same name alone.
-func (c *Conn) remove(ctx context.Context, address netip.Addr) error {
-	have, err := c.read(ctx, tableName(address))
-	if err != nil {
-		return err
-	}
-	c.deleteOurs(have)
-	return nil
-}
-
-func (c *Conn) deleteOurs(tables []table) {
-	for _, t := range tables {
+// remove deletes our tables of that name. It leaves another's alone.
+func (c *Conn) remove(ctx context.Context, name string) error {
+	have, err := c.read(ctx, name)
+	for _, t := range have {
 		if t.isOurs() {
-			c.nft.DelTable(&nft.Table{Family: t.family, Name: t.name})
+			c.delete(t)
 		}
 	}
+	return err
 }
 
-// refuse is the error about a table of our name that is somebody else's.
+func (c *Conn) delete(t table) { c.nft.DelTable(&nft.Table{Family: t.family, Name: t.name}) }
+
+// refuse is the error about a conflicting table.
 func refuse(t table) error {
 	return ocf.Errorf(ocf.ErrGeneric, "table %s exists and is not ours; look at it (nft list table %s) and delete it", t, t)
 }
@@ -331,16 +329,11 @@ func (c *Conn) Supports(ctx context.Context, layout clusterip.Layout) (clusterip
 	}
 }
 
-// features asks the kernel whether it takes all that would be laid, and if not, what it lacks.
+// features asks the kernel whether it accepts everything that would be installed, and if not, what it lacks.
 func (c *Conn) features(ctx context.Context, layout clusterip.Layout) (clusterip.Answer, error) {
-	tables := rulesetOf(layout)
-	for i := range tables {
-		for j, s := range tables[i].sets {
-			if s.name == setOwned {
-				tables[i].sets[j].elements = []element{{comment: commentOf(layout.Resource, 0)}}
-			}
-		}
-	}
+	tables := tablesOf(layout)
+	owned := &tables[0].sets[0]
+	owned.elements = []element{{comment: commentOf(layout.Resource, 0)}}
 	answer, refused := c.ask(ctx, tables...)
 	if answer != clusterip.No {
 		return answer, refused
@@ -358,7 +351,7 @@ func (c *Conn) features(ctx context.Context, layout clusterip.Layout) (clusterip
 	return clusterip.No, ocf.Errorf(ocf.ErrInstalled, "this kernel lacks %s", strings.Join(missing, ", "))
 }
 
-// A part of what is laid depends on an option of the kernel.
+// A part of the tables depends on an option of the kernel.
 type part struct {
 	option string
 	family nft.TableFamily
@@ -368,28 +361,24 @@ type part struct {
 func partsOf(layout clusterip.Layout) []part {
 	parts := []part{
 		{"CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_INGRESS", nft.TableFamilyNetdev, chain{base: ingressBase(layout.NIC)}},
-		{"CONFIG_NFT_HASH", nft.TableFamilyNetdev, chain{rules: []rule{{exprs: ipv4.hash(layout, layout.Seed, nil)}}}},
+		{"CONFIG_NFT_HASH", nft.TableFamilyNetdev, chain{rules: []rule{newRule("", ipv4.hash(layout, layout.Seed, nil))}}},
 		{"CONFIG_NFT_COUNTER", nft.TableFamilyNetdev, chain{rules: []rule{foreignRule()}}}, // up to Linux 5.16
 	}
 	if layout.Has(ipv4.is) {
-		parts = append(parts,
-			part{"CONFIG_NF_TABLES_ARP", nft.TableFamilyARP, chain{base: outputBase()}},
-			part{"CONFIG_NF_TABLES_IPV4", nft.TableFamilyIPv4, chain{base: otherNICsChain(ipv4, layout).base}})
+		parts = append(parts, part{"CONFIG_NF_TABLES_ARP", nft.TableFamilyARP, chain{base: arpBase()}})
 	}
-	if layout.Has(ipv6.is) {
-		parts = append(parts, part{"CONFIG_NF_TABLES_IPV6", nft.TableFamilyIPv6, chain{base: otherNICsChain(ipv6, layout).base}})
+	options := map[nft.TableFamily]string{ipv4.table: "CONFIG_NF_TABLES_IPV4", ipv6.table: "CONFIG_NF_TABLES_IPV6"}
+	for _, f := range familiesOf(layout) {
+		parts = append(parts, part{options[f.table], f.table, chain{base: overheardChain(f, layout).base}})
 	}
 	if layout.Drains {
-		in := nft.TableFamilyIPv6
-		if layout.Has(ipv4.is) {
-			in = nft.TableFamilyIPv4
-		}
-		parts = append(parts, part{"CONFIG_NFT_CT and CONFIG_NF_CONNTRACK", in, chain{rules: []rule{{exprs: state(0)}}}})
+		conntrack := chain{rules: []rule{newRule("", state(0))}}
+		parts = append(parts, part{"CONFIG_NFT_CT and CONFIG_NF_CONNTRACK", familiesOf(layout)[0].table, conntrack})
 	}
 	return parts
 }
 
-// ask tells whether the kernel takes tables, whatever they are called. The last message of the batch cannot succeed, so that it never takes
+// ask reports whether the kernel accepts tables, under another name. The last message of the batch cannot succeed, so the batch never takes
 // effect.
 func (c *Conn) ask(ctx context.Context, tables ...table) (clusterip.Answer, error) {
 	const scratch = tablePrefix + "scratch"
@@ -402,15 +391,15 @@ func (c *Conn) ask(ctx context.Context, tables ...table) (clusterip.Answer, erro
 			return clusterip.CannotTell, err
 		}
 	}
-	c.nft.CreateTable(&nft.Table{Family: tables[0].family, Name: scratch}) // EEXIST: it was made a moment ago
+	c.nft.CreateTable(&nft.Table{Family: tables[0].family, Name: scratch}) // EEXIST: it is in the batch already
 	err := c.commit(ctx)
 	is := func(known error) bool { return errors.Is(err, known) }
 	switch {
 	case slices.ContainsFunc([]error{unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT}, is):
 		return clusterip.No, err
-	case is(unix.EEXIST): // which the last message alone can give: all others were accepted
+	case is(unix.EEXIST): // only the last message can fail with it: all others were accepted
 		return clusterip.Yes, nil
 	default:
-		return clusterip.CannotTell, fmt.Errorf("ask what the kernel can do: %w", err)
+		return clusterip.CannotTell, fmt.Errorf("ask the kernel what it supports: %w", err)
 	}
 }

@@ -14,27 +14,27 @@ import (
 	"ocf-clusterip/internal/kernel/nftreply"
 )
 
-// arpOnlyTable is how the table is called in which another backend's resource mangles ARP. Its name is not that of a resource which is
-// laid here.
+// arpOnlyTable is the name of the table that changes ARP for a resource of another backend. A resource of this backend has tables of
+// another name.
 func arpOnlyTable(address netip.Addr) string { return tableName(address) + "-arp" }
 
 func arpOnly(layout clusterip.Layout) table {
 	return table{family: nft.TableFamilyARP, name: arpOnlyTable(layout.Address()), chains: []chain{arpChain(layout)}}
 }
 
-// ObserveARP reads the table in which another backend's resource mangles ARP, and says what of it is not as the layout wants.
+// ObserveARP reads the table that changes ARP for a resource of another backend, and describes how it differs from the layout.
 func (c *Conn) ObserveARP(ctx context.Context, layout clusterip.Layout) (present bool, damaged []string, err error) {
 	have, err := c.read(ctx, arpOnlyTable(layout.Address()))
 	return len(have) > 0, damage(have, []table{arpOnly(layout)}), err
 }
 
-// HasARP tells whether that table is there.
+// HasARP reports whether that table is installed.
 func (c *Conn) HasARP(ctx context.Context, address netip.Addr) (bool, error) {
 	have, err := c.read(ctx, arpOnlyTable(address))
 	return slices.ContainsFunc(have, table.isOurs), err
 }
 
-// LayARP lays that table, or lays it anew. A kernel that has no ARP tables gives ocf.ErrInstalled.
+// LayARP installs that table, or replaces it. On a kernel without ARP tables it returns ocf.ErrInstalled.
 func (c *Conn) LayARP(ctx context.Context, layout clusterip.Layout) error {
 	if err := c.begin(); err != nil {
 		return err
@@ -48,31 +48,29 @@ func (c *Conn) LayARP(ctx context.Context, layout clusterip.Layout) error {
 		if !h.isOurs() {
 			return refuse(h)
 		}
+		c.delete(h)
 	}
-	c.deleteOurs(have)
 	if err := c.create(want); err != nil {
 		return err
 	}
 	if err := c.commit(ctx); err != nil {
-		return explain(fmt.Errorf("lay table %s: %w", want, err))
+		return explain(fmt.Errorf("install table %s: %w", want, err))
 	}
 	return nil
 }
 
-// RemoveARP removes that table, if it is there.
+// RemoveARP removes that table, if it is installed.
 func (c *Conn) RemoveARP(ctx context.Context, address netip.Addr) error {
-	have, err := c.read(ctx, arpOnlyTable(address))
-	if err != nil || len(have) == 0 {
-		return err
-	}
 	if err := c.begin(); err != nil {
 		return err
 	}
-	c.deleteOurs(have)
+	if err := c.remove(ctx, arpOnlyTable(address)); err != nil {
+		return err
+	}
 	return explain(c.commit(ctx))
 }
 
-// ChainNames lists the chains of a table of family ip, such as one that iptables-nft keeps.
+// ChainNames lists the chains of a table of family ip, such as one of iptables-nft.
 func (c *Conn) ChainNames(ctx context.Context, tableName string) ([]string, error) {
 	chains, err := get[nftreply.Chain](ctx, c, unix.NFT_MSG_GETCHAIN, nft.TableFamilyIPv4, netlink.Dump)
 	if err != nil {

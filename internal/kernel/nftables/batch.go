@@ -17,14 +17,14 @@ import (
 	"ocf-clusterip/internal/kernel/nftreply"
 )
 
-// The library only writes the messages. It would have each of them acknowledged, and each rule echoed, of which a socket of usual size holds
-// some 148: with more, the kernel loses the rest, after it has taken the batch, and the library waits for them.
+// google/nftables only writes the messages. It would request an acknowledgement of each message and an echo of each rule. A socket's usual
+// buffer holds about 148 of them: the kernel would lose the rest, after it has accepted the batch, and the library would wait for them.
 
-// A socket is a netlink socket of the kernel's.
+// A socket is a netlink socket.
 type socket interface {
 	Execute(request netlink.Message) ([]netlink.Message, error)
 	SendMessages(batch []netlink.Message) ([]netlink.Message, error)
-	// Acknowledgement reads what the kernel says of one message of a batch.
+	// Acknowledgement reads the kernel's reply to one message of a batch.
 	Acknowledgement() (acknowledgement, error)
 	SetDeadline(deadline time.Time) error
 	SetWriteBuffer(bytes int) error
@@ -32,7 +32,7 @@ type socket interface {
 }
 
 type acknowledgement struct {
-	sequence uint32 // of the message that it is about
+	sequence uint32 // of the message
 	errno    unix.Errno
 }
 
@@ -43,14 +43,14 @@ func dial() (socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	// An error repeats the message that failed, which may have 64 KiB: without it there is room for more of them.
+	// An error would repeat the message that failed, of up to 64 KiB. Without it, more errors fit into the socket's buffer.
 	if err := c.SetOption(netlink.CapAcknowledge, true); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return kernelSocket{c}, nil
 }
 
-// Acknowledgement does what netlink.Conn.Receive does not: it tells which message an error is about.
+// Acknowledgement returns which message an error is about, unlike netlink.Conn.Receive.
 func (s kernelSocket) Acknowledgement() (acknowledgement, error) {
 	const headerLength = 16 // struct nlmsghdr and the number behind it: struct nlmsgerr, include/uapi/linux/netlink.h
 	raw, err := s.SyscallConn()
@@ -76,11 +76,11 @@ func (s kernelSocket) Acknowledgement() (acknowledgement, error) {
 	}, nil
 }
 
-// begin starts a batch, without what one that was given up may have left.
+// begin starts an empty batch.
 func (c *Conn) begin() (err error) {
 	c.batch, c.buckets = nil, map[string]uint32{}
 	c.nft, err = nft.New(nft.WithTestDial(func(messages []netlink.Message) ([]netlink.Message, error) {
-		if len(messages) > 0 { // else the library asks for acknowledgements, and takes none for one
+		if len(messages) > 0 { // else the library reads acknowledgements, of which there are none
 			c.batch = messages
 		}
 		return nil, nil
@@ -88,8 +88,8 @@ func (c *Conn) begin() (err error) {
 	return err
 }
 
-// commit sends the batch, which the kernel takes or refuses as a whole, and asks for one acknowledgement, of the last message: errors come
-// in any case (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
+// commit sends the batch, which is one transaction, and requests one acknowledgement, of the last message. Errors come in any case
+// (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
 func (c *Conn) commit(ctx context.Context) error {
 	if err := c.nft.Flush(); err != nil {
 		return err
@@ -123,20 +123,20 @@ func (c *Conn) commit(ctx context.Context) error {
 	return c.acknowledged(s, batch)
 }
 
-// makeRoom lets a socket send so many bytes at once. The kernel needs a little more than the messages (netlink_sendmsg).
+// makeRoom enlarges the socket's buffer for so many bytes in one batch. The kernel needs a little more than the messages (netlink_sendmsg).
 func (c *Conn) makeRoom(s socket, bytes int) error {
 	const usual = 1 << 17 // fits into what a socket can hold by default
 	if bytes <= usual {
 		return nil
 	}
-	if err := s.SetWriteBuffer(2 * bytes); err != nil { //nolint:mnd // where it may not exceed net.core.wmem_max, it gets what there is
+	if err := s.SetWriteBuffer(2 * bytes); err != nil { //nolint:mnd // without privilege, at most net.core.wmem_max
 		return fmt.Errorf("make room for a batch of %d bytes: %w", bytes, err)
 	}
 	return nil
 }
 
-// acknowledged reads what the kernel says of a batch: it has said all of it when the batch is sent. The first error is the reason; most of
-// those behind it follow from it.
+// acknowledged reads the kernel's replies to a batch, which are complete when the batch is sent. The first error is the cause: most others
+// follow from it.
 func (c *Conn) acknowledged(s socket, batch []netlink.Message) error {
 	begin, last := batch[0].Header.Sequence, batch[len(batch)-2].Header.Sequence
 	var failed error
@@ -166,7 +166,7 @@ func (c *Conn) acknowledged(s socket, batch []netlink.Message) error {
 	}
 }
 
-// connection returns the socket, for which the context's deadline is set.
+// connection returns the socket, with the deadline of the context.
 func (c *Conn) connection(ctx context.Context) (socket, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (c *Conn) connection(ctx context.Context) (socket, error) {
 	return c.raw, c.raw.SetDeadline(deadline)
 }
 
-// drop gives a socket up of which a reply was lost or not awaited: the next question would get the answer to an older one.
+// drop closes a socket of which a reply was lost or not read: the next request would get the reply to an older one.
 func (c *Conn) drop() {
 	_ = c.raw.Close()
 	c.raw = nil
@@ -204,44 +204,45 @@ func (c *Conn) execute(ctx context.Context, request netlink.Message) ([]netlink.
 	return replies, err
 }
 
-// isAnswer tells whether an error is what the kernel has answered: not one of the socket's.
+// isAnswer reports whether an error is the kernel's reply, not one of the socket.
 func isAnswer(err error) bool {
 	var errno syscall.Errno
 	var call *os.SyscallError
 	return errors.As(err, &errno) && !errors.As(err, &call)
 }
 
-// describe says what a message does, in nft(8)'s words.
+// describe names what a message does, in the words of nft(8).
 func describe(m netlink.Message) string {
-	verbs := map[netlink.HeaderType]string{
-		unix.NFT_MSG_NEWTABLE: "add table", unix.NFT_MSG_DELTABLE: "delete table",
-		unix.NFT_MSG_NEWCHAIN: "add chain", unix.NFT_MSG_DELCHAIN: "delete chain",
-		unix.NFT_MSG_NEWRULE: "add a rule to chain", unix.NFT_MSG_DELRULE: "flush chain",
-		unix.NFT_MSG_NEWSET: "add set", unix.NFT_MSG_DELSET: "delete set",
-		unix.NFT_MSG_NEWSETELEM: "add elements to set", unix.NFT_MSG_DELSETELEM: "delete elements of set",
-	}
 	const kindBits = 0xff
 	kind := m.Header.Type & kindBits
-	nameIn := map[netlink.HeaderType]uint16{
-		unix.NFT_MSG_NEWCHAIN: unix.NFTA_CHAIN_NAME, unix.NFT_MSG_DELCHAIN: unix.NFTA_CHAIN_NAME,
-		unix.NFT_MSG_NEWRULE: unix.NFTA_RULE_CHAIN, unix.NFT_MSG_DELRULE: unix.NFTA_RULE_CHAIN,
-		unix.NFT_MSG_NEWSET: unix.NFTA_SET_NAME, unix.NFT_MSG_DELSET: unix.NFTA_SET_NAME,
-		unix.NFT_MSG_NEWSETELEM: unix.NFTA_SET_ELEM_LIST_SET, unix.NFT_MSG_DELSETELEM: unix.NFTA_SET_ELEM_LIST_SET,
+	does := map[netlink.HeaderType]struct {
+		verb string
+		name uint16 // the attribute with the name of what it changes in the table
+	}{
+		unix.NFT_MSG_NEWTABLE: {verb: "add table"}, unix.NFT_MSG_DELTABLE: {verb: "delete table"},
+		unix.NFT_MSG_NEWCHAIN:   {"add chain", unix.NFTA_CHAIN_NAME},
+		unix.NFT_MSG_DELCHAIN:   {"delete chain", unix.NFTA_CHAIN_NAME},
+		unix.NFT_MSG_NEWRULE:    {"add a rule to chain", unix.NFTA_RULE_CHAIN},
+		unix.NFT_MSG_DELRULE:    {"flush chain", unix.NFTA_RULE_CHAIN},
+		unix.NFT_MSG_NEWSET:     {"add set", unix.NFTA_SET_NAME},
+		unix.NFT_MSG_DELSET:     {"delete set", unix.NFTA_SET_NAME},
+		unix.NFT_MSG_NEWSETELEM: {"add elements to set", unix.NFTA_SET_ELEM_LIST_SET},
+		unix.NFT_MSG_DELSETELEM: {"delete elements of set", unix.NFTA_SET_ELEM_LIST_SET},
 	}[kind]
 	var of table
 	var name, comment string
-	_ = nftreply.Each([]netlink.Message{m}, func(family byte, a *netlink.AttributeDecoder) { // of our own making
+	_ = nftreply.Each([]netlink.Message{m}, func(family byte, a *netlink.AttributeDecoder) { // we have made it
 		of.family = nft.TableFamily(family)
 		for a.Next() {
 			switch {
-			case a.Type() == unix.NFTA_TABLE_NAME: // which all kinds have in the same place
+			case a.Type() == unix.NFTA_TABLE_NAME: // in all kinds of messages the same attribute
 				of.name = a.String()
-			case nameIn != 0 && a.Type() == nameIn:
+			case does.name != 0 && a.Type() == does.name:
 				name = " " + a.String() + " of table"
 			case kind == unix.NFT_MSG_NEWRULE && a.Type() == unix.NFTA_RULE_USERDATA:
 				comment = fmt.Sprintf(" (%q)", commentIn(a.Bytes()))
 			}
 		}
 	})
-	return fmt.Sprintf("%s%s %s%s", verbs[kind], name, of, comment)
+	return fmt.Sprintf("%s%s %s%s", does.verb, name, of, comment)
 }

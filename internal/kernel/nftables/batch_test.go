@@ -38,15 +38,17 @@ func TestErrorOfABatchNamesWhatFailedOnce(t *testing.T) {
 	arpRule := func(m netlink.Message) bool {
 		return m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWRULE && m.Data[0] == unix.NFPROTO_ARP
 	}
+	ownedSet := func(m netlink.Message) bool { return bytes.Contains(m.Data, []byte("owned\x00")) }
+	const arpRuleFails = `add a rule to chain output of table arp clusterip-192.168.10.3 ("ARP requests on other NICs tell no address"): no such`
 	for name, row := range map[string]struct {
 		refuse func(netlink.Message) bool
 		room   int  // of the socket, for acknowledgements
 		anew   bool // a socket is opened for the next question
 		says   string
 	}{
-		"rules":                    {arpRule, 0, false, `add a rule to chain output of table arp clusterip-192.168.10.3 ("ARP requests on other NICs tell no address"): no such`},
-		"rules, and errors lost":   {arpRule, 1, true, `add a rule to chain output of table arp clusterip-192.168.10.3 ("ARP requests on other NICs tell no address"): no such`},
-		"a set":                    {func(m netlink.Message) bool { return bytes.Contains(m.Data, []byte("owned\x00")) }, 0, false, "add set owned of table netdev clusterip-192.168.10.3: no such"},
+		"rules":                    {arpRule, 0, false, arpRuleFails},
+		"rules, and errors lost":   {arpRule, 1, true, arpRuleFails},
+		"a set":                    {ownedSet, 0, false, "add set owned of table netdev clusterip-192.168.10.3: no such"},
 		"all that is in the batch": {func(m netlink.Message) bool { return m.Header.Type == unix.NFNL_MSG_BATCH_BEGIN }, 0, true, "no such"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +69,7 @@ func TestErrorOfABatchNamesWhatFailedOnce(t *testing.T) {
 			if err := c.begin(); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.lay(t.Context(), lay(dualStack(clusterip.Multicast, clusterip.SourceIP))); err != nil {
+			if err := c.install(t.Context(), lay(dualStack(clusterip.Multicast, clusterip.SourceIP))); err != nil {
 				t.Fatal(err)
 			}
 			err := c.commit(t.Context())
@@ -91,8 +93,9 @@ func TestNothingIsLeftOfABatchThatWasGivenUp(t *testing.T) {
 	if err := c.begin(); err != nil {
 		t.Fatal(err)
 	}
-	c.deleteOurs([]table{{name: "clusterip-192.168.10.3"}})
-	if err := c.ApplyTables(t.Context(), clusterip.Disown{Address: layoutFor(clusterip.Multicast, clusterip.SourceIP).Address(), Buckets: []clusterip.Bucket{1}}); err != nil {
+	c.delete(table{name: "clusterip-192.168.10.3"})
+	address := layoutFor(clusterip.Multicast, clusterip.SourceIP).Address()
+	if err := c.ApplyTables(t.Context(), clusterip.Disown{Address: address, Buckets: []clusterip.Bucket{1}}); err != nil {
 		t.Fatal(err)
 	}
 	if sent != 3 {

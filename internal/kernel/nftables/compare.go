@@ -1,21 +1,18 @@
 package nftables
 
 import (
-	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 
-	nft "github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 )
 
-// judge says what the tables that bear our name are: whose, how they were laid, which buckets are owned, and what differs
-// from what was laid.
+// judge interprets the tables that have our name: whether they are ours, their layout, which buckets are owned, and what differs from what
+// was installed.
 func judge(tables []table) clusterip.Tables {
 	var judged clusterip.Tables
 	var ours []table
@@ -30,47 +27,46 @@ func judge(tables []table) clusterip.Tables {
 		return judged
 	}
 	judged.Present = true
+	judged.Owned, judged.Moves = ownedIn(ours), movesIn(ours)
 	layout, err := stampOf(ours)
-	judged.Owned = ownedOf(ours)
-	judged.Moves = movesIn(ours)
 	if err != nil {
-		judged.Damage = append(judged.Damage, err.Error())
+		judged.Damage = []string{err.Error()}
 		return judged
 	}
 	judged.Laid = &layout
 	judged.Owned = slices.DeleteFunc(judged.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= layout.Buckets })
 	judged.Moves = judged.Moves.Below(clusterip.Bucket(layout.Buckets))
-	if layout.Schema > clusterip.Schema {
-		judged.Damage = append(judged.Damage, fmt.Sprintf(
-			"laid by a newer version of this agent (schema %d, this one knows %d)", layout.Schema, clusterip.Schema))
-		return judged
-	}
-	if wereLoaded(ours) {
-		judged.Damage = append(judged.Damage, "the tables were loaded from a file (nft -f), with the buckets that this node had when it was written: none of them counts")
+	switch {
+	case layout.Schema > clusterip.Schema:
+		judged.Damage = []string{fmt.Sprintf("laid by a newer version of this agent (schema %d, this one knows %d)",
+			layout.Schema, clusterip.Schema)}
+	case wereLoaded(ours):
+		judged.Damage = []string{
+			"the tables were loaded from a file (nft -f), with the buckets that this node had when it was written: none of them counts",
+		}
 		judged.Owned, judged.Moves = nil, clusterip.Moves{}
-		return judged
+	default:
+		judged.Damage = damage(ours, tablesOf(layout))
 	}
-	judged.Damage = damage(ours, rulesetOf(layout))
 	return judged
 }
 
-// wereLoaded tells whether nft(8) has put the tables there. Other nodes may own the buckets by now.
+// wereLoaded reports whether nft(8) has installed the tables. Meanwhile other nodes may own the buckets.
 func wereLoaded(tables []table) bool {
-	marked := func(r rule) bool { return r.marked }
 	for _, t := range tables {
-		if ingress, ok := t.chain(chainIngress); ok && len(ingress.rules) > 0 {
-			return !slices.ContainsFunc(ingress.rules, marked)
+		if ingress, _ := t.chain(chainIngress); len(ingress.rules) > 0 {
+			return !slices.ContainsFunc(ingress.rules, func(r rule) bool { return r.marked })
 		}
 	}
 	return false
 }
 
-// isOurs tells whether a table that bears our name was laid by us: it carries our stamp, or holds nothing but what we lay.
-// Never touch another's table.
+// isOurs reports whether we have installed a table that has our name: it has our stamp, or contains nothing but what we install. Others are
+// left alone.
 func (t table) isOurs() bool {
 	s, _ := t.set(setSchema)
-	isStamp := func(e element) bool { return clusterip.IsStamp(e.comment) } // its first part, which the kernel need not list first
-	if slices.ContainsFunc(s.elements, isStamp) {                           // a newer version's, too, that cannot be read any further
+	isStamp := func(e element) bool { return clusterip.IsStamp(e.comment) } // the first part, in whatever order the kernel lists them
+	if slices.ContainsFunc(s.elements, isStamp) {                           // also that of a newer version, of which nothing else may be known
 		return true
 	}
 	chains, sets := namesIn(t.family)
@@ -79,104 +75,23 @@ func (t table) isOurs() bool {
 		!t.holdsMore()
 }
 
-// namesIn lists the names that we use in a family's table, in any layout.
-func namesIn(tables nft.TableFamily) (chains, sets []string) {
-	switch tables {
-	case nft.TableFamilyNetdev:
-		chains = []string{chainIngress, chainARP, chainIPv4, chainIPv6}
-		for _, f := range []family{ipv4, ipv6} {
-			for _, name := range []string{chainErrors, chainShared, chainPorts, chainPortless} {
-				chains = append(chains, name+f.suffix)
-			}
-		}
-		return chains, setNames()
-	case nft.TableFamilyARP:
-		return []string{chainOutput}, nil
-	case nft.TableFamilyIPv6:
-		return []string{chainOutput, chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
-	default:
-		return []string{chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}, nil
-	}
+// ours returns the elements of a set of buckets that we have added, in order.
+func (t table) ours(name string) []element {
+	s, _ := t.set(name)
+	return slices.DeleteFunc(inOrder(s.elements), func(e element) bool { return !e.isOurs() })
 }
 
-// setNames lists the names of our sets, in any layout.
-func setNames() []string {
-	names := []string{setOwned, setSchema}
-	for _, p := range portProtocols {
-		names = append(names, p.name+setServices)
-	}
-	for _, s := range moveSets() {
-		names = append(names, s.name)
-	}
-	return names
-}
-
-// holdsMore tells whether a table holds something that is neither chain nor set: a named counter, a flowtable.
-func (t table) holdsMore() bool { return int(t.use) > len(t.chains)+len(t.sets) }
-
-func (t table) set(name string) (set, bool) {
-	i := slices.IndexFunc(t.sets, func(s set) bool { return s.name == name })
-	if i < 0 {
-		return set{}, false
-	}
-	return t.sets[i], true
-}
-
-// stampOf reads how the tables were laid, from the one that says so: the netdev table.
-func stampOf(tables []table) (clusterip.Layout, error) {
-	for _, t := range tables {
-		s, ok := t.set(setSchema)
-		if !ok || len(s.elements) == 0 {
-			continue
-		}
-		parts := inOrder(s.elements)
-		schema := int(parts[0].key & (1<<schemaBits - 1))
-		var stamp strings.Builder
-		for i, part := range parts {
-			if part.key != schemaKey(schema, i, len(parts)-1) {
-				return clusterip.Layout{}, fmt.Errorf("the stamp of table %s is not whole", t)
-			}
-			stamp.WriteString(part.comment)
-		}
-		layout, err := clusterip.ParseStamp(schema, stamp.String())
-		if err != nil {
-			return layout, fmt.Errorf("the stamp of table %s cannot be read: %w", t, err)
-		}
-		if tableName(layout.Address()) != t.name {
-			return layout, fmt.Errorf("the stamp of table %s names another address, %s", t, layout.Address())
-		}
-		return layout, nil
-	}
-	return clusterip.Layout{}, fmt.Errorf("table netdev %s or its stamp (set %s) is missing", tables[0].name, setSchema)
-}
-
-// ownedOf returns the buckets whose elements we have put there, in order.
-func ownedOf(tables []table) []clusterip.Bucket {
+func ownedIn(tables []table) []clusterip.Bucket {
 	var owned []clusterip.Bucket
 	for _, t := range tables {
-		s, _ := t.set(setOwned)
-		for _, e := range s.elements {
-			if e.isOurs() {
-				owned = append(owned, clusterip.Bucket(e.key))
-			}
+		for _, e := range t.ours(setOwned) {
+			owned = append(owned, clusterip.Bucket(e.key))
 		}
 	}
-	slices.Sort(owned)
 	return owned
 }
 
-// commentOf marks an element of set owned as ours, and tells an admin which instance it belongs to.
-func commentOf(resource string, bucket clusterip.Bucket) string {
-	const longest = 100 // nft(8) allows 128
-	if resource == "" || len(resource) > longest {
-		resource = "bucket"
-	}
-	return fmt.Sprintf("%s:%d", resource, bucket)
-}
-
-func (e element) isOurs() bool { return strings.HasSuffix(e.comment, fmt.Sprintf(":%d", e.key)) }
-
-// damage lists in words what of the tables is not as it was laid. Counts of packets and the owned buckets may differ.
+// damage describes what differs from the tables that were installed. The owned buckets and counters may differ.
 func damage(have, want []table) []string {
 	var found []string
 	for _, w := range want {
@@ -198,7 +113,10 @@ func damage(have, want []table) []string {
 }
 
 func (t table) differences(want table) []string {
-	found := t.structuralDifferences(want)
+	var found []string
+	for _, d := range t.structuralDifferences(want) {
+		found = append(found, d.text)
+	}
 	for _, w := range want.chains {
 		if have, ok := t.chain(w.name); ok {
 			found = append(found, have.ruleDifferences(w)...)
@@ -206,90 +124,60 @@ func (t table) differences(want table) []string {
 	}
 	for _, w := range want.sets {
 		if have, ok := t.set(w.name); ok {
-			found = append(found, have.elementDifferences(w, buckets(want))...)
+			found = append(found, have.elementDifferences(w)...)
 		}
 	}
 	return found
 }
 
-// cannotBecome tells whether only a new table mends what differs: there is something that is not ours, or of another kind.
+// cannotBecome reports whether only a new table repairs what differs.
 func (t table) cannotBecome(want table) bool {
-	ours, oursSets := namesIn(t.family)
-	if t.flags != want.flags || t.holdsMore() {
-		return true
-	}
-	for _, h := range t.chains {
-		w, wanted := want.chain(h.name)
-		if wanted && !reflect.DeepEqual(h.base, w.base) || !wanted && !slices.Contains(ours, h.name) {
-			return true
-		}
-	}
-	for _, h := range t.sets {
-		w, wanted := want.set(h.name)
-		if wanted && (h.keyLength != w.keyLength || h.flags != w.flags) || !wanted && !slices.Contains(oursSets, h.name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.structuralDifferences(want), func(d structuralDifference) bool { return !d.repairable })
 }
 
-// structuralDifferences are those of what a table consists of.
-func (t table) structuralDifferences(want table) []string {
-	var found []string
+// A structuralDifference is one of what a table consists of.
+type structuralDifference struct {
+	text       string
+	repairable bool // in place: something of ours is missing, or is left from another layout
+}
+
+func (t table) structuralDifferences(want table) []structuralDifference {
+	var found []structuralDifference
+	differ := func(repairable bool, format string, args ...any) {
+		found = append(found, structuralDifference{fmt.Sprintf(format, args...), repairable})
+	}
+	chains, sets := namesIn(t.family)
 	if t.flags != want.flags {
-		found = append(found, "it is switched off or has another flag (dormant, owner, persist)")
+		differ(false, "it is switched off or has another flag (dormant, owner, persist)")
 	}
 	if t.holdsMore() {
-		found = append(found, "it holds something that is neither chain nor set, and not ours")
+		differ(false, "it holds something that is neither chain nor set, and not ours")
 	}
 	for _, w := range want.chains {
-		have, ok := t.chain(w.name)
-		switch {
-		case !ok:
-			found = append(found, fmt.Sprintf("chain %s is missing", w.name))
-		case !reflect.DeepEqual(have.base, w.base):
-			found = append(found, fmt.Sprintf("chain %s hooks in differently (%s, laid was %s)", w.name, have.base, w.base))
+		if have, ok := t.chain(w.name); !ok {
+			differ(true, "chain %s is missing", w.name)
+		} else if !reflect.DeepEqual(have.base, w.base) {
+			differ(false, "chain %s hooks in differently (%s, laid was %s)", w.name, have.base, w.base)
 		}
 	}
 	for _, h := range t.chains {
 		if _, ok := want.chain(h.name); !ok {
-			found = append(found, fmt.Sprintf("chain %s is not ours", h.name))
+			differ(slices.Contains(chains, h.name), "chain %s is not ours", h.name)
 		}
 	}
 	for _, w := range want.sets {
-		have, ok := t.set(w.name)
-		switch {
-		case !ok:
-			found = append(found, fmt.Sprintf("set %s is missing", w.name))
-		case have.keyLength != w.keyLength || have.flags != w.flags:
-			found = append(found, fmt.Sprintf("set %s is of another type", w.name))
+		if have, ok := t.set(w.name); !ok {
+			differ(true, "set %s is missing", w.name)
+		} else if have.keyLength != w.keyLength || have.flags != w.flags {
+			differ(false, "set %s is of another type", w.name)
 		}
 	}
 	for _, h := range t.sets {
 		if _, ok := want.set(h.name); !ok {
-			found = append(found, fmt.Sprintf("set %s is not ours", h.name))
+			differ(slices.Contains(sets, h.name), "set %s is not ours", h.name)
 		}
 	}
 	return found
-}
-
-func (t table) chain(name string) (chain, bool) {
-	i := slices.IndexFunc(t.chains, func(c chain) bool { return c.name == name })
-	if i < 0 {
-		return chain{}, false
-	}
-	return t.chains[i], true
-}
-
-func (b *base) String() string {
-	if b == nil {
-		return "no hook"
-	}
-	text := fmt.Sprintf("type %s hook %d priority %d policy %d", b.kind, b.hook, b.priority, b.policy)
-	if b.device != "" {
-		text += " device " + b.device
-	}
-	return text
 }
 
 func (c chain) ruleDifferences(want chain) []string {
@@ -310,46 +198,23 @@ func (c chain) ruleDifferences(want chain) []string {
 	return found
 }
 
-// equal compares what rules do, not what they have counted.
-func (r rule) equal(other rule) bool {
-	return r.comment == other.comment && r.marked == other.marked && slices.Equal(r.unknown, other.unknown) && slices.EqualFunc(r.exprs, other.exprs, func(a, b expr.Any) bool {
-		_, aCounts := a.(*expr.Counter)
-		_, bCounts := b.(*expr.Counter)
-		return aCounts && bCounts || reflect.DeepEqual(a, b)
-	})
-}
-
-// buckets returns N, as the stamp among the wanted elements has it.
-func buckets(want table) uint32 {
-	layout, err := stampOf([]table{want})
-	if err != nil {
-		return 0
-	}
-	return layout.Buckets
-}
-
-func (s set) elementDifferences(want set, n uint32) []string {
+func (s set) elementDifferences(want set) []string {
 	var found []string
-	if s.name != setOwned && !isMoveSet(s.name) {
+	if want.buckets == 0 {
 		if !slices.Equal(inOrder(s.elements), inOrder(want.elements)) {
 			found = append(found, fmt.Sprintf("set %s is not as laid", s.name))
 		}
 		return found
 	}
 	for _, e := range s.elements {
-		if reason := s.alien(e, n); reason != "" {
+		if reason := s.alien(e, want.buckets); reason != "" {
 			found = append(found, fmt.Sprintf("set %s: element %d %s", s.name, e.key, reason))
 		}
 	}
 	return found
 }
 
-// inOrder sorts elements, which the kernel lists as it likes.
-func inOrder(elements []element) []element {
-	return slices.SortedFunc(slices.Values(elements), func(a, b element) int { return cmp.Compare(a.key, b.key) })
-}
-
-// alien says why an element of a set of buckets cannot be one that we put there; empty if it can.
+// alien explains why an element of a set of buckets cannot be one that we have added; empty if it can.
 func (s set) alien(e element, n uint32) string {
 	isOurs := e.isOurs()
 	if s.name == setAdopting {

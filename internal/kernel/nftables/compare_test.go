@@ -15,7 +15,7 @@ import (
 
 // laid is what the kernel shows of a layout with two owned buckets.
 func laid(layout clusterip.Layout) []table {
-	tables := rulesetOf(layout)
+	tables := tablesOf(layout)
 	for _, bucket := range []clusterip.Bucket{2, 5} {
 		tables[0].sets[0].elements = append(tables[0].sets[0].elements,
 			element{key: uint32(bucket), comment: commentOf(layout.Resource, bucket), counted: true})
@@ -35,8 +35,12 @@ func TestJudge(t *testing.T) {
 			rules[len(rules)-1].exprs = []expr.Any{&expr.Counter{Packets: 9, Bytes: 900}, &expr.Verdict{Kind: expr.VerdictDrop}}
 			return t
 		}, "", []clusterip.Bucket{2, 5}},
-		"arp table gone":    {func(t []table) []table { return []table{t[0], t[2]} }, "table arp clusterip-192.168.10.3 is missing", []clusterip.Bucket{2, 5}},
-		"netdev table gone": {func(t []table) []table { return t[1:] }, "table netdev clusterip-192.168.10.3 or its stamp (set schema) is missing", nil},
+		"arp table gone": {func(t []table) []table {
+			return []table{t[0], t[2]}
+		}, "table arp clusterip-192.168.10.3 is missing", []clusterip.Bucket{2, 5}},
+		"netdev table gone": {func(t []table) []table {
+			return t[1:]
+		}, "table netdev clusterip-192.168.10.3 or its stamp (set schema) is missing", nil},
 		"a rule gone": {func(t []table) []table {
 			t[1].chains[0].rules = t[1].chains[0].rules[:2]
 			return t
@@ -118,22 +122,27 @@ func TestJudge(t *testing.T) {
 
 func TestForeignTablesAreLeftAlone(t *testing.T) {
 	name := tableName(layoutFor(clusterip.Multicast, clusterip.SourceIP).Address())
+	arp := func(use uint32, chains []chain, sets ...set) table {
+		return table{family: nft.TableFamilyARP, name: name, use: use, chains: chains, sets: sets}
+	}
 	for why, row := range map[string]struct {
 		table   table
 		foreign bool
 	}{
-		"somebody's chain":                    {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: "input"}}}, true},
-		"somebody's set":                      {table{family: nft.TableFamilyARP, name: name, sets: []set{{name: "blocked"}}}, true},
-		"somebody's set beside one like ours": {table{family: nft.TableFamilyARP, name: name, sets: []set{{name: setSchema}, {name: "blocked"}}}, true},
-		"our chain's name of another family":  {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: chainOverheard}}}, true},
-		"a named counter beside our chain":    {table{family: nft.TableFamilyARP, name: name, use: 2, chains: []chain{{name: chainOutput}}}, true},
-		"empty: nothing is lost with it":      {table{family: nft.TableFamilyARP, name: name}, false},
-		"a newer version's": {table{family: nft.TableFamilyARP, name: name, chains: []chain{{name: "new"}}, sets: []set{
-			{name: setSchema, elements: []element{{key: 9, comment: "ip=192.168.10.3/24 hashmode=moonphase"}}},
-		}}, false},
+		"somebody's chain":                    {arp(0, []chain{{name: "input"}}), true},
+		"somebody's set":                      {arp(0, nil, set{name: "blocked"}), true},
+		"somebody's set beside one like ours": {arp(0, nil, set{name: setSchema}, set{name: "blocked"}), true},
+		"our chain's name of another family":  {arp(0, []chain{{name: chainOverheard}}), true},
+		"a named counter beside our chain":    {arp(2, []chain{{name: chainOutput}}), true},
+		"empty: nothing is lost with it":      {arp(0, nil), false},
+		"a newer version's": {arp(0, []chain{{name: "new"}}, set{
+			name: setSchema, elements: []element{{key: 9, comment: "ip=192.168.10.3/24 hashmode=moonphase"}},
+		}), false},
 		"somebody's chain in ours, whose stamp the kernel does not list from its beginning": {table{
 			family: nft.TableFamilyNetdev, name: name, chains: []chain{{name: "mine"}}, sets: []set{
-				{name: setSchema, elements: []element{{key: schemaKey(1, 1, 1), comment: "buckets=8"}, {key: schemaKey(1, 0, 1), comment: "ip=192.168.10.3/24 "}}},
+				{name: setSchema, elements: []element{
+					{key: schemaKey(1, 1, 1), comment: "buckets=8"}, {key: schemaKey(1, 0, 1), comment: "ip=192.168.10.3/24 "},
+				}},
 			},
 		}, false},
 	} {

@@ -21,7 +21,9 @@ func fakeConn(t *testing.T, batch func([]netlink.Message), refuse func(netlink.M
 }
 
 // fakeConnOfGenerations is the same with a ruleset that somebody else changes meanwhile.
-func fakeConnOfGenerations(t *testing.T, generation func() byte, batch func([]netlink.Message), refuse func(netlink.Message) unix.Errno) *Conn {
+func fakeConnOfGenerations(
+	t *testing.T, generation func() byte, batch func([]netlink.Message), refuse func(netlink.Message) unix.Errno,
+) *Conn {
 	t.Helper()
 	answer := func(requests []netlink.Message) ([]netlink.Message, error) {
 		request := requests[0]

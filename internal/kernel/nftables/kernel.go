@@ -1,5 +1,5 @@
-// Package nftables is the way into nf_tables: it lays, reads, repairs and removes the tables of a resource, over netlink
-// (no nft program is needed on the node).
+// Package nftables installs, reads, repairs and removes the tables of a resource in nf_tables. It uses netlink, so no nft program is needed
+// on the node.
 package nftables
 
 import (
@@ -18,16 +18,16 @@ import (
 // Conn is a connection to the nf_tables of one network namespace.
 type Conn struct {
 	dial     func() (socket, error)
-	raw      socket            // nil when it was given up (drop)
-	err      error             // why there can be none
+	raw      socket            // nil after drop
+	err      error             // why no socket can be opened
 	nft      *nft.Conn         // writes the messages of a batch: see begin
-	batch    []netlink.Message // what it has written
-	buckets  map[string]uint32 // of how many the sets in the batch hold numbers, by name
-	observed time.Time         // when ObserveTables began to read, last; zero before
+	batch    []netlink.Message // that it has written
+	buckets  map[string]uint32 // set.buckets of the sets in the batch, by name
+	observed time.Time         // when ObserveTables last began to read; zero before
 }
 
-// Open connects to the network namespace of the calling thread. On a kernel without nf_tables whatever is asked of the connection gives
-// ocf.ErrInstalled: another backend may do.
+// Open connects to the network namespace of the calling thread. On a kernel without nf_tables, everything that is requested from the
+// connection fails with ocf.ErrInstalled, because another backend may do.
 func Open() (*Conn, error) {
 	raw, err := dial()
 	if err != nil {
@@ -39,8 +39,8 @@ func Open() (*Conn, error) {
 	return &Conn{dial: dial, raw: raw, err: err}, nil
 }
 
-// Close ends the connection. After a deletion the kernel lets it wait for a grace period, some 15 ms (nft_rcv_nl_event in
-// net/netfilter/nf_tables_api.c): do it when nobody waits for a lock.
+// Close ends the connection. After a deletion the kernel blocks it for an RCU grace period, about 15 ms (nft_rcv_nl_event in
+// net/netfilter/nf_tables_api.c). So callers release locks first.
 func (c *Conn) Close() error {
 	if c.raw == nil {
 		return nil
@@ -54,23 +54,12 @@ func families() []nft.TableFamily {
 }
 
 func familyName(family nft.TableFamily) string {
-	switch family {
-	case nft.TableFamilyNetdev:
-		return "netdev"
-	case nft.TableFamilyARP:
-		return "arp"
-	case nft.TableFamilyIPv4:
-		return "ip"
-	case nft.TableFamilyIPv6:
-		return "ip6"
-	default:
-		return fmt.Sprintf("family %d", family)
-	}
+	return map[nft.TableFamily]string{
+		nft.TableFamilyNetdev: "netdev", nft.TableFamilyARP: "arp", nft.TableFamilyIPv4: "ip", nft.TableFamilyIPv6: "ip6",
+	}[family]
 }
 
-func (t table) String() string { return familyName(t.family) + " " + t.name }
-
-// explain gives an error of the kernel the exit code and the words that tell an admin what to do about it.
+// explain adds to an error of the kernel the exit code and what an admin can do about it.
 func explain(err error) error {
 	switch {
 	case err == nil:

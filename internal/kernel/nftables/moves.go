@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"encoding/binary"
 	"slices"
 	"strings"
 	"time"
@@ -13,50 +12,29 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// A mark is how ingress says what conntrack shall be asked about: what kind of packet it seems to be, and to which MAC. The kernel drops only other
-// hosts' packets before that (ip_rcv_core), and no transport protocol takes one that is not the host's own.
-type mark struct {
-	kind byte
-	mac  clusterip.MAC
-}
+// movesPriority is behind conntrack, which must have seen the packet, and by convention before everything that admins do to packets.
+const movesPriority = -190
 
-// marks are those of the two kinds of moves. Where packets come in by a bridge, prerouting may be over when ingress sees them (moveChains), and no
-// later hook can make a packet the host's own: there it must be so from the beginning, and MACs that no frame is sent to make the difference. Nor must
-// a mark be like what a frame to a group is by nature, because prerouting then also sees frames that ingress has not, for virtual machines too.
-func (f family) marks(layout clusterip.Layout) (draining, adopting mark) {
-	if layout.Bridged {
-		return mark{unix.PACKET_HOST, clusterip.MAC{}}, mark{unix.PACKET_HOST, clusterip.MAC{macLength - 1: 1}}
-	}
-	return mark{unix.PACKET_BROADCAST, f.mac(layout)}, mark{unix.PACKET_MULTICAST, f.mac(layout)}
-}
+// What begins a connection: a SYN without the flags of any other segment, an INIT chunk (which comes alone).
+const (
+	tcpFinSynRstAck = 0x17
+	tcpSyn          = 0x02
+	sctpInit        = 1
+)
 
-// put marks a packet to the cluster MAC.
-func (f family) put(layout clusterip.Layout, m mark) []expr.Any {
-	if m.mac == f.mac(layout) {
-		return pkttype(m.kind)
-	}
-	return []expr.Any{ // it is the host's own already
-		&expr.Immediate{Register: register0, Data: m.mac[:]},
-		&expr.Payload{
-			OperationType: expr.PayloadWrite, SourceRegister: register0,
-			Base: expr.PayloadBaseLLHeader, Offset: etherDestination, Len: macLength,
-		},
-	}
-}
-
-// connectionProtocols have connections that conntrack knows, and a packet that begins one.
+// connectionProtocols have connections that conntrack tracks, and a packet that begins one.
 var connectionProtocols = []struct {
 	number byte
 	title  string
 	begins []expr.Any
 }{
-	{unix.IPPROTO_TCP, "TCP", join(loadTransport(tcpFlags, 1), []expr.Any{
-		&expr.Bitwise{SourceRegister: register0, DestRegister: register0, Len: 1, Mask: []byte{tcpFinSynRstAck}, Xor: []byte{0}},
-	}, equal(tcpSyn))},
-	{unix.IPPROTO_SCTP, "SCTP", join(loadTransport(sctpChunkType, 1), equal(sctpInit))},
+	{unix.IPPROTO_TCP, "TCP", []expr.Any{
+		tcpFlags.loadTo(register0), mask(register0, []byte{tcpFinSynRstAck}), compare(expr.CmpOpEq, tcpSyn),
+	}},
+	{unix.IPPROTO_SCTP, "SCTP", sctpChunkType.is(sctpInit)},
 }
 
-// moveSets hold the buckets that are on their way.
+// moveSets hold the buckets that move.
 func moveSets() []set {
 	return []set{
 		{name: setDraining, keyLength: keyLength, flags: unix.NFT_SET_TIMEOUT},
@@ -65,109 +43,105 @@ func moveSets() []set {
 	}
 }
 
-// moveChains decide, behind conntrack, about the marked packets. Of a draining bucket only what belongs to a connection goes on: all else
-// is the new owner's. Of an adopted one what conntrack does not know, and what begins no connection, is the former owner's: the
-// kernel would answer it with a reset.
+// A mark is how ingress shows moveChains that a packet's bucket moves: by packet type and destination MAC. The kernel drops only other
+// hosts' packets before conntrack (ip_rcv_core), and no transport protocol accepts a packet that is not the node's own.
+type mark struct {
+	kind byte
+	mac  clusterip.MAC
+}
+
+// marks returns the marks of draining and adopted buckets. On a bridge, prerouting may be over before ingress sees a packet (moveChains),
+// and no later hook can make the packet the node's own. So it is the node's own from ingress on, and the marks are MACs to which no frame
+// is sent. Nor may a mark there look like a frame to a group, because prerouting also sees frames that ingress does not, for virtual
+// machines too.
+func (f family) marks(layout clusterip.Layout) (draining, adopting mark) {
+	if layout.Bridged {
+		return mark{unix.PACKET_HOST, clusterip.MAC{}}, mark{unix.PACKET_HOST, clusterip.MAC{macLength - 1: 1}}
+	}
+	mac := of(f, layout.MACs)
+	return mark{unix.PACKET_BROADCAST, mac}, mark{unix.PACKET_MULTICAST, mac}
+}
+
+// put marks a packet to the shared MAC.
+func (f family) put(layout clusterip.Layout, m mark) []expr.Any {
+	if layout.Bridged { // it is the node's own already
+		return etherDestination.set(m.mac[:]...)
+	}
+	return setPacketType(m.kind)
+}
+
+// moveChains decide about marked packets, behind conntrack. Of a draining bucket, only packets of a connection of this node pass: all
+// others are the new owner's. Of an adopted bucket, packets that conntrack does not know and that begin no connection are the old owner's:
+// the kernel would answer them with a reset.
 func moveChains(f family, layout clusterip.Layout) []chain {
 	if !layout.Drains {
 		return nil
 	}
-	const (
-		invalid     = expr.CtStateBitINVALID
-		established = expr.CtStateBitESTABLISHED
-	)
 	accept := verdict(expr.VerdictAccept)
 	if !layout.Bridged {
-		accept = join(pkttype(unix.PACKET_HOST), accept)
+		accept = append(setPacketType(unix.PACKET_HOST), accept...)
 	}
-	drop := []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
-	moves := chain{name: chainMoves, base: movesBase(nft.ChainHookPrerouting)}
-	known := rule{comment: "connections that are known here", exprs: join(state(established), accept)}
+	known := newRule("connections that are known here", state(expr.CtStateBitESTABLISHED), accept)
 	draining := chain{name: chainDraining}
-	adopting := chain{name: chainAdopting, rules: []rule{{comment: "invalid", exprs: join(state(invalid), drop)}, known}}
+	adopting := chain{name: chainAdopting, rules: []rule{newRule("invalid", state(expr.CtStateBitINVALID), countAndDrop()), known}}
 	for _, p := range connectionProtocols {
-		draining.rules = append(draining.rules, rule{
-			comment: "new " + p.title + " connections are the new owner's", exprs: join(ipProtocolIs(p.number), p.begins, drop),
-		})
-		adopting.rules = append(adopting.rules, rule{
-			comment: "new " + p.title + " connections", exprs: join(ipProtocolIs(p.number), p.begins, accept),
-		})
+		draining.rules = append(draining.rules,
+			newRule("new "+p.title+" connections are the new owner's", ipProtocolIs(p.number), p.begins, countAndDrop()))
+		adopting.rules = append(adopting.rules, newRule("new "+p.title+" connections", ipProtocolIs(p.number), p.begins, accept))
 	}
-	draining.rules = append(draining.rules, known, rule{comment: "all else is the new owner's", exprs: drop})
-	adopting.rules = append(adopting.rules, rule{comment: "connections of the former owner", exprs: drop})
-	for _, address := range layout.Addresses() {
-		if !f.is(address) {
-			continue
-		}
-		marked := func(m mark) []expr.Any {
-			return join(isNIC(expr.MetaKeyIIF, layout), f.toAddress(address), toMAC(m.mac), pkttypeIs(m.kind))
-		}
-		drainingMark, adoptingMark := f.marks(layout)
-		moves.rules = append(moves.rules, rule{comment: "draining buckets", exprs: join(marked(drainingMark), goTo(chainDraining))})
-		for _, p := range connectionProtocols { // ICMP errors bear the same mark
-			moves.rules = append(moves.rules, rule{
-				comment: p.title + " of adopted buckets", exprs: join(marked(adoptingMark), ipProtocolIs(p.number), goTo(chainAdopting)),
-			})
-		}
-	}
+	draining.rules = append(draining.rules, known, newRule("all else is the new owner's", countAndDrop()))
+	adopting.rules = append(adopting.rules, newRule("connections of the former owner", countAndDrop()))
+	moves := chain{name: chainMoves, base: filterBase(nft.ChainHookPrerouting, movesPriority), rules: f.moveRules(layout)}
 	chains := []chain{moves, draining, adopting}
 	if layout.Bridged {
-		// A bridge that calls iptables has prerouting see packets at its ports, and not again when they come in by the bridge (ip_sabotage_in in
-		// net/bridge/br_netfilter_hooks.c).
-		chains = append(chains, chain{name: chainDelivered, base: movesBase(nft.ChainHookInput), rules: moves.rules})
+		// A bridge that calls iptables runs prerouting for packets at its ports, and not again when they arrive on the bridge itself
+		// (ip_sabotage_in in net/bridge/br_netfilter_hooks.c).
+		chains = append(chains, chain{name: chainDelivered, base: filterBase(nft.ChainHookInput, movesPriority), rules: moves.rules})
 	}
 	return chains
 }
 
-func movesBase(hook *nft.ChainHook) *base {
-	return &base{kind: nft.ChainTypeFilter, hook: *hook, priority: movesPriority, policy: nft.ChainPolicyAccept}
-}
-
-// state matches a packet of which conntrack says one of these.
-func state(bits uint32) []expr.Any {
-	const length = 4
-	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: register0},
-		&expr.Bitwise{
-			SourceRegister: register0, DestRegister: register0, Len: length,
-			Mask: binary.NativeEndian.AppendUint32(nil, bits), Xor: make([]byte, length),
-		},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: register0, Data: make([]byte, length)},
+// moveRules send marked packets to the chains that decide about them.
+func (f family) moveRules(layout clusterip.Layout) []rule {
+	var rules []rule
+	drainingMark, adoptingMark := f.marks(layout)
+	for _, address := range f.addresses(layout) {
+		has := func(m mark) []expr.Any {
+			return slices.Concat(isInterface(expr.MetaKeyIIF, layout.NICIndex), f.to(address), toMAC(m.mac), packetTypeIs(m.kind))
+		}
+		rules = append(rules, newRule("draining buckets", has(drainingMark), goTo(chainDraining)))
+		for _, p := range connectionProtocols { // ICMP errors have the same mark
+			rules = append(rules, newRule(p.title+" of adopted buckets", has(adoptingMark), ipProtocolIs(p.number), goTo(chainAdopting)))
+		}
 	}
+	return rules
 }
 
 // movesIn reads the moves from their sets.
 func movesIn(tables []table) clusterip.Moves {
 	var moves clusterip.Moves
 	for _, t := range tables {
-		draining, _ := t.set(setDraining)
-		for _, e := range inOrder(draining.elements) {
-			if e.isOurs() {
-				moves.Draining = append(moves.Draining, clusterip.Drain{Bucket: clusterip.Bucket(e.key), Left: e.left})
-			}
+		for _, e := range t.ours(setDraining) {
+			moves.Draining = append(moves.Draining, clusterip.Drain{Bucket: clusterip.Bucket(e.key), Left: e.left})
 		}
 		adopting, _ := t.set(setAdopting)
 		for _, e := range inOrder(adopting.elements) {
 			if from, ours := strings.CutPrefix(e.comment, adoptedFrom); ours {
-				moves.Adopting = append(moves.Adopting, clusterip.Adoption{
-					Bucket: clusterip.Bucket(e.key), Left: e.left, From: strings.Split(from, ","),
-				})
+				moves.Adopting = append(moves.Adopting,
+					clusterip.Adoption{Bucket: clusterip.Bucket(e.key), Left: e.left, From: strings.Split(from, ",")})
 			}
 		}
-		handedOver, _ := t.set(setHandedOver)
-		for _, e := range inOrder(handedOver.elements) {
-			if e.isOurs() {
-				moves.HandedOver = append(moves.HandedOver, clusterip.Bucket(e.key))
-			}
+		for _, e := range t.ours(setHandedOver) {
+			moves.HandedOver = append(moves.HandedOver, clusterip.Bucket(e.key))
 		}
 	}
 	return moves
 }
 
-// adoptedFrom begins the comment of an adopted bucket; the names of nodes follow.
+// adoptedFrom begins the comment of an adopted bucket. The names of the old owners follow.
 const adoptedFrom = "from "
 
-// age is how long ago the times of moves were observed.
+// age is how long ago the times of the moves were observed.
 func (c *Conn) age() time.Duration {
 	if c.observed.IsZero() {
 		return 0
@@ -175,16 +149,16 @@ func (c *Conn) age() time.Duration {
 	return time.Since(c.observed)
 }
 
-// moveElements are what the sets hold, by name, when these moves, of that age, go on. Drains grow older meanwhile: else each change would
-// prolong them a little, until they outlast the adoptions of the new owners, and two nodes answer a client. Adoptions may last longer.
-// A new drain, too, begins when the node was observed, not when the others have been told of it.
+// moveElements returns what the sets hold, by name, when moves continue that were observed that long ago. Drains are shortened by this age:
+// else each change would prolong them a little, until they outlast the adoptions of the new owners, and two nodes answer a client.
+// Adoptions may last longer. A new drain, too, begins when the node was observed, not when its announcement was published.
 func moveElements(resource string, moves clusterip.Moves, age time.Duration) map[string][]element {
-	elements := map[string][]element{setDraining: nil, setAdopting: nil, setHandedOver: nil}
+	elements := map[string][]element{}
 	put := func(name string, bucket clusterip.Bucket, comment string, left time.Duration) {
 		elements[name] = append(elements[name], element{key: uint32(bucket), comment: comment, left: left})
 	}
 	for _, d := range moves.Draining {
-		put(setDraining, d.Bucket, commentOf(resource, d.Bucket), max(d.Left-age, time.Millisecond)) // without a time it would last for ever
+		put(setDraining, d.Bucket, commentOf(resource, d.Bucket), max(d.Left-age, time.Millisecond)) // without a time it would never end
 	}
 	for _, a := range moves.Adopting {
 		put(setAdopting, a.Bucket, adoptedFrom+strings.Join(a.From, ","), max(a.Left, time.Millisecond))
@@ -195,19 +169,17 @@ func moveElements(resource string, moves clusterip.Moves, age time.Duration) map
 	return elements
 }
 
-// move changes what is owned and replaces what the sets of moves hold. An element may end at any moment, so that it cannot be deleted
-// alone.
+// move changes the owned buckets and replaces all elements of the move sets, because an element that is to be deleted may end at any
+// moment.
 func (c *Conn) move(step clusterip.Move) error {
-	t := tableOf(nft.TableFamilyNetdev, step.Address)
+	t := netdevTable(step.Address)
 	if len(step.Disown) > 0 {
 		if err := c.nft.SetDeleteElements(ownedSet(t), elementsOf("", step.Disown)); err != nil {
 			return err
 		}
 	}
-	if len(step.Own) > 0 {
-		if err := c.addElements(ownedSet(t), elementsOf(step.Resource, step.Own)); err != nil {
-			return err
-		}
+	if err := c.addElements(ownedSet(t), elementsOf(step.Resource, step.Own)); err != nil {
+		return err
 	}
 	elements := moveElements(step.Resource, step.Moves, c.age())
 	for _, s := range moveSets() {
@@ -219,13 +191,8 @@ func (c *Conn) move(step clusterip.Move) error {
 	return nil
 }
 
-// refill makes a set hold its elements and no other.
+// refill replaces all elements of a set.
 func (c *Conn) refill(t *nft.Table, s set) error {
 	c.nft.FlushSet(setOf(t, s))
 	return c.addElements(setOf(t, s), s.converted(s.elements))
-}
-
-// isMoveSet tells whether a set of that name holds moves.
-func isMoveSet(name string) bool {
-	return slices.ContainsFunc(moveSets(), func(s set) bool { return s.name == name })
 }

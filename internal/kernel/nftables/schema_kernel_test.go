@@ -18,8 +18,8 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// Every record, replayed into a real kernel, is without a fault for this version. So a package upgrade fails no monitor, and a further bucket is one
-// element more. What changes tables (here drain) makes them the newest schema in place.
+// Every record, replayed into a real kernel, is without a fault for this version. So a package upgrade fails no monitor, and a further
+// bucket is one element more. What changes tables (here drain) makes them the newest schema in place.
 func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
 	files, err := filepath.Glob("testdata/schema-*.hex")
 	if err != nil || len(files) == 0 {
@@ -53,7 +53,7 @@ func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
 			}
 			asked := *seen.Laid
 			asked.Schema, asked.Drains = clusterip.Schema, !asked.Drains
-			for i, want := range rulesetOf(asked) {
+			for i, want := range tablesOf(asked) {
 				if before[i].family != want.family || before[i].cannotBecome(want) {
 					t.Errorf("table %s would be made anew", want)
 				}

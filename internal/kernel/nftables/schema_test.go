@@ -32,7 +32,8 @@ func layoutFor(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip
 	return clusterip.Layout{
 		Schema: clusterip.Schema, Resource: "web-ip", Prefixes: []netip.Prefix{prefix}, NIC: "eth0", NICIndex: 2, Backend: clusterip.NFTables,
 		MACMode: macMode, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.DerivedMAC(macMode, prefix.Addr())},
-		HashMode: hashMode, HashCompat: clusterip.XTCluster, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Seed: 0x9e3779b9, Buckets: 8,
+		HashMode: hashMode, HashCompat: clusterip.XTCluster, HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128},
+		Seed: 0x9e3779b9, Buckets: 8,
 	}
 }
 
@@ -54,7 +55,9 @@ func dualStack(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip
 		layout.MACs.IPv6 = clusterip.DerivedMAC(macMode, netip.MustParseAddr("2001:db8:10::3"))
 	}
 	layout.HashPrefixes = clusterip.PerFamily[int]{IPv4: 24, IPv6: 64}
-	layout.Services = []services.Service{{Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 5000, Last: 65535}, {Protocol: "udp", First: 53, Last: 53}, services.ICMP}
+	layout.Services = []services.Service{
+		{Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 5000, Last: 65535}, {Protocol: "udp", First: 53, Last: 53}, services.ICMP,
+	}
 	return layout
 }
 
@@ -124,7 +127,9 @@ func readRecord(t *testing.T, file string) []netlink.Message {
 		if _, err := fmt.Sscanf(string(line), "%x %x %x", &kind, &flags, &data); err != nil {
 			t.Fatal(err)
 		}
-		messages = append(messages, netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.HeaderFlags(flags)}, Data: data})
+		messages = append(messages, netlink.Message{
+			Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.HeaderFlags(flags)}, Data: data,
+		})
 	}
 	return messages
 }
@@ -190,14 +195,14 @@ func isAsRecorded(t *testing.T, file, got string) {
 func TestNewerSchemaIsSaidToBeNewer(t *testing.T) {
 	layout := layoutFor(clusterip.Multicast, clusterip.SourceIP)
 	layout.Schema = clusterip.Schema + 1
-	judged := judge(rulesetOf(layout))
+	judged := judge(tablesOf(layout))
 	if len(judged.Damage) != 1 || !strings.Contains(judged.Damage[0], "newer version") {
 		t.Errorf("%+v", judged)
 	}
 }
 
-// Tables of an older schema are as they should be. What changes them makes them the newest schema, and replaces only what differs: here, where
-// the older one is made up, the stamp.
+// Tables of an older schema are as they should be. What changes them makes them the newest schema, and replaces only what differs: here,
+// where the older one is made up, the stamp.
 func TestOlderSchemaIsAcceptedAndReplacedInPlace(t *testing.T) {
 	layout := layoutFor(clusterip.Multicast, clusterip.SourceIP)
 	layout.Schema = clusterip.Schema - 1
@@ -228,7 +233,8 @@ func TestOlderSchemaIsAcceptedAndReplacedInPlace(t *testing.T) {
 func TestMissingKernelFeaturesAreNamed(t *testing.T) {
 	newChain := func(family byte) func(netlink.Message) bool {
 		return func(m netlink.Message) bool {
-			return m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWCHAIN && m.Data[0] == family && bytes.Contains(m.Data, []byte("filter\x00"))
+			return m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWCHAIN && m.Data[0] == family &&
+				bytes.Contains(m.Data, []byte("filter\x00"))
 		}
 	}
 	for name, row := range map[string]struct {
@@ -334,7 +340,8 @@ func TestManyElementsGoInSeveralMessages(t *testing.T) {
 		}
 	}, nil)
 	resource := "a-resource-with-a-name-that-is-quite-long-" + strings.Repeat("x", 50)
-	if err := c.ApplyTables(t.Context(), clusterip.Own{Address: netip.MustParseAddr("192.168.10.3"), Resource: resource, Buckets: buckets}); err != nil {
+	own := clusterip.Own{Address: netip.MustParseAddr("192.168.10.3"), Resource: resource, Buckets: buckets}
+	if err := c.ApplyTables(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}
 	if elements != many {

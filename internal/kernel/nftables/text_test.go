@@ -51,39 +51,21 @@ func (s set) text() string {
 	return text
 }
 
-// field is a part of a packet.
-type field struct {
-	base           expr.PayloadBase
-	offset, length uint32
-}
-
 var fieldNames = map[field]string{
-	{expr.PayloadBaseLLHeader, etherDestination, macLength}:        "ether daddr",
-	{expr.PayloadBaseLLHeader, etherType, 2}:                       "ether type",
-	{expr.PayloadBaseLLHeader, vlanTCI, 2}:                         "vlan tci",
-	{expr.PayloadBaseNetworkHeader, 12, 4}:                         "ip saddr",
-	{expr.PayloadBaseNetworkHeader, 16, 4}:                         "ip daddr",
-	{expr.PayloadBaseNetworkHeader, 8, 16}:                         "ip6 saddr",
-	{expr.PayloadBaseNetworkHeader, 24, 16}:                        "ip6 daddr",
-	{expr.PayloadBaseNetworkHeader, arpSenderMAC, macLength}:       "arp saddr ether",
-	{expr.PayloadBaseNetworkHeader, arpSenderIP, 4}:                "arp saddr ip",
-	{expr.PayloadBaseTransportHeader, icmpType, 1}:                 "icmp type",
-	{expr.PayloadBaseTransportHeader, sourcePort, portLength}:      "th sport",
-	{expr.PayloadBaseTransportHeader, destinationPort, portLength}: "th dport",
-	{expr.PayloadBaseTransportHeader, tcpFlags, 1}:                 "tcp flags",
-	{expr.PayloadBaseTransportHeader, sctpChunkType, 1}:            "sctp chunk type",
-	{expr.PayloadBaseTransportHeader, ndTarget, 16}:                "nd target",
-	{expr.PayloadBaseTransportHeader, ndOptionMAC, macLength}:      "nd option mac",
+	etherDestination: "ether daddr", etherType: "ether type", vlanTCI: "vlan tci",
+	arpSenderMAC: "arp saddr ether", arpSenderIP: "arp saddr ip",
+	ipv4Source: "ip saddr", ipv4Destination: "ip daddr", ipv6Source: "ip6 saddr", ipv6Destination: "ip6 daddr",
+	icmpType: "icmp type", ndTarget: "nd target", ndOptionMAC: "nd option mac",
+	sourcePort: "th sport", destinationPort: "th dport", tcpFlags: "tcp flags", sctpChunkType: "sctp chunk type",
 }
 
+// payloadText writes a field without a name as its place in bits.
 func payloadText(e *expr.Payload) string {
 	if name, ok := fieldNames[field{e.Base, e.Offset, e.Len}]; ok {
 		return name
 	}
 	const bits = 8
-	return fmt.Sprintf("@%s,%d,%d", map[expr.PayloadBase]string{
-		expr.PayloadBaseLLHeader: "ll", expr.PayloadBaseNetworkHeader: "nh", expr.PayloadBaseTransportHeader: "th",
-	}[e.Base], e.Offset*bits, e.Len*bits)
+	return fmt.Sprintf("@%s,%d,%d", map[expr.PayloadBase]string{link: "ll", network: "nh", transport: "th"}[e.Base], e.Offset*bits, e.Len*bits)
 }
 
 var metaNames = map[expr.MetaKey]string{
@@ -131,7 +113,8 @@ func exprsText(exprs []expr.Any) string {
 		case *expr.Counter:
 			do("counter")
 		case *expr.Verdict:
-			do("%s %s", map[expr.VerdictKind]string{expr.VerdictAccept: "accept", expr.VerdictDrop: "drop", expr.VerdictGoto: "goto"}[e.Kind], e.Chain)
+			kinds := map[expr.VerdictKind]string{expr.VerdictAccept: "accept", expr.VerdictDrop: "drop", expr.VerdictGoto: "goto " + e.Chain}
+			do("%s", kinds[e.Kind])
 		}
 	}
 	return strings.TrimSpace(strings.Join(words, " "))

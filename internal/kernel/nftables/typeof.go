@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What nft(8) keeps beside a set to print `typeof numgen inc mod 8` (include/expression.h and src/numgen.c in its sources; include/udata.h in
-// libnftnl's).
+// What nft(8) stores beside a set to print `typeof numgen inc mod 8` (include/expression.h and src/numgen.c in its sources; include/udata.h
+// in libnftnl's).
 const (
 	typeofExpression userdata.Type = 0
 	typeofData       userdata.Type = 1
@@ -20,9 +20,10 @@ const (
 	expressionNumgen = 23 // EXPR_NUMGEN
 )
 
-// typeofBuckets tells nft(8) the type of a set's keys: numbers of so many buckets. It has no name for that of a hash, and takes no rule
-// that looks for a hash in a set of another type, not even from its own listing. `typeof` takes an expression of the type instead: not
-// the hash, over which nft 1.0.6 falls, but a counter, which all know since 0.9.8. The kernel does not look at it.
+// typeofBuckets is user data that shows nft(8) the type of a set's keys: numbers of so many buckets. The kernel ignores it. nft(8) has no
+// name for the type of a hash, and accepts no rule that looks a hash up in a set of another type, not even from its own listing. `typeof`
+// names an expression of the type instead. That is a counter, which nft(8) supports since 0.9.8, because nft 1.0.6 fails on the hash
+// itself.
 func typeofBuckets(buckets uint32) []byte {
 	number := func(to []byte, kind userdata.Type, value uint32) []byte {
 		return userdata.Append(to, kind, binary.NativeEndian.AppendUint32(nil, value))
@@ -32,7 +33,7 @@ func typeofBuckets(buckets uint32) []byte {
 		userdata.Append(number(nil, typeofExpression, expressionNumgen), typeofData, counter))
 }
 
-// addTypes adds to the messages that make sets of buckets what the library cannot write.
+// addTypes adds typeofBuckets to the messages that add sets of buckets. The library cannot write it.
 func (c *Conn) addTypes() error {
 	for i, m := range c.batch {
 		if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSET {
