@@ -155,7 +155,7 @@ func (c *call) resourceHere(ctx context.Context, address netip.Addr, instead str
 		if err != nil {
 			return err
 		}
-		why = survey.Why
+		why = survey.ClusterErr
 		resource, err = survey.Only()
 		return err
 	})

@@ -169,7 +169,7 @@ func unreliable(state clusterip.State, how string, n int) *fakeKernel {
 func cloned(s clusterip.State) clusterip.State {
 	s.NICs, s.Connected = slices.Clone(s.NICs), slices.Clone(s.Connected)
 	s.Addresses, s.Groups, s.Filters = slices.Clone(s.Addresses), slices.Clone(s.Groups), slices.Clone(s.Filters)
-	s.Tables.Owned, s.Tables.Damage = slices.Clone(s.Tables.Owned), slices.Clone(s.Tables.Damage)
+	s.Tables.Owned, s.Tables.Faults = slices.Clone(s.Tables.Owned), slices.Clone(s.Tables.Faults)
 	return s
 }
 
@@ -299,7 +299,7 @@ func TestStartRefuses(t *testing.T) {
 			func(_ *clusterip.State, s *clusterip.Spec) { s.HashMode = clusterip.SourceIPSourcePort }, ocf.ErrConfigured, "hashmode is",
 		},
 		"a foreign table of our name": {func(s *clusterip.State, _ *clusterip.Spec) {
-			s.Tables.Foreign = []string{"table netdev clusterip-192.168.10.3"}
+			s.Tables.Conflicting = []string{"table netdev clusterip-192.168.10.3"}
 		}, ocf.ErrGeneric, "not ours"},
 		"a NIC that is not there": {func(_ *clusterip.State, s *clusterip.Spec) { s.NIC = "eth9" }, ocf.ErrArgs, "nic=eth9"},
 		"the loopback interface":  {func(_ *clusterip.State, s *clusterip.Spec) { s.NIC = "lo" }, ocf.ErrArgs, "loopback"},
@@ -396,7 +396,7 @@ func TestOtherSettingsAreTakenWhenNoOtherBucketRuns(t *testing.T) {
 // Tables of an older schema are accepted as they are: no monitor fails and no bucket moves on a package upgrade.
 func TestOlderSchemaIsAccepted(t *testing.T) {
 	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 1)}
-	kernel.Tables.Laid.Schema = clusterip.Schema - 1
+	kernel.Tables.Installed.Schema = clusterip.Schema - 1
 	agent, _ := agentOn(kernel)
 	if err := agent.Monitor(t.Context(), specOf(clusterip.Multicast, 1), 0); err != nil {
 		t.Error(err)
@@ -436,13 +436,13 @@ func TestTablesLearnOfPortsThatAskByARP(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if fmt.Sprint(kernel.Tables.Laid.Ports, kernel.Tables.Owned) != "[8 9] [1 2]" || len(kernel.applied) != 1 {
-		t.Errorf("ports %v, owned %v, after %q", kernel.Tables.Laid.Ports, kernel.Tables.Owned, kernel.applied)
+	if fmt.Sprint(kernel.Tables.Installed.Ports, kernel.Tables.Owned) != "[8 9] [1 2]" || len(kernel.applied) != 1 {
+		t.Errorf("ports %v, owned %v, after %q", kernel.Tables.Installed.Ports, kernel.Tables.Owned, kernel.applied)
 	}
 }
 
-func TestMonitorNamesStrangers(t *testing.T) {
-	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 1, 2), conflicts: []clusterip.Stranger{{Address: vip, MAC: anyMAC}}}
+func TestMonitorNamesConflicts(t *testing.T) {
+	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 1, 2), conflicts: []clusterip.Conflict{{Address: vip, MAC: anyMAC}}}
 	agent, _ := agentOn(kernel)
 	if err := agent.Monitor(t.Context(), specOf(clusterip.Multicast, 1), 0); err != nil {
 		t.Errorf("level 0 asks no network: %v", err)
@@ -533,7 +533,7 @@ func TestOthersAreLeftAlone(t *testing.T) {
 // Neighbours that received another MAC while something was broken must receive the right one again.
 func TestMendingIsAnnounced(t *testing.T) {
 	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 1, 2)}
-	kernel.Tables.Damage = []string{"table arp clusterip-192.168.10.3 is gone"}
+	kernel.Tables.Faults = []string{"table arp clusterip-192.168.10.3 is gone"}
 	agent, _ := agentOn(kernel)
 	if err := agent.Start(t.Context(), specOf(clusterip.Multicast, 1)); err != nil || kernel.announced != 1 {
 		t.Errorf("%v; announced %d times after the tables were repaired", err, kernel.announced)

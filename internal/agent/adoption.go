@@ -15,14 +15,14 @@ import (
 // followUp finds out what remains of the bucket's adoption, and installs it.
 func (a Agent) followUp(ctx context.Context, spec clusterip.Spec, tables clusterip.Tables) error {
 	adoption, adopts := tables.Moves.Adoption(spec.Bucket)
-	if !adopts || tables.Laid == nil {
+	if !adopts || tables.Installed == nil {
 		return nil
 	}
 	// A connection without a conntrack entry counts as another node's.
-	if err := a.Kernel.Keep(ctx, *tables.Laid, map[clusterip.Bucket]time.Duration{spec.Bucket: adoption.Left}); err != nil {
+	if err := a.Kernel.KeepEntries(ctx, *tables.Installed, map[clusterip.Bucket]time.Duration{spec.Bucket: adoption.Left}); err != nil {
 		a.Log.Warningf("bucket %d: idle connections may break while it is adopted: %v", spec.Bucket, err)
 	}
-	remaining, err := a.remaining(ctx, spec, tables.Laid.Identity(), adoption)
+	remaining, err := a.remaining(ctx, spec, tables.Installed.Identity(), adoption)
 	if err != nil {
 		a.Log.Infof("cannot check whether %s serve connections of bucket %d: %v", oldOwners(adoption), spec.Bucket, err)
 		return nil

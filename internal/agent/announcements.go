@@ -135,7 +135,7 @@ func (a Agent) publishDrain(ctx context.Context, spec clusterip.Spec) (known, pu
 		return false, false
 	}
 	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
-	if err != nil || tables.Laid == nil || !tables.Laid.Drains || len(tables.Damage) > 0 || !slices.Contains(tables.Owned, spec.Bucket) {
+	if err != nil || tables.Installed == nil || !tables.Installed.Drains || len(tables.Faults) > 0 || !slices.Contains(tables.Owned, spec.Bucket) {
 		return false, false // the action observes again, and returns the error
 	}
 	patience := clusterTime
@@ -145,7 +145,7 @@ func (a Agent) publishDrain(ctx context.Context, spec clusterip.Spec) (known, pu
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	adoption, _ := tables.Moves.Adoption(spec.Bucket)
-	if err := a.board(spec.Address(), spec.Bucket).publishDrain(ctx, spec.Drain, tables.Laid.Identity(), adoption); err != nil {
+	if err := a.board(spec.Address(), spec.Bucket).publishDrain(ctx, spec.Drain, tables.Installed.Identity(), adoption); err != nil {
 		a.Log.Warningf("stop without hand-over; connections will break: %v", err)
 		return false, true
 	}
@@ -229,8 +229,8 @@ func (a Agent) publishProbe(ctx context.Context, spec clusterip.Spec, tables clu
 	defer cancel()
 	b := a.board(spec.Address(), spec.Bucket)
 	own := handover.Announcement{Layout: spec.Layout().Identity(), Nonce: newNonce()}
-	if len(tables.Moves.Draining) > 0 && tables.Laid != nil {
-		own.Layout = tables.Laid.Identity()
+	if len(tables.Moves.Draining) > 0 && tables.Installed != nil {
+		own.Layout = tables.Installed.Identity()
 		if drain, drains := tables.Moves.Drain(spec.Bucket); drains {
 			own.Drain = drain.Left
 		}

@@ -59,10 +59,10 @@ func (s *session) endDrains(ctx context.Context, buckets []clusterip.Bucket) err
 // a later connection of the same client seem known here when the bucket comes back. But a bucket that is stopped because its tables are
 // damaged is started again at once, mostly on this node, and keeps its connections.
 func (a Agent) endConnections(ctx context.Context, tables clusterip.Tables, buckets []clusterip.Bucket) {
-	if len(buckets) == 0 || tables.Laid == nil || !tables.Laid.Drains || len(tables.Damage) > 0 {
+	if len(buckets) == 0 || tables.Installed == nil || !tables.Installed.Drains || len(tables.Faults) > 0 {
 		return
 	}
-	if err := a.Kernel.Forget(ctx, *tables.Laid, buckets); err != nil {
+	if err := a.Kernel.EndConnections(ctx, *tables.Installed, buckets); err != nil {
 		a.Log.Warningf("cannot end all connections of buckets %s, which this node no longer serves: %v", clusterip.FormatBuckets(buckets), err)
 	}
 }
@@ -72,7 +72,7 @@ func (a Agent) endConnections(ctx context.Context, tables clusterip.Tables, buck
 func (a Agent) endHandshakes(ctx context.Context, layout clusterip.Layout, drain clusterip.Drain) {
 	err := a.Kernel.EndHandshakes(ctx, layout, drain.Bucket)
 	if err == nil {
-		err = a.Kernel.Keep(ctx, layout, map[clusterip.Bucket]time.Duration{drain.Bucket: drain.Left})
+		err = a.Kernel.KeepEntries(ctx, layout, map[clusterip.Bucket]time.Duration{drain.Bucket: drain.Left})
 	}
 	if err != nil {
 		a.Log.Warningf("bucket %d: connections that are idle, or whose handshake is incomplete, may break: %v", drain.Bucket, err)
@@ -82,15 +82,15 @@ func (a Agent) endHandshakes(ctx context.Context, layout clusterip.Layout, drain
 // idleDrains returns the drains that have no connection left, and none if the connections cannot be counted. It keeps conntrack entries for
 // the connections of the others.
 func (a Agent) idleDrains(ctx context.Context, tables clusterip.Tables) ([]clusterip.Drain, error) {
-	if len(tables.Moves.Draining) == 0 || tables.Laid == nil {
+	if len(tables.Moves.Draining) == 0 || tables.Installed == nil {
 		return nil, nil
 	}
 	left := map[clusterip.Bucket]time.Duration{}
 	for _, d := range tables.Moves.Draining {
 		left[d.Bucket] = d.Left
 	}
-	keepErr := a.Kernel.Keep(ctx, *tables.Laid, left)
-	connections, err := a.Kernel.Connections(ctx, *tables.Laid)
+	keepErr := a.Kernel.KeepEntries(ctx, *tables.Installed, left)
+	connections, err := a.Kernel.Connections(ctx, *tables.Installed)
 	if err != nil {
 		return nil, fmt.Errorf("cannot count connections; drains will run to their timeout: %w", err)
 	}

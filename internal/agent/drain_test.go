@@ -140,7 +140,7 @@ func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
 	runs(t, agent, 2)
 	monitors(t, agent, 2, ocf.Success)
 	monitors(t, agent, 5, ocf.NotRunning)
-	want := clusterip.Moves{Draining: []clusterip.Drain{{Bucket: 5, Left: long}}, HandedOver: []clusterip.Bucket{5}}
+	want := clusterip.Moves{Draining: []clusterip.Drain{{Bucket: 5, Left: long}}, Announced: []clusterip.Bucket{5}}
 	if diff := cmp.Diff(want, kernel.Tables.Moves, cmp.Transformer("", normalMoves)); diff != "" {
 		t.Errorf("moves (-want +got):\n%s", diff)
 	}
@@ -151,7 +151,7 @@ func TestStopGivesAwayAndStartTakesBack(t *testing.T) {
 
 // normalMoves makes no difference between an empty list and none.
 func normalMoves(m clusterip.Moves) string {
-	return fmt.Sprintf("%+v", []any{m.Draining, m.Adopting, m.HandedOver})
+	return fmt.Sprintf("%+v", []any{m.Draining, m.Adopting, m.Announced})
 }
 
 // Whatever step of a stop or a start fails or is the last, a second try works, and every drain is announced.
@@ -417,7 +417,7 @@ func TestStopOfADrainingBucketWithoutAStamp(t *testing.T) {
 	if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
 		t.Fatal(err)
 	}
-	kernel.Tables.Laid, kernel.Tables.Damage = nil, []string{"stamp lost"}
+	kernel.Tables.Installed, kernel.Tables.Faults = nil, []string{"stamp lost"}
 	if err := agent.Stop(t.Context(), drainingSpec(2)); err != nil {
 		t.Error(err)
 	}

@@ -38,7 +38,7 @@ func TestDualStackIsInstalledRepairedAndRemoved(t *testing.T) {
 		"both addresses lost":      func(s *clusterip.State) { s.Addresses = nil },
 		"IPv6 address tentative":   func(s *clusterip.State) { vip6At(s).Tentative = true },
 		"IPv6 address with prefix": func(s *clusterip.State) { vip6At(s).Prefix = netip.PrefixFrom(vip6, 128) },
-		"a rule changed":           func(s *clusterip.State) { s.Tables.Damage = []string{"x"} },
+		"a rule changed":           func(s *clusterip.State) { s.Tables.Faults = []string{"x"} },
 		"filters lost":             func(s *clusterip.State) { s.Filters = nil },
 	} {
 		for _, mode := range clusterip.MACModes() {

@@ -134,7 +134,7 @@ func (w *world) key() string {
 	fmt.Fprintf(&b, "%d %t %t %t %d %t %t", w.owner, w.fails, w.drain, w.off, gone, w.overlaps, w.held)
 	for _, n := range w.nodes {
 		t := n.state.Tables
-		fmt.Fprintf(&b, "|%t %d %t %d %t %v %s %v", n.alive, n.membership, n.probed, n.connections, t.Present, t.Owned, t.Moves, t.Moves.HandedOver)
+		fmt.Fprintf(&b, "|%t %d %t %d %t %v %s %v", n.alive, n.membership, n.probed, n.connections, t.Present, t.Owned, t.Moves, t.Moves.Announced)
 		if n.delivery != upToDate {
 			fmt.Fprintf(&b, " %d%s", n.delivery, n.delivered.key())
 		}
@@ -397,7 +397,7 @@ func (w *world) single() []event {
 		if n.delivery != upToDate {
 			fate("has caught up", true, func(w *world) { w.nodes[i].delivery, w.nodes[i].delivered = upToDate, published{} })
 		}
-		if n.alive && len(n.state.Tables.Moves.HandedOver) > 0 {
+		if n.alive && len(n.state.Tables.Moves.Announced) > 0 {
 			action("a look of the sweeper", true, func(w *world) error { return w.sweep(i) })
 			if n.connections > 0 {
 				fate("loses its last client", true, func(w *world) { w.nodes[i].connections = 0 })
@@ -439,7 +439,7 @@ func (w *world) start(i int) error {
 
 func (w *world) stop(i int) error {
 	w.owner, w.fails = nowhere, false
-	if laid := w.nodes[i].state.Tables.Laid; laid == nil || !laid.Drains {
+	if laid := w.nodes[i].state.Tables.Installed; laid == nil || !laid.Drains {
 		w.nodes[i].connections = 0 // without drain they may break
 	}
 	w.breakUnlessDrained()
@@ -591,7 +591,7 @@ func (w *world) settle() error {
 		}
 	}
 	for i, n := range w.nodes {
-		if n.alive && len(n.state.Tables.Moves.HandedOver) > 0 {
+		if n.alive && len(n.state.Tables.Moves.Announced) > 0 {
 			if err := w.sweep(i); err != nil {
 				return err
 			}
@@ -619,7 +619,7 @@ func (w *world) settle() error {
 		return err
 	}
 	if !w.drain {
-		laid := w.nodes[w.owner].state.Tables.Laid
+		laid := w.nodes[w.owner].state.Tables.Installed
 		if laid != nil && laid.Drains {
 			return fmt.Errorf("the drains are over, and %s still has rules for drains", nodeName(w.owner))
 		}

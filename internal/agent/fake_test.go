@@ -25,7 +25,7 @@ type fakeKernel struct {
 	applied      []string
 	announced    int
 	onAnnounce   func()
-	conflicts    []clusterip.Stranger
+	conflicts    []clusterip.Conflict
 	others       []clusterip.Layout              // of other resources
 	open         func() map[clusterip.Bucket]int // connections
 	ended        []clusterip.Bucket              // whose connections were ended
@@ -70,13 +70,13 @@ func (k *fakeKernel) Apply(_ context.Context, step clusterip.Step) error {
 	}
 	tables := &k.Tables
 	switch step := step.(type) {
-	case clusterip.LayTables:
+	case clusterip.InstallTables:
 		layout := step.Layout
-		tables.Present, tables.Laid, tables.Damage, tables.Owned = true, &layout, nil, slices.Clone(step.Keep)
+		tables.Present, tables.Installed, tables.Faults, tables.Owned = true, &layout, nil, slices.Clone(step.Keep)
 		tables.Moves = step.Moves
 		tables.Backend = layout.Backend
 	case clusterip.RemoveTables:
-		*tables = clusterip.Tables{Foreign: tables.Foreign}
+		*tables = clusterip.Tables{Conflicting: tables.Conflicting}
 	case clusterip.Own:
 		tables.Owned = append(tables.Owned, step.Buckets...)
 		slices.Sort(tables.Owned)
@@ -128,7 +128,7 @@ func groupMAC(group netip.Addr) clusterip.MAC {
 	return clusterip.MAC{0x01, 0x00, 0x5e, 0x7f, a[2], a[3]}
 }
 
-func (k *fakeKernel) Announce(context.Context, clusterip.Layout, clusterip.Announcements) error {
+func (k *fakeKernel) Advertise(context.Context, clusterip.Layout, clusterip.Advertisements) error {
 	k.announced++
 	if k.onAnnounce != nil {
 		k.onAnnounce()
@@ -136,13 +136,13 @@ func (k *fakeKernel) Announce(context.Context, clusterip.Layout, clusterip.Annou
 	return nil
 }
 
-func (k *fakeKernel) Strangers(context.Context, clusterip.Layout) ([]clusterip.Stranger, error) {
+func (k *fakeKernel) Conflicts(context.Context, clusterip.Layout) ([]clusterip.Conflict, error) {
 	return k.conflicts, nil
 }
 
 func (k *fakeKernel) Layouts(context.Context) ([]clusterip.Layout, error) {
-	if k.Tables.Laid != nil {
-		return append([]clusterip.Layout{*k.Tables.Laid}, k.others...), nil
+	if k.Tables.Installed != nil {
+		return append([]clusterip.Layout{*k.Tables.Installed}, k.others...), nil
 	}
 	return k.others, nil
 }
@@ -158,7 +158,7 @@ func (k *fakeKernel) Connections(context.Context, clusterip.Layout) (map[cluster
 	return k.open(), nil
 }
 
-func (k *fakeKernel) Keep(context.Context, clusterip.Layout, map[clusterip.Bucket]time.Duration) error {
+func (k *fakeKernel) KeepEntries(context.Context, clusterip.Layout, map[clusterip.Bucket]time.Duration) error {
 	return nil
 }
 
@@ -166,7 +166,7 @@ func (k *fakeKernel) EndHandshakes(context.Context, clusterip.Layout, clusterip.
 	return nil
 }
 
-func (k *fakeKernel) Forget(_ context.Context, _ clusterip.Layout, buckets []clusterip.Bucket) error {
+func (k *fakeKernel) EndConnections(_ context.Context, _ clusterip.Layout, buckets []clusterip.Bucket) error {
 	k.ended = append(k.ended, buckets...)
 	return nil
 }
@@ -271,15 +271,15 @@ func dirtyNodes(t *testing.T, mode clusterip.MACMode) map[string]clusterip.State
 	})
 	dirty("route deleted", func(s *clusterip.State) { s.Routes = nil })
 	dirty("tables deleted", func(s *clusterip.State) { s.Tables = clusterip.Tables{} })
-	dirty("rule changed", func(s *clusterip.State) { s.Tables.Damage = []string{"chain ipv4: rule is missing"} })
-	dirty("stamp lost", func(s *clusterip.State) { s.Tables.Laid, s.Tables.Damage = nil, []string{"stamp lost"} })
+	dirty("rule changed", func(s *clusterip.State) { s.Tables.Faults = []string{"chain ipv4: rule is missing"} })
+	dirty("stamp lost", func(s *clusterip.State) { s.Tables.Installed, s.Tables.Faults = nil, []string{"stamp lost"} })
 	dirty("all elements removed", func(s *clusterip.State) { s.Tables.Owned = nil })
 	dirty("MAC filter or membership lost", func(s *clusterip.State) { s.Filters, s.Groups = nil, nil })
 	dirty("NIC renamed", func(s *clusterip.State) { s.NICs[1].Name = "lan0" })
 	dirty("NIC deleted and made again", func(s *clusterip.State) {
 		s.NICs[1].Index, s.Connected[0].NICIndex = 7, 7
 		s.Addresses, s.Routes, s.Filters, s.Groups = nil, nil, nil, nil
-		s.Tables.Damage = []string{"chain ingress is missing"}
+		s.Tables.Faults = []string{"chain ingress is missing"}
 	})
 	return nodes
 }

@@ -38,7 +38,7 @@ func (a Agent) Monitor(ctx context.Context, spec clusterip.Spec, level CheckLeve
 	if spec.Bucket != slices.Min(tables.Owned) {
 		return nil
 	}
-	if installed := tables.Laid; installed != nil && installed.Drains && spec.Drain == 0 {
+	if installed := tables.Installed; installed != nil && installed.Drains && spec.Drain == 0 {
 		if err := a.Reload(ctx, spec); err != nil {
 			return err
 		}
@@ -56,7 +56,7 @@ func (s *session) judge() (clusterip.Layout, error) {
 	layout, resolveErr := s.spec.Resolve(s.state)
 	var faults []string
 	if resolveErr != nil {
-		faults = append(tables.Damage, ocf.OneLine(resolveErr.Error()))
+		faults = append(tables.Faults, ocf.OneLine(resolveErr.Error()))
 	} else {
 		faults = clusterip.Faults(s.state, layout, s.spec.CheckLink)
 	}
@@ -67,13 +67,13 @@ func (s *session) judge() (clusterip.Layout, error) {
 		return layout, nil
 	case s.state.Owns(s.spec.Bucket):
 		return layout, fmt.Errorf("%s runs, but: %s", bucket, strings.Join(faults, "; "))
-	case len(tables.Owned) == 0 && s.state.Serves() && len(tables.Damage) == 0:
+	case len(tables.Owned) == 0 && s.state.Serves() && len(tables.Faults) == 0:
 		return layout, ocf.Errorf(ocf.NotRunning, "%s does not run here; the node serves connections of buckets %s until they end", bucket,
 			clusterip.FormatBuckets(tables.Moves.DrainingBuckets()))
 	case len(tables.Owned) > 0:
 		return layout, ocf.Errorf(ocf.NotRunning, "%s does not run here; buckets %s do", bucket, clusterip.FormatBuckets(tables.Owned))
 	case len(left) > 0:
-		return layout, fmt.Errorf("%s does not run, but this is left on the node: %s", bucket, strings.Join(append(left, tables.Damage...), ", "))
+		return layout, fmt.Errorf("%s does not run, but this is left on the node: %s", bucket, strings.Join(append(left, tables.Faults...), ", "))
 	default:
 		return layout, ocf.Errorf(ocf.NotRunning, "nothing of %s is here", s.spec.Address())
 	}
@@ -81,7 +81,7 @@ func (s *session) judge() (clusterip.Layout, error) {
 
 // checkConflicts asks the network whether another host uses an address.
 func (a Agent) checkConflicts(ctx context.Context, layout clusterip.Layout) error {
-	conflicts, err := a.Kernel.Strangers(ctx, layout)
+	conflicts, err := a.Kernel.Conflicts(ctx, layout)
 	if err != nil || len(conflicts) == 0 {
 		return err
 	}
@@ -112,13 +112,13 @@ func (a Agent) Inspect(ctx context.Context, spec clusterip.Spec) (Inspection, er
 	case !state.Serves():
 		inspection.Left = clusterip.Leftovers(state, spec.NIC)
 	case resolveErr != nil:
-		inspection.Faults = append(state.Tables.Damage, ocf.OneLine(resolveErr.Error()))
+		inspection.Faults = append(state.Tables.Faults, ocf.OneLine(resolveErr.Error()))
 	default:
 		inspection.Faults = clusterip.Faults(state, wanted, spec.CheckLink)
 	}
 	switch {
-	case state.Tables.Laid != nil:
-		inspection.Layout = *state.Tables.Laid
+	case state.Tables.Installed != nil:
+		inspection.Layout = *state.Tables.Installed
 	case resolveErr == nil:
 		inspection.Layout = wanted
 	}

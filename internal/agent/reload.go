@@ -13,7 +13,7 @@ func (a Agent) Reload(ctx context.Context, spec clusterip.Spec) error {
 		if err := s.observeAndTidy(ctx); err != nil {
 			return err
 		}
-		installed := s.state.Tables.Laid
+		installed := s.state.Tables.Installed
 		if !s.state.Owns(spec.Bucket) || installed == nil || installed.Drains == (spec.Drain > 0 || s.state.DrainsContinue(*installed)) {
 			return nil
 		}

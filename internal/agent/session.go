@@ -78,7 +78,7 @@ func (s *session) install(ctx context.Context, goal clusterip.Goal, steps []clus
 		return err
 	}
 	faults := clusterip.Faults(s.state, goal.Layout, s.spec.CheckLink)
-	if installed := s.state.Tables.Laid; installed != nil && installed.Drains != goal.Layout.Drains {
+	if installed := s.state.Tables.Installed; installed != nil && installed.Drains != goal.Layout.Drains {
 		faults = append(faults, "the rules for drain are not as requested")
 	}
 	if missing := clusterip.Subtract(goal.Owned, s.state.Tables.Owned); len(missing) > 0 {

@@ -27,7 +27,7 @@ func (a Agent) Start(ctx context.Context, spec clusterip.Spec) error {
 	if !done.addressIsNew {
 		return nil
 	}
-	if err := a.Kernel.Announce(ctx, done.layout, spec.Announcements); err != nil {
+	if err := a.Kernel.Advertise(ctx, done.layout, spec.Advertisements); err != nil {
 		a.Log.Warningf("%v; neighbours with an old entry learn the shared MAC only when the entry expires", err)
 	}
 	return nil
@@ -50,7 +50,7 @@ func (s *session) start(ctx context.Context) (started, error) {
 	}
 	goal := clusterip.GoalOfStart(s.state, layout, s.spec, adoptionFromAnyNode(s.spec))
 	before, observed := s.state, time.Now()
-	done := started{layout: layout, drained: clusterip.Subtract(before.Tables.Moves.HandedOver, goal.Moves.HandedOver)}
+	done := started{layout: layout, drained: clusterip.Subtract(before.Tables.Moves.Announced, goal.Moves.Announced)}
 	steps := clusterip.Plan(before, goal)
 	if len(steps) == 0 {
 		s.Log.Infof("bucket %d of %s is already running", s.spec.Bucket, s.spec.Address())
@@ -138,7 +138,7 @@ func (s *session) warnOfNetwork(layout clusterip.Layout) {
 }
 
 func installsTables(step clusterip.Step) bool {
-	_, installs := step.(clusterip.LayTables)
+	_, installs := step.(clusterip.InstallTables)
 	return installs
 }
 

@@ -29,7 +29,7 @@ func (a Agent) Stop(ctx context.Context, spec clusterip.Spec) error {
 	if done.layout != nil {
 		identity = done.layout.Identity()
 	}
-	a.clearAnnouncements(ctx, spec.Address(), identity, clusterip.Subtract(done.announced, done.moves.HandedOver))
+	a.clearAnnouncements(ctx, spec.Address(), identity, clusterip.Subtract(done.announced, done.moves.Announced))
 	if len(done.moves.Draining) > 0 {
 		if err := a.StartSweeper(); err != nil {
 			a.Log.Warningf("cannot start the sweeper; the next action cleans up after the drain: %v", err)
@@ -52,7 +52,7 @@ func (s *session) stop(ctx context.Context, drain, published bool) (stopped, err
 	}
 	before := s.state.Tables
 	s.warnOfConflicts()
-	done := stopped{layout: before.Laid, announced: slices.Clone(before.Moves.HandedOver), moves: s.state.MovesAfterStop(s.spec, drain)}
+	done := stopped{layout: before.Installed, announced: slices.Clone(before.Moves.Announced), moves: s.state.MovesAfterStop(s.spec, drain)}
 	if published {
 		done.announced = append(done.announced, s.spec.Bucket)
 	}
@@ -73,7 +73,7 @@ func (s *session) stop(ctx context.Context, drain, published bool) (stopped, err
 
 // warnOfConflicts logs what has our names or addresses and is not ours. It is left alone.
 func (s *session) warnOfConflicts() {
-	for _, table := range s.state.Tables.Foreign {
+	for _, table := range s.state.Tables.Conflicting {
 		s.Log.Warningf("%s has our name but is not ours; left alone", table)
 	}
 	for _, address := range s.state.Addresses {
@@ -114,7 +114,7 @@ func (s *session) stopLast(ctx context.Context) error {
 		s.Log.Warningf("bucket %d of %s does not run here, but this is left: %s; removing it", s.spec.Bucket, s.spec.Address(),
 			strings.Join(clusterip.Leftovers(s.state, s.spec.NIC), ", "))
 	}
-	s.warn("stop found: ", before.Damage)
+	s.warn("stop found: ", before.Faults)
 	removeErr := s.remove(ctx, steps)
 	s.endConnections(ctx, before, before.NoLongerServed(nil, clusterip.Moves{}))
 	if err := s.observe(ctx); err != nil {

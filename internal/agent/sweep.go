@@ -51,7 +51,7 @@ func (a Agent) sweep(ctx context.Context, spec clusterip.Spec, done func()) (ove
 	}
 	observed := time.Now()
 	idle, err := a.idleDrains(ctx, tables) // without the lock: there may be many connections to count
-	if len(tables.Moves.HandedOver) > 0 && len(tables.Moves.EndedDrains())+len(idle) == 0 {
+	if len(tables.Moves.Announced) > 0 && len(tables.Moves.EndedDrains())+len(idle) == 0 {
 		return false, err
 	}
 	err = errors.Join(err, a.alone(ctx, spec, func(s *session) error {
@@ -66,7 +66,7 @@ func (a Agent) sweep(ctx context.Context, spec clusterip.Spec, done func()) (ove
 				return err
 			}
 		}
-		if over = len(s.state.Tables.Moves.HandedOver) == 0; over {
+		if over = len(s.state.Tables.Moves.Announced) == 0; over {
 			done()
 		}
 		return nil

@@ -13,12 +13,12 @@ func (s Spec) Admit(seen State) (Layout, error) {
 	if err != nil {
 		return layout, err
 	}
-	if len(seen.Tables.Foreign) > 0 {
+	if len(seen.Tables.Conflicting) > 0 {
 		return layout, ocf.Errorf(ocf.ErrGeneric, "%s has our name but is not ours: examine it (nft list ruleset, iptables-save) and delete it",
-			strings.Join(seen.Tables.Foreign, ", "))
+			strings.Join(seen.Tables.Conflicting, ", "))
 	}
 	others := Subtract(seen.Tables.Owned, []Bucket{s.Bucket})
-	if laid := seen.Tables.Laid; laid != nil && len(others) > 0 {
+	if laid := seen.Tables.Installed; laid != nil && len(others) > 0 {
 		if differ := laid.Disagreements(layout); len(differ) > 0 {
 			return layout, ocf.Errorf(ocf.ErrConfigured,
 				"buckets %s of %s run here with other settings (%s); nodes that disagree answer twice or not at all. "+

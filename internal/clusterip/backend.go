@@ -67,7 +67,7 @@ type Answer int
 
 // The answers.
 const (
-	CannotTell Answer = iota
+	Unknown Answer = iota
 	Yes
 	No
 )
@@ -94,7 +94,7 @@ func (b *Backends) ObserveTables(ctx context.Context, address netip.Addr) (Table
 		if err != nil {
 			return tables, err
 		}
-		if tables.Present || len(tables.Foreign) > 0 {
+		if tables.Present || len(tables.Conflicting) > 0 {
 			tables.Backend = backend
 			b.remember(address, backend)
 			return tables, nil
@@ -127,7 +127,7 @@ func (b *Backends) kernel(backend Backend) TableKernel {
 // ApplyTables implements TableKernel.
 func (b *Backends) ApplyTables(ctx context.Context, step Step) error {
 	switch step := step.(type) {
-	case LayTables:
+	case InstallTables:
 		b.remember(step.Layout.Address(), step.Layout.Backend)
 		return b.kernel(step.Layout.Backend).ApplyTables(ctx, step)
 	case Own:
@@ -166,7 +166,7 @@ func (b *Backends) Choose(ctx context.Context, layout Layout) (chosen Backend, r
 		switch answer {
 		case Yes:
 			return backend, reasons, nil
-		case CannotTell:
+		case Unknown:
 			perhaps = append(perhaps, backend)
 			reasons = append(reasons, fmt.Sprintf("unknown whether %s is supported: %s", backend, ocf.OneLine(why.Error())))
 		case No:

@@ -28,17 +28,17 @@ func (b *fakeBackend) ObserveTables(context.Context, netip.Addr) (Tables, error)
 
 func (b *fakeBackend) ApplyTables(_ context.Context, step Step) error {
 	b.applied = append(b.applied, step.String())
-	if lay, ok := step.(LayTables); ok {
-		b.tables = Tables{Present: true, Laid: &lay.Layout}
+	if lay, ok := step.(InstallTables); ok {
+		b.tables = Tables{Present: true, Installed: &lay.Layout}
 	}
 	return nil
 }
 
 func (b *fakeBackend) Layouts(context.Context) ([]Layout, error) {
-	if b.tables.Laid == nil {
+	if b.tables.Installed == nil {
 		return nil, b.broken
 	}
-	return []Layout{*b.tables.Laid}, b.broken
+	return []Layout{*b.tables.Installed}, b.broken
 }
 
 func (b *fakeBackend) Supports(context.Context, Layout) (Answer, error) {
@@ -46,7 +46,7 @@ func (b *fakeBackend) Supports(context.Context, Layout) (Answer, error) {
 	case b.lacks == nil:
 		return Yes, nil
 	case b.silent:
-		return CannotTell, b.lacks
+		return Unknown, b.lacks
 	default:
 		return No, b.lacks
 	}
@@ -97,7 +97,7 @@ func TestCapabilitiesAreAskedForUntilOneWillDo(t *testing.T) {
 		"the second will do": {"", &fakeBackend{lacks: lacks}, []Capability{{NFTables, No, lacks}, {Match, Yes, nil}}},
 		"the second is laid": {Match, &fakeBackend{}, []Capability{{Match, Yes, nil}}},
 		"the first cannot say": {
-			NFTables, &fakeBackend{lacks: lacks, silent: true}, []Capability{{NFTables, CannotTell, lacks}, {Match, Yes, nil}},
+			NFTables, &fakeBackend{lacks: lacks, silent: true}, []Capability{{NFTables, Unknown, lacks}, {Match, Yes, nil}},
 		},
 	} {
 		spec := specOf(Multicast, 0)
@@ -117,7 +117,7 @@ func TestStepsGoToTheBackendThatHasTheAddress(t *testing.T) {
 		b := &Backends{NFTables: fakes[NFTables], Match: fakes[Match], Target: fakes[Target]}
 		layout := Layout{Backend: backend, Prefixes: []netip.Prefix{netip.PrefixFrom(vip, 24)}}
 		all := []Step{
-			LayTables{Layout: layout},
+			InstallTables{Layout: layout},
 			Own{Address: vip, Buckets: []Bucket{1}},
 			Disown{Address: vip, Buckets: []Bucket{1}},
 			RemoveTables{Address: vip},

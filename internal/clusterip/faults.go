@@ -11,11 +11,11 @@ import (
 func Faults(seen State, layout Layout, checkLink bool) []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	for _, foreign := range seen.Tables.Foreign {
+	for _, foreign := range seen.Tables.Conflicting {
 		fault("%s has our name, but is not ours", foreign)
 	}
-	faults = append(faults, seen.Tables.Damage...)
-	switch laid := seen.Tables.Laid; {
+	faults = append(faults, seen.Tables.Faults...)
+	switch laid := seen.Tables.Installed; {
 	case !seen.Tables.Present:
 		fault("our rules are gone")
 	case laid == nil: // it is in Damage

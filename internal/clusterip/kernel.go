@@ -16,10 +16,10 @@ type Kernel interface {
 	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
 	// Apply carries out one step.
 	Apply(ctx context.Context, step Step) error
-	// Announce sends gratuitous ARP and unsolicited neighbour advertisements (RFC 5227 section 2.3, RFC 4861 section 7.2.6).
-	Announce(ctx context.Context, layout Layout, announcements Announcements) error
-	// Strangers asks the network for other hosts that use an address, with another MAC than the shared one.
-	Strangers(ctx context.Context, layout Layout) ([]Stranger, error)
+	// Advertise sends gratuitous ARP and unsolicited neighbour advertisements (RFC 5227 section 2.3, RFC 4861 section 7.2.6).
+	Advertise(ctx context.Context, layout Layout, announcements Advertisements) error
+	// Conflicts asks the network for other hosts that use an address, with another MAC than the shared one.
+	Conflicts(ctx context.Context, layout Layout) ([]Conflict, error)
 	// Layouts returns the layouts of all resources on this node whose stamp can be read.
 	Layouts(ctx context.Context) ([]Layout, error)
 	ConnectionKernel
@@ -28,8 +28,8 @@ type Kernel interface {
 	Choose(ctx context.Context, layout Layout) (chosen Backend, reasons []string, err error)
 }
 
-// Stranger is another host that uses a shared address.
-type Stranger struct {
+// Conflict is another host that uses a shared address.
+type Conflict struct {
 	Address netip.Addr
 	MAC     MAC
 }
@@ -48,21 +48,21 @@ type LinkKernel interface {
 	// ObserveLinks returns everything of State but Tables. Where laid is given, the routes need not be read to find the interface.
 	ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []MAC, laid *Layout) (State, error)
 	ApplyLinks(ctx context.Context, step Step) error
-	Announce(ctx context.Context, layout Layout, announcements Announcements) error
-	Strangers(ctx context.Context, layout Layout) ([]Stranger, error)
+	Advertise(ctx context.Context, layout Layout, announcements Advertisements) error
+	Conflicts(ctx context.Context, layout Layout) ([]Conflict, error)
 }
 
 // ConnectionKernel is the part of a Kernel that tracks connections.
 type ConnectionKernel interface {
 	// Connections counts the open connections to the layout's addresses on this node, by bucket.
 	Connections(ctx context.Context, layout Layout) (map[Bucket]int, error)
-	// Keep makes conntrack keep entries, for that long at least, for the connections of buckets that have a socket on this node.
-	Keep(ctx context.Context, layout Layout, left map[Bucket]time.Duration) error
+	// KeepEntries makes conntrack keep entries, for that long at least, for the connections of buckets that have a socket on this node.
+	KeepEntries(ctx context.Context, layout Layout, left map[Bucket]time.Duration) error
 	// EndHandshakes waits for a moment for clients' answers to SYN-ACKs, and then deletes the handshakes that are still incomplete. The
 	// bucket must accept no new connections any more.
 	EndHandshakes(ctx context.Context, layout Layout, bucket Bucket) error
-	// Forget ends the connections of buckets that this node no longer serves.
-	Forget(ctx context.Context, layout Layout, buckets []Bucket) error
+	// EndConnections ends the connections of buckets that this node no longer serves.
+	EndConnections(ctx context.Context, layout Layout, buckets []Bucket) error
 }
 
 // Host is a Kernel that consists of its parts.
@@ -79,15 +79,15 @@ func (h Host) Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (
 		return State{}, err
 	}
 	addresses, macs = slices.Clone(addresses), slices.Clone(macs)
-	if tables.Laid != nil {
-		macs = append(macs, tables.Laid.AllMACs()...)
-		for _, address := range tables.Laid.Addresses() {
+	if tables.Installed != nil {
+		macs = append(macs, tables.Installed.AllMACs()...)
+		for _, address := range tables.Installed.Addresses() {
 			if !slices.Contains(addresses, address) {
 				addresses = append(addresses, address)
 			}
 		}
 	}
-	state, err := h.ObserveLinks(ctx, addresses, macs, tables.Laid)
+	state, err := h.ObserveLinks(ctx, addresses, macs, tables.Installed)
 	state.Tables = tables
 	return state, err
 }
@@ -95,7 +95,7 @@ func (h Host) Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (
 // Apply implements Kernel.
 func (h Host) Apply(ctx context.Context, step Step) error {
 	switch step.(type) {
-	case LayTables, Own, Disown, Move, RemoveTables:
+	case InstallTables, Own, Disown, Move, RemoveTables:
 		return h.ApplyTables(ctx, step)
 	default:
 		return h.ApplyLinks(ctx, step)

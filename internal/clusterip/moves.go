@@ -14,9 +14,9 @@ import (
 type Moves struct {
 	Draining []Drain    // released; this node still serves their connections
 	Adopting []Adoption // owned; unknown connections may be served by an old owner
-	// HandedOver are the buckets whose drain this node has announced, and whose announcement it has not cleared yet. They show that
+	// Announced are the buckets whose drain this node has announced, and whose announcement it has not cleared yet. They show that
 	// something drained here after the kernel has ended the drain.
-	HandedOver []Bucket
+	Announced []Bucket
 }
 
 // Drain is a bucket that this node drains.
@@ -50,7 +50,7 @@ func (m Moves) String() string {
 func (m Moves) equal(other Moves) bool {
 	same := func(a, b Adoption) bool { return reflect.DeepEqual(a, b) }
 	return slices.Equal(m.Draining, other.Draining) && slices.EqualFunc(m.Adopting, other.Adopting, same) &&
-		slices.Equal(m.HandedOver, other.HandedOver)
+		slices.Equal(m.Announced, other.Announced)
 }
 
 // Drains reports whether the bucket drains.
@@ -66,7 +66,7 @@ func (m Moves) DrainingBuckets() []Bucket {
 }
 
 // EndedDrains returns the buckets whose drain the kernel has ended, and after which no action has cleaned up.
-func (m Moves) EndedDrains() []Bucket { return Subtract(m.HandedOver, m.DrainingBuckets()) }
+func (m Moves) EndedDrains() []Bucket { return Subtract(m.Announced, m.DrainingBuckets()) }
 
 // Drain returns the drain of a bucket, if it drains.
 func (m Moves) Drain(bucket Bucket) (Drain, bool) {
@@ -107,9 +107,9 @@ func (m Moves) Below(n Bucket) Moves {
 
 func (m Moves) only(is func(Bucket) bool) Moves {
 	return Moves{
-		Draining:   slices.DeleteFunc(slices.Clone(m.Draining), func(d Drain) bool { return !is(d.Bucket) }),
-		Adopting:   slices.DeleteFunc(slices.Clone(m.Adopting), func(a Adoption) bool { return !is(a.Bucket) }),
-		HandedOver: slices.DeleteFunc(slices.Clone(m.HandedOver), func(b Bucket) bool { return !is(b) }),
+		Draining:  slices.DeleteFunc(slices.Clone(m.Draining), func(d Drain) bool { return !is(d.Bucket) }),
+		Adopting:  slices.DeleteFunc(slices.Clone(m.Adopting), func(a Adoption) bool { return !is(a.Bucket) }),
+		Announced: slices.DeleteFunc(slices.Clone(m.Announced), func(b Bucket) bool { return !is(b) }),
 	}
 }
 
@@ -117,9 +117,9 @@ func (m Moves) only(is func(Bucket) bool) Moves {
 func (m Moves) WithDrain(bucket Bucket, left time.Duration) Moves {
 	m = m.Without(bucket)
 	m.Draining = append(m.Draining, Drain{Bucket: bucket, Left: left})
-	m.HandedOver = append(m.HandedOver, bucket)
+	m.Announced = append(m.Announced, bucket)
 	slices.SortFunc(m.Draining, func(a, b Drain) int { return cmp.Compare(a.Bucket, b.Bucket) })
-	slices.Sort(m.HandedOver)
+	slices.Sort(m.Announced)
 	return m
 }
 

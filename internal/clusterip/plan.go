@@ -37,9 +37,9 @@ func Plan(seen State, goal Goal) []Step {
 	if len(surplus) > 0 {
 		steps = append(steps, Disown{Address: layout.Address(), Buckets: surplus})
 	}
-	if laid := seen.Tables.Laid; laid == nil || !laid.sameAs(layout) || len(seen.Tables.Damage) > 0 {
+	if laid := seen.Tables.Installed; laid == nil || !laid.sameAs(layout) || len(seen.Tables.Faults) > 0 {
 		moves = seen.MovesKept(layout)
-		steps = append(steps, LayTables{Layout: layout, Keep: keep, Next: Subtract(goal.Owned, keep), Moves: moves})
+		steps = append(steps, InstallTables{Layout: layout, Keep: keep, Next: Subtract(goal.Owned, keep), Moves: moves})
 	}
 	nic, _ := seen.NICAt(layout.NICIndex)
 	filtersWanted, groupsWanted := wanted(layout)
@@ -162,21 +162,21 @@ func removeRoutes(seen State, keep []Route) []Step {
 
 // PlanPorts returns the step that updates the tables if a bond sends ARP requests through other ports than they list, and whether it is
 // needed. On an interface that start would refuse it is not.
-func PlanPorts(seen State) (lay LayTables, changed bool) {
-	laid := seen.Tables.Laid
-	if laid == nil || len(seen.Tables.Damage) > 0 {
-		return LayTables{}, false
+func PlanPorts(seen State) (lay InstallTables, changed bool) {
+	laid := seen.Tables.Installed
+	if laid == nil || len(seen.Tables.Faults) > 0 {
+		return InstallTables{}, false
 	}
 	nic, ok := seen.NICAt(laid.NICIndex)
 	if !ok || !laid.Has(netip.Addr.Is4) {
-		return LayTables{}, false
+		return InstallTables{}, false
 	}
 	layout := *laid
 	layout.Schema, layout.Ports = Schema, seen.askingPorts(nic)
 	if slices.Equal(layout.Ports, laid.Ports) || layout.Fits(layout.Backend) != nil || seen.UnicastFault(layout) != "" {
-		return LayTables{}, false
+		return InstallTables{}, false
 	}
-	return LayTables{Layout: layout, Keep: seen.Tables.Owned, Moves: seen.Tables.Moves}, true
+	return InstallTables{Layout: layout, Keep: seen.Tables.Owned, Moves: seen.Tables.Moves}, true
 }
 
 func removeGroups(seen State, keep []Address) []Step {

@@ -32,14 +32,14 @@ type Spec struct {
 	Seed         Seed
 	Services     []services.Service
 
-	CheckLink     bool
-	Announcements Announcements
-	Probe         bool          // the monitor is Pacemaker's probe
-	Drain         time.Duration // how long an old owner keeps serving connections; 0: not at all
+	CheckLink      bool
+	Advertisements Advertisements
+	Probe          bool          // the monitor is Pacemaker's probe
+	Drain          time.Duration // how long an old owner keeps serving connections; 0: not at all
 }
 
-// Announcements says how often a node sends gratuitous ARP when it gets the address, and at which interval.
-type Announcements struct {
+// Advertisements says how often a node sends gratuitous ARP when it gets the address, and at which interval.
+type Advertisements struct {
 	Count    uint32
 	Interval time.Duration
 }
@@ -64,13 +64,13 @@ func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, er
 		Resource: resource, Bucket: Bucket(clone.Bucket), Buckets: clone.Buckets,
 		Addresses: values.Addrs("ip"), NIC: values.String("nic"),
 		MACMode: MACMode(values.String("mac_mode")), HashMode: HashMode(values.String("hashmode")), Seed: Seed(seed),
-		Backend:       Backend(values.String("backend")),
-		HashCompat:    HashCompat(values.String("hash_compat")),
-		HashPrefixes:  PerFamily[int]{IPv4: int(prefix4), IPv6: int(prefix6)},
-		Services:      values.Services("services"),
-		CheckLink:     values.Bool("check_link"),
-		Drain:         values.Duration("drain"),
-		Announcements: Announcements{Count: count, Interval: values.Duration("arp_interval")},
+		Backend:        Backend(values.String("backend")),
+		HashCompat:     HashCompat(values.String("hash_compat")),
+		HashPrefixes:   PerFamily[int]{IPv4: int(prefix4), IPv6: int(prefix6)},
+		Services:       values.Services("services"),
+		CheckLink:      values.Bool("check_link"),
+		Drain:          values.Duration("drain"),
+		Advertisements: Advertisements{Count: count, Interval: values.Duration("arp_interval")},
 	}
 	if len(spec.Addresses) == 0 {
 		return spec, nil // the parser has returned that error
@@ -283,7 +283,7 @@ func (s Spec) prefixLength(seen State, nic NIC, address netip.Addr) int {
 	if asked := s.PrefixLengths.Of(address); asked > 0 {
 		return asked
 	}
-	if laid := seen.Tables.Laid; laid != nil && laid.NICIndex == nic.Index {
+	if laid := seen.Tables.Installed; laid != nil && laid.NICIndex == nic.Index {
 		if i := slices.Index(laid.Addresses(), address); i >= 0 {
 			return laid.Prefixes[i].Bits()
 		}
@@ -301,7 +301,7 @@ func (s Spec) nic(seen State) (NIC, error) {
 		}
 		return nic, nil
 	}
-	if laid := seen.Tables.Laid; laid != nil {
+	if laid := seen.Tables.Installed; laid != nil {
 		if nic, ok := seen.NICAt(laid.NICIndex); ok && nic.Name == laid.NIC && (seen.Usable(nic) || len(s.candidates(seen)) == 0) {
 			return nic, nil
 		}

@@ -47,13 +47,13 @@ type Filter struct {
 
 // Tables is what was observed of the tables whose name contains the first address.
 type Tables struct {
-	Present bool     // something of ours is there
-	Backend Backend  // "" if nothing is there
-	Laid    *Layout  // as installed; nil if unknown
-	Owned   []Bucket // in order
-	Moves   Moves
-	Damage  []string // what differs from what was installed, in words
-	Foreign []string // conflicting tables: they have our name, and are not ours
+	Present     bool     // something of ours is there
+	Backend     Backend  // "" if nothing is there
+	Installed   *Layout  // as installed; nil if unknown
+	Owned       []Bucket // in order
+	Moves       Moves
+	Faults      []string // what differs from what was installed, in words
+	Conflicting []string // conflicting tables: they have our name, and are not ours
 }
 
 // Of leaves out the filters and groups that do not belong to the spec's resource. Its own are the installed shared MAC on the interface
@@ -61,7 +61,7 @@ type Tables struct {
 // on another interface, or one that is derived from this address in another mode.
 func (s State) Of(spec Spec) State {
 	ours := func(nicIndex int, has func(MAC) bool) bool {
-		if laid := s.Tables.Laid; laid != nil && laid.holds(nicIndex, has) {
+		if laid := s.Tables.Installed; laid != nil && laid.holds(nicIndex, has) {
 			return true
 		}
 		nic, known := s.NICAt(nicIndex)
@@ -83,8 +83,8 @@ func (s State) Of(spec Spec) State {
 // HasUnclaimed reports whether anything was observed that our own tables do not name: it may belong to another resource.
 func (s State) HasUnclaimed() bool {
 	laid := Layout{}
-	if s.Tables.Laid != nil {
-		laid = *s.Tables.Laid
+	if s.Tables.Installed != nil {
+		laid = *s.Tables.Installed
 	}
 	isOther := func(a Address) bool {
 		return a.NICIndex != laid.NICIndex || !slices.Contains(laid.Addresses(), a.Prefix.Addr())
@@ -118,7 +118,7 @@ func (s State) IsOurs(address Address, requested string) bool {
 	if !ok || nic.Loopback || !s.traced() || address.Of != "" {
 		return false
 	}
-	if laid := s.Tables.Laid; laid != nil && laid.NICIndex == nic.Index {
+	if laid := s.Tables.Installed; laid != nil && laid.NICIndex == nic.Index {
 		return true
 	}
 	if wanted, exists := s.NICNamed(requested); exists {
@@ -206,11 +206,11 @@ func (s State) MovesAfterStop(spec Spec, drain bool) Moves {
 	moves := s.Tables.Moves
 	others := Subtract(s.Tables.Owned, []Bucket{spec.Bucket})
 	switch {
-	case len(s.Tables.Damage) > 0 && len(others) == 0:
+	case len(s.Tables.Faults) > 0 && len(others) == 0:
 		return Moves{}
 	case !s.Owns(spec.Bucket):
 		return moves
-	case drain && len(s.Tables.Damage) == 0:
+	case drain && len(s.Tables.Faults) == 0:
 		return moves.WithDrain(spec.Bucket, spec.Drain)
 	default:
 		return moves.Without(spec.Bucket)
@@ -219,7 +219,7 @@ func (s State) MovesAfterStop(spec Spec, drain bool) Moves {
 
 // MovesKept returns the moves that can continue in a layout: none if its buckets have other connections.
 func (s State) MovesKept(layout Layout) Moves {
-	laid := s.Tables.Laid
+	laid := s.Tables.Installed
 	if laid == nil || !laid.Drains || !layout.Drains || len(laid.Disagreements(layout)) > 0 {
 		return Moves{}
 	}
@@ -229,27 +229,27 @@ func (s State) MovesKept(layout Layout) Moves {
 // DrainsContinue reports whether drains and adoptions continue in a layout although drain was switched off meanwhile. The node that drains
 // may run no instance that Pacemaker reloads.
 func (s State) DrainsContinue(layout Layout) bool {
-	laid, moves := s.Tables.Laid, s.Tables.Moves
-	return laid != nil && laid.Drains && len(laid.Disagreements(layout)) == 0 && len(moves.HandedOver)+len(moves.Adopting) > 0
+	laid, moves := s.Tables.Installed, s.Tables.Moves
+	return laid != nil && laid.Drains && len(laid.Disagreements(layout)) == 0 && len(moves.Announced)+len(moves.Adopting) > 0
 }
 
 // LayoutIdentity returns the identity of the installed layout, or else of the requested one.
 func (s State) LayoutIdentity(spec Spec) string {
-	if s.Tables.Laid != nil {
-		return s.Tables.Laid.Identity()
+	if s.Tables.Installed != nil {
+		return s.Tables.Installed.Identity()
 	}
 	return spec.Layout().Identity()
 }
 
 // DisagreesWith reports whether the buckets of a layout have other connections than those of the installed one.
 func (t Tables) DisagreesWith(layout Layout) bool {
-	return t.Laid != nil && len(t.Laid.Disagreements(layout)) > 0
+	return t.Installed != nil && len(t.Installed.Disagreements(layout)) > 0
 }
 
 // Release returns the step that releases the spec's bucket beside others.
 func (t Tables) Release(spec Spec, moves Moves) Step {
 	buckets := []Bucket{spec.Bucket}
-	if t.Laid != nil && t.Laid.Drains {
+	if t.Installed != nil && t.Installed.Drains {
 		return Move{Address: spec.Address(), Resource: spec.Resource, Disown: buckets, Moves: moves}
 	}
 	return Disown{Address: spec.Address(), Buckets: buckets}

@@ -11,9 +11,9 @@ type Step interface{ fmt.Stringer }
 
 // The steps. Those for tables name the resource's first address.
 type (
-	// LayTables installs or repairs the tables in one transaction. The buckets Keep remain owned. Next will be owned next: the CLUSTERIP
+	// InstallTables installs or repairs the tables in one transaction. The buckets Keep remain owned. Next will be owned next: the CLUSTERIP
 	// target cannot be installed without any.
-	LayTables struct {
+	InstallTables struct {
 		Layout Layout
 		Keep   []Bucket
 		Next   []Bucket
@@ -74,7 +74,7 @@ type (
 	}
 )
 
-func (s LayTables) String() string {
+func (s InstallTables) String() string {
 	return fmt.Sprintf("install the tables of %s on %s, keep buckets %s", Joined(s.Layout.Addresses()), s.Layout.NIC, FormatBuckets(s.Keep))
 }
 

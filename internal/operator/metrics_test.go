@@ -93,14 +93,14 @@ func TestMetrics(t *testing.T) {
 		return []string{"resource", "web-ip", "address", "192.168.10.3", "bucket", number}
 	}
 	noPacemaker := func(s *Survey) {
-		s.Node, s.Cluster, s.Why = "", nil, errors.New("refused")
+		s.Node, s.Cluster, s.ClusterErr = "", nil, errors.New("refused")
 		s.Resources[0].Node, s.Resources[0].Placement = "", nil
 	}
 	nobodyCounts := func(s *Survey) { s.Resources[0].Traffic, s.Resources[0].Connections = nil, nil }
 	byHand := func(s *Survey) {
 		noPacemaker(s)
 		r := &s.Resources[0]
-		r.Configured, r.Asked = nil, r.Layout.Spec()
+		r.Configured, r.Spec = nil, r.Layout.Spec()
 	}
 	for name, row := range map[string]struct {
 		change func(*Survey)
@@ -176,7 +176,7 @@ func TestMetrics(t *testing.T) {
 		},
 		"nothing is shared here": {func(s *Survey) { s.Resources = nil }, "clusterip_bucket_owned", nil, absent},
 		"no address is configured": {func(s *Survey) {
-			s.Resources[0] = Resource{Asked: clusterip.Spec{Resource: "web-ip"}, Misconfigured: errors.New("ip is missing")}
+			s.Resources[0] = Resource{Spec: clusterip.Spec{Resource: "web-ip"}, Misconfigured: errors.New("ip is missing")}
 		}, "clusterip_resource_health", []string{"resource", "web-ip", "address", ""}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {

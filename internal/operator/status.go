@@ -148,8 +148,8 @@ func (s *Status) judgeCluster(survey Survey) {
 	view := survey.Cluster
 	if view == nil {
 		why := "it was not asked"
-		if survey.Why != nil {
-			why = ocf.OneLine(survey.Why.Error())
+		if survey.ClusterErr != nil {
+			why = ocf.OneLine(survey.ClusterErr.Error())
 		}
 		degraded("systemctl status pacemaker", "Pacemaker does not answer, so only the state of this node is known: %s", why)
 		return
@@ -215,7 +215,7 @@ func fingerprint(seed clusterip.Seed) string {
 func (r Resource) status(survey Survey) ResourceStatus {
 	layout := r.Layout
 	status := ResourceStatus{
-		Name: cmp.Or(r.Asked.Resource, layout.Resource), Problems: []Problem{}, Addresses: layout.Addresses(), NIC: layout.NIC,
+		Name: cmp.Or(r.Spec.Resource, layout.Resource), Problems: []Problem{}, Addresses: layout.Addresses(), NIC: layout.NIC,
 		MACMode: string(layout.MACMode), MACs: []string{}, HashMode: string(layout.HashMode), HashCompat: string(layout.HashCompat),
 		HashPrefix4: layout.HashPrefixes.IPv4, HashPrefix6: layout.HashPrefixes.IPv6,
 		SeedFingerprint: fingerprint(layout.Seed), Services: []string{},
@@ -230,7 +230,7 @@ func (r Resource) status(survey Survey) ResourceStatus {
 	if r.Here.Present {
 		status.Backend = string(layout.Backend)
 	}
-	if limit := r.Asked.Drain.Seconds(); r.Configured != nil || !layout.Drains {
+	if limit := r.Spec.Drain.Seconds(); r.Configured != nil || !layout.Drains {
 		status.DrainSeconds = &limit
 	}
 	if r.Traffic != nil {
@@ -334,7 +334,7 @@ func (r Resource) judgeInstances(cluster *pacemaker.View, problem func(health He
 	}
 	for _, instance := range cluster.Instances {
 		bucket := fmt.Sprint(instance.Bucket)
-		if instance.Resource != r.Asked.Resource {
+		if instance.Resource != r.Spec.Resource {
 			continue
 		}
 		// For this node its kernel is authoritative: its faults are problems already.
@@ -355,7 +355,7 @@ func (r Resource) judgeInstances(cluster *pacemaker.View, problem func(health He
 		problem(Degraded, "pcs resource cleanup "+r.id(), "%s: blocked; Pacemaker does nothing more after a failure", numbered(blocked))
 	}
 	if len(unmanaged) > 0 {
-		command := "pcs resource manage " + r.Asked.Resource
+		command := "pcs resource manage " + r.Spec.Resource
 		if r.Configured != nil && ocf.IsTrue(r.Configured.Meta["maintenance"]) {
 			command = "pcs resource meta " + r.id() + " maintenance="
 		}
@@ -386,7 +386,7 @@ func (r Resource) judgeFailures(failures []pacemaker.Failure, problem func(healt
 // id returns the name for commands.
 func (r Resource) id() string {
 	if r.Configured == nil {
-		return r.Asked.Resource
+		return r.Spec.Resource
 	}
 	return r.Configured.ID()
 }

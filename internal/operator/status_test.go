@@ -51,7 +51,7 @@ func surveyOf(change ...func(*Survey)) Survey {
 	mac := clusterip.DerivedMAC(clusterip.Multicast, vip)
 	known.Layout.MACs = clusterip.PerFamily[clusterip.MAC]{IPv4: mac, IPv6: mac}
 	laid := known.Layout
-	known.Here = clusterip.Tables{Present: true, Laid: &laid, Backend: clusterip.NFTables, Owned: []clusterip.Bucket{0, 3, 6}}
+	known.Here = clusterip.Tables{Present: true, Installed: &laid, Backend: clusterip.NFTables, Owned: []clusterip.Bucket{0, 3, 6}}
 	known.Placement = map[clusterip.Bucket][]string{
 		0: {"node1"}, 1: {"node2"}, 2: {"node3"}, 3: {"node1"}, 4: {"node2"}, 5: {"node3"}, 6: {"node1"}, 7: {"node2"},
 	}
@@ -63,7 +63,7 @@ func surveyOf(change ...func(*Survey)) Survey {
 			{Name: "node1", Online: true}, {Name: "node2", Online: true}, {Name: "node3", Online: true},
 		}},
 		Resources: []Resource{{
-			Known: known, Asked: spec, Configured: &pacemaker.Resource{Name: "web-ip", Clone: "web-ip-clone"}, Backend: "auto: the first choice",
+			Known: known, Spec: spec, Configured: &pacemaker.Resource{Name: "web-ip", Clone: "web-ip-clone"}, Backend: "auto: the first choice",
 			Connections: map[clusterip.Bucket]int{0: 3, 5: 12},
 			Traffic: &clusterip.Traffic{
 				Buckets: map[clusterip.Bucket]clusterip.Count{0: {Packets: 12, Bytes: 1200}, 3: {Packets: 3456789, Bytes: 5 << 30}, 6: {}},
@@ -108,7 +108,7 @@ func TestStatusAsText(t *testing.T) {
 			r.Unread = []error{errors.New("list the tracked connections: device or resource busy")}
 		}),
 		"without-pacemaker": surveyOf(func(s *Survey) {
-			s.Node, s.Cluster, s.Why = "", nil, errors.New(
+			s.Node, s.Cluster, s.ClusterErr = "", nil, errors.New(
 				"/usr/sbin/crm_node: exit status 102 error: Could not connect to controller: Connection refused",
 			)
 			r := &s.Resources[0]
@@ -118,11 +118,11 @@ func TestStatusAsText(t *testing.T) {
 		}),
 		"two-resources": surveyOf(func(s *Survey) {
 			other := s.Resources[0]
-			other.Asked.Resource, other.Configured = "dns-ip", &pacemaker.Resource{
+			other.Spec.Resource, other.Configured = "dns-ip", &pacemaker.Resource{
 				Name: "dns-ip", Clone: "dns-ip-clone", Meta: map[string]string{"target-role": "Stopped"},
 			}
 			other.Layout.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.168.10.4/24")}
-			other.Layout.Drains, other.Asked.Drain = false, 0
+			other.Layout.Drains, other.Spec.Drain = false, 0
 			other.Here, other.Traffic, other.Placement = clusterip.Tables{}, nil, map[clusterip.Bucket][]string{}
 			s.Resources = append(s.Resources, other)
 		}),
@@ -221,7 +221,7 @@ func TestHealth(t *testing.T) {
 		}, Degraded, "fencing is disabled (stonith-enabled=no)"},
 		"maintenance":          {func(s *Survey) { s.Cluster.Maintenance = true }, Degraded, "maintenance"},
 		"a node's maintenance": {func(s *Survey) { s.Cluster.Nodes[1].Maintenance = true }, Degraded, "node2 is in maintenance"},
-		"nobody to ask":        {func(s *Survey) { s.Cluster, s.Why = nil, errors.New("refused") }, Degraded, "refused"},
+		"nobody to ask":        {func(s *Survey) { s.Cluster, s.ClusterErr = nil, errors.New("refused") }, Degraded, "refused"},
 		"a fault here":         {func(s *Survey) { s.Resources[0].Faults = []string{"our rules are gone"} }, Broken, "our rules are gone"},
 		"leftovers": {
 			func(s *Survey) { s.Resources[0].Left = []string{"192.168.10.3/24 on eth0"} }, Broken, "192.168.10.3/24 on eth0",
@@ -239,7 +239,7 @@ func TestHealth(t *testing.T) {
 		}, Broken, "bucket"},
 		"it drains, and there is nobody to ask": {func(s *Survey) {
 			r := &s.Resources[0]
-			s.Cluster, s.Why, r.Placement, r.Configured, r.Here.Owned = nil, errors.New("refused"), nil, nil, nil
+			s.Cluster, s.ClusterErr, r.Placement, r.Configured, r.Here.Owned = nil, errors.New("refused"), nil, nil, nil
 			r.Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
 		}, Degraded, "refused"},
 		"installed here, and not configured": {

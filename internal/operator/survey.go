@@ -32,14 +32,14 @@ type Survey struct {
 	Node       string              // this node's name in the cluster; "" if it is not known
 	Cluster    *pacemaker.View     // nil if Pacemaker does not answer
 	FencingOff []pacemaker.Setting // the properties that disable fencing
-	Why        error               // why Pacemaker does not answer
+	ClusterErr error               // why Pacemaker does not answer
 	Resources  []Resource
 }
 
 // Resource is what was read about one resource.
 type Resource struct {
 	Known
-	Asked         clusterip.Spec      // as configured, or else as installed
+	Spec          clusterip.Spec      // as configured, or else as installed
 	Configured    *pacemaker.Resource // in the cluster; nil if it is not, or that is not known
 	Misconfigured error               // what is wrong with the configuration
 	Faults        []string            // on this node, see agent.Inspection
@@ -59,22 +59,22 @@ func Look(ctx context.Context, agent agent.Agent, cluster Cluster, address netip
 		return survey, err
 	}
 	var configured pacemaker.Configured
-	if survey.Node, survey.Why = cluster.NodeName(ctx); survey.Why == nil {
-		survey.Cluster, survey.Why = cluster.View(ctx)
+	if survey.Node, survey.ClusterErr = cluster.NodeName(ctx); survey.ClusterErr == nil {
+		survey.Cluster, survey.ClusterErr = cluster.View(ctx)
 	}
-	if survey.Why == nil {
-		if configured, survey.Why = cluster.Configured(ctx); survey.Why != nil {
+	if survey.ClusterErr == nil {
+		if configured, survey.ClusterErr = cluster.Configured(ctx); survey.ClusterErr != nil {
 			survey.Cluster = nil // useless without the configuration
 		}
 	}
 	survey.FencingOff = configured.FencingOff
 	resources := merge(configured.Resources, layouts)
 	survey.Resources = slices.DeleteFunc(slices.Clone(resources), func(r Resource) bool {
-		return address.IsValid() && !slices.Contains(r.Asked.Addresses, address)
+		return address.IsValid() && !slices.Contains(r.Spec.Addresses, address)
 	})
 	known := len(survey.Resources) > 0
 	if !known && address.IsValid() {
-		survey.Resources = []Resource{{Asked: byDefault(address)}}
+		survey.Resources = []Resource{{Spec: byDefault(address)}}
 	}
 	for i := range survey.Resources {
 		if err := survey.Resources[i].look(ctx, agent, &survey); err != nil {
@@ -83,7 +83,7 @@ func Look(ctx context.Context, agent agent.Agent, cluster Cluster, address netip
 	}
 	if !known && (len(survey.Resources) == 0 || len(survey.Resources[0].Left) == 0 && !survey.Resources[0].Here.Present) {
 		survey.Resources = nil
-		return survey, unknown(resources, address, survey.Why)
+		return survey, unknown(resources, address, survey.ClusterErr)
 	}
 	return survey, nil
 }
@@ -101,13 +101,13 @@ func merge(configured []pacemaker.Resource, layouts []clusterip.Layout) []Resour
 	for _, c := range configured {
 		values, _, parseErr := metadata.Parse(c.Parameters)
 		spec, specErr := clusterip.NewSpec(values, c.Name, ocf.Clone{Buckets: c.Buckets})
-		all = append(all, Resource{Asked: spec, Configured: &c, Misconfigured: errors.Join(parseErr, c.Fault, specErr)})
+		all = append(all, Resource{Spec: spec, Configured: &c, Misconfigured: errors.Join(parseErr, c.Fault, specErr)})
 	}
 	for _, layout := range layouts {
 		// By its address: a resource that was started by hand has no name, or another one.
-		known := func(r Resource) bool { return r.Asked.Address() == layout.Address() }
+		known := func(r Resource) bool { return r.Spec.Address() == layout.Address() }
 		if !slices.ContainsFunc(all, known) {
-			all = append(all, Resource{Asked: layout.Spec()})
+			all = append(all, Resource{Spec: layout.Spec()})
 		}
 	}
 	return all
@@ -136,26 +136,26 @@ func (e *NotSharedError) Error() string {
 func unknown(all []Resource, address netip.Addr, why error) error {
 	fault := &NotSharedError{Address: address, Why: why}
 	for _, r := range all {
-		fault.There = append(fault.There, r.Asked.Address())
+		fault.There = append(fault.There, r.Spec.Address())
 	}
 	return ocf.Errorf(ocf.ErrArgs, "%w", fault)
 }
 
 // look reads the resource on this node, and its placement in the cluster.
 func (r *Resource) look(ctx context.Context, agent agent.Agent, survey *Survey) error {
-	r.Node, r.Layout = survey.Node, r.Asked.Layout()
-	if len(r.Asked.Addresses) == 0 {
+	r.Node, r.Layout = survey.Node, r.Spec.Layout()
+	if len(r.Spec.Addresses) == 0 {
 		return nil // without an address there is nothing to read
 	}
-	seen, err := agent.Inspect(ctx, r.Asked)
+	seen, err := agent.Inspect(ctx, r.Spec)
 	if err != nil {
 		return err
 	}
 	r.Layout, r.Here, r.Faults, r.Left = seen.Layout, seen.Tables, seen.Faults, seen.Left
 	if survey.Cluster != nil && r.Configured != nil {
-		r.Placement = survey.Cluster.Placement(r.Asked.Resource)
+		r.Placement = survey.Cluster.Placement(r.Spec.Resource)
 	}
-	if !r.Here.Present || r.Here.Laid == nil {
+	if !r.Here.Present || r.Here.Installed == nil {
 		return nil
 	}
 	if r.Traffic, err = agent.Kernel.Traffic(ctx, r.Layout); err != nil {
@@ -178,7 +178,7 @@ func (r Resource) whyBackend(ctx context.Context, agent agent.Agent) (string, er
 	switch {
 	case r.Configured == nil:
 		return "as installed", nil
-	case r.Asked.Backend != clusterip.Auto:
+	case r.Spec.Backend != clusterip.Auto:
 		return "as configured", nil
 	case r.Layout.Backend == clusterip.NFTables:
 		return "auto: the first choice", nil
@@ -246,7 +246,7 @@ func (s Survey) Only() (Resource, error) {
 	}
 	var there []string
 	for _, r := range s.Resources {
-		there = append(there, fmt.Sprint(r.Asked.Address()))
+		there = append(there, fmt.Sprint(r.Spec.Address()))
 	}
 	return Resource{}, ocf.Errorf(ocf.ErrArgs, "several addresses are shared; choose one with --to: %s", strings.Join(there, ", "))
 }

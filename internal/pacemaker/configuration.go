@@ -142,7 +142,7 @@ func (r *Resource) countBuckets(nodes int, version Version) {
 	case err != nil || number < 1 || number > ocf.MaxBuckets:
 		r.Fault = fmt.Errorf("clone-max=%s is not a number from 1 to %d", ocf.Quote(text), ocf.MaxBuckets)
 		return
-	case number > 1 && r.Unique == clusterip.CannotTell:
+	case number > 1 && r.Unique == clusterip.Unknown:
 		r.Fault = fmt.Errorf("clone-max=%d, and globally-unique is not set: its default depends on Pacemaker's version (true from %s on), "+
 			"which is not in "+
 			"the CIB (dc-version)", number, uniqueByDefault)
@@ -162,7 +162,7 @@ func (r *Resource) isUnique(version Version) clusterip.Answer {
 	case given || err != nil || most < 2:
 		return clusterip.No
 	case !version.Known():
-		return clusterip.CannotTell
+		return clusterip.Unknown
 	case version.from(uniqueByDefault):
 		return clusterip.Yes
 	default:

@@ -115,7 +115,7 @@ func TestInstancesThatAreToldApart(t *testing.T) {
 		"by default, with one on a node":     {"dc-version=3.0.0-3.0.0", most1, clusterip.No},
 		"by default, without clone-node-max": {"dc-version=3.0.3-3.0.3", none, clusterip.No},
 		"with nonsense in clone-node-max":    {"dc-version=3.0.3-3.0.3", `<nvpair name="clone-node-max" value="many"/>`, clusterip.No},
-		"the version is not known":           {"", most8, clusterip.CannotTell},
+		"the version is not known":           {"", most8, clusterip.Unknown},
 		"the version does not matter":        {"", most1, clusterip.No},
 		"switched off":                       {"dc-version=3.0.0-3.0.0", most8 + `<nvpair name="globally-unique" value="false"/>`, clusterip.No},
 		"a value that is no boolean":         {"dc-version=3.0.0-3.0.0", most8 + `<nvpair name="globally-unique" value="ture"/>`, clusterip.No},

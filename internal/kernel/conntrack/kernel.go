@@ -36,9 +36,9 @@ func (Kernel) Connections(ctx context.Context, layout clusterip.Layout) (map[clu
 // refreshBelow is the remaining lifetime below which an entry is prolonged: several times the longest pause between two calls of Keep.
 const refreshBelow = time.Minute
 
-// Keep implements clusterip.ConnectionKernel. It asks for each entry separately, because to list them all takes longer, unless there are
+// KeepEntries implements clusterip.ConnectionKernel. It asks for each entry separately, because to list them all takes longer, unless there are
 // thousands.
-func (Kernel) Keep(ctx context.Context, layout clusterip.Layout, left map[clusterip.Bucket]time.Duration) error {
+func (Kernel) KeepEntries(ctx context.Context, layout clusterip.Layout, left map[clusterip.Bucket]time.Duration) error {
 	s, err := open(ctx, layout)
 	if err != nil {
 		return err
@@ -72,8 +72,8 @@ func (s session) keep(client socket, left time.Duration) error {
 	return s.table.create(client.tuple(), socketStates[client.state], left)
 }
 
-// Forget implements clusterip.ConnectionKernel. The sockets go first: conntrack would track again what a program still sends.
-func (Kernel) Forget(ctx context.Context, layout clusterip.Layout, buckets []clusterip.Bucket) error {
+// EndConnections implements clusterip.ConnectionKernel. The sockets go first: conntrack would track again what a program still sends.
+func (Kernel) EndConnections(ctx context.Context, layout clusterip.Layout, buckets []clusterip.Bucket) error {
 	s, err := open(ctx, layout)
 	if err != nil {
 		return err

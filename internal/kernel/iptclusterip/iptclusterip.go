@@ -76,7 +76,7 @@ func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip
 	text, err := os.ReadFile(fileOf(address))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		tables.Damage = append(tables.Damage, "the kernel has no file "+fileOf(address))
+		tables.Faults = append(tables.Faults, "the kernel has no file "+fileOf(address))
 		return tables, nil
 	case err != nil:
 		return tables, err
@@ -94,7 +94,7 @@ func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 // ApplyTables implements clusterip.TableKernel.
 func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	switch step := step.(type) {
-	case clusterip.LayTables:
+	case clusterip.InstallTables:
 		return c.install(ctx, step)
 	case clusterip.Own:
 		return own(step.Address, step.Buckets)
@@ -112,7 +112,7 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 }
 
 // install inserts a new rule, and then removes the old ones: in between packets are filtered twice, never unfiltered.
-func (c *Conn) install(ctx context.Context, step clusterip.LayTables) error {
+func (c *Conn) install(ctx context.Context, step clusterip.InstallTables) error {
 	address := step.Layout.Address()
 	program, err := c.program(ctx)
 	if err != nil {

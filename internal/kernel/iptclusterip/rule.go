@@ -89,26 +89,26 @@ func judge(rules []xtables.Rule, address netip.Addr) clusterip.Tables {
 				first = i
 			}
 		case isFor(r, address):
-			tables.Foreign = append(tables.Foreign, "iptables' CLUSTERIP rule for "+address.String())
+			tables.Conflicting = append(tables.Conflicting, "iptables' CLUSTERIP rule for "+address.String())
 		}
 	}
 	if first < 0 {
 		return tables
 	}
 	tables.Present = true
-	damage := func(format string, args ...any) { tables.Damage = append(tables.Damage, fmt.Sprintf(format, args...)) }
+	damage := func(format string, args ...any) { tables.Faults = append(tables.Faults, fmt.Sprintf(format, args...)) }
 	laid, err := ours[0].Layout()
 	if err != nil {
 		damage("the stamp of the rule in %s cannot be read: %v", chain, err)
 		return tables
 	}
-	tables.Laid = &laid
+	tables.Installed = &laid
 	if len(ours) > 1 {
 		damage("the rule in %s is there %d times", chain, len(ours))
 	}
 	if differs(ours[0], laid) {
 		damage("the rule in %s is not as installed: %s", chain, strings.Join(ours[0], " "))
 	}
-	tables.Damage = append(tables.Damage, xtables.Bypasses(chain, rules[:first])...)
+	tables.Faults = append(tables.Faults, xtables.Bypasses(chain, rules[:first])...)
 	return tables
 }

@@ -77,7 +77,7 @@ func arpRequest(source, senderMAC clusterip.MAC, sender, target netip.Addr) ([]b
 // conflicts asks for the address twice: with an ARP probe (RFC 5227 section 2.1.1: sender address 0), which each host with the address
 // answers, and from the node's own address, if it has one, because proxies (proxy_arp) do not answer probes (arp_process in
 // net/ipv4/arp.c). Other hosts learn the own address, which is right, and nothing of the shared one.
-func (s *arpSocket) conflicts(ctx context.Context, address, own netip.Addr, shared clusterip.MAC) ([]clusterip.Stranger, error) {
+func (s *arpSocket) conflicts(ctx context.Context, address, own netip.Addr, shared clusterip.MAC) ([]clusterip.Conflict, error) {
 	if err := s.SetReadDeadline(deadlineIn(ctx, answerTime)); err != nil {
 		return nil, err
 	}

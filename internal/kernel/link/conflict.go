@@ -19,10 +19,10 @@ import (
 // 0.8 s, in case the host itself answers (proxy_delay in arp(7), also for neighbour discovery).
 const answerTime = time.Second
 
-// Strangers implements clusterip.LinkKernel. It asks for all addresses at once.
-func (c *Conn) Strangers(ctx context.Context, layout clusterip.Layout) ([]clusterip.Stranger, error) {
+// Conflicts implements clusterip.LinkKernel. It asks for all addresses at once.
+func (c *Conn) Conflicts(ctx context.Context, layout clusterip.Layout) ([]clusterip.Conflict, error) {
 	addresses := layout.Addresses()
-	conflicts, errs := make([][]clusterip.Stranger, len(addresses)), make([]error, len(addresses))
+	conflicts, errs := make([][]clusterip.Conflict, len(addresses)), make([]error, len(addresses))
 	var all sync.WaitGroup
 	for i, address := range addresses {
 		all.Go(func() {
@@ -36,7 +36,7 @@ func (c *Conn) Strangers(ctx context.Context, layout clusterip.Layout) ([]cluste
 	return slices.Concat(conflicts...), errors.Join(errs...)
 }
 
-func (c *Conn) conflictsOf(ctx context.Context, layout clusterip.Layout, address netip.Addr) ([]clusterip.Stranger, error) {
+func (c *Conn) conflictsOf(ctx context.Context, layout clusterip.Layout, address netip.Addr) ([]clusterip.Conflict, error) {
 	if address.Is4() {
 		own, err := c.ownIPv4(ctx, layout.NICIndex, address)
 		if err != nil {
@@ -61,8 +61,8 @@ func (c *Conn) conflictsOf(ctx context.Context, layout clusterip.Layout, address
 }
 
 // collect reads messages until the deadline, and returns the MACs that they contain for the address, except for the shared one.
-func collect(address netip.Addr, shared clusterip.MAC, receive func() ([]clusterip.MAC, error)) ([]clusterip.Stranger, error) {
-	var conflicts []clusterip.Stranger
+func collect(address netip.Addr, shared clusterip.MAC, receive func() ([]clusterip.MAC, error)) ([]clusterip.Conflict, error) {
+	var conflicts []clusterip.Conflict
 	for {
 		macs, err := receive()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -72,7 +72,7 @@ func collect(address netip.Addr, shared clusterip.MAC, receive func() ([]cluster
 			return conflicts, err
 		}
 		for _, mac := range macs {
-			conflict := clusterip.Stranger{Address: address, MAC: mac}
+			conflict := clusterip.Conflict{Address: address, MAC: mac}
 			if mac != shared && !slices.Contains(conflicts, conflict) {
 				conflicts = append(conflicts, conflict)
 			}

@@ -346,7 +346,7 @@ func TestCollect(t *testing.T) {
 		return macs, nil
 	}
 	got, err := collect(shared4, sharedMAC, receive)
-	want := []clusterip.Stranger{{Address: shared4, MAC: otherMAC}, {Address: shared4, MAC: ownMAC}}
+	want := []clusterip.Conflict{{Address: shared4, MAC: otherMAC}, {Address: shared4, MAC: ownMAC}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}

@@ -46,7 +46,7 @@ func (s *ndpSocket) announce(address netip.Addr, mac clusterip.MAC) error {
 }
 
 // conflicts asks for the address, and returns the MACs of all answers until the deadline, except for the shared one.
-func (s *ndpSocket) conflicts(ctx context.Context, address netip.Addr, shared clusterip.MAC) ([]clusterip.Stranger, error) {
+func (s *ndpSocket) conflicts(ctx context.Context, address netip.Addr, shared clusterip.MAC) ([]clusterip.Conflict, error) {
 	var filter ipv6.ICMPFilter
 	filter.SetAll(true)
 	filter.Accept(ipv6.ICMPTypeNeighborAdvertisement)

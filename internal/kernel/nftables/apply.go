@@ -44,8 +44,8 @@ func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 		if err != nil {
 			return layouts, err
 		}
-		if judged := judge(tables); judged.Laid != nil {
-			layouts = append(layouts, *judged.Laid)
+		if judged := judge(tables); judged.Installed != nil {
+			layouts = append(layouts, *judged.Installed)
 		}
 	}
 	return layouts, nil
@@ -58,7 +58,7 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	}
 	var err error
 	switch step := step.(type) {
-	case clusterip.LayTables:
+	case clusterip.InstallTables:
 		err = c.install(ctx, step)
 	case clusterip.Own:
 		err = c.addElements(ownedSet(netdevTable(step.Address)), elementsOf(step.Resource, step.Buckets))
@@ -74,7 +74,7 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	if err == nil {
 		err = c.commit(ctx)
 	}
-	if install, ok := step.(clusterip.LayTables); ok && err != nil {
+	if install, ok := step.(clusterip.InstallTables); ok && err != nil {
 		_, why := c.features(ctx, install.Layout)
 		err = errors.Join(err, why)
 	}
@@ -130,7 +130,7 @@ func (s set) converted(elements []element) []nft.SetElement {
 
 // install makes the tables what the layout wants, and changes only what differs. It replaces the rules of a chain in place: with a new
 // chain beside the old one, packets could slip through while the kernel changes from one to the other.
-func (c *Conn) install(ctx context.Context, step clusterip.LayTables) error {
+func (c *Conn) install(ctx context.Context, step clusterip.InstallTables) error {
 	have, err := c.read(ctx, tableName(step.Layout.Address()))
 	if err != nil {
 		return err
@@ -325,7 +325,7 @@ func (c *Conn) Supports(ctx context.Context, layout clusterip.Layout) (clusterip
 	case ocf.CodeOf(err) == ocf.ErrInstalled:
 		return clusterip.No, err
 	default:
-		return clusterip.CannotTell, err
+		return clusterip.Unknown, err
 	}
 }
 
@@ -383,12 +383,12 @@ func partsOf(layout clusterip.Layout) []part {
 func (c *Conn) ask(ctx context.Context, tables ...table) (clusterip.Answer, error) {
 	const scratch = tablePrefix + "scratch"
 	if err := c.begin(); err != nil {
-		return clusterip.CannotTell, err
+		return clusterip.Unknown, err
 	}
 	for _, t := range tables {
 		t.name = scratch
 		if err := c.create(t); err != nil {
-			return clusterip.CannotTell, err
+			return clusterip.Unknown, err
 		}
 	}
 	c.nft.CreateTable(&nft.Table{Family: tables[0].family, Name: scratch}) // EEXIST: it is in the batch already
@@ -400,6 +400,6 @@ func (c *Conn) ask(ctx context.Context, tables ...table) (clusterip.Answer, erro
 	case is(unix.EEXIST): // only the last message can fail with it: all others were accepted
 		return clusterip.Yes, nil
 	default:
-		return clusterip.CannotTell, fmt.Errorf("ask the kernel what it supports: %w", err)
+		return clusterip.Unknown, fmt.Errorf("ask the kernel what it supports: %w", err)
 	}
 }

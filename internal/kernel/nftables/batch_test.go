@@ -15,7 +15,9 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-func lay(layout clusterip.Layout) clusterip.LayTables { return clusterip.LayTables{Layout: layout} }
+func lay(layout clusterip.Layout) clusterip.InstallTables {
+	return clusterip.InstallTables{Layout: layout}
+}
 
 // As many as messages would be more than a socket can hold.
 func TestOneAcknowledgementIsAskedForPerBatch(t *testing.T) {

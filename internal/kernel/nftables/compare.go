@@ -20,7 +20,7 @@ func judge(tables []table) clusterip.Tables {
 		if t.isOurs() {
 			ours = append(ours, t)
 		} else {
-			judged.Foreign = append(judged.Foreign, fmt.Sprintf("table %s", t))
+			judged.Conflicting = append(judged.Conflicting, fmt.Sprintf("table %s", t))
 		}
 	}
 	if len(ours) == 0 {
@@ -30,23 +30,23 @@ func judge(tables []table) clusterip.Tables {
 	judged.Owned, judged.Moves = ownedIn(ours), movesIn(ours)
 	layout, err := stampOf(ours)
 	if err != nil {
-		judged.Damage = []string{err.Error()}
+		judged.Faults = []string{err.Error()}
 		return judged
 	}
-	judged.Laid = &layout
+	judged.Installed = &layout
 	judged.Owned = slices.DeleteFunc(judged.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= layout.Buckets })
 	judged.Moves = judged.Moves.Below(clusterip.Bucket(layout.Buckets))
 	switch {
 	case layout.Schema > clusterip.Schema:
-		judged.Damage = []string{fmt.Sprintf("laid by a newer version of this agent (schema %d, this one knows %d)",
+		judged.Faults = []string{fmt.Sprintf("laid by a newer version of this agent (schema %d, this one knows %d)",
 			layout.Schema, clusterip.Schema)}
 	case wereLoaded(ours):
-		judged.Damage = []string{
+		judged.Faults = []string{
 			"the tables were loaded from a file (nft -f), with the buckets that this node had when it was written: none of them counts",
 		}
 		judged.Owned, judged.Moves = nil, clusterip.Moves{}
 	default:
-		judged.Damage = damage(ours, tablesOf(layout))
+		judged.Faults = damage(ours, tablesOf(layout))
 	}
 	return judged
 }

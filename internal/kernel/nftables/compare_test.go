@@ -104,16 +104,16 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			judged := judge(row.spoil(laid(layoutFor(clusterip.Multicast, clusterip.SourceIP))))
-			if !judged.Present || len(judged.Foreign) > 0 {
+			if !judged.Present || len(judged.Conflicting) > 0 {
 				t.Errorf("not taken for ours: %+v", judged)
 			}
 			if diff := cmp.Diff(row.owned, judged.Owned); diff != "" {
 				t.Errorf("owned (-want +got):\n%s", diff)
 			}
-			switch all := strings.Join(judged.Damage, "\n"); {
+			switch all := strings.Join(judged.Faults, "\n"); {
 			case row.says == "" && all != "":
 				t.Errorf("damage %q", all)
-			case row.says != "" && (len(judged.Damage) != 1 || !strings.Contains(all, row.says)):
+			case row.says != "" && (len(judged.Faults) != 1 || !strings.Contains(all, row.says)):
 				t.Errorf("damage %q, want %q", all, row.says)
 			}
 		})
@@ -148,7 +148,7 @@ func TestForeignTablesAreLeftAlone(t *testing.T) {
 	} {
 		t.Run(why, func(t *testing.T) {
 			judged := judge([]table{row.table})
-			if foreign := len(judged.Foreign) == 1; foreign != row.foreign || judged.Present == row.foreign {
+			if foreign := len(judged.Conflicting) == 1; foreign != row.foreign || judged.Present == row.foreign {
 				t.Errorf("%+v", judged)
 			}
 		})

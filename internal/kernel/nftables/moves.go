@@ -132,7 +132,7 @@ func movesIn(tables []table) clusterip.Moves {
 			}
 		}
 		for _, e := range t.ours(setHandedOver) {
-			moves.HandedOver = append(moves.HandedOver, clusterip.Bucket(e.key))
+			moves.Announced = append(moves.Announced, clusterip.Bucket(e.key))
 		}
 	}
 	return moves
@@ -163,7 +163,7 @@ func moveElements(resource string, moves clusterip.Moves, age time.Duration) map
 	for _, a := range moves.Adopting {
 		put(setAdopting, a.Bucket, adoptedFrom+strings.Join(a.From, ","), max(a.Left, time.Millisecond))
 	}
-	for _, bucket := range moves.HandedOver {
+	for _, bucket := range moves.Announced {
 		put(setHandedOver, bucket, commentOf(resource, bucket), 0)
 	}
 	return elements

@@ -44,23 +44,23 @@ func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
 				address = netip.MustParseAddr("2001:db8:10::3")
 			}
 			seen := observe(t, c, address, 3)
-			apply(t, c, clusterip.Own{Address: address, Resource: seen.Laid.Resource, Buckets: []clusterip.Bucket{5}})
+			apply(t, c, clusterip.Own{Address: address, Resource: seen.Installed.Resource, Buckets: []clusterip.Bucket{5}})
 			seen = observe(t, c, address, 3, 5)
 
 			before, err := c.read(t.Context(), tableName(address))
 			if err != nil {
 				t.Fatal(err)
 			}
-			asked := *seen.Laid
+			asked := *seen.Installed
 			asked.Schema, asked.Drains = clusterip.Schema, !asked.Drains
 			for i, want := range tablesOf(asked) {
 				if before[i].family != want.family || before[i].cannotBecome(want) {
 					t.Errorf("table %s would be made anew", want)
 				}
 			}
-			apply(t, c, clusterip.LayTables{Layout: asked, Keep: seen.Owned})
-			if seen = observe(t, c, address, 3, 5); seen.Laid.Schema != clusterip.Schema || seen.Laid.Drains != asked.Drains {
-				t.Errorf("laid %+v", seen.Laid)
+			apply(t, c, clusterip.InstallTables{Layout: asked, Keep: seen.Owned})
+			if seen = observe(t, c, address, 3, 5); seen.Installed.Schema != clusterip.Schema || seen.Installed.Drains != asked.Drains {
+				t.Errorf("laid %+v", seen.Installed)
 			}
 		})
 	}
@@ -80,7 +80,7 @@ func observe(t *testing.T, c *Conn, address netip.Addr, owned ...clusterip.Bucke
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(seen.Damage) > 0 || seen.Laid == nil || !slices.Equal(seen.Owned, owned) {
+	if len(seen.Faults) > 0 || seen.Installed == nil || !slices.Equal(seen.Owned, owned) {
 		t.Fatalf("seen %+v", seen)
 	}
 	return seen

@@ -140,7 +140,7 @@ func TestSchemaIsInstalledAsRecorded(t *testing.T) {
 		t.Run(variant, func(t *testing.T) {
 			var got string
 			c := fakeConn(t, func(requests []netlink.Message) { got = recorded(requests) }, nil)
-			if err := c.ApplyTables(t.Context(), clusterip.LayTables{Layout: layout, Keep: []clusterip.Bucket{3}}); err != nil {
+			if err := c.ApplyTables(t.Context(), clusterip.InstallTables{Layout: layout, Keep: []clusterip.Bucket{3}}); err != nil {
 				t.Fatal(err)
 			}
 			isAsRecorded(t, recordOf(variant), got)
@@ -169,7 +169,7 @@ func TestRecordsAreRead(t *testing.T) {
 			owned, _ := tables[0].set(setOwned)
 			owned.elements[0].counted = true // the kernel adds the counter
 			judged := judge(tables)
-			if len(judged.Damage) > 0 || judged.Laid == nil || !slices.Equal(judged.Owned, []clusterip.Bucket{3}) {
+			if len(judged.Faults) > 0 || judged.Installed == nil || !slices.Equal(judged.Owned, []clusterip.Bucket{3}) {
 				t.Errorf("%+v", judged)
 			}
 		})
@@ -196,7 +196,7 @@ func TestNewerSchemaIsSaidToBeNewer(t *testing.T) {
 	layout := layoutFor(clusterip.Multicast, clusterip.SourceIP)
 	layout.Schema = clusterip.Schema + 1
 	judged := judge(tablesOf(layout))
-	if len(judged.Damage) != 1 || !strings.Contains(judged.Damage[0], "newer version") {
+	if len(judged.Faults) != 1 || !strings.Contains(judged.Faults[0], "newer version") {
 		t.Errorf("%+v", judged)
 	}
 }
@@ -213,7 +213,7 @@ func TestOlderSchemaIsAcceptedAndReplacedInPlace(t *testing.T) {
 	}
 	c = connTo(installed, func(messages []netlink.Message) { batch = messages })
 	seen, err := c.ObserveTables(t.Context(), layout.Address())
-	if err != nil || len(seen.Damage) > 0 || seen.Laid == nil || seen.Laid.Schema != layout.Schema {
+	if err != nil || len(seen.Faults) > 0 || seen.Installed == nil || seen.Installed.Schema != layout.Schema {
 		t.Fatalf("%+v: %v", seen, err)
 	}
 	layout.Schema = clusterip.Schema
@@ -264,7 +264,7 @@ func TestMissingKernelFeaturesAreNamed(t *testing.T) {
 				}
 				return 0
 			})
-			err := c.ApplyTables(context.Background(), clusterip.LayTables{Layout: layoutFor(clusterip.Multicast, clusterip.SourceIP)})
+			err := c.ApplyTables(context.Background(), clusterip.InstallTables{Layout: layoutFor(clusterip.Multicast, clusterip.SourceIP)})
 			if code := ocf.CodeOf(err); code != ocf.ErrInstalled || !strings.Contains(fmt.Sprint(err), "lacks "+row.says) {
 				t.Errorf("%s: %v", code, err)
 			}
@@ -293,7 +293,7 @@ func TestAKernelIsAskedForAllThatWouldBeLaid(t *testing.T) {
 			t.Errorf("%s: %v %v", name, answer, err)
 		}
 		c := fakeConn(t, func(batch []netlink.Message) { laid = batch }, nil)
-		if err := c.ApplyTables(t.Context(), clusterip.LayTables{Layout: layout, Keep: []clusterip.Bucket{0}}); err != nil {
+		if err := c.ApplyTables(t.Context(), clusterip.InstallTables{Layout: layout, Keep: []clusterip.Bucket{0}}); err != nil {
 			t.Fatal(err)
 		}
 		kinds := func(batch []netlink.Message) (kinds []netlink.HeaderType) {

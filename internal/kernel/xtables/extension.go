@@ -42,7 +42,7 @@ type revision struct {
 func (e Extension) IsInKernel() (clusterip.Answer, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
-		return clusterip.CannotTell, fmt.Errorf("ask the kernel for the iptables extension %s: %w", e.Name, err)
+		return clusterip.Unknown, fmt.Errorf("ask the kernel for the iptables extension %s: %w", e.Name, err)
 	}
 	defer func() { _ = unix.Close(fd) }() // nothing was written
 	var asked revision
@@ -57,7 +57,7 @@ func (e Extension) IsInKernel() (clusterip.Answer, error) {
 	case errors.Is(errno, unix.ENOENT):
 		return clusterip.No, ocf.Errorf(ocf.ErrInstalled, "this kernel has no iptables extension %s (%s)", e.Name, e.Option)
 	default:
-		return clusterip.CannotTell, fmt.Errorf("ask the kernel for the iptables extension %s: %w", e.Name, errno)
+		return clusterip.Unknown, fmt.Errorf("ask the kernel for the iptables extension %s: %w", e.Name, errno)
 	}
 }
 

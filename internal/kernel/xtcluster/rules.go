@@ -121,30 +121,30 @@ func (r ruleset) judge() clusterip.Tables {
 	rules := r.chains[name]
 	stamped := slices.IndexFunc(rules, xtables.Rule.IsStamped)
 	if stamped < 0 && len(rules) > 0 && !slices.ContainsFunc(rules, isBucketRule) {
-		tables.Foreign = append(tables.Foreign, "iptables' chain "+name)
+		tables.Conflicting = append(tables.Conflicting, "iptables' chain "+name)
 		return tables
 	}
 	tables.Present = true
 	tables.Owned = ownedIn(rules)
 	if stamped < 0 {
-		tables.Damage = []string{fmt.Sprintf("the stamp of chain %s is missing", name)}
+		tables.Faults = []string{fmt.Sprintf("the stamp of chain %s is missing", name)}
 		return tables
 	}
 	laid, err := rules[stamped].Layout()
 	if err != nil {
-		tables.Damage = []string{fmt.Sprintf("the stamp of chain %s cannot be read: %v", name, err)}
+		tables.Faults = []string{fmt.Sprintf("the stamp of chain %s cannot be read: %v", name, err)}
 		return tables
 	}
-	tables.Laid = &laid
+	tables.Installed = &laid
 	tables.Owned = slices.DeleteFunc(tables.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= laid.Buckets })
 	if len(r.chains) > 1 {
-		tables.Damage = append(tables.Damage, fmt.Sprintf("there are two chains for %s", r.address))
+		tables.Faults = append(tables.Faults, fmt.Sprintf("there are two chains for %s", r.address))
 	}
 	isListed := func(have xtables.Rule, want []string) bool { return slices.Equal(have.Spec(), listedAs(want)) }
 	if !slices.EqualFunc(rules, chainRules(laid, tables.Owned), isListed) {
-		tables.Damage = append(tables.Damage, fmt.Sprintf("the rules of chain %s are not as installed", name))
+		tables.Faults = append(tables.Faults, fmt.Sprintf("the rules of chain %s are not as installed", name))
 	}
-	tables.Damage = append(tables.Damage, r.judgeJumps(name)...)
+	tables.Faults = append(tables.Faults, r.judgeJumps(name)...)
 	return tables
 }
 

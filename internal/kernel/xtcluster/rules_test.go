@@ -57,11 +57,11 @@ func printed() ruleset {
 
 func TestReadBack(t *testing.T) {
 	tables := printed().judge()
-	if !tables.Present || len(tables.Damage) > 0 || len(tables.Foreign) > 0 || !slices.Equal(tables.Owned, []clusterip.Bucket{1, 5}) {
+	if !tables.Present || len(tables.Faults) > 0 || len(tables.Conflicting) > 0 || !slices.Equal(tables.Owned, []clusterip.Bucket{1, 5}) {
 		t.Errorf("judged as %+v", tables)
 	}
-	if tables.Laid == nil || tables.Laid.Stamp() != layout().Stamp() {
-		t.Errorf("layout: %+v", tables.Laid)
+	if tables.Installed == nil || tables.Installed.Stamp() != layout().Stamp() {
+		t.Errorf("layout: %+v", tables.Installed)
 	}
 	if name := (ruleset{address: netip.MustParseAddr("255.255.255.255")}).names()[1]; len(name) > 28 {
 		t.Errorf("%s is longer than iptables takes", name)
@@ -131,15 +131,15 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			tables := tt.rules.judge()
-			if tables.Present == tt.foreign || (len(tables.Foreign) > 0) != tt.foreign || !slices.Equal(tables.Owned, tt.owned) {
+			if tables.Present == tt.foreign || (len(tables.Conflicting) > 0) != tt.foreign || !slices.Equal(tables.Owned, tt.owned) {
 				t.Errorf("judged as %+v", tables)
 			}
-			if damage := strings.Join(tables.Damage, "; "); !strings.Contains(damage, tt.damage) || (damage == "") != (tt.damage == "") {
+			if damage := strings.Join(tables.Faults, "; "); !strings.Contains(damage, tt.damage) || (damage == "") != (tt.damage == "") {
 				t.Errorf("damage is %q, want %q", damage, tt.damage)
 			}
 		})
 	}
-	if tables := (ruleset{address: address}).judge(); tables.Present || len(tables.Foreign) > 0 {
+	if tables := (ruleset{address: address}).judge(); tables.Present || len(tables.Conflicting) > 0 {
 		t.Errorf("nothing is judged as %+v", tables)
 	}
 }
@@ -179,7 +179,7 @@ func FuzzJudge(f *testing.F) {
 		lines := func(text string) []xtables.Rule { return parse(strings.Split(text, "\n")) }
 		r := ruleset{address: address, prerouting: lines(prerouting), chains: map[string][]xtables.Rule{name: lines(chain)}}
 		tables := r.judge()
-		if tables.Laid != nil && slices.ContainsFunc(tables.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= tables.Laid.Buckets }) {
+		if tables.Installed != nil && slices.ContainsFunc(tables.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= tables.Installed.Buckets }) {
 			t.Errorf("more buckets than there are: %+v", tables)
 		}
 	})

@@ -115,16 +115,16 @@ func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip
 	if r.program == nil {
 		left, err := c.arp().exists(ctx, address)
 		if left {
-			return clusterip.Tables{Present: true, Damage: []string{"iptables' chain " + r.names()[0] + " is missing"}}, err
+			return clusterip.Tables{Present: true, Faults: []string{"iptables' chain " + r.names()[0] + " is missing"}}, err
 		}
 		return clusterip.Tables{}, err
 	}
 	tables := r.judge()
-	if tables.Laid == nil {
+	if tables.Installed == nil {
 		return tables, nil
 	}
-	damage, err := c.arp().observe(ctx, *tables.Laid)
-	tables.Damage = append(tables.Damage, damage...)
+	damage, err := c.arp().observe(ctx, *tables.Installed)
+	tables.Faults = append(tables.Faults, damage...)
 	return tables, err
 }
 
@@ -184,7 +184,7 @@ func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip
 // ApplyTables implements clusterip.TableKernel. Each command to iptables is one transaction.
 func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	switch step := step.(type) {
-	case clusterip.LayTables:
+	case clusterip.InstallTables:
 		return c.install(ctx, step)
 	case clusterip.Own:
 		return c.own(ctx, step)
@@ -210,7 +210,7 @@ func (c *Conn) own(ctx context.Context, step clusterip.Own) error {
 	owned := tables.Owned
 	for _, bucket := range step.Buckets {
 		place, _ := slices.BinarySearch(owned, bucket)
-		if err := r.program.Insert(table, name, firstBucket+place, bucketRule(*tables.Laid, bucket)...); err != nil {
+		if err := r.program.Insert(table, name, firstBucket+place, bucketRule(*tables.Installed, bucket)...); err != nil {
 			return err
 		}
 		owned = slices.Insert(owned, place, bucket)
@@ -225,7 +225,7 @@ func (c *Conn) release(ctx context.Context, step clusterip.Disown) error {
 	}
 	var errs []error
 	for _, bucket := range step.Buckets {
-		errs = append(errs, r.program.Delete(table, name, bucketRule(*tables.Laid, bucket)...))
+		errs = append(errs, r.program.Delete(table, name, bucketRule(*tables.Installed, bucket)...))
 	}
 	return errors.Join(errs...)
 }
@@ -235,7 +235,7 @@ func (c *Conn) readLive(ctx context.Context, address netip.Addr) (r ruleset, nam
 	if r, err = c.read(ctx, address); err != nil {
 		return r, "", tables, err
 	}
-	if tables = r.judge(); tables.Laid == nil {
+	if tables = r.judge(); tables.Installed == nil {
 		return r, "", tables, fmt.Errorf("iptables has no chain for %s whose stamp can be read", address)
 	}
 	name, _ = r.live()
@@ -244,7 +244,7 @@ func (c *Conn) readLive(ctx context.Context, address netip.Addr) (r ruleset, nam
 
 // install fills a chain beside the one that may exist, sends packets to it before all other rules, and then removes the old one: in
 // between both filter.
-func (c *Conn) install(ctx context.Context, step clusterip.LayTables) error {
+func (c *Conn) install(ctx context.Context, step clusterip.InstallTables) error {
 	r, err := c.read(ctx, step.Layout.Address())
 	if err != nil {
 		return err
@@ -276,7 +276,7 @@ func (c *Conn) install(ctx context.Context, step clusterip.LayTables) error {
 }
 
 // installChain creates a chain and fills it: the stamp comes first, because it names the owner of the rest.
-func (c *Conn) installChain(ctx context.Context, program *xtables.Program, name string, step clusterip.LayTables) error {
+func (c *Conn) installChain(ctx context.Context, program *xtables.Program, name string, step clusterip.InstallTables) error {
 	if err := program.NewChain(table, name); err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func judgeUnique(s subject) answer {
 	switch fault := s.Configured.Fault; {
 	case s.Configured.Unique == clusterip.No:
 		return fail("globally-unique is not true", fmt.Sprintf("pcs resource meta %s globally-unique=true", s.cloneName()))
-	case s.Configured.Unique == clusterip.CannotTell:
+	case s.Configured.Unique == clusterip.Unknown:
 		return fail("globally-unique is not set; its default depends on Pacemaker's version, which is not in the CIB (dc-version)",
 			fmt.Sprintf("pcs resource meta %s globally-unique=true", s.cloneName()))
 	case fault != nil:

@@ -103,7 +103,7 @@ func good(t *testing.T) Facts {
 	}
 	sysctls[conntrackMax], sysctls[conntrackLoose] = NewFact("1000", nil), NewFact("1", nil)
 	router := NewFact(RouterAnswer{Direct: true, To: []clusterip.MAC{{3, 0xc1, 192, 168, 10, 3}}}, nil)
-	conflicts := Fact[[]clusterip.Stranger]{}
+	conflicts := Fact[[]clusterip.Conflict]{}
 	return Facts{
 		Node: "node1", Pacemaker: true,
 		Configuration: NewFact(configuration(t, goodCIB), nil),
@@ -236,7 +236,7 @@ func TestChecks(t *testing.T) {
 				t.Fatal(err)
 			}
 			change(&layout)
-			r.State.Value.Tables = clusterip.Tables{Present: true, Backend: clusterip.NFTables, Laid: &layout, Owned: []clusterip.Bucket{0}}
+			r.State.Value.Tables = clusterip.Tables{Present: true, Backend: clusterip.NFTables, Installed: &layout, Owned: []clusterip.Bucket{0}}
 			r.State.Value.Addresses = []clusterip.Address{{NICIndex: eth0, Prefix: netip.PrefixFrom(layout.Address(), 32), HostScope: true}}
 			r.State.Value.Filters = []clusterip.Filter{{NICIndex: eth0, MAC: layout.MACs.IPv4, Static: true}}
 		})
@@ -263,7 +263,7 @@ func TestChecks(t *testing.T) {
 			resource(func(r *Resource) { r.Configured.Unique = clusterip.No }), map[string]Result{"unique": Failure},
 		},
 		"instances of which nobody knows": {
-			resource(func(r *Resource) { r.Configured.Unique = clusterip.CannotTell }), map[string]Result{"unique": Failure},
+			resource(func(r *Resource) { r.Configured.Unique = clusterip.Unknown }), map[string]Result{"unique": Failure},
 		},
 		"instances told apart by default": {func(f *Facts) { delete(f.Resources[0].Configured.Meta, "globally-unique") }, nil},
 		"clone-node-max for no failure":   {also(clone("clone-node-max", "4")), map[string]Result{"clone-node-max": Failure}},
@@ -424,7 +424,7 @@ func TestChecks(t *testing.T) {
 			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.No, Why: errUnread}
 		}), map[string]Result{"backend": Failure}},
 		"a kernel that does not tell": {resource(func(r *Resource) {
-			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.CannotTell, Why: errUnread}
+			r.Capabilities[0] = clusterip.Capability{Backend: clusterip.NFTables, Answer: clusterip.Unknown, Why: errUnread}
 		}), map[string]Result{"backend": Warning}},
 		"a backend that will not do": {
 			resource(func(r *Resource) { r.Spec.Backend, r.Spec.Drain = clusterip.Match, 0 }), map[string]Result{"backend": Failure},
@@ -576,7 +576,7 @@ func TestChecks(t *testing.T) {
 			also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil,
 		},
 		"installed, and damaged": {
-			also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Tables.Damage = []string{"a rule is gone"} })),
+			also(installed(func(*clusterip.Layout) {}), resource(func(r *Resource) { r.State.Value.Tables.Faults = []string{"a rule is gone"} })),
 			map[string]Result{"installed": Failure},
 		},
 		"installed, and without a filter": {
@@ -588,7 +588,7 @@ func TestChecks(t *testing.T) {
 			map[string]Result{"agreement": Failure},
 		},
 		"a conflicting table": {
-			resource(func(r *Resource) { r.State.Value.Tables.Foreign = []string{"table ip clusterip-192.168.10.3"} }),
+			resource(func(r *Resource) { r.State.Value.Tables.Conflicting = []string{"table ip clusterip-192.168.10.3"} }),
 			map[string]Result{"installed": Failure},
 		},
 		"a filter that was left": {resource(func(r *Resource) {
@@ -609,7 +609,7 @@ func TestChecks(t *testing.T) {
 		}, map[string]Result{"mac": Failure, "installed": Warning}},
 
 		"an address conflict": {resource(func(r *Resource) {
-			r.Conflicts.Value = []clusterip.Stranger{{Address: r.Spec.Address(), MAC: clusterip.MAC{2}}}
+			r.Conflicts.Value = []clusterip.Conflict{{Address: r.Spec.Address(), MAC: clusterip.MAC{2}}}
 		}), map[string]Result{"address-conflict": Failure}},
 		"a probe that failed": {
 			resource(func(r *Resource) { r.Conflicts.Err = errUnread }), map[string]Result{"address-conflict": Warning},
@@ -670,7 +670,7 @@ func TestNotes(t *testing.T) {
 // What is to be typed must be what helps.
 func TestWhatToType(t *testing.T) {
 	damaged := func(f *Facts) {
-		f.Resources[0].State.Value.Tables = clusterip.Tables{Present: true, Damage: []string{"a rule is gone"}}
+		f.Resources[0].State.Value.Tables = clusterip.Tables{Present: true, Faults: []string{"a rule is gone"}}
 	}
 	maintenance := func(f *Facts) { f.Resources[0].Configured.Meta["maintenance"] = "true" }
 	const pair = `<meta_attributes id="x"><nvpair id="x1" name="maintenance" value="true"/></meta_attributes>`
@@ -745,7 +745,7 @@ func TestConflictingHostsAreNamed(t *testing.T) {
 	facts := good(t)
 	r := &facts.Resources[0]
 	mac := clusterip.DerivedMAC(clusterip.Unicast, r.Spec.Address())
-	r.Conflicts.Value = []clusterip.Stranger{{Address: r.Spec.Address(), MAC: mac}}
+	r.Conflicts.Value = []clusterip.Conflict{{Address: r.Spec.Address(), MAC: mac}}
 	r.Around.Value.Neighbours = []Neighbour{{NICIndex: eth0, Address: netip.MustParseAddr("192.168.10.12"), MAC: mac}}
 	for _, f := range Examine(facts) {
 		if f.Check == "address-conflict" && (!strings.Contains(f.Seen, "mac_mode=unicast") || !strings.Contains(f.Seen, "192.168.10.12")) {

@@ -48,7 +48,7 @@ type Resource struct {
 	Around       Fact[Surroundings]
 	Sysctls      map[string]Fact[string] // see Sysctls
 	Obstacles    Fact[[]Obstacle]
-	Conflicts    *Fact[[]clusterip.Stranger]      // hosts that answer for the address with another MAC; nil: not probed
+	Conflicts    *Fact[[]clusterip.Conflict]      // hosts that answer for the address with another MAC; nil: not probed
 	Querier      clusterip.PerFamily[*Fact[bool]] // whether a querier was heard; nil: not listened for
 	Waited       time.Duration                    // for a querier
 	Router       *Fact[RouterAnswer]              // nil: not asked
@@ -115,7 +115,7 @@ func (r Resource) Layout() (clusterip.Layout, error) {
 		seen.NICs[i].NoIPv6 = false
 	}
 	layout, err := r.Spec.Resolve(seen)
-	if laid := seen.Tables.Laid; laid != nil {
+	if laid := seen.Tables.Installed; laid != nil {
 		layout = *laid
 	}
 	if layout.Backend == "" {
@@ -132,7 +132,7 @@ func (r Resource) backend() clusterip.Backend {
 	if r.Spec.Backend != clusterip.Auto {
 		return r.Spec.Backend
 	}
-	for _, wanted := range []clusterip.Answer{clusterip.Yes, clusterip.CannotTell} {
+	for _, wanted := range []clusterip.Answer{clusterip.Yes, clusterip.Unknown} {
 		for _, c := range r.Capabilities {
 			if c.Answer == wanted {
 				return c.Backend

@@ -21,7 +21,7 @@ func installedChecks() []check {
 		},
 		{
 			group, "agreement", "Nodes that differ answer a client twice, or not at all. Each node is compared with the CIB, which they share.",
-			both(seen, func(s subject) bool { return s.State.Value.Tables.Laid != nil && s.SpecErr == nil }), judgeAgreement,
+			both(seen, func(s subject) bool { return s.State.Value.Tables.Installed != nil && s.SpecErr == nil }), judgeAgreement,
 		},
 		{
 			group, "mac",
@@ -44,16 +44,16 @@ func judgeInstalled(s subject) answer {
 	}
 	tables := s.State.Value.Tables
 	switch {
-	case len(tables.Foreign) > 0:
-		return fail("the agent did not install "+strings.Join(tables.Foreign, ", ")+", which has its name",
+	case len(tables.Conflicting) > 0:
+		return fail("the agent did not install "+strings.Join(tables.Conflicting, ", ")+", which has its name",
 			"nft list ruleset   # shows it; delete it")
-	case tables.Laid != nil:
-		if faults := clusterip.Faults(s.State.Value, *tables.Laid, false); len(faults) > 0 {
+	case tables.Installed != nil:
+		if faults := clusterip.Faults(s.State.Value, *tables.Installed, false); len(faults) > 0 {
 			return fail(strings.Join(faults, "; "), again)
 		}
 		return ok("without faults; buckets: %s", cmp.Or(text.Join(tables.Owned, ","), "none"))
 	case tables.Present:
-		return fail(strings.Join(tables.Damage, "; "), again)
+		return fail(strings.Join(tables.Faults, "; "), again)
 	}
 	if left := clusterip.Leftovers(s.State.Value, s.Spec.NIC); len(left) > 0 {
 		return fail("the agent's tables are gone, and this is left: "+strings.Join(left, ", "), again)
@@ -62,7 +62,7 @@ func judgeInstalled(s subject) answer {
 }
 
 func judgeAgreement(s subject) answer {
-	laid := *s.State.Value.Tables.Laid
+	laid := *s.State.Value.Tables.Installed
 	if s.Origin == FromKernel && s.cib.configuration != nil {
 		return fail(s.name()+" is installed here, but is not in the cluster's configuration",
 			fmt.Sprintf("OCF_RESKEY_ip=%s OCF_RESOURCE_INSTANCE=%s:0 ocf-clusterip stop   # once for each bucket", s.Spec.Address(), s.name()))

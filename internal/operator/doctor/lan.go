@@ -113,7 +113,7 @@ func judgeConflicts(s subject) answer {
 }
 
 // addressesOf returns the other addresses of a host.
-func (s subject) addressesOf(host clusterip.Stranger) []string {
+func (s subject) addressesOf(host clusterip.Conflict) []string {
 	var addresses []string
 	for _, n := range s.Around.Value.Neighbours {
 		if n.MAC == host.MAC && n.Address != host.Address {

@@ -42,7 +42,7 @@ func judgeBackend(s subject) answer {
 	var others, reasons []string
 	var own clusterip.Capability
 	for _, c := range s.Capabilities {
-		word := map[clusterip.Answer]string{clusterip.Yes: "yes", clusterip.No: "no", clusterip.CannotTell: "unknown"}[c.Answer]
+		word := map[clusterip.Answer]string{clusterip.Yes: "yes", clusterip.No: "no", clusterip.Unknown: "unknown"}[c.Answer]
 		if c.Backend == chosen {
 			own = c
 		} else {
@@ -56,7 +56,7 @@ func judgeBackend(s subject) answer {
 		return fail("this kernel supports no backend for this resource: "+strings.Join(reasons, "; "), do)
 	case own.Answer == clusterip.No:
 		return fail(fmt.Sprintf("this kernel does not support backend=%s: %v", chosen, own.Why), s.update("backend=auto"))
-	case own.Answer == clusterip.CannotTell:
+	case own.Answer == clusterip.Unknown:
 		return unknown(own.Why, do)
 	case len(others) > 0:
 		return ok("%s (%s)", chosen, strings.Join(others, ", "))
@@ -396,7 +396,7 @@ func judgeBridgeNetfilter(s subject) answer {
 	if why == "" {
 		return ok("no bridge passes its packets to iptables")
 	}
-	if laid := s.State.Value.Tables.Laid; laid != nil && laid.Drains && !laid.Bridged {
+	if laid := s.State.Value.Tables.Installed; laid != nil && laid.Drains && !laid.Bridged {
 		return fail(fmt.Sprintf("%s is a bridge that calls iptables (br_netfilter), and an older version installed the tables: "+
 			"no TCP packet reaches a bucket that has moved", bridge.Name),
 			"pcs node standby "+cmp.Or(s.Node, "NODE")+"   # and back when its drains have ended; one node after the other")
@@ -453,7 +453,7 @@ func judgeARPAnnounce(s subject) answer {
 		return unknown(s.Around.Err, readNetwork)
 	}
 	const bestLocal = 2
-	laid := s.State.Value.Tables.Laid
+	laid := s.State.Value.Tables.Installed
 	hides := s.layout.Backend == clusterip.NFTables && (laid == nil || laid.HidesInRequests())
 	var answers []answer
 	var elsewhere []string

@@ -133,8 +133,8 @@ func (d Doctor) resource(ctx context.Context, r *doctor.Resource, queriers liste
 
 // network asks the hosts and routers of the LAN.
 func (d Doctor) network(ctx context.Context, r *doctor.Resource, layout clusterip.Layout) {
-	strangers := doctor.NewFact(d.Kernel.Links.Strangers(ctx, layout))
-	r.Conflicts = &strangers
+	conflicts := doctor.NewFact(d.Kernel.Links.Conflicts(ctx, layout))
+	r.Conflicts = &conflicts
 	address, has := doctor.FirstIPv4(layout)
 	if !has || !r.State.Value.Tables.Present {
 		return

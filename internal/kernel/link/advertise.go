@@ -17,10 +17,10 @@ type announcer interface {
 	io.Closer
 }
 
-// Announce implements clusterip.LinkKernel, by gratuitous ARP requests (RFC 5227 section 2.3) and unsolicited neighbour advertisements
+// Advertise implements clusterip.LinkKernel, by gratuitous ARP requests (RFC 5227 section 2.3) and unsolicited neighbour advertisements
 // (RFC 4861 section 7.2.6). Only the message contains the shared MAC: the Ethernet source is the interface's own MAC, so no switch learns
 // the shared one.
-func (c *Conn) Announce(ctx context.Context, layout clusterip.Layout, announcements clusterip.Announcements) (err error) {
+func (c *Conn) Advertise(ctx context.Context, layout clusterip.Layout, announcements clusterip.Advertisements) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("announce the shared MAC on %s: %w", layout.NIC, err)
