@@ -252,7 +252,7 @@ func TestFurtherBucketIsOneStepEachWay(t *testing.T) {
 	if err := agent.Stop(t.Context(), specOf(clusterip.Multicast, 0)); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"own buckets 1 of 192.168.10.3", "release buckets 0 of 192.168.10.3"}
+	want := []string{"192.168.10.3: own buckets 1", "192.168.10.3: release buckets 0"}
 	if diff := cmp.Diff(want, kernel.applied); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}

@@ -104,6 +104,6 @@ func (a Agent) updateAdoption(ctx context.Context, spec clusterip.Spec, before, 
 			s.Log.Infof("bucket %d of %s: old connections are served by %s", spec.Bucket, spec.Address(), oldOwners(remaining))
 			moves = moves.WithAdoption(remaining)
 		}
-		return s.apply(ctx, clusterip.Move{Address: spec.Address(), Resource: spec.Resource, Moves: moves})
+		return s.apply(ctx, clusterip.ChangeBuckets{Address: spec.Address(), Resource: spec.Resource, Moves: &moves})
 	})
 }

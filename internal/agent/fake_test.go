@@ -77,15 +77,12 @@ func (k *fakeKernel) Apply(_ context.Context, step clusterip.Step) error {
 		tables.Backend = layout.Backend
 	case clusterip.RemoveTables:
 		*tables = clusterip.Tables{Conflicting: tables.Conflicting}
-	case clusterip.Own:
-		tables.Owned = append(tables.Owned, step.Buckets...)
+	case clusterip.ChangeBuckets:
+		tables.Owned = append(clusterip.Subtract(tables.Owned, step.Release), step.Own...)
 		slices.Sort(tables.Owned)
-	case clusterip.Disown:
-		tables.Owned = clusterip.Subtract(tables.Owned, step.Buckets)
-	case clusterip.Move:
-		tables.Owned = append(clusterip.Subtract(tables.Owned, step.Disown), step.Own...)
-		slices.Sort(tables.Owned)
-		tables.Moves = step.Moves
+		if step.Moves != nil {
+			tables.Moves = *step.Moves
+		}
 	case clusterip.AddAddress:
 		address := clusterip.Address{NICIndex: step.NIC.Index, Prefix: step.Prefix, AutoJoin: step.Group}
 		if step.Group {

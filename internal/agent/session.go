@@ -65,9 +65,7 @@ func (s *session) apply(ctx context.Context, step clusterip.Step) error {
 func (s *session) install(ctx context.Context, goal clusterip.Goal, steps []clusterip.Step) error {
 	observe := s.observeTables // after a further bucket's only step the interfaces need not be read again
 	for _, step := range steps {
-		switch step.(type) {
-		case clusterip.Own, clusterip.Disown, clusterip.Move:
-		default:
+		if _, changesBuckets := step.(clusterip.ChangeBuckets); !changesBuckets {
 			observe = s.observe
 		}
 		if err := s.apply(ctx, step); err != nil {

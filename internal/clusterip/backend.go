@@ -75,7 +75,7 @@ const (
 // Backends is a TableKernel that consists of all backends. It uses the one in which an address is installed.
 type Backends struct {
 	NFTables, Match, Target TableKernel
-	laid                    map[netip.Addr]Backend // in which an address was last observed or installed
+	installed               map[netip.Addr]Backend // in which an address was last observed or installed
 }
 
 // backends returns all backends, the best first.
@@ -107,10 +107,10 @@ func (b *Backends) ObserveTables(ctx context.Context, address netip.Addr) (Table
 }
 
 func (b *Backends) remember(address netip.Addr, backend Backend) {
-	if b.laid == nil {
-		b.laid = map[netip.Addr]Backend{}
+	if b.installed == nil {
+		b.installed = map[netip.Addr]Backend{}
 	}
-	b.laid[address] = backend
+	b.installed[address] = backend
 }
 
 func (b *Backends) kernel(backend Backend) TableKernel {
@@ -130,14 +130,10 @@ func (b *Backends) ApplyTables(ctx context.Context, step Step) error {
 	case InstallTables:
 		b.remember(step.Layout.Address(), step.Layout.Backend)
 		return b.kernel(step.Layout.Backend).ApplyTables(ctx, step)
-	case Own:
-		return b.kernel(b.laid[step.Address]).ApplyTables(ctx, step)
-	case Disown:
-		return b.kernel(b.laid[step.Address]).ApplyTables(ctx, step)
-	case Move:
-		return b.kernel(b.laid[step.Address]).ApplyTables(ctx, step)
+	case ChangeBuckets:
+		return b.kernel(b.installed[step.Address]).ApplyTables(ctx, step)
 	case RemoveTables:
-		return b.kernel(b.laid[step.Address]).ApplyTables(ctx, step)
+		return b.kernel(b.installed[step.Address]).ApplyTables(ctx, step)
 	default:
 		return fmt.Errorf("%s: not a step for tables", step)
 	}

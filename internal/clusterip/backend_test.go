@@ -118,8 +118,8 @@ func TestStepsGoToTheBackendThatHasTheAddress(t *testing.T) {
 		layout := Layout{Backend: backend, Prefixes: []netip.Prefix{netip.PrefixFrom(vip, 24)}}
 		all := []Step{
 			InstallTables{Layout: layout},
-			Own{Address: vip, Buckets: []Bucket{1}},
-			Disown{Address: vip, Buckets: []Bucket{1}},
+			ChangeBuckets{Address: vip, Own: []Bucket{1}},
+			ChangeBuckets{Address: vip, Release: []Bucket{1}},
 			RemoveTables{Address: vip},
 		}
 		for _, step := range all {

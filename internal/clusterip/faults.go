@@ -88,8 +88,8 @@ func Leftovers(seen State, asked string) []string {
 	var left []string
 	for _, step := range planRemoval(seen, Goal{NIC: asked}) {
 		switch step := step.(type) {
-		case Disown:
-			left = append(left, fmt.Sprintf("buckets %s", FormatBuckets(step.Buckets)))
+		case ChangeBuckets:
+			left = append(left, fmt.Sprintf("buckets %s", FormatBuckets(step.Release)))
 		case RemoveAddress:
 			left = append(left, fmt.Sprintf("%s on %s", step.Prefix, step.NIC.Name))
 		case RemoveRoute:

@@ -12,7 +12,7 @@ type Kernel interface {
 	// Observe returns the state of a resource: of these addresses, the first of which names its tables, and of those that the tables
 	// name. It looks for these MACs, and those of the tables, in the interfaces' MAC filters. Whatever cannot be read is an error.
 	Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (State, error)
-	// ObserveTables returns only the part of the state that Own, Disown and Move change.
+	// ObserveTables returns only the part of the state that ChangeBuckets changes.
 	ObserveTables(ctx context.Context, address netip.Addr) (Tables, error)
 	// Apply carries out one step.
 	Apply(ctx context.Context, step Step) error
@@ -95,7 +95,7 @@ func (h Host) Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (
 // Apply implements Kernel.
 func (h Host) Apply(ctx context.Context, step Step) error {
 	switch step.(type) {
-	case InstallTables, Own, Disown, Move, RemoveTables:
+	case InstallTables, ChangeBuckets, RemoveTables:
 		return h.ApplyTables(ctx, step)
 	default:
 		return h.ApplyLinks(ctx, step)

@@ -35,7 +35,7 @@ func Plan(seen State, goal Goal) []Step {
 	surplus := Subtract(seen.Tables.Owned, goal.Owned)
 	var steps []Step
 	if len(surplus) > 0 {
-		steps = append(steps, Disown{Address: layout.Address(), Buckets: surplus})
+		steps = append(steps, ChangeBuckets{Address: layout.Address(), Release: surplus})
 	}
 	if laid := seen.Tables.Installed; laid == nil || !laid.sameAs(layout) || len(seen.Tables.Faults) > 0 {
 		moves = seen.MovesKept(layout)
@@ -64,12 +64,12 @@ func Plan(seen State, goal Goal) []Step {
 	steps = append(steps, removeAddresses(seen, goal.NIC, layout.onNIC()...)...)
 	steps = append(steps, removeRoutes(seen, layout.routes())...)
 	steps = append(steps, removeFilters(seen, filtersWanted)...)
-	missing := Subtract(goal.Owned, keep)
-	switch {
-	case layout.Drains && (len(missing) > 0 || !moves.equal(goal.Moves)):
-		steps = append(steps, Move{Address: layout.Address(), Resource: layout.Resource, Own: missing, Moves: goal.Moves})
-	case !layout.Drains && len(missing) > 0:
-		steps = append(steps, Own{Address: layout.Address(), Resource: layout.Resource, Buckets: missing})
+	change := ChangeBuckets{Address: layout.Address(), Resource: layout.Resource, Own: Subtract(goal.Owned, keep)}
+	if layout.Drains && (len(change.Own) > 0 || !moves.equal(goal.Moves)) {
+		change.Moves = &goal.Moves
+	}
+	if len(change.Own) > 0 || change.Moves != nil {
+		steps = append(steps, change)
 	}
 	return steps
 }
@@ -82,7 +82,7 @@ func (s Spec) PlanRemoval(seen State) []Step {
 func planRemoval(seen State, goal Goal) []Step {
 	var steps []Step
 	if len(seen.Tables.Owned) > 0 {
-		steps = append(steps, Disown{Address: goal.Layout.Address(), Buckets: seen.Tables.Owned})
+		steps = append(steps, ChangeBuckets{Address: goal.Layout.Address(), Release: seen.Tables.Owned})
 	}
 	steps = append(steps, removeAddresses(seen, goal.NIC)...)
 	steps = append(steps, removeRoutes(seen, nil)...)

@@ -248,9 +248,9 @@ func (t Tables) DisagreesWith(layout Layout) bool {
 
 // Release returns the step that releases the spec's bucket beside others.
 func (t Tables) Release(spec Spec, moves Moves) Step {
-	buckets := []Bucket{spec.Bucket}
+	step := ChangeBuckets{Address: spec.Address(), Resource: spec.Resource, Release: []Bucket{spec.Bucket}}
 	if t.Installed != nil && t.Installed.Drains {
-		return Move{Address: spec.Address(), Resource: spec.Resource, Disown: buckets, Moves: moves}
+		step.Moves = &moves
 	}
-	return Disown{Address: spec.Address(), Buckets: buckets}
+	return step
 }

@@ -19,26 +19,15 @@ type (
 		Next   []Bucket
 		Moves  Moves // that continue
 	}
-	// Own accepts the packets of the buckets.
-	Own struct {
-		Address  netip.Addr
-		Resource string
-		Buckets  []Bucket
-	}
-	// Disown drops the packets of the buckets.
-	Disown struct {
-		Address netip.Addr
-		Buckets []Bucket
-	}
-	// Move does both in one transaction, and replaces the moves that are under way.
-	Move struct {
+	// ChangeBuckets changes which buckets the node owns, in one transaction.
+	ChangeBuckets struct {
 		Address  netip.Addr
 		Resource string
 		Own      []Bucket
-		Disown   []Bucket
-		Moves    Moves
+		Release  []Bucket
+		Moves    *Moves // replaces those that are under way; nil: they stay
 	}
-	// RemoveTables removes what LayTables has installed.
+	// RemoveTables removes what InstallTables has installed.
 	RemoveTables struct{ Address netip.Addr }
 
 	// AddFilter adds the shared MAC to the interface's MAC filter.
@@ -78,16 +67,18 @@ func (s InstallTables) String() string {
 	return fmt.Sprintf("install the tables of %s on %s, keep buckets %s", Joined(s.Layout.Addresses()), s.Layout.NIC, FormatBuckets(s.Keep))
 }
 
-func (s Own) String() string {
-	return fmt.Sprintf("own buckets %s of %s", FormatBuckets(s.Buckets), s.Address)
-}
-
-func (s Disown) String() string {
-	return fmt.Sprintf("release buckets %s of %s", FormatBuckets(s.Buckets), s.Address)
-}
-
-func (s Move) String() string {
-	return fmt.Sprintf("own buckets %s of %s, release %s, then %s", FormatBuckets(s.Own), s.Address, FormatBuckets(s.Disown), s.Moves)
+func (s ChangeBuckets) String() string {
+	var changes []string
+	if len(s.Own) > 0 {
+		changes = append(changes, "own buckets "+FormatBuckets(s.Own))
+	}
+	if len(s.Release) > 0 {
+		changes = append(changes, "release buckets "+FormatBuckets(s.Release))
+	}
+	if s.Moves != nil {
+		changes = append(changes, s.Moves.String())
+	}
+	return fmt.Sprintf("%s: %s", s.Address, strings.Join(changes, ", "))
 }
 
 func (s RemoveTables) String() string {

@@ -96,10 +96,11 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	switch step := step.(type) {
 	case clusterip.InstallTables:
 		return c.install(ctx, step)
-	case clusterip.Own:
-		return own(step.Address, step.Buckets)
-	case clusterip.Disown:
-		return release(step.Address, step.Buckets)
+	case clusterip.ChangeBuckets:
+		if err := own(step.Address, step.Own); err != nil {
+			return err
+		}
+		return release(step.Address, step.Release)
 	case clusterip.RemoveTables:
 		rules, err := c.rules(ctx)
 		if err != nil {

@@ -60,12 +60,8 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	switch step := step.(type) {
 	case clusterip.InstallTables:
 		err = c.install(ctx, step)
-	case clusterip.Own:
-		err = c.addElements(ownedSet(netdevTable(step.Address)), elementsOf(step.Resource, step.Buckets))
-	case clusterip.Disown:
-		err = c.nft.SetDeleteElements(ownedSet(netdevTable(step.Address)), elementsOf("", step.Buckets))
-	case clusterip.Move:
-		err = c.move(step)
+	case clusterip.ChangeBuckets:
+		err = c.changeBuckets(step)
 	case clusterip.RemoveTables:
 		err = c.remove(ctx, tableName(step.Address))
 	default:

@@ -97,7 +97,7 @@ func TestNothingIsLeftOfABatchThatWasGivenUp(t *testing.T) {
 	}
 	c.delete(table{name: "clusterip-192.168.10.3"})
 	address := layoutFor(clusterip.Multicast, clusterip.SourceIP).Address()
-	if err := c.ApplyTables(t.Context(), clusterip.Disown{Address: address, Buckets: []clusterip.Bucket{1}}); err != nil {
+	if err := c.ApplyTables(t.Context(), clusterip.ChangeBuckets{Address: address, Release: []clusterip.Bucket{1}}); err != nil {
 		t.Fatal(err)
 	}
 	if sent != 3 {

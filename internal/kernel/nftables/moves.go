@@ -169,19 +169,19 @@ func moveElements(resource string, moves clusterip.Moves, age time.Duration) map
 	return elements
 }
 
-// move changes the owned buckets and replaces all elements of the move sets, because an element that is to be deleted may end at any
-// moment.
-func (c *Conn) move(step clusterip.Move) error {
+// changeBuckets changes the owned buckets, and replaces all elements of the move sets, because an element that is to be deleted may end at
+// any moment.
+func (c *Conn) changeBuckets(step clusterip.ChangeBuckets) error {
 	t := netdevTable(step.Address)
-	if len(step.Disown) > 0 {
-		if err := c.nft.SetDeleteElements(ownedSet(t), elementsOf("", step.Disown)); err != nil {
+	if len(step.Release) > 0 {
+		if err := c.nft.SetDeleteElements(ownedSet(t), elementsOf("", step.Release)); err != nil {
 			return err
 		}
 	}
-	if err := c.addElements(ownedSet(t), elementsOf(step.Resource, step.Own)); err != nil {
+	if err := c.addElements(ownedSet(t), elementsOf(step.Resource, step.Own)); err != nil || step.Moves == nil {
 		return err
 	}
-	elements := moveElements(step.Resource, step.Moves, c.age())
+	elements := moveElements(step.Resource, *step.Moves, c.age())
 	for _, s := range moveSets() {
 		s.elements = elements[s.name]
 		if err := c.refill(t, s); err != nil {

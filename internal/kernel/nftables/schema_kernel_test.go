@@ -44,7 +44,7 @@ func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
 				address = netip.MustParseAddr("2001:db8:10::3")
 			}
 			seen := observe(t, c, address, 3)
-			apply(t, c, clusterip.Own{Address: address, Resource: seen.Installed.Resource, Buckets: []clusterip.Bucket{5}})
+			apply(t, c, clusterip.ChangeBuckets{Address: address, Resource: seen.Installed.Resource, Own: []clusterip.Bucket{5}})
 			seen = observe(t, c, address, 3, 5)
 
 			before, err := c.read(t.Context(), tableName(address))

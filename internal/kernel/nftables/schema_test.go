@@ -340,7 +340,7 @@ func TestManyElementsGoInSeveralMessages(t *testing.T) {
 		}
 	}, nil)
 	resource := "a-resource-with-a-name-that-is-quite-long-" + strings.Repeat("x", 50)
-	own := clusterip.Own{Address: netip.MustParseAddr("192.168.10.3"), Resource: resource, Buckets: buckets}
+	own := clusterip.ChangeBuckets{Address: netip.MustParseAddr("192.168.10.3"), Resource: resource, Own: buckets}
 	if err := c.ApplyTables(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}

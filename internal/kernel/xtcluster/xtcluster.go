@@ -186,10 +186,8 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	switch step := step.(type) {
 	case clusterip.InstallTables:
 		return c.install(ctx, step)
-	case clusterip.Own:
-		return c.own(ctx, step)
-	case clusterip.Disown:
-		return c.release(ctx, step)
+	case clusterip.ChangeBuckets:
+		return c.changeBuckets(ctx, step)
 	case clusterip.RemoveTables:
 		r, err := c.read(ctx, step.Address)
 		if err != nil {
@@ -202,29 +200,21 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 	}
 }
 
-func (c *Conn) own(ctx context.Context, step clusterip.Own) error {
+func (c *Conn) changeBuckets(ctx context.Context, step clusterip.ChangeBuckets) error {
 	r, name, tables, err := c.readLive(ctx, step.Address)
 	if err != nil {
 		return err
 	}
 	owned := tables.Owned
-	for _, bucket := range step.Buckets {
+	for _, bucket := range step.Own {
 		place, _ := slices.BinarySearch(owned, bucket)
 		if err := r.program.Insert(table, name, firstBucket+place, bucketRule(*tables.Installed, bucket)...); err != nil {
 			return err
 		}
 		owned = slices.Insert(owned, place, bucket)
 	}
-	return nil
-}
-
-func (c *Conn) release(ctx context.Context, step clusterip.Disown) error {
-	r, name, tables, err := c.readLive(ctx, step.Address)
-	if err != nil {
-		return err
-	}
 	var errs []error
-	for _, bucket := range step.Buckets {
+	for _, bucket := range step.Release {
 		errs = append(errs, r.program.Delete(table, name, bucketRule(*tables.Installed, bucket)...))
 	}
 	return errors.Join(errs...)
