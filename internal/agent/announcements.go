@@ -135,7 +135,8 @@ func (a Agent) publishDrain(ctx context.Context, spec clusterip.Spec) (known, pu
 		return false, false
 	}
 	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
-	if err != nil || tables.Installed == nil || !tables.Installed.Drains || len(tables.Faults) > 0 || !slices.Contains(tables.Owned, spec.Bucket) {
+	if err != nil || tables.Installed == nil || !tables.Installed.Drains ||
+		len(tables.Faults) > 0 || !slices.Contains(tables.Owned, spec.Bucket) {
 		return false, false // the action observes again, and returns the error
 	}
 	patience := clusterTime

@@ -43,7 +43,9 @@ func (c *fakeCluster) Announcements(_ context.Context, _ netip.Addr, bucket clus
 	return maps.Clone(c.announcements[bucket]), errors.Join(c.unreachable, c.unpublished)
 }
 
-func (c *fakeCluster) Publish(_ context.Context, _ netip.Addr, bucket clusterip.Bucket, node string, announcement handover.Announcement) error {
+func (c *fakeCluster) Publish(
+	_ context.Context, _ netip.Addr, bucket clusterip.Bucket, node string, announcement handover.Announcement,
+) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.unreachable != nil {

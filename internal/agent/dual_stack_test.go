@@ -77,7 +77,9 @@ func TestDualStackIsInstalledRepairedAndRemoved(t *testing.T) {
 // What belongs to another resource is neither used nor removed.
 func TestOtherResourcesAreLeftAlone(t *testing.T) {
 	other := clusterip.Layout{
-		Schema: clusterip.Schema, Resource: "mail-ip", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.10.5/24"), netip.PrefixFrom(vip6, 64)},
+		Schema: clusterip.Schema, Resource: "mail-ip", Prefixes: []netip.Prefix{
+			netip.MustParsePrefix("192.168.10.5/24"), netip.PrefixFrom(vip6, 64),
+		},
 		NIC: "eth0", NICIndex: eth0Index, MACMode: clusterip.Multicast, MACs: clusterip.PerFamily[clusterip.MAC]{
 			IPv4: clusterip.DerivedMAC(clusterip.Multicast, vip), IPv6: clusterip.DerivedMAC(clusterip.Multicast, vip),
 		},

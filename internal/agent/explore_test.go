@@ -134,7 +134,9 @@ func (w *world) key() string {
 	fmt.Fprintf(&b, "%d %t %t %t %d %t %t", w.owner, w.fails, w.drain, w.off, gone, w.overlaps, w.held)
 	for _, n := range w.nodes {
 		t := n.state.Tables
-		fmt.Fprintf(&b, "|%t %d %t %d %t %v %s %v", n.alive, n.membership, n.probed, n.connections, t.Present, t.Owned, t.Moves, t.Moves.Announced)
+		fmt.Fprintf(
+			&b, "|%t %d %t %d %t %v %s %v", n.alive, n.membership, n.probed, n.connections, t.Present, t.Owned, t.Moves, t.Moves.Announced,
+		)
 		if n.delivery != upToDate {
 			fmt.Fprintf(&b, " %d%s", n.delivery, n.delivered.key())
 		}
@@ -195,7 +197,9 @@ func (c worldCluster) visible() published {
 	return c.published
 }
 
-func (c worldCluster) Announcements(context.Context, netip.Addr, clusterip.Bucket) (announcements map[string]handover.Announcement, err error) {
+func (c worldCluster) Announcements(
+	context.Context, netip.Addr, clusterip.Bucket,
+) (announcements map[string]handover.Announcement, err error) {
 	return announcements, c.life.read(func() { announcements = maps.Clone(c.visible().announcements) })
 }
 
@@ -439,7 +443,7 @@ func (w *world) start(i int) error {
 
 func (w *world) stop(i int) error {
 	w.owner, w.fails = nowhere, false
-	if laid := w.nodes[i].state.Tables.Installed; laid == nil || !laid.Drains {
+	if installed := w.nodes[i].state.Tables.Installed; installed == nil || !installed.Drains {
 		w.nodes[i].connections = 0 // without drain they may break
 	}
 	w.breakUnlessDrained()
@@ -619,14 +623,15 @@ func (w *world) settle() error {
 		return err
 	}
 	if !w.drain {
-		laid := w.nodes[w.owner].state.Tables.Installed
-		if laid != nil && laid.Drains {
+		installed := w.nodes[w.owner].state.Tables.Installed
+		if installed != nil && installed.Drains {
 			return fmt.Errorf("the drains are over, and %s still has rules for drains", nodeName(w.owner))
 		}
 		return nil // relayed announcements no longer count
 	}
 	for node, announcement := range w.published.announcements {
-		if relayed := w.published.relayed[node]; announcement.Drain > 0 || len(relayed.Drainers) > 0 || len(announcement.Others) > 0 && announcement.Nonce != relayed.Supersedes {
+		relayed := w.published.relayed[node]
+		if announcement.Drain > 0 || len(relayed.Drainers) > 0 || len(announcement.Others) > 0 && announcement.Nonce != relayed.Supersedes {
 			return fmt.Errorf("the drains are over, and %s publishes %v, and stores %v", node, announcement, relayed)
 		}
 	}

@@ -18,8 +18,8 @@ func (s Spec) Admit(seen State) (Layout, error) {
 			strings.Join(seen.Tables.Conflicting, ", "))
 	}
 	others := Subtract(seen.Tables.Owned, []Bucket{s.Bucket})
-	if laid := seen.Tables.Installed; laid != nil && len(others) > 0 {
-		if differ := laid.Disagreements(layout); len(differ) > 0 {
+	if installed := seen.Tables.Installed; installed != nil && len(others) > 0 {
+		if differ := installed.Disagreements(layout); len(differ) > 0 {
 			return layout, ocf.Errorf(ocf.ErrConfigured,
 				"buckets %s of %s run here with other settings (%s); nodes that disagree answer twice or not at all. "+
 					"To change them: pcs resource disable %s, change, pcs resource enable %s",

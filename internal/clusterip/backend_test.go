@@ -93,9 +93,9 @@ func TestCapabilitiesAreAskedForUntilOneWillDo(t *testing.T) {
 		nftables *fakeBackend
 		want     []Capability
 	}{
-		"the first will do":  {"", &fakeBackend{}, []Capability{{NFTables, Yes, nil}}},
-		"the second will do": {"", &fakeBackend{lacks: lacks}, []Capability{{NFTables, No, lacks}, {Match, Yes, nil}}},
-		"the second is laid": {Match, &fakeBackend{}, []Capability{{Match, Yes, nil}}},
+		"the first will do":       {"", &fakeBackend{}, []Capability{{NFTables, Yes, nil}}},
+		"the second will do":      {"", &fakeBackend{lacks: lacks}, []Capability{{NFTables, No, lacks}, {Match, Yes, nil}}},
+		"the second is installed": {Match, &fakeBackend{}, []Capability{{Match, Yes, nil}}},
 		"the first cannot say": {
 			NFTables, &fakeBackend{lacks: lacks, silent: true}, []Capability{{NFTables, Unknown, lacks}, {Match, Yes, nil}},
 		},
@@ -190,7 +190,7 @@ func TestWhatIptablesCannotDo(t *testing.T) {
 	}
 }
 
-// An address is never laid in two backends, even if what is there cannot say how it was laid.
+// An address is never installed in two backends, even if what is there cannot say how it was installed.
 func TestOneBackendForAnAddress(t *testing.T) {
 	node := freshNode()
 	node.Tables = Tables{Present: true, Backend: Target}

@@ -15,14 +15,14 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 		fault("%s has our name, but is not ours", foreign)
 	}
 	faults = append(faults, seen.Tables.Faults...)
-	switch laid := seen.Tables.Installed; {
+	switch installed := seen.Tables.Installed; {
 	case !seen.Tables.Present:
 		fault("our rules are gone")
-	case laid == nil: // it is in Damage
+	case installed == nil: // it is in Damage
 	default:
-		faults = append(faults, laid.Disagreements(layout)...)
-		if laid.NIC != layout.NIC || laid.NICIndex != layout.NICIndex {
-			fault("our tables are on %s (index %d), requested is %s (index %d)", laid.NIC, laid.NICIndex, layout.NIC, layout.NICIndex)
+		faults = append(faults, installed.Disagreements(layout)...)
+		if installed.NIC != layout.NIC || installed.NICIndex != layout.NICIndex {
+			fault("our tables are on %s (index %d), requested is %s (index %d)", installed.NIC, installed.NICIndex, layout.NIC, layout.NICIndex)
 		}
 	}
 	faults = append(faults, addressFaults(seen, layout)...)

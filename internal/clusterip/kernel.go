@@ -45,8 +45,8 @@ type TableKernel interface {
 
 // LinkKernel is the part of a Kernel for interfaces, addresses and MAC filters.
 type LinkKernel interface {
-	// ObserveLinks returns everything of State but Tables. Where laid is given, the routes need not be read to find the interface.
-	ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []MAC, laid *Layout) (State, error)
+	// ObserveLinks returns everything of State but Tables. Where installed is given, the routes need not be read to find the interface.
+	ObserveLinks(ctx context.Context, addresses []netip.Addr, macs []MAC, installed *Layout) (State, error)
 	ApplyLinks(ctx context.Context, step Step) error
 	Advertise(ctx context.Context, layout Layout, announcements Advertisements) error
 	Conflicts(ctx context.Context, layout Layout) ([]Conflict, error)

@@ -37,7 +37,7 @@ func Plan(seen State, goal Goal) []Step {
 	if len(surplus) > 0 {
 		steps = append(steps, ChangeBuckets{Address: layout.Address(), Release: surplus})
 	}
-	if laid := seen.Tables.Installed; laid == nil || !laid.sameAs(layout) || len(seen.Tables.Faults) > 0 {
+	if installed := seen.Tables.Installed; installed == nil || !installed.sameAs(layout) || len(seen.Tables.Faults) > 0 {
 		moves = seen.MovesKept(layout)
 		steps = append(steps, InstallTables{Layout: layout, Keep: keep, Next: Subtract(goal.Owned, keep), Moves: moves})
 	}
@@ -162,18 +162,18 @@ func removeRoutes(seen State, keep []Route) []Step {
 
 // PlanPorts returns the step that updates the tables if a bond sends ARP requests through other ports than they list, and whether it is
 // needed. On an interface that start would refuse it is not.
-func PlanPorts(seen State) (lay InstallTables, changed bool) {
-	laid := seen.Tables.Installed
-	if laid == nil || len(seen.Tables.Faults) > 0 {
+func PlanPorts(seen State) (install InstallTables, changed bool) {
+	installed := seen.Tables.Installed
+	if installed == nil || len(seen.Tables.Faults) > 0 {
 		return InstallTables{}, false
 	}
-	nic, ok := seen.NICAt(laid.NICIndex)
-	if !ok || !laid.Has(netip.Addr.Is4) {
+	nic, ok := seen.NICAt(installed.NICIndex)
+	if !ok || !installed.Has(netip.Addr.Is4) {
 		return InstallTables{}, false
 	}
-	layout := *laid
+	layout := *installed
 	layout.Schema, layout.Ports = Schema, seen.askingPorts(nic)
-	if slices.Equal(layout.Ports, laid.Ports) || layout.Fits(layout.Backend) != nil || seen.UnicastFault(layout) != "" {
+	if slices.Equal(layout.Ports, installed.Ports) || layout.Fits(layout.Backend) != nil || seen.UnicastFault(layout) != "" {
 		return InstallTables{}, false
 	}
 	return InstallTables{Layout: layout, Keep: seen.Tables.Owned, Moves: seen.Tables.Moves}, true

@@ -283,9 +283,9 @@ func (s Spec) prefixLength(seen State, nic NIC, address netip.Addr) int {
 	if asked := s.PrefixLengths.Of(address); asked > 0 {
 		return asked
 	}
-	if laid := seen.Tables.Installed; laid != nil && laid.NICIndex == nic.Index {
-		if i := slices.Index(laid.Addresses(), address); i >= 0 {
-			return laid.Prefixes[i].Bits()
+	if installed := seen.Tables.Installed; installed != nil && installed.NICIndex == nic.Index {
+		if i := slices.Index(installed.Addresses(), address); i >= 0 {
+			return installed.Prefixes[i].Bits()
 		}
 	}
 	return cmp.Or(seen.connectedBits(nic, address), address.BitLen())
@@ -301,8 +301,8 @@ func (s Spec) nic(seen State) (NIC, error) {
 		}
 		return nic, nil
 	}
-	if laid := seen.Tables.Installed; laid != nil {
-		if nic, ok := seen.NICAt(laid.NICIndex); ok && nic.Name == laid.NIC && (seen.Usable(nic) || len(s.candidates(seen)) == 0) {
+	if installed := seen.Tables.Installed; installed != nil {
+		if nic, ok := seen.NICAt(installed.NICIndex); ok && nic.Name == installed.NIC && (seen.Usable(nic) || len(s.candidates(seen)) == 0) {
 			return nic, nil
 		}
 	}

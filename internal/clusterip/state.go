@@ -61,7 +61,7 @@ type Tables struct {
 // on another interface, or one that is derived from this address in another mode.
 func (s State) Of(spec Spec) State {
 	ours := func(nicIndex int, has func(MAC) bool) bool {
-		if laid := s.Tables.Installed; laid != nil && laid.holds(nicIndex, has) {
+		if installed := s.Tables.Installed; installed != nil && installed.holds(nicIndex, has) {
 			return true
 		}
 		nic, known := s.NICAt(nicIndex)
@@ -82,16 +82,16 @@ func (s State) Of(spec Spec) State {
 
 // HasUnclaimed reports whether anything was observed that our own tables do not name: it may belong to another resource.
 func (s State) HasUnclaimed() bool {
-	laid := Layout{}
+	installed := Layout{}
 	if s.Tables.Installed != nil {
-		laid = *s.Tables.Installed
+		installed = *s.Tables.Installed
 	}
 	isOther := func(a Address) bool {
-		return a.NICIndex != laid.NICIndex || !slices.Contains(laid.Addresses(), a.Prefix.Addr())
+		return a.NICIndex != installed.NICIndex || !slices.Contains(installed.Addresses(), a.Prefix.Addr())
 	}
 	return slices.ContainsFunc(s.Addresses, isOther) ||
-		slices.ContainsFunc(s.Filters, func(f Filter) bool { return !laid.holds(f.NICIndex, func(m MAC) bool { return m == f.MAC }) }) ||
-		slices.ContainsFunc(s.Groups, func(g Address) bool { return !laid.holdsGroup(g) })
+		slices.ContainsFunc(s.Filters, func(f Filter) bool { return !installed.holds(f.NICIndex, func(m MAC) bool { return m == f.MAC }) }) ||
+		slices.ContainsFunc(s.Groups, func(g Address) bool { return !installed.holdsGroup(g) })
 }
 
 // Without leaves out the filters and groups of other resources, and marks their addresses (Address.Of).
@@ -118,7 +118,7 @@ func (s State) IsOurs(address Address, requested string) bool {
 	if !ok || nic.Loopback || !s.traced() || address.Of != "" {
 		return false
 	}
-	if laid := s.Tables.Installed; laid != nil && laid.NICIndex == nic.Index {
+	if installed := s.Tables.Installed; installed != nil && installed.NICIndex == nic.Index {
 		return true
 	}
 	if wanted, exists := s.NICNamed(requested); exists {
@@ -219,8 +219,8 @@ func (s State) MovesAfterStop(spec Spec, drain bool) Moves {
 
 // MovesKept returns the moves that can continue in a layout: none if its buckets have other connections.
 func (s State) MovesKept(layout Layout) Moves {
-	laid := s.Tables.Installed
-	if laid == nil || !laid.Drains || !layout.Drains || len(laid.Disagreements(layout)) > 0 {
+	installed := s.Tables.Installed
+	if installed == nil || !installed.Drains || !layout.Drains || len(installed.Disagreements(layout)) > 0 {
 		return Moves{}
 	}
 	return s.Tables.Moves
@@ -229,8 +229,8 @@ func (s State) MovesKept(layout Layout) Moves {
 // DrainsContinue reports whether drains and adoptions continue in a layout although drain was switched off meanwhile. The node that drains
 // may run no instance that Pacemaker reloads.
 func (s State) DrainsContinue(layout Layout) bool {
-	laid, moves := s.Tables.Installed, s.Tables.Moves
-	return laid != nil && laid.Drains && len(laid.Disagreements(layout)) == 0 && len(moves.Announced)+len(moves.Adopting) > 0
+	installed, moves := s.Tables.Installed, s.Tables.Moves
+	return installed != nil && installed.Drains && len(installed.Disagreements(layout)) == 0 && len(moves.Announced)+len(moves.Adopting) > 0
 }
 
 // LayoutIdentity returns the identity of the installed layout, or else of the requested one.

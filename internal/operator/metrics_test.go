@@ -165,12 +165,12 @@ func TestMetrics(t *testing.T) {
 		"is not online": {
 			func(s *Survey) { s.Cluster.Nodes[1].Standby = true }, "clusterip_cluster_node_state", []string{"node", "node2", "state", "online"}, 0,
 		},
-		"this node's name":                      {moving, "clusterip_node_info", []string{"node", "node1"}, 1},
-		"if it has one":                         {noPacemaker, "clusterip_node_info", nil, absent},
-		"the program's version":                 {moving, "clusterip_build_info", []string{"version", "v1.2.3"}, 1},
-		"the time":                              {moving, "clusterip_last_run_timestamp_seconds", nil, float64(now.Unix())},
-		"the drain's limit":                     {moving, "clusterip_resource_drain_limit_seconds", nil, 600},
-		"what was laid by hand does not say it": {byHand, "clusterip_resource_drain_limit_seconds", nil, absent},
+		"this node's name":      {moving, "clusterip_node_info", []string{"node", "node1"}, 1},
+		"if it has one":         {noPacemaker, "clusterip_node_info", nil, absent},
+		"the program's version": {moving, "clusterip_build_info", []string{"version", "v1.2.3"}, 1},
+		"the time":              {moving, "clusterip_last_run_timestamp_seconds", nil, float64(now.Unix())},
+		"the drain's limit":     {moving, "clusterip_resource_drain_limit_seconds", nil, 600},
+		"what was installed by hand does not contain it": {byHand, "clusterip_resource_drain_limit_seconds", nil, absent},
 		"what was started by hand has its name": {
 			byHand, "clusterip_resource_info", []string{"resource", "web-ip", "backend", "nftables"}, 1,
 		},

@@ -50,12 +50,12 @@ func surveyOf(change ...func(*Survey)) Survey {
 	known.Layout.NIC, known.Layout.MACMode, known.Layout.Backend, known.Layout.Drains = "eth0", clusterip.Multicast, clusterip.NFTables, true
 	mac := clusterip.DerivedMAC(clusterip.Multicast, vip)
 	known.Layout.MACs = clusterip.PerFamily[clusterip.MAC]{IPv4: mac, IPv6: mac}
-	laid := known.Layout
-	known.Here = clusterip.Tables{Present: true, Installed: &laid, Backend: clusterip.NFTables, Owned: []clusterip.Bucket{0, 3, 6}}
+	installed := known.Layout
+	known.Here = clusterip.Tables{Present: true, Installed: &installed, Backend: clusterip.NFTables, Owned: []clusterip.Bucket{0, 3, 6}}
 	known.Placement = map[clusterip.Bucket][]string{
 		0: {"node1"}, 1: {"node2"}, 2: {"node3"}, 3: {"node1"}, 4: {"node2"}, 5: {"node3"}, 6: {"node1"}, 7: {"node2"},
 	}
-	spec := laid.Spec()
+	spec := installed.Spec()
 	spec.Backend, spec.Drain = clusterip.Auto, 10*time.Minute
 	survey := Survey{
 		Node: "node1",
@@ -102,7 +102,7 @@ func TestStatusAsText(t *testing.T) {
 			r := &s.Resources[0]
 			r.Faults = []string{
 				"address 192.168.10.3/24 is missing on eth0",
-				"table arp clusterip-192.168.10.3: chain output: rule \"ARP tells the cluster MAC\" is missing or changed",
+				"table arp clusterip-192.168.10.3: chain output: rule \"ARP contains the shared MAC\" is missing or changed",
 			}
 			r.Placement[2], r.Placement[5], r.Placement[6] = nil, nil, []string{"node2"}
 			r.Unread = []error{errors.New("list the tracked connections: device or resource busy")}

@@ -146,9 +146,12 @@ func faults() []fault {
 			cause:  commands("nft flush table netdev "+ourTable, "nft flush table arp "+ourTable, "nft flush table ip "+ourTable),
 			reason: `rule "owned buckets" is missing or changed`,
 		},
-		{name: "table put to sleep", cause: commands("nft add table netdev " + ourTable + " { flags dormant; }"), reason: "switched off"},
-		{name: "rule added", cause: commands("nft add rule netdev " + ourTable + " ipv4 limit rate 1/second accept"), reason: "is not as laid"},
-		{name: "rule put first", cause: commands("nft insert rule arp " + ourTable + " output accept"), reason: "is not as laid"},
+		{name: "table made dormant", cause: commands("nft add table netdev " + ourTable + " { flags dormant; }"), reason: "dormant"},
+		{
+			name: "rule added", cause: commands("nft add rule netdev " + ourTable + " ipv4 limit rate 1/second accept"),
+			reason: "is not as installed",
+		},
+		{name: "rule put first", cause: commands("nft insert rule arp " + ourTable + " output accept"), reason: "is not as installed"},
 		{name: "chain added", cause: commands("nft add chain netdev " + ourTable + " mine"), reason: "chain mine is not ours"},
 		{
 			name:   "set added",
@@ -170,17 +173,17 @@ func faults() []fault {
 		{
 			name:   "element added",
 			cause:  commands("nft add element netdev " + ourTable + " owned { 7 }"),
-			reason: "element 7 was not put there by this agent",
+			reason: "element 7 was not added by this agent",
 		},
 		{
 			name:   "element for all buckets added",
 			cause:  commands("nft add element netdev " + ourTable + " owned { * }"),
-			reason: "stands for all buckets",
+			reason: "covers all buckets",
 		},
 		{
 			name:   "element out of range added",
 			cause:  commands("nft add element netdev " + ourTable + " owned { 99 comment \"web-ip:99\" }"),
-			reason: "element 99 is no bucket of 0..7",
+			reason: "element 99 is not a bucket (0..7)",
 		},
 		{name: "stamp removed", cause: commands("nft flush set netdev " + ourTable + " schema"), reason: "its stamp (set schema) is missing"},
 		{name: "stamp changed", cause: commands("nft flush set netdev "+ourTable+" schema",
@@ -200,19 +203,19 @@ func faultsOfMoves() []fault {
 		{name: "chain of moves deleted", cause: commands("nft delete chain ip " + ourTable + " moves"), reason: "chain moves is missing"},
 		{name: "ip table deleted", cause: commands("nft delete table ip " + ourTable), reason: "table ip " + ourTable + " is missing"},
 		{
-			name:   "element that never ends",
+			name:   "element without a timeout",
 			cause:  commands("nft add element netdev " + ourTable + " draining { 3 comment \"web-ip:3\" }"),
-			reason: "element 3 never ends",
+			reason: "element 3 has no timeout",
 		},
 		{
 			name:   "element of somebody",
 			cause:  commands("nft add element netdev " + ourTable + " adopting { 3 timeout 1h }"),
-			reason: "element 3 was not put there by this agent",
+			reason: "element 3 was not added by this agent",
 		},
 		{
 			name:   "element out of range",
 			cause:  commands("nft add element netdev " + ourTable + " handed_over { 99 comment \"web-ip:99\" }"),
-			reason: "element 99 is no bucket of 0..7",
+			reason: "element 99 is not a bucket (0..7)",
 		},
 		{name: "whole ruleset flushed", cause: commands("nft flush ruleset"), reason: "this is left on the node", losesAll: true},
 	}
@@ -240,17 +243,17 @@ func faults6() []fault {
 		{
 			name:   "ip6 table flushed",
 			cause:  commands("nft flush table ip6 " + ourTable),
-			reason: `rule "neighbour advertisements tell the cluster MAC" is missing`,
+			reason: `rule "neighbour advertisements contain the shared MAC" is missing`,
 		},
 		{
 			name:   "service removed",
 			cause:  commands("nft delete element netdev " + ourTable + " tcp_services { 80 }"),
-			reason: "set tcp_services is not as laid",
+			reason: "set tcp_services is not as installed",
 		},
 		{
 			name:   "service added",
 			cause:  commands("nft add element netdev " + ourTable + " tcp_services { 90-95 }"),
-			reason: "set tcp_services is not as laid",
+			reason: "set tcp_services is not as installed",
 		},
 		{
 			name:   "a part of the stamp removed",

@@ -36,8 +36,8 @@ func (Kernel) Connections(ctx context.Context, layout clusterip.Layout) (map[clu
 // refreshBelow is the remaining lifetime below which an entry is prolonged: several times the longest pause between two calls of Keep.
 const refreshBelow = time.Minute
 
-// KeepEntries implements clusterip.ConnectionKernel. It asks for each entry separately, because to list them all takes longer, unless there are
-// thousands.
+// KeepEntries implements clusterip.ConnectionKernel. It asks for each entry separately, because to list them all takes longer, unless there
+// are thousands.
 func (Kernel) KeepEntries(ctx context.Context, layout clusterip.Layout, left map[clusterip.Bucket]time.Duration) error {
 	s, err := open(ctx, layout)
 	if err != nil {

@@ -26,8 +26,8 @@ import (
 // ours is the prefix of the names of our tables, and of our chains in the mangle table.
 const ours = "clusterip-"
 
-// Look returns the rules that keep, or may keep, packets from the shared addresses of the layout. It changes nothing.
-func Look(ctx context.Context, tables *nftables.Conn, layout clusterip.Layout) ([]doctor.Obstacle, error) {
+// Obstacles returns the rules that keep, or may keep, packets from the shared addresses of the layout. It changes nothing.
+func Obstacles(ctx context.Context, tables *nftables.Conn, layout clusterip.Layout) ([]doctor.Obstacle, error) {
 	ruleset, err := readRuleset(ctx, tables)
 	if err != nil {
 		return nil, fmt.Errorf("read the other tables of nf_tables: %w", err)

@@ -97,16 +97,16 @@ func judge(rules []xtables.Rule, address netip.Addr) clusterip.Tables {
 	}
 	tables.Present = true
 	damage := func(format string, args ...any) { tables.Faults = append(tables.Faults, fmt.Sprintf(format, args...)) }
-	laid, err := ours[0].Layout()
+	installed, err := ours[0].Layout()
 	if err != nil {
 		damage("the stamp of the rule in %s cannot be read: %v", chain, err)
 		return tables
 	}
-	tables.Installed = &laid
+	tables.Installed = &installed
 	if len(ours) > 1 {
 		damage("the rule in %s is there %d times", chain, len(ours))
 	}
-	if differs(ours[0], laid) {
+	if differs(ours[0], installed) {
 		damage("the rule in %s is not as installed: %s", chain, strings.Join(ours[0], " "))
 	}
 	tables.Faults = append(tables.Faults, xtables.Bypasses(chain, rules[:first])...)

@@ -49,7 +49,7 @@ func (c *Conn) Close() {
 
 // ObserveLinks implements clusterip.LinkKernel.
 func (c *Conn) ObserveLinks(
-	ctx context.Context, addresses []netip.Addr, macs []clusterip.MAC, laid *clusterip.Layout,
+	ctx context.Context, addresses []netip.Addr, macs []clusterip.MAC, installed *clusterip.Layout,
 ) (clusterip.State, error) {
 	state := clusterip.State{AltNames: map[string]int{}}
 	links, err := dump(ctx, c.netlink.LinkList)
@@ -68,7 +68,7 @@ func (c *Conn) ObserveLinks(
 	if err := c.readOwnRoutes(ctx, &state, addresses); err != nil {
 		return state, err
 	}
-	if !isInPlace(state, laid, addresses) { // otherwise nobody needs the other routes, which may be many
+	if !isInPlace(state, installed, addresses) { // otherwise nobody needs the other routes, which may be many
 		if err := c.readConnectedRoutes(ctx, &state, addresses); err != nil {
 			return state, err
 		}
@@ -81,13 +81,13 @@ func (c *Conn) ObserveLinks(
 }
 
 // isInPlace reports whether all addresses were installed, with their routes, and their interface still has the same name and is usable.
-func isInPlace(state clusterip.State, laid *clusterip.Layout, addresses []netip.Addr) bool {
-	isNew := func(a netip.Addr) bool { return !slices.Contains(laid.Addresses(), a) }
-	if laid == nil || slices.ContainsFunc(addresses, isNew) || !state.HasRoutesOf(*laid) {
+func isInPlace(state clusterip.State, installed *clusterip.Layout, addresses []netip.Addr) bool {
+	isNew := func(a netip.Addr) bool { return !slices.Contains(installed.Addresses(), a) }
+	if installed == nil || slices.ContainsFunc(addresses, isNew) || !state.HasRoutesOf(*installed) {
 		return false
 	}
 	return slices.ContainsFunc(state.NICs, func(n clusterip.NIC) bool {
-		return n.Index == laid.NICIndex && n.Name == laid.NIC && state.Usable(n)
+		return n.Index == installed.NICIndex && n.Name == installed.NIC && state.Usable(n)
 	})
 }
 

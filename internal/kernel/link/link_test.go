@@ -94,20 +94,22 @@ func TestInterfaceOf(t *testing.T) {
 }
 
 func TestIsInPlace(t *testing.T) {
-	laid := clusterip.Layout{NIC: "eth0", NICIndex: 2, Prefixes: []netip.Prefix{netip.PrefixFrom(shared4, 24), netip.PrefixFrom(shared6, 64)}}
+	installed := clusterip.Layout{
+		NIC: "eth0", NICIndex: 2, Prefixes: []netip.Prefix{netip.PrefixFrom(shared4, 24), netip.PrefixFrom(shared6, 64)},
+	}
 	nic := clusterip.NIC{Index: 2, Name: "eth0", ARP: true}
 	route := clusterip.Route{NICIndex: 2, Prefix: netip.MustParsePrefix("192.168.10.0/24"), Metric: clusterip.RouteMetric(shared4)}
 	state := clusterip.State{NICs: []clusterip.NIC{nic}, Routes: []clusterip.Route{route}}
-	if !isInPlace(state, &laid, []netip.Addr{shared4}) {
+	if !isInPlace(state, &installed, []netip.Addr{shared4}) {
 		t.Error("all is in place")
 	}
 	renamed := nic
 	renamed.Name = "eth1"
 	for name, in := range map[string]bool{
 		"no layout":         isInPlace(state, nil, []netip.Addr{shared4}),
-		"a new address":     isInPlace(state, &laid, []netip.Addr{shared4, netip.MustParseAddr("192.168.10.4")}),
-		"the route is gone": isInPlace(clusterip.State{NICs: state.NICs}, &laid, []netip.Addr{shared4}),
-		"renamed":           isInPlace(clusterip.State{NICs: []clusterip.NIC{renamed}, Routes: state.Routes}, &laid, []netip.Addr{shared4}),
+		"a new address":     isInPlace(state, &installed, []netip.Addr{shared4, netip.MustParseAddr("192.168.10.4")}),
+		"the route is gone": isInPlace(clusterip.State{NICs: state.NICs}, &installed, []netip.Addr{shared4}),
+		"renamed":           isInPlace(clusterip.State{NICs: []clusterip.NIC{renamed}, Routes: state.Routes}, &installed, []netip.Addr{shared4}),
 	} {
 		if in {
 			t.Errorf("%s: in place", name)

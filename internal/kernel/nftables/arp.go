@@ -34,8 +34,8 @@ func (c *Conn) HasARP(ctx context.Context, address netip.Addr) (bool, error) {
 	return slices.ContainsFunc(have, table.isOurs), err
 }
 
-// LayARP installs that table, or replaces it. On a kernel without ARP tables it returns ocf.ErrInstalled.
-func (c *Conn) LayARP(ctx context.Context, layout clusterip.Layout) error {
+// InstallARP installs that table, or replaces it. On a kernel without ARP tables it returns ocf.ErrInstalled.
+func (c *Conn) InstallARP(ctx context.Context, layout clusterip.Layout) error {
 	if err := c.begin(); err != nil {
 		return err
 	}

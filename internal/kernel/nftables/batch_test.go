@@ -41,7 +41,8 @@ func TestErrorOfABatchNamesWhatFailedOnce(t *testing.T) {
 		return m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWRULE && m.Data[0] == unix.NFPROTO_ARP
 	}
 	ownedSet := func(m netlink.Message) bool { return bytes.Contains(m.Data, []byte("owned\x00")) }
-	const arpRuleFails = `add a rule to chain output of table arp clusterip-192.168.10.3 ("ARP requests on other NICs tell no address"): no such`
+	const arpRuleFails = `add a rule to chain output of table arp clusterip-192.168.10.3 ` +
+		`("ARP requests on other interfaces name no sender"): no such`
 	for name, row := range map[string]struct {
 		refuse func(netlink.Message) bool
 		room   int  // of the socket, for acknowledgements

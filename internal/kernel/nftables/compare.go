@@ -38,7 +38,7 @@ func judge(tables []table) clusterip.Tables {
 	judged.Moves = judged.Moves.Below(clusterip.Bucket(layout.Buckets))
 	switch {
 	case layout.Schema > clusterip.Schema:
-		judged.Faults = []string{fmt.Sprintf("laid by a newer version of this agent (schema %d, this one knows %d)",
+		judged.Faults = []string{fmt.Sprintf("installed by a newer version of this agent (schema %d, this one knows %d)",
 			layout.Schema, clusterip.Schema)}
 	case wereLoaded(ours):
 		judged.Faults = []string{
@@ -148,16 +148,16 @@ func (t table) structuralDifferences(want table) []structuralDifference {
 	}
 	chains, sets := namesIn(t.family)
 	if t.flags != want.flags {
-		differ(false, "it is switched off or has another flag (dormant, owner, persist)")
+		differ(false, "it is dormant or has another flag (owner, persist)")
 	}
 	if t.holdsMore() {
-		differ(false, "it holds something that is neither chain nor set, and not ours")
+		differ(false, "it contains something other than chains and sets")
 	}
 	for _, w := range want.chains {
 		if have, ok := t.chain(w.name); !ok {
 			differ(true, "chain %s is missing", w.name)
 		} else if !reflect.DeepEqual(have.base, w.base) {
-			differ(false, "chain %s hooks in differently (%s, laid was %s)", w.name, have.base, w.base)
+			differ(false, "chain %s has another hook (%s instead of %s)", w.name, have.base, w.base)
 		}
 	}
 	for _, h := range t.chains {
@@ -169,7 +169,7 @@ func (t table) structuralDifferences(want table) []structuralDifference {
 		if have, ok := t.set(w.name); !ok {
 			differ(true, "set %s is missing", w.name)
 		} else if have.keyLength != w.keyLength || have.flags != w.flags {
-			differ(false, "set %s is of another type", w.name)
+			differ(false, "set %s has another type", w.name)
 		}
 	}
 	for _, h := range t.sets {
@@ -189,7 +189,7 @@ func (c chain) ruleDifferences(want chain) []string {
 	}
 	for _, h := range c.rules {
 		if !slices.ContainsFunc(want.rules, h.equal) {
-			found = append(found, fmt.Sprintf("chain %s: rule %q is not as laid", c.name, h.comment))
+			found = append(found, fmt.Sprintf("chain %s: rule %q is not as installed", c.name, h.comment))
 		}
 	}
 	if len(found) == 0 && !slices.EqualFunc(c.rules, want.rules, rule.equal) {
@@ -202,7 +202,7 @@ func (s set) elementDifferences(want set) []string {
 	var found []string
 	if want.buckets == 0 {
 		if !slices.Equal(inOrder(s.elements), inOrder(want.elements)) {
-			found = append(found, fmt.Sprintf("set %s is not as laid", s.name))
+			found = append(found, fmt.Sprintf("set %s is not as installed", s.name))
 		}
 		return found
 	}
@@ -222,15 +222,15 @@ func (s set) alien(e element, n uint32) string {
 	}
 	switch {
 	case e.all:
-		return "stands for all buckets"
+		return "covers all buckets"
 	case !isOurs:
-		return "was not put there by this agent"
+		return "was not added by this agent"
 	case e.key >= n:
-		return fmt.Sprintf("is no bucket of 0..%d", n-1)
+		return fmt.Sprintf("is not a bucket (0..%d)", n-1)
 	case s.name == setOwned && !e.counted:
 		return "has no counter"
 	case s.flags&unix.NFT_SET_TIMEOUT != 0 && !e.timed:
-		return "never ends"
+		return "has no timeout"
 	default:
 		return ""
 	}

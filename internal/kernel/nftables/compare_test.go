@@ -13,8 +13,8 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// laid is what the kernel shows of a layout with two owned buckets.
-func laid(layout clusterip.Layout) []table {
+// installed is what the kernel shows of a layout with two owned buckets.
+func installed(layout clusterip.Layout) []table {
 	tables := tablesOf(layout)
 	for _, bucket := range []clusterip.Bucket{2, 5} {
 		tables[0].sets[0].elements = append(tables[0].sets[0].elements,
@@ -29,7 +29,7 @@ func TestJudge(t *testing.T) {
 		says  string // the only damage; empty: none
 		owned []clusterip.Bucket
 	}{
-		"as laid": {func(t []table) []table { return t }, "", []clusterip.Bucket{2, 5}},
+		"as installed": {func(t []table) []table { return t }, "", []clusterip.Bucket{2, 5}},
 		"counters have counted": {func(t []table) []table {
 			rules := t[0].chains[2].rules
 			rules[len(rules)-1].exprs = []expr.Any{&expr.Counter{Packets: 9, Bytes: 900}, &expr.Verdict{Kind: expr.VerdictDrop}}
@@ -44,15 +44,15 @@ func TestJudge(t *testing.T) {
 		"a rule gone": {func(t []table) []table {
 			t[1].chains[0].rules = t[1].chains[0].rules[:2]
 			return t
-		}, `table arp clusterip-192.168.10.3: chain output: rule "ARP tells the cluster MAC" is missing or changed`, []clusterip.Bucket{2, 5}},
+		}, `table arp clusterip-192.168.10.3: chain output: rule "ARP contains the shared MAC" is missing or changed`, []clusterip.Bucket{2, 5}},
 		"rules flushed": {func(t []table) []table {
 			t[0].chains[0].rules = t[0].chains[0].rules[1:]
 			return t
-		}, `chain ingress: rule "ARP to the cluster MAC" is missing or changed`, []clusterip.Bucket{2, 5}},
+		}, `chain ingress: rule "ARP to the shared MAC" is missing or changed`, []clusterip.Bucket{2, 5}},
 		"something besides chains and sets": {func(t []table) []table {
 			t[0].use = uint32(len(t[0].chains) + len(t[0].sets) + 1)
 			return t
-		}, "table netdev clusterip-192.168.10.3: it holds something that is neither chain nor set", []clusterip.Bucket{2, 5}},
+		}, "table netdev clusterip-192.168.10.3: it contains something other than chains and sets", []clusterip.Bucket{2, 5}},
 		"a rule doubled": {func(t []table) []table {
 			t[0].chains[0].rules = append(t[0].chains[0].rules, t[0].chains[0].rules[0])
 			return t
@@ -64,15 +64,15 @@ func TestJudge(t *testing.T) {
 		"an expression that we do not know in a rule": {func(t []table) []table {
 			t[1].chains[0].rules = append(t[1].chains[0].rules, rule{comment: "", unknown: []string{"limit"}})
 			return t
-		}, `chain output: rule "" is not as laid`, []clusterip.Bucket{2, 5}},
+		}, `chain output: rule "" is not as installed`, []clusterip.Bucket{2, 5}},
 		"the chain on another NIC": {func(t []table) []table {
 			t[0].chains[0].base = ingressBase("eth1")
 			return t
-		}, "chain ingress hooks in differently", []clusterip.Bucket{2, 5}},
+		}, "chain ingress has another hook", []clusterip.Bucket{2, 5}},
 		"a dormant table": {func(t []table) []table {
 			t[0].flags = unix.NFT_TABLE_F_DORMANT
 			return t
-		}, "it is switched off", []clusterip.Bucket{2, 5}},
+		}, "it is dormant", []clusterip.Bucket{2, 5}},
 		"a chain of somebody": {func(t []table) []table {
 			t[0].chains = append(t[0].chains, chain{name: "mine"})
 			return t
@@ -84,15 +84,15 @@ func TestJudge(t *testing.T) {
 		"set owned of another type": {func(t []table) []table {
 			t[0].sets[0].flags = unix.NFT_SET_INTERVAL
 			return t
-		}, "set owned is of another type", []clusterip.Bucket{2, 5}},
+		}, "set owned has another type", []clusterip.Bucket{2, 5}},
 		"an element by hand": {func(t []table) []table {
 			t[0].sets[0].elements = append(t[0].sets[0].elements, element{key: 7, counted: true})
 			return t
-		}, "set owned: element 7 was not put there by this agent", []clusterip.Bucket{2, 5}},
+		}, "set owned: element 7 was not added by this agent", []clusterip.Bucket{2, 5}},
 		"an element out of range": {func(t []table) []table {
 			t[0].sets[0].elements = append(t[0].sets[0].elements, element{key: 8, comment: "web-ip:8", counted: true})
 			return t
-		}, "set owned: element 8 is no bucket of 0..7", []clusterip.Bucket{2, 5}},
+		}, "set owned: element 8 is not a bucket (0..7)", []clusterip.Bucket{2, 5}},
 		"an element removed": {func(t []table) []table {
 			t[0].sets[0].elements = t[0].sets[0].elements[:1]
 			return t
@@ -103,7 +103,7 @@ func TestJudge(t *testing.T) {
 		}, "or its stamp (set schema) is missing", []clusterip.Bucket{2, 5}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			judged := judge(row.spoil(laid(layoutFor(clusterip.Multicast, clusterip.SourceIP))))
+			judged := judge(row.spoil(installed(layoutFor(clusterip.Multicast, clusterip.SourceIP))))
 			if !judged.Present || len(judged.Conflicting) > 0 {
 				t.Errorf("not taken for ours: %+v", judged)
 			}

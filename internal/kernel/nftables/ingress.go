@@ -30,9 +30,9 @@ func ingressChains(layout clusterip.Layout) []chain {
 	if layout.Has(ipv4.is) {
 		// With mac_mode=unicast the kernel takes the frame for another host's. Without this the node would never learn the MACs of its clients.
 		ingress.rules = append(ingress.rules,
-			newRule("ARP to the cluster MAC", toMAC(layout.MACs.IPv4), protocolIs(unix.ETH_P_ARP), goTo(chainARP)))
+			newRule("ARP to the shared MAC", toMAC(layout.MACs.IPv4), protocolIs(unix.ETH_P_ARP), goTo(chainARP)))
 		chains = append(chains, chain{name: chainARP, rules: append(otherVLANs(),
-			newRule("the cluster MAC is this host's", setPacketType(unix.PACKET_HOST), verdict(expr.VerdictAccept)))})
+			newRule("frames for the shared MAC are for this node", setPacketType(unix.PACKET_HOST), verdict(expr.VerdictAccept)))})
 	}
 	for _, address := range layout.Addresses() {
 		f := familyOf(address)
@@ -75,11 +75,11 @@ func (f family) chains(layout clusterip.Layout) []chain {
 	// Several nodes may accept the same frame here, so it does not become the node's own: a node that forwards, and just has no address, would
 	// send it to all of them again.
 	errors := chain{name: chainErrors + f.suffix, rules: []rule{
-		newRule("heard, never forwarded", toMAC(mac), setPacketType(unix.PACKET_MULTICAST)),
-		newRule("for whoever has the connection", verdict(expr.VerdictAccept)),
+		newRule("accepted, never forwarded", toMAC(mac), setPacketType(unix.PACKET_MULTICAST)),
+		newRule("errors pass on every node", verdict(expr.VerdictAccept)),
 	}}
 	// Only frames for the shared MAC become the node's own, not others that a promiscuous interface receives.
-	first.rules = append(first.rules, newRule("the cluster MAC is this host's", toMAC(mac), setPacketType(unix.PACKET_HOST)))
+	first.rules = append(first.rules, newRule("frames for the shared MAC are for this node", toMAC(mac), setPacketType(unix.PACKET_HOST)))
 	if !layout.HashMode.Ports() && len(layout.Services) == 0 {
 		first.rules = append(first.rules, f.bucketRules("owned buckets", layout, nil)...)
 		return []chain{first, errors}
@@ -104,7 +104,7 @@ func (f family) dispatch(layout clusterip.Layout, ports, portless string) []rule
 		for _, p := range portProtocols {
 			rules = append(rules, newRule(p.title+" has ports", ipProtocolIs(p.number), goTo(ports)))
 		}
-		return append(rules, newRule("all others have none", goTo(portless)))
+		return append(rules, newRule("other protocols have no ports", goTo(portless)))
 	}
 	for _, p := range portProtocols {
 		if slices.ContainsFunc(layout.Services, func(s services.Service) bool { return s.Protocol == p.name }) {

@@ -22,7 +22,7 @@ const translatedPriority = -90
 func overheardChain(f family, layout clusterip.Layout) chain {
 	overheard := chain{name: chainOverheard, base: filterBase(nft.ChainHookInput, rawPriority)}
 	for _, address := range f.addresses(layout) {
-		overheard.rules = append(overheard.rules, newRule("what other NICs overhear",
+		overheard.rules = append(overheard.rules, newRule("packets received through other interfaces",
 			notInterface(expr.MetaKeyIIF, layout.NICIndex), f.to(address),
 			meta(expr.MetaKeyPKTTYPE, expr.CmpOpNeq, unix.PACKET_HOST), verdict(expr.VerdictDrop)))
 	}

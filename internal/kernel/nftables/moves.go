@@ -81,7 +81,7 @@ func moveChains(f family, layout clusterip.Layout) []chain {
 	if !layout.Bridged {
 		accept = append(setPacketType(unix.PACKET_HOST), accept...)
 	}
-	known := newRule("connections that are known here", state(expr.CtStateBitESTABLISHED), accept)
+	known := newRule("connections of this node", state(expr.CtStateBitESTABLISHED), accept)
 	draining := chain{name: chainDraining}
 	adopting := chain{name: chainAdopting, rules: []rule{newRule("invalid", state(expr.CtStateBitINVALID), countAndDrop()), known}}
 	for _, p := range connectionProtocols {
@@ -89,8 +89,8 @@ func moveChains(f family, layout clusterip.Layout) []chain {
 			newRule("new "+p.title+" connections are the new owner's", ipProtocolIs(p.number), p.begins, countAndDrop()))
 		adopting.rules = append(adopting.rules, newRule("new "+p.title+" connections", ipProtocolIs(p.number), p.begins, accept))
 	}
-	draining.rules = append(draining.rules, known, newRule("all else is the new owner's", countAndDrop()))
-	adopting.rules = append(adopting.rules, newRule("connections of the former owner", countAndDrop()))
+	draining.rules = append(draining.rules, known, newRule("everything else is the new owner's", countAndDrop()))
+	adopting.rules = append(adopting.rules, newRule("connections of the old owner", countAndDrop()))
 	moves := chain{name: chainMoves, base: filterBase(nft.ChainHookPrerouting, movesPriority), rules: f.moveRules(layout)}
 	chains := []chain{moves, draining, adopting}
 	if layout.Bridged {

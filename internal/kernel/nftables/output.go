@@ -40,13 +40,13 @@ func arpChain(layout clusterip.Layout) chain {
 		}
 		// Linux asks for the next hop of a packet with the packet's source address, by whatever interface it leaves (arp_solicit).
 		if layout.HidesInRequests() {
-			output.rules = append(output.rules, newRule("ARP requests on other NICs tell no address",
+			output.rules = append(output.rules, newRule("ARP requests on other interfaces name no sender",
 				fromAddress, elsewhere, arpOperation.is(0, arpRequest), arpSenderIP.set(net.IPv4zero.To4()...)))
 		}
 		output.rules = append(output.rules,
 			// Linux answers ARP for any of its addresses on any interface, with the MAC of that interface.
-			newRule("no ARP for the address on other NICs", fromAddress, elsewhere, verdict(expr.VerdictDrop)),
-			newRule("ARP tells the cluster MAC", fromAddress, arpSenderMAC.set(layout.MACs.IPv4[:]...)))
+			newRule("no ARP for the address on other interfaces", fromAddress, elsewhere, verdict(expr.VerdictDrop)),
+			newRule("ARP contains the shared MAC", fromAddress, arpSenderMAC.set(layout.MACs.IPv4[:]...)))
 	}
 	return output
 }
@@ -67,9 +67,9 @@ func neighbourChain(layout clusterip.Layout) chain {
 		} {
 			about := newRule("", ipProtocolIs(unix.IPPROTO_ICMPV6), icmpType.is(message.kind), message.about.is(address.AsSlice()...)).exprs
 			output.rules = append(output.rules,
-				newRule("no neighbour "+message.name+" on other NICs",
+				newRule("no neighbour "+message.name+" on other interfaces",
 					about, notInterface(expr.MetaKeyOIF, layout.NICIndex), verdict(expr.VerdictDrop)),
-				newRule("neighbour "+message.name+" tell the cluster MAC",
+				newRule("neighbour "+message.name+" contain the shared MAC",
 					about, ndOption.is(message.option, ndOptionLength), ndOptionMAC.set(layout.MACs.IPv6[:]...)))
 		}
 	}

@@ -60,7 +60,7 @@ func TestEveryRecordedSchemaIsAcceptedByThisVersion(t *testing.T) {
 			}
 			apply(t, c, clusterip.InstallTables{Layout: asked, Keep: seen.Owned})
 			if seen = observe(t, c, address, 3, 5); seen.Installed.Schema != clusterip.Schema || seen.Installed.Drains != asked.Drains {
-				t.Errorf("laid %+v", seen.Installed)
+				t.Errorf("installed %+v", seen.Installed)
 			}
 		})
 	}

@@ -56,7 +56,10 @@ func dualStack(macMode clusterip.MACMode, hashMode clusterip.HashMode) clusterip
 	}
 	layout.HashPrefixes = clusterip.PerFamily[int]{IPv4: 24, IPv6: 64}
 	layout.Services = []services.Service{
-		{Protocol: "tcp", First: 80, Last: 80}, {Protocol: "tcp", First: 5000, Last: 65535}, {Protocol: "udp", First: 53, Last: 53}, services.ICMP,
+		{Protocol: "tcp", First: 80, Last: 80},
+		{Protocol: "tcp", First: 5000, Last: 65535},
+		{Protocol: "udp", First: 53, Last: 53},
+		services.ICMP,
 	}
 	return layout
 }
@@ -279,10 +282,10 @@ func TestMissingNFTablesIsNamed(t *testing.T) {
 	}
 }
 
-// What is asked is what would be laid.
+// What is asked is what would be installed.
 func TestAKernelIsAskedForAllThatWouldBeLaid(t *testing.T) {
 	for name, layout := range variants() {
-		var asked, laid []netlink.Message
+		var asked, installed []netlink.Message
 		answers := fakeConn(t, func(batch []netlink.Message) { asked = batch }, func(m netlink.Message) unix.Errno {
 			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE && m.Header.Flags&netlink.Excl != 0 {
 				return unix.EEXIST
@@ -292,7 +295,7 @@ func TestAKernelIsAskedForAllThatWouldBeLaid(t *testing.T) {
 		if answer, err := answers.Supports(t.Context(), layout); answer != clusterip.Yes {
 			t.Errorf("%s: %v %v", name, answer, err)
 		}
-		c := fakeConn(t, func(batch []netlink.Message) { laid = batch }, nil)
+		c := fakeConn(t, func(batch []netlink.Message) { installed = batch }, nil)
 		if err := c.ApplyTables(t.Context(), clusterip.InstallTables{Layout: layout, Keep: []clusterip.Bucket{0}}); err != nil {
 			t.Fatal(err)
 		}
@@ -303,8 +306,8 @@ func TestAKernelIsAskedForAllThatWouldBeLaid(t *testing.T) {
 			return kinds
 		}
 		end := len(asked) - 2 // the message that fails, and the mark of the end
-		if len(asked) < len(laid) || !slices.Equal(kinds(asked[:end]), kinds(laid[:len(laid)-1])) {
-			t.Errorf("%s: asked for %d, %d would be laid", name, kinds(asked), kinds(laid))
+		if len(asked) < len(installed) || !slices.Equal(kinds(asked[:end]), kinds(installed[:len(installed)-1])) {
+			t.Errorf("%s: asked for %d, %d would be installed", name, kinds(asked), kinds(installed))
 		}
 	}
 }

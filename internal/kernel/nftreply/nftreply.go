@@ -59,8 +59,8 @@ type Rule struct {
 	Userdata    []byte           `nla:"7"`
 }
 
-// List is a list of attributes. The kernel numbers all of them alike (NFTA_LIST_ELEM). google/nftables, whose messages tests decode, numbers
-// the elements of a set by their place.
+// List is a list of attributes. The kernel numbers all of them alike (NFTA_LIST_ELEM). google/nftables, whose messages tests decode,
+// numbers the elements of a set by their place.
 type List[T any] struct {
 	All []T `nla:"any"`
 }

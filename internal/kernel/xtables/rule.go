@@ -134,8 +134,8 @@ var neverAccepts = []string{
 	"", "CLUSTERIP", "DROP", "REJECT", "LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "DSCP", "TOS", "TTL", "CLASSIFY",
 }
 
-// LetsOn reports whether each packet that the rule does not drop goes on to the next rule.
-func (r Rule) LetsOn() bool {
+// NeverAccepts reports whether each packet that the rule does not drop goes on to the next rule.
+func (r Rule) NeverAccepts() bool {
 	return slices.Contains(neverAccepts, r.Option("-j")) && r.Option("-g") == ""
 }
 
@@ -143,7 +143,7 @@ func (r Rule) LetsOn() bool {
 func Bypasses(chain string, before []Rule) []string {
 	var faults []string
 	for _, r := range before {
-		if !r.LetsOn() {
+		if !r.NeverAccepts() {
 			faults = append(faults, fmt.Sprintf("a rule before ours in %s may let packets for the address past it: %s", chain, strings.Join(r, " ")))
 		}
 	}

@@ -52,7 +52,7 @@ func TestWhatLetsOn(t *testing.T) {
 		"-A INPUT -j LOG": true, "-A INPUT -s 192.0.2.0/24 -j DROP": true, "-A INPUT": true,
 		"-A INPUT -j ACCEPT": false, "-A INPUT -j mine": false, "-A INPUT -g mine": false,
 	} {
-		if got := ParseRule(line).LetsOn(); got != want {
+		if got := ParseRule(line).NeverAccepts(); got != want {
 			t.Errorf("%s: %t", line, got)
 		}
 	}
@@ -65,7 +65,7 @@ func FuzzParseRule(f *testing.F) {
 		r := ParseRule(line)
 		r.IsTo(netip.MustParseAddr("192.168.10.3"))
 		_, _ = r.Layout()
-		r.LetsOn()
+		r.NeverAccepts()
 		r.Spec()
 	})
 }

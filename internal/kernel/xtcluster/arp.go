@@ -59,7 +59,7 @@ func (a arp) exists(ctx context.Context, address netip.Addr) (bool, error) {
 }
 
 func (a arp) install(ctx context.Context, layout clusterip.Layout) error {
-	err := a.nftables.LayARP(ctx, layout)
+	err := a.nftables.InstallARP(ctx, layout)
 	if ocf.CodeOf(err) != ocf.ErrInstalled {
 		return err
 	}

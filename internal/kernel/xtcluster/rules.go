@@ -130,18 +130,18 @@ func (r ruleset) judge() clusterip.Tables {
 		tables.Faults = []string{fmt.Sprintf("the stamp of chain %s is missing", name)}
 		return tables
 	}
-	laid, err := rules[stamped].Layout()
+	installed, err := rules[stamped].Layout()
 	if err != nil {
 		tables.Faults = []string{fmt.Sprintf("the stamp of chain %s cannot be read: %v", name, err)}
 		return tables
 	}
-	tables.Installed = &laid
-	tables.Owned = slices.DeleteFunc(tables.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= laid.Buckets })
+	tables.Installed = &installed
+	tables.Owned = slices.DeleteFunc(tables.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= installed.Buckets })
 	if len(r.chains) > 1 {
 		tables.Faults = append(tables.Faults, fmt.Sprintf("there are two chains for %s", r.address))
 	}
 	isListed := func(have xtables.Rule, want []string) bool { return slices.Equal(have.Spec(), listedAs(want)) }
-	if !slices.EqualFunc(rules, chainRules(laid, tables.Owned), isListed) {
+	if !slices.EqualFunc(rules, chainRules(installed, tables.Owned), isListed) {
 		tables.Faults = append(tables.Faults, fmt.Sprintf("the rules of chain %s are not as installed", name))
 	}
 	tables.Faults = append(tables.Faults, r.judgeJumps(name)...)

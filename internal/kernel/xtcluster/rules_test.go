@@ -179,7 +179,9 @@ func FuzzJudge(f *testing.F) {
 		lines := func(text string) []xtables.Rule { return parse(strings.Split(text, "\n")) }
 		r := ruleset{address: address, prerouting: lines(prerouting), chains: map[string][]xtables.Rule{name: lines(chain)}}
 		tables := r.judge()
-		if tables.Installed != nil && slices.ContainsFunc(tables.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= tables.Installed.Buckets }) {
+		if tables.Installed != nil && slices.ContainsFunc(
+			tables.Owned, func(b clusterip.Bucket) bool { return uint32(b) >= tables.Installed.Buckets },
+		) {
 			t.Errorf("more buckets than there are: %+v", tables)
 		}
 	})

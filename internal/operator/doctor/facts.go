@@ -115,8 +115,8 @@ func (r Resource) Layout() (clusterip.Layout, error) {
 		seen.NICs[i].NoIPv6 = false
 	}
 	layout, err := r.Spec.Resolve(seen)
-	if laid := seen.Tables.Installed; laid != nil {
-		layout = *laid
+	if installed := seen.Tables.Installed; installed != nil {
+		layout = *installed
 	}
 	if layout.Backend == "" {
 		layout.Backend = r.backend()
@@ -126,8 +126,8 @@ func (r Resource) Layout() (clusterip.Layout, error) {
 
 // backend returns the backend that is installed, or else the requested one, or else the one that backend=auto selects.
 func (r Resource) backend() clusterip.Backend {
-	if laid := r.State.Value.Tables.Backend; laid != "" {
-		return laid
+	if installed := r.State.Value.Tables.Backend; installed != "" {
+		return installed
 	}
 	if r.Spec.Backend != clusterip.Auto {
 		return r.Spec.Backend

@@ -62,14 +62,14 @@ func judgeInstalled(s subject) answer {
 }
 
 func judgeAgreement(s subject) answer {
-	laid := *s.State.Value.Tables.Installed
+	installed := *s.State.Value.Tables.Installed
 	if s.Origin == FromKernel && s.cib.configuration != nil {
 		return fail(s.name()+" is installed here, but is not in the cluster's configuration",
 			fmt.Sprintf("OCF_RESKEY_ip=%s OCF_RESOURCE_INSTANCE=%s:0 ocf-clusterip stop   # once for each bucket", s.Spec.Address(), s.name()))
 	}
 	asked := s.Spec.Layout()
-	differences := laid.Disagreements(asked)
-	if asked.Drains && !laid.Drains { // the other way round, the drains that have begun continue
+	differences := installed.Disagreements(asked)
+	if asked.Drains && !installed.Drains { // the other way round, the drains that have begun continue
 		differences = append(differences, "drain is set, but the tables are without it: no connection would survive a move")
 	}
 	if len(differences) > 0 {

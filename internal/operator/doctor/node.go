@@ -396,7 +396,7 @@ func judgeBridgeNetfilter(s subject) answer {
 	if why == "" {
 		return ok("no bridge passes its packets to iptables")
 	}
-	if laid := s.State.Value.Tables.Installed; laid != nil && laid.Drains && !laid.Bridged {
+	if installed := s.State.Value.Tables.Installed; installed != nil && installed.Drains && !installed.Bridged {
 		return fail(fmt.Sprintf("%s is a bridge that calls iptables (br_netfilter), and an older version installed the tables: "+
 			"no TCP packet reaches a bucket that has moved", bridge.Name),
 			"pcs node standby "+cmp.Or(s.Node, "NODE")+"   # and back when its drains have ended; one node after the other")
@@ -453,8 +453,8 @@ func judgeARPAnnounce(s subject) answer {
 		return unknown(s.Around.Err, readNetwork)
 	}
 	const bestLocal = 2
-	laid := s.State.Value.Tables.Installed
-	hides := s.layout.Backend == clusterip.NFTables && (laid == nil || laid.HidesInRequests())
+	installed := s.State.Value.Tables.Installed
+	hides := s.layout.Backend == clusterip.NFTables && (installed == nil || installed.HidesInRequests())
 	var answers []answer
 	var elsewhere []string
 	for _, other := range s.others() {

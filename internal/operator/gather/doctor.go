@@ -116,7 +116,7 @@ func (d Doctor) resource(ctx context.Context, r *doctor.Resource, queriers liste
 	}
 	r.Capabilities = d.Kernel.Capabilities(limit, layout)
 	layout, _ = r.Layout() // with a backend
-	r.Obstacles = doctor.NewFact(firewall.Look(limit, d.Kernel.Tables, layout))
+	r.Obstacles = doctor.NewFact(firewall.Obstacles(limit, d.Kernel.Tables, layout))
 	if _, refused := r.Spec.Resolve(r.State.Value); refused != nil || r.Around.Err != nil {
 		return // another address conflicts, for instance, or the interface has no IPv6
 	}

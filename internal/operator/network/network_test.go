@@ -23,8 +23,8 @@ const (
 	both = "192.168.10.3 2001:db8:10::3"
 )
 
-// laid is how addresses are laid in a mode, with the agent's own MACs.
-func laid(t testing.TB, ip string, mode clusterip.MACMode) clusterip.Layout {
+// installed is how addresses are installed in a mode, with the agent's own MACs.
+func installed(t testing.TB, ip string, mode clusterip.MACMode) clusterip.Layout {
 	t.Helper()
 	values, _, err := metadata.Parse(map[string]string{"ip": ip, "mac_mode": string(mode)})
 	if err != nil {
@@ -125,7 +125,7 @@ func TestCommandsOfEachVendor(t *testing.T) {
 	for _, vendor := range Vendors() {
 		for _, mode := range clusterip.MACModes() {
 			t.Run(vendor+" "+string(mode), func(t *testing.T) {
-				golden(t, vendor+"-"+string(mode), written(t, laid(t, both, mode), asked(vendor, mode)))
+				golden(t, vendor+"-"+string(mode), written(t, installed(t, both, mode), asked(vendor, mode)))
 			})
 		}
 	}
@@ -133,7 +133,7 @@ func TestCommandsOfEachVendor(t *testing.T) {
 
 func TestTextWithoutVendor(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
-		golden(t, "any-"+string(mode), written(t, laid(t, both, mode), Options{}))
+		golden(t, "any-"+string(mode), written(t, installed(t, both, mode), Options{}))
 	}
 }
 
@@ -154,7 +154,7 @@ func TestTextCanBePasted(t *testing.T) {
 		for _, mode := range clusterip.MACModes() {
 			for _, ip := range []string{v4, "2001:db8:10::3", both} {
 				o := askedFor(v.name, mode, ip)
-				for line := range strings.Lines(written(t, laid(t, ip, mode), o)) {
+				for line := range strings.Lines(written(t, installed(t, ip, mode), o)) {
 					line = strings.TrimSuffix(line, "\n")
 					unfit := func(r rune) bool { return r < ' ' || r > '~' || r == '?' }
 					comment := strings.HasPrefix(line, v.comment) || line == v.empty
@@ -181,7 +181,7 @@ func TestNotationOfMACs(t *testing.T) {
 		"fortios":   "        set ip 192.168.10.3\n        set mac 03:c1:c0:a8:0a:03\n",
 		linuxBridge: "ip neigh replace 192.168.10.3 lladdr 03:c1:c0:a8:0a:03 dev eth0 nud permanent\n",
 	} {
-		if got := written(t, laid(t, both, clusterip.Multicast), asked(vendor, clusterip.Multicast)); !strings.Contains(got, want) {
+		if got := written(t, installed(t, both, clusterip.Multicast), asked(vendor, clusterip.Multicast)); !strings.Contains(got, want) {
 			t.Errorf("%s: %q is not in:\n%s", vendor, want, got)
 		}
 	}
@@ -189,7 +189,7 @@ func TestNotationOfMACs(t *testing.T) {
 
 // A MAC that the operator chose is the one that is written, and an address of the other family has its own in igmp mode.
 func TestEachAddressHasItsMAC(t *testing.T) {
-	layout := laid(t, both, clusterip.IGMP)
+	layout := installed(t, both, clusterip.IGMP)
 	layout.MACs.IPv4 = clusterip.MAC{0x01, 0x00, 0x5e, 0x7f, 0x12, 0x34}
 	got := written(t, layout, asked("ios", clusterip.IGMP))
 	for _, want := range []string{
@@ -206,7 +206,7 @@ func TestEachAddressHasItsMAC(t *testing.T) {
 func TestNoStaticEntriesInUnicastMode(t *testing.T) {
 	mac := clusterip.DerivedMAC(clusterip.Unicast, netip.MustParseAddr(v4))
 	for _, vendor := range []string{"ios", "nxos", "eos", "junos", "routeros", "freebsd", "fortios"} {
-		for line := range strings.Lines(written(t, laid(t, v4, clusterip.Unicast), askedFor(vendor, clusterip.Unicast, v4))) {
+		for line := range strings.Lines(written(t, installed(t, v4, clusterip.Unicast), askedFor(vendor, clusterip.Unicast, v4))) {
 			v, _ := vendorNamed(vendor)
 			names := slices.ContainsFunc([]string{mac.String(), upper(mac), dotted(mac)}, func(s string) bool { return strings.Contains(line, s) })
 			if names && !strings.HasPrefix(line, v.comment) {
@@ -325,7 +325,7 @@ func TestOptionsThatAreWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var text strings.Builder
-			err := Write(&text, laid(t, both, row.mode), row.o, 80)
+			err := Write(&text, installed(t, both, row.mode), row.o, 80)
 			if ocf.CodeOf(err) != ocf.ErrArgs || text.Len() > 0 {
 				t.Fatalf("error %v, text %q", err, text.String())
 			}
@@ -361,7 +361,7 @@ func TestFlagsAreTakenIfTheyHaveAnEffect(t *testing.T) {
 	for _, vendor := range Vendors() {
 		for _, mode := range clusterip.MACModes() {
 			for _, ip := range []string{v4, both} {
-				layout := laid(t, ip, mode)
+				layout := installed(t, ip, mode)
 				o := askedFor(vendor, mode, ip)
 				text := written(t, layout, o)
 				for flag, value := range flags(&o) {
@@ -384,7 +384,7 @@ func TestFlagsAreTakenIfTheyHaveAnEffect(t *testing.T) {
 
 // Where the length of the network is known, its first and last address are no querier's.
 func TestQuerierIsAHost(t *testing.T) {
-	layout := laid(t, v4, clusterip.IGMP)
+	layout := installed(t, v4, clusterip.IGMP)
 	layout.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.168.10.3/24")}
 	for querier, fits := range map[string]bool{
 		"192.168.10.0": false, "192.168.10.255": false, "192.168.10.254": true, "192.168.11.255": true,
@@ -400,7 +400,7 @@ func TestQuerierIsAHost(t *testing.T) {
 func TestQuerierOfAVersionWithoutAddress(t *testing.T) {
 	o := asked("ios", clusterip.IGMP)
 	o.Querier = "fe80::1"
-	err := Write(&strings.Builder{}, laid(t, v4, clusterip.IGMP), o, 80)
+	err := Write(&strings.Builder{}, installed(t, v4, clusterip.IGMP), o, 80)
 	if ocf.CodeOf(err) != ocf.ErrArgs || !strings.Contains(err.Error(), "fe80::1") {
 		t.Errorf("error %v", err)
 	}
@@ -418,7 +418,7 @@ func FuzzOptions(f *testing.F) {
 		o := Options{vendor, ports, vlan, vlanName, bridge, routerInterface, routerAddress, querier}
 		for _, mode := range clusterip.MACModes() {
 			var text strings.Builder
-			err := Write(&text, laid(t, both, mode), o, 80)
+			err := Write(&text, installed(t, both, mode), o, 80)
 			if err != nil {
 				if ocf.CodeOf(err) != ocf.ErrArgs || text.Len() > 0 {
 					t.Errorf("%+v: error %v, text %q", o, err, text.String())
