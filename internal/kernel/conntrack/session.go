@@ -31,16 +31,29 @@ func open(ctx context.Context, layout clusterip.Layout) (s session, err error) {
 	if err != nil {
 		return s, err
 	}
-	tracking, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	tracking, err := dial(ctx, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return s, fmt.Errorf("connect to conntrack: %w", err)
 	}
-	sockets, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	sockets, err := dial(ctx, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		_ = tracking.Close() // nothing was sent
 		return s, fmt.Errorf("connect to sock_diag: %w", err)
 	}
 	return session{layout, table{tracking}, socketTable{sockets}, origins}, nil
+}
+
+// dial connects to a netlink family. Requests fail after the context's deadline.
+func dial(ctx context.Context, family int) (*netlink.Conn, error) {
+	conn, err := netlink.Dial(family, nil)
+	if err != nil {
+		return nil, err
+	}
+	deadline, _ := ctx.Deadline() // without one: never
+	if err := conn.SetDeadline(deadline); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 func (s session) close() {
