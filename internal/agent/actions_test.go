@@ -300,7 +300,7 @@ func TestStartRefuses(t *testing.T) {
 		},
 		"a foreign table of our name": {func(s *clusterip.State, _ *clusterip.Spec) {
 			s.Tables.Conflicting = []string{"table netdev clusterip-192.168.10.3"}
-		}, ocf.ErrGeneric, "not ours"},
+		}, ocf.ErrGeneric, "the agent did not install"},
 		"a NIC that is not there": {func(_ *clusterip.State, s *clusterip.Spec) { s.NIC = "eth9" }, ocf.ErrArgs, "nic=eth9"},
 		"the loopback interface":  {func(_ *clusterip.State, s *clusterip.Spec) { s.NIC = "lo" }, ocf.ErrArgs, "loopback"},
 		"a NIC without ARP": {

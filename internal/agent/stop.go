@@ -74,11 +74,11 @@ func (s *session) stop(ctx context.Context, drain, published bool) (stopped, err
 // warnOfConflicts logs what has our names or addresses and is not ours. It is left alone.
 func (s *session) warnOfConflicts() {
 	for _, table := range s.state.Tables.Conflicting {
-		s.Log.Warningf("%s has our name but is not ours; left alone", table)
+		s.Log.Warningf("the agent did not install %s, which has its name; left alone", table)
 	}
 	for _, address := range s.state.Addresses {
 		if !s.state.IsOurs(address, s.spec.NIC) {
-			s.Log.Warningf("%s on %s is not ours; left alone", address.Prefix, s.state.NICName(address.NICIndex))
+			s.Log.Warningf("the agent did not install %s on %s; left alone", address.Prefix, s.state.NICName(address.NICIndex))
 		}
 	}
 }

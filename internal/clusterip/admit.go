@@ -14,7 +14,8 @@ func (s Spec) Admit(seen State) (Layout, error) {
 		return layout, err
 	}
 	if len(seen.Tables.Conflicting) > 0 {
-		return layout, ocf.Errorf(ocf.ErrGeneric, "%s has our name but is not ours: examine it (nft list ruleset, iptables-save) and delete it",
+		return layout, ocf.Errorf(ocf.ErrGeneric, "the agent did not install %s, which has its name: examine it (nft list ruleset, "+
+			"iptables-save) and delete it",
 			strings.Join(seen.Tables.Conflicting, ", "))
 	}
 	others := Subtract(seen.Tables.Owned, []Bucket{s.Bucket})

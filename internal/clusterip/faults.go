@@ -12,17 +12,17 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	for _, foreign := range seen.Tables.Conflicting {
-		fault("%s has our name, but is not ours", foreign)
+		fault("the agent did not install %s, which has its name", foreign)
 	}
 	faults = append(faults, seen.Tables.Faults...)
 	switch installed := seen.Tables.Installed; {
 	case !seen.Tables.Present:
-		fault("our rules are gone")
+		fault("the agent's tables are gone")
 	case installed == nil: // it is in Damage
 	default:
 		faults = append(faults, installed.Disagreements(layout)...)
 		if installed.NIC != layout.NIC || installed.NICIndex != layout.NICIndex {
-			fault("our tables are on %s (index %d), requested is %s (index %d)", installed.NIC, installed.NICIndex, layout.NIC, layout.NICIndex)
+			fault("the agent's tables are on %s (index %d), requested is %s (index %d)", installed.NIC, installed.NICIndex, layout.NIC, layout.NICIndex)
 		}
 	}
 	faults = append(faults, addressFaults(seen, layout)...)
@@ -97,7 +97,7 @@ func Leftovers(seen State, asked string) []string {
 		case RemoveFilter:
 			left = append(left, fmt.Sprintf("MAC filter %s on %s", step.MAC, step.NIC.Name))
 		case RemoveTables:
-			left = append(left, fmt.Sprintf("our rules (backend %s)", seen.Tables.Backend))
+			left = append(left, fmt.Sprintf("the agent's tables (backend %s)", seen.Tables.Backend))
 		}
 	}
 	return left

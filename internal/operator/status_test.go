@@ -93,7 +93,7 @@ func TestStatusAsText(t *testing.T) {
 			s.Cluster.Nodes[2] = pacemaker.Node{Name: "node3", Unclean: true}
 			s.Cluster.Failures = []pacemaker.Failure{
 				{
-					Action: "web-ip:3_monitor_10000", Node: "node1", Reason: "bucket 3 of 192.168.10.3 runs, but: our rules are gone",
+					Action: "web-ip:3_monitor_10000", Node: "node1", Reason: "bucket 3 of 192.168.10.3 runs, but: the agent's tables are gone",
 					When: "2026-11-26 01:54:37Z",
 				},
 				{Action: "web-ip:0_monitor_10000", Node: "node1", Reason: "error", When: "2026-11-26 01:54:36Z"},
@@ -222,7 +222,7 @@ func TestHealth(t *testing.T) {
 		"maintenance":          {func(s *Survey) { s.Cluster.Maintenance = true }, Degraded, "maintenance"},
 		"a node's maintenance": {func(s *Survey) { s.Cluster.Nodes[1].Maintenance = true }, Degraded, "node2 is in maintenance"},
 		"nobody to ask":        {func(s *Survey) { s.Cluster, s.ClusterErr = nil, errors.New("refused") }, Degraded, "refused"},
-		"a fault here":         {func(s *Survey) { s.Resources[0].Faults = []string{"our rules are gone"} }, Broken, "our rules are gone"},
+		"a fault here":         {func(s *Survey) { s.Resources[0].Faults = []string{"the agent's tables are gone"} }, Broken, "the agent's tables are gone"},
 		"leftovers": {
 			func(s *Survey) { s.Resources[0].Left = []string{"192.168.10.3/24 on eth0"} }, Broken, "192.168.10.3/24 on eth0",
 		},
@@ -292,8 +292,8 @@ func TestBrokenOnlyIfConfirmed(t *testing.T) {
 	}{
 		"the same bucket":            {lost(1), lost(1, 2), true},
 		"another bucket, in transit": {lost(1), lost(2), false},
-		"the same fault":             {faulty("our rules are gone"), faulty("our rules are gone"), true},
-		"another fault":              {faulty("our rules are gone"), faulty("eth0 is down"), false},
+		"the same fault":             {faulty("the agent's tables are gone"), faulty("the agent's tables are gone"), true},
+		"another fault":              {faulty("the agent's tables are gone"), faulty("eth0 is down"), false},
 		"mended":                     {lost(1), lost(), false},
 		"the first look":             {Status{}, lost(1), false},
 	} {

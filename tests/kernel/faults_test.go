@@ -152,11 +152,11 @@ func faults() []fault {
 			reason: "is not as installed",
 		},
 		{name: "rule put first", cause: commands("nft insert rule arp " + ourTable + " output accept"), reason: "is not as installed"},
-		{name: "chain added", cause: commands("nft add chain netdev " + ourTable + " mine"), reason: "chain mine is not ours"},
+		{name: "chain added", cause: commands("nft add chain netdev " + ourTable + " mine"), reason: "the agent did not install chain mine"},
 		{
 			name:   "set added",
 			cause:  commands("nft add set netdev " + ourTable + " mine { type ipv4_addr . inet_service; }"),
-			reason: "set mine is not ours",
+			reason: "the agent did not install set mine",
 		},
 		{
 			name:   "element removed",
@@ -550,7 +550,7 @@ func TestConflictingTable(t *testing.T) {
 			before, err := p.Host.Dump()
 			check(t, err)
 			r := p.start(2)
-			if err := status(r, ocf.ErrGeneric); err != nil || !strings.Contains(r.Stderr, "not ours") {
+			if err := status(r, ocf.ErrGeneric); err != nil || !strings.Contains(r.Stderr, "the agent did not install") {
 				t.Errorf("start: %v\n%s", err, r.Stderr)
 			}
 			check(t, status(p.monitor(2), ocf.NotRunning))

@@ -39,7 +39,7 @@ func TestInterfaceThatIsAPort(t *testing.T) {
 			bridged(t, p)
 			words := []string{"eth0 is a port of br0 (bridge)", "set nic=br0"}
 			if row.nic == "" { // br0 it is from now on
-				words = []string{"our tables are on eth0", "requested is br0"}
+				words = []string{"tables are on eth0", "requested is br0"}
 			}
 			checkReason(t, p.monitor(2), ocf.ErrGeneric, words...)
 			check(t, status(p.stop(2), ocf.Success))

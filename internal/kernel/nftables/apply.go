@@ -309,7 +309,7 @@ func (c *Conn) delete(t table) { c.nft.DelTable(&nft.Table{Family: t.family, Nam
 
 // refuse is the error about a conflicting table.
 func refuse(t table) error {
-	return ocf.Errorf(ocf.ErrGeneric, "table %s exists and is not ours; look at it (nft list table %s) and delete it", t, t)
+	return ocf.Errorf(ocf.ErrGeneric, "the agent did not install table %s: examine it (nft list table %s) and delete it", t, t)
 }
 
 // Supports implements clusterip.TableKernel.

@@ -162,7 +162,7 @@ func (t table) structuralDifferences(want table) []structuralDifference {
 	}
 	for _, h := range t.chains {
 		if _, ok := want.chain(h.name); !ok {
-			differ(slices.Contains(chains, h.name), "chain %s is not ours", h.name)
+			differ(slices.Contains(chains, h.name), "the agent did not install chain %s", h.name)
 		}
 	}
 	for _, w := range want.sets {
@@ -174,7 +174,7 @@ func (t table) structuralDifferences(want table) []structuralDifference {
 	}
 	for _, h := range t.sets {
 		if _, ok := want.set(h.name); !ok {
-			differ(slices.Contains(sets, h.name), "set %s is not ours", h.name)
+			differ(slices.Contains(sets, h.name), "the agent did not install set %s", h.name)
 		}
 	}
 	return found
@@ -193,7 +193,7 @@ func (c chain) ruleDifferences(want chain) []string {
 		}
 	}
 	if len(found) == 0 && !slices.EqualFunc(c.rules, want.rules, rule.equal) {
-		found = append(found, fmt.Sprintf("chain %s: its rules are out of order or doubled", c.name))
+		found = append(found, fmt.Sprintf("chain %s: its rules are out of order, or there twice", c.name))
 	}
 	return found
 }

@@ -56,11 +56,11 @@ func TestJudge(t *testing.T) {
 		"a rule doubled": {func(t []table) []table {
 			t[0].chains[0].rules = append(t[0].chains[0].rules, t[0].chains[0].rules[0])
 			return t
-		}, "chain ingress: its rules are out of order or doubled", []clusterip.Bucket{2, 5}},
+		}, "chain ingress: its rules are out of order, or there twice", []clusterip.Bucket{2, 5}},
 		"rules in another order": {func(t []table) []table {
 			slices.Reverse(t[0].chains[2].rules)
 			return t
-		}, "chain ipv4: its rules are out of order or doubled", []clusterip.Bucket{2, 5}},
+		}, "chain ipv4: its rules are out of order, or there twice", []clusterip.Bucket{2, 5}},
 		"an expression that we do not know in a rule": {func(t []table) []table {
 			t[1].chains[0].rules = append(t[1].chains[0].rules, rule{comment: "", unknown: []string{"limit"}})
 			return t
@@ -76,11 +76,11 @@ func TestJudge(t *testing.T) {
 		"a chain of somebody": {func(t []table) []table {
 			t[0].chains = append(t[0].chains, chain{name: "mine"})
 			return t
-		}, "chain mine is not ours", []clusterip.Bucket{2, 5}},
+		}, "the agent did not install chain mine", []clusterip.Bucket{2, 5}},
 		"a set of somebody": {func(t []table) []table {
 			t[0].sets = append(t[0].sets, set{name: "mine"})
 			return t
-		}, "set mine is not ours", []clusterip.Bucket{2, 5}},
+		}, "the agent did not install set mine", []clusterip.Bucket{2, 5}},
 		"set owned of another type": {func(t []table) []table {
 			t[0].sets[0].flags = unix.NFT_SET_INTERVAL
 			return t
