@@ -72,8 +72,8 @@ func (a Agent) logUnknownNodes(view handover.View, adoption clusterip.Adoption) 
 		}
 	}
 	if len(why) > 0 {
-		a.Log.Infof("state of %s unknown: bucket %d waits for its connections there, for %s at most", strings.Join(why, ", "), adoption.Bucket,
-			adoption.Left.Round(time.Second))
+		a.Log.Infof("this node keeps adopting bucket %d, for %s at most, because the state of %s is unknown", adoption.Bucket,
+			adoption.Left.Round(time.Second), strings.Join(why, ", "))
 	}
 }
 

@@ -147,7 +147,7 @@ func (a Agent) publishDrain(ctx context.Context, spec clusterip.Spec) (known, pu
 	defer cancel()
 	adoption, _ := tables.Moves.Adoption(spec.Bucket)
 	if err := a.board(spec.Address(), spec.Bucket).publishDrain(ctx, spec.Drain, tables.Installed.Identity(), adoption); err != nil {
-		a.Log.Warningf("stop without hand-over; connections will break: %v", err)
+		a.Log.Warningf("bucket %d of %s: cannot announce the drain, so its connections will break: %v", spec.Bucket, spec.Address(), err)
 		return false, true
 	}
 	return true, true
@@ -241,7 +241,7 @@ func (a Agent) publishProbe(ctx context.Context, spec clusterip.Spec, tables clu
 		own.Others, own.Complete, err = b.drainers(ctx, own.Layout)
 	}
 	if err = errors.Join(err, b.publish(ctx, own)); err != nil {
-		a.Log.Infof("cannot publish which drains are under way: %v", err)
+		a.Log.Infof("bucket %d of %s: cannot announce whether it drains here: %v", spec.Bucket, spec.Address(), err)
 	}
 	if own.Drain > 0 { // the sweeper may have ended the drain meanwhile, and have published that before
 		if now, err := a.Kernel.ObserveTables(ctx, spec.Address()); err == nil && !now.Moves.Drains(spec.Bucket) {

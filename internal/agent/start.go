@@ -164,7 +164,7 @@ func (s *session) undo(ctx context.Context, before clusterip.State, observed tim
 		}
 	}
 	if err != nil {
-		s.Log.Errorf("undo the failed start: %v", err)
+		s.Log.Errorf("cannot undo the failed start; stop will remove the rest: %v", err)
 	}
 }
 

@@ -125,7 +125,7 @@ func (s *session) stopLast(ctx context.Context) error {
 			strings.Join(left, ", ")))
 	}
 	if removeErr != nil { // what could not be removed is gone all the same
-		s.Log.Warningf("stop: %v", removeErr)
+		s.Log.Warningf("stop has removed everything, although a step failed: %v", removeErr)
 	}
 	s.Log.Infof("bucket %d of %s stopped; nothing is left", s.spec.Bucket, s.spec.Address())
 	return nil
@@ -134,7 +134,7 @@ func (s *session) stopLast(ctx context.Context) error {
 // StopResource stops by the resource's name alone, when the address is not known.
 func (a Agent) StopResource(ctx context.Context, spec clusterip.Spec) error {
 	if spec.Resource == "" {
-		a.Log.Warningf("neither an address nor a resource's name is known, so nothing can be found to stop")
+		a.Log.Warningf("neither parameter ip nor the name of the resource is given, so there is nothing to stop")
 		return nil
 	}
 	layouts, err := a.Kernel.Layouts(ctx)
@@ -142,7 +142,7 @@ func (a Agent) StopResource(ctx context.Context, spec clusterip.Spec) error {
 		return err
 	}
 	layouts = slices.DeleteFunc(layouts, func(l clusterip.Layout) bool { return l.Resource != spec.Resource })
-	a.Log.Warningf("no address is known; %s has the tables of %d here", spec.Resource, len(layouts))
+	a.Log.Warningf("parameter ip is missing; stopping all %d resources that are installed for %s", len(layouts), spec.Resource)
 	var faults []error
 	for _, layout := range layouts {
 		spec.Addresses = layout.Addresses()

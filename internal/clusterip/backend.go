@@ -39,12 +39,12 @@ func (l Layout) Fits(backend Backend) error {
 	switch backend {
 	case Match:
 		most, compat = MaxMatchBuckets, XTCluster
-		unless(l.HashMode == SourceIP, "another hashmode than sourceip: it is", l.HashMode)
+		unless(l.HashMode == SourceIP, "hashmode (only sourceip):", l.HashMode)
 		// ip_rcv drops the frames before the match sees them.
 		unless(l.MACMode != Unicast, "mac_mode=unicast: packets for a MAC that is not the interface's own do not reach it; use multicast or "+
 			"igmp, not", l.MACMode)
 	case Target:
-		unless(l.MACMode == Multicast, "another mac_mode than multicast: it is", l.MACMode)
+		unless(l.MACMode == Multicast, "mac_mode (only multicast):", l.MACMode)
 		if len(l.Ports) > 0 { // it mangles no ARP of another interface (arp_mangle in net/ipv4/netfilter/ipt_CLUSTERIP.c)
 			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "backend=%s cannot keep a bond's ARP monitor from announcing the port's own "+
 				"MAC for %s; "+
@@ -58,7 +58,7 @@ func (l Layout) Fits(backend Backend) error {
 	unless(l.HashPrefixes.IPv4 == wholeAddresses.IPv4, "hash_prefix4:", l.HashPrefixes.IPv4)
 	unless(len(l.Services) == 0, "services:", Joined(l.Services))
 	unless(!l.Drains, "drain above", 0)
-	unless(l.HashCompat == compat, fmt.Sprintf("another hash than hash_compat=%s, on all nodes: it is", compat), l.HashCompat)
+	unless(l.HashCompat == compat, fmt.Sprintf("hash_compat (only %s, on all nodes):", compat), l.HashCompat)
 	return errors.Join(faults...)
 }
 

@@ -18,11 +18,13 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 	switch installed := seen.Tables.Installed; {
 	case !seen.Tables.Present:
 		fault("the agent's tables are gone")
-	case installed == nil: // it is in Damage
+	case installed == nil: // it is in Tables.Faults
 	default:
 		faults = append(faults, installed.Disagreements(layout)...)
 		if installed.NIC != layout.NIC || installed.NICIndex != layout.NICIndex {
-			fault("the agent's tables are on %s (index %d), requested is %s (index %d)", installed.NIC, installed.NICIndex, layout.NIC, layout.NICIndex)
+			fault(
+				"the agent's tables are on %s (index %d), requested is %s (index %d)", installed.NIC, installed.NICIndex, layout.NIC, layout.NICIndex,
+			)
 		}
 	}
 	faults = append(faults, addressFaults(seen, layout)...)

@@ -78,10 +78,10 @@ const (
 // HashCompats returns all of them.
 func HashCompats() []HashCompat { return []HashCompat{XTCluster, ClusterIP} }
 
-// Owner returns the bucket, 0..n-1, that must answer a packet: reciprocal_scale(jhash(words, seed), n), as
+// BucketOf returns the bucket, 0..n-1, that must answer a packet: reciprocal_scale(jhash(words, seed), n), as
 // net/netfilter/nft_hash.c computes it. Jhash reads words in the kernel's own byte order, so all nodes must have the same; only
 // sourceip with the CLUSTERIP target's hash does not depend on it.
-func Owner(mode HashMode, compat HashCompat, flow Flow, seed Seed, n uint32) Bucket {
+func BucketOf(mode HashMode, compat HashCompat, flow Flow, seed Seed, n uint32) Bucket {
 	words := make([]uint32, 0, maxAddressWords+maxPortWords)
 	if source := flow.Source.Unmap(); compat == ClusterIP && source.Is4() {
 		words = append(words, wordsOf(source, binary.BigEndian)...) // the target hashes the address in host order

@@ -57,9 +57,9 @@ func TestHashAgreesWithRealKernels(t *testing.T) {
 		var got Bucket
 		switch v.target {
 		case "clusterip":
-			got = Owner(v.mode, ClusterIP, v.flow, v.seed, v.total)
+			got = BucketOf(v.mode, ClusterIP, v.flow, v.seed, v.total)
 		case "xt_cluster":
-			got = Owner(SourceIP, XTCluster, v.flow, v.seed, v.total)
+			got = BucketOf(SourceIP, XTCluster, v.flow, v.seed, v.total)
 		default:
 			t.Fatalf("unknown target %q", v.target)
 		}
@@ -80,7 +80,7 @@ func TestOwnerOfPortlessPacketsIsThatOfPortsZero(t *testing.T) {
 		for _, mode := range HashModes() {
 			for _, seed := range []Seed{1, 0x9e3779b9, 0xffffffff} {
 				got := Jhash(uint32(PortlessSeed(mode, seed)), wordsOf(source, binary.NativeEndian)...)
-				if want := Owner(mode, XTCluster, Flow{Source: source}, seed, 1024); Bucket(ReciprocalScale(got, 1024)) != want {
+				if want := BucketOf(mode, XTCluster, Flow{Source: source}, seed, 1024); Bucket(ReciprocalScale(got, 1024)) != want {
 					t.Errorf("%s, %s, seed %s: hashing the address alone gives another bucket than ports of 0", source, mode, seed)
 				}
 			}
@@ -109,7 +109,7 @@ func TestOwnerSpreadsEvenly(t *testing.T) {
 	var counts [n]int
 	for i := range sources {
 		source := netip.AddrFrom4([4]byte{10, 7, byte(i >> 8), byte(i)})
-		counts[Owner(SourceIP, XTCluster, Flow{Source: source}, DefaultSeed(netip.MustParseAddr("192.168.10.3")), n)]++
+		counts[BucketOf(SourceIP, XTCluster, Flow{Source: source}, DefaultSeed(netip.MustParseAddr("192.168.10.3")), n)]++
 	}
 	chiSquared := 0.0
 	for _, count := range counts {

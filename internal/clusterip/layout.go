@@ -142,8 +142,8 @@ type Packet struct {
 	Fragment bool   // its ports are hidden
 }
 
-// Owner returns the bucket of a packet.
-func (l Layout) Owner(p Packet) Bucket {
+// BucketOf returns the bucket of a packet.
+func (l Layout) BucketOf(p Packet) Bucket {
 	listed := func(s services.Service) bool { return s.Holds(p.Protocol, p.DestinationPort) }
 	if len(l.Services) > 0 && !p.Fragment && !slices.ContainsFunc(l.Services, listed) {
 		return 0
@@ -152,7 +152,7 @@ func (l Layout) Owner(p Packet) Bucket {
 	if p.Fragment {
 		p.SourcePort, p.DestinationPort = 0, 0
 	}
-	return Owner(l.HashMode, l.HashCompat, p.Flow, l.Seed, l.Buckets)
+	return BucketOf(l.HashMode, l.HashCompat, p.Flow, l.Seed, l.Buckets)
 }
 
 // HidesInRequests reports whether ARP requests that leave by another interface are sent, without the address. The backends of iptables drop

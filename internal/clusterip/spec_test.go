@@ -163,7 +163,7 @@ func TestOwnerOfLayout(t *testing.T) {
 		Services: []services.Service{services.ICMP, {Protocol: "tcp", First: 80, Last: 90}},
 	}
 	web := Packet{Flow: Flow{Source: netip.MustParseAddr("192.0.2.77"), SourcePort: 4000, DestinationPort: 85}, Protocol: "tcp"}
-	bucket := layout.Owner(web)
+	bucket := layout.BucketOf(web)
 	for name, row := range map[string]struct {
 		change func(*Packet)
 		same   bool
@@ -179,13 +179,13 @@ func TestOwnerOfLayout(t *testing.T) {
 	} {
 		p := web
 		row.change(&p)
-		if got := layout.Owner(p); (got == bucket) != row.same || (got == 0) != row.zero {
+		if got := layout.BucketOf(p); (got == bucket) != row.same || (got == 0) != row.zero {
 			t.Errorf("%s: bucket %d, that of the first is %d", name, got, bucket)
 		}
 	}
 	neighbours := []string{"2001:db8::1", "2001:db8::ffff:1"}
-	if a, b := layout.Owner(Packet{Flow: Flow{Source: netip.MustParseAddr(neighbours[0])}, Protocol: "icmp"}),
-		layout.Owner(Packet{Flow: Flow{Source: netip.MustParseAddr(neighbours[1])}, Protocol: "icmp"}); a != b {
+	if a, b := layout.BucketOf(Packet{Flow: Flow{Source: netip.MustParseAddr(neighbours[0])}, Protocol: "icmp"}),
+		layout.BucketOf(Packet{Flow: Flow{Source: netip.MustParseAddr(neighbours[1])}, Protocol: "icmp"}); a != b {
 		t.Errorf("%s and %s have the buckets %d and %d", neighbours[0], neighbours[1], a, b)
 	}
 }

@@ -222,7 +222,9 @@ func TestHealth(t *testing.T) {
 		"maintenance":          {func(s *Survey) { s.Cluster.Maintenance = true }, Degraded, "maintenance"},
 		"a node's maintenance": {func(s *Survey) { s.Cluster.Nodes[1].Maintenance = true }, Degraded, "node2 is in maintenance"},
 		"nobody to ask":        {func(s *Survey) { s.Cluster, s.ClusterErr = nil, errors.New("refused") }, Degraded, "refused"},
-		"a fault here":         {func(s *Survey) { s.Resources[0].Faults = []string{"the agent's tables are gone"} }, Broken, "the agent's tables are gone"},
+		"a fault here": {
+			func(s *Survey) { s.Resources[0].Faults = []string{"the agent's tables are gone"} }, Broken, "the agent's tables are gone",
+		},
 		"leftovers": {
 			func(s *Survey) { s.Resources[0].Left = []string{"192.168.10.3/24 on eth0"} }, Broken, "192.168.10.3/24 on eth0",
 		},

@@ -211,12 +211,12 @@ func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []cl
 		}
 		asked.Go(func() {
 			defer func() { <-places }()
-			words, err := cluster.Announcements(ctx, k.Layout.Address(), bucket)
-			told, toldErr := cluster.Relayed(ctx, k.Layout.Address(), bucket)
-			err = errors.Join(err, toldErr)
+			announcements, err := cluster.Announcements(ctx, k.Layout.Address(), bucket)
+			relayed, relayedErr := cluster.Relayed(ctx, k.Layout.Address(), bucket)
+			err = errors.Join(err, relayedErr)
 			guard.Lock()
 			defer guard.Unlock()
-			view := handover.View{Self: k.Node, Announcements: words, Relayed: told}
+			view := handover.View{Self: k.Node, Announcements: announcements, Relayed: relayed}
 			if drainers := view.Drainers(); len(drainers) > 0 {
 				k.Drainers[bucket] = drainers
 			}

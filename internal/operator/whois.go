@@ -121,7 +121,7 @@ func Whois(known Known, client Client, target Target) (Answer, error) {
 		return Answer{}, ocf.Errorf(ocf.ErrArgs, "the node depends on the service's port; give for instance --to "+
 			"%s", netip.AddrPortFrom(target.Address, 80))
 	}
-	bucket := layout.Owner(clusterip.Packet{
+	bucket := layout.BucketOf(clusterip.Packet{
 		Flow:     clusterip.Flow{Source: client.Address, SourcePort: client.Port, DestinationPort: target.Port},
 		Protocol: target.Protocol,
 	})

@@ -61,7 +61,7 @@ func TestReadClients(t *testing.T) {
 
 func TestStates(t *testing.T) {
 	client := Client{Address: netip.MustParseAddr("192.0.2.7")}
-	bucket := knownOf(clusterip.SourceIP).Layout.Owner(clusterip.Packet{Flow: clusterip.Flow{Source: client.Address}, Protocol: "tcp"})
+	bucket := knownOf(clusterip.SourceIP).Layout.BucketOf(clusterip.Packet{Flow: clusterip.Flow{Source: client.Address}, Protocol: "tcp"})
 	at := func(nodes ...string) map[clusterip.Bucket][]string {
 		return map[clusterip.Bucket][]string{bucket: nodes}
 	}

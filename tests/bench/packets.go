@@ -118,7 +118,7 @@ func (f *flood) send(ctx context.Context, network *lan.Network, target netip.Add
 	to := &unix.SockaddrLinklayer{Ifindex: link.Index}
 	var frames [][]byte
 	for _, source := range network.Sources(8 * floodSources) {
-		bucket := clusterip.Owner(
+		bucket := clusterip.BucketOf(
 			clusterip.SourceIP,
 			clusterip.XTCluster,
 			clusterip.Flow{Source: source},

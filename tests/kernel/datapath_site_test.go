@@ -139,7 +139,7 @@ func (s *site) bucketOf(f lan.Flow, fragment bool) int {
 		Buckets:      s.spec.Buckets,
 		Services:     s.spec.Services,
 	}
-	return int(layout.Owner(clusterip.Packet{
+	return int(layout.BucketOf(clusterip.Packet{
 		Flow:     clusterip.Flow{Source: f.Src, SourcePort: f.SrcPort, DestinationPort: f.DstPort},
 		Protocol: string(f.Proto), Fragment: fragment,
 	}))

@@ -466,7 +466,7 @@ func TestDrainWithoutAttributes(t *testing.T) {
 		spoil func(*testing.T, *site, attributes)
 		says  string
 	}{
-		"no Pacemaker": {func(t *testing.T, s *site, c attributes) { c.leave(t, s.agents[0].Host) }, "stop without hand-over"},
+		"no Pacemaker": {func(t *testing.T, s *site, c attributes) { c.leave(t, s.agents[0].Host) }, "cannot announce the drain"},
 		"pacemaker-attrd hangs": {func(t *testing.T, s *site, c attributes) {
 			check(t, os.WriteFile(c.program(s.agents[0].Host, attrdUpdater), []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
 		}, "no answer"},

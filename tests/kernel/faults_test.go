@@ -258,7 +258,7 @@ func faults6() []fault {
 		{
 			name:   "a part of the stamp removed",
 			cause:  commands("nft delete element netdev " + ourTable + " schema { 0x1010001 }"),
-			reason: "is not whole",
+			reason: "is incomplete",
 		},
 		{name: "whole ruleset flushed", cause: commands("nft flush ruleset"), reason: "this is left on the node", losesAll: true},
 	}

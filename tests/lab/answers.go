@@ -12,7 +12,9 @@ import (
 // Bucket is a client's at the address that a resource has first, by the resource's default settings.
 func Bucket(address, client netip.Addr, buckets int) int {
 	return int(
-		clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: client}, clusterip.DefaultSeed(address), uint32(buckets)),
+		clusterip.BucketOf(
+			clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: client}, clusterip.DefaultSeed(address), uint32(buckets),
+		),
 	)
 }
 

@@ -25,6 +25,6 @@ func check(t testing.TB, err error) {
 // bucketOf is the oracle.
 func bucketOf(source netip.Addr) int {
 	return int(
-		clusterip.Owner(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: source}, clusterip.DefaultSeed(shared), buckets),
+		clusterip.BucketOf(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: source}, clusterip.DefaultSeed(shared), buckets),
 	)
 }

@@ -155,5 +155,5 @@ func (s session) bucketOf(t tuple) clusterip.Bucket {
 	if t.protocol == unix.IPPROTO_SCTP {
 		packet.Protocol = "sctp"
 	}
-	return s.layout.Owner(packet)
+	return s.layout.BucketOf(packet)
 }

@@ -38,7 +38,7 @@ func judge(tables []table) clusterip.Tables {
 	judged.Moves = judged.Moves.Below(clusterip.Bucket(layout.Buckets))
 	switch {
 	case layout.Schema > clusterip.Schema:
-		judged.Faults = []string{fmt.Sprintf("installed by a newer version of this agent (schema %d, this one knows %d)",
+		judged.Faults = []string{fmt.Sprintf("installed by a newer version of this agent (schema %d, this one supports up to %d)",
 			layout.Schema, clusterip.Schema)}
 	case wereLoaded(ours):
 		judged.Faults = []string{
@@ -162,7 +162,8 @@ func (t table) structuralDifferences(want table) []structuralDifference {
 	}
 	for _, h := range t.chains {
 		if _, ok := want.chain(h.name); !ok {
-			differ(slices.Contains(chains, h.name), "the agent did not install chain %s", h.name)
+			isOfOtherLayout := slices.Contains(chains, h.name)
+			differ(isOfOtherLayout, "%s chain %s", surplus(isOfOtherLayout), h.name)
 		}
 	}
 	for _, w := range want.sets {
@@ -174,7 +175,8 @@ func (t table) structuralDifferences(want table) []structuralDifference {
 	}
 	for _, h := range t.sets {
 		if _, ok := want.set(h.name); !ok {
-			differ(slices.Contains(sets, h.name), "the agent did not install set %s", h.name)
+			isOfOtherLayout := slices.Contains(sets, h.name)
+			differ(isOfOtherLayout, "%s set %s", surplus(isOfOtherLayout), h.name)
 		}
 	}
 	return found
@@ -234,4 +236,12 @@ func (s set) alien(e element, n uint32) string {
 	default:
 		return ""
 	}
+}
+
+// surplus begins the fault of a chain or set that a table has too much.
+func surplus(isOfOtherLayout bool) string {
+	if isOfOtherLayout {
+		return "this layout has no"
+	}
+	return "the agent did not install"
 }

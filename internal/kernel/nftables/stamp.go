@@ -51,7 +51,7 @@ func (t table) layoutIn(s set) (clusterip.Layout, error) {
 	var stamp strings.Builder
 	for i, part := range parts {
 		if part.key != schemaKey(schema, i, len(parts)-1) {
-			return clusterip.Layout{}, fmt.Errorf("the stamp of table %s is not whole", t)
+			return clusterip.Layout{}, fmt.Errorf("the stamp of table %s is incomplete", t)
 		}
 		stamp.WriteString(part.comment)
 	}

@@ -136,7 +136,7 @@ func add[K comparable](t *Tally, clients map[K]uint64, key K, address netip.Addr
 }
 
 func (t *Tally) bucket(address netip.Addr) clusterip.Bucket {
-	return t.layout.Owner(clusterip.Packet{Flow: clusterip.Flow{Source: address}})
+	return t.layout.BucketOf(clusterip.Packet{Flow: clusterip.Flow{Source: address}})
 }
 
 // A client is one that is counted individually, or a network of clients.

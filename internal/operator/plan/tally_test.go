@@ -58,7 +58,7 @@ func TestTally(t *testing.T) {
 	}
 	want := make([]Load, 8)
 	for client, requests := range map[string]uint64{"192.0.2.7": 3, "192.0.2.8": 1, "2001:db8::7": 1} {
-		bucket := layout(8).Owner(clusterip.Packet{Flow: clusterip.Flow{Source: netip.MustParseAddr(client)}, Protocol: "tcp"})
+		bucket := layout(8).BucketOf(clusterip.Packet{Flow: clusterip.Flow{Source: netip.MustParseAddr(client)}, Protocol: "tcp"})
 		want[bucket].Clients++
 		want[bucket].Requests += requests
 	}
@@ -174,7 +174,7 @@ func TestTallyHashesAsTheAgent(t *testing.T) {
 	want := make([]Load, 64)
 	for network, requests := range map[string]uint64{"192.0.2.9": 2, "192.0.3.9": 1, "2001:db8::9": 2, "2001:db8:0:1::9": 1} {
 		packet := clusterip.Packet{Flow: clusterip.Flow{Source: netip.MustParseAddr(network), DestinationPort: 80}, Protocol: "tcp"}
-		bucket := networks.Owner(packet)
+		bucket := networks.BucketOf(packet)
 		want[bucket].Clients++
 		want[bucket].Requests += requests
 	}
