@@ -17,9 +17,8 @@ import (
 
 const doctorDescription = `Checks the node, the cluster and the network for problems. For each problem
 it prints what was found, why it matters, and the command that solves it.
-It changes nothing; only, to learn which backend the kernel has, it may
-load modules, as start does. Run it on each node: each one compares itself
-with the cluster's common configuration.
+It changes nothing, but may load kernel modules, as start does. Run it on
+each node: each one compares itself with the cluster's configuration.
 
 It checks the resources that the cluster configures, and those that are
 installed on this node. Before there is any, or on a node without

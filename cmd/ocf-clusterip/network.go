@@ -33,13 +33,13 @@ Linux. The text names everything that could not be verified.`
 func (c *call) networkCommand() *cli.Command {
 	flags := []cli.Flag{
 		textFlag("vendor", "whose commands, by `NAME`, one of "+strings.Join(network.Vendors(), ", ")),
-		textFlag("ports", "the switch ports of the nodes, `NAME,...`"),
+		textFlag("ports", "switch ports of the nodes: `NAME,...`"),
 		textFlag("vlan", "the `NUMBER` of the VLAN of the address"),
 		textFlag("vlan-name", "the `NAME` of the VLAN (junos, mac_mode=igmp)"),
 		textFlag("bridge", "the `NAME` of the bridge (routeros, linux-bridge)"),
 		textFlag("router-interface", "the router's interface in the network, by `NAME`; by default that of the VLAN"),
 		textFlag("router-address", "the router's own `ADDRESS/LENGTH,...` in the network (junos)"),
-		textFlag("querier", "the source of IGMP and MLD queries, `ADDRESS,...`, which nothing else uses (mac_mode=igmp)"),
+		textFlag("querier", "source `ADDRESS,...` of IGMP and MLD queries; no host may use it (mac_mode=igmp)"),
 		textFlag("to", "the shared `ADDRESS`; needed where there are several"),
 	}
 	return c.forAdministrators(&cli.Command{

@@ -15,7 +15,7 @@ import (
 	"ocf-clusterip/internal/handover"
 )
 
-// Cluster is what the nodes publish through the cluster manager. Everything is deleted when the node under whose name it is stored leaves.
+// Cluster is what the nodes publish through Pacemaker. Everything is deleted when the node under whose name it is stored leaves.
 type Cluster interface {
 	// Announcements returns the nodes' announcements about a bucket. One that cannot be parsed is left out.
 	Announcements(ctx context.Context, address netip.Addr, bucket clusterip.Bucket) (map[string]handover.Announcement, error)
@@ -29,7 +29,7 @@ type Cluster interface {
 	NodeStates(ctx context.Context) (map[string]handover.NodeState, error)
 }
 
-// How long an action uses the cluster manager: less than the action may take.
+// How long an action uses Pacemaker: less than the action may take.
 const (
 	clusterTime = 5 * time.Second
 	lockedTime  = 2 * time.Second // while it holds the lock
@@ -83,7 +83,7 @@ func (b board) complete(ctx context.Context, view handover.View) (handover.View,
 	return view, err
 }
 
-// publishAndRead publishes an announcement, and waits until this node reads it back. The cluster manager delivers everything in one order
+// publishAndRead publishes an announcement, and waits until this node reads it back. Pacemaker delivers everything in one order
 // to all nodes, so by then it has read everything that was published before.
 func (b board) publishAndRead(ctx context.Context, own handover.Announcement) (handover.View, error) {
 	publishErr := b.publish(ctx, own)
@@ -260,7 +260,7 @@ func (b board) drainers(ctx context.Context, layout string) (drainers []handover
 	return view.Drainers(), view.Complete() && err == nil, err
 }
 
-// atOnce is for how many buckets the cluster manager is asked at the same time. Each question is a process.
+// atOnce is for how many buckets Pacemaker is asked at the same time. Each question is a process.
 const atOnce = 4
 
 // forEach does something for each bucket, for a few at the same time.

@@ -27,7 +27,7 @@ type fakeCluster struct {
 	announcements map[clusterip.Bucket]map[string]handover.Announcement
 	relayed       map[clusterip.Bucket]map[string]handover.Relayed
 	presence      map[string]handover.NodeState
-	unreachable   error // the cluster manager does not answer
+	unreachable   error // Pacemaker does not answer
 	unpublished   error // nothing can be read
 	mu            sync.Mutex
 }
@@ -188,8 +188,8 @@ func TestEveryStepOfAMoveMayFailOrBeTheLast(t *testing.T) {
 
 func TestWithoutAnAnswerNothingDrains(t *testing.T) {
 	for name, spoil := range map[string]func(*Agent, *fakeCluster){
-		"the cluster manager does not answer": func(_ *Agent, c *fakeCluster) { c.unreachable = errors.New("muted by the test") },
-		"the node has no name":                func(a *Agent, _ *fakeCluster) { a.Node = "" },
+		"Pacemaker does not answer": func(_ *Agent, c *fakeCluster) { c.unreachable = errors.New("muted by the test") },
+		"the node has no name":      func(a *Agent, _ *fakeCluster) { a.Node = "" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			kernel, cluster := &fakeKernel{State: freshNode()}, &fakeCluster{}

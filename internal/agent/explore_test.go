@@ -23,10 +23,10 @@ import (
 var depth = flag.Int("depth", 3, "how many events after a beginning TestEveryOrderOfEvents tries, in every order")
 
 // A world is a cluster of nodes with one bucket, fencing and a drain, in which anything may happen in any order. The nodes' actions are the
-// agent's own, on fake kernels. The cluster manager and the clients' connections are modelled. Events change a world; each has a name.
+// agent's own, on fake kernels. Pacemaker and the clients' connections are modelled. Events change a world; each has a name.
 type world struct {
 	nodes     []worldNode
-	published published // the cluster manager's attributes
+	published published // Pacemaker's attributes
 	owner     int       // the index of the node where the bucket runs, or nowhere
 	fails     bool      // an action of the bucket has failed there: stop follows
 	drain     bool      // the parameter is above 0
@@ -72,7 +72,7 @@ func (m published) key() string {
 	return b.String()
 }
 
-// delivery is what a node's cluster manager has received from the others.
+// delivery is what a node's Pacemaker has received from the others.
 type delivery int
 
 const (
@@ -145,7 +145,7 @@ func (w *world) key() string {
 	return b.String()
 }
 
-// worldCluster is the cluster manager as a node's agent sees it.
+// worldCluster is Pacemaker as a node's agent sees it.
 type worldCluster struct {
 	*world
 	life *life
@@ -189,7 +189,7 @@ func (k mortalKernel) Apply(ctx context.Context, step clusterip.Step) error {
 	return k.fakeKernel.Apply(ctx, step)
 }
 
-// visible is what the node's cluster manager has received.
+// visible is what the node's Pacemaker has received.
 func (c worldCluster) visible() published {
 	if n := c.nodes[c.here]; n.delivery != upToDate {
 		return n.delivered
@@ -564,7 +564,7 @@ func (w *world) fault() error {
 	return nil
 }
 
-// settle lets the cluster manager finish, and returns what is wrong then: the bucket must run, clients of dead nodes must get resets, and
+// settle lets Pacemaker finish, and returns what is wrong then: the bucket must run, clients of dead nodes must get resets, and
 // after the drains nothing of them may be left.
 func (w *world) settle() error {
 	for i := range w.nodes {

@@ -33,7 +33,7 @@ type Relayed struct {
 	Supersedes string
 }
 
-// NodeState is the state of a node, as the cluster manager sees it. The zero value is that of a node that it does not name.
+// NodeState is the state of a node, as Pacemaker sees it. The zero value is that of a node that it does not name.
 type NodeState struct {
 	Membership   Membership
 	Unrecognised string // what was not understood, if Membership is Unknown for that reason

@@ -55,7 +55,7 @@ scope host, and a connected route with a high metric; an IPv6 address as depreca
 			Long: `
 The number of network bits of an address, such as 24 for the netmask 255.255.255.0. One number is for the IPv4 addresses, or for the IPv6
 addresses if there are no others; two are for IPv4 and IPv6. Give it only if the addresses need another prefix length than the network of
-the interface, or if the interface has no address of the node's own in that network, which it then defines.`,
+the interface, or if the interface has no address of the node's own in that network: then this value defines the network.`,
 			Kind:    PrefixLengths,
 			Min:     1,
 			Max:     128,
@@ -115,7 +115,7 @@ frames with it as source, so no switch learns a port for it.`,
 			Name:  "mac",
 			Short: "The shared MAC address",
 			Long: `
-Give it if another host uses the derived one, or if this resource replaces an older cluster whose MAC address the routers have. It must
+The shared MAC address is derived from the IP address. Give another one if a host uses the derived one, or if this resource replaces an older cluster whose MAC address the routers have. It must
 suit mac_mode: with multicast, a group address (the lowest bit of the first byte is 1); with igmp, for IPv4 one from 01:00:5e:7f:00:00 to
 01:00:5e:7f:ff:ff, whose last two bytes are those of the group 239.255.x.y, or for IPv6 one that begins with 33:33, whose other four bytes
 are the last of the group ff15::; with unicast, not a group address. No other host in the network may have it.
@@ -169,8 +169,8 @@ Only for clusters whose nodes are replaced one by one, so that old and new ones 
 IPv6.`,
 			Kind: Select,
 			Options: []Option{
-				{"xt_cluster", "That of iptables' match cluster, which ocf:heartbeat:IPaddr2 uses on new kernels."},
-				{"clusterip", "That of iptables' target CLUSTERIP, in each hashmode."},
+				{"xt_cluster", "The hash of iptables' match cluster, which ocf:heartbeat:IPaddr2 uses on new kernels."},
+				{"clusterip", "The hash of iptables' target CLUSTERIP, in each hashmode."},
 			},
 			Default: "xt_cluster",
 			Example: "clusterip",
@@ -260,7 +260,7 @@ They replace another MAC address for ip that routers and clients may have. Sever
 			Short: "Milliseconds between two gratuitous ARP packets",
 			Long: `
 The time from one gratuitous ARP packet to the next, in milliseconds. It makes the start of the first bucket on a node longer, by
-arp_interval times one less than arp_count: at most 9.5 seconds. Keep that well below the timeout of the start operation.`,
+(arp_count - 1) * arp_interval: at most 9.5 seconds. Keep that well below the timeout of the start operation.`,
 			Kind:       Milliseconds,
 			Min:        1,
 			Max:        500,

@@ -44,7 +44,7 @@ func (c *Conn) netInterface(index int) (*net.Interface, error) {
 	return &net.Interface{Index: a.Index, Name: a.Name, MTU: a.MTU, HardwareAddr: a.HardwareAddr}, nil
 }
 
-func (s *arpSocket) announce(address netip.Addr, mac clusterip.MAC) error {
+func (s *arpSocket) advertise(address netip.Addr, mac clusterip.MAC) error {
 	return s.request(mac, address, address)
 }
 

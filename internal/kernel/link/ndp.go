@@ -38,7 +38,7 @@ func (c *Conn) openNDP(nicIndex int, from ndp.Addr) (*ndpSocket, error) {
 }
 
 // announce sends an unsolicited neighbour advertisement to all nodes (RFC 4861 section 7.2.6), which overrides their caches.
-func (s *ndpSocket) announce(address netip.Addr, mac clusterip.MAC) error {
+func (s *ndpSocket) advertise(address netip.Addr, mac clusterip.MAC) error {
 	return s.WriteTo(&ndp.NeighborAdvertisement{
 		Override: true, TargetAddress: address,
 		Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Target, Addr: mac[:]}},
