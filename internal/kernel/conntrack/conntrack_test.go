@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	rtnetlink "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -30,9 +31,11 @@ func here(t *testing.T) session {
 		Prefixes: []netip.Prefix{netip.PrefixFrom(shared, 24)}, NICIndex: 2, HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster,
 		HashPrefixes: clusterip.PerFamily[int]{IPv4: 32, IPv6: 128}, Buckets: 2,
 	}}
-	s.origins.add(netip.MustParsePrefix("192.0.2.2/24"), true)
-	s.origins.add(netip.MustParsePrefix("10.0.0.1/16"), false)
-	s.origins.add(netip.MustParsePrefix("192.0.0.1/16"), false)
+	s.origins.add(addressOf(t, "192.0.2.2/24", ""), true)
+	s.origins.add(addressOf(t, "10.0.0.1/16", ""), false)
+	s.origins.add(addressOf(t, "192.0.0.1/16", ""), false)
+	s.origins.add(addressOf(t, "203.0.113.1/32", "203.0.113.2/32"), false)
+	s.origins.add(addressOf(t, "2001:db8::1/128", "2001:db8::2/64"), false)
 	if s.bucketOf(incoming(owned, 1)) == s.bucketOf(incoming(other, 1)) {
 		t.Fatal("both clients are in the same bucket")
 	}
@@ -196,6 +199,19 @@ func TestLocalIsOneOf(t *testing.T) {
 	}
 }
 
+// addressOf is an address as the library returns it, with its peer if it is a point-to-point address.
+func addressOf(t *testing.T, text, peer string) rtnetlink.Addr {
+	t.Helper()
+	address, err := rtnetlink.ParseAddr(text)
+	if err == nil && peer != "" {
+		address.Peer, err = rtnetlink.ParseIPNet(peer)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *address
+}
+
 func TestBypassBuckets(t *testing.T) {
 	for address, want := range map[string]bool{
 		"192.0.2.10":   false, // in the network of the shared address, though another interface has a wider one
@@ -204,6 +220,10 @@ func TestBypassBuckets(t *testing.T) {
 		"127.0.0.1":    true,
 		"10.0.0.5":     true, // in the network of another interface
 		"192.0.7.1":    true,
+		"203.0.113.1":  true, // a point-to-point address
+		"203.0.113.2":  true, // its peer
+		"203.0.113.3":  false,
+		"2001:db8::7":  true, // in the network of an IPv6 peer
 	} {
 		if got := here(t).origins.bypassBuckets(netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s: %t", address, got)

@@ -112,26 +112,35 @@ type origins struct {
 	same, elsewhere []netip.Prefix // the networks of the shared addresses' interface, and those of the others
 }
 
-func observeOrigins(nicIndex int) (origins, error) {
-	var o origins
+func observeOrigins(nicIndex int) (o origins, err error) {
 	all, err := rtnetlink.AddrList(nil, rtnetlink.FAMILY_ALL)
-	if err != nil && !errors.Is(err, rtnetlink.ErrDumpInterrupted) { // then an address comes or goes just now: it counts or not
+	for tries := 10; tries > 0 && errors.Is(err, rtnetlink.ErrDumpInterrupted); tries-- { // an address was added or removed meanwhile
+		all, err = rtnetlink.AddrList(nil, rtnetlink.FAMILY_ALL)
+	}
+	if err != nil {
 		return o, fmt.Errorf("list the node's addresses: %w", err)
 	}
 	for _, one := range all {
-		address, _ := netip.AddrFromSlice(one.IP)
-		bits, _ := one.Mask.Size()
-		o.add(netip.PrefixFrom(address.Unmap(), bits), one.LinkIndex == nicIndex)
+		o.add(one, one.LinkIndex == nicIndex)
 	}
 	return o, nil
 }
 
-func (o *origins) add(prefix netip.Prefix, isOnInterface bool) {
-	o.own = append(o.own, prefix.Addr())
+// add takes an address of the node in. The network of a point-to-point address is that of its peer.
+func (o *origins) add(one rtnetlink.Addr, isOnInterface bool) {
+	network := one.IPNet
+	if one.Peer != nil {
+		network = one.Peer
+	}
+	own, _ := netip.AddrFromSlice(one.IP)
+	first, _ := netip.AddrFromSlice(network.IP)
+	bits, _ := network.Mask.Size()
+	prefix := netip.PrefixFrom(first.Unmap(), bits).Masked()
+	o.own = append(o.own, own.Unmap())
 	if isOnInterface {
-		o.same = append(o.same, prefix.Masked())
+		o.same = append(o.same, prefix)
 	} else {
-		o.elsewhere = append(o.elsewhere, prefix.Masked())
+		o.elsewhere = append(o.elsewhere, prefix)
 	}
 }
 
