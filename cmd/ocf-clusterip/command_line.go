@@ -38,6 +38,7 @@ func (c *call) commandLine() *cli.Command {
 		Description: description,
 		Writer:      c.stdout, ErrWriter: c.stderr,
 		HideHelpCommand: true,
+		StopOnNthArg:    new(1), // flags behind an unknown action are not those of the program
 		Commands: append([]*cli.Command{
 			action("start", "own the instance's bucket on this node", c.withSpec(agent.Agent.Start)),
 			action("stop", "release the bucket; with the last one, remove everything", c.stop),

@@ -115,10 +115,11 @@ frames with it as source, so no switch learns a port for it.`,
 			Name:  "mac",
 			Short: "The shared MAC address",
 			Long: `
-The shared MAC address is derived from the IP address. Give another one if a host uses the derived one, or if this resource replaces an older cluster whose MAC address the routers have. It must
-suit mac_mode: with multicast, a group address (the lowest bit of the first byte is 1); with igmp, for IPv4 one from 01:00:5e:7f:00:00 to
-01:00:5e:7f:ff:ff, whose last two bytes are those of the group 239.255.x.y, or for IPv6 one that begins with 33:33, whose other four bytes
-are the last of the group ff15::; with unicast, not a group address. No other host in the network may have it.
+The shared MAC address is derived from the IP address. Give another one if a host uses the derived one, or if this resource replaces an
+older cluster whose MAC address the routers have. It must suit mac_mode: with multicast, a group address (the lowest bit of the first byte
+is 1); with igmp, for IPv4 one from 01:00:5e:7f:00:00 to 01:00:5e:7f:ff:ff, whose last two bytes are those of the group 239.255.x.y, or for
+IPv6 one that begins with 33:33, whose other four bytes are the last of the group ff15::; with unicast, not a group address. No other host
+in the network may have it.
 
 Without it, the MAC address is derived from the first address of ip, which is the same on all nodes and stays the same: with multicast
 03:c1 and the four bytes of the address (03:c1:c0:a8:0a:03 for 192.168.10.3), with unicast 02:c1 and these (02:c1:c0:a8:0a:03), with igmp

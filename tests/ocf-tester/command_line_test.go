@@ -20,6 +20,9 @@ func TestActionsThatDoNotExist(t *testing.T) {
 			if !strings.Contains(reason, strings.TrimSpace(action)) {
 				t.Errorf("the reason does not name the action: %q", reason)
 			}
+			for _, flag := range []string{"--help", "-h", "--version", "--foo", "-x"} {
+				checkStatus(t, n.call(t, service(), action, flag), ocf.ErrUnimplemented)
+			}
 		})
 	}
 }
