@@ -74,11 +74,6 @@ func Plan(seen State, goal Goal) []Step {
 	return steps
 }
 
-// PlanRemoval returns the steps that remove everything of the spec's resource.
-func (s Spec) PlanRemoval(seen State) []Step {
-	return planRemoval(seen, Goal{Layout: Layout{Prefixes: s.named()}, NIC: s.NIC})
-}
-
 func planRemoval(seen State, goal Goal) []Step {
 	var steps []Step
 	if len(seen.Tables.Owned) > 0 {
