@@ -23,12 +23,12 @@ const (
 
 // A planted row is one fault in a cluster that is otherwise good.
 type planted struct {
-	name  string
-	plant func(t *testing.T, s *site)
-	mend  func(t *testing.T, s *site) // nil: the cluster's files are made good again anyway
-	args  []string
-	want  map[string]string // results of the checks that find it; all others are ok
-	says  string            // in what was seen, or is to be typed
+	name   string
+	plant  func(t *testing.T, s *site)
+	repair func(t *testing.T, s *site) // nil: the cluster's files are made good again anyway
+	args   []string
+	want   map[string]string // results of the checks that find it; all others are ok
+	text   string            // in what was seen, or is to be typed
 }
 
 // on runs a line on node1.
@@ -122,19 +122,19 @@ func inTheCluster() []planted {
 			name:  "fencing is switched off",
 			plant: on("crm_attribute --name stonith-enabled --update false"),
 			want:  only("fencing", failure),
-			says:  "pcs property unset stonith-enabled",
+			text:  "pcs property unset stonith-enabled",
 		},
 		{
 			name:  "no fencing device",
 			plant: on("cibadmin --delete --xpath '//primitive[@id=\"fence\"]'"),
 			want:  only("fencing", failure),
-			says:  "stonith create",
+			text:  "stonith create",
 		},
 		{
 			name:  "the fencing device is disabled",
 			plant: on("crm_resource --resource fence --meta --set-parameter target-role --parameter-value Stopped"),
 			want:  only("fencing", failure),
-			says:  "stonith enable fence",
+			text:  "stonith enable fence",
 		},
 		{
 			name:  "no quorum, and no matter",
@@ -145,31 +145,31 @@ func inTheCluster() []planted {
 			name:  "maintenance mode",
 			plant: on("crm_attribute --name maintenance-mode --update true"),
 			want:  only("maintenance", warning),
-			says:  "maintenance-mode=false",
+			text:  "maintenance-mode=false",
 		},
 		{
 			name:  "a node in standby",
 			plant: on("crm_attribute --node node2 --name standby --update on"),
 			want:  only("maintenance", warning),
-			says:  "unstandby node2",
+			text:  "unstandby node2",
 		},
 		{
 			name:  "instances that are not told apart",
 			plant: meta("globally-unique", "false"),
 			want:  only("unique", failure),
-			says:  "globally-unique=true",
+			text:  "globally-unique=true",
 		},
 		{
 			name:  "no room for a dead node's buckets",
 			plant: on("crm_resource --resource web-ip-clone --meta --delete-parameter clone-node-max"),
 			want:  only("clone-node-max", failure),
-			says:  "clone-node-max=8",
+			text:  "clone-node-max=8",
 		},
 		{
 			name:  "room for one dead node's buckets",
 			plant: meta("clone-node-max", "4"),
 			want:  only("clone-node-max", warning),
-			says:  "clone-node-max=8",
+			text:  "clone-node-max=8",
 		},
 		{
 			name: "nodes without a bucket to spare",
@@ -177,7 +177,7 @@ func inTheCluster() []planted {
 				create("nodes", `<node id="r1" uname="r1" type="remote"/>`) + "; " + create("nodes", `<node id="r2" uname="r2" type="remote"/>`),
 			),
 			want: only("buckets", warning),
-			says: "clone-max=20",
+			text: "clone-max=20",
 		},
 		{name: "notifications", plant: meta("notify", "true"), want: only("notify", warning)},
 		{name: "sticky buckets", plant: meta("resource-stickiness", "100"), want: only("stickiness", warning)},
@@ -190,85 +190,85 @@ func inTheCluster() []planted {
 			name:  "failures that are soon forgotten",
 			plant: on("crm_resource --resource web-ip --meta --set-parameter failure-timeout --parameter-value 5s"),
 			want:  only("failure-timeout", warning),
-			says:  "failure-timeout=2min",
+			text:  "failure-timeout=2min",
 		},
 		{
 			name:  "an order that restarts all buckets",
 			plant: on(create("resources", nginx) + "; " + create("constraints", ordered)),
 			want:  only("interleave", warning),
-			says:  "web-first",
+			text:  "web-first",
 		},
-		{name: "no monitor", plant: on(deleteMonitor), want: only("monitor", failure), says: "op monitor interval=10s"},
+		{name: "no monitor", plant: on(deleteMonitor), want: only("monitor", failure), text: "op monitor interval=10s"},
 		{
 			name:  "a monitor that runs too seldom",
 			plant: on(`cibadmin --modify --xml-text '<op id="web-ip-monitor-interval-10s" interval="300s"/>'`),
 			want:  only("monitor", warning),
-			says:  "5m",
+			text:  "5m",
 		},
 		{
 			name:  "a stop that is given up too soon",
 			plant: on(`cibadmin --modify --xml-text '<op id="web-ip-stop-interval-0s" timeout="5s"/>'`),
 			want:  only("timeouts", warning),
-			says:  "op stop timeout=20s",
+			text:  "op stop timeout=20s",
 		},
 		{
 			name:  "disabled",
 			plant: on("crm_resource --resource web-ip --meta --set-parameter target-role --parameter-value Stopped"),
 			want:  only("managed", warning),
-			says:  "resource enable web-ip",
+			text:  "resource enable web-ip",
 		},
 		{
 			name:  "not managed",
 			plant: on("crm_resource --resource web-ip --meta --set-parameter is-managed --parameter-value false"),
 			want:  only("managed", warning),
-			says:  "resource manage web-ip",
+			text:  "resource manage web-ip",
 		},
 		{
 			name:  "in maintenance by itself",
 			plant: meta("maintenance", "true"),
 			want:  only("managed", warning),
-			says:  "resource meta web-ip-clone maintenance=",
+			text:  "resource meta web-ip-clone maintenance=",
 		},
 		{
 			name:  "a parameter that is wrong",
 			plant: on("crm_resource --resource web-ip --set-parameter hashmode --parameter-value random"),
 			want:  only("parameters", failure),
-			says:  "hashmode",
+			text:  "hashmode",
 		},
 		{
 			name:  "a parameter that is misspelt",
 			plant: on("crm_resource --resource web-ip --set-parameter hash_mode --parameter-value sourceip"),
 			want:  only("parameters", warning),
-			says:  "did you mean hashmode?",
+			text:  "did you mean hashmode?",
 		},
 		{
 			name:  "another seed than is laid",
 			plant: on("crm_resource --resource web-ip --set-parameter hash_seed --parameter-value 5"),
 			want:  only("agreement", failure),
-			says:  "hash_seed",
+			text:  "hash_seed",
 		},
 		{name: "another number of buckets than is laid", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			meta("clone-max", "16")(t, s)
 			meta("clone-node-max", "16")(t, s)
-		}, want: only("agreement", failure), says: "clone-max is 8, requested is 16"},
+		}, want: only("agreement", failure), text: "clone-max is 8, requested is 16"},
 		{
 			name:  "another MAC mode than is laid",
 			plant: on("crm_resource --resource web-ip --set-parameter mac_mode --parameter-value unicast"),
 			want:  only("agreement", failure),
-			says:  "mac_mode",
+			text:  "mac_mode",
 		},
 		{
 			name:  "laid, but not configured",
 			plant: on("cibadmin --delete --xpath '//clone'"),
 			want:  only("agreement", failure),
-			says:  "is not in the cluster's configuration",
+			text:  "is not in the cluster's configuration",
 		},
 		{
 			name:  "two nodes' setting for three",
 			plant: inConf("corosync_votequorum", "corosync_votequorum\n\ttwo_node: 1"),
 			want:  only("quorum", failure),
-			says:  "two_node: 1 with 3 nodes",
+			text:  "two_node: 1 with 3 nodes",
 		},
 		{name: "no quorum is counted", plant: inConf("provider: corosync_votequorum", "# nothing"), want: only("quorum", failure)},
 		{name: "a token for nervous clusters", plant: inConf("token: 1000", "token: 200\n\ttoken_coefficient: 0"), want: only("token", warning)},
@@ -276,13 +276,13 @@ func inTheCluster() []planted {
 			name:  "a consensus below the token of three",
 			plant: inConf("token: 1000", "token: 1000\n\tconsensus: 1500"),
 			want:  only("token", failure),
-			says:  "1.65s",
+			text:  "1.65s",
 		},
 		{
 			name:  "a token that grows with the nodes",
 			plant: inConf("token: 1000", "token: 1000\n\ttoken_coefficient: 9500"),
 			want:  only("token", warning),
-			says:  "10.5s",
+			text:  "10.5s",
 		},
 		{name: "a consensus below the token", plant: inConf("token: 1000", "token: 1000\n\tconsensus: 500"), want: only("token", failure)},
 		{name: "one node has one link", plant: inConf("\t\tring1_addr: 10.2.0.2\n", ""), want: only("links", warning)},
@@ -290,19 +290,19 @@ func inTheCluster() []planted {
 			name:  "a node that Pacemaker does not know",
 			plant: inConf("quorum {", "nodelist {\n\tnode {\n\t\tname: node4\n\t\tring0_addr: 10.1.0.4\n\t\tring1_addr: 10.2.0.4\n\t}\n}\nquorum {"),
 			want:  only("nodes", warning),
-			says:  "node4",
+			text:  "node4",
 		},
-		{name: "corosync.conf that is broken", plant: inConf("version: 2", "version 2"), want: only("corosync", failure), says: "line 3"},
+		{name: "corosync.conf that is broken", plant: inConf("version: 2", "version 2"), want: only("corosync", failure), text: "line 3"},
 		{
 			name:  "no corosync.conf",
 			plant: func(t *testing.T, s *site) { t.Helper(); check(t, os.Remove(s.corosync())) },
 			want:  only("corosync", warning),
-			says:  "unknown: ",
+			text:  "unknown: ",
 		},
 		{name: "a CIB that nobody can read", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			check(t, os.WriteFile(s.cib(), []byte("<cib"), 0o644))
-		}, want: only("cib", warning), says: "unknown: "},
+		}, want: only("cib", warning), text: "unknown: "},
 	}
 }
 
@@ -310,33 +310,33 @@ func inTheCluster() []planted {
 func onTheNode() []planted {
 	return []planted{
 		{
-			name:  "the address was deleted",
-			plant: on("ip address delete 192.168.10.3/32 dev eth0"),
-			mend:  restart,
-			want:  only("installed", failure),
-			says:  "address 192.168.10.3/32 is missing",
+			name:   "the address was deleted",
+			plant:  on("ip address delete 192.168.10.3/32 dev eth0"),
+			repair: restart,
+			want:   only("installed", failure),
+			text:   "address 192.168.10.3/32 is missing",
 		},
 		{
-			name:  "the rules were flushed",
-			plant: on("nft flush chain netdev clusterip-192.168.10.3 ingress"),
-			mend:  restart,
-			want:  only("installed", failure),
-			says:  "pcs resource refresh web-ip-clone",
+			name:   "the rules were flushed",
+			plant:  on("nft flush chain netdev clusterip-192.168.10.3 ingress"),
+			repair: restart,
+			want:   only("installed", failure),
+			text:   "pcs resource refresh web-ip-clone",
 		},
-		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), mend: restart, want: only("installed", failure)},
+		{name: "a table is gone", plant: on("nft delete table arp clusterip-192.168.10.3"), repair: restart, want: only("installed", failure)},
 		{
-			name:  "the MAC filter was deleted",
-			plant: on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"),
-			mend:  restart,
-			want:  only("installed", failure),
-			says:  "no longer receives frames for the shared MAC",
+			name:   "the MAC filter was deleted",
+			plant:  on("ip maddr delete 03:c1:c0:a8:0a:03 dev eth0"),
+			repair: restart,
+			want:   only("installed", failure),
+			text:   "no longer receives frames for the shared MAC",
 		},
 		{
-			name:  "the cable was pulled",
-			plant: func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, lan.NIC)) },
-			mend:  func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, lan.NIC)) },
-			want:  only("link", failure),
-			says:  "no carrier",
+			name:   "the cable was pulled",
+			plant:  func(t *testing.T, s *site) { t.Helper(); check(t, s.UnplugNode(0, lan.NIC)) },
+			repair: func(t *testing.T, s *site) { t.Helper(); check(t, s.PlugNode(t.Context(), 0, lan.NIC)) },
+			want:   only("link", failure),
+			text:   "no carrier",
 		},
 		{
 			name: "a rule drops the address",
@@ -344,16 +344,16 @@ func onTheNode() []planted {
 				"nft 'add table inet mine; add chain inet mine in { type filter hook input priority 0; }; " +
 					"add rule inet mine in ip daddr 192.168.10.0/28 counter drop'",
 			),
-			mend: on("nft delete table inet mine"),
-			want: only("firewall", failure),
-			says: "nft -a list chain inet mine in",
+			repair: on("nft delete table inet mine"),
+			want:   only("firewall", failure),
+			text:   "nft -a list chain inet mine in",
 		},
 		{
-			name:  "a firewall of which nobody knows whether it lets services in",
-			plant: on(onlySSH),
-			mend:  on("nft delete table inet mine"),
-			want:  only("firewall", warning),
-			says:  "policy drop: may drop tcp to 192.168.10.3",
+			name:   "a firewall of which nobody knows whether it lets services in",
+			plant:  on(onlySSH),
+			repair: on("nft delete table inet mine"),
+			want:   only("firewall", warning),
+			text:   "policy drop: may drop tcp to 192.168.10.3",
 		},
 		{
 			name: "firewalld",
@@ -362,30 +362,30 @@ func onTheNode() []planted {
 					"add rule inet firewalld filter_INPUT ct state { established, related } accept; " +
 					"add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited'",
 			),
-			mend: on("nft delete table inet firewalld"),
-			want: only("firewalld", failure),
-			says: "firewall-cmd",
+			repair: on("nft delete table inet firewalld"),
+			want:   only("firewalld", failure),
+			text:   "firewall-cmd",
 		},
 		{
-			name:  "iptables' policy",
-			plant: on("iptables-legacy -P INPUT DROP"),
-			mend:  on("iptables-legacy -P INPUT ACCEPT"),
-			want:  only("firewall", failure),
-			says:  "iptables-legacy",
+			name:   "iptables' policy",
+			plant:  on("iptables-legacy -P INPUT DROP"),
+			repair: on("iptables-legacy -P INPUT ACCEPT"),
+			want:   only("firewall", failure),
+			text:   "iptables-legacy",
 		},
 		{
-			name:  "a rule of iptables-nft",
-			plant: on("iptables-nft -A INPUT -d 192.168.10.3 -p tcp -m conntrack --ctstate NEW -j REJECT"),
-			mend:  on("iptables-nft -F INPUT"),
-			want:  only("firewall", failure),
-			says:  "tcp to 192.168.10.3",
+			name:   "a rule of iptables-nft",
+			plant:  on("iptables-nft -A INPUT -d 192.168.10.3 -p tcp -m conntrack --ctstate NEW -j REJECT"),
+			repair: on("iptables-nft -F INPUT"),
+			want:   only("firewall", failure),
+			text:   "tcp to 192.168.10.3",
 		},
 		{
-			name:  "ARP is filtered",
-			plant: on("nft 'add table arp mine; add chain arp mine in { type filter hook input priority 0; policy drop; }'"),
-			mend:  on("nft delete table arp mine"),
-			want:  only("firewall", failure),
-			says:  "ARP requests",
+			name:   "ARP is filtered",
+			plant:  on("nft 'add table arp mine; add chain arp mine in { type filter hook input priority 0; policy drop; }'"),
+			repair: on("nft delete table arp mine"),
+			want:   only("firewall", failure),
+			text:   "ARP requests",
 		},
 		{
 			name: "connections are not tracked",
@@ -393,71 +393,71 @@ func onTheNode() []planted {
 				"nft 'add table ip mine; add chain ip mine pre { type filter hook prerouting priority raw; }; " +
 					"add rule ip mine pre ip daddr 192.168.10.3 notrack'",
 			),
-			mend: on("nft delete table ip mine"),
-			want: only("notrack", failure),
+			repair: on("nft delete table ip mine"),
+			want:   only("notrack", failure),
 		},
 		{
-			name:  "conntrack takes up no connection in its middle",
-			plant: on("echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"),
-			mend:  on("echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"),
-			want:  only("conntrack-loose", warning),
+			name:   "conntrack takes up no connection in its middle",
+			plant:  on("echo 0 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"),
+			repair: on("echo 1 >/proc/sys/net/netfilter/nf_conntrack_tcp_loose"),
+			want:   only("conntrack-loose", warning),
 		},
 		{
-			name:  "no answer to ARP for scope host",
-			plant: on("echo 3 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
-			mend:  on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
-			want:  only("arp-ignore", failure),
+			name:   "no answer to ARP for scope host",
+			plant:  on("echo 3 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
+			repair: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
+			want:   only("arp-ignore", failure),
 		},
 		{
-			name:  "scope host is as good as scope link",
-			plant: on("echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"),
-			mend:  on("echo 0 >/proc/sys/net/ipv4/conf/all/route_localnet"),
-			want:  only("route-localnet", warning),
-			says:  "without a gateway",
+			name:   "scope host is as good as scope link",
+			plant:  on("echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"),
+			repair: on("echo 0 >/proc/sys/net/ipv4/conf/all/route_localnet"),
+			want:   only("route-localnet", warning),
+			text:   "without a gateway",
 		},
 		{
-			name:  "no answer to ARP",
-			plant: on("echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
-			mend:  on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
-			want:  only("arp-ignore", failure),
+			name:   "no answer to ARP",
+			plant:  on("echo 8 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
+			repair: on("echo 0 >/proc/sys/net/ipv4/conf/eth0/arp_ignore"),
+			want:   only("arp-ignore", failure),
 		},
 		{
-			name:  "a strict reverse path, and two ways out",
-			plant: on(secondNIC + "; echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce; echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"),
-			mend:  on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter"),
-			want:  only("reverse-path", warning),
-			says:  "eth9",
+			name:   "a strict reverse path, and two ways out",
+			plant:  on(secondNIC + "; echo 2 >/proc/sys/net/ipv4/conf/eth9/arp_announce; echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter"),
+			repair: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/eth0/rp_filter"),
+			want:   only("reverse-path", warning),
+			text:   "eth9",
 		},
 		{
 			name: "ARP answers by one of two interfaces", plant: on(secondOnLAN + "; echo 1 >/proc/sys/net/ipv4/conf/all/arp_filter"),
-			mend: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/all/arp_filter"), want: only("arp-filter", warning), says: "eth9",
+			repair: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/conf/all/arp_filter"), want: only("arp-filter", warning), text: "eth9",
 		},
 		{
-			name:  "the node is the router of clients",
-			plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv4/ip_forward"),
-			mend:  on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/ip_forward"),
-			want:  only("forwarding", warning),
-			says:  "10.9.0.0/24",
+			name:   "the node is the router of clients",
+			plant:  on(clientsBehind + "; echo 1 >/proc/sys/net/ipv4/ip_forward"),
+			repair: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv4/ip_forward"),
+			want:   only("forwarding", warning),
+			text:   "10.9.0.0/24",
 		},
 		{
-			name:  "the node is the router of IPv6 clients",
-			plant: on(clientsBehind + "; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"),
-			mend:  on("ip link delete eth9; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"),
-			want:  only("forwarding", warning),
-			says:  "2001:db8:9::/64",
+			name:   "the node is the router of IPv6 clients",
+			plant:  on(clientsBehind + "; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"),
+			repair: on("ip link delete eth9; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"),
+			want:   only("forwarding", warning),
+			text:   "2001:db8:9::/64",
 		},
 		{
-			name:  "unicast packets in group frames are dropped",
-			plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"),
-			mend:  on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"),
-			want:  only("group-frames", warning),
+			name:   "unicast packets in group frames are dropped",
+			plant:  on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"),
+			repair: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"),
+			want:   only("group-frames", warning),
 		},
 		{
-			name:  "a stranger has the address",
-			plant: onClient("ip address add 192.168.10.3/32 dev eth0"),
-			mend:  onClient("ip address delete 192.168.10.3/32 dev eth0"),
-			want:  only("address-conflict", failure),
-			says:  "02:00:00:00:02:01",
+			name:   "a stranger has the address",
+			plant:  onClient("ip address add 192.168.10.3/32 dev eth0"),
+			repair: onClient("ip address delete 192.168.10.3/32 dev eth0"),
+			want:   only("address-conflict", failure),
+			text:   "02:00:00:00:02:01",
 		},
 		{
 			name: "a neighbour answers for others",
@@ -465,51 +465,51 @@ func onTheNode() []planted {
 				"echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; " +
 					"ip link add aside type veth peer name peer; ip link set aside up; ip link set peer up; ip route add 192.168.10.3/32 dev aside",
 			),
-			mend: onClient("ip link delete aside; echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; echo 0 >/proc/sys/net/ipv4/ip_forward"),
-			want: only("address-conflict", failure),
-			says: "02:00:00:00:02:01",
+			repair: onClient("ip link delete aside; echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp; echo 0 >/proc/sys/net/ipv4/ip_forward"),
+			want:   only("address-conflict", failure),
+			text:   "02:00:00:00:02:01",
 		},
 		{
 			name: "a node with another MAC", plant: func(t *testing.T, s *site) {
 				t.Helper()
 				s.shell(t, s.Nodes[0], "ip neighbour replace 192.168.10.12 lladdr 02:00:00:00:01:02 dev eth0")
 				s.shell(t, s.Nodes[1], "nft delete table arp clusterip-192.168.10.3")
-			}, mend: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1) }, want: only("address-conflict", failure),
-			says: "192.168.10.12",
+			}, repair: func(t *testing.T, s *site) { t.Helper(); s.agent(t, s.Nodes[1], "start", 1) }, want: only("address-conflict", failure),
+			text: "192.168.10.12",
 		},
 		{
-			name:  "the router has another MAC",
-			plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:00:99 nud permanent dev eth0"),
-			mend:  onRouter("ip neighbour delete 192.168.10.3 dev eth0"),
-			want:  only("router", failure),
-			says:  "02:00:00:00:00:99",
+			name:   "the router has another MAC",
+			plant:  onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:00:99 nud permanent dev eth0"),
+			repair: onRouter("ip neighbour delete 192.168.10.3 dev eth0"),
+			want:   only("router", failure),
+			text:   "02:00:00:00:00:99",
 		},
 		{
-			name:  "the router has one node's MAC",
-			plant: onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:01:02 nud permanent dev eth0"),
-			mend:  onRouter("ip neighbour delete 192.168.10.3 dev eth0"),
-			want:  only("router", failure),
-			says:  "does not go to the shared MAC",
+			name:   "the router has one node's MAC",
+			plant:  onRouter("ip neighbour replace 192.168.10.3 lladdr 02:00:00:00:01:02 nud permanent dev eth0"),
+			repair: onRouter("ip neighbour delete 192.168.10.3 dev eth0"),
+			want:   only("router", failure),
+			text:   "does not go to the shared MAC",
 		},
-		{name: "the router loses an answer", plant: onRouter(losing + " numgen inc mod 3 0 drop'"), mend: onRouter("nft delete table ip lossy")},
+		{name: "the router loses an answer", plant: onRouter(losing + " numgen inc mod 3 0 drop'"), repair: onRouter("nft delete table ip lossy")},
 		{
-			name:  "the router loses the first answer to the address",
-			plant: onRouter(losing + " ip daddr 192.168.10.3 numgen inc mod 2 0 drop'"),
-			mend:  onRouter("nft delete table ip lossy"),
-		},
-		{
-			name:  "the router answers but once",
-			plant: onRouter(losing + " limit rate over 1/day burst 1 packets drop'"),
-			mend:  onRouter("nft delete table ip lossy"),
-			want:  only("router", warning),
-			says:  "it may limit its answers",
+			name:   "the router loses the first answer to the address",
+			plant:  onRouter(losing + " ip daddr 192.168.10.3 numgen inc mod 2 0 drop'"),
+			repair: onRouter("nft delete table ip lossy"),
 		},
 		{
-			name:  "the router is silent",
-			plant: onRouter("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"),
-			mend:  onRouter("echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all"),
-			want:  only("router", warning),
-			says:  "unknown: ",
+			name:   "the router answers but once",
+			plant:  onRouter(losing + " limit rate over 1/day burst 1 packets drop'"),
+			repair: onRouter("nft delete table ip lossy"),
+			want:   only("router", warning),
+			text:   "it may limit its answers",
+		},
+		{
+			name:   "the router is silent",
+			plant:  onRouter("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"),
+			repair: onRouter("echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all"),
+			want:   only("router", warning),
+			text:   "unknown: ",
 		},
 	}
 }
@@ -544,8 +544,8 @@ func TestPlanted(t *testing.T) {
 func (p planted) find(t *testing.T, s *site) {
 	t.Helper()
 	p.plant(t, s)
-	if p.mend != nil {
-		defer p.mend(t, s)
+	if p.repair != nil {
+		defer p.repair(t, s)
 	}
 	p.compare(t, s.doctor(t))
 }
@@ -556,10 +556,10 @@ func (p planted) compare(t *testing.T, r report) {
 		t.Errorf("(-want +got):\n%s%s", diff, r.text())
 	}
 	said := func(f finding) bool {
-		return f.Result != "ok" && strings.Contains(f.Seen+"\n"+strings.Join(f.Do, "\n"), p.says)
+		return f.Result != "ok" && strings.Contains(f.Seen+"\n"+strings.Join(f.Do, "\n"), p.text)
 	}
-	if p.says != "" && !slices.ContainsFunc(r.Checks, said) {
-		t.Errorf("nothing says %q:\n%+v", p.says, r.Checks)
+	if p.text != "" && !slices.ContainsFunc(r.Checks, said) {
+		t.Errorf("nothing says %q:\n%+v", p.text, r.Checks)
 	}
 }
 
@@ -573,9 +573,9 @@ func TestBeforeItExists(t *testing.T) {
 		{name: "all is well", args: []string{"--ip", shared + " " + shared6, "--buckets", "8"}},
 		{
 			name: "an address that another host has", args: []string{"--ip", "192.168.10.12"}, want: only("address-conflict", failure),
-			says: "02:00:00:00:01:02",
+			text: "02:00:00:00:01:02",
 		},
-		{name: "no such interface", args: []string{"--ip", shared, "--nic", "eth7"}, want: only("interface", failure), says: "eth7"},
+		{name: "no such interface", args: []string{"--ip", shared, "--nic", "eth7"}, want: only("interface", failure), text: "eth7"},
 		{name: "a network that is not here", args: []string{"--ip", "10.77.0.1"}, want: only("interface", failure)},
 		{
 			name: "a backend that this kernel does not have", args: []string{"--ip", shared, "--backend", "clusterip"},
@@ -583,89 +583,89 @@ func TestBeforeItExists(t *testing.T) {
 		},
 		{
 			name: "nobody has listened for a querier", args: []string{"--ip", shared, "--mac-mode", "igmp"}, want: only("querier", warning),
-			says: "--wait 130",
+			text: "--wait 130",
 		},
 		{name: "a querier is heard", args: []string{"--ip", shared + " " + shared6, "--mac-mode", "igmp", "--wait", "30"}},
 		{
-			name: "a firewall that does not let the service in", plant: on(onlySSH), mend: on("nft delete table inet mine"),
+			name: "a firewall that does not let the service in", plant: on(onlySSH), repair: on("nft delete table inet mine"),
 			args: []string{"--ip", shared, "--services", "tcp/80 tcp/2223"}, want: only("firewall", failure),
-			says: "policy drop: drops tcp/80 to 192.168.10.3",
+			text: "policy drop: drops tcp/80 to 192.168.10.3",
 		},
 		{
-			name: "a firewall that lets the services in", plant: on(onlySSH), mend: on("nft delete table inet mine"),
+			name: "a firewall that lets the services in", plant: on(onlySSH), repair: on("nft delete table inet mine"),
 			args: []string{"--ip", shared + " " + shared6, "--services", "tcp/22 tcp/2223"},
 		},
 		{
-			name:  "the service is in a container, to which nothing is forwarded",
-			plant: on(container + "; iptables-nft -I DOCKER-USER -i eth0 -j DROP"),
-			mend:  on("iptables-nft -F; iptables-nft -X; iptables-nft -P FORWARD ACCEPT; iptables-nft -t nat -F"),
-			args:  []string{"--ip", shared, "--services", "tcp/80"}, want: only("firewall", failure),
-			says: "nft -a list chain ip filter DOCKER-USER",
+			name:   "the service is in a container, to which nothing is forwarded",
+			plant:  on(container + "; iptables-nft -I DOCKER-USER -i eth0 -j DROP"),
+			repair: on("iptables-nft -F; iptables-nft -X; iptables-nft -P FORWARD ACCEPT; iptables-nft -t nat -F"),
+			args:   []string{"--ip", shared, "--services", "tcp/80"}, want: only("firewall", failure),
+			text: "nft -a list chain ip filter DOCKER-USER",
 		},
 		{
 			name: "the service is in a container", plant: on(container + "; iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p icmp -j ACCEPT"),
-			mend: on("iptables-nft -F; iptables-nft -X; iptables-nft -P INPUT ACCEPT; iptables-nft -P FORWARD ACCEPT; iptables-nft -t nat -F"),
-			args: []string{"--ip", shared, "--services", "tcp/80 icmp"},
+			repair: on("iptables-nft -F; iptables-nft -X; iptables-nft -P INPUT ACCEPT; iptables-nft -P FORWARD ACCEPT; iptables-nft -t nat -F"),
+			args:   []string{"--ip", shared, "--services", "tcp/80 icmp"},
 		},
 		{
 			name: "a bridge that drops frames",
 			plant: on(ownBridge + "nft 'add table bridge mine; add chain bridge mine in { type filter hook input priority 0; policy drop; }; " +
 				"add rule bridge mine in ether type arp accept'"),
-			mend: on(noOwnBridge + "; nft delete table bridge mine"), args: []string{"--ip", "10.5.0.3"}, want: only("firewall", failure),
-			says: "nft -a list chain bridge mine in",
+			repair: on(noOwnBridge + "; nft delete table bridge mine"), args: []string{"--ip", "10.5.0.3"}, want: only("firewall", failure),
+			text: "nft -a list chain bridge mine in",
 		},
 		{
 			name: "a bridge that drops frames of a guest",
 			plant: on(ownBridge + "nft 'add table bridge mine; add chain bridge mine in { type filter hook prerouting priority 0; }; " +
 				"add rule bridge mine in iifname v9 drop'"),
-			mend: on(noOwnBridge + "; nft delete table bridge mine"), args: []string{"--ip", "10.5.0.3"},
+			repair: on(noOwnBridge + "; nft delete table bridge mine"), args: []string{"--ip", "10.5.0.3"},
 		},
 		{
 			name: "no IPv6", plant: on("echo 1 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"),
-			mend: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"),
-			args: []string{"--ip", "2001:db8:10::3", "--nic", "eth0"}, want: only("ipv6", failure),
+			repair: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6"),
+			args:   []string{"--ip", "2001:db8:10::3", "--nic", "eth0"}, want: only("ipv6", failure),
 		},
 		{
 			name: "a bridge that snoops", plant: on(ownBridge + "ip link set br9 type bridge mcast_snooping 1"),
-			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"}, want: only("snooping", warning), says: "mcast_router 2",
+			repair: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"}, want: only("snooping", warning), text: "mcast_router 2",
 		},
 		{
 			name: "a bridge that snoops and takes all groups", plant: on(ownBridge + "ip link set br9 type bridge mcast_snooping 1 mcast_router 2"),
-			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"},
+			repair: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"},
 		},
 		{
 			name: "a bridge that snoops, and a unicast MAC", plant: on(ownBridge + "ip link set br9 type bridge mcast_snooping 1"),
-			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3", "--mac-mode", "unicast"},
+			repair: on(noOwnBridge), args: []string{"--ip", "10.5.0.3", "--mac-mode", "unicast"},
 		},
 		{
 			name: "a bridge that calls iptables", plant: on(ownBridge + "ip link set br9 type bridge nf_call_iptables 1"),
-			mend: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"}, want: only("bridge-nf", warning),
-			says: "net.bridge.bridge-nf-call-iptables=0",
+			repair: on(noOwnBridge), args: []string{"--ip", "10.5.0.3"}, want: only("bridge-nf", warning),
+			text: "net.bridge.bridge-nf-call-iptables=0",
 		},
 		{
-			name:  "a bridge with a guest, and a unicast MAC",
-			plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9"),
-			mend:  on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3", "--mac-mode", "unicast"},
-			want: only("guests", warning), says: "one end a port of br9",
+			name:   "a bridge with a guest, and a unicast MAC",
+			plant:  on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9"),
+			repair: on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3", "--mac-mode", "unicast"},
+			want: only("guests", warning), text: "one end a port of br9",
 		},
 		{
-			name:  "a bridge whose uplink is dead",
-			plant: on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9; ip link set v9 down"),
-			mend:  on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3"}, want: only("link", failure), says: "up9",
+			name:   "a bridge whose uplink is dead",
+			plant:  on(ownBridge + "ip link add g9 type veth peer name h9; ip link set h9 up; ip link set g9 up master br9; ip link set v9 down"),
+			repair: on(noOwnBridge + "; ip link delete g9"), args: []string{"--ip", "10.5.0.3"}, want: only("link", failure), text: "up9",
 		},
 		{
 			name: "a port of a bridge",
 			plant: on("ip link add br9 up type bridge; ip link add v9 type veth peer name w9; ip link set v9 up master br9; ip link set w9 up; " +
 				"ip address add 10.5.0.1/24 dev v9"),
-			mend: on("ip link delete v9; ip link delete br9"), args: []string{"--ip", "10.5.0.3"}, want: only("interface", failure), says: "nic=br9",
+			repair: on("ip link delete v9; ip link delete br9"), args: []string{"--ip", "10.5.0.3"}, want: only("interface", failure), text: "nic=br9",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			if row.plant != nil {
 				row.plant(t, s)
 			}
-			if row.mend != nil {
-				defer row.mend(t, s)
+			if row.repair != nil {
+				defer row.repair(t, s)
 			}
 			// No cluster: cibadmin is not there.
 			r := s.without(t, "/usr/sbin/cibadmin", row.args...)
@@ -686,7 +686,7 @@ func TestClusterWithoutResource(t *testing.T) {
 	check(t, err)
 	s := &site{Network: lan.Start(t, lan.Options{Nodes: 1}), program: executable, folder: t.TempDir()}
 	s.reset(t)
-	row := planted{plant: on("cibadmin --delete --xpath '//clone'"), want: only("resources", warning), says: "doctor --ip"}
+	row := planted{plant: on("cibadmin --delete --xpath '//clone'"), want: only("resources", warning), text: "doctor --ip"}
 	row.find(t, s)
 	check(t, os.WriteFile(s.corosync(), []byte("totem {\n"), 0o644))
 	// Without CIB_file, cibadmin asks a Pacemaker that is not there.

@@ -96,11 +96,11 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 				ip      netip.Addr
 				answers int // echo replies
 			}{
-				{"to the cluster MAC and the address, as it should be", s.spec.MACs.IPv4[:], shared, 1},
+				{"to the shared MAC and the address, as it should be", s.spec.MACs.IPv4[:], shared, 1},
 				{"to another host's MAC and the address", unknown, shared, 0},
 				{"to another host's MAC and the node's own address", unknown, s.Nodes[0].Addr, 0},
-				{"to the cluster MAC and nobody's address", s.spec.MACs.IPv4[:], nobody, 0},
-				{"to the cluster MAC and an address behind the client", s.spec.MACs.IPv4[:], s.Sources(5)[4], 0},
+				{"to the shared MAC and nobody's address", s.spec.MACs.IPv4[:], nobody, 0},
+				{"to the shared MAC and an address behind the client", s.spec.MACs.IPv4[:], s.Sources(5)[4], 0},
 			} {
 				t.Run(tt.name, func(t *testing.T) {
 					// All that the nodes send but ARP, IGMP and the echos of awaitDelivery.

@@ -133,7 +133,7 @@ func TestSharedMACInNeighbourDiscovery(t *testing.T) {
 	}
 }
 
-// A router that asks a neighbour whether it is still there asks the cluster MAC, and is answered (RFC 4861 section 7.3.3).
+// A router that asks a neighbour whether it is still there asks the shared MAC, and is answered (RFC 4861 section 7.3.3).
 func TestNeighbourUnreachabilityDetectionKeepsTheEntry(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {

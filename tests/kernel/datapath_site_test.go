@@ -51,7 +51,7 @@ func newUnwatchedSite(t *testing.T, o lan.Options, buckets int, p harness.Parame
 }
 
 // watch checks at the end of the test that each frame of a node had its NIC's own MAC as Ethernet source, that whatever a
-// node said by ARP about the shared address was the cluster MAC, that no node forwarded a packet for it, and that the
+// node said by ARP about the shared address was the shared MAC, that no node forwarded a packet for it, and that the
 // switch learned the MACs of NICs only. It counts ahead of the bridge, which drops a frame whose source is a group
 // address, and so would not show it.
 func (s *site) watch(t *testing.T) {

@@ -28,7 +28,7 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 		configureSwitch(t, s)
 		everyFlow(t, s)
 		if heard := countOverheard(t, s); heard > 0 {
-			t.Errorf("the bystander got %d frames for the cluster MAC", heard)
+			t.Errorf("the bystander got %d frames for the shared MAC", heard)
 		}
 	})
 	t.Run("igmp, with the querier of the commands", func(t *testing.T) {
@@ -40,12 +40,12 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 		check(t, s.startAll(0, 1, 0, 1))
 		everyFlow(t, s)
 		if countOverheard(t, s) == 0 {
-			t.Error("without a querier the bystander got no frame for the cluster MAC")
+			t.Error("without a querier the bystander got no frame for the shared MAC")
 		}
 		configureSwitch(t, s)
 		for end := time.Now().Add(testTimeout); countOverheard(t, s) > 0; {
 			if time.Now().After(end) {
-				t.Fatal("the bystander still gets frames for the cluster MAC")
+				t.Fatal("the bystander still gets frames for the shared MAC")
 			}
 		}
 		everyFlow(t, s)
@@ -60,7 +60,7 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 		configureSwitch(t, s)
 		everyFlow(t, s)
 		if countOverheard(t, s) == 0 {
-			t.Error("the bystander got no frame for the cluster MAC: the switch knows it")
+			t.Error("the bystander got no frame for the shared MAC: the switch knows it")
 		}
 	})
 }
@@ -93,7 +93,7 @@ func configureSwitch(t *testing.T, s *site) {
 		if !slices.ContainsFunc(neighbours, func(n netlink.Neigh) bool {
 			return n.IP.Equal(address.AsSlice()) && n.State == netlink.NUD_PERMANENT && n.HardwareAddr.String() == s.spec.MACs.Of(address).String()
 		}) {
-			t.Errorf("%s is no permanent neighbour with the cluster MAC: %v", address, neighbours)
+			t.Errorf("%s is no permanent neighbour with the shared MAC: %v", address, neighbours)
 		}
 	}
 }

@@ -269,11 +269,11 @@ func (h *Host) Cut(nic string) error {
 	return h.lab.Network.UnplugNode(h.index, nic)
 }
 
-// Mend puts a cable back.
-func (h *Host) Mend(ctx context.Context, nic string) error {
+// Repair puts a cable back.
+func (h *Host) Repair(ctx context.Context, nic string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.lab.logf("%s: %s mended", h.Name, nic)
+	h.lab.logf("%s: %s repaired", h.Name, nic)
 	return h.lab.Network.PlugNode(ctx, h.index, nic)
 }
 

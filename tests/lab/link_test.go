@@ -23,16 +23,16 @@ func TestLinksFail(t *testing.T) {
 	s.leftFrom("node1")
 	s.leftFrom("node2")
 	s.answered()
-	s.step("both mended", func() {
-		check(t, errors.Join(s.Hosts[0].Mend(t.Context(), lan.NIC), s.Hosts[1].Mend(t.Context(), lan.NIC)))
+	s.step("both repaired", func() {
+		check(t, errors.Join(s.Hosts[0].Repair(t.Context(), lan.NIC), s.Hosts[1].Repair(t.Context(), lan.NIC)))
 	}, all...)
 	s.exactlyOnce(shared, buckets)
 
 	s.probe.Mark("LAN links of all cut")
 	check(t, s.each(func(h *Host) error { return h.Cut(lan.NIC) }))
 	s.nowhere()
-	s.step("all mended", func() {
-		check(t, s.each(func(h *Host) error { return h.Mend(t.Context(), lan.NIC) }))
+	s.step("all repaired", func() {
+		check(t, s.each(func(h *Host) error { return h.Repair(t.Context(), lan.NIC) }))
 	}, all...)
 	s.exactlyOnce(shared, buckets)
 
@@ -40,7 +40,7 @@ func TestLinksFail(t *testing.T) {
 		for range 10 {
 			check(t, s.Hosts[2].Cut(lan.NIC))
 			time.Sleep(300 * time.Millisecond)
-			check(t, s.Hosts[2].Mend(t.Context(), lan.NIC))
+			check(t, s.Hosts[2].Repair(t.Context(), lan.NIC))
 			time.Sleep(700 * time.Millisecond)
 		}
 	}, all...)

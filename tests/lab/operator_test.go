@@ -115,7 +115,7 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	}
 	d.pcs("property", "set", "maintenance-mode=false")
 	check(t, d.WaitIdle(t.Context()))
-	healthy("mended")
+	healthy("repaired")
 
 	d.change("node2 loses power", func() {
 		check(t, d.Hosts[1].Off())

@@ -482,7 +482,7 @@ func TestPartsOfAHostFail(t *testing.T) {
 	check(t, s.Hosts[1].Cut(lan.NIC))
 	s.leftFrom("node2")
 	s.answered()
-	s.step("LAN link of node2 mended", func() { check(t, s.Hosts[1].Mend(t.Context(), lan.NIC)) }, all...)
+	s.step("LAN link of node2 repaired", func() { check(t, s.Hosts[1].Repair(t.Context(), lan.NIC)) }, all...)
 	s.exactlyOnce(shared, buckets)
 
 	for _, f := range []struct {

@@ -62,7 +62,7 @@ func TestCaptureGratuitousARP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ann, err := arp.NewPacket(arp.OperationRequest, clusterMAC, shared, make(net.HardwareAddr, 6), shared)
+	ann, err := arp.NewPacket(arp.OperationRequest, sharedMAC, shared, make(net.HardwareAddr, 6), shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestCaptureGratuitousARP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, _ := f.ARP(); p.SenderHardwareAddr.String() != clusterMAC.String() || f.Source.String() != h.MAC.String() || f.Outgoing {
+	if p, _ := f.ARP(); p.SenderHardwareAddr.String() != sharedMAC.String() || f.Source.String() != h.MAC.String() || f.Outgoing {
 		t.Errorf("announced %s by Ethernet source %s (outgoing %v)", p.SenderHardwareAddr, f.Source, f.Outgoing)
 	}
 	if _, err := c.Stop(); err != nil {

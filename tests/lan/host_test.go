@@ -132,7 +132,7 @@ func TestDump(t *testing.T) {
 	}
 	route := &netlink.Route{LinkIndex: link.Attrs().Index, Table: 77, Dst: ipNet(prefix("203.0.113.0/24"))}
 	maddr := func(what string) error {
-		r := h.Run(t.Context(), ToolPath, "ip", "maddr", what, clusterMAC.String(), "dev", NIC)
+		r := h.Run(t.Context(), ToolPath, "ip", "maddr", what, sharedMAC.String(), "dev", NIC)
 		return r.Failure()
 	}
 	ignore := func(value string) error { return h.Sysctl("net/ipv4/conf/eth0/arp_ignore", value) }

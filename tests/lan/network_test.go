@@ -150,7 +150,7 @@ func TestBridgeFDB(t *testing.T) {
 	}
 }
 
-// A Linux bridge that snoops and knows a querier keeps every frame of a multicast cluster MAC to itself.
+// A Linux bridge that snoops and knows a querier keeps every frame of a multicast shared MAC to itself.
 func TestSnoopingSwitchWithQuerier(t *testing.T) {
 	n := Start(t, Options{Nodes: 1, Snooping: true, Querier: true})
 	cluster(t, n)
@@ -165,7 +165,7 @@ func TestSnoopingSwitchWithQuerier(t *testing.T) {
 	check(t, n.Client.SetNeighbour(shared, net.HardwareAddr{2, 2, 3, 4, 5, 6}))
 	nft(t, n.Nodes[0], "add rule netdev stand_in in ether daddr 02:02:03:04:05:06 meta pkttype set host")
 	if err := probe(t, n, traffic).ExactlyOnce(always(0)); err != nil {
-		t.Errorf("a unicast cluster MAC: %v", err)
+		t.Errorf("a unicast shared MAC: %v", err)
 	}
 }
 

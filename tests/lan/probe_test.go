@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// clusterMAC is the article's.
-var clusterMAC = net.HardwareAddr{1, 2, 3, 4, 5, 6}
+// sharedMAC is the article's.
+var sharedMAC = net.HardwareAddr{1, 2, 3, 4, 5, 6}
 
 func TestProbe256SourcesOneNodeAnswers(t *testing.T) {
 	n := Start(t, Options{})
@@ -41,7 +41,7 @@ func TestProbe256SourcesOneNodeAnswers(t *testing.T) {
 	}
 }
 
-// cluster lets all nodes hear the cluster MAC, as if no filter were there: everybody answers.
+// cluster lets all nodes hear the shared MAC, as if no filter were there: everybody answers.
 func cluster(t *testing.T, n *Network) {
 	t.Helper()
 	for _, h := range n.Nodes {
@@ -50,7 +50,7 @@ func cluster(t *testing.T, n *Network) {
 		nft(t, h, `table netdev stand_in { chain in { type filter hook ingress device "eth0" priority 0;
 			ether daddr 01:02:03:04:05:06 meta pkttype set host; }; }`)
 	}
-	check(t, n.Client.SetNeighbour(shared, clusterMAC))
+	check(t, n.Client.SetNeighbour(shared, sharedMAC))
 }
 
 func TestProbeSeesEveryAnswer(t *testing.T) {

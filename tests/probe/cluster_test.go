@@ -41,7 +41,7 @@ func (c *cluster) call(action string, bucket, node int) {
 	host := c.Nodes[node]
 	a := harness.Agent{
 		Program: c.program, Host: host, TempDir: filepath.Join(c.locks, host.Name), Buckets: buckets,
-		Parameters: harness.Parameters{"ip": shared.String() + " " + shared6.String(), "mac": clusterMAC.String()},
+		Parameters: harness.Parameters{"ip": shared.String() + " " + shared6.String(), "mac": sharedMAC.String()},
 	}
 	if err := a.Call(c.t.Context(), action, bucket).Failure(); err != nil {
 		c.t.Fatalf("%s of bucket %d on node%d: %v", action, bucket, node+1, err)

@@ -57,5 +57,5 @@
 //
 // The kinds are mark, answer, lost, refused (one of these three for every question), late (an answer to a question that
 // was given up), duplicate, wrong-mac (an answer from a MAC that is no node's own, or ARP that tells anything but the
-// cluster MAC), open (a stream has a connection), stalled and broken (it has none any more).
+// shared MAC), open (a stream has a connection), stalled and broken (it has none any more).
 package probe

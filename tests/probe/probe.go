@@ -31,8 +31,8 @@ type Options struct {
 	// Node returns the name of the node whose own MAC that is, "" if it is nobody's. A node may have several.
 	// It must not call the probe.
 	Node func(net.HardwareAddr) string
-	// ClusterMAC is what ARP must tell for the target; if not known, anything but a node's own MAC.
-	ClusterMAC net.HardwareAddr
+	// SharedMAC is what ARP must tell for the target; if not known, anything but a node's own MAC.
+	SharedMAC net.HardwareAddr
 
 	// Timeout is how long a question waits for its answer; default 900 ms, below the second after which TCP repeats a SYN.
 	Timeout time.Duration

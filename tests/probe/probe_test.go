@@ -18,8 +18,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// clusterMAC is the article's.
-var clusterMAC = net.HardwareAddr{1, 2, 3, 4, 5, 6}
+// sharedMAC is the article's.
+var sharedMAC = net.HardwareAddr{1, 2, 3, 4, 5, 6}
 
 // at lets a probe ask another address.
 func at(target netip.Addr, n *lan.Network, sources int) func(*Options) {
@@ -32,7 +32,7 @@ const testTimeout = time.Minute // for anything that does not hang
 func watch(t *testing.T, n *lan.Network, sources int, adapt ...func(*Options)) *Probe {
 	t.Helper()
 	o := Options{
-		Client: n.Client, Target: shared, Sources: n.Sources(sources), ClusterMAC: clusterMAC,
+		Client: n.Client, Target: shared, Sources: n.Sources(sources), SharedMAC: sharedMAC,
 		Node: func(mac net.HardwareAddr) string {
 			if i := n.NodeByMAC(mac); i != lan.NoNode {
 				return n.Nodes[i].Name
@@ -247,9 +247,9 @@ func nft(t *testing.T, h *lan.Host, rules string) {
 
 func TestARPWithANodesMACIsWrong(t *testing.T) {
 	c := newCluster(t)
-	for name, known := range map[string]net.HardwareAddr{"cluster MAC known": clusterMAC, "not known": nil} {
+	for name, known := range map[string]net.HardwareAddr{"shared MAC known": sharedMAC, "not known": nil} {
 		t.Run(name, func(t *testing.T) {
-			p := watch(t, c.Network, 4, func(o *Options) { o.ClusterMAC = known })
+			p := watch(t, c.Network, 4, func(o *Options) { o.SharedMAC = known })
 			allAnswered(t, p)
 			nft(t, c.Nodes[0], "delete table arp clusterip-"+shared.String())
 			link, err := c.Client.Handle().LinkByName(lan.NIC)
@@ -311,7 +311,7 @@ func TestAnswerFromNoNodesMACIsWrong(t *testing.T) {
 func alone(t *testing.T, adapt ...func(*Options)) (*lan.Network, *Probe) {
 	t.Helper()
 	n := lan.Start(t, lan.Options{Nodes: 1})
-	return n, watch(t, n, 4, append(adapt, func(o *Options) { o.Target, o.ClusterMAC = n.Nodes[0].Addr, n.Nodes[0].MAC })...)
+	return n, watch(t, n, 4, append(adapt, func(o *Options) { o.Target, o.SharedMAC = n.Nodes[0].Addr, n.Nodes[0].MAC })...)
 }
 
 func TestNobodyServes(t *testing.T) {

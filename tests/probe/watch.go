@@ -175,8 +175,8 @@ func (p *Probe) seeNeighbour(f lan.Frame, a *ndp.NeighborAdvertisement, at time.
 func (p *Probe) seeTold(f lan.Frame, by string, told net.HardwareAddr, at time.Duration) {
 	node := p.node(f.Source)
 	wrong := p.o.Node(told) != ""
-	if p.o.ClusterMAC != nil {
-		wrong = told.String() != p.o.ClusterMAC.String()
+	if p.o.SharedMAC != nil {
+		wrong = told.String() != p.o.SharedMAC.String()
 	}
 	switch {
 	case wrong:

@@ -367,7 +367,7 @@ func (f *field) do(ctx context.Context, e event, members []*lab.Host) error {
 	case blink:
 		err := h.Cut(lan.NIC)
 		time.Sleep(cableOut)
-		return errors.Join(err, h.Mend(ctx, lan.NIC))
+		return errors.Join(err, h.Repair(ctx, lan.NIC))
 	case deleteAddress:
 		return f.damage(ctx, h, "ip address", address.String()+"/32")
 	case deleteFilter:
@@ -457,7 +457,7 @@ func (f *field) beganToDie(node string) (last time.Time) {
 	return last
 }
 
-// filters are what lets frames for the cluster MAC in, by mac_mode: the command that shows and deletes it, and what it is called there.
+// filters are what lets frames for the shared MAC in, by mac_mode: the command that shows and deletes it, and what it is called there.
 var filters = map[string]struct{ command, mac string }{
 	"multicast": {"ip maddress", "03:c1:c0:a8:0a:03"},
 	"unicast":   {"bridge fdb", "02:c1:c0:a8:0a:03"},

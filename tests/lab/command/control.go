@@ -135,8 +135,8 @@ func do(ctx context.Context, l *lab.Lab, r request) (answer, error) {
 		err = h.Hang()
 	case "cut":
 		err = h.Cut(nic)
-	case "mend":
-		err = h.Mend(ctx, nic)
+	case "repair":
+		err = h.Repair(ctx, nic)
 	default:
 		err = fmt.Errorf("%q is not understood", r.Verb)
 	}

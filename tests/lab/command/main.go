@@ -1,18 +1,18 @@
 // Command lab lets a person play with a Pacemaker cluster that runs on this one machine: see package lab. It needs root.
 //
-//	lab up [NODES]           make a cluster, 3 nodes unless told otherwise, with the address 192.168.10.3 as resource web-ip
+//	lab up [NODES]           make a cluster, 3 nodes by default, with the address 192.168.10.3 as resource web-ip
 //	lab in NODE COMMAND...   run a command inside a host: lab in 1 crm_mon; without a command, a shell
-//	lab client [COMMAND...]  the same on the client, who is on the LAN but not in the cluster
-//	lab status               which host is on, and who has which bucket
-//	lab off NODE             take its power away: it dies without a word
-//	lab on NODE              give it back
+//	lab client [COMMAND...]  the same on the client, which is on the LAN but not in the cluster
+//	lab status               which host is on, and which owns which bucket
+//	lab off NODE             switch its power off, without a shutdown
+//	lab on NODE              switch it on again
 //	lab kill NODE            end all its processes; the kernel lives on
 //	lab hang NODE            stop all its processes
 //	lab cut NODE lan|mgmt    pull a cable
-//	lab mend NODE lan|mgmt   put it back
-//	lab down                 take everything away
+//	lab repair NODE lan|mgmt put it back
+//	lab down                 remove everything
 //
-// NODE is a number from 1 or a name. LAB_NAME in the environment tells labs side by side apart. LAB_ROOT names the root file system that
+// NODE is a number from 1 or a name. LAB_NAME in the environment distinguishes labs that run side by side. LAB_ROOT names the root file system that
 // the hosts run in, such as tests/make-root makes.
 package main
 
@@ -51,7 +51,7 @@ func main() {
 }
 
 const usage = `usage: lab up [NODES] | down | status | in NODE [COMMAND...] | client [COMMAND...]
-       lab off|on|kill|hang NODE | cut|mend NODE lan|mgmt`
+       lab off|on|kill|hang NODE | cut|repair NODE lan|mgmt`
 
 func run(args []string) error {
 	if len(args) == 0 {
@@ -82,7 +82,7 @@ func run(args []string) error {
 	case (verb == "off" || verb == "on" || verb == "kill" || verb == "hang") && len(rest) == 1:
 		_, err := ask(place, request{Verb: verb, Host: rest[0]})
 		return err
-	case (verb == "cut" || verb == "mend") && len(rest) == 2:
+	case (verb == "cut" || verb == "repair") && len(rest) == 2:
 		_, err := ask(place, request{Verb: verb, Host: rest[0], NIC: rest[1]})
 		return err
 	}
