@@ -25,10 +25,10 @@ const (
 type planted struct {
 	name   string
 	plant  func(t *testing.T, s *site)
-	repair func(t *testing.T, s *site) // nil: the cluster's files are made good again anyway
+	repair func(t *testing.T, s *site) // nil: the cluster's files are restored anyway
 	args   []string
 	want   map[string]string // results of the checks that find it; all others are ok
-	text   string            // in what was seen, or is to be typed
+	text   string            // part of what the check shows or advises
 }
 
 // on runs a line on node1.
@@ -60,7 +60,7 @@ func inConf(old, replacement string) func(*testing.T, *site) {
 	}
 }
 
-// restart lays what is missing on node1.
+// restart installs what is missing on node1.
 func restart(t *testing.T, s *site) {
 	t.Helper()
 	s.agent(t, s.Nodes[0], "start", 0)
@@ -154,7 +154,7 @@ func inTheCluster() []planted {
 			text:  "unstandby node2",
 		},
 		{
-			name:  "instances that are not told apart",
+			name:  "instances that are not globally unique",
 			plant: meta("globally-unique", "false"),
 			want:  only("unique", failure),
 			text:  "globally-unique=true",
@@ -206,7 +206,7 @@ func inTheCluster() []planted {
 			text:  "5m",
 		},
 		{
-			name:  "a stop that is given up too soon",
+			name:  "a stop that times out too soon",
 			plant: on(`cibadmin --modify --xml-text '<op id="web-ip-stop-interval-0s" timeout="5s"/>'`),
 			want:  only("timeouts", warning),
 			text:  "op stop timeout=20s",
@@ -242,24 +242,24 @@ func inTheCluster() []planted {
 			text:  "did you mean hashmode?",
 		},
 		{
-			name:  "another seed than is laid",
+			name:  "another seed than installed",
 			plant: on("crm_resource --resource web-ip --set-parameter hash_seed --parameter-value 5"),
 			want:  only("agreement", failure),
 			text:  "hash_seed",
 		},
-		{name: "another number of buckets than is laid", plant: func(t *testing.T, s *site) {
+		{name: "another number of buckets than installed", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			meta("clone-max", "16")(t, s)
 			meta("clone-node-max", "16")(t, s)
 		}, want: only("agreement", failure), text: "clone-max is 8, requested is 16"},
 		{
-			name:  "another MAC mode than is laid",
+			name:  "another MAC mode than installed",
 			plant: on("crm_resource --resource web-ip --set-parameter mac_mode --parameter-value unicast"),
 			want:  only("agreement", failure),
 			text:  "mac_mode",
 		},
 		{
-			name:  "laid, but not configured",
+			name:  "installed, but not configured",
 			plant: on("cibadmin --delete --xpath '//clone'"),
 			want:  only("agreement", failure),
 			text:  "is not in the cluster's configuration",
@@ -287,7 +287,7 @@ func inTheCluster() []planted {
 		{name: "a consensus below the token", plant: inConf("token: 1000", "token: 1000\n\tconsensus: 500"), want: only("token", failure)},
 		{name: "one node has one link", plant: inConf("\t\tring1_addr: 10.2.0.2\n", ""), want: only("links", warning)},
 		{
-			name:  "a node that Pacemaker does not know",
+			name:  "a node that is unknown to Pacemaker",
 			plant: inConf("quorum {", "nodelist {\n\tnode {\n\t\tname: node4\n\t\tring0_addr: 10.1.0.4\n\t\tring1_addr: 10.2.0.4\n\t}\n}\nquorum {"),
 			want:  only("nodes", warning),
 			text:  "node4",
@@ -299,7 +299,7 @@ func inTheCluster() []planted {
 			want:  only("corosync", warning),
 			text:  "unknown: ",
 		},
-		{name: "a CIB that nobody can read", plant: func(t *testing.T, s *site) {
+		{name: "an unreadable CIB", plant: func(t *testing.T, s *site) {
 			t.Helper()
 			check(t, os.WriteFile(s.cib(), []byte("<cib"), 0o644))
 		}, want: only("cib", warning), text: "unknown: "},
@@ -349,7 +349,7 @@ func onTheNode() []planted {
 			text:   "nft -a list chain inet mine in",
 		},
 		{
-			name:   "a firewall of which nobody knows whether it lets services in",
+			name:   "a firewall that may or may not let services in",
 			plant:  on(onlySSH),
 			repair: on("nft delete table inet mine"),
 			want:   only("firewall", warning),
@@ -453,7 +453,7 @@ func onTheNode() []planted {
 			want:   only("group-frames", warning),
 		},
 		{
-			name:   "a stranger has the address",
+			name:   "another host has the address",
 			plant:  onClient("ip address add 192.168.10.3/32 dev eth0"),
 			repair: onClient("ip address delete 192.168.10.3/32 dev eth0"),
 			want:   only("address-conflict", failure),
@@ -491,7 +491,10 @@ func onTheNode() []planted {
 			want:   only("router", failure),
 			text:   "does not go to the shared MAC",
 		},
-		{name: "the router loses an answer", plant: onRouter(losing + " numgen inc mod 3 0 drop'"), repair: onRouter("nft delete table ip lossy")},
+		{
+			name: "the router loses an answer", plant: onRouter(losing + " numgen inc mod 3 0 drop'"),
+			repair: onRouter("nft delete table ip lossy"),
+		},
 		{
 			name:   "the router loses the first answer to the address",
 			plant:  onRouter(losing + " ip daddr 192.168.10.3 numgen inc mod 2 0 drop'"),
@@ -514,7 +517,7 @@ func onTheNode() []planted {
 	}
 }
 
-// TestPlanted wants each fault to be found by the check that is for it, and by no other.
+// TestPlanted expects that the check for a fault finds it, and that no other check does.
 func TestPlanted(t *testing.T) {
 	s := newSite(t)
 	if bad := s.doctor(t); len(bad.bad()) > 0 {
@@ -555,11 +558,11 @@ func (p planted) compare(t *testing.T, r report) {
 	if diff := cmp.Diff(p.want, r.bad(), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("(-want +got):\n%s%s", diff, r.text())
 	}
-	said := func(f finding) bool {
+	matches := func(f finding) bool {
 		return f.Result != "ok" && strings.Contains(f.Seen+"\n"+strings.Join(f.Do, "\n"), p.text)
 	}
-	if p.text != "" && !slices.ContainsFunc(r.Checks, said) {
-		t.Errorf("nothing says %q:\n%+v", p.text, r.Checks)
+	if p.text != "" && !slices.ContainsFunc(r.Checks, matches) {
+		t.Errorf("no check shows %q:\n%+v", p.text, r.Checks)
 	}
 }
 
@@ -582,7 +585,7 @@ func TestBeforeItExists(t *testing.T) {
 			want: only("backend", failure),
 		},
 		{
-			name: "nobody has listened for a querier", args: []string{"--ip", shared, "--mac-mode", "igmp"}, want: only("querier", warning),
+			name: "doctor has not waited for a querier", args: []string{"--ip", shared, "--mac-mode", "igmp"}, want: only("querier", warning),
 			text: "--wait 130",
 		},
 		{name: "a querier is heard", args: []string{"--ip", shared + " " + shared6, "--mac-mode", "igmp", "--wait", "30"}},
@@ -657,7 +660,8 @@ func TestBeforeItExists(t *testing.T) {
 			name: "a port of a bridge",
 			plant: on("ip link add br9 up type bridge; ip link add v9 type veth peer name w9; ip link set v9 up master br9; ip link set w9 up; " +
 				"ip address add 10.5.0.1/24 dev v9"),
-			repair: on("ip link delete v9; ip link delete br9"), args: []string{"--ip", "10.5.0.3"}, want: only("interface", failure), text: "nic=br9",
+			repair: on("ip link delete v9; ip link delete br9"), args: []string{"--ip", "10.5.0.3"},
+			want: only("interface", failure), text: "nic=br9",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -679,7 +683,7 @@ func TestBeforeItExists(t *testing.T) {
 	}
 }
 
-// TestClusterWithoutResource is about a cluster that does not start, so that nothing is laid either, and one in which nothing is
+// TestClusterWithoutResource is about a cluster that does not start, so that nothing is installed either, and one in which nothing is
 // configured.
 func TestClusterWithoutResource(t *testing.T) {
 	executable, err := harness.Program()
@@ -695,12 +699,12 @@ func TestClusterWithoutResource(t *testing.T) {
 	row.compare(t, r)
 	for _, why := range []string{"section totem has no end", "Could not connect"} {
 		if !strings.Contains(r.text(), why) {
-			t.Errorf("%q is not said:\n%s", why, r.text())
+			t.Errorf("%q is not printed:\n%s", why, r.text())
 		}
 	}
 }
 
-// TestWrongInput: what a new user may type, and get wrong.
+// TestWrongInput checks the errors for mistakes that a new user may make.
 func TestWrongInput(t *testing.T) {
 	executable, err := harness.Program()
 	check(t, err)
@@ -714,10 +718,10 @@ func TestWrongInput(t *testing.T) {
 		{"an address as an argument", []string{shared}, []string{shared, "--ip"}},
 		{"no address", []string{"--ip", "example.org"}, []string{"example.org"}},
 		{"an address that is missing", []string{"--nic", "eth0"}, []string{"--ip"}},
-		{"buckets of nobody knows what", []string{"--buckets", "8"}, []string{"--ip"}},
+		{"buckets without an address", []string{"--buckets", "8"}, []string{"--ip"}},
 		{"no number", []string{"--ip", shared, "--buckets", "many"}, []string{"many"}},
 		{"too many buckets", []string{"--ip", shared, "--buckets", "2000"}, []string{"2000", "1024"}},
-		{"no patience that is a time", []string{"--ip", shared, "--wait", "100000"}, []string{"100000", "3600"}},
+		{"a wait that is too long", []string{"--ip", shared, "--wait", "100000"}, []string{"100000", "3600"}},
 		{"several faults", []string{"--ip", shared, "--hashmode", "random", "--mac-mode", "none"}, []string{"random", "none"}},
 		{
 			"parameters that do not go together",

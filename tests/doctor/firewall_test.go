@@ -17,8 +17,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// TestFirewalls lays rules with the admins' own programs, and wants to hear what becomes of a client's first packet to a web server at the
-// address: certainly dropped (!), perhaps (?), not tracked (~), or nothing of it.
+// TestFirewalls installs rules with the admins' own programs, and checks what doctor reports of a client's first packet to a web
+// server at the address: certainly dropped (!), perhaps (?), not tracked (~), or nothing.
 func TestFirewalls(t *testing.T) {
 	s := &site{Network: lan.Start(t, lan.Options{Nodes: 1, IPv6: true}), folder: t.TempDir()}
 	node := s.Nodes[0]
@@ -59,7 +59,7 @@ func TestFirewalls(t *testing.T) {
 			"nft 'add table %[1]s f; add chain %[1]s f in { type filter hook %[2]s; }; add rule %[1]s f in %[3]s'", family, hook, rule,
 		)
 	}
-	// firewalld is what it lays for a zone, the more so with the services that the zone lets in.
+	// firewalld is what it installs for a zone, the more so with the services that the zone lets in.
 	firewalld := func(services ...string) string {
 		lines := []string{
 			"add table inet firewalld", "add chain inet firewalld filter_PREROUTING { type filter hook prerouting priority filter + 10; }",
@@ -92,7 +92,7 @@ func TestFirewalls(t *testing.T) {
 		}
 		return "nft '" + strings.Join(lines, "; ") + "'"
 	}
-	// docker is what it lays for a container that has the service, or has none that is published; by iptables-nft or iptables-legacy.
+	// docker is what it installs for a container that has the service, or has none that is published; by iptables-nft or iptables-legacy.
 	docker := func(iptables string, published bool, more ...string) string {
 		lines := []string{
 			"-P FORWARD DROP", "-N DOCKER-USER", "-N DOCKER", "-A FORWARD -j DOCKER-USER", "-A DOCKER-USER -j RETURN", "-A FORWARD -o docker0 -m " +
@@ -284,7 +284,7 @@ done`
 				}
 				got = append(got, mark+" "+strings.Join(o.Packets, ", "))
 				if o.Show == "" || o.Table == "" || o.Rule == "" {
-					t.Errorf("where it is, is not said: %+v", o)
+					t.Errorf("its place is missing: %+v", o)
 				}
 			}
 			if !slices.Equal(got, row.want) {

@@ -1,6 +1,6 @@
 //go:build system
 
-// Package doctor plants misconfigurations in a cluster that is otherwise good, and wants `ocf-clusterip doctor` to find each, and no more.
+// Package doctor plants misconfigurations in an otherwise good cluster. `ocf-clusterip doctor` must find each one, and nothing else.
 //
 // The nodes are real as far as their kernels go: addresses, rules, parameters, neighbours and a router are those of network namespaces. The
 // cluster is what Pacemaker's own tools read from a file (CIB_file), and corosync.conf.
@@ -128,7 +128,7 @@ type finding struct {
 	Do                                        []string
 }
 
-// doctor examines node1, and wants the exit status to be that of the worst result.
+// doctor examines node1. The exit status must be that of the worst result.
 func (s *site) doctor(t *testing.T, args ...string) report {
 	t.Helper()
 	return s.report(t, append([]string{s.program, "doctor", "--json"}, args...)...)
@@ -140,7 +140,7 @@ func (s *site) without(t *testing.T, file string, args ...string) report {
 	return s.report(t, hidden(file, append([]string{s.program, "doctor", "--json"}, args...)...)...)
 }
 
-// hidden runs something where a program, and what is beside it, is not there: what is mounted over it leads nowhere.
+// hidden runs something in a mount namespace in which an empty mount hides a program and its folder.
 func hidden(file string, argv ...string) []string {
 	const hide = `mount -t tmpfs none "$0" && exec "$@"`
 	return append([]string{"/usr/bin/unshare", "--mount", "/bin/sh", "-c", hide, filepath.Dir(file)}, argv...)
@@ -163,7 +163,7 @@ func (s *site) report(t *testing.T, argv ...string) report {
 	}
 	for _, f := range seen.Checks {
 		if f.Seen == "" || f.Result != "ok" && (f.Why == "" || len(f.Do) == 0) {
-			t.Errorf("check %s says %s without saying what was seen, why it matters and what to type: %+v", f.Check, f.Result, f)
+			t.Errorf("check %s is %s without what was seen, why it matters and what to type: %+v", f.Check, f.Result, f)
 		}
 	}
 	return seen
