@@ -150,7 +150,7 @@ func least(laps []lap) lap {
 	return l
 }
 
-// A floor is what programs cost that do nothing: below that nobody can get.
+// A floor is what programs cost that do nothing: the least possible.
 type floor struct {
 	all     []*series
 	emptyGo *series

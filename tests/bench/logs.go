@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A race is of programs that read one long log.
+// A race compares programs that read one long log.
 type race struct {
 	lines   int
 	bytes   int64
@@ -144,7 +144,7 @@ func (r *race) report() string {
 	return fmt.Sprintf("\nA log of %d lines, %d MB, of %d clients at most: medians in s\n\n%s", r.lines, r.bytes/1e6, r.clients, t.String())
 }
 
-// verdict is a row of the promises.
+// result returns the race's row in the table of promises.
 func (r *race) verdict() []string {
 	verdict := "kept"
 	if !r.kept() {

@@ -1,8 +1,8 @@
 // Command bench measures what each action of the agent costs, from fork to exit, beside Debian's ocf:heartbeat:IPaddr2
-// doing the like for a plain address, in turns on the same node; how long many instances on one node take; and how long the command
-// plan takes for a long log. The node
-// is a network namespace that it makes and takes away again. It needs root, what `make build` has built, and the Debian
-// package resource-agents.
+// doing the same for a plain address, in turns on the same node; how long many instances on one node take; and how long the command
+// plan takes for a long log. The node is a network namespace that bench makes and removes.
+//
+// It needs root, what `make build` has built, and the Debian package resource-agents.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 
 func main() { os.Exit(run()) }
 
-// options are what the command line says.
+// options are those of the command line.
 type options struct {
 	agent  string
 	rounds int
@@ -31,15 +31,15 @@ type options struct {
 	only   string
 }
 
-// onlyPlan is what -only can say.
+// onlyPlan is the only value of -only.
 const onlyPlan = "plan"
 
 func run() int {
 	var o options
 	flag.StringVar(&o.agent, "agent", "bin/ocf-clusterip", "the program to measure")
 	flag.IntVar(&o.rounds, "rounds", 30, "how often everything is done")
-	flag.BoolVar(&o.quick, "quick", false, "a few seconds only, to see whether it works: the figures mean little")
-	flag.BoolVar(&o.check, "check", false, "end with status 1 if a promise is not kept")
+	flag.BoolVar(&o.quick, "quick", false, "a few seconds only, to test the program: the figures mean little")
+	flag.BoolVar(&o.check, "check", false, "exit with status 1 if a promise is not kept")
 	flag.StringVar(&o.only, "only", "", "measure nothing but this: "+onlyPlan)
 	flag.Parse()
 	if o.only != "" && o.only != onlyPlan {
@@ -56,10 +56,10 @@ func run() int {
 	return 0
 }
 
-// errNotKept is for -check.
+// errNotKept makes -check fail.
 var errNotKept = errors.New("a promise is not kept")
 
-// bench builds a node, measures on it, takes it away, and prints what was found.
+// bench makes a node, measures on it, removes it, and prints the results.
 func bench(ctx context.Context, o options) error {
 	agent, err := filepath.Abs(o.agent) // it will run in another folder
 	if err != nil {
@@ -140,7 +140,7 @@ func onNode(ctx context.Context, do func(network *lan.Network, scratch string) e
 	return do(network, scratch)
 }
 
-// results are all that was measured.
+// results are those of all measurements.
 type results struct {
 	pairs []pair
 	floor
@@ -150,7 +150,7 @@ type results struct {
 	race   *race
 }
 
-// measure does all that there is to measure.
+// measure makes all measurements.
 func measure(ctx context.Context, p *progress, network *lan.Network, scratch, agent string, o options) (results, error) {
 	node := network.Nodes[0]
 	floor, err := newFloor(ctx, scratch)

@@ -21,7 +21,7 @@ import (
 // A flood is packets that a node takes in: a cable between two namespaces has the receiver's work done by the sender.
 type flood struct {
 	name     string
-	drain    string // "": the agent has laid nothing
+	drain    string // "": nothing is installed
 	owned    bool
 	protocol byte
 	laps     []time.Duration // for each packet
@@ -39,8 +39,8 @@ func floods(ctx context.Context, p *progress, network *lan.Network, agent, scrat
 		rounds = 1
 	}
 	all := []*flood{
-		{name: "nothing laid, UDP", protocol: unix.IPPROTO_UDP, owned: true},
-		{name: "nothing laid, TCP", protocol: unix.IPPROTO_TCP, owned: true},
+		{name: "nothing installed, UDP", protocol: unix.IPPROTO_UDP, owned: true},
+		{name: "nothing installed, TCP", protocol: unix.IPPROTO_TCP, owned: true},
 	}
 	for _, drain := range []string{"0", "600"} {
 		all = append(all,
@@ -59,7 +59,7 @@ func floods(ctx context.Context, p *progress, network *lan.Network, agent, scrat
 	return all, nil
 }
 
-// run lays what is to be laid for two buckets, of which the node owns one or both, and sends.
+// run installs two buckets, of which the node owns one or both, and sends packets.
 func (f *flood) run(ctx context.Context, network *lan.Network, agent, scratch string) (err error) {
 	const buckets = 2
 	node := network.Nodes[0]
@@ -137,7 +137,7 @@ func (f *flood) send(ctx context.Context, network *lan.Network, target netip.Add
 		}
 		return ctx.Err()
 	}
-	if err := lap(floodPackets / 20); err != nil { // conntrack and the caches get to know them
+	if err := lap(floodPackets / 20); err != nil { // fills conntrack and the caches
 		return err
 	}
 	begin := time.Now()
@@ -178,7 +178,7 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// floodTable is what was found, each beside the same packet to an address of the node's own.
+// floodTable shows each result beside that of the same packet to an address of the node's own.
 func (r results) floodTable() string {
 	of := func(f *flood) float64 {
 		laps := slices.Clone(f.laps)
@@ -187,7 +187,7 @@ func (r results) floodTable() string {
 	}
 	base := map[byte]float64{}
 	var t table
-	t.row("", "ns", "more than with nothing laid")
+	t.row("", "ns", "more than with nothing installed")
 	for _, f := range r.floods {
 		if f.drain == "" {
 			base[f.protocol] = of(f)

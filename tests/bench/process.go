@@ -24,8 +24,8 @@ type series struct {
 	laps []lap
 }
 
-// patience is how long an action may take, which none comes near.
-const patience = 20 * time.Second
+// timeout is how long an action may take. None comes near it.
+const timeout = 20 * time.Second
 
 // run runs the program once on the calling thread, which is inside the node, and keeps what it cost. No shell, no pipes.
 func (s *series) run(ctx context.Context) error {
@@ -39,17 +39,17 @@ func (s *series) run(ctx context.Context) error {
 
 // execute runs an action to its end, which must be a success.
 func execute(ctx context.Context, env, argv []string) (lap, error) {
-	return executeWithin(ctx, patience, env, argv)
+	return executeWithin(ctx, timeout, env, argv)
 }
 
 // executeWithin runs a program to its end, which must be a success.
-func executeWithin(ctx context.Context, patience time.Duration, env, argv []string) (lap, error) {
+func executeWithin(ctx context.Context, timeout time.Duration, env, argv []string) (lap, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return lap{}, err
 	}
 	defer null.Close()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := context.Cause(ctx); err != nil {
 		return lap{}, err

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// progress tells on stderr how far the measurement is: on a terminal in one line that changes, elsewhere in few lines.
+// progress prints on stderr how far the measurement is: on a terminal in one line that changes, elsewhere in few lines.
 type progress struct {
 	out      *os.File
 	terminal bool
-	told     time.Time
+	printed  time.Time
 }
 
 const (
@@ -30,8 +30,8 @@ func (p *progress) report(format string, args ...any) {
 	switch {
 	case p.terminal:
 		_, _ = fmt.Fprint(p.out, clearLine+text)
-	case time.Since(p.told) > seldom:
-		p.told = time.Now()
+	case time.Since(p.printed) > seldom:
+		p.printed = time.Now()
 		_, _ = fmt.Fprintln(p.out, text)
 	}
 }

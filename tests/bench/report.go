@@ -19,7 +19,7 @@ const (
 	startFurther = "start of a further bucket"
 )
 
-// promises say how many times cheaper than IPaddr2's an action is to be, in wall and in CPU time alike.
+// promises are how many times cheaper than IPaddr2's an action must be, in wall time and in CPU time.
 var promises = []struct {
 	action string
 	factor float64
@@ -49,7 +49,7 @@ func (r results) kept() bool {
 	return r.race.kept()
 }
 
-// report is all that was found, as text.
+// report returns all results as text.
 func (r results) report(quick bool) string {
 	text := "\nEach action, from fork to exit: medians in ms\n\n" + r.actions() +
 		`
@@ -135,7 +135,7 @@ func (r results) verdicts() string {
 	return t.String()
 }
 
-// describe says what is compared, and on what.
+// describe returns what is compared, and on which machine.
 func describe(ctx context.Context, agent string, rounds int, took time.Duration) string {
 	return fmt.Sprintf("%s beside ocf:heartbeat:IPaddr2 of resource-agents %s\n%s, %d cores of %s; %d rounds in %.0f s\n",
 		firstLine(ctx, agent, "--version"),
