@@ -52,9 +52,9 @@ type demo struct {
 	before map[string]string // each host's network before anything was started, by its name
 }
 
-// introduce says what is to be seen. Then the reader waits for the cluster.
+// introduce prints what the demo shows. Then the reader waits for the cluster.
 func (d *demo) introduce() {
-	d.line("%s", d.paint(bold, fmt.Sprintf("Three servers share one IP address, %s, with no load balancer in front", address)))
+	d.line("%s", d.paint(bold, fmt.Sprintf("Three nodes share one IP address, %s, with no load balancer in front", address)))
 	d.line("")
 	d.say("                         +-- node1 --+")
 	d.say("  %d clients -- switch --+-- node2 --+-- management network -- power switch", asking)
@@ -63,8 +63,8 @@ func (d *demo) introduce() {
 	d.say("All of this is namespaces on this one machine, but Corosync and Pacemaker are real. Booting ...")
 }
 
-// tell tells the whole story. It goes on past a claim that does not hold, and ends when it is interrupted.
-func (d *demo) tell(ctx context.Context) error {
+// play plays all chapters. It goes on after a claim that does not hold, and ends when it is interrupted.
+func (d *demo) play(ctx context.Context) error {
 	if d.enter == nil {
 		d.say("The cluster is up. `go run ./tests/demo -step` waits for you after each chapter; `make lab` makes one to play with.")
 	} else {
@@ -80,19 +80,19 @@ func (d *demo) tell(ctx context.Context) error {
 	}
 	for _, chapter := range []struct {
 		title string
-		tell  func(context.Context) error
+		play  func(context.Context) error
 	}{
 		{fmt.Sprintf("Three commands make the shared address: a clone with %d instances, one for each hash bucket", buckets), d.create},
 		{fmt.Sprintf("%d clients ask all the time: by ping, UDP, new TCP connections and ones that stay open", asking), d.ask},
 		{"Maintenance: node2 goes into standby, and comes back", d.standby},
 		{"node3 loses power", d.die},
 		{"What the clients saw", d.results},
-		{"Take the address away: nothing is left behind", d.remove},
+		{"Remove the address: nothing is left behind", d.remove},
 	} {
 		if err := d.chapter(ctx, chapter.title); err != nil {
 			return err
 		}
-		if err := chapter.tell(ctx); err != nil {
+		if err := chapter.play(ctx); err != nil {
 			return err
 		}
 	}
@@ -126,7 +126,7 @@ func (d *demo) status(ctx context.Context, h *lab.Host) error {
 	return nil
 }
 
-// settles waits until the buckets are spread evenly over exactly those nodes, and tells how long that took.
+// settles waits until the buckets are spread evenly over exactly those nodes, and prints how long that took.
 func (d *demo) settles(ctx context.Context, since time.Time, nodes ...string) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -200,7 +200,7 @@ func (d *demo) standby(ctx context.Context) error {
 func (d *demo) die(ctx context.Context) error {
 	node := d.Hosts[2]
 	begin := time.Now()
-	d.say("Nobody tells the others. They miss its messages for a second, fence it, and take its buckets over.")
+	d.say("The other nodes get no notice. They miss its messages for a second, fence it, and start its buckets.")
 	d.probe.Mark("node3 dies")
 	if err := node.Off(); err != nil {
 		return err
@@ -218,7 +218,7 @@ func (d *demo) die(ctx context.Context) error {
 	return d.status(ctx, d.Hosts[0])
 }
 
-// placedWithout tells whether all buckets run, on other nodes than that one.
+// placedWithout returns an error unless all buckets run on other nodes.
 func placedWithout(s *lab.Status, node string) error {
 	placement := s.Placement(resource)
 	if len(placement) != buckets || slices.Contains(slices.Collect(maps.Values(placement)), node) {

@@ -1,9 +1,9 @@
 // Command demo shows the main job on one machine: a Pacemaker cluster of three nodes with fencing shares one address, clients
 // ask it all the time, a node is put in standby, another one dies, and both come back. Nodes, switches, power switch and
-// clients are namespaces that it makes and takes away again. It leaves a picture of what the clients saw, and the log.
+// clients are namespaces that it makes and removes. It leaves a picture of what the clients saw, and the log.
 //
-// It needs root, Debian's pacemaker, corosync and pcs, and what `make build` has built. It ends with status 1 if anything was
-// not as it should be.
+// It needs root, Debian's pacemaker, corosync and pcs, and what `make build` has built. It exits with status 1 if a claim
+// does not hold.
 package main
 
 import (
@@ -43,7 +43,7 @@ func run() int {
 	return 0
 }
 
-// show tells the story, takes the stage away, and says how it went.
+// show plays the demo, removes the cluster, and prints the result.
 func show(ctx context.Context, agent, out string, step bool) error {
 	if _, err := os.Stat(agent); err != nil {
 		return fmt.Errorf("%w; `make build` builds it", err)
@@ -59,7 +59,7 @@ func show(ctx context.Context, agent, out string, step bool) error {
 	return s.end(time.Since(begin))
 }
 
-// onStage boots the cluster, tells the story there, and takes everything away, also after an error.
+// onStage boots the cluster, plays the demo there, and removes everything, also after an error.
 func onStage(ctx context.Context, d *demo, agent string) (err error) {
 	power, err := os.Create(filepath.Join(d.out, "power.log"))
 	if err != nil {
@@ -71,5 +71,5 @@ func onStage(ctx context.Context, d *demo, agent string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	return d.tell(ctx)
+	return d.play(ctx)
 }

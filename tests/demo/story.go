@@ -48,7 +48,7 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// lines tells of each line read, until the input ends. The reader ends with the process: a read cannot be taken back.
+// lines sends a value for each line read, until the input ends. The reader ends with the process: a read cannot be cancelled.
 func lines(r io.Reader) <-chan struct{} {
 	c := make(chan struct{})
 	go func() {
@@ -68,7 +68,7 @@ func (s *story) paint(attribute, text string) string {
 	return "\x1b[" + attribute + "m" + text + "\x1b[0m"
 }
 
-// line prints one line of the story. When the reader goes away, a signal tells.
+// line prints one line of the story. Errors do not matter: when the reader of a pipe ends, SIGPIPE ends the demo.
 func (s *story) line(format string, args ...any) { _, _ = fmt.Fprintf(s.out, format+"\n", args...) }
 
 // chapter begins one, after the reader has seen enough of the last.
@@ -85,7 +85,7 @@ func (s *story) chapter(ctx context.Context, title string) error {
 	return context.Cause(ctx)
 }
 
-// say tells something.
+// say prints an indented line.
 func (s *story) say(format string, args ...any) { s.line("   "+format, args...) }
 
 // command shows what is typed, and where.
@@ -120,8 +120,7 @@ func wrap(line string, width int) []string {
 	return append(parts, line)
 }
 
-// claim says what holds if there is no fault, and what is wrong otherwise. When the story is interrupted, nothing can be
-// told of it any more.
+// claim prints what holds, or the fault if there is one. It prints nothing when the story is interrupted.
 func (s *story) claim(ctx context.Context, fault error, format string, args ...any) {
 	if ctx.Err() != nil {
 		return
@@ -133,11 +132,11 @@ func (s *story) claim(ctx context.Context, fault error, format string, args ...a
 		return
 	}
 	s.failed = append(s.failed, text)
-	s.say("%s %s:", s.paint(red, "NOT SO:"), text)
+	s.say("%s %s:", s.paint(red, "FAILED:"), text)
 	s.output(fault.Error())
 }
 
-// end says how it went, and what comes next.
+// end prints the result.
 func (s *story) end(took time.Duration) error {
 	if len(s.failed) > 0 {
 		return fmt.Errorf("%d of %d claims do not hold:\n  %s", len(s.failed), s.claims, strings.Join(s.failed, "\n  "))

@@ -1,6 +1,6 @@
 // Command failover measures how long a cluster needs after a node's sudden death, until the last of its buckets runs
 // elsewhere: with this project's agent, and in turns in the same cluster with ocf:pacemaker:Dummy, which does nothing, with the
-// same operations. What is more than the Dummy's time is ours. Then nodes die while clients ask, and what those feel is told.
+// same operations. The difference is the agent's own time. Then nodes die while clients ask, and the report has what clients notice.
 // The cluster is one of package lab: three nodes, fencing, a token of one second.
 //
 // It needs root, and what `make build` has built.
@@ -57,7 +57,7 @@ func measure(ctx context.Context, agent string, runs int) (err error) {
 	table := tabwriter.NewWriter(&report, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(table, "instances\tagent\tuntil fenced\tuntil all started\tleast\tmost\tin all\tbeside the Dummy\t")
 	for _, size := range sizes {
-		// In turns, so that whatever changes on the machine meanwhile meets both.
+		// In turns, so that changes of the machine's load meet both.
 		ours := contender{agent: []string{"ocf:custom:clusterip", "ip=" + address.String()}}
 		// The Dummy gets the operations of our meta-data: Pacemaker has work with each. (At check level 10 it would sleep for 30 s.)
 		dummys := contender{agent: []string{
@@ -103,7 +103,7 @@ func measure(ctx context.Context, agent string, runs int) (err error) {
 	}
 	fmt.Printf("From a node's death to the last start of its instances elsewhere: medians of %d deaths each.\n"+
 		"Until the node is fenced no agent is called, so that part is the median of both.\n\n%s\n"+
-		"What clients felt in further deaths:\n\n%s", runs, report.String(), felt.String())
+		"What clients noticed in further deaths:\n\n%s", runs, report.String(), felt.String())
 	return nil
 }
 
@@ -129,7 +129,7 @@ const (
 
 var address = netip.MustParseAddr("192.168.10.3")
 
-// feelings says what clients felt of a death.
+// feelings returns what clients noticed of a death.
 func feelings(s *probe.Summary) string {
 	effect := s.Effects[len(s.Effects)-1]
 	return fmt.Sprintf(
@@ -145,7 +145,7 @@ func feelings(s *probe.Summary) string {
 }
 
 // failover makes a clone, lets a node die, and returns how long it took until the last of its instances had started, and, with
-// clients that ask meanwhile, what they felt.
+// clients that ask meanwhile, what they noticed.
 func failover(ctx context.Context, l *lab.Lab, agent []string, size int, clients bool) (times, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -182,7 +182,7 @@ func failover(ctx context.Context, l *lab.Lab, agent []string, size int, clients
 		if p, err = l.Probe(ctx, address, asking); err != nil {
 			return times{}, err
 		}
-		defer func() { _, _ = p.Stop() }() // in vain after the one below
+		defer func() { _, _ = p.Stop() }() // without effect after the one below
 		if err := p.WaitAnswered(ctx, time.Now()); err != nil {
 			return times{}, err
 		}
@@ -209,7 +209,7 @@ func failover(ctx context.Context, l *lab.Lab, agent []string, size int, clients
 		}
 	}
 	if last.IsZero() {
-		return times{}, errors.New("nothing was started anew")
+		return times{}, errors.New("nothing was started again")
 	}
 	took := times{fenced: victim.Fenced().Sub(death), started: last.Sub(victim.Fenced())}
 	if clients {
