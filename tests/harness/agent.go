@@ -113,7 +113,7 @@ func (a *Agent) Environment(action string, bucket int, extra ...string) []string
 	return v.List()
 }
 
-// Call runs an action for a bucket. A call that does not end in time is killed, as Pacemaker does; Result.Err says so.
+// Call runs an action for a bucket. A call that does not end in time is killed, as Pacemaker does; Result.Err is set then.
 func (a *Agent) Call(ctx context.Context, action string, bucket int, extra ...string) lan.Result {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -21,7 +21,7 @@ import (
 // document has the tables, relative to the module's folder, where make runs this program.
 const document = "docs/compatibility.md"
 
-// rows are what runs unless told otherwise, oldest first: clusters of one release, clusters of two, kernels.
+// rows are what runs by default, oldest first: clusters of one release, clusters of two, kernels.
 var rows = []string{
 	"bullseye", "bookworm", "trixie", "sid", "bookworm,trixie", "bookworm,sid", "trixie,sid",
 	"linux-bullseye", "linux-bookworm", "linux-trixie", "linux-sid",
@@ -92,7 +92,7 @@ func run(ctx context.Context, name string) (ok bool, err error) {
 	return len(seen.failed) == 0, os.WriteFile(document, []byte(changed), 0o644)
 }
 
-// describe tells into which table a row goes, its first cells, and how make runs its tests.
+// describe returns into which table a row goes, its first cells, and how make runs its tests.
 func describe(ctx context.Context, name string) (t table, cells, arguments []string, err error) {
 	if release, isKernel := strings.CutPrefix(name, "linux-"); isKernel {
 		return kernels, []string{release}, []string{"test-vm", "KERNEL=" + release}, nil

@@ -17,10 +17,10 @@ import (
 type results struct {
 	passed     []string          // their names
 	failed     []string          // likewise, those of skipped tests among them
-	attributes map[string]string // what a guest says of its kernel: linux, backends
+	attributes map[string]string // what a guest prints about its kernel: linux, backends
 }
 
-// result is how a table says it.
+// result is a table's cell.
 func (r results) result() string {
 	if len(r.failed) == 0 {
 		return fmt.Sprintf("all %d passed", len(r.passed))
@@ -45,11 +45,11 @@ func test(ctx context.Context, arguments ...string) (results, error) {
 		line, err := lines.ReadString('\n')
 		r.add(line)
 		if err != nil {
-			break // the end, or the program's death, of which Wait tells
+			break // the end, or a crash of the program: Wait returns it
 		}
 	}
 	slices.Sort(r.failed)
-	// make fails when a test does; then the results say which.
+	// make fails when a test does; then the results show which.
 	if err := cmd.Wait(); err != nil && len(r.failed) == 0 {
 		return r, errors.Join(fmt.Errorf("make %s: %w", strings.Join(arguments, " "), err), context.Cause(ctx))
 	}
@@ -87,7 +87,7 @@ func (r *results) add(line string) {
 	}
 }
 
-// guests is the test of tests/vm that boots guests. Its own verdict counts if it is a bad one: a guest may end without a word.
+// guests is the test of tests/vm that boots guests. Its own result counts if it is a failure: a guest may end without results.
 const guests = "TestKernel"
 
 // count counts a test once, though several guests may run it: it passed if it passed in each.

@@ -77,6 +77,6 @@ func TestResultsAreCounted(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if got := r.result(); got != "2 of 6 passed; not: TestB, TestC, package x, TestE" {
-		t.Errorf("it says %q", got)
+		t.Errorf("the table is %q", got)
 	}
 }

@@ -95,9 +95,9 @@ func writeCache(folder string, k, before Kernel) error {
 	return err
 }
 
-// aptConfig gives apt folders of its own, so that nothing of the machine's packages is asked or changed: the machine knows its own
-// release only. How the network is reached (a proxy, say) is as the machine's configuration has it; what that has apt do after an
-// update is for the machine's own lists.
+// aptConfig gives apt folders of its own. The machine's package lists are only of its own release, and must not change. The network
+// settings (a proxy, for example) are those of the machine's configuration. Hooks in it that run after an update are for the machine's
+// own lists only.
 const aptConfig = `
 Dir::State "FOLDER/state";
 Dir::State::status "/dev/null";

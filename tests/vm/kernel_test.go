@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A test run without a network works with the kernel of a former one; without any, it says why there is none.
+// A test run without a network works with the kernel of an earlier one. Without any, the error shows the reason.
 func TestFetchKernelWithoutNetwork(t *testing.T) {
 	const version = "6.1.0-50-cloud-amd64"
 	boot, modules := "boot/vmlinuz-"+version, "lib/modules/"+version+"/kernel/veth.ko"
@@ -66,7 +66,7 @@ func TestFetchKernelWithoutNetwork(t *testing.T) {
 	}
 }
 
-// What is left of an interrupted download goes, and of older kernels all but the last.
+// Leftovers of an interrupted download are removed, and all older kernels but the last.
 func TestCacheIsTidied(t *testing.T) {
 	folder := t.TempDir()
 	for _, name := range []string{"5.10.0-30", "5.10.0-31", "5.10.0-32", "fetch-123"} {

@@ -12,7 +12,7 @@ import (
 )
 
 // guests run side by side, as many as there are processors. Each runs the tests of package kernel that are marked for it: each thing that
-// the agent asks of a kernel, once, and what needs modules that may be taken away, or that the machine's own kernel may lack (build tag
+// the agent asks of a kernel, once, and what needs modules that may be removed, or that the machine's own kernel may lack (build tag
 // guest). All kernels run the same tests. Together, data-path and target take as long as match.
 var guests = []string{"match", "data-path", "target", "interfaces"}
 

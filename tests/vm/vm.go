@@ -27,8 +27,8 @@ func run(ctx context.Context, folder string, argv ...string) (string, error) {
 	return string(out), nil
 }
 
-// ErrNoVerdict says that the guest ended without one: it panicked or hung.
-var ErrNoVerdict = errors.New("the guest ended without a verdict")
+// ErrNoVerdict means that the guest ended without an exit status: it panicked or hung.
+var ErrNoVerdict = errors.New("the guest ended without an exit status")
 
 // verdict is what the guest's first process prints last.
 var verdict = regexp.MustCompile(`^VERDICT (\d+)\r?$`)

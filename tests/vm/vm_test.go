@@ -24,7 +24,7 @@ var (
 	only    = flag.String("guest", "", "which guest is booted; empty: all")
 )
 
-// backends says for each release what its kernel is known to have. The agent must find the same in the guest, so that no test passes
+// backends are those that each release's kernel has. The agent must find the same in the guest, so that no test passes
 // because a backend was taken for missing.
 func backends() map[string]string {
 	return map[string]string{
@@ -73,7 +73,7 @@ var programs = []string{
 	"strace", "unshare", "mount", "sh", "cat", "mv",
 }
 
-// extensions are iptables' own libraries that know the modules' options.
+// extensions are iptables' own libraries that parse the modules' options.
 var extensions = []string{
 	"libipt_CLUSTERIP", "libxt_cluster", "libxt_comment", "libxt_mark", "libxt_MARK", "libxt_pkttype", "libxt_standard", "libarpt_mangle",
 }
@@ -137,7 +137,7 @@ func TestKernel(t *testing.T) {
 	}
 }
 
-// progress is told while the tests run: tools/testreport prints it, and it is in the log.
+// progress is printed while the tests run: tools/testreport prints it, and it is in the log.
 func progress(t *testing.T, format string, values ...any) {
 	t.Helper()
 	t.Attr("progress", fmt.Sprintf(format, values...))
@@ -206,7 +206,7 @@ func makeInitramfs(ctx context.Context, to string, k Kernel, built, guest string
 			return err
 		}
 	}
-	// What update-alternatives(1) keeps on Debian; which one is chosen, each test says.
+	// What update-alternatives(1) keeps on Debian; each test chooses one.
 	if err := a.link("/usr/sbin/iptables", "/etc/alternatives/iptables"); err != nil {
 		return err
 	}
