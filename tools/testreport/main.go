@@ -1,5 +1,5 @@
-// Command testreport reads the output of `go test -json`, and prints a line for each package, everything that a failed test has to say, and
-// at once what a long test tells of its progress: t.Attr("progress", …). It exits with 1 when a test failed, when one was skipped, and when
+// Command testreport reads the output of `go test -json`, and prints a line for each package, the whole output of failed tests, and
+// at once the progress of a long test: t.Attr("progress", …). It exits with 1 when a test failed, when one was skipped, and when
 // none ran: a check that did not take place must not look like one that passed.
 package main
 
@@ -29,15 +29,15 @@ type test struct{ pkg, name string }
 
 // report keeps what tests print until they end, because only failures show it.
 type report struct {
-	out     io.Writer
-	output  map[test][]string
-	passed  map[string]int // by package
-	failed  map[string]int
-	skipped []test
-	said    []string // by failed tests, in short
+	out      io.Writer
+	output   map[test][]string
+	passed   map[string]int // by package
+	failed   map[string]int
+	skipped  []test
+	messages []string // by failed tests, shortened
 }
 
-// message is the first line of what a test said with T.Log or T.Error, messageLines how many of its lines are repeated.
+// message is the first line of what a test logged with T.Log or T.Error. Of each message, messageLines lines are repeated.
 var message = regexp.MustCompile(`^\s+\w+_test\.go:\d+: `)
 
 const messageLines = 5
@@ -73,7 +73,7 @@ func run(in io.Reader, out io.Writer) (ok bool, err error) {
 		}
 	}
 	// Again, at the end: the logs of a test can be so long that what it found is far above.
-	for _, line := range r.said {
+	for _, line := range r.messages {
 		fmt.Fprint(out, line)
 	}
 	for _, t := range r.skipped {
@@ -137,13 +137,13 @@ func (r *report) endPackage(e event) {
 			}
 		}
 		if r.failed[e.Package] == 0 {
-			r.failed[e.Package] = 1 // it could not be built, say
+			r.failed[e.Package] = 1 // for example, it could not be built
 		}
 		fmt.Fprintf(r.out, "FAIL  %-40s %5d tests %7.1f s\n", e.Package, r.passed[e.Package], e.Elapsed)
 	}
 }
 
-// show prints what a test or package has said, and keeps its messages.
+// show prints the output of a test or package, and keeps its messages.
 func (r *report) show(t test) {
 	var messages []string
 	left := 0
@@ -158,7 +158,7 @@ func (r *report) show(t test) {
 		}
 	}
 	if len(messages) > 0 {
-		r.said = append(append(r.said, strings.TrimSpace(t.pkg+" "+t.name)+" said, in short:\n"), messages...)
+		r.messages = append(append(r.messages, strings.TrimSpace(t.pkg+" "+t.name)+" logged, shortened:\n"), messages...)
 	}
 	delete(r.output, t)
 }

@@ -31,7 +31,7 @@ func TestReport(t *testing.T) {
 		shown       []string // besides
 	}{
 		{"all is well", passedTest + passedPackage, true, "1 passed, 0 failed, 0 skipped", []string{"ok    p"}},
-		{"a failed test says why", passedTest + failedTest + failedPackage, false, "1 passed, 1 failed, 0 skipped", []string{"why", "FAIL  p"}},
+		{"a failed test shows why", passedTest + failedTest + failedPackage, false, "1 passed, 1 failed, 0 skipped", []string{"why", "FAIL  p"}},
 		{
 			"a skipped test is a failure", passedTest + skippedTest + passedPackage, false, "1 passed, 0 failed, 1 skipped",
 			[]string{"excuse", "SKIPPED", "p S"},
@@ -39,7 +39,7 @@ func TestReport(t *testing.T) {
 		{"a package without tests is none", passedTest + passedPackage + noTestFiles, true, "1 passed, 0 failed, 0 skipped", nil},
 		{
 			"a message is repeated at the end", talkingTest + failedPackage, false,
-			"p L said, in short:\n    x_test.go:7: why\n" + strings.Repeat("        log\n", 4) + "0 passed, 1 failed, 0 skipped", nil,
+			"p L logged, shortened:\n    x_test.go:7: why\n" + strings.Repeat("        log\n", 4) + "0 passed, 1 failed, 0 skipped", nil,
 		},
 		{"progress shows", progress + attribute + passedTest + passedPackage, true, "1 passed, 0 failed, 0 skipped", []string{"half of it\n"}},
 		{"a panic shows", passedTest + panickingTest + failedPackage, false, "1 passed, 1 failed, 0 skipped", []string{"panic: oh"}},
