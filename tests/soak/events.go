@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// What can happen. Each name is also what the log says.
+// The kinds of events, by their names in the log.
 const (
 	standby        kind = "into standby"
 	unstandby      kind = "out of standby"
@@ -72,7 +72,7 @@ type place int
 
 const (
 	running          place = iota // its cluster software too
-	withoutPacemaker              // in order; its Corosync still votes
+	withoutPacemaker              // stopped cleanly; its Corosync still votes
 	withoutCorosync               // likewise, and without a vote
 	dying                         // it is to be fenced, and has to boot again
 )
@@ -84,24 +84,24 @@ type host struct {
 	disturbed       bool // for a moment: it may not serve what is new
 }
 
-// inOrder tells whether the host can have buckets.
+// inOrder returns whether the host can own buckets.
 func (h host) inOrder() bool { return h.place == running && !h.standby && !h.banned && !h.disturbed }
 
-// votes tells whether the host counts for the quorum.
+// votes returns whether the host counts for the quorum.
 func (h host) votes() bool { return h.place == running || h.place == withoutPacemaker }
 
-// model is what the events have made of the cluster. It says what may happen next: not what has come of it yet.
+// model is the state that the events lead to. It decides which events may happen next. The cluster may not have reached it yet.
 type model struct {
 	hosts [hosts]host
 	drain int
 }
 
-// kills tells whether the host has to be fenced after it.
+// kills returns whether the host has to be fenced after it.
 func (k kind) kills() bool {
 	return slices.Contains([]kind{powerOff, killAll, hang, killCorosync, cutManagement}, k)
 }
 
-// allowed tells whether the cluster can go on: it has a quorum, and some host can have buckets.
+// allowed returns whether the cluster can go on: it has a quorum, and some host can own buckets.
 func (m model) allowed() bool {
 	votes, inOrder := 0, 0
 	for _, h := range m.hosts {
@@ -115,7 +115,7 @@ func (m model) allowed() bool {
 	return votes > hosts/2 && inOrder > 0
 }
 
-// rule says when a kind of event may happen to a host, and what that makes of it.
+// rule is when a kind of event may happen to a host, and how it changes the host.
 type rule struct {
 	kind   kind
 	weight int // how often, beside the others
@@ -123,10 +123,10 @@ type rule struct {
 	then   func(*host) // nil: the host is as before, after a moment
 }
 
-// A host whose Pacemaker was stopped in order does not die: nobody could tell, which docs/draining.md says. Nor is anything damaged that
-// keeps nodes from answering twice, or that says which connections drain: the address and the MAC filter make a node deaf, no more. And
-// only where buckets run, for a monitor has to notice. Of the agent's processes only monitors are killed: a stop that fails has its node
-// fenced.
+// A host whose Pacemaker was stopped cleanly does not die: the cluster could not notice (docs/draining.md). Only the address and the MAC
+// filter are damaged: without them, a node receives no packets. Without its tables it would answer twice, or lose its drains. Damage is
+// only done where buckets run, because a monitor has to find it. Of the agent's processes only monitors are killed: after a failed stop
+// Pacemaker fences the node.
 var rules = []rule{
 	{standby, 3, func(h host) bool { return h.place == running && !h.standby }, func(h *host) { h.standby = true }},
 	{unstandby, 4, func(h host) bool { return h.place != dying && h.standby }, func(h *host) { h.standby = false }},
@@ -161,7 +161,7 @@ var clusterRules = []struct {
 	may    func(model) bool
 }{{refreshAll, 2, model.allRun}, {cleanup, 2, model.allowed}, {setDrain, 4, model.allowed}}
 
-// allRun tells whether the cluster software of all hosts runs.
+// allRun returns whether the cluster software of all hosts runs.
 func (m model) allRun() bool {
 	return !slices.ContainsFunc(m.hosts[:], func(h host) bool { return h.place != running })
 }
@@ -181,7 +181,7 @@ func (m model) after(r rule, node int) (model, bool) {
 	return next, next.allowed()
 }
 
-// sequence is the events of a seed: always the same, whatever comes of them.
+// sequence is the events of a seed: always the same, whatever their effects.
 type sequence struct {
 	model  model
 	random *rand.Rand
@@ -244,7 +244,7 @@ func fencingTakes(seed uint64) time.Duration {
 	return times[rand.New(rand.NewPCG(seed, 1)).IntN(len(times))]
 }
 
-// restore are the events that bring everything back.
+// restore returns the events that restore everything.
 func (m model) restore() []event {
 	var events []event
 	for node := range m.hosts {

@@ -23,7 +23,7 @@ func TestSameSeedSameEvents(t *testing.T) {
 	}
 }
 
-// Whatever is chosen, the cluster can go on; and in the end everything is brought back.
+// The cluster can go on after each chosen event, and the last events restore everything.
 func TestEventsLeaveAQuorumAndAHost(t *testing.T) {
 	seen := map[kind]int{}
 	for seed := range uint64(10_000) {
@@ -64,7 +64,7 @@ func TestEventsLeaveAQuorumAndAHost(t *testing.T) {
 	}
 }
 
-// No host dies that nobody would fence, and none while the cluster could not fence it.
+// Each host that dies is a member that the cluster can fence.
 func TestOnlyRunningHostsDie(t *testing.T) {
 	for _, r := range rules {
 		h := host{place: running}

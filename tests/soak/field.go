@@ -140,14 +140,14 @@ func (f *field) play(ctx context.Context) {
 	for end := time.Now().Add(time.Duration(f.minutes * float64(time.Minute))); time.Now().Before(end) && ctx.Err() == nil; {
 		before := f.model
 		if err := f.happen(ctx, f.next(), before); err != nil {
-			// Nobody's connections suffer for it, and what the cluster lacks may come back. If it does not, the end will show it.
+			// This breaks no connection, and the cluster may still recover. Otherwise the end of the run reports it.
 			f.cutShort = err
 			f.say("cut short: %v", err)
 			f.model = before
 			break
 		}
 	}
-	f.say("all is brought back")
+	f.say("restoring everything")
 	for _, e := range f.model.restore() {
 		if err := f.happen(ctx, e, f.model); err != nil {
 			f.fails(ctx, "before "+e.String(), err)
@@ -158,7 +158,7 @@ func (f *field) play(ctx context.Context) {
 	}
 }
 
-// happen lets an event begin, after what must be so before it. If that does not come about, it does not begin.
+// happen begins an event once its preconditions hold. If they do not come to hold, the event does not begin.
 func (f *field) happen(ctx context.Context, e event, before model) error {
 	select {
 	case <-ctx.Done():
@@ -174,7 +174,7 @@ func (f *field) happen(ctx context.Context, e event, before model) error {
 		return fmt.Errorf("before \"%s\": %w", e, err)
 	}
 	f.events++
-	at := f.tell("event", e.String())
+	at := f.add("event", e.String())
 	for _, p := range f.probes {
 		p.Mark(e.String())
 	}
@@ -194,8 +194,9 @@ func (f *field) happen(ctx context.Context, e event, before model) error {
 }
 
 // lanesBefore are those of which the last event must be done before one begins. What happens to one host happens in turn. And while a
-// host's history is being refreshed, Pacemaker does not know what runs there: a host that stops then leaves its buckets running, and is
-// fenced for it. Before one goes, another that died is back: until the others have missed it, it seems to be there.
+// host's history is being refreshed, Pacemaker has no record of what runs there: a host that stops then leaves its buckets running, and is
+// fenced for it. Before a host leaves or dies, one that died earlier must be back: until the other nodes miss it, it still looks like a
+// member.
 func lanesBefore(e event) []int {
 	switch {
 	case e.kind == refreshAll, e.kind == stopPacemaker, e.kind == stopCluster:
@@ -240,10 +241,9 @@ func (f *field) members(m model) []*lab.Host {
 	return members
 }
 
-// await waits until the cluster is as far as the event takes for granted. Where a host is to leave, all others are there that shall be, or
-// the rest would have no quorum; where it is not to serve for a while, another one can; where it is to stop, Pacemaker knows what runs. (A
-// Pacemaker that stops while another one joins can leave a coordinator behind that waits for it: then nothing is started any more until it
-// comes back.)
+// await waits for an event's preconditions. Before a host leaves, all others that shall run are members, or the rest would have no quorum.
+// Before a host stops to serve for a while, another one can serve. Before a host is stopped, Pacemaker has a record of what runs. (When
+// Pacemaker stops while another node joins, the coordinator may wait for it: then Pacemaker starts nothing until it comes back.)
 func (f *field) await(ctx context.Context, e event, before model) error {
 	if e.node == everywhere || e.kind == back {
 		return nil
@@ -302,7 +302,7 @@ func (f *field) waitFor(ctx context.Context, from []*lab.Host, holds func(*lab.S
 	}
 }
 
-// do does what an event says. Where there is nothing to be damaged or killed, nothing is done.
+// do carries out an event. It does nothing where there is nothing to damage or to kill.
 func (f *field) do(ctx context.Context, e event, members []*lab.Host) error {
 	if e.node == everywhere {
 		switch e.kind {
@@ -381,7 +381,7 @@ func (f *field) do(ctx context.Context, e event, members []*lab.Host) error {
 	return nil
 }
 
-// vain tells that an event had nothing to do.
+// vain logs that an event had nothing to do.
 func (f *field) vain(err error) {
 	if err != nil {
 		text, _, _ := strings.Cut(err.Error(), "\n")
@@ -457,15 +457,15 @@ func (f *field) beganToDie(node string) (last time.Time) {
 	return last
 }
 
-// filters are what lets frames for the shared MAC in, by mac_mode: the command that shows and deletes it, and what it is called there.
+// filters are the MAC filter's entries for the shared MAC, by mac_mode: the command that shows and deletes one, and its name there.
 var filters = map[string]struct{ command, mac string }{
 	"multicast": {"ip maddress", "03:c1:c0:a8:0a:03"},
 	"unicast":   {"bridge fdb", "02:c1:c0:a8:0a:03"},
 	"igmp":      {"ip address", "239.255.10.3/32"}, // has the kernel send reports
 }
 
-// damage deletes something, and waits until it is there again. So nothing else happens to the host before a monitor has noticed: if its
-// buckets were taken away first, nobody would look any more.
+// damage deletes something, and waits until it is there again. So nothing else happens to the host before a monitor has found it: if its
+// buckets were moved first, no monitor would run there any more.
 func (f *field) damage(ctx context.Context, h *lab.Host, command, what string) error {
 	words := strings.Fields(command)
 	if _, err := h.Run(ctx, append(words, "delete", what, "dev", lan.NIC)...); err != nil {
@@ -494,7 +494,7 @@ func (f *field) killMonitor(h *lab.Host) error {
 	return err
 }
 
-// settle waits until the cluster is as it was, looks who answers, lets the clients go, and deletes the resource.
+// settle waits until the cluster is as it was, checks who answers, ends the clients, and deletes the resource.
 func (f *field) settle(ctx context.Context) {
 	steps := []struct {
 		what string
@@ -517,7 +517,7 @@ func (f *field) settle(ctx context.Context) {
 	}
 }
 
-// answeredOnce asks from other sources, and expects the answers of the nodes where Pacemaker says that the buckets are.
+// answeredOnce asks from other sources, and expects the answers of the nodes where the buckets run in Pacemaker's status.
 func (f *field) answeredOnce(ctx context.Context) error {
 	status, err := f.Status(ctx)
 	if err != nil {
@@ -555,7 +555,7 @@ func (f *field) remove(ctx context.Context) error {
 	return errors.Join(left...)
 }
 
-// left tells what is on the hosts that was not there before.
+// left returns what is on the hosts that was not there before.
 func (f *field) left() []error {
 	var left []error
 	for _, h := range f.Hosts {

@@ -21,10 +21,10 @@ type death struct {
 // offTakes is how long the power switch may take to unplug a host.
 const offTakes = time.Second
 
-// noBucket stands where a fault is none of a bucket.
+// noBucket is the bucket of a fault that concerns no single bucket.
 const noBucket = -1
 
-// fault is something that must not be, from its first sign to its last.
+// fault is a violation of what soak checks, from its first sign to its last.
 type fault struct {
 	from, to time.Time
 	bucket   int
@@ -50,12 +50,12 @@ type sign struct {
 // verdict is what the clients saw.
 type verdict struct {
 	signs []sign
-	// Of the connections whose host died: how many were told so, and how many waited until they gave up. (Where another host drains the bucket
-	// too, nobody can tell them: docs/draining.md.)
-	told, gaveUp int
+	// Of the connections whose host died: how many got a reset, and how many timed out. (Where another host drains the bucket too, no node
+	// can send a reset: docs/draining.md.)
+	reset, timedOut int
 }
 
-// judge looks for what must not be in what the clients saw.
+// judge looks for faults in what the clients saw.
 func judge(l *probe.Log, deaths []death) verdict {
 	var v verdict
 	for _, e := range l.Events {
@@ -76,14 +76,14 @@ func judge(l *probe.Log, deaths []death) verdict {
 			made, since := l.MadeTo(e)
 			switch {
 			case !excused(deaths, made, l.Start.Add(since), at, e.Node):
-				if e.Node == "" { // nobody answered: what was wrong began with the question
+				if e.Node == "" { // without an answer, the fault began with the question
 					at = at.Add(-e.After)
 				}
 				note("broken", fmt.Sprintf("connection to %s, which lives, made at %s: %s", made, stamp(l.Start.Add(since)), how(e)))
 			case e.Node != "":
-				v.told++
+				v.reset++
 			default:
-				v.gaveUp++
+				v.timedOut++
 			}
 		}
 	}
@@ -97,15 +97,15 @@ func how(e probe.Event) string {
 	return e.Text
 }
 
-// isDying tells whether a node is about to lose its power because of an event.
+// isDying returns whether a node is about to lose its power because of an event.
 func isDying(deaths []death, node string, at time.Time) bool {
 	return slices.ContainsFunc(deaths, func(d death) bool {
 		return d.node == node && !at.Before(d.from) && (d.off.IsZero() || at.Before(d.off.Add(offTakes)))
 	})
 }
 
-// excused tells whether a connection had to break: its host has lost its power since; or the host itself broke it, when it was dying. While
-// a host is only cut off it serves its connections, and nobody else may break them.
+// excused returns whether a connection had to break: its host has lost its power since, or the host itself broke it when it was dying. A
+// host that is only cut off serves its connections, and no other may break them.
 func excused(deaths []death, made string, since, at time.Time, by string) bool {
 	return slices.ContainsFunc(deaths, func(d death) bool {
 		if d.node != made || !d.off.IsZero() && since.After(d.off.Add(offTakes)) {
@@ -115,8 +115,8 @@ func excused(deaths []death, made string, since, at time.Time, by string) bool {
 	})
 }
 
-// deathsOf joins what was done to the hosts with when they lost their power. The second result are those that lost it although nothing was
-// done to them.
+// deathsOf joins the events that kill hosts with the times at which these lost their power. The second result are the hosts that lost it
+// without an event.
 func deathsOf(begun []death, losses map[string][]time.Time) (deaths, unasked []death) {
 	deaths = slices.Clone(begun)
 	for _, node := range sortedKeys(losses) {
@@ -156,7 +156,7 @@ func group(signs []sign) []fault {
 	return faults
 }
 
-// bucket is the source's. What is told of the address in ARP is nobody's.
+// bucket is the source's. A wrong MAC in ARP concerns no single bucket.
 func (s sign) bucket() int {
 	if !s.source.IsValid() {
 		return noBucket

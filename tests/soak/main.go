@@ -1,18 +1,18 @@
-// Command soak lets many things happen to a cluster, in an order and with pauses that a seed decides, one often before the cluster has
-// settled from the last, while clients ask and keep connections open. Real Pacemaker runs in the hosts of package lab, with fencing, and
-// buckets move with drain. It judges by what the clients see on the wire:
+// Command soak makes many events happen to a cluster, while clients ask and keep connections open. A seed decides their order and the
+// pauses between them. Often the next one comes before the cluster has settled. Real Pacemaker runs in the hosts of package lab, with
+// fencing, and buckets move with drain. It judges by what the clients see on the wire:
 //
 //   - no question is answered twice, and no answer has a wrong MAC;
 //   - no connection breaks while the host that it was made to lives;
-//   - no host is fenced to which nothing was done;
-//   - when everything was brought back, each bucket is answered once, and each client by every means: one whose host died got a reset,
-//     or waited until it gave up, and has a new connection;
+//   - no host is fenced without an event;
+//   - when everything was restored, each bucket is answered once, and each client by every means: one whose host died got a reset or a
+//     timeout, and has a new connection;
 //   - when the clients have gone, the drains end, and nothing is left on the hosts once the resource is deleted.
 //
 // Single questions may be lost: hosts die, and cables are out.
 //
 // It needs root, Debian's pacemaker, corosync and pcs, and what `make build` has built. What it finds is in a folder of its own: all
-// events, the clients' logs and pictures, and for each fault what happened around it. It ends with status 1 if there is a fault.
+// events, the clients' logs and pictures, and for each fault what happened around it. It exits with status 1 if there is a fault.
 package main
 
 import (
@@ -31,7 +31,7 @@ import (
 	"ocf-clusterip/tests/lab"
 )
 
-// setting is what a run is told.
+// setting is the options of a run.
 type setting struct {
 	seed    uint64
 	minutes float64
@@ -84,7 +84,7 @@ func run() int {
 	return 0
 }
 
-// soak makes a cluster, lets things happen to it, takes it away, and says how it went.
+// soak makes a cluster, plays the events, removes the cluster, and prints the results.
 func soak(ctx context.Context, s setting) (err error) {
 	if _, err := os.Stat(s.agent); err != nil {
 		return fmt.Errorf("%w; `make build` builds it", err)

@@ -19,11 +19,11 @@ import (
 )
 
 const (
-	around = 3 * time.Second // what is told of the time before and after a fault
+	around = 3 * time.Second // before and after a fault, in its timeline
 
 	// What is printed of the faults; the rest is in the files.
 	faultsPrinted, linesPrinted = 3, 40
-	flowsTold                   = 3 // of a fault, one by one
+	flowsShown                  = 3 // of a fault, one by one
 )
 
 // stamp is a time as Pacemaker logs it.
@@ -31,7 +31,7 @@ func stamp(at time.Time) string { return at.Format("15:04:05.000") }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// report judges, writes everything down, and prints what was found.
+// report judges, writes the files, and prints the results.
 func (f *field) report(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -54,7 +54,7 @@ func (f *field) report(ctx context.Context) error {
 		logs = append(logs, l)
 		v := judge(l, deaths)
 		all.signs = append(all.signs, v.signs...)
-		all.told, all.gaveUp = all.told+v.told, all.gaveUp+v.gaveUp
+		all.reset, all.timedOut = all.reset+v.reset, all.timedOut+v.timedOut
 	}
 	faults := append(slices.Clone(f.faults), group(all.signs)...)
 	slices.SortStableFunc(faults, func(a, b fault) int { return a.from.Compare(b.from) })
@@ -67,7 +67,7 @@ func (f *field) report(ctx context.Context) error {
 	}
 	f.summarise(logs, all, deaths, results)
 	if len(faults) == 0 {
-		f.say("nothing was answered twice, and no connection to a host that lives broke: seed %d; what was seen is in %s", f.seed, f.out)
+		f.say("nothing was answered twice, and no connection to a living host broke: seed %d; logs are in %s", f.seed, f.out)
 		return nil
 	}
 	for i, fault := range faults {
@@ -112,16 +112,16 @@ func (f *field) summarise(logs []*probe.Log, v verdict, deaths []death, results 
 	f.say("%d questions asked, %d answered, %d lost; %d long connections", total.Asked, total.Answered, total.Lost, opened)
 	f.say("%d answered twice, %d connections to living hosts broken, %d refused, %d wrong MAC",
 		kinds["answered twice"], kinds["broken"], kinds["refused"], kinds["wrong MAC"])
-	f.say("of the connections to hosts that died, %d were told so and %d gave up waiting", v.told, v.gaveUp)
+	f.say("of the connections to hosts that died, %d were reset and %d timed out", v.reset, v.timedOut)
 	for _, what := range sortedKeys(failed) {
 		f.say("actions that failed: %3d %s", failed[what], what)
 	}
 }
 
-// write leaves what the clients saw, all that was done, and what Pacemaker logged.
+// write writes what the clients saw, all events, and what Pacemaker logged.
 func (f *field) write(logs []*probe.Log) error {
 	errs := []error{f.CopyLogs(f.out), f.file("events.txt", func(w io.Writer) error {
-		for _, l := range f.told() {
+		for _, l := range f.all() {
 			if _, err := fmt.Fprintf(w, "%s %9s  %-6s %s\n", stamp(l.at), f.since(l.at), l.who, l.text); err != nil {
 				return err
 			}
@@ -147,7 +147,7 @@ func (f *field) file(name string, write func(io.Writer) error) error {
 	return errors.Join(write(file), file.Close())
 }
 
-// writeFaults leaves for each fault what happened around it, as text and as a picture, and prints the beginning of some.
+// writeFaults writes for each fault what happened around it, as text and as a picture, and prints the beginning of some.
 func (f *field) writeFaults(faults []fault, logs []*probe.Log) error {
 	if len(faults) == 0 {
 		return nil
@@ -191,17 +191,17 @@ func (f *field) writeFaults(faults []fault, logs []*probe.Log) error {
 }
 
 // timeline is what happened around a fault, in the order of time: what was done, what its clients saw, and what the agents and the cluster
-// said of its bucket.
+// logged of its bucket.
 func (f *field) timeline(of fault, logs []*probe.Log) ([]string, error) {
 	from, to := of.from.Add(-around), of.to.Add(around)
 	var lines []line
-	for _, l := range f.told() {
+	for _, l := range f.all() {
 		if l.who == "event" || l.who == "power" {
 			lines = append(lines, line{l.at, l.who, "==== " + strings.TrimSpace(l.text)})
 		}
 	}
 	for _, l := range logs {
-		lines = append(lines, seen(l, from, to, of.flows[:min(len(of.flows), flowsTold)])...)
+		lines = append(lines, seen(l, from, to, of.flows[:min(len(of.flows), flowsShown)])...)
 	}
 	logged, err := f.LogLines(f.begin, func(l lab.LogLine) bool { return concerns(l, of.bucket) })
 	if err != nil {
@@ -248,7 +248,7 @@ func seen(l *probe.Log, from, to time.Time, flows []flow) []line {
 		if e.Kind == probe.Answer {
 			row[of] = answers{node: e.Node, line: len(lines)}
 		}
-		text := fmt.Sprintf("%s %s #%d: %s %s %s", e.Proto, e.Source, e.Number, e.Kind, cmp.Or(e.Node, "by nobody"), e.Text)
+		text := fmt.Sprintf("%s %s #%d: %s %s %s", e.Proto, e.Source, e.Number, e.Kind, cmp.Or(e.Node, "by no node"), e.Text)
 		lines = append(lines, line{at, "wire", strings.TrimSpace(text)})
 	}
 	for _, a := range row {
@@ -259,14 +259,14 @@ func seen(l *probe.Log, from, to time.Time, flows []flow) []line {
 	return lines
 }
 
-// ofNodes is what is logged of where nodes are.
+// ofNodes matches log lines about the states of nodes.
 var ofNodes = regexp.MustCompile(
 	`state is now (lost|member)|Operation '?(reboot|off)'?|will be fenced|` +
 		`[Ss]cheduling .*fencing|Quorum (lost|acquired)|[Ss]hutting down|is unclean`,
 )
 
-// concerns tells whether a line says something of a bucket: what the agent said, how its actions ended, what the nodes told each other. Of
-// all buckets, if the fault is none of one.
+// concerns returns whether a line is about a bucket: the agent's log, the results of its actions, the announcements. With noBucket, it is
+// about all buckets.
 func concerns(l lab.LogLine, bucket int) bool {
 	if ofNodes.MatchString(l.Text) {
 		return l.Level != "info"

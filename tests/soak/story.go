@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// story is all that was done and happened, beside what the clients saw. It is also told while it goes on. Its methods may be called at the
+// story is all that was done and happened, beside what the clients saw. Each line is also printed at once. Its methods may be called at the
 // same time.
 type story struct {
 	begin time.Time
@@ -18,12 +18,12 @@ type story struct {
 // line is one moment of a story.
 type line struct {
 	at   time.Time
-	who  string // whose word it is: "event", "power", a node
+	who  string // the line's origin: "event", "power", a node
 	text string
 }
 
-// tell adds a line, and prints it.
-func (s *story) tell(who, text string) time.Time {
+// add adds a line, and prints it.
+func (s *story) add(who, text string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -32,19 +32,19 @@ func (s *story) tell(who, text string) time.Time {
 	return now
 }
 
-// say tells what the program itself does.
-func (s *story) say(format string, args ...any) { s.tell("soak", fmt.Sprintf(format, args...)) }
+// say adds a line about the program itself.
+func (s *story) say(format string, args ...any) { s.add("soak", fmt.Sprintf(format, args...)) }
 
-// Write takes a line of the lab's log, about a host's power. The time in front is the story's to say.
+// Write adds a line of the lab's log, about a host's power. The story has its own times, so the line's is cut off.
 func (s *story) Write(text []byte) (int, error) {
 	if _, what, ok := strings.Cut(strings.TrimSpace(string(text)), " "); ok {
-		s.tell("power", "   "+what)
+		s.add("power", "   "+what)
 	}
 	return len(text), nil
 }
 
-// told returns all lines so far.
-func (s *story) told() []line {
+// all returns all lines so far.
+func (s *story) all() []line {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]line(nil), s.lines...)
