@@ -18,8 +18,8 @@ func Bucket(address, client netip.Addr, buckets int) int {
 	)
 }
 
-// ExactlyOnce asks an address from the client's sources. The error tells which questions were not answered once, by the node that owner
-// names.
+// ExactlyOnce asks an address from the client's sources. The error lists the questions that were not answered exactly once, by the
+// node that owner returns.
 func (l *Lab) ExactlyOnce(ctx context.Context, target netip.Addr, sources []netip.Addr, owner func(client netip.Addr) string) error {
 	report, err := l.Network.Probe(ctx, lan.Traffic{Target: target, Sources: sources, Retries: 2})
 	if err != nil {

@@ -48,7 +48,7 @@ func listen(t *testing.T, o Options) *answers {
 	return a
 }
 
-// record keeps an answer, under a name that tells the program, the version and the situation.
+// record keeps an answer, under a name made of the program, the version and the situation.
 func (a *answers) record(program, situation, extension, text string) {
 	a.t.Helper()
 	if *recordTo != "" {
@@ -56,7 +56,7 @@ func (a *answers) record(program, situation, extension, text string) {
 	}
 }
 
-// until waits until the first host knows where the nodes are.
+// until waits until the first host has these states of the nodes.
 func (a *answers) until(situation string, want places) {
 	a.t.Helper()
 	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
@@ -89,7 +89,7 @@ func (a *answers) presence(ctx context.Context) (text string, got places, err er
 	return text, got, err
 }
 
-// Where a node is, as this release of Pacemaker says it, and what its programs print of attributes and resources.
+// The states of nodes in this release of Pacemaker, and what its programs print about attributes and resources.
 func TestAnswersAreUnderstood(t *testing.T) {
 	t.Parallel()
 	t.Run("with fencing", func(t *testing.T) {
@@ -125,7 +125,7 @@ func TestAnswersAreUnderstood(t *testing.T) {
 	})
 }
 
-// fenced waits until a host was fenced, and the cluster has written it down.
+// fenced waits until a host was fenced, and the cluster has recorded it.
 func (a *answers) fenced(name string) {
 	a.t.Helper()
 	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
@@ -143,7 +143,7 @@ func (a *answers) fenced(name string) {
 // attribute is one that the agent would set.
 const attribute = "clusterip-192.168.10.3-7"
 
-// attributes sets one of each node as the agent does, and asks for it on all; and for one that nobody has.
+// attributes sets one of each node as the agent does, and reads it on all; and one that no node has.
 func (a *answers) attributes() {
 	a.t.Helper()
 	want := map[string]string{"node1": "node1:60", "node2": "none", "node3": "node3:59,node1:60"}
@@ -169,6 +169,6 @@ func (a *answers) attributes() {
 	argv, err := a.Hosts[0].EnterCommand("attrd_updater", "--name", "clusterip-192.168.10.3-8", "--query", "-A")
 	check(a.t, err)
 	if r := a.Hosts[0].machine.Run(a.t.Context(), environment, argv...); r.Err != nil || !pacemaker.NoSuchAttribute(r.ExitCode) {
-		a.t.Error(errors.Join(fmt.Errorf("an attribute that nobody has: exit status %d: %s", r.ExitCode, r.Stderr), r.Err))
+		a.t.Error(errors.Join(fmt.Errorf("an attribute that no node has: exit status %d: %s", r.ExitCode, r.Stderr), r.Err))
 	}
 }

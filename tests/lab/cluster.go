@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Status is what crm_mon tells of the cluster.
+// Status is what crm_mon prints about the cluster.
 type Status struct {
 	DC        string // the coordinator; "" when there is none
 	Quorum    bool
@@ -29,7 +29,7 @@ type Node struct {
 func (n Node) String() string {
 	switch {
 	case n.Unclean:
-		return "unclean" // dead, as far as is known, and not fenced yet
+		return "unclean" // lost, and not fenced yet
 	case n.Pending:
 		return "pending" // joining
 	case !n.Online:
@@ -47,7 +47,7 @@ type Instance struct {
 	Role   string // "Started", "Stopped", …
 	Orphan bool   // no longer configured
 	Failed bool
-	Nodes  []string // where it is active: more than one is a mistake
+	Nodes  []string // where it is active: more than one is a fault
 }
 
 // Failure is an action that failed and was not cleaned up.
@@ -152,8 +152,8 @@ func (s *Status) Shares(resource string) map[string]int {
 	return shares
 }
 
-// Even tells whether every bucket of a resource is active on one of exactly those nodes, whose shares differ by one at
-// most, and no node's state is unknown to the others.
+// Even returns an error unless every bucket of a resource is active on one of exactly those nodes, whose shares differ by one at
+// most, and the state of every node is known.
 func (s *Status) Even(resource string, buckets int, nodes ...string) error {
 	for name, n := range s.Nodes {
 		if n.Unclean || n.Pending {
@@ -196,7 +196,7 @@ func (h *Host) Status(ctx context.Context) (*Status, error) {
 	return ParseStatus(text)
 }
 
-// pollInterval is how often a wait looks at most.
+// pollInterval is the shortest time between two looks of a wait.
 const pollInterval = 100 * time.Millisecond
 
 // WaitFor waits until a condition on the cluster's state holds: until it returns nil. The error, when ctx ends first, is the
@@ -211,7 +211,7 @@ func (l *Lab) WaitFor(ctx context.Context, holds func(*Status) error) (*Status, 
 			}
 		}
 		select {
-		case <-time.After(max(pollInterval, 2*time.Since(asked))): // on a slow machine, looking must not be what the cluster is busy with
+		case <-time.After(max(pollInterval, 2*time.Since(asked))): // on a slow machine, looking must not keep the cluster busy
 		case <-ctx.Done():
 			return s, fmt.Errorf("waited in vain (%w): %w", context.Cause(ctx), err)
 		}
@@ -221,7 +221,7 @@ func (l *Lab) WaitFor(ctx context.Context, holds func(*Status) error) (*Status, 
 // onlineTimeout bounds the wait for a cluster to form.
 const onlineTimeout = 60 * time.Second
 
-// WaitOnline waits until all hosts that are on are members of one cluster with a coordinator, and none that is on is to be
+// WaitOnline waits until all hosts that are on are members of one cluster with a coordinator, and none of them is to be
 // fenced.
 func (l *Lab) WaitOnline(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, onlineTimeout)

@@ -51,7 +51,7 @@ func copyProgram(from, to string) error {
 	return os.WriteFile(to, program, 0o755)
 }
 
-// overlays tells which folder is laid over which one of the hosts.
+// overlays returns the overlay folders, by the folder of the host that each covers.
 func (l *Lab) overlays() map[string]string {
 	o := map[string]string{sbin: filepath.Join(l.folder, "sbin")}
 	if l.options.Agent != "" {
@@ -60,8 +60,8 @@ func (l *Lab) overlays() map[string]string {
 	return o
 }
 
-// makeDisk makes what a host finds at its first boot: Corosync's configuration, and the cluster's, so that what matters
-// before the first election (fencing, dc-deadtime) is known from the start.
+// makeDisk makes what a host finds at its first boot: Corosync's configuration, and the cluster's, so that the
+// properties that matter before the first election (fencing, dc-deadtime) are set from the start.
 func (l *Lab) makeDisk(ctx context.Context, h *Host) error {
 	uid, gid, err := clusterUser(h.root)
 	if err != nil {
@@ -110,8 +110,8 @@ func (l *Lab) hostsFile() string {
 }
 
 // corosyncConf is a cluster on the management network alone, so that a test can cut it. Real clusters add a second link. After each
-// message the token runs around without a pause as often as seqno_unchanged_const says: by default 30 times, which is nothing between
-// servers, but a quarter of a small machine that plays six of them.
+// message the token runs around without a pause seqno_unchanged_const times: by default 30, which is nothing between
+// real nodes, but a quarter of a small machine that plays six of them.
 func (l *Lab) corosyncConf() string {
 	var b strings.Builder
 	token := l.options.Token.Milliseconds()
@@ -160,7 +160,7 @@ logging {
 // dcDeadtime is how long a node waits at its start for others before it elects a coordinator; by default 20 s.
 const dcDeadtime = 2 * time.Second
 
-// schema is the newest of the CIB that Pacemaker 2.0.5 knows.
+// schema is the newest of the CIB that Pacemaker 2.0.5 supports.
 const schema = "pacemaker-3.5"
 
 // cib is the cluster's first configuration: properties and the fencing device.

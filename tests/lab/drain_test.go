@@ -75,7 +75,7 @@ func (d *drained) finish(died ...string) (broken map[string]int) {
 	d.t.Logf("\n%s", log.Summary())
 	own, summary := d.stop()
 	if summary.Total.Asked == 0 {
-		d.t.Error("nobody asked anything")
+		d.t.Error("no client asked anything")
 	}
 	for _, l := range []*probe.Log{log, own} {
 		d.answeredOnce(l)
@@ -120,7 +120,7 @@ func (d *drained) cluster(h *Host, does string) {
 	}
 }
 
-// Whatever is done to the cluster in order, no connection breaks.
+// Clean changes to the cluster break no connection.
 func TestPlannedMovesBreakNoConnection(t *testing.T) {
 	t.Parallel()
 	d := playDraining(t, Options{}, 600, "op", "monitor", "interval=2s")
@@ -163,7 +163,7 @@ func TestPlannedMovesBreakNoConnection(t *testing.T) {
 	}
 }
 
-// A crash costs the dead host's connections, and no other; and their clients are told at once.
+// A crash breaks the dead host's connections and no others. Their clients get a reset at once.
 func TestCrashBesideDrains(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -184,7 +184,7 @@ func TestCrashBesideDrains(t *testing.T) {
 	}
 }
 
-// A host that dies while it drains: the next monitors notice, and the clients that still wait for it are told.
+// A host dies while it drains: the next monitors notice, and the clients that still wait for it get a reset.
 func TestDrainingHostDies(t *testing.T) {
 	t.Parallel()
 	d := playDraining(t, Options{StayOff: true}, 600, "op", "monitor", "interval=2s")
@@ -206,7 +206,7 @@ func TestDrainingHostDies(t *testing.T) {
 	}
 }
 
-// A host that is cut off while it drains serves its connections until it is fenced: nobody else answers them before.
+// A host that is cut off while it drains serves its connections until it is fenced: no other host answers them before.
 func TestDrainingHostIsCutOff(t *testing.T) {
 	t.Parallel()
 	d := playDraining(t, Options{StayOff: true, FencingTakes: 8 * time.Second}, 600, "op", "monitor", "interval=2s")
@@ -228,7 +228,7 @@ func TestDrainingHostIsCutOff(t *testing.T) {
 	}
 }
 
-// When the time is over, what is left is reset; and nothing leaks, even if nobody sweeps and a single action follows.
+// When the drain time is over, the remaining connections are reset. Nothing leaks, even if only a single action follows, without a sweeper.
 func TestDrainEnds(t *testing.T) {
 	t.Parallel()
 	const drain = 20 // seconds: longer than Pacemaker needs to move all buckets
@@ -254,5 +254,5 @@ func TestDrainEnds(t *testing.T) {
 	d.clearOf(d.Hosts[2])
 	d.answered()
 	d.streamsAnswered()
-	d.finish("node1", "node2", "node3") // each may have had to break some
+	d.finish("node1", "node2", "node3") // each may have reset some
 }

@@ -92,7 +92,7 @@ func (h *Host) boot(ctx context.Context) error {
 		return err
 	}
 	defer console.Close()
-	booted, tell, err := os.Pipe()
+	booted, writer, err := os.Pipe()
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (h *Host) boot(ctx context.Context) error {
 	cmd.Env = append([]string{initVariable + "=" + string(config)}, environment...)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = console, console
-	cmd.ExtraFiles = []*os.File{tell}
+	cmd.ExtraFiles = []*os.File{writer}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID,
 		Setsid:     true,
@@ -115,7 +115,7 @@ func (h *Host) boot(ctx context.Context) error {
 		}
 		return cmd.Start()
 	})
-	tell.Close()
+	writer.Close()
 	if err != nil {
 		return err
 	}
@@ -129,15 +129,15 @@ func (h *Host) boot(ctx context.Context) error {
 	if err := booted.SetReadDeadline(time.Now().Add(bootTimeout)); err != nil {
 		return err
 	}
-	said, err := io.ReadAll(booted)
-	if err == nil && string(said) != bootedMark {
+	text, err := io.ReadAll(booted)
+	if err == nil && string(text) != bootedMark {
 		text, _ := os.ReadFile(console.Name())
 		err = fmt.Errorf("its first process ended: %s", bytes.TrimSpace(text))
 	}
 	return err
 }
 
-// Off takes the power away: all processes die, the links are cut, and the kernel forgets everything. It returns when that
+// Off switches the power off: all processes end, the links are cut, and the kernel's state is lost. It returns when that
 // is done. It is no error if the host is off.
 func (h *Host) Off() error {
 	h.mu.Lock()
@@ -154,7 +154,7 @@ func (h *Host) Off() error {
 
 func (h *Host) off() error {
 	at := time.Now()
-	err := h.lab.Network.PowerOff(h.index) // first: from now on nothing of it reaches anybody
+	err := h.lab.Network.PowerOff(h.index) // first: from now on it reaches no other host
 	if h.first == nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (h *Host) off() error {
 	}
 }
 
-// dead tells whether the first process has ended by itself. h.mu is held.
+// dead returns whether the first process has ended by itself. h.mu is held.
 func (h *Host) dead() bool {
 	select {
 	case <-h.ended:
@@ -190,14 +190,14 @@ func (h *Host) Fenced() time.Time {
 	return time.Time{}
 }
 
-// PowerLosses returns when the host lost its power, each time, whoever took it away.
+// PowerLosses returns when the host lost its power, each time, for any reason.
 func (h *Host) PowerLosses() []time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.losses)
 }
 
-// fence takes the power away because the cluster asks for it.
+// fence switches the power off because the cluster requests it.
 func (h *Host) fence() error {
 	if err := h.Off(); err != nil {
 		return err
@@ -207,7 +207,7 @@ func (h *Host) fence() error {
 	return nil
 }
 
-// IsOn tells whether the host has power.
+// IsOn returns whether the host has power.
 func (h *Host) IsOn() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -297,7 +297,7 @@ func (h *Host) EnterCommand(argv ...string) ([]string, error) {
 }
 
 // Run executes a program inside the host, with an admin's environment, and returns what it prints on stdout. The error of a
-// program that fails holds all that it said.
+// program that fails has all of its output.
 func (h *Host) Run(ctx context.Context, argv ...string) (string, error) {
 	command, err := h.EnterCommand(argv...)
 	if err != nil {
@@ -323,7 +323,7 @@ func (h *Host) Dump() (string, error) {
 	return h.machine.Dump()
 }
 
-// Machine is the host as the network knows it: its MAC and addresses.
+// Machine is the host in the network: its MAC and addresses.
 func (h *Host) Machine() *lan.Host { return h.machine }
 
 // processesWith lists the processes in the same PID namespace, outside ids.
@@ -370,7 +370,7 @@ func (h *Host) KillProcess(what string, is func(name string, argv []string) bool
 	return unix.Kill(found[0], unix.SIGKILL)
 }
 
-// procFile reads what the kernel says of a process; nothing, if it has ended.
+// procFile reads a process's file in /proc; nothing, if the process has ended.
 func procFile(pid int, name string) string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
 	if err != nil {
@@ -379,5 +379,5 @@ func procFile(pid int, name string) string {
 	return string(text)
 }
 
-// alive tells whether a process exists.
+// alive returns whether a process exists.
 func alive(pid int) bool { return unix.Kill(pid, 0) != unix.ESRCH }

@@ -19,19 +19,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// initConfig is what a host's first process is told, as JSON in initVariable.
+// initConfig is the configuration of a host's first process, as JSON in initVariable.
 type initConfig struct {
 	Name        string
 	Disk        string            // the folder with the host's own files
 	Root        string            // the root file system; machineRoot is the machine's
 	Shared      []string          // folders that the host sees in another root than the machine's, too
-	Overlays    map[string]string // folder that is laid over, by the folder that it is laid over
+	Overlays    map[string]string // folder of the overlay, by the folder of the host that it covers
 	ManualStart bool
 }
 
 const (
 	initVariable  = "LAB_HOST"
-	bootedMark    = "booted\n" // said when the host is ready to be entered
+	bootedMark    = "booted\n" // written when the host is ready to be entered
 	serviceSocket = "/run/lab-service.sock"
 )
 
@@ -46,8 +46,8 @@ var onDisk = map[string]string{
 // runInit is the first process of a host: it makes the host's file system, starts the application and the cluster's
 // daemons, and buries orphans. It ends only by a signal.
 func runInit() error {
-	const told = 3 // the pipe on which it is said that the host is ready
-	unix.CloseOnExec(told)
+	const ready = 3 // the pipe to which bootedMark is written
+	unix.CloseOnExec(ready)
 	var config initConfig
 	if err := json.Unmarshal([]byte(os.Getenv(initVariable)), &config); err != nil {
 		return fmt.Errorf("%s: %w", initVariable, err)
@@ -79,7 +79,7 @@ func runInit() error {
 			}
 		}()
 	}
-	pipe := os.NewFile(told, "told")
+	pipe := os.NewFile(ready, "ready")
 	if _, err := pipe.WriteString(bootedMark); err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func daemon(name string) (path string, argv, env []string, ready func() error, e
 	return "", nil, nil, nil, fmt.Errorf("no service %q", name)
 }
 
-// corosyncAnswers waits until Pacemaker can connect: it would give up else.
+// corosyncAnswers waits until Pacemaker can connect. Pacemaker would end otherwise.
 func corosyncAnswers() error {
 	// libqb fills the whole of sun_path with an abstract socket's name (qb_ipcc_us_sock_connect).
 	const tries, pause, sunPath = 500, 20 * time.Millisecond, 108
@@ -193,7 +193,7 @@ func (s *services) start(name string) error {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock() // held over the fork, so that bury knows the process
+	defer s.mu.Unlock() // held over the fork, so that bury finds the process
 	if p := s.processes[name]; p != nil && p.running() {
 		return nil
 	}
@@ -245,7 +245,7 @@ func (s *services) restartFailed(name string, p *process) {
 	}
 }
 
-// stop ends a service gracefully, and returns when it has ended: Pacemaker first gives all resources away.
+// stop ends a service gracefully, and returns when it has ended: Pacemaker first stops all resources.
 func (s *services) stop(name string) error {
 	s.mu.Lock()
 	p := s.processes[name]

@@ -39,7 +39,7 @@ type Options struct {
 	Clients netip.Prefix  // as in lan.Options
 	IPv6    bool          // likewise
 
-	// Agent is the program that the hosts know as ocf:custom:clusterip; "" means none.
+	// Agent is the program that the hosts have as ocf:custom:clusterip; "" means none.
 	Agent string
 	// Properties are further cluster properties, or other values of those that New sets.
 	Properties map[string]string
@@ -56,7 +56,7 @@ type Options struct {
 	ManualStart bool
 
 	// Roots are the root file systems that the hosts run in, in turn, such as tests/make-root makes; none means those of RootVariable
-	// in the environment, or else the machine's own. A host sees in it, beside what the lab lays, the folder for temporary files and the
+	// in the environment, or else the machine's own. A host sees in it, beside the lab's overlays, the folder for temporary files and the
 	// working directory. The program that uses the package must be static (CGO_ENABLED=0), because the hosts run it too.
 	Roots []string
 

@@ -132,7 +132,7 @@ func TestNothingIsLeft(t *testing.T) {
 			}
 			namespaces := strings.Fields(string(out))
 			if len(namespaces) != 2 {
-				t.Fatalf("it told of the namespaces %q, and said %s", namespaces, complaints.String())
+				t.Fatalf("it printed the namespaces %q, and on stderr %s", namespaces, complaints.String())
 			}
 			deadline, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
@@ -272,7 +272,7 @@ func TestFenceAgentReadsOptions(t *testing.T) {
 		t.Errorf("no power switch: status %d", status)
 	}
 	if line, _ := bufio.NewReader(strings.NewReader(complaints.String())).ReadString('\n'); !strings.Contains(line, "off node1") {
-		t.Errorf("it says %q", line)
+		t.Errorf("the line is %q", line)
 	}
 }
 

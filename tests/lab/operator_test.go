@@ -15,7 +15,7 @@ import (
 	"ocf-clusterip/internal/operator"
 )
 
-// status asks a host for the status of an address, and checks that the exit status says the same.
+// status runs the command status on a host, and checks that the exit status matches.
 func (s *scenario) status(h *Host, address netip.Addr) operator.ResourceStatus {
 	s.t.Helper()
 	argv, err := h.EnterCommand("ocf-clusterip", "status", "--json", address.String())
@@ -27,7 +27,7 @@ func (s *scenario) status(h *Host, address netip.Addr) operator.ResourceStatus {
 		s.t.Fatalf("status on %s: %v\n%s%s", h.Name, err, r.Stdout, r.Stderr)
 	}
 	if r.ExitCode != int(status.Health) {
-		s.t.Errorf("status on %s says %s with exit status %d", h.Name, status.Health, r.ExitCode)
+		s.t.Errorf("status on %s is %s with exit status %d", h.Name, status.Health, r.ExitCode)
 	}
 	resource := status.Resources[0]
 	resource.Problems = append(resource.Problems, status.Problems...)
@@ -49,17 +49,17 @@ func (s *scenario) agrees(h *Host, address netip.Addr, placement map[int]string)
 	}
 }
 
-// has tells whether the status names a problem of that health, and returns what is to be typed.
-func has(status operator.ResourceStatus, health operator.Health, says string) (command string, ok bool) {
+// has returns whether the status has a problem with that health and text, and the command that solves it.
+func has(status operator.ResourceStatus, health operator.Health, text string) (command string, ok bool) {
 	for _, p := range status.Problems {
-		if p.Health == health && strings.Contains(p.Text, says) {
+		if p.Health == health && strings.Contains(p.Text, text) {
 			return p.Command, true
 		}
 	}
 	return "", false
 }
 
-// What an operator is told is what is so: when all is well, while buckets drain, of a fault, and while a host is dead.
+// The commands for operators print the truth: when all is healthy, while buckets drain, of a fault, and while a host is dead.
 func TestOperatorIsToldTheTruth(t *testing.T) {
 	t.Parallel()
 	d := playDraining(t, Options{StayOff: true}, 600)
@@ -96,11 +96,11 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 	}
 	for _, b := range d.status(d.Hosts[0], shared).Buckets {
 		if b.State == operator.Adopting && (len(b.Drains) != 1 || b.Drains[0].Node != "node3") {
-			t.Errorf("bucket %d drains on node3, node1 says %+v", b.Bucket, b.Drains)
+			t.Errorf("bucket %d drains on node3, status on node1 has %+v", b.Bucket, b.Drains)
 		}
 	}
 
-	// In maintenance mode nobody mends but the operator.
+	// In maintenance mode only the operator repairs.
 	d.pcs("property", "set", "maintenance-mode=true")
 	check(t, d.WaitIdle(t.Context()))
 	const missing = "address 192.168.10.3/32 is missing on eth0"
@@ -123,17 +123,17 @@ func TestOperatorIsToldTheTruth(t *testing.T) {
 		d.takenOver(d.Hosts[0], "node2")
 	}, "node1")
 	if _, ok := has(d.status(d.Hosts[0], shared), operator.Degraded, "node2 is offline"); !ok {
-		t.Errorf("node2 is off, and status says %v", d.status(d.Hosts[0], shared).Problems)
+		t.Errorf("node2 is off, and the problems are %v", d.status(d.Hosts[0], shared).Problems)
 	}
 	d.exactlyOnce(shared, buckets)
-	// Who was connected to node2 in a bucket that node3 drains still is not told (docs/draining.md).
+	// Clients that were connected to node2 in a bucket that node3 still drains get no reset (docs/draining.md).
 	log, err := d.streams.Stop()
 	check(t, err)
 	d.answeredOnce(log)
 	d.end()
 }
 
-// metrics expects that each bucket is owned by one of the hosts, as their metrics say.
+// metrics expects that each bucket is owned by one of the hosts in their metrics.
 func (s *scenario) metrics(hosts ...*Host) {
 	s.t.Helper()
 	owners := map[string]int{}
@@ -146,11 +146,11 @@ func (s *scenario) metrics(hosts ...*Host) {
 	}
 	for sample, count := range owners {
 		if count != 1 {
-			s.t.Errorf("%d hosts say that they own {%s", count, sample)
+			s.t.Errorf("%d hosts own {%s", count, sample)
 		}
 	}
 	if len(owners) != buckets {
-		s.t.Errorf("%d buckets of %d are owned, as metrics say", len(owners), buckets)
+		s.t.Errorf("%d buckets of %d are owned in the metrics", len(owners), buckets)
 	}
 }
 
@@ -161,14 +161,14 @@ func (s *scenario) doctor(h *Host) []string {
 	check(s.t, err)
 	r := h.machine.Run(s.t.Context(), environment, argv...)
 	check(s.t, r.Err)
-	var said struct {
+	var report struct {
 		Checks []struct{ Check, Result string }
 	}
-	if err := json.Unmarshal([]byte(r.Stdout), &said); err != nil || len(said.Checks) == 0 {
+	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil || len(report.Checks) == 0 {
 		s.t.Fatalf("doctor on %s: %v\n%s%s", h.Name, err, r.Stdout, r.Stderr)
 	}
 	var found []string
-	for _, f := range said.Checks {
+	for _, f := range report.Checks {
 		if f.Result != "ok" {
 			found = append(found, f.Check)
 		}

@@ -13,14 +13,14 @@ import (
 	"ocf-clusterip/tests/harness"
 )
 
-// complaint is what a tool writes that would rather be told otherwise.
+// complaint matches warnings of tools.
 var complaint = regexp.MustCompile(`(?i)deprecat|warning|error`)
 
 // unavoidable is what pcs from 0.12.2 on writes whenever it is given options of a clone, in any form (pacemaker/examples/README.md); and
 // what pcs status writes where there is no systemd, as on the lab's hosts.
 var unavoidable = regexp.MustCompile(`(?m)^Warning: (Meta attributes of .*clone are not validated|Unable to detect init system).*$`)
 
-// readmeCommands are those of a section of README, without what the lab has done already: the nodes know each other, and are fenced.
+// readmeCommands are those of a section of README, without what the lab has done already: the nodes form a cluster with fencing.
 func readmeCommands(t *testing.T, section string) []string {
 	t.Helper()
 	text, err := os.ReadFile("../../README.md")
@@ -44,7 +44,7 @@ func readmeCommands(t *testing.T, section string) []string {
 	return commands
 }
 
-// What README says is to be typed brings a healthy cluster, on this release too, without a word of complaint.
+// README's commands make a healthy cluster, on this release too, without warnings.
 func TestREADMEIsTyped(t *testing.T) {
 	t.Parallel()
 	agent, err := harness.Program()
@@ -64,8 +64,8 @@ func TestREADMEIsTyped(t *testing.T) {
 		if r.Err != nil || r.ExitCode != 0 {
 			t.Fatalf("%s: exit status %d, %v", command, r.ExitCode, r.Err)
 		}
-		if said := unavoidable.ReplaceAllString(r.Stdout+r.Stderr, ""); complaint.MatchString(said) {
-			t.Errorf("line %d complains: %s\n%s", i+1, command, said)
+		if output := unavoidable.ReplaceAllString(r.Stdout+r.Stderr, ""); complaint.MatchString(output) {
+			t.Errorf("line %d complains: %s\n%s", i+1, command, output)
 		}
 		if strings.HasPrefix(command, "pcs resource enable") && !started { // what follows changes the number of buckets
 			s.even(buckets, "node1", "node2")

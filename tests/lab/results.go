@@ -23,7 +23,7 @@ type Result struct {
 // resultLine is what log_executor_event of Pacemaker's daemons/controld/controld_execd.c writes.
 var resultLine = regexp.MustCompile(`(?m)^(\w{3} \d\d \d\d:\d\d:\d\d)(\.\d{3})? .*Result of (\S+) operation for (\S+) on (\S+): ([^(|\n]*)`)
 
-// Now returns a moment for Results: where logs tell whole seconds only, the beginning of the next one.
+// Now returns a moment for Results: where logs have whole seconds only, the beginning of the next one.
 func (l *Lab) Now() time.Time {
 	now := time.Now()
 	for _, h := range l.Hosts {
@@ -78,7 +78,7 @@ func parseStamp(stamp string, since time.Time) (time.Time, error) {
 	return time.ParseInLocation("2006 Jan 02 15:04:05", fmt.Sprint(since.Year())+" "+stamp, since.Location())
 }
 
-// LogLine is what a daemon of Pacemaker logged on a host. Pacemaker's executor logs what the agents say, too.
+// LogLine is what a daemon of Pacemaker logged on a host. Pacemaker's executor logs the agents' output, too.
 type LogLine struct {
 	Time                      time.Time // as exact as in Result
 	Node, Daemon, Level, Text string
@@ -123,7 +123,7 @@ func (l *Lab) CopyLogs(folder string) error {
 	return errors.Join(errs...)
 }
 
-// OK tells whether an action ended as it should. A probe may find either.
+// OK returns whether an action succeeded. A probe may also find the resource stopped.
 func (r Result) OK() bool {
 	return r.Outcome == "ok" || r.Action == "probe" && r.Outcome == "not running"
 }

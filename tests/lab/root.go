@@ -98,7 +98,7 @@ func enterRoot(root, disk string, shared []string) error {
 		return err
 	}
 	_ = hosts.Close()
-	// The old root is stacked below the new one, and then taken away (pivot_root(2), "pivot_root(".", ".")").
+	// The old root is stacked below the new one, and then unmounted (pivot_root(2), "pivot_root(".", ".")").
 	if err := os.Chdir(merged); err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func packageVersion(ctx context.Context, root, name string) (string, error) {
 	return string(out), nil
 }
 
-// atLeast tells whether all hosts run that release of Pacemaker, or a later one.
+// atLeast returns whether all hosts run that release of Pacemaker, or a later one.
 func (l *Lab) atLeast(ctx context.Context, release string) (bool, error) {
 	for _, root := range l.options.roots() {
 		version, err := packageVersion(ctx, root, "pacemaker")
@@ -171,8 +171,8 @@ func (l *Lab) atLeast(ctx context.Context, release string) (bool, error) {
 	return true, nil
 }
 
-// fencingProperty is the name, which all hosts know, of the property that switches fencing on. Pacemaker 3.0.2 renamed it, and warns of the
-// old name; older releases do not know the new one.
+// fencingProperty is the name, which all hosts accept, of the property that switches fencing on. Pacemaker 3.0.2 renamed it, and warns of
+// the old name; older releases do not have the new one.
 func (l *Lab) fencingProperty(ctx context.Context) (string, error) {
 	renamed, err := l.atLeast(ctx, "3.0.2")
 	if renamed {

@@ -87,10 +87,10 @@ func (s *scenario) ask(target netip.Addr) *probe.Probe {
 // pcs runs pcs on the first host that is on.
 func (s *scenario) pcs(arguments ...string) {
 	s.t.Helper()
-	run(s.t, s.survivor(), append([]string{"pcs"}, arguments...)...)
+	run(s.t, s.firstOn(), append([]string{"pcs"}, arguments...)...)
 }
 
-func (s *scenario) survivor() *Host {
+func (s *scenario) firstOn() *Host {
 	for _, h := range s.Hosts {
 		if _, err := h.pid(); err == nil {
 			return h
@@ -132,7 +132,7 @@ func (s *scenario) answered() {
 	}
 }
 
-// exactlyOnce asks from other sources, and expects the answers of the nodes where Pacemaker says that the buckets are.
+// exactlyOnce asks from other sources, and expects the answers of the nodes where the buckets run in Pacemaker's status.
 func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 	s.t.Helper()
 	status, err := s.Status(s.t.Context())
@@ -148,10 +148,10 @@ func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 		s.t.Error(err)
 	}
 	s.agrees(s.Host(placement[0]), target, placement)
-	said := s.whois(s.Host(placement[0]), target, sources)
+	printed := s.whois(s.Host(placement[0]), target, sources)
 	for _, source := range sources {
-		if want := owner(source); said[source.String()] != want {
-			s.t.Errorf("whois says that %s answers %s, but %s does", said[source.String()], source, want)
+		if want := owner(source); printed[source.String()] != want {
+			s.t.Errorf("whois prints that %s answers %s, but %s does", printed[source.String()], source, want)
 		}
 	}
 }
@@ -182,18 +182,18 @@ func (s *scenario) stop() (*probe.Log, *probe.Summary) {
 	return log, summary
 }
 
-// end stops asking and returns what was seen; nobody may have got two answers, or one with a wrong MAC.
+// end stops asking and returns what was seen. No client may have got two answers, or one with a wrong MAC.
 func (s *scenario) end() *probe.Summary {
 	s.t.Helper()
 	log, summary := s.stop()
 	s.answeredOnce(log)
 	if summary.Total.Asked == 0 {
-		s.t.Error("nobody asked anything")
+		s.t.Error("no client asked anything")
 	}
 	return summary
 }
 
-// answeredOnce expects that nobody got two answers, or one with a wrong MAC.
+// answeredOnce expects that no client got two answers, or one with a wrong MAC.
 func (s *scenario) answeredOnce(log *probe.Log) {
 	s.t.Helper()
 	for _, kind := range []probe.Kind{probe.Duplicate, probe.WrongMAC} {
@@ -273,7 +273,7 @@ func TestPlannedChanges(t *testing.T) {
 
 	since := s.Now()
 	s.step("cleanup", func() { s.pcs("resource", "cleanup", resource+"-clone") }, all...)
-	// Pacemaker 2.0 knows no reload-agent (OCF 1.1): it restarts.
+	// Pacemaker 2.0 has no reload-agent (OCF 1.1): it restarts.
 	reloads, err := s.atLeast(t.Context(), "2.1.0")
 	check(t, err)
 	action, restarts := "reload-agent", 0
@@ -373,7 +373,7 @@ func TestNumberOfBucketsChanges(t *testing.T) {
 	s.exactlyOnce(shared, buckets)
 	s.noFailure(nothing)
 
-	// Raised while they run: nodes that disagree would answer twice, so the new ones refuse, and tell the way.
+	// Raised while they run: nodes that disagree would answer twice, so the new ones refuse, and print the solution.
 	s.probe.Mark("10 buckets, the wrong way")
 	meta(10)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -421,7 +421,7 @@ func (s *scenario) fenced(h *Host, since time.Time) {
 	}
 }
 
-// alone waits until a host has noticed that it has no quorum, and has no bucket any more.
+// alone waits until a host has lost its quorum and stopped its buckets.
 func (s *scenario) alone(h *Host) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
@@ -454,7 +454,7 @@ func TestHostsFail(t *testing.T) {
 		// Where the hosts run two releases, the first one's is the older: Pacemaker lets no node join whose release is older than all
 		// that are there (verify_feature_set in daemons/controld/controld_messages.c).
 		check(t, errors.Join(s.Hosts[1].Off(), s.Hosts[2].Off()))
-		// Without quorum the third may not fence, and stops what it has. An admin gives the power back.
+		// Without quorum the third may not fence, and stops what it has. An admin switches the power on again.
 		s.alone(s.Hosts[0])
 		check(t, errors.Join(s.Hosts[1].On(t.Context()), s.Hosts[2].On(t.Context())))
 		check(t, s.WaitOnline(t.Context()))
@@ -470,8 +470,8 @@ func (s *scenario) kill(h *Host, name string) error {
 
 func TestPartsOfAHostFail(t *testing.T) {
 	t.Parallel()
-	// With a failure-timeout a node gets buckets again by itself. Here the times are short, so that the test is. In unicast mode
-	// a node that has lost its rules is deaf; in the others it answers everybody until the next monitor.
+	// With a failure-timeout Pacemaker starts buckets on the node again without an admin. Here the times are short, so that the test is. In
+	// unicast mode a node without its rules receives nothing; in the others it answers all clients until the next monitor.
 	s := play(t, "mac_mode=unicast", "op", "monitor", "interval=2s", "meta", "failure-timeout=5s")
 	all := []string{"node1", "node2", "node3"}
 

@@ -27,7 +27,7 @@ func (l *Lab) Probe(ctx context.Context, target netip.Addr, sources int) (*probe
 	return l.ProbeWith(ctx, probe.Options{Target: target, Sources: l.Network.SourcesLike(target, sources)})
 }
 
-// ProbeWith begins to ask what the options say; who asks and who answers needs not be said.
+// ProbeWith begins to ask with these options. It sets the client, and the names of the nodes.
 func (l *Lab) ProbeWith(ctx context.Context, o probe.Options) (*probe.Probe, error) {
 	o.Client, o.Node, o.StreamTimeout = l.Network.Client, l.NodeByMAC, cmp.Or(o.StreamTimeout, l.options.StreamTimeout, streamTimeout)
 	p, err := probe.Start(ctx, o)

@@ -13,7 +13,7 @@ import (
 	"ocf-clusterip/tests/probe"
 )
 
-// part lets two hosts hear nothing of each other on the management network. Both still reach the power switch.
+// part cuts the management network between two hosts. Both still reach the power switch.
 func (s *scenario) part(a, b *Host) {
 	s.t.Helper()
 	for _, pair := range [][2]*Host{{a, b}, {b, a}} {
@@ -27,7 +27,7 @@ func (s *scenario) part(a, b *Host) {
 	}
 }
 
-// Two nodes that both reach the power switch, and not each other: one is fenced, and the one that is to win does.
+// Two nodes that both reach the power switch, and not each other: one is fenced, and the one whose fencing is delayed wins.
 func TestSplitOfTwoNodes(t *testing.T) {
 	t.Parallel()
 	s := playIn(t, Options{Nodes: 2, StayOff: true})
@@ -50,14 +50,14 @@ func TestSplitOfTwoNodes(t *testing.T) {
 	s.end()
 }
 
-// Without fencing there is no promise: this shows why. It is also how the probe proves that it does see two answers.
+// Without fencing, two nodes may answer. This also shows that the probe detects two answers.
 func TestWithoutFencing(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name  string
 		nodes int
 		fail  func(*scenario) error
-		safe  bool // whether it can go well
+		safe  bool // whether no client can get two answers
 	}{
 		{"two nodes, management network parted", 2, func(s *scenario) error { return s.Hosts[1].Cut(lan.ManagementNIC) }, false},
 		{"three nodes, one hangs", 3, func(s *scenario) error { return s.Hosts[1].Hang() }, false},
@@ -84,7 +84,7 @@ func TestWithoutFencing(t *testing.T) {
 	}
 }
 
-// takenOver waits until, as a host sees it, all buckets are active, and none on a node that is lost.
+// takenOver waits until, in a host's status, all buckets are active, and none on a lost node.
 func (s *scenario) takenOver(as *Host, lost string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)

@@ -27,7 +27,7 @@ http {
 }
 `
 
-// The example, as an admin runs it, with shorter times: a node whose nginx dies gives its buckets away, and gets some back.
+// The example, as an admin runs it, with shorter times: the buckets of a node whose nginx crashes move away, and some come back.
 func TestWebFarmExample(t *testing.T) {
 	t.Parallel()
 	agent, err := harness.Program()

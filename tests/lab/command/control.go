@@ -17,12 +17,12 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// readyFD is the pipe on which the process that holds a lab says that it is up.
+// readyFD is the pipe that the process that holds a lab writes to when the lab is up.
 const readyFD = 3
 
 const askTimeout = 30 * time.Second
 
-// request is what the process that holds a lab is asked, as a line of JSON on its socket; answer is what it says.
+// request is a line of JSON on the socket of the process that holds a lab; answer is its answer.
 type request struct{ Verb, Host, NIC string }
 
 type answer struct {
@@ -75,7 +75,7 @@ func control(ctx context.Context, stop func(), place string, l *lab.Lab) error {
 	for {
 		conn, err := listener.Accept()
 		switch {
-		case errors.Is(err, net.ErrClosed): // told to end
+		case errors.Is(err, net.ErrClosed): // asked to end
 			return nil
 		case err != nil:
 			return err
@@ -143,7 +143,7 @@ func do(ctx context.Context, l *lab.Lab, r request) (answer, error) {
 	return a, err
 }
 
-// describe tells which host is on, and what the cluster says of it.
+// describe returns which host is on, and its state in the cluster.
 func describe(ctx context.Context, l *lab.Lab) string {
 	var b strings.Builder
 	status, err := l.Status(ctx)

@@ -12,8 +12,8 @@
 //	lab repair NODE lan|mgmt put it back
 //	lab down                 remove everything
 //
-// NODE is a number from 1 or a name. LAB_NAME in the environment distinguishes labs that run side by side. LAB_ROOT names the root file system that
-// the hosts run in, such as tests/make-root makes.
+// NODE is a number from 1 or a name. LAB_NAME in the environment distinguishes labs that run side by side. LAB_ROOT names the root file
+// system that the hosts run in, such as tests/make-root makes.
 package main
 
 import (
@@ -119,18 +119,18 @@ func up(place string, args []string) error {
 	defer logfile.Close()
 	fmt.Printf("booting %s hosts and waiting for their cluster (the log is %s) ...\n", nodes, logfile.Name())
 	begin := time.Now()
-	ready, tell, err := os.Pipe()
+	ready, writer, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	cmd := exec.Command(self, "serve", nodes, agent)
 	cmd.Stdout, cmd.Stderr = logfile, logfile
-	cmd.ExtraFiles = []*os.File{tell}
+	cmd.ExtraFiles = []*os.File{writer}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	tell.Close()
+	writer.Close()
 	if n, _ := ready.Read(make([]byte, 1)); n == 0 {
 		text, _ := os.ReadFile(logfile.Name())
 		return fmt.Errorf("the lab did not come up:\n%s", text)
@@ -142,7 +142,7 @@ func up(place string, args []string) error {
 	return nil
 }
 
-// serve holds a lab until it is told to end.
+// serve holds a lab until it is asked to end.
 func serve(place, nodes, agent string) error {
 	syscall.CloseOnExec(readyFD)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
