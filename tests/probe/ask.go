@@ -97,7 +97,7 @@ func (p *Probe) question(ch *channel, c *conn) uint32 {
 	return number
 }
 
-// unsent takes a question for lost that could not be sent. What no other time will mend ends the probe.
+// unsent counts a question as lost that could not be sent. An error that will not go away ends the probe.
 func (p *Probe) unsent(ch *channel, number uint32, err error) error {
 	if err == nil {
 		return nil
@@ -113,7 +113,7 @@ func (p *Probe) unsent(ch *channel, number uint32, err error) error {
 	return nil
 }
 
-// tidy does what is due besides asking: sockets to close, streams to look after, questions to give up.
+// tidy does what is due besides asking: sockets to close, streams to renew, questions that are lost.
 func (p *Probe) tidy() error {
 	p.mu.Lock()
 	now := p.now()
@@ -149,11 +149,11 @@ func (p *Probe) lose(ch *channel, number uint32, why string) {
 	if q := &ch.questions[number-1]; q.state == unanswered {
 		q.state = lost
 		p.open--
-		p.tell(ch, Event{At: p.now(), Kind: Lost, Number: number, Text: clean(why)})
+		p.recordOf(ch, Event{At: p.now(), Kind: Lost, Number: number, Text: clean(why)})
 	}
 }
 
-// waits tells whether questions are unanswered.
+// waits returns whether questions are unanswered.
 func (p *Probe) waits() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,8 +184,8 @@ func (p *Probe) closeAll() {
 	p.closing = nil
 }
 
-// tell records an event of a channel. The caller holds the lock.
-func (p *Probe) tell(ch *channel, e Event) {
+// recordOf records an event of a channel. The caller holds the lock.
+func (p *Probe) recordOf(ch *channel, e Event) {
 	e.Source, e.Proto = ch.addr, ch.proto
 	if e.Number != 0 {
 		e.After = e.At - ch.questions[e.Number-1].asked

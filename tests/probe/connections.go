@@ -11,7 +11,7 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// The ports that connections come from, one after the other for each source: so a port tells the connection, long after it
+// The ports that connections come from, one after the other for each source: so a port identifies the connection, long after it
 // was closed.
 const (
 	firstPort = 20000
@@ -39,7 +39,7 @@ type conn struct {
 	isn      uint32  // initial sequence number; valid when the SYN was sent
 	syn      segment // the SYN
 	request  segment // the last one with data
-	stalled  bool    // the question under way, and that was told
+	stalled  bool    // the question under way, and that was recorded
 	lastGasp error   // of the socket, at the last look
 }
 
@@ -60,7 +60,7 @@ type segment struct {
 	by       []uint8
 }
 
-// answeredBy notes a node's answer, and tells whether more nodes have answered than copies were sent.
+// answeredBy notes a node's answer, and returns whether more nodes have answered than copies were sent.
 func (s *segment) answeredBy(node uint8) bool {
 	if slices.Contains(s.by, node) {
 		return false
@@ -133,7 +133,7 @@ func (p *Probe) tend(ch *channel, due bool) error {
 	}
 	if c.phase == asking && !c.stalled && p.now()-p.asked(c) > p.o.StallAfter {
 		c.stalled = true
-		p.tell(ch, Event{At: p.now(), Kind: Stalled, Number: c.number})
+		p.recordOf(ch, Event{At: p.now(), Kind: Stalled, Number: c.number})
 	}
 	// A node that hung acknowledged the request, and died: then TCP waits for ever, for there is nothing to repeat.
 	if c.phase == asking && p.now()-p.asked(c) > p.o.StreamTimeout {
@@ -142,7 +142,7 @@ func (p *Probe) tend(ch *channel, due bool) error {
 		return nil
 	}
 	if err := c.listen(); err != nil {
-		// If it was a RST, the capture will tell us who sent it; that may take a moment longer.
+		// If it was a RST, the capture will show who sent it; that may take a moment longer.
 		if c.lastGasp != nil {
 			p.breaks(c, Event{At: p.now(), Text: err.Error()})
 		}
@@ -195,7 +195,7 @@ func (c *conn) listen() error {
 // breaks ends a connection that was open. A stream makes a new one at once, unless it just did. The caller holds the lock.
 func (p *Probe) breaks(c *conn, e Event) {
 	e.Kind, e.Number = Broken, c.number
-	p.tell(c.channel, e)
+	p.recordOf(c.channel, e)
 	if c.number != 0 {
 		p.lose(c.channel, c.number, "connection broken")
 	}

@@ -1,6 +1,6 @@
-// Package probe asks a shared address from many client addresses at once, at a steady rate, and sees every answer on the
-// wire with its Ethernet source: so it tells which node answered each question, and whether one was answered twice, late,
-// with a wrong MAC, or never. It writes what happened as a text with one line per event, sums it up, and draws it.
+// Package probe asks a shared address from many client addresses at once, at a steady rate, and captures every answer with its
+// Ethernet source. So it reports which node answered each question, and whether one was answered twice, late, with a wrong MAC,
+// or never. It writes a log with one line per event, a summary, and a picture.
 //
 //	p, err := probe.Start(ctx, probe.Options{Client: n.Client, Target: vip, Sources: n.Sources(64), Node: name})
 //	p.Mark("node2 killed")
@@ -18,7 +18,7 @@
 //	udp      a datagram to the echo port. The payload holds the number.
 //	connect  a new TCP connection from a new port, which is reset when the server has named itself.
 //	stream   a request on a TCP connection that stays open. The payload holds the number; the next request waits for the
-//	         answer to the last one. A connection that breaks is made anew at once, with a new question; so is one that has
+//	         answer to the last one. A connection that breaks is made again at once, with a new question; so is one that has
 //	         lived for Options.StreamLife, which is closed when it has its answer.
 //
 // A question is answered or refused (TCP: a RST to the SYN; UDP: an ICMP error), or else lost: after Options.Timeout, and
@@ -26,8 +26,8 @@
 // (RFC 6298), and a SYN that it repeats all the same counts as lost: so no repetition hides a loss. The requests of a
 // stream, however, are TCP's to repeat: one that takes longer than Options.StallAfter is noted as stalled.
 //
-// Times are when the probe read a frame, in which a busy machine may be some milliseconds late. A verdict depends on times
-// only where it says so above.
+// Times are when the probe read a frame, in which a busy machine may be some milliseconds late. A result depends on times
+// only where the text above has one.
 //
 // # What is a duplicate
 //
@@ -35,13 +35,13 @@
 //
 // In TCP each side repeats what it takes for lost, and one node may rightly send the same segment twice: it answers a
 // repeated SYN with a second SYN-ACK, and repeats data when our acknowledgement was lost. So a second copy from the same
-// node says nothing. What does is a SYN or a request that *several nodes* answer, be it with a SYN-ACK, data or a RST: a
-// duplicate if there are more of them than copies that the client sent (of several copies, one may have met the former
-// owner of the bucket, and another the present one). An answer belongs to the segment that it acknowledges; a RST without
+// node proves nothing. A SYN or a request that *several nodes* answer does, be it with a SYN-ACK, data or a RST. It is a
+// duplicate if more nodes answer than the client sent copies (of several copies, one may have met the old owner of the
+// bucket, and another the new one). An answer belongs to the segment that it acknowledges; a RST without
 // ACK shows that by its sequence number, which is the acknowledgement number of the segment that it refuses (RFC 9293,
 // section 3.5.2).
 //
-// Without draining, the new owner of a bucket refuses what comes in on connections that it does not know: that is a broken
+// Without draining, the new owner of a bucket refuses what comes in on connections that it does not have: that is a broken
 // connection, with the name of the node that broke it, and no duplicate.
 //
 // # The log
@@ -56,6 +56,6 @@
 //	17.654321 broken    stream  192.168.64.2 130 node3 4.654000 reset
 //
 // The kinds are mark, answer, lost, refused (one of these three for every question), late (an answer to a question that
-// was given up), duplicate, wrong-mac (an answer from a MAC that is no node's own, or ARP that tells anything but the
+// that was lost), duplicate, wrong-mac (an answer from a MAC that is no node's own, or ARP that announces anything but the
 // shared MAC), open (a stream has a connection), stalled and broken (it has none any more).
 package probe

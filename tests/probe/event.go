@@ -27,7 +27,7 @@ var protoNames = []string{none, "icmp", "udp", "connect", "stream"}
 
 func (p Proto) String() string { return protoNames[p] }
 
-// Kind says what an event is.
+// Kind is what an event is.
 type Kind uint8
 
 // The kinds of events, see the package comment.

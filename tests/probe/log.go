@@ -110,7 +110,7 @@ func (l *Log) Of(k Kind) []Event {
 	return events
 }
 
-// MadeTo returns to which node the connection of an event was made, and when; Unknown if the log does not say.
+// MadeTo returns to which node the connection of an event was made, and when; Unknown if the log does not show it.
 func (l *Log) MadeTo(of Event) (node string, at time.Duration) {
 	node = Unknown
 	for _, e := range l.Events {
@@ -120,7 +120,7 @@ func (l *Log) MadeTo(of Event) (node string, at time.Duration) {
 		if e.Source != of.Source || e.Proto != of.Proto {
 			continue
 		}
-		// A stream says so. A connection for one question is made by its answer.
+		// A stream has an event for it. A connection for one question is made by its answer.
 		if e.Kind == Open || of.Proto == Connect && e.Kind == Answer && e.Number == of.Number {
 			node, at = e.Node, e.At
 		}
@@ -141,7 +141,7 @@ func (l *Log) Between(from, to time.Duration) *Log {
 	return part
 }
 
-// resolves tells whether the event ends a question, as exactly one does for each.
+// resolves returns whether the event ends a question, as exactly one does for each.
 func (e Event) resolves() bool { return e.Kind == Answer || e.Kind == Lost || e.Kind == Refused }
 
 // asked returns when the event's question was asked.

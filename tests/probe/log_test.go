@@ -67,7 +67,7 @@ func everyKind() *Log {
 	l.Events = append(
 		l.Events,
 		Event{At: 60 * ms, Kind: Open, Proto: Stream, Source: client(1), Node: "node1"},
-		Event{At: 61 * ms, Kind: WrongMAC, Node: "node1", Text: "ARP tells 02:00:00:00:01:01"},
+		Event{At: 61 * ms, Kind: WrongMAC, Node: "node1", Text: "ARP announces 02:00:00:00:01:01"},
 		Event{
 			At:     time.Hour,
 			After:  12345678 * time.Microsecond,

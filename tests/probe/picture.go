@@ -19,7 +19,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Picture says how to draw a log: time across, and a row for each source that shows by its colour which node answered,
+// Picture is how to draw a log: time across, and a row for each source that shows by its colour which node answered,
 // in all protocols together.
 type Picture struct {
 	Title string
@@ -70,7 +70,7 @@ const (
 	duplicateState = "answered twice"
 )
 
-// drawing is a picture laid out.
+// drawing is a picture with the positions of its parts.
 type drawing struct {
 	plot          *plot.Plot
 	legend        []entry
@@ -97,7 +97,7 @@ func (l *Log) newDrawing(picture Picture) *drawing {
 	for _, e := range l.Events {
 		at := e.At
 		if e.Kind == Lost {
-			at = e.asked() // not when it was given up
+			at = e.asked() // not when it was lost
 		}
 		end = max(end, at.Seconds())
 	}
@@ -240,7 +240,7 @@ func (l *Log) rows(bucket func(netip.Addr) int) []*row {
 			}
 			c := r.cell(e.asked(), l.Interval)
 			c.answers++
-			// A stream may stay with the former owner of a bucket, which drains.
+			// A stream may stay with the old owner of a bucket, which drains.
 			if e.Proto != Stream || c.node == "" {
 				c.node = e.Node
 			}
@@ -264,7 +264,7 @@ func (l *Log) rows(bucket func(netip.Addr) int) []*row {
 		return cmp.Or(cmp.Compare(owner[a.bucket], owner[b.bucket]), cmp.Compare(a.bucket, b.bucket), a.source.Compare(b.source))
 	})
 	for _, r := range rows {
-		r.first = "first " + cmp.Or(r.first, "nobody")
+		r.first = "first " + cmp.Or(r.first, "no node")
 		if bucket != nil {
 			r.first = fmt.Sprintf("bucket %d", r.bucket)
 		}
@@ -433,7 +433,7 @@ func groupTicks(rows []*row, rowHeight vg.Length) plot.ConstantTicks {
 	return ticks
 }
 
-// secondTicks are the default ones, without those that are nobody's seconds.
+// secondTicks are the default ones, without those that are no whole seconds.
 type secondTicks struct{}
 
 func (secondTicks) Ticks(from, to float64) []plot.Tick {

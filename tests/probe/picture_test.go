@@ -21,7 +21,7 @@ import (
 // To look at the pictures: go test ./tests/probe -run Picture -pictures FOLDER.
 var pictures = flag.String("pictures", "", "folder to write the tests' pictures to")
 
-// aCrash is what a cluster's log might look like: node2 dies at a sixth of the time, others take over its buckets, and it
+// aCrash is what a cluster's log might look like: node2 dies at a sixth of the time, others start its buckets, and it
 // is back at a half. Here and there a packet is lost.
 func aCrash(sources int, length time.Duration) *handMade {
 	l := newHandMade()

@@ -15,7 +15,7 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// Options are what a probe asks, and what it must know to judge the answers.
+// Options are what a probe asks, and what it needs to judge the answers.
 type Options struct {
 	Client  *lan.Host  // who asks
 	NIC     string     // of the client; default lan.NIC
@@ -28,10 +28,10 @@ type Options struct {
 	// evenly over it.
 	Interval time.Duration
 
-	// Node returns the name of the node whose own MAC that is, "" if it is nobody's. A node may have several.
+	// Node returns the name of the node whose own MAC that is, "" if it is no node's. A node may have several.
 	// It must not call the probe.
 	Node func(net.HardwareAddr) string
-	// SharedMAC is what ARP must tell for the target; if not known, anything but a node's own MAC.
+	// SharedMAC is what ARP must announce for the target; nil means anything but a node's own MAC.
 	SharedMAC net.HardwareAddr
 
 	// Timeout is how long a question waits for its answer; default 900 ms, below the second after which TCP repeats a SYN.
@@ -39,7 +39,7 @@ type Options struct {
 	// StallAfter is how long a stream's request waits for its answer before it is noted; default 3 s. TCP repeats it after
 	// about 0.2, 0.6 and 1.4 s.
 	StallAfter time.Duration
-	// StreamTimeout is how long a stream's request waits before its connection is given up; default 30 s.
+	// StreamTimeout is how long a stream's request waits before its connection counts as broken; default 30 s.
 	StreamTimeout time.Duration
 	// StreamLife is how long a stream keeps a connection before it closes it and makes a new one; 0 means for ever.
 	StreamLife time.Duration
@@ -133,7 +133,7 @@ type channel struct {
 	conn      *conn         // of a stream
 }
 
-// question is what becomes of one. A probe keeps all of them, so that duplicates are told however late they are.
+// question is what becomes of one. A probe keeps all of them, so that duplicates are found however late they are.
 type question struct {
 	asked time.Duration // since the start
 	state state
@@ -149,7 +149,7 @@ const (
 	lost
 )
 
-// waiting is a question that will be given up.
+// waiting is a question that may become lost.
 type waiting struct {
 	*channel
 	number uint32

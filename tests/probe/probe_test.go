@@ -158,7 +158,7 @@ func TestUnpluggedNodeIsAnOutageOfItsSources(t *testing.T) {
 	if few > 10 {
 		t.Errorf("%d questions of other sources were lost", few)
 	}
-	// The new owner refuses connections that it does not know.
+	// The new owner refuses connections that it does not have.
 	expect(t, log, Broken, func(e Event) bool { return hit(e) && e.Node == "node3" && e.Text == "reset" && e.Proto == Stream })
 	summary := log.Summary()
 	sources := 0
@@ -264,9 +264,9 @@ func TestARPWithANodesMACIsWrong(t *testing.T) {
 			until(t, p, "wrong ARP", func(e Event) bool { return e.Kind == WrongMAC })
 			log := stop(t, p)
 			expect(t, log, WrongMAC, func(e Event) bool {
-				return e.Node == "node1" && e.Text == "ARP tells "+c.Nodes[0].MAC.String() && !e.Source.IsValid()
+				return e.Node == "node1" && e.Text == "ARP announces "+c.Nodes[0].MAC.String() && !e.Source.IsValid()
 			})
-			c.call("start", 0, 0) // mends it
+			c.call("start", 0, 0) // repairs it
 		})
 	}
 }
@@ -287,7 +287,7 @@ func TestAdvertisementWithANodesMACIsWrong(t *testing.T) {
 	}
 	until(t, p, "wrong advertisement", func(e Event) bool { return e.Kind == WrongMAC })
 	expect(t, stop(t, p), WrongMAC, func(e Event) bool {
-		return e.Node == "node1" && e.Text == "an advertisement tells "+c.Nodes[0].MAC.String() && !e.Source.IsValid()
+		return e.Node == "node1" && e.Text == "an advertisement announces "+c.Nodes[0].MAC.String() && !e.Source.IsValid()
 	})
 }
 
@@ -395,18 +395,18 @@ func TestProbeRefuses(t *testing.T) {
 	n := lan.Start(t, lan.Options{Nodes: 1})
 	fine := Options{Client: n.Client, Target: shared, Sources: n.Sources(1), Node: func(net.HardwareAddr) string { return "" }}
 	for name, spoil := range map[string]func(*Options){
-		"no client":        func(o *Options) { o.Client = nil },
-		"no nodes":         func(o *Options) { o.Node = nil },
-		"no target":        func(o *Options) { o.Target = netip.Addr{} },
-		"IPv6":             func(o *Options) { o.Target = netip.MustParseAddr("2001:db8::1") },
-		"no sources":       func(o *Options) { o.Sources = nil },
-		"a source twice":   func(o *Options) { o.Sources = append(o.Sources, o.Sources[0]) },
-		"IPv6 source":      func(o *Options) { o.Sources = []netip.Addr{netip.MustParseAddr("2001:db8::1")} },
-		"no protocol":      func(o *Options) { o.Protos = []Proto{} },
-		"too fast":         func(o *Options) { o.Interval = time.Microsecond },
-		"hides lost SYNs":  func(o *Options) { o.Timeout = time.Second },
-		"no such NIC":      func(o *Options) { o.NIC = "eth9" },
-		"a foreign source": func(o *Options) { o.Sources = []netip.Addr{netip.MustParseAddr("203.0.113.1")} },
+		"no client":         func(o *Options) { o.Client = nil },
+		"no nodes":          func(o *Options) { o.Node = nil },
+		"no target":         func(o *Options) { o.Target = netip.Addr{} },
+		"IPv6":              func(o *Options) { o.Target = netip.MustParseAddr("2001:db8::1") },
+		"no sources":        func(o *Options) { o.Sources = nil },
+		"a source twice":    func(o *Options) { o.Sources = append(o.Sources, o.Sources[0]) },
+		"IPv6 source":       func(o *Options) { o.Sources = []netip.Addr{netip.MustParseAddr("2001:db8::1")} },
+		"no protocol":       func(o *Options) { o.Protos = []Proto{} },
+		"too fast":          func(o *Options) { o.Interval = time.Microsecond },
+		"hides lost SYNs":   func(o *Options) { o.Timeout = time.Second },
+		"no such interface": func(o *Options) { o.NIC = "eth9" },
+		"a foreign source":  func(o *Options) { o.Sources = []netip.Addr{netip.MustParseAddr("203.0.113.1")} },
 	} {
 		o := fine
 		spoil(&o)

@@ -14,7 +14,7 @@ import (
 // Counts are numbers of questions, and of what was seen besides.
 type Counts struct {
 	Asked, Answered, Lost, Refused int // Asked is the sum of the others
-	Late                           int // of those lost: answered after they were given up
+	Late                           int // of those lost: answered after they were lost
 	Duplicates, WrongMAC           int // frames; WrongMAC in Total has ARP too
 	Broken, Stalled                int // connections of streams and of Connect; requests of streams
 }

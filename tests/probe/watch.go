@@ -128,7 +128,7 @@ func wire(target netip.Addr) []bpf.Instruction {
 		in)
 }
 
-// see judges a frame of the client's NIC.
+// see judges a frame of the client's interface.
 func (p *Probe) see(f lan.Frame) {
 	at := f.Time.Sub(p.begin)
 	p.mu.Lock()
@@ -153,34 +153,34 @@ func (p *Probe) see(f lan.Frame) {
 	}
 }
 
-// seeARP judges what is told about the target.
+// seeARP judges what ARP announces about the target.
 func (p *Probe) seeARP(f lan.Frame, at time.Duration) {
 	if a, ok := f.ARP(); ok && !f.Outgoing && a.SenderIP == p.o.Target {
-		p.seeTold(f, "ARP", a.SenderHardwareAddr, at)
+		p.seeAnnounced(f, "ARP", a.SenderHardwareAddr, at)
 	}
 }
 
-// seeNeighbour judges what a neighbour advertisement tells about the target.
+// seeNeighbour judges what a neighbour advertisement announces about the target.
 func (p *Probe) seeNeighbour(f lan.Frame, a *ndp.NeighborAdvertisement, at time.Duration) {
 	if f.Outgoing || a.TargetAddress != p.o.Target {
 		return
 	}
 	for _, o := range a.Options {
-		if told, ok := o.(*ndp.LinkLayerAddress); ok {
-			p.seeTold(f, "an advertisement", told.Addr, at)
+		if announced, ok := o.(*ndp.LinkLayerAddress); ok {
+			p.seeAnnounced(f, "an advertisement", announced.Addr, at)
 		}
 	}
 }
 
-func (p *Probe) seeTold(f lan.Frame, by string, told net.HardwareAddr, at time.Duration) {
+func (p *Probe) seeAnnounced(f lan.Frame, by string, announced net.HardwareAddr, at time.Duration) {
 	node := p.node(f.Source)
-	wrong := p.o.Node(told) != ""
+	wrong := p.o.Node(announced) != ""
 	if p.o.SharedMAC != nil {
-		wrong = told.String() != p.o.SharedMAC.String()
+		wrong = announced.String() != p.o.SharedMAC.String()
 	}
 	switch {
 	case wrong:
-		p.record(Event{At: at, Kind: WrongMAC, Node: p.nodes[node], Text: fmt.Sprintf("%s tells %s", by, told)})
+		p.record(Event{At: at, Kind: WrongMAC, Node: p.nodes[node], Text: fmt.Sprintf("%s announces %s", by, announced)})
 	case node == 0:
 		p.record(Event{At: at, Kind: WrongMAC, Node: Unknown, Text: fmt.Sprintf("%s comes from %s", by, f.Source)})
 	}
@@ -224,7 +224,7 @@ func (p *Probe) seeSent(packet lan.Packet) {
 	segment.sent++
 }
 
-// seeError judges an ICMP error. It may come from any router; for the target only a node can speak.
+// seeError judges an ICMP error. It may come from any router; only a node sends one from the target.
 func (p *Probe) seeError(f lan.Frame, packet lan.Packet, at time.Duration) {
 	failed := packet.Failed
 	s := p.bySource[failed.Src]
@@ -252,7 +252,7 @@ func (p *Probe) seeError(f lan.Frame, packet lan.Packet, at time.Duration) {
 		return
 	}
 	if packet.Src == p.o.Target && p.node(f.Source) == 0 {
-		p.stranger(ch, number, at, f.Source)
+		p.wrongMAC(ch, number, at, f.Source)
 	}
 	p.answer(ch, number, Event{At: at, Kind: Refused, Text: "ICMP error"}, p.node(f.Source))
 }
@@ -265,7 +265,7 @@ func (s *source) channel(proto lan.Proto) *channel {
 	return s.by[UDP]
 }
 
-// asked tells whether that is one of the channel's questions. A nil channel asks none.
+// asked returns whether that is one of the channel's questions. A nil channel asks none.
 func (ch *channel) asked(number uint32) bool {
 	return ch != nil && 0 < number && number <= uint32(len(ch.questions))
 }
@@ -279,7 +279,7 @@ func (p *Probe) seeAnswer(f lan.Frame, packet lan.Packet, at time.Duration) {
 	if packet.Proto == lan.TCP {
 		if c := p.conns[netip.AddrPortFrom(packet.Dst, packet.DstPort)]; c != nil {
 			if node == 0 {
-				p.stranger(c.channel, c.number, at, f.Source)
+				p.wrongMAC(c.channel, c.number, at, f.Source)
 			}
 			p.seeSegment(c, packet, node, at)
 		}
@@ -291,13 +291,13 @@ func (p *Probe) seeAnswer(f lan.Frame, packet lan.Packet, at time.Duration) {
 		return
 	}
 	if node == 0 {
-		p.stranger(ch, stamp.Number, at, f.Source)
+		p.wrongMAC(ch, stamp.Number, at, f.Source)
 	}
 	p.answer(ch, stamp.Number, Event{At: at, Kind: Answer}, node)
 }
 
-func (p *Probe) stranger(ch *channel, number uint32, at time.Duration, mac net.HardwareAddr) {
-	p.tell(ch, Event{At: at, Kind: WrongMAC, Number: number, Node: Unknown, Text: "answer from " + mac.String()})
+func (p *Probe) wrongMAC(ch *channel, number uint32, at time.Duration, mac net.HardwareAddr) {
+	p.recordOf(ch, Event{At: at, Kind: WrongMAC, Number: number, Node: Unknown, Text: "answer from " + mac.String()})
 }
 
 // answer ends a question with Answer or Refused; or else it is late, or a duplicate.
@@ -317,11 +317,11 @@ func (p *Probe) answer(ch *channel, number uint32, e Event, node uint8) {
 		e.Kind = Late
 	default:
 		e.Kind, e.Text = Duplicate, "after "+p.nodes[q.node]
-		p.tell(ch, e)
+		p.recordOf(ch, e)
 		return
 	}
 	q.node = node
-	p.tell(ch, e)
+	p.recordOf(ch, e)
 }
 
 // seeSegment judges a segment that came in.
@@ -332,7 +332,7 @@ func (p *Probe) seeSegment(c *conn, packet lan.Packet, node uint8, at time.Durat
 			return false
 		}
 		event.Kind, event.Text = Duplicate, "after "+p.nodes[s.by[0]]
-		p.tell(c.channel, event)
+		p.recordOf(c.channel, event)
 		return true
 	}
 	refusesSyn := packet.Seq == 0 && packet.Flags&lan.TCPAck != 0 && packet.Ack == c.isn+1
@@ -384,11 +384,11 @@ func (p *Probe) seeData(c *conn, data []byte, node uint8, at time.Duration) {
 	switch {
 	case c.phase == over:
 	case c.proto == Connect:
-		p.drop(c) // all was said
+		p.drop(c) // its last event is recorded
 	case c.phase == connecting:
 		c.phase = greeted
 		p.todo = append(p.todo, c.channel)
-		p.tell(c.channel, Event{At: at, Kind: Open, Node: p.nodes[node]})
+		p.recordOf(c.channel, Event{At: at, Kind: Open, Node: p.nodes[node]})
 	case c.phase == asking:
 		stamp, ok := lan.ReadStamp(data)
 		if !ok || stamp != (lan.Stamp{Token: p.token, Number: c.number}) {
