@@ -63,7 +63,7 @@ func TestBadParameters(t *testing.T) {
 		{"MAC of zeros", params("mac_mode", "unicast", "mac", "00:00:00:00:00:00"), []string{"mac"}},
 
 		{
-			"several instances that are not told apart",
+			"several instances that are not globally unique",
 			params("CRM_meta_globally_unique", "false"),
 			[]string{"globally-unique", "pcs resource meta web-ip-clone "},
 		},
@@ -142,7 +142,7 @@ func TestBadParameters(t *testing.T) {
 	}
 }
 
-// TestAllFaultsAtOnce: whoever mends a configuration learns of every fault in one go.
+// TestAllFaultsAtOnce: one error lists every fault of a configuration.
 func TestAllFaultsAtOnce(t *testing.T) {
 	n := newNode(t)
 	bad := params(
@@ -210,9 +210,9 @@ func TestEmptyParametersAreDefaults(t *testing.T) {
 	checkStatus(t, n.call(t, empty, "validate-all"), ocf.Success)
 }
 
-// TestUnusableHost: the configuration may be good for another node, so nothing of this is ErrConfigured. validate-all looks at
-// the host from check level 10 on: an admin may configure the resource on a machine that is no node.
-func TestUnusableHost(t *testing.T) {
+// TestUnusableNode: the configuration may be good for another node, so nothing of this is ErrConfigured. validate-all looks at
+// the node from check level 10 on: an admin may configure the resource on a machine that is no node.
+func TestUnusableNode(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		prepare string // what happens to the node
@@ -220,17 +220,17 @@ func TestUnusableHost(t *testing.T) {
 		want    ocf.ExitCode
 		names   string
 	}{
-		{"the NIC is missing", "", params("nic", "eth9"), ocf.ErrArgs, "eth9"},
-		{"the loopback NIC", "", params("nic", "lo"), ocf.ErrArgs, "lo"},
+		{"the interface is missing", "", params("nic", "eth9"), ocf.ErrArgs, "eth9"},
+		{"the loopback interface", "", params("nic", "lo"), ocf.ErrArgs, "lo"},
 		{"the address of the network itself", "", params("ip", "192.168.10.0"), ocf.ErrArgs, "192.168.10.0"},
 		{"the network's broadcast address", "", params("ip", "192.168.10.255"), ocf.ErrArgs, "192.168.10.255"},
-		{"no NIC's network holds the address", "", params("ip", "203.0.113.3", "nic", ""), ocf.ErrArgs, "203.0.113.3"},
+		{"no interface's network holds the address", "", params("ip", "203.0.113.3", "nic", ""), ocf.ErrArgs, "203.0.113.3"},
 		{
-			"several NICs' networks hold the address",
+			"several interfaces' networks hold the address",
 			"ip link add eth1 type veth peer name eth2; ip addr add 192.168.10.12/24 dev eth1; ip link set eth2 up; ip link set eth1 up",
 			params("nic", ""), ocf.ErrArgs, "eth1",
 		},
-		{"the NIC is down", "ip link set eth0 down", nil, ocf.ErrGeneric, "eth0"},
+		{"the interface is down", "ip link set eth0 down", nil, ocf.ErrGeneric, "eth0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := newNode(t)
@@ -256,7 +256,7 @@ func TestUnusableHost(t *testing.T) {
 	}
 }
 
-// TestLockFolder: HA_RSCTMP is made when it is missing; what somebody else may have laid there as a trap is refused.
+// TestLockFolder: HA_RSCTMP is made when it is missing. A folder that another user may have made as a trap is refused.
 func TestLockFolder(t *testing.T) {
 	t.Run("missing", func(t *testing.T) {
 		n := newNode(t)
@@ -268,7 +268,7 @@ func TestLockFolder(t *testing.T) {
 	})
 	for _, tt := range []struct {
 		name   string
-		lay    func(path string) error
+		make   func(path string) error
 		reason string
 	}{
 		{"a symbolic link", func(path string) error { return os.Symlink(os.TempDir(), path) }, "symbolic link"},
@@ -282,14 +282,14 @@ func TestLockFolder(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := newNode(t)
-			if err := tt.lay(n.locks); err != nil {
+			if err := tt.make(n.locks); err != nil {
 				t.Fatal(err)
 			}
 			before := n.state(t)
 			r := n.call(t, service(), "start")
 			reason := checkStatus(t, r, ocf.ExitCode(r.ExitCode))
 			if r.ExitCode == 0 || !strings.Contains(reason, tt.reason) || !strings.Contains(reason, filepath.Dir(n.locks)) {
-				t.Errorf("status %d, and the reason does not say %q: %s", r.ExitCode, tt.reason, reason)
+				t.Errorf("status %d, and the reason lacks %q: %s", r.ExitCode, tt.reason, reason)
 			}
 			if n.state(t) != before {
 				t.Error("something changed")

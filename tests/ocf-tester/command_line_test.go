@@ -123,7 +123,7 @@ func TestUnprivileged(t *testing.T) {
 			before := n.state(t)
 			r := n.run(t, n.pacemaker().With(service()), asNobody(agent, action)...)
 			if reason := checkStatus(t, r, ocf.ErrPerm); !strings.Contains(reason, "root") {
-				t.Errorf("the reason does not say who may: %q", reason)
+				t.Errorf("the reason does not name who may: %q", reason)
 			}
 			if n.state(t) != before {
 				t.Error("something changed")
@@ -179,7 +179,7 @@ func TestWhois(t *testing.T) {
 		{"too many buckets", []string{"--to", address, "--buckets", "100000", "192.0.2.7"}, "1024"},
 		{"a parameter that is wrong", append(offline, "--hashmode", "random", "192.0.2.7"), "hashmode"},
 		{"a parameter that is of no use", []string{"--hashmode", "sourceip", "192.0.2.7"}, "--buckets"},
-		{"buckets of nobody knows what", []string{"--buckets", "8", "192.0.2.7"}, "--to"},
+		{"buckets without an address", []string{"--buckets", "8", "192.0.2.7"}, "--to"},
 		{"a protocol that is none", append(offline, "--protocol", "http", "192.0.2.7"), "http"},
 		{"a file that is not there", append(offline, "--file", "/nowhere"), "/nowhere"},
 		{"a port that is missing", append(offline, "--hashmode", "sourceip-sourceport", "192.0.2.7"), "192.0.2.7:PORT"},

@@ -120,7 +120,7 @@ func bashCompletes(t *testing.T, typed []string) string {
 	`, "bash"}, typed...)...)
 }
 
-// zshCompletes presses the tabulator on a terminal, and listens in on what the completion system is given.
+// zshCompletes presses the tabulator on a terminal, and records what the completion system gets.
 func zshCompletes(t *testing.T, typed []string) string {
 	t.Helper()
 	const rc = `
@@ -137,9 +137,9 @@ func zshCompletes(t *testing.T, typed []string) string {
 		}
 		ready() { print; print is ready }
 		zle -N zle-line-init ready
-		complete-and-tell() { zle complete-word; ready }
-		zle -N complete-and-tell
-		bindkey '^I' complete-and-tell
+		complete-and-print() { zle complete-word; ready }
+		zle -N complete-and-print
+		bindkey '^I' complete-and-print
 	`
 	folder := t.TempDir()
 	site := filepath.Dir(installedFolder(t) + zshCompletion)

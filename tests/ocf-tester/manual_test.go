@@ -21,7 +21,7 @@ const (
 	fishCompletion = "/usr/share/fish/vendor_completions.d/ocf-clusterip.fish"
 )
 
-// tool runs a program of the system, and wants it to succeed and to have nothing to complain about.
+// tool runs a program of the system. It must succeed, and print no warnings.
 func tool(t *testing.T, argv ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hung)
@@ -76,7 +76,7 @@ func TestManualPagesAreWellFormed(t *testing.T) {
 				}
 			}
 			if !strings.Contains(text, version) || !strings.Contains(text, "2023-11-14") {
-				t.Errorf("the page does not say that it is of %s, of the source's date", version)
+				t.Errorf("the page lacks the version %s, or the source's date", version)
 			}
 		})
 	}
@@ -188,7 +188,7 @@ func TestAgentPageNamesAll(t *testing.T) {
 	}
 }
 
-// TestExamplesOfTheAgentPage: both can be copied, and make what they say.
+// TestExamplesOfTheAgentPage: both can be copied, and make what their text describes.
 func TestExamplesOfTheAgentPage(t *testing.T) {
 	n := newNode(t)
 	text := page(t, agentPage)

@@ -83,7 +83,7 @@ func (n *node) metaData(t *testing.T) metaData {
 	return m
 }
 
-// TestMetaDataIsOnlyXML: whoever asks, and whatever the environment says, stdout holds the same document and stderr nothing.
+// TestMetaDataIsOnlyXML: for each user and each environment, stdout holds the same document and stderr nothing.
 func TestMetaDataIsOnlyXML(t *testing.T) {
 	n := newNode(t)
 	bare := n.run(t, vars{}, agent, "meta-data")
@@ -130,7 +130,7 @@ func TestMetaDataIsValid(t *testing.T) {
 	t.Run("for pcs", func(t *testing.T) {
 		n.shell(t, agent+" meta-data | xmllint --noout --relaxng /usr/share/pcs/data/ocf-1.1.rng -")
 	})
-	// ocf-tester wants a DTD. The one of the resource agents knows nothing of OCF 1.1 (no select, no reload-agent), so the
+	// ocf-tester wants a DTD. The one of the resource agents does not cover OCF 1.1 (no select, no reload-agent), so the
 	// document must bring its own.
 	t.Run("for ocf-tester", func(t *testing.T) {
 		n.shell(t, "cd /usr/share/resource-agents; "+agent+" meta-data | xmllint --noout --valid -")

@@ -16,7 +16,7 @@ import (
 	"ocf-clusterip/tests/harness"
 )
 
-// TestMetrics is about the command for collectors: what it says of a node, and that it says so whatever state the node is in.
+// TestMetrics is about the command for collectors: what it prints about a node, and that it prints something in any state of the node.
 func TestMetrics(t *testing.T) {
 	n := newNode(t)
 	has := func(t *testing.T, text string, want ...string) {
@@ -38,7 +38,7 @@ func TestMetrics(t *testing.T) {
 	}
 	const owned = `clusterip_bucket_owned{resource="web-ip",address="192.168.10.3",bucket="3"} `
 
-	// Pacemaker is stopped, say: what was so before is so no more.
+	// As after a stop of Pacemaker: the earlier metrics are no longer true.
 	nothing := metrics(t)
 	has(t, nothing, "clusterip_pacemaker_up 0", "clusterip_health 1", `clusterip_build_info{version="`+version+`"} 1`)
 	if strings.Contains(nothing, "clusterip_bucket_owned{") || strings.Contains(metrics(t, address), "clusterip_bucket_owned{") {
@@ -57,7 +57,7 @@ func TestMetrics(t *testing.T) {
 			`clusterip_foreign_packets_total{resource="web-ip",address="192.168.10.3"} 0`,
 		)
 	}
-	// A collector must not fail because there is something to tell.
+	// A collector must not fail because of a fault on the node.
 	n.shell(t, "ip address delete "+address+"/32 dev eth0")
 	has(t, metrics(t), "clusterip_health 2", `clusterip_resource_health{resource="web-ip",address="192.168.10.3"} 2`)
 
@@ -74,7 +74,7 @@ func TestMetrics(t *testing.T) {
 		defer before.Close()
 		checkStatus(t, n.call(t, service().With(harness.Instance(3, 8)), "stop"), ocf.Success)
 		metrics(t, "--output", file)
-		// Who has begun to read reads the former metrics to their end.
+		// A reader that has opened the file reads the earlier metrics to their end.
 		former, err := io.ReadAll(before)
 		if err != nil {
 			t.Fatal(err)
@@ -86,7 +86,7 @@ func TestMetrics(t *testing.T) {
 		}
 		has(t, string(now), "clusterip_health 1")
 		if strings.Contains(string(now), owned) {
-			t.Errorf("the bucket was given up, but:\n%s", now)
+			t.Errorf("the bucket was released, but:\n%s", now)
 		}
 		if diff := cmp.Diff([]string{"/clusterip.prom"}, files(t, dir)); diff != "" {
 			t.Errorf("files (-want +got):\n%s", diff)
@@ -111,7 +111,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("exit status %d, stderr %q; files, and the former one's text: %q", r.ExitCode, r.Stderr, left)
 		}
 	})
-	t.Run("who may not ask is told so", func(t *testing.T) {
+	t.Run("a user without permission gets an error", func(t *testing.T) {
 		r := n.run(t, vars{}, asNobody(program, "metrics")...)
 		if r.ExitCode != int(ocf.ErrPerm) || r.Stdout != "" || !strings.Contains(r.Stderr, "root") {
 			t.Errorf("exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
@@ -132,7 +132,7 @@ func TestMetrics(t *testing.T) {
 		names []string // what the error must name
 	}{
 		{"an address that is none", []string{"web"}, []string{`"web"`}},
-		{"an address of one NIC", []string{"fe80::1%eth0"}, []string{"fe80::1%eth0"}},
+		{"an address of one interface", []string{"fe80::1%eth0"}, []string{"fe80::1%eth0"}},
 		{"two addresses", []string{address, "192.168.10.4"}, []string{"2 addresses"}},
 		{"a flag after the address", []string{address, "--output", dir}, []string{"--output", dir}},
 		{"a flag that does not exist", []string{"--file", "x"}, []string{"file", "metrics --help"}},

@@ -27,7 +27,7 @@ func TestNetwork(t *testing.T) {
 	prints(t, vars{}, articles, with(ios, "--ip", address)...)
 	prints(t, vars{}, "02:c1:c0:a8:0a:03", "network", "--ip", address, "--mac-mode", "unicast")
 	prints(t, vars{}, "arp 192.168.10.3 0102.0304.0506 arpa", with(ios, "--ip", address, "--mac", "01:02:03:04:05:06")...)
-	// Who may not ask the kernel is told how to go on.
+	// For a user who may not ask the kernel, the error names what to do.
 	r := n.run(t, vars{}, asNobody(append([]string{program}, ios...)...)...)
 	if r.ExitCode != int(ocf.ErrPerm) || r.Stdout != "" || !strings.Contains(r.Stderr, "root") || !strings.Contains(r.Stderr, "--ip") {
 		t.Errorf("without root: exit status %d, stdout %q, stderr: %s", r.ExitCode, r.Stdout, r.Stderr)
@@ -47,7 +47,7 @@ func TestNetwork(t *testing.T) {
 			"a VLAN that no command would name", with(ios, "--ip", address, "--mac-mode", "unicast"),
 			[]string{"--vlan", "mac_mode=multicast or igmp"},
 		},
-		{"a vendor that is not said", []string{"network", "--ip", address, "--vendor", ""}, []string{"--vendor"}},
+		{"an empty vendor", []string{"network", "--ip", address, "--vendor", ""}, []string{"--vendor"}},
 		{"no ports", []string{"network", "--ip", address, "--vendor", "ios"}, []string{"--ports", "--vlan"}},
 		{"a port to be pasted with care", with(ios, "--ip", address, "--ports", "Gi1;reload"), []string{"Gi1;reload"}},
 		{"a VLAN that is none", with(ios, "--ip", address, "--vlan", "4095"), []string{"4095", "4094"}},
@@ -55,7 +55,7 @@ func TestNetwork(t *testing.T) {
 		{"a MAC of another mode", with(ios, "--ip", address, "--mac", "02:02:03:04:05:06"), []string{"02:02:03:04:05:06", "group address"}},
 		{"a mode that is none", with(ios, "--ip", address, "--mac-mode", "anycast"), []string{"anycast"}},
 		{"a mode of nothing", with(ios, "--mac-mode", "unicast"), []string{"--ip"}},
-		{"two ways to say it", with(ios, "--ip", address, "--to", address), []string{"--to"}},
+		{"the same address in two ways", with(ios, "--ip", address, "--to", address), []string{"--to"}},
 		{"an address that is none", with(ios, "--to", "web"), []string{"--to", `"web"`}},
 		{"an argument", with(ios, "--ip", address, "Gi1/0/3"), []string{"Gi1/0/3"}},
 		{"a flag that does not exist", []string{"network", "--switch", "x"}, []string{"switch", "network --help"}},

@@ -38,7 +38,7 @@ const (
 	// address is the shared one, of the LAN that the node's eth0 is on (192.168.10.0/24).
 	address = "192.168.10.3"
 
-	// nobody's user and group.
+	// The user and the group nobody.
 	nobody = 65534
 
 	// hung bounds every call. Nothing here takes a fraction of it.
@@ -79,7 +79,7 @@ type node struct {
 	locks string // HA_RSCTMP
 }
 
-// newNode lays the installed files over /usr as only the node sees it: on the machine itself nothing is installed.
+// newNode mounts the installed files over /usr in the node's mount namespace: on the machine itself nothing is installed.
 func newNode(t *testing.T) *node {
 	t.Helper()
 	files, err := installed()
@@ -91,7 +91,7 @@ func newNode(t *testing.T) *node {
 		return unix.Mount("overlay", "/usr", "overlay", unix.MS_RDONLY, "lowerdir="+files+"/usr:/usr")
 	})
 	if err != nil {
-		t.Fatalf("lay %s over the node's /usr: %v", files, err)
+		t.Fatalf("mount %s over the node's /usr: %v", files, err)
 	}
 	return &node{Host: host, locks: filepath.Join(t.TempDir(), "resource-agents")}
 }
@@ -121,7 +121,7 @@ func (n *node) run(t *testing.T, v vars, argv ...string) lan.Result {
 	return r
 }
 
-// shell runs a line as an admin would type it, and wants it to succeed.
+// shell runs a line as an admin would type it. It must succeed.
 func (n *node) shell(t *testing.T, line string) string {
 	t.Helper()
 	r := n.run(t, vars{"PATH": "/sbin:/bin:/usr/sbin:/usr/bin", "LC_ALL": "C", "HOME": n.locks}, "/bin/sh", "-ec", line)

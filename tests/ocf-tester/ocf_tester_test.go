@@ -68,7 +68,7 @@ func TestOCFTester(t *testing.T) {
 	}
 }
 
-// TestLifeOfAnInstance is the shortest way through the contract, with what Pacemaker would say at each step.
+// TestLifeOfAnInstance is the shortest way through the contract, with the calls that Pacemaker would make.
 func TestLifeOfAnInstance(t *testing.T) {
 	n := newNode(t)
 	before := n.state(t)

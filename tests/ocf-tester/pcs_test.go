@@ -18,8 +18,8 @@ const createClone = "pcs -f cib resource create web-ip ocf:custom:clusterip ip=1
 func newCIB(t *testing.T, n *node) (cd string) {
 	t.Helper()
 	cd = "cd " + t.TempDir() + "; "
-	// Without a fencing device crm_verify refuses any configuration. Pacemaker 3.0.2 and later warn of the former name if it is alone, and
-	// older ones know no other.
+	// Without a fencing device crm_verify refuses any configuration. Pacemaker 3.0.2 and later warn of the old name if it is alone, and
+	// earlier ones have no other.
 	n.shell(t, cd+"cibadmin --empty >cib; pcs -f cib property set fencing-enabled=false stonith-enabled=false --force")
 	return cd
 }
@@ -68,7 +68,7 @@ func TestPcsCreatesTheClone(t *testing.T) {
 		t.Errorf("clone options (-want +got):\n%s", diff)
 	}
 
-	// Pacemaker tells monitors apart by their interval: two with the same one would be refused or lost.
+	// Pacemaker distinguishes monitors by their interval: two with the same one would be refused or lost.
 	levels := map[string]string{} // by interval
 	for _, op := range p.Ops {
 		if op.Timeout == "" {
@@ -98,7 +98,7 @@ func TestPcsCreatesTheClone(t *testing.T) {
 	}
 }
 
-// TestPcsRefusesBadValues: pcs knows from the meta-data what exists and what is required, and asks validate-all for the rest.
+// TestPcsRefusesBadValues: pcs takes from the meta-data what exists and what is required, and asks validate-all for the rest.
 func TestPcsRefusesBadValues(t *testing.T) {
 	n := newNode(t)
 	create := "pcs -f cib resource create web-ip ocf:custom:clusterip "

@@ -66,7 +66,7 @@ func TestPlan(t *testing.T) {
 	if info, err := os.Stat(picture); err != nil || info.Mode() != 0o644 {
 		t.Errorf("the picture: %v, %v", info, err)
 	}
-	// A picture takes the place of a file's name; what else is called so stays, and so does a former picture when there is no room.
+	// A picture takes the place of a file's name; what else is called so stays, and so does an older picture when there is no room.
 	for _, args := range [][]string{{"--svg", secondName}, {"--svg", picture}} {
 		if r := n.run(
 			t,
@@ -96,7 +96,7 @@ func TestPlan(t *testing.T) {
 		args  []string
 		names []string // what the error must name
 	}{
-		{"nothing said", nil, []string{"--nodes"}},
+		{"no flags", nil, []string{"--nodes"}},
 		{"no node", []string{"--nodes", "0"}, []string{"--nodes 0"}},
 		{"no number", []string{"--nodes", "many"}, []string{"many", "plan --help"}},
 		{
@@ -107,11 +107,11 @@ func TestPlan(t *testing.T) {
 		{"all fail", []string{"--nodes", "3", "--fail", "3"}, []string{"at most 2"}},
 		{"monitors alike", []string{"--nodes", "3", "--monitor-interval", "30s,30s"}, []string{"--monitor-interval", "30s,300s"}},
 		{"a monitor that is no time", []string{"--nodes", "3", "--monitor-interval", "soon"}, []string{"soon"}},
-		{"clients of nobody knows what", []string{"--nodes", "3", "--clients", access}, []string{"--to"}},
+		{"clients without an address", []string{"--nodes", "3", "--clients", access}, []string{"--to"}},
 		{"a log that is not there", []string{"--nodes", "3", "--to", address, "--clients", "/nowhere"}, []string{"/nowhere"}},
 		{"a folder", []string{"--nodes", "3", "--to", address, "--clients", dir}, []string{dir, "directory"}},
 		{
-			"a log of nobody",
+			"a log without clients",
 			[]string{"--nodes", "3", "--to", address, "--clients", file("empty.log", "nobody\n")},
 			[]string{"no address", "empty.log (1 line)"},
 		},
@@ -140,9 +140,9 @@ func TestPlan(t *testing.T) {
 			[]string{"--nodes", "3", "--to", address, "--clients", link, "--svg", access},
 			[]string{"--svg", access, "log"},
 		},
-		{"names that are not said", []string{"--nodes", "3", "--svg", "", "--clients", "", "--to", ""}, []string{"--svg", "--clients", "--to"}},
+		{"empty names", []string{"--nodes", "3", "--svg", "", "--clients", "", "--to", ""}, []string{"--svg", "--clients", "--to"}},
 		{
-			"parameters that are not said",
+			"empty parameters",
 			[]string{"--nodes", "3", "--hashmode", "", "--monitor-interval", ""},
 			[]string{"--hashmode", "--monitor-interval"},
 		},
