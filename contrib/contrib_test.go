@@ -1,6 +1,6 @@
 //go:build system
 
-// Package contrib holds what sites may want beside the program, see README.md. Its tests ask the tools that it is for.
+// Package contrib holds what sites may want beside the program, see README.md. Its tests run the tools that read it.
 package contrib
 
 import (
@@ -53,8 +53,8 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// says runs a tool and returns what it prints.
-func says(t *testing.T, argv ...string) string {
+// output runs a tool and returns what it prints.
+func output(t *testing.T, argv ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput()
 	if err != nil {
@@ -65,8 +65,8 @@ func says(t *testing.T, argv ...string) string {
 
 // The rules fire when they should, and not when they should not.
 func TestRules(t *testing.T) {
-	says(t, "promtool", "check", "rules", "--lint=all", "--lint-fatal", rules)
-	says(t, "promtool", "test", "rules", ruleTests)
+	output(t, "promtool", "check", "rules", "--lint=all", "--lint-fatal", rules)
+	output(t, "promtool", "test", "rules", ruleTests)
 	tests := read(t, ruleTests)
 	for _, alert := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(read(t, rules), -1) {
 		if !strings.Contains(tests, `alertname="`+alert[1]+`"`) && !strings.Contains(tests, "alertname: "+alert[1]+"\n") {
@@ -199,7 +199,7 @@ func ask(t *testing.T, situations ...situation) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	says(t, "promtool", "test", "rules", file)
+	output(t, "promtool", "test", "rules", file)
 }
 
 // Each panel shows something of a node on which all is going on: its questions are valid, and labels fit together.
@@ -360,7 +360,7 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 	}
 }
 
-// systemd knows all that the units ask for.
+// systemd has every setting that the units use.
 func TestUnits(t *testing.T) {
 	root := t.TempDir()
 	write := func(name, text string, mode os.FileMode) {
@@ -386,7 +386,7 @@ func TestUnits(t *testing.T) {
 		write("etc/systemd/system/"+f.Name(), read(t, filepath.Join(units, f.Name())), 0o644)
 		verify = append(verify, f.Name())
 	}
-	if said := says(t, verify...); said != "" { // of what it does not know it only warns
-		t.Errorf("%s: %s", strings.Join(verify, " "), said)
+	if text := output(t, verify...); text != "" { // it only warns of settings that it does not have
+		t.Errorf("%s: %s", strings.Join(verify, " "), text)
 	}
 }

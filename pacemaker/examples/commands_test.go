@@ -11,12 +11,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// renamed are the cluster's properties that some version of Pacemaker calls deprecated, and what others do not know.
+// renamed are the cluster's properties that some version of Pacemaker calls deprecated, and the names that others do not have.
 var renamed = regexp.MustCompile(`^((stonith|fencing)-(enabled|timeout|action|watchdog-timeout|max-attempts)|(fence|fencing)-reaction|` +
 	`stop-(orphan|removed)-(resources|actions)|` +
 	`cancel-removed-actions|enable-startup-probes|cluster-ipc-limit|remote-clear-port|concurrent-fencing|remove-after-stop)=`)
 
-// deprecated says what pcs 0.10.8 to 0.12.3, with Pacemaker 2.0.5 to 3.0.3, do not all take without a warning in a command.
+// deprecated lists what pcs 0.10.8 to 0.12.3, with Pacemaker 2.0.5 to 3.0.3, do not all take without a warning in a command.
 func deprecated(command string) string {
 	words := strings.Fields(command)
 	if len(words) < 3 || words[0] != "pcs" {
@@ -55,7 +55,7 @@ func TestDeprecatedCommands(t *testing.T) {
 		"a wait (pcs 0.12)":                            {command: "pcs resource disable a --wait=60"},
 		"a wait for the cluster":                       {"pcs cluster start --wait", true},
 		"a name that Pacemaker 3.0.2 calls deprecated": {command: "pcs property set no-quorum-policy=stop stonith-enabled=true"},
-		"a name that Pacemaker 3.0.1 does not know":    {command: "pcs property set fencing-enabled=true"},
+		"a name that Pacemaker 3.0.1 does not have":    {command: "pcs property set fencing-enabled=true"},
 		"probes that are always made in the end":       {command: "pcs property set enable-startup-probes=false --force"},
 		"a clone with meta":                            {"pcs resource clone a meta clone-max=8", true},
 		"a clone without options":                      {"pcs resource create a ocf:pacemaker:ping host_list=192.0.2.1 clone", true},

@@ -86,11 +86,11 @@ func (d *desk) pcs(cib, example string) {
 	bin := d.file("bin")
 	check(d.T, os.MkdirAll(bin, 0o755))
 	check(d.T, os.WriteFile(filepath.Join(bin, "pcs"), []byte("#!/bin/sh\nPATH="+programs+"\nexec pcs -f '"+cib+"' \"$@\"\n"), 0o755))
-	said := d.run("env", "PATH="+bin+":"+programs, "sh", "-c", `exec sh "$0" 2>&1`, d.example(example))
-	for line := range strings.Lines(said) {
+	output := d.run("env", "PATH="+bin+":"+programs, "sh", "-c", `exec sh "$0" 2>&1`, d.example(example))
+	for line := range strings.Lines(output) {
 		// A rule as one argument, as pcs 0.12 wants it, is none to pcs 0.10 and 0.11.
 		if strings.Contains(strings.ToLower(line), "deprecat") && !strings.Contains(line, "a rule as multiple arguments") {
-			d.Errorf("%s: pcs says: %s", example, line)
+			d.Errorf("%s: pcs warns: %s", example, line)
 		}
 	}
 }
@@ -107,8 +107,8 @@ func (d *desk) verify(cib string) {
 	}
 	doc.Root().CreateAttr("have-quorum", "1") // else it warns that there is none
 	check(d.T, doc.WriteToFile(d.file("verify.xml")))
-	if said := d.run("sh", "-c", `exec crm_verify --verbose --verbose --xml-file "$0" 2>&1`, d.file("verify.xml")); said != "" {
-		d.Errorf("crm_verify says: %s", said)
+	if output := d.run("sh", "-c", `exec crm_verify --verbose --verbose --xml-file "$0" 2>&1`, d.file("verify.xml")); output != "" {
+		d.Errorf("crm_verify warns: %s", output)
 	}
 }
 
@@ -120,7 +120,7 @@ func (d *desk) fenced(nodes ...string) (cib string) {
 	return cib
 }
 
-// content is what a configuration says, apart from the ids that the tools choose.
+// content is a configuration without the ids that the tools choose.
 func content(t *testing.T, cib string) []string {
 	t.Helper()
 	doc := etree.NewDocument()
@@ -236,8 +236,8 @@ func TestManyNodes(t *testing.T) {
 				}
 				failures++
 				failed := s.after("--node-fail", dead)
-				survivors := slices.DeleteFunc(slices.Clone(nodes), func(n string) bool { return n == dead })
-				if err := failed.status().Even("web-ip", row.buckets, survivors...); err != nil {
+				remaining := slices.DeleteFunc(slices.Clone(nodes), func(n string) bool { return n == dead })
+				if err := failed.status().Even("web-ip", row.buckets, remaining...); err != nil {
 					t.Errorf("without %s: %v", dead, err)
 				}
 				for bucket, node := range before.Placement("web-ip") {
@@ -250,7 +250,7 @@ func TestManyNodes(t *testing.T) {
 					}
 				}
 				if i > 0 {
-					continue // one return says enough
+					continue // one return is enough
 				}
 				back := failed.after("--node-up", dead)
 				if err := back.status().Even("web-ip", row.buckets, nodes...); err != nil {

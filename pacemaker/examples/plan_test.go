@@ -37,7 +37,7 @@ func askPlan(t *testing.T, args ...string) planned {
 	return answer
 }
 
-// The command `plan` tells what Pacemaker's own scheduler does, bucket for bucket, with the resource as its own commands make it.
+// The command `plan` prints what Pacemaker's own scheduler does, bucket for bucket, with the resource as its own commands make it.
 func TestPlanIsWhatTheSchedulerDoes(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)

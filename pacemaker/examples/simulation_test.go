@@ -16,7 +16,7 @@ import (
 type simulation struct {
 	*desk
 	cib     string
-	actions []string // of the last step, as crm_simulate tells them
+	actions []string // of the last step, as crm_simulate prints them
 	seen    *lab.Status
 }
 
@@ -55,7 +55,7 @@ func (s *simulation) copy() *simulation {
 	return &simulation{desk: s.desk, cib: f.Name()}
 }
 
-// status is what crm_mon says of the cluster.
+// status is what crm_mon prints about the cluster.
 func (s *simulation) status() *lab.Status {
 	s.Helper()
 	if s.seen == nil {
