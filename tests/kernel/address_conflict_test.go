@@ -58,7 +58,7 @@ func TestProxiesAreNoAddressConflict(t *testing.T) {
 		name  string
 		plant []string // on the node
 		code  ocf.ExitCode
-		says  []string
+		want  []string
 	}{
 		{"from the own address", nil, ocf.ErrGeneric, []string{"address conflict: another host answers", proxy, shared.String()}},
 		{
@@ -90,7 +90,7 @@ func TestProxiesAreNoAddressConflict(t *testing.T) {
 				"ip route add 10.7.0.0/24 dev eth0",
 				"ip route add 192.168.10.3/32 dev aside",
 			)(t, neighbour)
-			checkReason(t, monitor(), row.code, row.says...)
+			checkReason(t, monitor(), row.code, row.want...)
 			for _, h := range []*lan.Host{s.Client, s.Nodes[1]} {
 				for line := range strings.Lines((&agent{Agent: harness.Agent{Host: h}}).by(t, "ip neighbour show dev eth0")) {
 					address, _, _ := strings.Cut(line, " ")

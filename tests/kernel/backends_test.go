@@ -48,14 +48,14 @@ func offers(t *testing.T, backend clusterip.Backend) bool {
 	} else {
 		check(t, status(r, ocf.ErrInstalled))
 		if !strings.Contains(r.Stderr, options()[backend]) {
-			t.Errorf("start does not say that %s is missing:\n%s", options()[backend], r.Stderr)
+			t.Errorf("start does not log that %s is missing:\n%s", options()[backend], r.Stderr)
 		}
 		check(t, status(p.monitor(2), ocf.NotRunning))
 	}
 	p.checkNothingIsLeft(t)
 	if !has && backend == clusterip.Target {
 		if r := targetRule(t, p.Host, clusterip.SourceIP, "0", 8, 1); r.Failure() == nil {
-			t.Error("iptables has the target, and the agent says that the kernel lacks it")
+			t.Error("iptables has the target, and the agent logs that the kernel lacks it")
 		}
 	}
 	return has

@@ -26,7 +26,7 @@ func TestBonds(t *testing.T) {
 	for _, row := range []struct {
 		mode, nic, macMode string
 		code               ocf.ExitCode
-		says               []string
+		want               []string
 	}{
 		{"active-backup", "bond0", "unicast", ocf.Success, nil},
 		{"balance-tlb", "bond0", "unicast", ocf.Success, nil},
@@ -52,7 +52,7 @@ func TestBonds(t *testing.T) {
 			}
 			p.by(t, "ip address add "+own+" dev "+at)
 			check(t, p.Host.WaitUp(t.Context(), "bond0.5"))
-			checkReason(t, p.start(2), row.code, row.says...)
+			checkReason(t, p.start(2), row.code, row.want...)
 			if row.code == ocf.Success {
 				check(t, status(p.monitor(2), ocf.Success))
 			}
@@ -80,7 +80,7 @@ func TestStackedInterfaces(t *testing.T) {
 		macModes                  []string
 		vlan                      bool
 		code                      ocf.ExitCode
-		says                      string
+		want                      string
 	}{
 		{name: "a bond of two", commands: bond, mode: backup, nic: "bond0", macModes: []string{"multicast", "igmp", "unicast"}},
 		{name: "a bond with LACP", commands: bond, mode: lacp, nic: "bond0", macModes: []string{"multicast", "unicast"}},
@@ -108,7 +108,7 @@ func TestStackedInterfaces(t *testing.T) {
 		{
 			name:     "a macvlan and a unicast MAC",
 			commands: "ip link add link eth0 name mac0 address MAC type macvlan mode bridge;ip link set mac0 up", nic: "mac0",
-			macModes: []string{"unicast"}, code: ocf.ErrArgs, says: "takes no second unicast MAC",
+			macModes: []string{"unicast"}, code: ocf.ErrArgs, want: "takes no second unicast MAC",
 		},
 		{
 			name: "an ipvlan", commands: "ip link add link eth0 name ipv0 type ipvlan mode l2;ip link set ipv0 up", nic: "ipv0",
@@ -117,7 +117,7 @@ func TestStackedInterfaces(t *testing.T) {
 		{
 			name:     "a port of a team",
 			commands: "ip link add team0 type team;ip link set eth0 down;ip link set eth0 master team0;ip link set team0 up", nic: lan.NIC,
-			macModes: []string{"multicast"}, code: ocf.ErrArgs, says: "eth0 is a port of team0 (team)",
+			macModes: []string{"multicast"}, code: ocf.ErrArgs, want: "eth0 is a port of team0 (team)",
 		},
 	} {
 		for _, macMode := range row.macModes {
@@ -144,13 +144,13 @@ func TestStackedInterfaces(t *testing.T) {
 					if row.code != ocf.Success && row.nic == lan.NIC {
 						continue
 					}
-					if row.nic != "ipv0" { // of which the kernel does not tell
+					if row.nic != "ipv0" { // whose operational state the kernel does not report
 						check(t, a.Host.WaitUp(t.Context(), row.nic))
 					}
 					a.by(t, fmt.Sprintf("ip address add %s/24 dev %s", a.Host.Addr, row.nic))
 					a.by(t, fmt.Sprintf("ip route add %s dev %s", s.Options.Clients, row.nic))
 				}
-				checkReason(t, s.agents[0].start(0), row.code, row.says)
+				checkReason(t, s.agents[0].start(0), row.code, row.want)
 				if row.code != ocf.Success {
 					return
 				}
@@ -238,9 +238,9 @@ func TestBondsThatAskByARP(t *testing.T) {
 				t.Errorf("the bond has taken its link for dead %d times", after)
 			}
 			t.Logf("link failures: %d before start, %d after it", before, after)
-			for _, said := range arpMessages(frames) {
-				if said.SenderMAC != s.spec.MACs.IPv4.String() {
-					t.Errorf("the bond tells another MAC: %+v", said)
+			for _, message := range arpMessages(frames) {
+				if message.SenderMAC != s.spec.MACs.IPv4.String() {
+					t.Errorf("the bond announces another MAC: %+v", message)
 				}
 			}
 		})

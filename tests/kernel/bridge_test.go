@@ -97,7 +97,7 @@ func TestABridgeThatCallsIPTablesIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
 		name, calls string
-		says        bool
+		warns       bool
 	}{{"all bridges", "1", true}, {"this one", "alone", true}, {"none", "0", false}} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -105,7 +105,7 @@ func TestABridgeThatCallsIPTablesIsNamed(t *testing.T) {
 			s.bridgeNodes(t, row.calls)
 			const warning = "br0 is a bridge that calls iptables for its ports"
 			r := s.agents[0].start(0)
-			if row.says {
+			if row.warns {
 				checkReason(t, r, ocf.Success, warning, "sysctl -w net.bridge.bridge-nf-call-iptables=0")
 				r = s.agents[0].start(1)
 			}
@@ -173,7 +173,7 @@ func (s *site) fromGuest(ctx context.Context, guest *lan.Host) error {
 	var faults []error
 	for i := range guests {
 		c := session{flow: lan.Flow{Proto: lan.TCP, Src: s.guestAddr(i), Dst: shared, SrcPort: 30000, DstPort: lan.EchoPort}}
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // one second try, where nobody answers
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // one second try, where no node answers
 		if err := c.open(ctx, guest); err != nil {
 			faults = append(faults, err)
 		} else if want := s.Nodes[s.owner(c.flow)].Name; c.node != want {
@@ -217,7 +217,7 @@ func TestGuestsOfANodesBridge(t *testing.T) {
 		{macMode: "unicast", calls: "0", unheard: true, warnings: true},
 		{macMode: "unicast", calls: "1", veth: true},
 		{macMode: "multicast", calls: "0", veth: true},
-		{macMode: "multicast", calls: "1", veth: true}, // to the veth the bridge is another NIC, which lets frames through
+		{macMode: "multicast", calls: "1", veth: true}, // to the veth the bridge is another interface, which lets frames through
 	} {
 		t.Run(fmt.Sprintf("%s, veth %t, calls %s", row.macMode, row.veth, row.calls), func(t *testing.T) {
 			t.Parallel()

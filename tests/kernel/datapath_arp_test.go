@@ -68,7 +68,7 @@ func TestSharedMACInARP(t *testing.T) {
 			replied := []arpMessage{
 				{arp.OperationReply, s.spec.MACs.IPv4.String(), shared.String(), s.Client.Addr.String(), node.MAC.String(), true},
 			}
-			unheard := s.Sources(9)[8] // whose MAC the node does not know
+			unheard := s.Sources(9)[8] // whose MAC the node does not have
 			asked := []arpMessage{{arp.OperationRequest, s.spec.MACs.IPv4.String(), shared.String(), unheard.String(), node.MAC.String(), false}}
 			for _, step := range []struct {
 				name string
@@ -163,13 +163,13 @@ func TestNoARPForTheAddressOnAnotherInterface(t *testing.T) {
 		p, _ := f.ARP()
 		return p.SenderIP == second && f.Source.String() == mac.String()
 	}); err != nil {
-		t.Fatalf("eth1 does not speak ARP at all: %v", err)
+		t.Fatalf("eth1 does not send ARP at all: %v", err)
 	}
 	s.awaitDelivery(t)
 	var about []arpMessage
-	for _, said := range arpMessages(captured(t, heard)) {
-		if said.Sender == shared.String() {
-			about = append(about, said)
+	for _, message := range arpMessages(captured(t, heard)) {
+		if message.Sender == shared.String() {
+			about = append(about, message)
 		}
 	}
 	want := []arpMessage{
@@ -211,8 +211,8 @@ func (s *site) awaitDelivery(t *testing.T) {
 
 // askARP broadcasts the question who has an address.
 func askARP(h *lan.Host, from, about netip.Addr) error {
-	nobody := net.HardwareAddr{0, 0, 0, 0, 0, 0}
-	p, err := arp.NewPacket(arp.OperationRequest, h.MAC, from, nobody, about)
+	unset := net.HardwareAddr{0, 0, 0, 0, 0, 0}
+	p, err := arp.NewPacket(arp.OperationRequest, h.MAC, from, unset, about)
 	if err != nil {
 		return err
 	}

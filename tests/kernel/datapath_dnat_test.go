@@ -11,8 +11,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// The service is not on the node but behind it, as a published container is, and the client's link is narrow. What tells the service about
-// the link comes to the address, on every node: the one that has the connection must forward it.
+// The service is not on the node but behind it, as a published container is, and the client's link is narrow. The ICMP
+// error about the link comes to the address, on every node: the one that has the connection must forward it.
 func TestPathMTUDiscoveryToAServiceBehindDNAT(t *testing.T) {
 	const mtu, size, serving, behind = 1300, 400_000, 0, 1
 	for _, target := range []netip.Addr{shared, shared6} {
@@ -47,7 +47,7 @@ func TestPathMTUDiscoveryToAServiceBehindDNAT(t *testing.T) {
 				t.Errorf("download from %q: %v", name, err)
 			}
 			if len(captured(t, tooBig)) == 0 {
-				t.Error("what is behind the node was not told of the narrow link")
+				t.Error("the service behind the node got no ICMP error about the narrow link")
 			}
 		})
 	}

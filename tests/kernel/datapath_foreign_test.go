@@ -89,7 +89,7 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 			check(t, s.startAll(0))
 			s.awaitDelivery(t)
 			unknown := net.HardwareAddr{2, 0, 0, 0, 0x77, 0x77} // the switch floods it
-			nobody := netip.MustParseAddr("192.168.10.99")
+			unused := netip.MustParseAddr("192.168.10.99")
 			for _, tt := range []struct {
 				name    string
 				mac     net.HardwareAddr
@@ -99,7 +99,7 @@ func TestFramesForOthersAreLeftAlone(t *testing.T) {
 				{"to the shared MAC and the address, as it should be", s.spec.MACs.IPv4[:], shared, 1},
 				{"to another host's MAC and the address", unknown, shared, 0},
 				{"to another host's MAC and the node's own address", unknown, s.Nodes[0].Addr, 0},
-				{"to the shared MAC and nobody's address", s.spec.MACs.IPv4[:], nobody, 0},
+				{"to the shared MAC and an unused address", s.spec.MACs.IPv4[:], unused, 0},
 				{"to the shared MAC and an address behind the client", s.spec.MACs.IPv4[:], s.Sources(5)[4], 0},
 			} {
 				t.Run(tt.name, func(t *testing.T) {
@@ -162,7 +162,7 @@ func TestICMPErrorsAreNotForwardedWithoutTheAddress(t *testing.T) {
 					Payload: packet6(s.Client.Addr6, shared6, unix.IPPROTO_ICMPV6, nil, withChecksum(s.Client.Addr6, shared6, message)),
 				}))
 			}
-			s.awaitDelivery(t) // the watch tells of what was forwarded
+			s.awaitDelivery(t) // the watch reports what was forwarded
 		})
 	}
 }

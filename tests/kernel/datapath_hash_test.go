@@ -98,7 +98,7 @@ func TestKernelHashesAsTheFormula(t *testing.T) {
 		{clusterip.SourceIPSourcePort, 16, ""},
 		{clusterip.SourceIPSourcePortDestPort, 7, "0xfffffff7"}, // without ports 0xffffffff, the last before 0
 		{clusterip.SourceIPSourcePortDestPort, 16, ""},
-		// Where the kernel must not be told the seed, with or without ports.
+		// Where the expression must not contain the seed, with or without ports.
 		{clusterip.SourceIP, 16, "0"},
 		{clusterip.SourceIPSourcePort, 16, "0"},
 		{clusterip.SourceIPSourcePort, 16, "0xfffffffc"},
@@ -173,7 +173,7 @@ func toss(proto string, src netip.Addr, sourcePort, destinationPort uint16) toss
 	switch proto {
 	case "icmp":
 		p.b[0] = byte(ipv4.ICMPTypeEcho)
-		binary.BigEndian.PutUint16(p.b[4:], sourcePort) // its id, which nobody hashes
+		binary.BigEndian.PutUint16(p.b[4:], sourcePort) // its id, which is not hashed
 	case "gre":
 	default:
 		binary.BigEndian.PutUint16(p.b, sourcePort)

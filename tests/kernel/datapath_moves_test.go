@@ -56,7 +56,7 @@ func moveAbout(t *testing.T, l *ledger, calls int, empty []string) {
 	l.start(t, all, func(int) int { return random.IntN(3) })
 	for l.calls < calls {
 		switch random.IntN(8) {
-		case 0: // a node is taken out: the last stop removes everything; then it comes back: the first start lays everything
+		case 0: // a node is taken out: the last stop removes everything; then it comes back: the first start installs everything
 			node := random.IntN(3)
 			var here []int
 			for bucket, at := range l.at {
@@ -74,7 +74,7 @@ func moveAbout(t *testing.T, l *ledger, calls int, empty []string) {
 		case 1: // the whole resource is stopped and started
 			l.stop(t, all)
 			l.start(t, all, func(int) int { return random.IntN(3) })
-		case 2: // one node serves everybody
+		case 2: // one node serves all clients
 			node := random.IntN(3)
 			l.stop(t, all)
 			l.start(t, all, func(int) int { return node })
@@ -86,7 +86,7 @@ func moveAbout(t *testing.T, l *ledger, calls int, empty []string) {
 	}
 }
 
-// A ledger knows which node ran which bucket when: time is counted in packets of the stream.
+// A ledger records which node ran which bucket when: time is counted in packets of the stream.
 type ledger struct {
 	*site
 	stream  *lan.Stream

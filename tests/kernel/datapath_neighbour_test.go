@@ -20,39 +20,39 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// ndMessage is what a frame says by neighbour discovery about the address.
+// ndMessage is a frame's message of neighbour discovery about the address.
 type ndMessage struct {
 	Kind        string
-	MAC         string // told in the message; empty if none
+	MAC         string // announced in the message; empty if none
 	EtherSource string
 	To          string // IP address
 	Sound       bool   // the checksum is right
 }
 
 // neighbourDiscovery decodes an advertisement of an address, or a solicitation that comes from it.
-func neighbourDiscovery(f lan.Frame, about netip.Addr) (said ndMessage, ok bool) {
+func neighbourDiscovery(f lan.Frame, about netip.Addr) (message ndMessage, ok bool) {
 	d, isIP := f.Datagram()
 	if !isIP || d.Protocol != unix.IPPROTO_ICMPV6 {
-		return said, false
+		return message, false
 	}
 	m, err := ndp.ParseMessage(d.Payload)
 	if err != nil {
-		return said, false
+		return message, false
 	}
 	var options []ndp.Option
-	said = ndMessage{EtherSource: f.Source.String(), To: d.Dst.String(), Sound: sumOf(d) == 0xffff}
+	message = ndMessage{EtherSource: f.Source.String(), To: d.Dst.String(), Sound: sumOf(d) == 0xffff}
 	switch m := m.(type) {
 	case *ndp.NeighborAdvertisement:
-		said.Kind, options, ok = "advertisement", m.Options, m.TargetAddress == about
+		message.Kind, options, ok = "advertisement", m.Options, m.TargetAddress == about
 	case *ndp.NeighborSolicitation:
-		said.Kind, options, ok = "solicitation", m.Options, d.Src == about
+		message.Kind, options, ok = "solicitation", m.Options, d.Src == about
 	}
 	for _, o := range options {
 		if a, isMAC := o.(*ndp.LinkLayerAddress); isMAC {
-			said.MAC = a.Addr.String()
+			message.MAC = a.Addr.String()
 		}
 	}
-	return said, ok
+	return message, ok
 }
 
 // sumOf adds up an ICMPv6 message and its pseudo-header (RFC 4443 section 2.3): with the right checksum 0xffff.
@@ -89,7 +89,7 @@ func TestSharedMACInNeighbourDiscovery(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			s := newSite(t, lan.Options{Nodes: 2}, 2, webIP("ip", onlyIPv6, "mac_mode", string(mode), "arp_count", "2"))
 			node := s.Nodes[0]
-			check(t, node.Sysctl("net/ipv6/neigh/"+lan.NIC+"/mcast_solicit", "1")) // nobody answers: it asks once, however slow the test is
+			check(t, node.Sysctl("net/ipv6/neigh/"+lan.NIC+"/mcast_solicit", "1")) // no host answers: it asks once, however slow the test is
 			mac, own := s.spec.MACs.IPv6.String(), node.MAC.String()
 			announced := ndMessage{"advertisement", mac, own, "ff02::1", true}
 			ask := func() error {
@@ -98,7 +98,7 @@ func TestSharedMACInNeighbourDiscovery(t *testing.T) {
 				}
 				return s.Client.Discard(netip.Addr{}, shared6)
 			}
-			nobody := lan.Nth(lan.LAN6, 0x77)
+			unused := lan.Nth(lan.LAN6, 0x77)
 			for _, step := range []struct {
 				name string
 				do   func() error
@@ -108,7 +108,7 @@ func TestSharedMACInNeighbourDiscovery(t *testing.T) {
 				{"another one starts", func() error { return s.startOn(0, 1) }, nil},
 				{"a client asks", ask, []ndMessage{{"advertisement", mac, own, s.Client.Addr6.String(), true}}},
 				{
-					"the node itself asks", func() error { return node.Discard(shared6, nobody) },
+					"the node itself asks", func() error { return node.Discard(shared6, unused) },
 					[]ndMessage{{"solicitation", mac, own, "ff02::1:ff00:77", true}},
 				},
 				{"one of two buckets stops", func() error { return s.stop(0) }, nil},
@@ -120,12 +120,12 @@ func TestSharedMACInNeighbourDiscovery(t *testing.T) {
 					t.Fatalf("%s: %v", step.name, err)
 				}
 				s.awaitDelivery(t)
-				var said []ndMessage
+				var sent []ndMessage
 				for _, f := range captured(t, heard) {
 					one, _ := neighbourDiscovery(f, shared6)
-					said = append(said, one)
+					sent = append(sent, one)
 				}
-				if diff := cmp.Diff(step.want, said); diff != "" {
+				if diff := cmp.Diff(step.want, sent); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", step.name, diff)
 				}
 			}
@@ -146,8 +146,8 @@ func TestNeighbourUnreachabilityDetectionKeepsTheEntry(t *testing.T) {
 					f.Destination.String() == s.spec.MACs.IPv6.String()
 			})
 			answered := capture(t, s.Client, lan.NIC, func(f lan.Frame) bool {
-				said, ok := neighbourDiscovery(f, shared6)
-				return ok && !f.Outgoing && said.Kind == "advertisement"
+				message, ok := neighbourDiscovery(f, shared6)
+				return ok && !f.Outgoing && message.Kind == "advertisement"
 			})
 			probing := &netlink.Neigh{
 				LinkIndex: link(t, s.Client, lan.NIC).Attrs().Index, IP: shared6.AsSlice(), State: netlink.NUD_PROBE,
@@ -168,7 +168,7 @@ func TestNeighbourUnreachabilityDetectionKeepsTheEntry(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			if len(captured(t, asked)) == 0 {
-				t.Error("nobody asked: nothing was shown")
+				t.Error("no question was seen: the test proves nothing")
 			}
 			// As with ARP, every node answers for itself, whatever its buckets.
 			for _, node := range s.Nodes {
@@ -180,7 +180,7 @@ func TestNeighbourUnreachabilityDetectionKeepsTheEntry(t *testing.T) {
 	}
 }
 
-// A node that does not know the MAC of the router to its clients asks with the shared address. The answer goes to all nodes, and each
+// A node that does not have the MAC of the router to its clients asks with the shared address. The answer goes to all nodes, and each
 // must take it, although the router's own address belongs to one bucket.
 func TestEveryNodeLearnsItsRouter(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {

@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A client behind a router with a narrow link downloads from the address. What tells the node about the narrow link comes
+// A client behind a router with a narrow link downloads from the address. The ICMP error about the narrow link comes
 // from the router, whose own address belongs to another node's bucket (RFC 1191, RFC 8201).
 func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
 	for _, target := range []netip.Addr{shared, shared6} {
@@ -41,7 +41,7 @@ func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
 			at[s.bucket(download)] = serving
 			check(t, s.startAll(at...))
 
-			// What the client says it can take, what the router says, and what arrives in the end.
+			// The client's segment size, the router's ICMP errors, and the packets that arrive in the end.
 			syns := capture(t, s.Nodes[serving], lan.NIC, func(f lan.Frame) bool { return mss(f) > 0 && !f.Outgoing })
 			tooBig := capture(t, s.Nodes[serving], lan.NIC, func(f lan.Frame) bool { return !f.Outgoing && nextHopMTU(f) == mtu })
 			arrived := capture(t, s.Far, lan.NIC, func(f lan.Frame) bool {
@@ -56,7 +56,7 @@ func TestPathMTUDiscoveryThroughARouter(t *testing.T) {
 				t.Errorf("answered by %q", name)
 			}
 			if frames := captured(t, syns); len(frames) != 1 || mss(frames[0]) != 1500-headers {
-				t.Errorf("%d SYNs; the client must announce a segment size of %d, or the node would not have to be told", len(frames), 1500-headers)
+				t.Errorf("%d SYNs; the client must announce a segment size of %d, or no ICMP error would be needed", len(frames), 1500-headers)
 			}
 			errs := captured(t, tooBig)
 			if len(errs) == 0 {
@@ -155,7 +155,7 @@ func mss(f lan.Frame) int {
 	return 0
 }
 
-// nextHopMTU returns what an ICMP "fragmentation needed" or an ICMPv6 "packet too big" says; 0 for anything else.
+// nextHopMTU returns the MTU of an ICMP "fragmentation needed" or an ICMPv6 "packet too big"; 0 for anything else.
 func nextHopMTU(f lan.Frame) int {
 	d, ok := f.Datagram()
 	if !ok || len(d.Payload) < 8 {

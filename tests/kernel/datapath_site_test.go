@@ -50,9 +50,9 @@ func newUnwatchedSite(t *testing.T, o lan.Options, buckets int, p harness.Parame
 	return &site{Network: n, clone: newClone(t, n, buckets, p), spec: spec}
 }
 
-// watch checks at the end of the test that each frame of a node had its NIC's own MAC as Ethernet source, that whatever a
-// node said by ARP about the shared address was the shared MAC, that no node forwarded a packet for it, and that the
-// switch learned the MACs of NICs only. It counts ahead of the bridge, which drops a frame whose source is a group
+// watch checks at the end of the test that each frame of a node had its interface's own MAC as Ethernet source, that nodes
+// announced only the shared MAC for the shared address by ARP, that no node forwarded a packet for it, and that the
+// switch learned the interfaces' own MACs only. It counts ahead of the bridge, which drops a frame whose source is a group
 // address, and so would not show it.
 func (s *site) watch(t *testing.T) {
 	t.Helper()

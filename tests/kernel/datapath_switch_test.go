@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Linux bridge that snoops and knows a querier keeps a unicast packet in a multicast frame to itself (see
+// A Linux bridge that snoops and has a querier keeps a unicast packet in a multicast frame to itself (see
 // TestSnoopingSwitchWithQuerier). mac_mode=unicast is what works there.
 func TestUnicastWorksWhereASnoopingSwitchSwallowsMulticast(t *testing.T) {
 	snooping := lan.Options{Snooping: true, Querier: true}
@@ -27,7 +27,7 @@ func TestUnicastWorksWhereASnoopingSwitchSwallowsMulticast(t *testing.T) {
 	})
 	t.Run("unicast", func(t *testing.T) {
 		s := newSite(t, snooping, 4, webIP("mac_mode", "unicast"))
-		// What the switch does with a group tells when it has begun to snoop.
+		// The switch's handling of a group shows when it has begun to snoop.
 		check(t, s.Client.SetNeighbour(shared, net.HardwareAddr{1, 2, 3, 4, 5, 6}))
 		check(t, s.startAll(0, 1, 2, 0))
 		awaitSilence(t, s)
@@ -83,7 +83,7 @@ func TestMembershipReport(t *testing.T) {
 	}
 }
 
-// The group is an address of the NIC, but must never become the source of what the node's programs send.
+// The group is an address of the interface, but must never become the source of what the node's programs send.
 func TestTheGroupIsNoSource(t *testing.T) {
 	for _, to := range []string{"224.0.0.251", "239.1.2.3", "255.255.255.255", "192.168.10.255", "192.168.10.200"} {
 		t.Run("to "+to, func(t *testing.T) {

@@ -19,12 +19,12 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// On a trunk the NIC hears the frames of all VLANs, and somebody in another one may have the same address: those frames are for who is
-// behind us. A tag of VLAN 0 has but a priority.
+// On a trunk the interface receives the frames of all VLANs, and a host in another VLAN may have the same address. Those frames are for
+// hosts behind the node. A tag of VLAN 0 has only a priority.
 func TestFramesOfOtherVLANsAreLeftAlone(t *testing.T) {
 	inGuest(t, "data-path")
 	const count, priority = 32, 3 << 13
-	nobody := netip.MustParseAddr("192.168.10.250") // says something by ARP that nobody else says
+	conflicting := netip.MustParseAddr("192.168.10.250") // the sender of ARP messages that no other host sends
 	tags := []struct {
 		name      string
 		etherType ethernet.EtherType
@@ -53,7 +53,7 @@ func TestFramesOfOtherVLANsAreLeftAlone(t *testing.T) {
 							arp saddr ip %[5]s meta pkttype host counter comment "ARP"
 						}
 					}
-				}`, lan.NIC, s.Client.MAC, shared, shared6, nobody))
+				}`, lan.NIC, s.Client.MAC, shared, shared6, conflicting))
 				var frames []ethernet.Frame
 				owned := map[string]int{"ARP": 1}
 				send := func(family string, mac clusterip.MAC, inner ethernet.EtherType, flow lan.Flow, packet []byte) {
@@ -80,7 +80,7 @@ func TestFramesOfOtherVLANsAreLeftAlone(t *testing.T) {
 							packetOf(ipv4.Header{Protocol: unix.IPPROTO_UDP, TTL: 64, Src: source.AsSlice(), Dst: shared.AsSlice()}, udp))
 					}
 				}
-				reply := slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 2}, s.Client.MAC, nobody.AsSlice(), s.spec.MACs.IPv4[:], shared.AsSlice())
+				reply := slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 2}, s.Client.MAC, conflicting.AsSlice(), s.spec.MACs.IPv4[:], shared.AsSlice())
 				send("ARP", s.spec.MACs.IPv4, ethernet.EtherTypeARP, lan.Flow{}, reply)
 				check(t, sendFrames(s.Client, frames...))
 				s.awaitDelivery(t)

@@ -18,8 +18,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// TestStopFromEveryHalfState takes each subset of what start has laid away, and lets stop find the rest. Only an address alone
-// cannot be told from an admin's, and stays.
+// TestStopFromEveryHalfState removes each subset of what start has installed, and lets stop find the rest. An address alone
+// looks like an admin's, and stays.
 func TestStopFromEveryHalfState(t *testing.T) {
 	t.Parallel()
 	for _, mode := range clusterip.MACModes() {
@@ -55,7 +55,7 @@ func TestStopFromEveryHalfState(t *testing.T) {
 	}
 }
 
-// TestStopWithBadParameters cleans up although hardly anything of what it is told is right.
+// TestStopWithBadParameters cleans up although hardly any parameter is right.
 func TestStopWithBadParameters(t *testing.T) {
 	p := newTestNode(t, webIP("mac_mode", "unicast"))
 	file := filepath.Join(t.TempDir(), "file")
@@ -68,7 +68,7 @@ func TestStopWithBadParameters(t *testing.T) {
 		"an orphan instance":                   {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip},
 		"an orphan instance out of any range":  {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:99999999999", ip},
 		"no instance":                          {tempDir, ip},
-		"a NIC that is not there":              {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_nic=eth9"},
+		"an interface that does not exist":     {tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_nic=eth9"},
 		"a mode that does not exist": {
 			tempDir, "OCF_RESOURCE_INSTANCE=web-ip:2", ip, "OCF_RESKEY_mac_mode=magic", "OCF_RESKEY_mac=x", "OCF_RESKEY_hash_seed=-1",
 		},
@@ -98,19 +98,19 @@ func TestStopWithBadParameters(t *testing.T) {
 	}
 }
 
-// TestStartRefusesWhatDoesNotFitTheNode, says why, and changes nothing.
+// TestStartRefusesWhatDoesNotFitTheNode: start fails with a reason, and changes nothing.
 func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 	p := newTestNode(t, webIP())
 	for name, row := range map[string]struct {
 		before []string // commands
 		with   []string // parameters, names and values
 		code   ocf.ExitCode
-		says   string
+		want   string
 		after  []string // commands that undo
 	}{
-		"no such NIC": {nil, []string{"nic", "eth9"}, ocf.ErrArgs, `nic=eth9: there is no such network interface`, nil},
-		"loopback":    {nil, []string{"nic", "lo"}, ocf.ErrArgs, "nic=lo is the loopback interface", nil},
-		"NIC down": {
+		"no such interface": {nil, []string{"nic", "eth9"}, ocf.ErrArgs, `nic=eth9: there is no such network interface`, nil},
+		"loopback":          {nil, []string{"nic", "lo"}, ocf.ErrArgs, "nic=lo is the loopback interface", nil},
+		"interface down": {
 			[]string{"ip link set eth0 down"},
 			nil, ocf.ErrGeneric, "eth0 is down (ip link set eth0 up)",
 			[]string{"ip link set eth0 up", clientRoute},
@@ -164,8 +164,8 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 			a := *p.agent
 			a.Parameters = a.Parameters.With(row.with...)
 			r := a.start(2)
-			if err := status(r, row.code); err != nil || !strings.Contains(r.Stderr, row.says) {
-				t.Errorf("want %q: %v\n%s", row.says, err, r.Stderr)
+			if err := status(r, row.code); err != nil || !strings.Contains(r.Stderr, row.want) {
+				t.Errorf("want %q: %v\n%s", row.want, err, r.Stderr)
 			}
 			if reasons := strings.Count(r.Stderr, "ocf-exit-reason:"); reasons != 1 {
 				t.Errorf("%d exit reasons:\n%s", reasons, r.Stderr)
@@ -234,7 +234,7 @@ func TestLockFolder(t *testing.T) {
 	}
 }
 
-// TestHeldLock: a call that waits for a hung one gives up before it is killed for it, and names the holder.
+// TestHeldLock: a call that waits for a hung one fails before its own timeout, and names the holder.
 func TestHeldLock(t *testing.T) {
 	p := newTestNode(t, webIP())
 	check(t, os.MkdirAll(p.TempDir, 0o755))

@@ -21,7 +21,7 @@ type interruptedMove struct {
 	action  string
 	node    int // on which it is called, from 0
 	drain   string
-	ends    ocf.ExitCode // with which the call ends when nobody kills it
+	ends    ocf.ExitCode // with which the call ends when it is not killed
 	prepare func(*testing.T, *site, attributes)
 }
 
@@ -30,12 +30,12 @@ const (
 	stayer = 1 // another bucket of the node that it leaves
 )
 
-// readEvery says at which of the calls is killed by which the agent mostly reads.
+// readEvery is the interval of the kills among the calls by which the agent mostly reads.
 const readEvery = 12
 
 // TestKilledWhileItHandsOver kills with signal 9 at the system calls by which the agent acts, the programs that it has started
-// included: its sweeper too. After each, monitor tells the truth on both nodes, the move can be made, what the nodes say of it is so,
-// and nothing is left in the end.
+// included: its sweeper too. After each, monitor returns the truth on both nodes, the move can be made, the announcements about it are
+// true, and nothing is left in the end.
 func TestKilledWhileItHandsOver(t *testing.T) {
 	owned := func(t *testing.T, s *site, _ attributes) {
 		check(t, errors.Join(s.startOn(0, stayer), s.startOn(0, mover)))
@@ -54,7 +54,7 @@ func TestKilledWhileItHandsOver(t *testing.T) {
 	for _, move := range []interruptedMove{
 		{name: "stop beside others", action: "stop", prepare: owned},
 		{name: "last stop", action: "stop", prepare: alone},
-		{name: "last stop, and another node is to be told", action: "stop", prepare: known},
+		{name: "last stop, and another node stores announcements", action: "stop", prepare: known},
 		{name: "start elsewhere", action: "start", node: 1, prepare: given},
 		{name: "start after a node has left", action: "start", node: 1, prepare: func(t *testing.T, s *site, c attributes) {
 			known(t, s, c)
@@ -126,7 +126,7 @@ func (k *moveKiller) systemCalls(t *testing.T) map[string]int {
 	return counts
 }
 
-// checkAfterwards makes the move, whatever was done of it, and takes everything away.
+// checkAfterwards makes the move, however far it had got, and removes everything.
 func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 	t.Helper()
 	for node, a := range k.agents {
@@ -148,9 +148,9 @@ func (k *moveKiller) checkAfterwards(t *testing.T, where string) {
 		}
 	}
 	must("stop on node1", k.agents[0].stop(mover))
-	said := k.announced(t, "node1", mover)
-	if k.action == "stop" && k.holds(t, 0, mover, "draining") && !strings.HasPrefix(said, k.drain+"/") {
-		t.Errorf("%s: node1 drains, and says %q", where, said)
+	announced := k.announced(t, "node1", mover)
+	if k.action == "stop" && k.holds(t, 0, mover, "draining") && !strings.HasPrefix(announced, k.drain+"/") {
+		t.Errorf("%s: node1 drains, and announces %q", where, announced)
 	}
 	must("start on node2", k.agents[1].start(mover))
 	must("monitor on node2", k.agents[1].monitor(mover))

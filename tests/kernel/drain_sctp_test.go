@@ -109,7 +109,7 @@ func TestSCTPSurvivesAMove(t *testing.T) {
 	for _, node := range s.Nodes {
 		nft(t, node, "table ip heard { chain in { type filter hook input priority 0; meta l4proto sctp counter; }; }")
 	}
-	// heard tells how many SCTP packets the nodes have taken in.
+	// heard returns how many SCTP packets the nodes have taken in.
 	heard := func() string {
 		var counts []string
 		for _, node := range s.Nodes {
@@ -157,6 +157,6 @@ func TestSCTPSurvivesAMove(t *testing.T) {
 	unknown.port += 2
 	unknown.ask(t, s, sctpData) // of an association that no node has
 	old.ask(t, s, sctpData)
-	expect("DATA of nobody's", "6 and 2")
+	expect("DATA of no association", "6 and 2")
 	check(t, s.monitorAll())
 }

@@ -23,7 +23,7 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// slowPort is that of a server that does what the test tells it.
+// slowPort is the port of a server that does only what the test makes it do.
 const slowPort = 8080
 
 // accepted is a connection to such a server.
@@ -52,7 +52,7 @@ func (s *site) accept(t *testing.T, node int, target netip.Addr, count int) []ac
 	return all
 }
 
-// say sends a word over a connection.
+// send sends a word over a connection.
 func send(from, to net.Conn) error {
 	const word = "still there?"
 	if _, err := io.WriteString(from, word); err != nil {
@@ -77,28 +77,28 @@ func (s *site) shortenTimeouts(t *testing.T, loose string) {
 	}
 }
 
-// Conntrack forgets connections on which nothing is said for a time, or of which one side is closed. The node that has their sockets goes
-// on serving them.
+// Conntrack removes entries of connections that are idle for a time, or closed on one side. The node that has their sockets keeps serving
+// them.
 func TestQuietConnectionsSurviveAMove(t *testing.T) {
 	client := func(a accepted) (from, to net.Conn) { return a.client, a.server }
 	server := func(a accepted) (from, to net.Conn) { return a.server, a.client }
 	closesClient := func(a accepted) error { return a.client.CloseWrite() }
 	closesServer := func(a accepted) error { return a.server.CloseWrite() }
-	nobodyCloses := func(accepted) error { return nil }
+	neitherCloses := func(accepted) error { return nil }
 	for name, row := range map[string]struct {
 		address netip.Addr
 		loose   string // nf_conntrack_tcp_loose
 		closes  func(accepted) error
-		speaks  func(accepted) (from, to net.Conn)
+		sends   func(accepted) (from, to net.Conn)
 		inGuest bool
 	}{
-		"half closed by the client":                            {shared, "1", closesClient, server, false},
-		"half closed by the client, and nothing is taken up":   {shared, "0", closesClient, server, true},
-		"half closed by the client, IPv6":                      {shared6, "1", closesClient, server, false},
-		"half closed by the server":                            {shared, "1", closesServer, client, false},
-		"idle, and the client speaks":                          {shared, "1", nobodyCloses, client, false},
-		"idle, and the client speaks, IPv6":                    {shared6, "1", nobodyCloses, client, true},
-		"idle, and the server speaks, and nothing is taken up": {shared, "0", nobodyCloses, server, false},
+		"half closed by the client":                           {shared, "1", closesClient, server, false},
+		"half closed by the client, and nothing is taken up":  {shared, "0", closesClient, server, true},
+		"half closed by the client, IPv6":                     {shared6, "1", closesClient, server, false},
+		"half closed by the server":                           {shared, "1", closesServer, client, false},
+		"idle, and the client sends":                          {shared, "1", neitherCloses, client, false},
+		"idle, and the client sends, IPv6":                    {shared6, "1", neitherCloses, client, true},
+		"idle, and the server sends, and nothing is taken up": {shared, "0", neitherCloses, server, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -109,13 +109,13 @@ func TestQuietConnectionsSurviveAMove(t *testing.T) {
 			clean := s.dumps(t)
 			s.shortenTimeouts(t, row.loose)
 			check(t, s.startOn(0, 0))
-			check(t, status(s.agents[0].monitor(0), ocf.Success)) // which learns that nobody else serves the bucket
+			check(t, status(s.agents[0].monitor(0), ocf.Success)) // which finds that no other node serves the bucket
 			connections := s.accept(t, 0, row.address, 4)
 			for i, c := range connections {
 				check(t, send(c.client, c.server))
 				check(t, row.closes(c))
 				if i%2 == 0 {
-					time.Sleep(2 * time.Second) // of these conntrack knows nothing any more when the bucket moves
+					time.Sleep(2 * time.Second) // these have no conntrack entry any more when the bucket moves
 				}
 			}
 			check(t, s.move(0, 1))
@@ -123,7 +123,7 @@ func TestQuietConnectionsSurviveAMove(t *testing.T) {
 				time.Sleep(6 * time.Second) // several looks of the sweeper, and longer than conntrack remembers
 				check(t, status(s.agents[1].monitor(0), ocf.Success))
 				for i, c := range connections {
-					from, to := row.speaks(c)
+					from, to := row.sends(c)
 					if err := send(from, to); err != nil {
 						t.Errorf("round %d, connection %d: %v", round+1, i, err)
 					}
@@ -137,8 +137,8 @@ func TestQuietConnectionsSurviveAMove(t *testing.T) {
 	}
 }
 
-// The bucket comes back, and the node in between drains: what is not known here is taken for that node's. The node's own connections of the
-// time before are known, however quiet they are.
+// The bucket comes back, and the node in between drains: an unknown connection counts as that node's. The new owner still
+// recognises its own older connections, however idle they are.
 func TestQuietConnectionsSurviveAReturn(t *testing.T) {
 	t.Parallel()
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1)
@@ -159,7 +159,7 @@ func TestQuietConnectionsSurviveAReturn(t *testing.T) {
 	}
 }
 
-// trackedOn tells which connections with the shared address conntrack knows on a node: SOURCE:PORT of the client, and the bucket.
+// trackedOn returns the conntrack entries of connections with the shared address on a node: SOURCE:PORT of the client, and the bucket.
 func (s *site) trackedOn(t *testing.T, node int) map[string]int {
 	t.Helper()
 	var flows []*netlink.ConntrackFlow
@@ -182,7 +182,7 @@ func (s *site) trackedOn(t *testing.T, node int) map[string]int {
 }
 
 // However a drain ends, nothing is left of the bucket's connections: an entry of conntrack's that outlives them would make the client's
-// next one, from the same port, seem known here when the bucket comes back. Those of other buckets stay.
+// next one, from the same port, look like a connection of this node when the bucket comes back. Those of other buckets stay.
 func TestConnectionsEndWithTheirDrain(t *testing.T) {
 	const ended, owned = 0, 1
 	for name, row := range map[string]struct {
@@ -247,7 +247,7 @@ func TestConnectionsEndWithTheirDrain(t *testing.T) {
 	}
 }
 
-// A client whose SYN-ACK was lost repeats its SYN while its bucket moves: only the new owner answers it, and the former one's SYN-ACK is
+// A client whose SYN-ACK was lost repeats its SYN while its bucket moves: only the new owner answers it, and the old owner's SYN-ACK is
 // not repeated. (Else the client may take one, and be reset by the other node.)
 func TestAConnectionIsMadeWhileItsBucketMoves(t *testing.T) {
 	for name, address := range map[string]netip.Addr{"IPv4": shared, "IPv6": shared6} {
@@ -259,7 +259,7 @@ func TestAConnectionIsMadeWhileItsBucketMoves(t *testing.T) {
 			s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1, "ip", address.String())
 			check(t, s.startOn(0, 0))
 			check(t, s.Client.Resolve(t.Context(), lan.NIC, address))
-			warm := s.open(t, address, 29999, 4) // so that the nodes know their way back
+			warm := s.open(t, address, 29999, 4) // so that the nodes have resolved the way back
 			clientAddr := s.Client.Addr
 			if address.Is6() {
 				clientAddr = s.Client.Addr6
@@ -270,10 +270,10 @@ func TestAConnectionIsMadeWhileItsBucketMoves(t *testing.T) {
 			answers := fmt.Sprintf("tcp sport %d tcp flags & (syn | ack) == (syn | ack)", lan.EchoPort)
 			nft(t, s.Client, "table inet lossy { chain in { type filter hook prerouting priority -400; "+answers+" counter drop; }; }")
 			for _, h := range s.Nodes {
-				nft(t, h, "table inet said { chain out { type filter hook output priority 400; "+answers+" counter; }; }")
+				nft(t, h, "table inet answers { chain out { type filter hook output priority 400; "+answers+" counter; }; }")
 			}
-			said := func(node int) string {
-				r := s.Nodes[node].Run(t.Context(), lan.ToolPath, "nft", "list", "table", "inet", "said")
+			answered := func(node int) string {
+				r := s.Nodes[node].Run(t.Context(), lan.ToolPath, "nft", "list", "table", "inet", "answers")
 				_, after, _ := strings.Cut(r.Stdout, "packets ")
 				count, _, _ := strings.Cut(after, " ")
 				return count
@@ -287,13 +287,13 @@ func TestAConnectionIsMadeWhileItsBucketMoves(t *testing.T) {
 			}
 			t.Cleanup(func() { closeAll(sessions) })
 			eventually(t, "node1 answers", func() error {
-				if heard := said(0); heard == "0" || heard == "" {
+				if heard := answered(0); heard == "0" || heard == "" {
 					return errors.New("it does not")
 				}
 				return nil
 			})
 			check(t, s.stop(0))
-			before := said(0)
+			before := answered(0)
 			check(t, s.startOn(1, 0))
 			time.Sleep(150 * time.Millisecond)
 			nft(t, s.Client, "delete table inet lossy")
@@ -309,7 +309,7 @@ func TestAConnectionIsMadeWhileItsBucketMoves(t *testing.T) {
 			kept(t, "made before", warm)
 			time.Sleep(2 * time.Second) // a SYN-ACK would be repeated
 			kept(t, "made meanwhile", sessions)
-			if after := said(0); after != before {
+			if after := answered(0); after != before {
 				t.Errorf("node1 has sent %s SYN-ACKs when it had given the bucket up, and then %s", before, after)
 			}
 		})
@@ -493,7 +493,7 @@ func TestClientsThatAnswerLateKeepTheirConnection(t *testing.T) {
 			}
 			stopped := make(chan error)
 			go func() { stopped <- s.stop(0) }()
-			eventually(t, "the bucket is given up", func() error {
+			eventually(t, "the bucket is released", func() error {
 				if !s.holds(t, 0, 0, "draining") {
 					return errors.New("it is not")
 				}
@@ -512,14 +512,14 @@ func TestClientsThatAnswerLateKeepTheirConnection(t *testing.T) {
 	}
 }
 
-// Where conntrack has lost the entries of half-made connections (its table was full, or flushed), the sockets go all the same.
+// Where conntrack has lost the entries of incomplete handshakes (its table was full, or flushed), the sockets are closed all the same.
 func TestIncompleteHandshakesWithoutConntrack(t *testing.T) {
 	t.Parallel()
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1)
 	check(t, s.startOn(0, 0))
 	check(t, status(s.agents[0].monitor(0), ocf.Success))
 	check(t, s.Client.Resolve(t.Context(), lan.NIC, shared))
-	s.open(t, shared, 29999, 4) // nodes and client know each other's MAC
+	s.open(t, shared, 29999, 4) // nodes and client have each other's MAC
 	nft(
 		t,
 		s.Client,

@@ -91,7 +91,7 @@ func askAll(sessions []*session) []error {
 	return errs
 }
 
-// closeAll ends connections in order, so that both sides know.
+// closeAll closes connections cleanly on both sides.
 func closeAll(sessions []*session) {
 	for _, c := range sessions {
 		if c != nil && c.conn != nil {
@@ -184,7 +184,7 @@ func eventually(t *testing.T, what string, is func() error) {
 	t.Errorf("%s: %v", what, err)
 }
 
-// Each bucket moves from node to node, three times round: nobody loses a connection, whichever node it was made to.
+// Each bucket moves from node to node, three times round: no client loses a connection, whichever node it was made to.
 func TestMovesBreakNoConnection(t *testing.T) {
 	const buckets, count = 4, 48
 	for name, p := range map[string][]string{
@@ -218,7 +218,7 @@ func TestMovesBreakNoConnection(t *testing.T) {
 	}
 }
 
-// Where the former owner has crashed, its clients get a reset; where it is only gone from the cluster, not.
+// When the old owner has crashed, its clients get a reset; when it has only left the cluster, they do not.
 func TestTheNewOwnerAdoptsFromNoDeadNode(t *testing.T) {
 	const count = 16
 	t.Run("crashed", func(t *testing.T) {
@@ -258,8 +258,8 @@ func TestTheNewOwnerAdoptsFromNoDeadNode(t *testing.T) {
 	t.Run("its cluster software stops, and with it the bucket", func(t *testing.T) {
 		t.Parallel()
 		s, cluster := newDrainingSite(t, lan.Options{Nodes: 2}, 1)
-		if said := cluster.announced(t, "node2", 0); !strings.HasPrefix(said, "none/") {
-			t.Errorf("after its probe node2 says %q", said)
+		if announced := cluster.announced(t, "node2", 0); !strings.HasPrefix(announced, "none/") {
+			t.Errorf("after its probe node2 announces %q", announced)
 		}
 		check(t, s.startOn(0, 0))
 		sessions := s.open(t, shared, 30000, count)
@@ -268,8 +268,8 @@ func TestTheNewOwnerAdoptsFromNoDeadNode(t *testing.T) {
 		check(t, s.startOn(1, 0))
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
 		kept(t, "taken over", sessions)
-		if told := cluster.relayed(t, "node2", 0); !strings.HasPrefix(told, "node1:") {
-			t.Errorf("node2 was told %q: who takes over from it would not know that node1 drains", told)
+		if relayed := cluster.relayed(t, "node2", 0); !strings.HasPrefix(relayed, "node1:") {
+			t.Errorf("node2 stores %q: its successor would not find that node1 drains", relayed)
 		}
 	})
 	t.Run("it is lost while it drains, and then fenced", func(t *testing.T) {
@@ -320,7 +320,7 @@ func TestTheNewOwnerAdoptsFromNoDeadNode(t *testing.T) {
 	})
 }
 
-// While nodes drain what they had under another number of buckets, nobody knows which of the new buckets their connections are in.
+// While nodes drain buckets of another number of buckets, it is unknown in which of the new buckets their connections are.
 func TestConnectionsSurviveAChangeOfCloneMax(t *testing.T) {
 	for _, row := range []struct{ before, after int }{{4, 6}, {6, 4}} {
 		t.Run(fmt.Sprintf("from %d to %d", row.before, row.after), func(t *testing.T) {
@@ -360,13 +360,13 @@ func TestOldOwnersWithLongNames(t *testing.T) {
 				check(t, status(s.agents[0].monitor(0), ocf.Success))
 			}
 			if !s.holds(t, 0, 0, "adopting") {
-				t.Error("nobody is waited for")
+				t.Error("the start does not adopt")
 			}
 		})
 	}
 }
 
-// A drain that is shorter than connections ends them with a reset, and leaves nothing, even if nobody sweeps.
+// A drain that is shorter than connections ends them with a reset, and leaves nothing, even without a sweeper.
 func TestDrainThatIsTooShort(t *testing.T) {
 	inGuest(t, "data-path")
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1, "drain", "3")
@@ -404,15 +404,15 @@ func TestADrainIsNotProlonged(t *testing.T) {
 	}{
 		{"another stop", func() { slowly("stop", 1) }},
 		{"a start", func() { slowly("start", 1) }},
-		{"a start that lays the tables anew", func() {
+		{"a start that replaces the tables", func() {
 			nft(t, s.Nodes[0], "flush chain netdev "+ourTable+" ipv4")
 			slowly("start", 2)
 			check(t, s.stop(2))
 		}},
-		{"a start that fails, and is taken back", func() {
+		{"a start that fails, and is undone", func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			var spoilt sync.WaitGroup
-			spoilt.Go(func() { // between what start lays and its look at that
+			spoilt.Go(func() { // between start's installation and its check of it
 				for !s.holds(t, 0, 2, "owned") && ctx.Err() == nil {
 				}
 				nft(t, s.Nodes[0], "add rule netdev "+ourTable+" ingress counter")
@@ -433,19 +433,19 @@ func TestADrainIsNotProlonged(t *testing.T) {
 	}
 }
 
-// holds tells whether a node has a bucket in a set.
+// holds returns whether a node has a bucket in a set.
 func (s *site) holds(t *testing.T, node, bucket int, set string) bool {
 	t.Helper()
 	r := s.Nodes[node].Run(t.Context(), lan.ToolPath, "nft", "list", "set", "netdev", ourTable, set)
 	return hasElement(r.Stdout, bucket)
 }
 
-// hasElement tells whether nft(8) lists the bucket as an element of a set.
+// hasElement returns whether nft(8) lists the bucket as an element of a set.
 func hasElement(listed string, bucket int) bool {
 	return regexp.MustCompile(fmt.Sprintf(`[{,]\s+%d (timeout|counter|comment)`, bucket)).MatchString(listed)
 }
 
-// drainEnds tells when a drain on a node ends, at the earliest and at the latest: somewhere between the two the kernel was asked.
+// drainEnds returns when a drain on a node ends, at the earliest and at the latest: somewhere between the two the kernel was asked.
 func (s *site) drainEnds(t *testing.T, node, bucket int) (earliest, latest time.Time) {
 	t.Helper()
 	earliest = time.Now()
@@ -460,17 +460,17 @@ func (s *site) drainEnds(t *testing.T, node, bucket int) (earliest, latest time.
 	return earliest.Add(left), latest.Add(left)
 }
 
-// Where nobody can be told of a drain, there is none: the bucket goes at once, as without.
+// A drain that cannot be announced does not begin: the bucket is released at once, as without drain.
 func TestDrainWithoutAttributes(t *testing.T) {
 	for name, row := range map[string]struct {
 		spoil func(*testing.T, *site, attributes)
-		says  string
+		want  string
 	}{
 		"no Pacemaker": {func(t *testing.T, s *site, c attributes) { c.leave(t, s.agents[0].Host) }, "cannot announce the drain"},
 		"pacemaker-attrd hangs": {func(t *testing.T, s *site, c attributes) {
 			check(t, os.WriteFile(c.program(s.agents[0].Host, attrdUpdater), []byte("#!/bin/sh\nexec sleep 60\n"), 0o755))
 		}, "no answer"},
-		"pacemaker-attrd talks nonsense": {func(t *testing.T, _ *site, c attributes) {
+		"pacemaker-attrd prints nonsense": {func(t *testing.T, _ *site, c attributes) {
 			c.set(t, fmt.Sprintf("clusterip-%s-0", shared), "node2", "x\" value=\"y")
 		}, "which is not a value of clusterip-"},
 	} {
@@ -481,15 +481,15 @@ func TestDrainWithoutAttributes(t *testing.T) {
 			check(t, s.startOn(0, 0))
 			row.spoil(t, s, cluster)
 			r := s.agents[0].stop(0)
-			if err := status(r, ocf.Success); err != nil || !strings.Contains(r.Stderr, row.says) {
-				t.Errorf("stop does not say %q: %v\n%s", row.says, err, r.Stderr)
+			if err := status(r, ocf.Success); err != nil || !strings.Contains(r.Stderr, row.want) {
+				t.Errorf("stop does not log %q: %v\n%s", row.want, err, r.Stderr)
 			}
 			check(t, s.isClean(0, clean[0]))
 		})
 	}
 }
 
-// While Corosync forms a new membership, what a node says is heard seconds later, by itself too. A stop waits for that.
+// While Corosync forms a new membership, an announcement is readable only seconds later, even on its own node. A stop waits for that.
 func TestStopWaitsUntilTheDrainIsPublished(t *testing.T) {
 	t.Parallel()
 	s, cluster := newDrainingSite(t, lan.Options{Nodes: 2}, 1)
@@ -505,9 +505,8 @@ func TestStopWaitsUntilTheDrainIsPublished(t *testing.T) {
 	kept(t, "moved", sessions)
 }
 
-// drain is reloadable: connections that were there before are known as soon as they say something. Switched off, the drains there are go
-// on, for the node that drains may have no bucket, and then Pacemaker tells it nothing. With the last one, the kernel is no longer asked
-// about connections.
+// drain is reloadable: connections from before get a conntrack entry with their next packet. When it is switched off, running drains go on,
+// because the node that drains may have no bucket, and then Pacemaker does not call it. After the last drain, conntrack is no longer used.
 func TestDrainIsReloadable(t *testing.T) {
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 2, "drain", "0")
 	clean := s.dumps(t)

@@ -113,7 +113,7 @@ const (
 	farRoute    = "ip route replace 198.51.100.0/24 via 192.168.10.254"
 )
 
-// The traps that others fell into, and whatever else an admin, a firewall or a network manager may do.
+// Known mistakes of other agents, and other changes that an admin, a firewall or a network manager may make.
 func faults() []fault {
 	vip := shared.String()
 	deleted := "ip address delete " + sharedOnNIC + " dev eth0"
@@ -130,7 +130,7 @@ func faults() []fault {
 			cause:  commands("ip address add " + vip + "/24 dev eth0"),
 			reason: "192.168.10.3/24 is on eth0, where it should not be",
 		},
-		{name: "the NIC's addresses replaced, ours lost with them", cause: commands(
+		{name: "the interface's addresses replaced, ours lost with them", cause: commands(
 			"ip address flush dev eth0", ownAddress, clientRoute), reason: "is missing on eth0"},
 		{
 			name:     "netdev table deleted",
@@ -188,7 +188,10 @@ func faults() []fault {
 		{name: "stamp removed", cause: commands("nft flush set netdev " + ourTable + " schema"), reason: "its stamp (set schema) is missing"},
 		{name: "stamp changed", cause: commands("nft flush set netdev "+ourTable+" schema",
 			"nft add element netdev "+ourTable+" schema { 1 comment \"ip=192.168.10.3/24 buckets=many\" }"), reason: "cannot be read"},
-		{name: "NIC down", cause: commands("ip link set eth0 down", "ip link set eth0 up", "ip link set eth0 down"), reason: "eth0 is down"},
+		{
+			name: "interface down", reason: "eth0 is down",
+			cause: commands("ip link set eth0 down", "ip link set eth0 up", "ip link set eth0 down"),
+		},
 	}
 }
 
@@ -312,7 +315,7 @@ func TestEveryFaultOfMoves(t *testing.T) {
 }
 
 // TestInterfaceThatWasSwitchedOff: IPv6 addresses go with it, and the kernel stays a member of their groups for good, so start must not
-// insist on joining again.
+// join again.
 func TestInterfaceThatWasSwitchedOff(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -360,7 +363,7 @@ func TestEveryFaultIsFoundAndRepaired(t *testing.T) {
 				t.Run(w.name, func(t *testing.T) {
 					p.startBoth(t)
 					w.cause(t, p)
-					if mode == clusterip.Multicast && w.code != ocf.NotRunning { // only Pacemaker knows what should run
+					if mode == clusterip.Multicast && w.code != ocf.NotRunning { // only Pacemaker has the state that should be
 						p.checkStatus(t, w)
 					}
 					p.checkRepair(t, w)
@@ -371,23 +374,23 @@ func TestEveryFaultIsFoundAndRepaired(t *testing.T) {
 	}
 }
 
-// checkStatus expects that `status` names the fault in monitor's words, but for what is left on a node without buckets.
+// checkStatus expects that `status` prints the fault in monitor's words, but for what is left on a node without buckets.
 func (p *testNode) checkStatus(t *testing.T, w fault) {
 	t.Helper()
 	want := w.reason
 	if w.losesAll {
 		want = "owns no bucket, but has leftovers"
 	}
-	var said operator.Status
+	var printed operator.Status
 	r := p.Host.Run(t.Context(), lan.ToolPath, p.Program, "status", "--json", shared.String())
 	check(t, status(r, ocf.ExitCode(operator.Broken)))
-	check(t, json.Unmarshal([]byte(r.Stdout), &said))
-	for _, problem := range said.Resources[0].Problems {
+	check(t, json.Unmarshal([]byte(r.Stdout), &printed))
+	for _, problem := range printed.Resources[0].Problems {
 		if problem.Health == operator.Broken && strings.Contains(problem.Text, want) {
 			return
 		}
 	}
-	t.Errorf("status does not say %q:\n%s", want, r.Stdout)
+	t.Errorf("status does not print %q:\n%s", want, r.Stdout)
 }
 
 func (p *testNode) checkRepair(t *testing.T, w fault) {
@@ -397,9 +400,9 @@ func (p *testNode) checkRepair(t *testing.T, w fault) {
 	}
 	r := p.monitor(2)
 	if err := status(r, w.code); err != nil || !strings.Contains(r.Stderr, w.reason) {
-		t.Errorf("monitor does not say %q: %v\n%s", w.reason, err, r.Stderr)
+		t.Errorf("monitor does not return %q: %v\n%s", w.reason, err, r.Stderr)
 	}
-	if w.name == "NIC down" { // nothing that an agent may change
+	if w.name == "interface down" { // nothing that an agent may change
 		check(t, status(p.start(2), ocf.ErrGeneric))
 		commands("ip link set eth0 up", clientRoute)(t, p)
 	}
@@ -609,7 +612,7 @@ func TestAddressesThatHangOnOurs(t *testing.T) {
 	}
 }
 
-// TestManyResourcesStopAtOnce: each takes its own address away and nothing else, though the kernel's lists change meanwhile,
+// TestManyResourcesStopAtOnce: each removes its own address and nothing else, though the kernel's lists change meanwhile,
 // and others delete theirs.
 func TestManyResourcesStopAtOnce(t *testing.T) {
 	const rounds, resources = 20, 4

@@ -48,7 +48,7 @@ func skipUnmarked(t testing.TB) {
 	t.Skip("it is not marked for this guest")
 }
 
-// retries is how often a probe asks again where nobody answered: an emulated machine may be too slow for hundreds at once.
+// retries is how often a probe asks again without an answer: an emulated machine may be too slow for hundreds at once.
 const retries = 3
 
 // An action is killed at every 32nd of its system calls of a kind: emulated, there is no time for more.
@@ -70,7 +70,7 @@ func slowCalls() []dangerousCall {
 	return calls
 }
 
-// withoutModules takes modules away from the kernel, those that use others first. They are back when the test ends.
+// withoutModules removes modules from the kernel, those that use others first. They are back when the test ends.
 func withoutModules(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -117,18 +117,18 @@ func TestAutoChoosesWhatThereIs(t *testing.T) {
 		without    []string
 		parameters []string
 		takes      clusterip.Backend
-		says       []string
+		want       []string
 	}{
 		{name: "all", takes: clusterip.NFTables},
-		{name: "no jhash", without: noJhash, takes: clusterip.Match, says: []string{"not nftables: this kernel lacks", "CONFIG_NFT_HASH"}},
-		{name: "no nf_tables", without: nfTables(), takes: clusterip.Match, says: []string{"not nftables:", "CONFIG_NF_TABLES"}},
+		{name: "no jhash", without: noJhash, takes: clusterip.Match, want: []string{"not nftables: this kernel lacks", "CONFIG_NFT_HASH"}},
+		{name: "no nf_tables", without: nfTables(), takes: clusterip.Match, want: []string{"not nftables:", "CONFIG_NF_TABLES"}},
 		{
 			name: "only the target", without: slices.Concat(noJhash, []string{"xt_cluster"}), parameters: []string{"hash_compat", "clusterip"},
-			takes: last, says: lastSays,
+			takes: last, want: lastSays,
 		},
 		{
 			name: "none", without: slices.Concat(noJhash, []string{"xt_cluster", "ipt_CLUSTERIP"}),
-			says: []string{"no backend supports this", "CONFIG_NFT_HASH", "CONFIG_NETFILTER_XT_MATCH_CLUSTER", "hash_compat=clusterip"},
+			want: []string{"no backend supports this", "CONFIG_NFT_HASH", "CONFIG_NETFILTER_XT_MATCH_CLUSTER", "hash_compat=clusterip"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -136,9 +136,9 @@ func TestAutoChoosesWhatThereIs(t *testing.T) {
 			p := newTestNode(t, webIP("hashmode", "sourceip").With(tt.parameters...))
 			chooseIPTables(t, p.Host, "iptables-legacy")
 			r := p.start(2)
-			for _, words := range tt.says {
+			for _, words := range tt.want {
 				if !strings.Contains(r.Stderr, words) {
-					t.Errorf("start does not say %q:\n%s", words, r.Stderr)
+					t.Errorf("start does not log %q:\n%s", words, r.Stderr)
 				}
 			}
 			if tt.takes == "" {
@@ -154,7 +154,7 @@ func TestAutoChoosesWhatThereIs(t *testing.T) {
 					clusterip.Target:   "-j CLUSTERIP",
 				}
 				if !strings.Contains(dump, sign[tt.takes]) {
-					t.Errorf("%s was not laid:\n%s", tt.takes, dump)
+					t.Errorf("%s was not installed:\n%s", tt.takes, dump)
 				}
 			}
 			p.checkNothingIsLeft(t)

@@ -18,7 +18,7 @@ func checkReason(t *testing.T, r lan.Result, want ocf.ExitCode, words ...string)
 	}
 	for _, word := range words {
 		if !strings.Contains(r.Stderr, word) {
-			t.Errorf("%q is not said:\n%s", word, r.Stderr)
+			t.Errorf("%q is not printed:\n%s", word, r.Stderr)
 		}
 	}
 }
@@ -38,7 +38,7 @@ func TestInterfaceThatIsAPort(t *testing.T) {
 			p.startBoth(t)
 			bridged(t, p)
 			words := []string{"eth0 is a port of br0 (bridge)", "set nic=br0"}
-			if row.nic == "" { // br0 it is from now on
+			if row.nic == "" { // it is br0 from now on
 				words = []string{"tables are on eth0", "requested is br0"}
 			}
 			checkReason(t, p.monitor(2), ocf.ErrGeneric, words...)
@@ -146,7 +146,7 @@ func TestInterfaceByAnAlternativeName(t *testing.T) {
 	}
 }
 
-// TestTooManyGroups: a host joins so many multicast groups, and no more; the error says by which parameter of the kernel.
+// TestTooManyGroups: a host joins so many multicast groups, and no more; the error names the kernel's parameter.
 func TestTooManyGroups(t *testing.T) {
 	t.Parallel()
 	p := newTestNode(t, webIP("mac_mode", "igmp"))
@@ -155,7 +155,7 @@ func TestTooManyGroups(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestBridgeWhoseUplinkIsDead: a virtual machine keeps the bridge's carrier, which says nothing of the way to clients.
+// TestBridgeWhoseUplinkIsDead: a virtual machine keeps the bridge's carrier, which does not show whether clients are reachable.
 func TestBridgeWhoseUplinkIsDead(t *testing.T) {
 	t.Parallel()
 	p := newTestNode(t, webIP("nic", "br0"))
@@ -183,7 +183,7 @@ func TestBridgeWhoseUplinkIsDead(t *testing.T) {
 	check(t, status(p.monitor(2), ocf.Success))
 }
 
-// TestARPAnsweredByOneOfTwoInterfaces: start says why clients will hear nothing, where a route through the other interface leads to them.
+// TestARPAnsweredByOneOfTwoInterfaces: start logs why clients will get no answers, where a route through the other interface leads to them.
 func TestARPAnsweredByOneOfTwoInterfaces(t *testing.T) {
 	t.Parallel()
 	p := newTestNode(t, webIP("nic", lan.NIC))

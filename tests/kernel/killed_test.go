@@ -49,7 +49,7 @@ func TestKilledOnNFTables(t *testing.T) {
 		{name: "first start", action: "start", macMode: "multicast"},
 		{name: "first start", action: "start", macMode: "igmp"},
 		{name: "further start", action: "start", macMode: "unicast", others: []int{1}},
-		{name: "start that mends", action: "start", macMode: "unicast", others: []int{1}, runs: true, breaks: (*killed).breakShared},
+		{name: "start that repairs", action: "start", macMode: "unicast", others: []int{1}, runs: true, breaks: (*killed).breakShared},
 		{name: "further stop", action: "stop", macMode: "igmp", others: []int{1}, runs: true},
 		{name: "last stop", action: "stop", macMode: "igmp", runs: true},
 		{name: "last stop", action: "stop", macMode: "unicast", runs: true},
@@ -167,7 +167,7 @@ func TestKilledStopBesideAddressesThatHangOnOurs(t *testing.T) {
 	}
 }
 
-// rehearse takes the dumps that tell the states apart.
+// rehearse takes the dumps that distinguish the states.
 func (k *killed) rehearse(t *testing.T) {
 	t.Helper()
 	k.clean = k.dump(t)
@@ -238,7 +238,7 @@ func (k *killed) checkTruth(t *testing.T, where string) {
 		want = ocf.NotRunning
 	}
 	if err := status(k.monitor(target), want); err != nil {
-		// Damaged, but this bucket is not owned and others are: their monitors tell.
+		// Damaged, but this bucket is not owned and others are: their monitors find it.
 		if want == ocf.ErrGeneric && len(k.others) > 0 && status(k.monitor(target), ocf.NotRunning) == nil && !k.owned(t) {
 			return
 		}

@@ -19,7 +19,7 @@ var (
 // testTimeout bounds each wait of a test; none is expected to come near.
 const testTimeout = 20 * time.Second
 
-// shownFaults bounds the number of faults that a test shows; the first few tell what is wrong.
+// shownFaults bounds the number of faults that a test shows; the first few show what is wrong.
 const shownFaults = 10
 
 func check(t testing.TB, err error) {

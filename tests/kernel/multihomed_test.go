@@ -63,7 +63,7 @@ func TestClientsBehindAnotherInterface(t *testing.T) {
 				}
 			}
 			if asked == 0 {
-				t.Error("nobody asked as 0.0.0.0: nothing was shown")
+				t.Error("no question from 0.0.0.0 was seen: the test proves nothing")
 			}
 			neighbours, err := s.Client.Handle().NeighList(link(t, s.Client, lan.ManagementNIC).Attrs().Index, 0)
 			check(t, err)

@@ -16,7 +16,7 @@ func inGuest(*testing.T, ...string) {}
 
 func skipUnmarked(testing.TB) {}
 
-// retries is how often a probe asks again where nobody answered: an answer must come at once.
+// retries is how often a probe asks again without an answer: an answer must come at once.
 const retries = 0
 
 // At which of an action's system calls of a kind it is killed: at every fourth; and where every one of them has iptables killed too, at
@@ -34,7 +34,7 @@ func slowCalls() []dangerousCall {
 			calls,
 			dangerousCall{name: "first start", action: "start", macMode: "multicast", backend: clusterip.Match, iptables: program},
 			dangerousCall{
-				name: "start that mends", action: "start", macMode: "igmp", backend: clusterip.Match, iptables: program,
+				name: "start that repairs", action: "start", macMode: "igmp", backend: clusterip.Match, iptables: program,
 				others: []int{1}, runs: true, breaks: (*killed).breakMatch,
 			},
 			dangerousCall{
@@ -71,7 +71,7 @@ func TestAutoChoosesNFTables(t *testing.T) {
 		t.Errorf("status %d: %s", r.ExitCode, r.Stderr)
 	}
 	if rules := p.by(t, "nft list tables"); !strings.Contains(rules, "netdev "+ourTable) {
-		t.Errorf("laid are %s", rules)
+		t.Errorf("installed are %s", rules)
 	}
 	p.checkNothingIsLeft(t)
 }

@@ -33,7 +33,7 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 	})
 	t.Run("igmp, with the querier of the commands", func(t *testing.T) {
 		s := newSite(t, lan.Options{Snooping: true}, 4, webIP("ip", dualStack, "mac_mode", "igmp"))
-		// By default the bridge gives the nodes 10 s to report before it goes by what it knows.
+		// By default the bridge gives the nodes 10 s to report before it uses its table.
 		check(t, s.Switch.Do(func() error {
 			return os.WriteFile("/sys/class/net/br0/bridge/multicast_query_response_interval", []byte("100"), 0)
 		}))
@@ -60,7 +60,7 @@ func TestNetworkCommandsForALinuxBridge(t *testing.T) {
 		configureSwitch(t, s)
 		everyFlow(t, s)
 		if countOverheard(t, s) == 0 {
-			t.Error("the bystander got no frame for the shared MAC: the switch knows it")
+			t.Error("the bystander got no frame for the shared MAC: the switch has learned it")
 		}
 	})
 }

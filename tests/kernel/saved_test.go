@@ -45,9 +45,9 @@ func TestASavedRulesetLoadsAgain(t *testing.T) {
 			if loaded := p.by(t, "nft list ruleset"); times.ReplaceAllString(loaded, "") != times.ReplaceAllString(saved, "") {
 				t.Errorf("loaded is something else (-saved +loaded):\n%s", changes(saved, loaded))
 			}
-			// The cluster manager finds out that something is here, and clears up.
+			// Pacemaker's probe finds the leftovers, and stop removes them.
 			if r := p.monitor(2); r.ExitCode != int(ocf.ErrGeneric) {
-				t.Errorf("monitor says %d: %s", r.ExitCode, r.Stderr)
+				t.Errorf("monitor returns %d: %s", r.ExitCode, r.Stderr)
 			}
 			check(t, status(p.stop(2), ocf.Success))
 			check(t, status(p.stop(5), ocf.Success))
@@ -68,7 +68,7 @@ func TestBucketsOfASavedRulesetDoNotCount(t *testing.T) {
 
 	for _, bucket := range []int{2, 5} {
 		if r := p.monitor(bucket); r.ExitCode != int(ocf.ErrGeneric) || !strings.Contains(r.Stderr, "loaded from a file") {
-			t.Errorf("monitor of bucket %d says %d: %s", bucket, r.ExitCode, r.Stderr)
+			t.Errorf("monitor of bucket %d returns %d: %s", bucket, r.ExitCode, r.Stderr)
 		}
 	}
 	check(t, status(p.start(2), ocf.Success))

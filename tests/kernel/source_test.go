@@ -102,7 +102,7 @@ func TestTheAddressNeverBecomesASource(t *testing.T) {
 						t.Errorf("connections to %s come from %s, want %s", target, source, row.source)
 					}
 					if row.source != own {
-						continue // the client knows no way back
+						continue // the client has no route back
 					}
 					ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 					conn, err := s.Nodes[0].Dial(ctx, netip.AddrPort{}, netip.AddrPortFrom(target, lan.EchoPort))
@@ -128,7 +128,7 @@ func TestTheConnectedRoute(t *testing.T) {
 		name   string
 		before []string
 		code   ocf.ExitCode
-		says   string
+		want   string
 	}{
 		{"beside that of the node's own address", nil, ocf.Success, ""},
 		{
@@ -141,11 +141,11 @@ func TestTheConnectedRoute(t *testing.T) {
 		commands(row.before...)(t, p)
 		p.startBoth(t)
 		p.by(t, "ip route delete "+sharedRoute)
-		checkReason(t, p.monitor(2), row.code, row.says)
+		checkReason(t, p.monitor(2), row.code, row.want)
 		check(t, status(p.start(2), ocf.Success))
 		check(t, status(p.monitor(2), ocf.Success))
 		if routes := p.by(t, "ip route show"); !strings.Contains(routes, sharedRoute) {
-			t.Errorf("%s: start has not laid it again:\n%s", row.name, routes)
+			t.Errorf("%s: start has not installed it again:\n%s", row.name, routes)
 		}
 	}
 	commands(ownAddress, clientRoute)(t, p)
@@ -213,7 +213,7 @@ func TestRouteLocalnetMakesItASource(t *testing.T) {
 	}
 }
 
-// addressByName is what the kernel tells programs that ask for the address of an interface by its name (SIOCGIFADDR).
+// addressByName is the kernel's answer to programs that ask for the address of an interface by its name (SIOCGIFADDR).
 func addressByName(t *testing.T, h *lan.Host, nic string) string {
 	t.Helper()
 	request, err := unix.NewIfreq(nic)
@@ -272,7 +272,7 @@ func TestTheNetworkOfAnotherResource(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestTwoResourcesInOneNetwork do not take each other's connected route away.
+// TestTwoResourcesInOneNetwork do not remove each other's connected route.
 func TestTwoResourcesInOneNetwork(t *testing.T) {
 	t.Parallel()
 	p := newTestNode(t, webIP("cidr_netmask", "24"))

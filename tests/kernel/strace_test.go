@@ -40,7 +40,7 @@ type tracedCall struct {
 	*agent
 	action string
 	bucket int
-	ends   ocf.ExitCode // with which it ends when nobody kills it
+	ends   ocf.ExitCode // with which it ends when it is not killed
 }
 
 // underStrace runs the action in a process namespace, which takes the programs that the agent has started along when it ends.

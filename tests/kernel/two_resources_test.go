@@ -76,7 +76,7 @@ func TestResourcesThatWouldCollideAreRefused(t *testing.T) {
 	check(t, err)
 	for name, tt := range map[string]struct {
 		set  harness.Parameters
-		says string
+		want string
 	}{
 		"the other's second address": {webIP("ip", shared6.String()), "2001:db8:10::3 belongs to web-ip"},
 		"among others":               {webIP("ip", "192.168.10.5 2001:db8:10::3"), "2001:db8:10::3 belongs to web-ip"},
@@ -88,8 +88,8 @@ func TestResourcesThatWouldCollideAreRefused(t *testing.T) {
 			other := newAgent(t, n.Nodes[0], 4, tt.set.With("arp_count", "0"))
 			for _, action := range []string{"start", "validate-all"} {
 				r := other.call(action, 1, "OCF_RESOURCE_INSTANCE=other:1", "OCF_CHECK_LEVEL=10")
-				if err := status(r, ocf.ErrConfigured); err != nil || !strings.Contains(r.Stderr, tt.says) {
-					t.Errorf("%s: %v, want %q", action, err, tt.says)
+				if err := status(r, ocf.ErrConfigured); err != nil || !strings.Contains(r.Stderr, tt.want) {
+					t.Errorf("%s: %v, want %q", action, err, tt.want)
 				}
 			}
 			check(t, status(other.call("stop", 1, "OCF_RESOURCE_INSTANCE=other:1"), ocf.Success))

@@ -40,7 +40,7 @@ func TestVRF(t *testing.T) {
 		ask(nic)
 		commands("ip link set eth0 nomaster", clientRoute)(t, p)
 		check(t, p.Host.WaitUp(t.Context(), lan.NIC))
-		own := "ip address replace 2001:db8:10::b/64 dev eth0 nodad" // a NIC that changes its VRF loses IPv6 addresses
+		own := "ip address replace 2001:db8:10::b/64 dev eth0 nodad" // an interface that changes its VRF loses IPv6 addresses
 		commands(own)(t, p)
 		p.startBoth(t)
 		check(t, status(p.monitor(2), ocf.Success))
