@@ -30,26 +30,26 @@ func TestCaptureSeesBothEndsOfAnExchange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	type said struct {
+	type message struct {
 		Op       arp.Operation
 		From     netip.Addr
 		To       netip.Addr
 		MAC      string
 		Outgoing bool
 	}
-	var got []said
+	var got []message
 	for _, f := range frames {
 		p, _ := f.ARP()
-		got = append(got, said{p.Operation, p.SenderIP, p.TargetIP, p.SenderHardwareAddr.String(), f.Outgoing})
+		got = append(got, message{p.Operation, p.SenderIP, p.TargetIP, p.SenderHardwareAddr.String(), f.Outgoing})
 	}
 	src := n.Sources(1)[0]
-	want := []said{
+	want := []message{
 		{arp.OperationRequest, n.Client.Addr, h.Addr, n.Client.MAC.String(), false},
 		{arp.OperationReply, h.Addr, n.Client.Addr, h.MAC.String(), true},
 		{arp.OperationRequest, h.Addr, src, h.MAC.String(), true},
 		{arp.OperationReply, src, h.Addr, n.Client.MAC.String(), false},
 	}
-	byFields := cmpopts.SortSlices(func(a, b said) bool { return a.From.Less(b.From) || a.From == b.From && a.Op < b.Op })
+	byFields := cmpopts.SortSlices(func(a, b message) bool { return a.From.Less(b.From) || a.From == b.From && a.Op < b.Op })
 	if diff := cmp.Diff(want, got, byFields, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("ARP (-want +got):\n%s", diff)
 	}

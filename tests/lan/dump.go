@@ -20,7 +20,7 @@ import (
 // dumpTimeout bounds each program that Dump runs.
 const dumpTimeout = 10 * time.Second
 
-// legacyDefault is what the old tables list of chains that nobody has touched.
+// legacyDefault is what the old tables list of unchanged chains.
 var legacyDefault = regexp.MustCompile(`^-P \w+ ACCEPT$|^Chain \w+ \(policy ACCEPT\)$`)
 
 // Volatile parts of a rule set: counters, and the time that an element has left.
@@ -218,7 +218,7 @@ func (h *Host) dumpSysctl() ([]string, error) {
 }
 
 // dumpLegacy lists the rules of the old tables that there are, in their order. To ask the program for another table would make it; one
-// without rules is as good as none.
+// without rules counts as none.
 func (h *Host) dumpLegacy(names, program string, arguments ...string) ([]string, error) {
 	tables, err := h.readLines(names)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -21,7 +21,7 @@ import (
 // Host is a computer of the LAN: a network namespace.
 type Host struct {
 	Name      string // "node1", "client", …
-	Namespace string // as `ip netns` knows it
+	Namespace string // its name in `ip netns`
 	MAC       net.HardwareAddr
 	Addr      netip.Addr // its own
 	Addr6     netip.Addr // its own, if there is IPv6

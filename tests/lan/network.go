@@ -59,8 +59,8 @@ type Options struct {
 	// IPv6 gives the hosts addresses of that family too, without router advertisements and without the search for duplicates. Else
 	// they have no IPv6 at all, whose own traffic would be in the way of tests that count frames.
 	IPv6 bool
-	// Snooping lets the switch read IGMP. That alone changes nothing for frames to a group: a bridge floods them for as
-	// long as it knows no querier.
+	// Snooping lets the switch read IGMP. That alone changes nothing for frames to a group: a bridge floods them as
+	// long as it has no querier.
 	Snooping bool
 	// Querier makes the switch itself ask for memberships; a second later snooping takes effect. A Linux bridge then
 	// looks for the group in the IP header, not in the MAC address: a unicast packet in a multicast frame belongs to no

@@ -150,7 +150,7 @@ func TestBridgeFDB(t *testing.T) {
 	}
 }
 
-// A Linux bridge that snoops and knows a querier keeps every frame of a multicast shared MAC to itself.
+// A Linux bridge that snoops and has a querier keeps every frame of a multicast shared MAC to itself.
 func TestSnoopingSwitchWithQuerier(t *testing.T) {
 	n := Start(t, Options{Nodes: 1, Snooping: true, Querier: true})
 	cluster(t, n)
@@ -213,7 +213,7 @@ const testTimeout = 20 * time.Second
 func TestPowerOffTakesANodesKernelAway(t *testing.T) {
 	n := Start(t, Options{Nodes: 2, Management: netip.MustParsePrefix("192.168.20.0/24")})
 	node := n.Nodes[1]
-	// reach succeeds when somebody refuses the connection: nothing serves that port.
+	// reach succeeds when a host refuses the connection: nothing serves that port.
 	reach := func(to netip.Addr) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
@@ -245,7 +245,7 @@ func TestPowerOffTakesANodesKernelAway(t *testing.T) {
 	after, err := node.Dump()
 	check(t, err)
 	if diff := cmp.Diff(before, after); diff != "" {
-		t.Errorf("a new kernel knows something (-want +got)\n%s", diff)
+		t.Errorf("a new kernel has some state (-want +got)\n%s", diff)
 	}
 	check(t, reach(node.Addr))
 	check(t, reach(n.ManagementAddr(1)))

@@ -19,7 +19,7 @@ const (
 	TCPAck = 0x10
 )
 
-// Packet is what a probe needs to know of an IP packet.
+// Packet is the part of an IP packet that a probe uses.
 type Packet struct {
 	Flow             // from its sender's side
 	Seq, Ack uint32  // TCP
@@ -155,7 +155,7 @@ func (p *Packet) quote(d Datagram, ok bool) bool {
 
 // Stamp is the start of each payload that a probe sends, after a mark.
 type Stamp struct {
-	Token  uint32 // of the run, so that late answers to an earlier one are told apart
+	Token  uint32 // of the run, to distinguish late answers to an earlier one
 	Number uint32 // of the packet in its flow, from 1
 }
 

@@ -99,7 +99,7 @@ func (n *Network) Probe(ctx context.Context, t Traffic) (*Report, error) {
 type run struct {
 	Traffic
 	net     *Network
-	token   uint32 // marks our packets, so that late answers to an earlier run are told apart
+	token   uint32 // marks our packets, to distinguish late answers to an earlier run
 	capture *Capture
 	icmp    Sender
 	udp     map[Flow]*net.UDPConn
@@ -217,7 +217,7 @@ func (r *run) connect(f Flow) error {
 	return ConnectTCP(fd, netip.AddrPortFrom(f.Dst, f.DstPort))
 }
 
-// closeTCP gives up the attempts to connect so far.
+// closeTCP ends the attempts to connect so far.
 func (r *run) closeTCP() {
 	for _, fd := range r.tcp {
 		_ = unix.Close(fd)
@@ -288,7 +288,7 @@ func (r *run) see(frame Frame) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if frame.Outgoing {
-		// Our own SYN: its sequence number will tell which attempt a SYN-ACK answers. TCP repeats it unchanged.
+		// Our own SYN: its sequence number identifies the attempt that a SYN-ACK answers. TCP repeats it unchanged.
 		if isn := r.isn[p.Flow]; p.Proto == TCP && p.Flags&(TCPSyn|TCPAck) == TCPSyn && !slices.Contains(isn, p.Seq) {
 			r.isn[p.Flow] = append(isn, p.Seq)
 		}

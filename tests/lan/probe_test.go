@@ -31,7 +31,7 @@ func TestProbe256SourcesOneNodeAnswers(t *testing.T) {
 		t.Errorf("flow %s, want %s", first, want)
 	}
 	if err := r.ExactlyOnce(always(0)); err == nil || !strings.Contains(err.Error(), "768 of 768") {
-		t.Errorf("a wrong owner is not told: %v", err)
+		t.Errorf("a wrong owner is not reported: %v", err)
 	}
 	for i := range 3 { // ports free again, nothing left over from the run before
 		r := probe(t, n, Traffic{Target: shared, Sources: n.Sources(64)})
@@ -41,7 +41,7 @@ func TestProbe256SourcesOneNodeAnswers(t *testing.T) {
 	}
 }
 
-// cluster lets all nodes hear the shared MAC, as if no filter were there: everybody answers.
+// cluster makes all nodes receive frames for the shared MAC, as without filters: all nodes answer.
 func cluster(t *testing.T, n *Network) {
 	t.Helper()
 	for _, h := range n.Nodes {
@@ -76,10 +76,10 @@ func TestProbeSeesEveryAnswer(t *testing.T) {
 	err := r.ExactlyOnce(always(0))
 	if err == nil || !strings.Contains(err.Error(), "packet 1 answered 3 times") ||
 		!strings.Contains(err.Error(), "foreign answer (reply) from node2") {
-		t.Errorf("duplicates are not told: %v", err)
+		t.Errorf("duplicates are not reported: %v", err)
 	}
 	if err := r.AtMostOnce(func(Flow, int) bool { return true }); err == nil {
-		t.Error("duplicates from allowed nodes are not told")
+		t.Error("duplicates from allowed nodes are not reported")
 	}
 }
 
@@ -115,7 +115,7 @@ func TestProbeFindsTheOwner(t *testing.T) {
 }
 
 func TestProbeSeesRefusals(t *testing.T) {
-	n := Start(t, Options{Nodes: 1}) // nobody serves
+	n := Start(t, Options{Nodes: 1}) // without a server
 	share(t, n.Nodes[0])
 	r := probe(t, n, Traffic{Target: shared, Sources: n.Sources(2), Protos: []Proto{UDP, TCP}})
 	for i, want := range []Kind{Unreachable, Unreachable, Reset, Reset} {
@@ -125,7 +125,7 @@ func TestProbeSeesRefusals(t *testing.T) {
 		}
 	}
 	if err := r.ExactlyOnce(always(0)); err == nil || !strings.Contains(err.Error(), "refused (rst) by node1") {
-		t.Errorf("refusals are not told: %v", err)
+		t.Errorf("refusals are not reported: %v", err)
 	}
 }
 
@@ -137,10 +137,10 @@ func TestProbeSeesOtherHosts(t *testing.T) {
 		ip saddr 192.168.10.3 ether saddr set 02:03:04:05:06:07; }; }`)
 	r := probe(t, n, Traffic{Target: shared, Sources: n.Sources(2)})
 	if err := r.ExactlyOnce(always(0)); err == nil || !strings.Contains(err.Error(), "from another host, 02:03:04:05:06:07") {
-		t.Errorf("a wrong Ethernet source is not told: %v", err)
+		t.Errorf("a wrong Ethernet source is not reported: %v", err)
 	}
 	if err := r.AtMostOnce(func(Flow, int) bool { return true }); err == nil {
-		t.Error("a wrong Ethernet source is not told where all nodes are allowed")
+		t.Error("a wrong Ethernet source is not reported where all nodes are allowed")
 	}
 }
 
@@ -173,7 +173,7 @@ func TestProbeOfNobody(t *testing.T) {
 	n := Start(t, Options{Nodes: 1})
 	r := probe(t, n, Traffic{Target: shared, Sources: n.Sources(1)})
 	if err := r.ExactlyOnce(always(0)); err == nil || !strings.Contains(err.Error(), "not answered, node1 should (sent 1 times)") {
-		t.Errorf("missing answers are not told: %v", err)
+		t.Errorf("missing answers are not reported: %v", err)
 	}
 	if err := r.AtMostOnce(func(Flow, int) bool { return false }); err != nil {
 		t.Errorf("no answer is no fault here: %v", err)

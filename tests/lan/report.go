@@ -34,7 +34,7 @@ func (f Flow) String() string {
 	return fmt.Sprintf("%s %s:%d->%s:%d", f.Proto, f.Src, f.SrcPort, f.Dst, f.DstPort)
 }
 
-// Kind says what an answer is.
+// Kind is the kind of an answer.
 type Kind string
 
 // Kinds of answers.
@@ -142,19 +142,19 @@ func (r *Report) AtMostOnce(allowed func(f Flow, node int) bool) error {
 
 func (e Exchange) faults(allowed func(Flow, int) bool) []string {
 	var faults []string
-	said := map[string]bool{}
-	say := func(format string, args ...any) {
-		if s := fmt.Sprintf(format, args...); !said[s] {
-			said[s] = true
+	reported := map[string]bool{}
+	report := func(format string, args ...any) {
+		if s := fmt.Sprintf(format, args...); !reported[s] {
+			reported[s] = true
 			faults = append(faults, s)
 		}
 	}
 	for _, a := range e.Answers {
 		switch {
 		case a.Node == NoNode || !allowed(e.Flow, a.Node):
-			say("foreign answer (%s) from %s", a.Kind, a.From())
+			report("foreign answer (%s) from %s", a.Kind, a.From())
 		case a.Kind == Reset || a.Kind == Unreachable:
-			say("refused (%s) by %s", a.Kind, a.From())
+			report("refused (%s) by %s", a.Kind, a.From())
 		}
 	}
 	for seq, n := range e.answered() {
@@ -165,14 +165,14 @@ func (e Exchange) faults(allowed func(Flow, int) bool) []string {
 					from = append(from, fmt.Sprintf("%s (%s)", a.From(), a.Kind))
 				}
 			}
-			say("packet %d answered %d times: %s", seq, n, strings.Join(from, ", "))
+			report("packet %d answered %d times: %s", seq, n, strings.Join(from, ", "))
 		}
 	}
 	sort.Strings(faults)
 	return faults
 }
 
-// maxFaults bounds the length of an error; the first few tell what is wrong.
+// maxFaults bounds the length of an error; the first few show what is wrong.
 const maxFaults = 10
 
 func (r *Report) check(faults func(Exchange) []string) error {

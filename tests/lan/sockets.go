@@ -39,7 +39,7 @@ func SendICMP(target netip.Addr) (Sender, error) {
 	if err := forceBuffer(raw, unix.SO_SNDBUFFORCE, 16<<20); err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
-	return deaf(raw, target.Is6())
+	return sendOnly(raw, target.Is6())
 }
 
 // forceBuffer gives a socket room for the datagrams of hundreds of clients at once, some of them in fragments: a slow machine may not have
@@ -54,13 +54,13 @@ func forceBuffer(conn syscall.Conn, option, size int) error {
 	return errors.Join(err, forced)
 }
 
-// SendUDP opens a socket to send datagrams from a port; the address says which family.
+// SendUDP opens a socket to send datagrams from a port, of the address's family.
 func SendUDP(from netip.AddrPort) (Sender, error) {
 	conn, err := net.ListenUDP("udp"+familyDigit(from.Addr()), net.UDPAddrFromAddrPort(from))
 	if err != nil {
 		return nil, fmt.Errorf("open a UDP socket: %w", err)
 	}
-	return deaf(conn, from.Addr().Is6())
+	return sendOnly(conn, from.Addr().Is6())
 }
 
 // familyDigit is the suffix of package net's network names.
@@ -71,7 +71,7 @@ func familyDigit(address netip.Addr) string {
 	return "4"
 }
 
-func deaf(conn net.PacketConn, is6 bool) (Sender, error) {
+func sendOnly(conn net.PacketConn, is6 bool) (Sender, error) {
 	nothing, err := bpf.Assemble([]bpf.Instruction{bpf.RetConstant{Val: 0}})
 	var c interface {
 		Sender
@@ -183,7 +183,7 @@ func (h *Host) Resolve(ctx context.Context, nic string, target netip.Addr) error
 	}
 }
 
-// Discard sends a datagram that nobody wants (port 9, RFC 863). The kernel chooses the source where none is given.
+// Discard sends a datagram to the discard port (9, RFC 863). The kernel chooses the source where none is given.
 func (h *Host) Discard(source, target netip.Addr) error {
 	return h.Do(func() error {
 		from, to := netip.AddrPortFrom(source, 0), netip.AddrPortFrom(target, 9)

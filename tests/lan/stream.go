@@ -20,7 +20,7 @@ type Stream struct {
 }
 
 // Stream sends that many packets per second, round robin through the flows, until ctx ends or Stop is called. Each
-// packet has its number, so that the report tells exactly which one was answered twice, or by whom. It can be UDP and
+// packet has its number, so that the report names the one that was answered twice, and by which node. It can be UDP and
 // ICMP (nil Protos: both); TCP has connections, not packets.
 func (n *Network) Stream(ctx context.Context, t Traffic, perSecond int) (*Stream, error) {
 	if t.Protos == nil {

@@ -53,7 +53,7 @@ func TestStreamSeesEachDuplicate(t *testing.T) {
 	if err := r.AtMostOnce(func(Flow, int) bool { return true }); err == nil ||
 		!strings.Contains(err.Error(), "answered 2 times: node1 (reply), node2 (reply)") &&
 			!strings.Contains(err.Error(), "answered 2 times: node2 (reply), node1 (reply)") {
-		t.Errorf("duplicates are not told: %v", err)
+		t.Errorf("duplicates are not reported: %v", err)
 	}
 }
 
