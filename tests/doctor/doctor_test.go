@@ -187,7 +187,7 @@ func inTheCluster() []planted {
 			want:  only("stickiness", warning),
 		},
 		{
-			name:  "failures that are soon forgotten",
+			name:  "failures that expire too soon",
 			plant: on("crm_resource --resource web-ip --meta --set-parameter failure-timeout --parameter-value 5s"),
 			want:  only("failure-timeout", warning),
 			text:  "failure-timeout=2min",
@@ -409,7 +409,7 @@ func onTheNode() []planted {
 			want:   only("arp-ignore", failure),
 		},
 		{
-			name:   "scope host is as good as scope link",
+			name:   "scope host is like scope link",
 			plant:  on("echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"),
 			repair: on("echo 0 >/proc/sys/net/ipv4/conf/all/route_localnet"),
 			want:   only("route-localnet", warning),

@@ -188,7 +188,7 @@ done`
 		},
 		{"all other clients", input("ip saddr != 192.0.2.0/24 drop"), []string{"?" + tcp4}},
 		{"too many", input("limit rate over 10/second drop"), nil},
-		{"marks of somebody's", input("meta mark 7 drop"), []string{"?" + all}},
+		{"marks of other rules", input("meta mark 7 drop"), []string{"?" + all}},
 		{"broadcasts", input("meta pkttype { broadcast, multicast } drop"), nil},
 		{"all but unicasts, before all else", chainOf("netdev", "ingress device \"eth0\" priority 0", "meta pkttype != host ip daddr "+
 			"192.168.10.3 drop"), []string{"?" + tcp4}},

@@ -171,10 +171,10 @@ func failover(ctx context.Context, l *lab.Lab, agent []string, size int, clients
 	if victim.Name == status.DC {
 		victim = l.Hosts[1]
 	}
-	var survivors []string
+	var remaining []string
 	for _, name := range names {
 		if name != victim.Name {
-			survivors = append(survivors, name)
+			remaining = append(remaining, name)
 		}
 	}
 	var p *probe.Probe
@@ -192,7 +192,7 @@ func failover(ctx context.Context, l *lab.Lab, agent []string, size int, clients
 	if err := victim.Off(); err != nil {
 		return times{}, err
 	}
-	if _, err := l.WaitFor(ctx, func(s *lab.Status) error { return s.Even(resource, size, survivors...) }); err != nil {
+	if _, err := l.WaitFor(ctx, func(s *lab.Status) error { return s.Even(resource, size, remaining...) }); err != nil {
 		return times{}, err
 	}
 	results, err := l.Results(death)

@@ -62,7 +62,7 @@ func TestCountersOfTheBuckets(t *testing.T) {
 		if diff := cmp.Diff(want, []map[int]counted{s.counters(t, 0), s.counters(t, 1)}); diff != "" {
 			t.Errorf("counters of the nodes' buckets (-want +got):\n%s", diff)
 		}
-		// A bucket that has moved counts anew; the others go on.
+		// The counter of a bucket that has moved starts at 0; the others go on.
 		check(t, s.move(2, 1))
 		delete(want[0], 2)
 		want[1][2] = counted{}

@@ -135,7 +135,7 @@ func (l *ledger) each(t *testing.T, buckets []int, do func(bucket int) error) {
 	check(t, errors.Join(errs...))
 }
 
-// audit returns an error for every answer by a node that did not run the bucket when the packet was sent. It cannot tell whether a
+// audit returns an error for every answer by a node that did not run the bucket when the packet was sent. It does not know whether a
 // packet that was just being counted had been sent; so the last one before a tenure is the node's too.
 func (l *ledger) audit(r *lan.Report) error {
 	var errs []error

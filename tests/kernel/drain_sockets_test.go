@@ -66,7 +66,8 @@ func send(from, to net.Conn) error {
 	return err
 }
 
-// forgetful makes conntrack forget connections two seconds after their last packet, and take up none in the middle if loose is "0".
+// shortenTimeouts makes conntrack entries expire two seconds after their last packet. With loose "0", conntrack makes no entry in
+// the middle of a connection.
 func (s *site) shortenTimeouts(t *testing.T, loose string) {
 	t.Helper()
 	for _, node := range s.Nodes {
@@ -214,7 +215,7 @@ func TestConnectionsEndWithTheirDrain(t *testing.T) {
 			before := s.trackedOn(t, 0)
 			check(t, s.stop(ended))
 			row.end(t, s, sessions)
-			eventually(t, "conntrack forgets", func() error {
+			eventually(t, "the conntrack entries expire", func() error {
 				var faults []error
 				after := s.trackedOn(t, 0)
 				for client, bucket := range before {
@@ -435,7 +436,7 @@ func (a *agent) holderOf(lock string) (int, error) {
 	return pid, nil
 }
 
-// Clients to which an answer to their SYN takes long are waited for, whoever made it: a program here, or one behind address translation.
+// A move waits for clients that answer a SYN-ACK slowly, both for programs on the node and for those behind address translation.
 func TestClientsThatAnswerLateKeepTheirConnection(t *testing.T) {
 	for _, row := range []struct {
 		name string

@@ -267,7 +267,7 @@ func TestTheNewOwnerAdoptsFromNoDeadNode(t *testing.T) {
 		cluster.lose(t, s.Nodes[0], hasLeft)
 		check(t, s.startOn(1, 0))
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
-		kept(t, "taken over", sessions)
+		kept(t, "started elsewhere", sessions)
 		if relayed := cluster.relayed(t, "node2", 0); !strings.HasPrefix(relayed, "node1:") {
 			t.Errorf("node2 stores %q: its successor would not find that node1 drains", relayed)
 		}
@@ -299,7 +299,7 @@ func TestTheNewOwnerAdoptsFromNoDeadNode(t *testing.T) {
 		cluster.lose(t, s.Nodes[0], hasLeft)
 		check(t, s.startOn(1, 0))
 		check(t, status(s.agents[1].monitor(0), ocf.Success))
-		kept(t, "taken over", sessions)
+		kept(t, "started elsewhere", sessions)
 	})
 	t.Run("its cluster software stops, and then the new owner crashes", func(t *testing.T) {
 		t.Parallel()
@@ -316,7 +316,7 @@ func TestTheNewOwnerAdoptsFromNoDeadNode(t *testing.T) {
 		s.at[0] = nowhere
 		check(t, s.startOn(2, 0))
 		check(t, status(s.agents[2].monitor(0), ocf.Success))
-		kept(t, "taken over again", sessions)
+		kept(t, "started elsewhere again", sessions)
 	})
 }
 

@@ -211,7 +211,7 @@ func faultsOfMoves() []fault {
 			reason: "element 3 has no timeout",
 		},
 		{
-			name:   "element of somebody",
+			name:   "element of another program",
 			cause:  commands("nft add element netdev " + ourTable + " adopting { 3 timeout 1h }"),
 			reason: "element 3 was not added by this agent",
 		},

@@ -45,7 +45,7 @@ func TestThirtyTwoAddresses(t *testing.T) {
 	}
 }
 
-// What a move writes anew is all that is on its way.
+// A move rewrites the elements of all running moves.
 func TestAsManyBucketsAsThereCanBeOfALongName(t *testing.T) {
 	const buckets = 1024
 	p := newTestNode(t, webIP("drain", "3600"))

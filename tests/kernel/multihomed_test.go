@@ -53,7 +53,7 @@ func TestClientsBehindAnotherInterface(t *testing.T) {
 			for _, f := range captured(t, heard) {
 				p, _ := f.ARP()
 				if p.SenderIP == shared || p.TargetIP == shared {
-					t.Errorf("the address is told by another NIC: %+v", p)
+					t.Errorf("another interface announces the address: %+v", p)
 				}
 				if p.Operation == arp.OperationRequest && p.SenderIP.IsUnspecified() {
 					asked++

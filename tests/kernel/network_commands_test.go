@@ -21,7 +21,7 @@ import (
 // What `network --vendor linux-bridge` prints is run as it is on a switch that delivers the frames to no node before. Two nodes share the
 // address, and their ports are named; the third is a bystander.
 func TestNetworkCommandsForALinuxBridge(t *testing.T) {
-	t.Run("multicast, where somebody is a querier", func(t *testing.T) {
+	t.Run("multicast, with a querier", func(t *testing.T) {
 		s := newSite(t, lan.Options{Snooping: true, Querier: true}, 4, webIP("ip", dualStack))
 		check(t, s.startAll(0, 1, 0, 1))
 		awaitSilence(t, s)

@@ -121,7 +121,7 @@ func TestEveryFaultOfTheMatchBackend(t *testing.T) {
 			{name: "the end of our chain deleted", cause: in("IPTABLES -D OURS 5"), reason: "the stamp of chain " + ours + " is missing"},
 			{name: "bucket lost", cause: in("IPTABLES -D OURS 3"), reason: "does not run here; buckets 5 do", code: ocf.NotRunning},
 			{name: "a foreign rule in our chain", cause: in("IPTABLES -I OURS -p tcp -j RETURN"), reason: "are not as installed"},
-			{name: "mangle table loaded anew", cause: reload(program), reason: "this is left on the node", losesAll: true},
+			{name: "mangle table reloaded", cause: reload(program), reason: "this is left on the node", losesAll: true},
 			{name: "all of iptables flushed", cause: in("IPTABLES -F\nIPTABLES -X"), reason: "this is left on the node", losesAll: true},
 			{name: "ARP table deleted", cause: commands("nft delete table arp clusterip-192.168.10.3-arp"), reason: "ARP"},
 			{

@@ -213,7 +213,7 @@ func (l *Lab) WaitFor(ctx context.Context, holds func(*Status) error) (*Status, 
 		select {
 		case <-time.After(max(pollInterval, 2*time.Since(asked))): // on a slow machine, looking must not keep the cluster busy
 		case <-ctx.Done():
-			return s, fmt.Errorf("waited in vain (%w): %w", context.Cause(ctx), err)
+			return s, fmt.Errorf("not reached (%w): %w", context.Cause(ctx), err)
 		}
 	}
 }

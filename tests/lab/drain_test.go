@@ -247,7 +247,7 @@ func TestDrainEnds(t *testing.T) {
 	}, "node1", "node2")
 	time.Sleep(drain * time.Second) // the drain itself: its end is what is waited for
 	if d.dump(d.Hosts[2]) == d.clean["node3"] {
-		t.Error("somebody has swept, although the sweeper was killed")
+		t.Error("the drain was swept, although the sweeper was killed")
 	}
 	d.pcs("resource", "refresh", resource+"-clone", "node=node3")
 	check(t, d.WaitIdle(t.Context()))

@@ -188,7 +188,7 @@ func (l *Lab) each(do func(*Host) error) error {
 	return errors.Join(errs...)
 }
 
-// Close switches the hosts off and takes everything away.
+// Close switches the hosts off and removes everything.
 func (l *Lab) Close() error {
 	l.cancel()
 	var errs []error

@@ -14,7 +14,7 @@ import (
 // The LAN, not the management network: the cluster stays whole, and only the agent's monitor can notice.
 func TestLinksFail(t *testing.T) {
 	t.Parallel()
-	// Until all buckets have left, or tried each node in vain, no failure may be forgotten.
+	// Until all buckets have left, or failed on each node, no failure may expire.
 	s := play(t, "op", "monitor", "interval=2s", "meta", "failure-timeout=20s")
 	all := []string{"node1", "node2", "node3"}
 

@@ -145,7 +145,7 @@ func (p *powerSwitch) do(words []string) (string, error) {
 	return "", fmt.Errorf("no action %q", words[0])
 }
 
-// bootLater switches a host on again after a reboot was asked for, which is done when the power was off: whoever fences
+// bootLater switches a host on again after a reboot was asked for, which is done when the power was off: the node that fences
 // need not wait for the boot.
 func (p *powerSwitch) bootLater(ctx context.Context, h *Host) {
 	if ctx.Err() != nil {

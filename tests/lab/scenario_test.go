@@ -387,7 +387,7 @@ func TestNumberOfBucketsChanges(t *testing.T) {
 	check(t, err)
 	for _, f := range status.Failures {
 		if !strings.Contains(f.Reason, "clone-max") {
-			t.Errorf("%s does not say what is wrong", f)
+			t.Errorf("%s does not name the fault", f)
 		}
 	}
 	s.answered()

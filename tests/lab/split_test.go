@@ -73,7 +73,7 @@ func TestWithoutFencing(t *testing.T) {
 			log, summary := s.stop()
 			duplicates := log.Of(probe.Duplicate)
 			if len(duplicates) == 0 && !row.safe {
-				t.Error("nobody was answered twice")
+				t.Error("no client was answered twice")
 			}
 			if len(duplicates) > 0 {
 				first, last := duplicates[0].At, duplicates[len(duplicates)-1].At

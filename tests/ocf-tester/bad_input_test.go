@@ -273,10 +273,10 @@ func TestLockFolder(t *testing.T) {
 	}{
 		{"a symbolic link", func(path string) error { return os.Symlink(os.TempDir(), path) }, "symbolic link"},
 		{"a file", func(path string) error { return os.WriteFile(path, nil, 0o600) }, "not a directory"},
-		{"open to everybody", func(path string) error {
+		{"open to all users", func(path string) error {
 			return errors.Join(os.Mkdir(path, 0o777), os.Chmod(path, 0o777))
 		}, "others may write"},
-		{"somebody else's", func(path string) error {
+		{"another user's", func(path string) error {
 			return errors.Join(os.Mkdir(path, 0o755), os.Chown(path, nobody, nobody))
 		}, "belongs to user"},
 	} {

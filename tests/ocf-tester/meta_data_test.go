@@ -105,7 +105,7 @@ func TestMetaDataIsOnlyXML(t *testing.T) {
 			"HA_RSCTMP": "x", "OCF_CHECK_LEVEL": "x", "OCF_RESOURCE_INSTANCE": "\xff:\n", "OCF_RA_VERSION_MAJOR": "9",
 			"OCF_EXIT_REASON_PREFIX": "\n",
 		}, []string{agent, "meta-data"}},
-		{"by nobody", vars{"PATH": "/usr/bin"}, asNobody(agent, "meta-data")},
+		{"by an unprivileged user", vars{"PATH": "/usr/bin"}, asNobody(agent, "meta-data")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := n.run(t, tt.vars, tt.argv...)

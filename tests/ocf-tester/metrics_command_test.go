@@ -75,11 +75,11 @@ func TestMetrics(t *testing.T) {
 		checkStatus(t, n.call(t, service().With(harness.Instance(3, 8)), "stop"), ocf.Success)
 		metrics(t, "--output", file)
 		// A reader that has opened the file reads the earlier metrics to their end.
-		former, err := io.ReadAll(before)
+		old, err := io.ReadAll(before)
 		if err != nil {
 			t.Fatal(err)
 		}
-		has(t, string(former), owned+"1", "clusterip_health 2")
+		has(t, string(old), owned+"1", "clusterip_health 2")
 		now, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -98,17 +98,17 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("mode is %v (%v), want a file with 0644", info.Mode(), err)
 		}
 	})
-	t.Run("on a full disk the former file stays", func(t *testing.T) {
+	t.Run("on a full disk the old file stays", func(t *testing.T) {
 		full := filepath.Join(dir, "full")
-		n.shell(t, "mkdir "+full+"; mount -t tmpfs -o size=8k none "+full+"; cd "+full+"; echo former >clusterip.prom; echo rest >other")
+		n.shell(t, "mkdir "+full+"; mount -t tmpfs -o size=8k none "+full+"; cd "+full+"; echo old >clusterip.prom; echo rest >other")
 		defer n.shell(t, "umount "+full+"; rmdir "+full)
 		r := n.run(t, n.pacemaker(), program, "metrics", "--output", full+"/clusterip.prom")
 		if left := n.shell(
 			t,
 			"cd "+full+"; ls -A; cat clusterip.prom",
 		); r.ExitCode != int(ocf.ErrGeneric) || !strings.Contains(r.Stderr, "no space left") ||
-			left != "clusterip.prom\nother\nformer\n" {
-			t.Errorf("exit status %d, stderr %q; files, and the former one's text: %q", r.ExitCode, r.Stderr, left)
+			left != "clusterip.prom\nother\nold\n" {
+			t.Errorf("exit status %d, stderr %q; files, and the old one's text: %q", r.ExitCode, r.Stderr, left)
 		}
 	})
 	t.Run("a user without permission gets an error", func(t *testing.T) {

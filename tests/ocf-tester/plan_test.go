@@ -80,11 +80,11 @@ func TestPlan(t *testing.T) {
 		t.Errorf("the picture is written into what has a second name: %.40q, %v", text, err)
 	}
 	full := filepath.Join(dir, "full")
-	n.shell(t, "mkdir "+full+"; mount -t tmpfs -o size=8k none "+full+"; cd "+full+"; echo former >plan.svg; echo rest >other")
+	n.shell(t, "mkdir "+full+"; mount -t tmpfs -o size=8k none "+full+"; cd "+full+"; echo old >plan.svg; echo rest >other")
 	r = n.run(t, vars{}, planned("--nodes", "3", "--svg", full+"/plan.svg")...)
 	left := n.shell(t, "cd "+full+"; ls -A; cat plan.svg; cd /; umount "+full+"; rmdir "+full)
-	if r.ExitCode != int(ocf.ErrGeneric) || !strings.Contains(r.Stderr, "no space left") || left != "other\nplan.svg\nformer\n" {
-		t.Errorf("on a full disk: exit status %d, stderr %q; files, and the former picture: %q", r.ExitCode, r.Stderr, left)
+	if r.ExitCode != int(ocf.ErrGeneric) || !strings.Contains(r.Stderr, "no space left") || left != "other\nplan.svg\nold\n" {
+		t.Errorf("on a full disk: exit status %d, stderr %q; files, and the old picture: %q", r.ExitCode, r.Stderr, left)
 	}
 	out := n.shell(t, "echo 192.0.2.7 | ocf-clusterip plan --nodes 2 --to "+address+" --clients -")
 	if !strings.Contains(out, "Clients in the standard input\n1 line, 1 request, 1 client.") {

@@ -21,7 +21,7 @@ const (
 // rest is how long a closed connection is remembered, for late answers.
 const rest = 5 * time.Second
 
-// burial is a closed connection to be forgotten.
+// burial is a closed connection to be deleted.
 type burial struct {
 	local netip.AddrPort
 	at    time.Duration

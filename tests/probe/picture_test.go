@@ -72,7 +72,7 @@ func faulty(sources int, length time.Duration) *Log {
 	return l.log()
 }
 
-// keep writes a picture where somebody wants to look at it.
+// keep writes a picture to a folder for people.
 func keep(t *testing.T, name string, b []byte) {
 	t.Helper()
 	if *pictures != "" {

@@ -232,7 +232,7 @@ func TestMovedBucketBreaksStreams(t *testing.T) {
 	}
 	for source := range moved {
 		if last[source] != "node3" {
-			t.Errorf("the stream of %s was made anew with %q", source, last[source])
+			t.Errorf("the stream of %s was made again with %q", source, last[source])
 		}
 	}
 }

@@ -89,7 +89,7 @@ func TestSegments(t *testing.T) {
 		"SYN repeated, to another owner": {
 			Connect, func(w *wireOf) { w.syn(); w.syn(); w.synAck(1); w.synAck(2) }, []string{"lost ", "late node1"},
 		},
-		"SYN-ACK for somebody else's SYN": {Connect, func(w *wireOf) { w.syn(); w.got(1, lan.TCPSyn|lan.TCPAck, theirs, isn+2, nil) }, nil},
+		"SYN-ACK for another host's SYN": {Connect, func(w *wireOf) { w.syn(); w.got(1, lan.TCPSyn|lan.TCPAck, theirs, isn+2, nil) }, nil},
 		"moved after the SYN-ACK": {
 			Connect, func(w *wireOf) { w.syn(); w.synAck(1); w.reset(2, theirs+1) }, []string{"answer node1", "broken node2"},
 		},

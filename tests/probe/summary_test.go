@@ -38,7 +38,7 @@ func TestSummaryOutages(t *testing.T) {
 			l.silent(UDP, a, 500*ms, 600*ms)
 			l.steady(UDP, a, 600*ms, second, "node1")
 		}, []Outage{{a, UDP, 500 * ms, 601 * ms, 1, false}}},
-		"a node is taken over from": {func(l *handMade) {
+		"a node whose buckets another one starts": {func(l *handMade) {
 			l.steady(ICMP, a, 0, 2*second, "node1")
 			l.silent(ICMP, a, 2*second, 5*second)
 			l.steady(ICMP, a, 5*second, 6*second, "node2")

@@ -291,7 +291,7 @@ func (f *field) waitFor(ctx context.Context, from []*lab.Host, holds func(*lab.S
 				return nil
 			}
 			if ctx.Err() != nil {
-				return fmt.Errorf("waited in vain: %w", last)
+				return fmt.Errorf("not reached: %w", last)
 			}
 			last = err
 			if s != nil {

@@ -21,7 +21,7 @@ func TestFetchKernelWithoutNetwork(t *testing.T) {
 		files []string // of the kernel
 		age   time.Duration
 		want  bool // a kernel
-		asks  bool // the archive for a newer one, in vain
+		asks  bool // the archive for a newer one, and gets none
 	}{
 		{name: "a fresh one", files: []string{boot, modules}, age: time.Hour, want: true},
 		{name: "a fresh one as sid has it", files: []string{merged, mergedModules}, age: time.Hour, want: true},
@@ -43,21 +43,21 @@ func TestFetchKernelWithoutNetwork(t *testing.T) {
 				check(t, os.WriteFile(asked, []byte(version), 0o644))
 				check(t, os.Chtimes(asked, then, then))
 			}
-			var said []string
+			var logged []string
 			k, err := FetchKernel(
 				t.Context(),
 				folder,
 				"bookworm",
-				func(format string, values ...any) { said = append(said, fmt.Sprintf(format, values...)) },
+				func(format string, values ...any) { logged = append(logged, fmt.Sprintf(format, values...)) },
 			)
 			switch {
 			case tt.want && (err != nil || k.Version != version || k.image == "" || k.modules["veth"] == ""):
 				t.Errorf("got %+v, %v", k, err)
 			case !tt.want && !errors.Is(err, exec.ErrNotFound):
-				t.Errorf("got %+v, %v; want to read that apt-get is missing", k, err)
+				t.Errorf("got %+v, %v; want an error that apt-get is missing", k, err)
 			}
-			if tt.asks != (len(said) == 1) || tt.asks && !strings.Contains(said[0], "apt-get") {
-				t.Errorf("said is %q", said)
+			if tt.asks != (len(logged) == 1) || tt.asks && !strings.Contains(logged[0], "apt-get") {
+				t.Errorf("logged %q", logged)
 			}
 			if left, err := filepath.Glob(filepath.Join(folder, "bookworm", "fetch-*")); err != nil || len(left) > 0 {
 				t.Errorf("left are %q, %v", left, err)

@@ -37,7 +37,7 @@ var verdict = regexp.MustCompile(`^VERDICT (\d+)\r?$`)
 // that it runs. The guest has one processor and no devices but the console.
 func Boot(ctx context.Context, k Kernel, initramfs string, line func(string)) (int, error) {
 	// Not KVM, which may be there and hang; and a second processor makes the emulation no faster. What is left out of the processor and
-	// of the kernel's clocks costs an emulator a third more: wide registers to save at each switch, a timer to set anew for each sleep,
+	// of the kernel's clocks costs an emulator a third more: wide registers to save at each switch, a timer to set for each sleep,
 	// a clock to ask that is a device.
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-machine", "pc", "-accel", "tcg", "-cpu", "qemu64,+rdrand", "-smp", "1", "-m", "1024",
@@ -54,18 +54,18 @@ func Boot(ctx context.Context, k Kernel, initramfs string, line func(string)) (i
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("start qemu: %w", err)
 	}
-	status, said := 0, false
+	status, ended := 0, false
 	lines := bufio.NewScanner(console)
 	for lines.Scan() {
 		if found := verdict.FindStringSubmatch(lines.Text()); found != nil {
 			status, err = strconv.Atoi(found[1])
-			said = err == nil
+			ended = err == nil
 			continue
 		}
 		line(strings.TrimSuffix(lines.Text(), "\r"))
 	}
 	err = errors.Join(lines.Err(), cmd.Wait(), context.Cause(ctx))
-	if !said {
+	if !ended {
 		return 0, errors.Join(ErrNoVerdict, err, errors.New(complaints.String()))
 	}
 	return status, err
