@@ -29,8 +29,8 @@ const (
 	resource = "web-ip"
 	asking   = 64 // sources
 
-	// patience bounds the wait for each chapter's end.
-	patience = time.Minute
+	// stepTimeout bounds the wait for each chapter's end.
+	stepTimeout = time.Minute
 )
 
 // create is what an admin types to have the shared address.
@@ -128,7 +128,7 @@ func (d *demo) status(ctx context.Context, h *lab.Host) error {
 
 // settles waits until the buckets are spread evenly over exactly those nodes, and prints how long that took.
 func (d *demo) settles(ctx context.Context, since time.Time, nodes ...string) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	status, err := d.WaitFor(ctx, func(s *lab.Status) error { return s.Even(resource, buckets, nodes...) })
 	if err == nil {
@@ -145,7 +145,7 @@ func (d *demo) settles(ctx context.Context, since time.Time, nodes ...string) {
 
 // answered waits until every client is answered by every means.
 func (d *demo) answered(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	d.claim(ctx, d.probe.WaitAnswered(ctx, time.Now()), "every client is answered")
 }
@@ -205,7 +205,7 @@ func (d *demo) die(ctx context.Context) error {
 	if err := node.Off(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	_, err := d.WaitFor(ctx, func(s *lab.Status) error { return placedWithout(s, node.Name) })
 	d.claim(ctx, err, "its buckets run elsewhere, after %.1f s (fenced after %.1f s)",

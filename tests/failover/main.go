@@ -124,7 +124,7 @@ const (
 	resource = "measured" // the clone's primitive
 	asking   = 32         // clients
 
-	patience = 3 * time.Minute // for one failover
+	stepTimeout = 3 * time.Minute // for one failover
 )
 
 var address = netip.MustParseAddr("192.168.10.3")
@@ -147,7 +147,7 @@ func feelings(s *probe.Summary) string {
 // failover makes a clone, lets a node die, and returns how long it took until the last of its instances had started, and, with
 // clients that ask meanwhile, what they noticed.
 func failover(ctx context.Context, l *lab.Lab, agent []string, size int, clients bool) (times, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	command := append([]string{"pcs", "resource", "create", resource}, agent...)
 	command = append(command, "clone", "globally-unique=true", "resource-stickiness=0",

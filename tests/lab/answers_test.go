@@ -59,7 +59,7 @@ func (a *answers) record(program, situation, extension, text string) {
 // until waits until the first host has these states of the nodes.
 func (a *answers) until(situation string, want places) {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(a.t.Context(), stepTimeout)
 	defer cancel()
 	for {
 		text, got, err := a.presence(ctx)
@@ -128,7 +128,7 @@ func TestAnswersAreUnderstood(t *testing.T) {
 // fenced waits until a host was fenced, and the cluster has recorded it.
 func (a *answers) fenced(name string) {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(a.t.Context(), stepTimeout)
 	defer cancel()
 	_, err := a.WaitFor(ctx, func(s *Status) error {
 		if n := s.Nodes[name]; n.Online || n.Unclean || a.Host(name).Fenced().IsZero() {
@@ -150,7 +150,7 @@ func (a *answers) attributes() {
 	for node, value := range want {
 		run(a.t, a.Hosts[0], "attrd_updater", "--private", "--name", attribute, "--node", node, "--update", value)
 	}
-	ctx, cancel := context.WithTimeout(a.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(a.t.Context(), stepTimeout)
 	defer cancel()
 	for _, h := range a.Hosts {
 		for { // other nodes may learn a value a moment later

@@ -40,7 +40,7 @@ func playDraining(t *testing.T, o Options, seconds int, create ...string) *drain
 // streamsAnswered waits until each stream has an answer to what it asks from now on.
 func (d *drained) streamsAnswered() {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(d.t.Context(), stepTimeout)
 	defer cancel()
 	check(d.t, d.streams.WaitAnswered(ctx, time.Now()))
 }
@@ -97,7 +97,7 @@ func (d *drained) finish(died ...string) (broken map[string]int) {
 // drainsEnd waits until a host that owns nothing holds nothing.
 func (d *drained) drainsEnd(h *Host) {
 	d.t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(pollInterval) {
+	for end := time.Now().Add(stepTimeout); time.Now().Before(end); time.Sleep(pollInterval) {
 		if d.dump(h) == d.clean[h.Name] {
 			break
 		}
@@ -191,7 +191,7 @@ func TestDrainingHostDies(t *testing.T) {
 	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
 	d.change("node3 loses power", func() {
 		check(t, d.Hosts[2].Off())
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
 		defer cancel()
 		_, err := d.WaitFor(ctx, func(status *Status) error {
 			if status.Nodes["node3"].Online {
@@ -213,7 +213,7 @@ func TestDrainingHostIsCutOff(t *testing.T) {
 	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
 	d.change("node3's management cable is cut", func() {
 		check(t, d.Hosts[2].Cut(lan.ManagementNIC))
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
 		defer cancel()
 		_, err := d.WaitFor(ctx, func(*Status) error {
 			if d.Hosts[2].Fenced().IsZero() {
@@ -233,7 +233,7 @@ func TestDrainEnds(t *testing.T) {
 	t.Parallel()
 	const drain = 20 // seconds: longer than Pacemaker needs to move all buckets
 	// Without a sweeper, clients wait until the next action on the old owner.
-	d := playDraining(t, Options{StreamTimeout: patience}, drain, "op", "monitor", "interval=2s")
+	d := playDraining(t, Options{StreamTimeout: stepTimeout}, drain, "op", "monitor", "interval=2s")
 	d.change("node3 in standby", func() { d.pcs("node", "standby", "node3") }, "node1", "node2")
 	d.drainsEnd(d.Hosts[2])
 	d.streamsAnswered()

@@ -19,7 +19,7 @@ func TestDualStack(t *testing.T) {
 		t.Helper()
 		sixth.Mark(what)
 		s.step(what, do, nodes...)
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
 		defer cancel()
 		check(t, sixth.WaitAnswered(ctx, time.Now()))
 		s.exactlyOnce(shared, buckets)

@@ -51,7 +51,7 @@ func TestLinksFail(t *testing.T) {
 // nowhere waits until no bucket is active.
 func (s *scenario) nowhere() {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	_, err := s.WaitFor(ctx, func(status *Status) error {
 		if len(status.Placement(resource)) > 0 {

@@ -179,7 +179,7 @@ func (s *scenario) doctor(h *Host) []string {
 // notices waits until the status on a host names another that is lost.
 func (s *scenario) notices(h *Host, lost string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	for {
 		status := s.status(h, shared)

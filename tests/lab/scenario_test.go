@@ -26,8 +26,8 @@ const (
 	asking   = 32 // sources
 	askEvery = 250 * time.Millisecond
 
-	// patience bounds what a cluster may need for one step. Nothing here takes a third of it, unless the machine is very busy.
-	patience = 90 * time.Second
+	// stepTimeout bounds what a cluster may need for one step. Nothing here takes a third of it, unless the machine is very busy.
+	stepTimeout = 90 * time.Second
 )
 
 var (
@@ -114,7 +114,7 @@ func (s *scenario) step(what string, do func(), nodes ...string) {
 // even waits until the buckets are spread evenly over exactly those nodes, and nothing is left to be done.
 func (s *scenario) even(count int, nodes ...string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	if _, err := s.WaitFor(ctx, func(status *Status) error { return status.Even(resource, count, nodes...) }); err != nil {
 		s.t.Fatal(err)
@@ -125,7 +125,7 @@ func (s *scenario) even(count int, nodes ...string) {
 // answered waits until each client has an answer to what it asks from now on.
 func (s *scenario) answered() {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	if err := s.probe.WaitAnswered(ctx, time.Now()); err != nil {
 		s.t.Fatal(err)
@@ -334,7 +334,7 @@ func TestPlannedChanges(t *testing.T) {
 // wait waits until that many actions have ended since a moment: so that a change has had its effect.
 func (s *scenario) wait(action string, count int, since time.Time) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	for s.done(action, since) < count {
 		if ctx.Err() != nil {
@@ -376,7 +376,7 @@ func TestNumberOfBucketsChanges(t *testing.T) {
 	// Raised while they run: nodes that disagree would answer twice, so the new ones refuse, and print the solution.
 	s.probe.Mark("10 buckets, the wrong way")
 	meta(10)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
 	defer cancel()
 	status, err := s.WaitFor(ctx, func(status *Status) error {
 		if len(status.Failures) < 2 {
@@ -411,7 +411,7 @@ var hostFailures = []struct {
 // fenced waits until a host was fenced after a moment.
 func (s *scenario) fenced(h *Host, since time.Time) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	for !h.Fenced().After(since) {
 		if ctx.Err() != nil {
@@ -424,7 +424,7 @@ func (s *scenario) fenced(h *Host, since time.Time) {
 // alone waits until a host has lost its quorum and stopped its buckets.
 func (s *scenario) alone(h *Host) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	for {
 		status, err := h.Status(ctx)
@@ -505,7 +505,7 @@ func TestPartsOfAHostFail(t *testing.T) {
 // leftFrom waits until all buckets are active, and none of them on a node that is online.
 func (s *scenario) leftFrom(node string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	_, err := s.WaitFor(ctx, func(status *Status) error {
 		if placement := status.Placement(resource); len(placement) != buckets || status.Shares(resource)[node] > 0 {

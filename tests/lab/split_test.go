@@ -87,7 +87,7 @@ func TestWithoutFencing(t *testing.T) {
 // takenOver waits until, in a host's status, all buckets are active, and none on a lost node.
 func (s *scenario) takenOver(as *Host, lost string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
 	for {
 		status, err := as.Status(ctx)

@@ -36,11 +36,11 @@ const (
 	agentKillPatience = 2 * time.Second
 	agentPollInterval = 5 * time.Millisecond
 
-	// patience bounds what a cluster may need for one step. Nothing takes a third of it, unless the machine is very busy.
-	patience = 90 * time.Second
-	// commandPatience bounds a command of an admin on one host, which waits while a coordinator is elected; then another host is asked.
-	commandPatience = 15 * time.Second
-	pollInterval    = 100 * time.Millisecond
+	// stepTimeout bounds what a cluster may need for one step. Nothing takes a third of it, unless the machine is very busy.
+	stepTimeout = 90 * time.Second
+	// commandTimeout bounds a command of an admin on one host, which waits while a coordinator is elected; then another host is asked.
+	commandTimeout = 15 * time.Second
+	pollInterval   = 100 * time.Millisecond
 
 	monitorEvery = 2 * time.Second // the resource's
 )
@@ -110,7 +110,7 @@ func (f *field) prepare(ctx context.Context) error {
 
 // even waits until the buckets are spread evenly over all hosts, and nothing is left to be done.
 func (f *field) even(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	var names []string
 	for _, h := range f.Hosts {
@@ -124,7 +124,7 @@ func (f *field) even(ctx context.Context) error {
 
 // answered waits until each client has an answer, by all means, to what it asks from now on.
 func (f *field) answered(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	var errs []error
 	since := time.Now()
@@ -251,7 +251,7 @@ func (f *field) await(ctx context.Context, e event, before model) error {
 	after := f.model
 	leaves := before.hosts[e.node].place == running && after.hosts[e.node].place != running
 	stops := e.kind == stopPacemaker || e.kind == stopCluster
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	return f.waitFor(ctx, f.members(before), func(s *lab.Status) error {
 		if placement := s.Placement(resource); stops && len(placement) < buckets {
@@ -391,7 +391,7 @@ func (f *field) vain(err error) {
 
 // admin runs a command on the first of the hosts that can.
 func (f *field) admin(ctx context.Context, members []*lab.Host, argv ...string) (err error) {
-	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(pollInterval) {
+	for end := time.Now().Add(stepTimeout); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(pollInterval) {
 		if err = f.once(ctx, members, argv...); err == nil {
 			return nil
 		}
@@ -402,7 +402,7 @@ func (f *field) admin(ctx context.Context, members []*lab.Host, argv ...string) 
 // once tries it on each of the hosts.
 func (f *field) once(ctx context.Context, members []*lab.Host, argv ...string) (err error) {
 	for _, h := range members {
-		limited, cancel := context.WithTimeout(ctx, commandPatience)
+		limited, cancel := context.WithTimeout(ctx, commandTimeout)
 		_, err = h.Run(limited, argv...)
 		cancel()
 		if err == nil {
@@ -432,7 +432,7 @@ func (f *field) services(ctx context.Context, h *lab.Host, does string, names ..
 
 // returns waits until a host that died was fenced, has booted, and is a member again.
 func (f *field) returns(ctx context.Context, h *lab.Host, members []*lab.Host) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	return f.waitFor(ctx, members, func(s *lab.Status) error {
 		if began := f.beganToDie(h.Name); !h.Fenced().After(began) {
@@ -472,7 +472,7 @@ func (f *field) damage(ctx context.Context, h *lab.Host, command, what string) e
 		f.vain(err)
 		return nil
 	}
-	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(pollInterval) {
+	for end := time.Now().Add(stepTimeout); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(pollInterval) {
 		if text, err := h.Run(ctx, append(words, "show", "dev", lan.NIC)...); err == nil && strings.Contains(text, what) {
 			return nil
 		}
@@ -541,13 +541,13 @@ func (f *field) stopProbes(context.Context) error {
 
 // remove deletes the resource. Connections are closed, so the drains end.
 func (f *field) remove(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(ctx, patience) // pcs waits until the buckets have stopped
+	limited, cancel := context.WithTimeout(ctx, stepTimeout) // pcs waits until the buckets have stopped
 	defer cancel()
 	if _, err := f.Hosts[0].Run(limited, "pcs", "resource", "delete", resource); err != nil {
 		return err
 	}
 	var left []error
-	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(pollInterval) {
+	for end := time.Now().Add(stepTimeout); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(pollInterval) {
 		if left = f.left(); len(left) == 0 {
 			return nil
 		}
