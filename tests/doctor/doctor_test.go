@@ -683,8 +683,7 @@ func TestBeforeItExists(t *testing.T) {
 	}
 }
 
-// TestClusterWithoutResource is about a cluster that does not start, so that nothing is installed either, and one in which nothing is
-// configured.
+// TestClusterWithoutResource is about a cluster that does not start, so that nothing is installed, and one without the resource.
 func TestClusterWithoutResource(t *testing.T) {
 	executable, err := harness.Program()
 	check(t, err)

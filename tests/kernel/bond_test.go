@@ -18,8 +18,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// TestBonds: the address is on the bond, not on its ports; and a bond that lets a frame in by each port takes no unicast MAC, nor does what
-// is on top of it.
+// TestBonds: the address is on the bond, not on its ports; and a bond that receives a frame on each port takes no unicast MAC, nor does an
+// interface on top of it.
 func TestBonds(t *testing.T) {
 	inGuest(t, "interfaces")
 	const own = "192.168.10.11/24"
@@ -60,8 +60,7 @@ func TestBonds(t *testing.T) {
 	}
 }
 
-// TestStackedInterfaces: what the address is on may be made of others, in many ways; each flow is answered once all the same, or start
-// refuses.
+// TestStackedInterfaces: the address's interface may consist of others in many ways. Each flow is answered once, or start refuses.
 func TestStackedInterfaces(t *testing.T) {
 	inGuest(t, "interfaces")
 	const (

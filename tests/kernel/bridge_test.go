@@ -116,7 +116,7 @@ func TestABridgeThatCallsIPTablesIsNamed(t *testing.T) {
 	}
 }
 
-// Where it does not, what is behind DNAT is answered for by the owner of the bucket.
+// Where it does not, the owner of the bucket forwards to the service behind DNAT.
 func TestDNATOnABridge(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, lan.Options{Nodes: 2}, 8, webIP())

@@ -216,7 +216,7 @@ func TestOtherSettingsBesideARunningBucket(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestLockFolder is made when it is missing, and refused when it is a trap.
+// TestLockFolder: start makes it when it is missing, and refuses one that another user may change.
 func TestLockFolder(t *testing.T) {
 	p := newTestNode(t, webIP())
 	check(t, status(p.start(2), ocf.Success))

@@ -103,7 +103,7 @@ func (a association) answer(t *testing.T, node *lan.Host, chunk byte) {
 	}))
 }
 
-// An SCTP association stays where it was made, and a new one is the new owner's.
+// An SCTP association stays on the node where it was made, and the new owner answers new ones.
 func TestSCTPSurvivesAMove(t *testing.T) {
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1)
 	for _, node := range s.Nodes {

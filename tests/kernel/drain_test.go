@@ -380,8 +380,8 @@ func TestDrainThatIsTooShort(t *testing.T) {
 	reset(t, "after the drain", sessions)
 }
 
-// What is done on a node beside a drain must not prolong it, or it outlasts the adoption of the new owner, and two nodes answer. Here much
-// time passes between the agent's look at the node and its change.
+// Other actions on a node must not prolong a drain: it would outlast the adoption of the new owner, and two nodes would answer. Here much
+// time passes between the agent's reading of the node's state and its change.
 func TestADrainIsNotProlonged(t *testing.T) {
 	t.Parallel()
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 3, "drain", "600")

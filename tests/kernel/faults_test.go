@@ -314,8 +314,8 @@ func TestEveryFaultOfMoves(t *testing.T) {
 	}
 }
 
-// TestInterfaceThatWasSwitchedOff: IPv6 addresses go with it, and the kernel stays a member of their groups for good, so start must not
-// join again.
+// TestInterfaceThatWasSwitchedOff: it loses its IPv6 addresses, but the kernel stays a member of their groups, so start must not join
+// again.
 func TestInterfaceThatWasSwitchedOff(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -505,7 +505,8 @@ func TestRenamedInterfaceAsParameter(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestDeletedInterface takes the address and the chain along. stop removes the rest, or start repairs it when the interface is back.
+// TestDeletedInterface: the kernel removes the address and the chain with it. stop removes the rest, or start repairs it when the
+// interface is back.
 func TestDeletedInterface(t *testing.T) {
 	for _, mode := range clusterip.MACModes() {
 		t.Run(string(mode), func(t *testing.T) {
@@ -542,7 +543,7 @@ func TestFlappingLinkIsNoFault(t *testing.T) {
 	}
 }
 
-// TestConflictingTable is refused by start, left alone by stop, and no reason for monitor to think that anything runs.
+// TestConflictingTable: start refuses, stop leaves the table alone, and monitor does not report that a bucket runs.
 func TestConflictingTable(t *testing.T) {
 	for _, family := range []string{"netdev", "arp", "ip", "ip6"} {
 		t.Run(family, func(t *testing.T) {

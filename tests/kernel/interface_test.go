@@ -63,7 +63,7 @@ func TestInterfaceThatIsAPort(t *testing.T) {
 	}
 }
 
-// TestDefaultInterface is the one that the kernel would send packets out of, among those that clients can come in by.
+// TestDefaultInterface: among the interfaces that clients can reach, the agent takes the one by which the kernel would send packets.
 func TestDefaultInterface(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {

@@ -118,8 +118,8 @@ func killWhereItActs(t *testing.T, calls []dangerousCall) {
 	}
 }
 
-// TestKilledStopBesideAddressesThatHangOnOurs: the kernel is to keep them where it would not (promote_secondaries=0), and its parameter is
-// what it was, whenever the stop is killed.
+// TestKilledStopBesideAddressesThatHangOnOurs: the other addresses stay although the kernel would remove them
+// (promote_secondaries=0), and the parameter has its old value, wherever the stop is killed.
 func TestKilledStopBesideAddressesThatHangOnOurs(t *testing.T) {
 	t.Parallel()
 	const parameter = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries"

@@ -44,8 +44,8 @@ func sourceTo(t *testing.T, h *lan.Host, target netip.Addr) string {
 }
 
 // TestTheAddressNeverBecomesASource: the answers to what comes from the shared address go to the owners of their buckets, so that the
-// node's own connections would fail. However the node's own address comes and goes, the kernel never takes the shared one for them, monitor
-// is content, and clients are answered all the time.
+// node's own connections would fail. Whatever happens to the node's own address, the kernel never chooses the shared one for them,
+// monitor succeeds, and clients are answered all the time.
 func TestTheAddressNeverBecomesASource(t *testing.T) {
 	const own, lost = "192.168.10.11", "ip address delete 192.168.10.11/24 dev eth0"
 	for _, row := range []struct {

@@ -9,8 +9,8 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// TestVRF: what is in a VRF is refused, and seen when the interface becomes a member of one. Stop leaves nothing, and out of it all is well
-// again.
+// TestVRF: start refuses an interface in a VRF, and monitor fails when the interface becomes a member of one. Stop leaves nothing, and
+// outside the VRF everything works again.
 func TestVRF(t *testing.T) {
 	inGuest(t, "interfaces")
 	inVRF := commands("ip link set eth0 master red")

@@ -42,7 +42,7 @@ func newTestNodeOnIPTables(t *testing.T, program string) *testNode {
 	return p
 }
 
-// A node whose rules another program has deleted can be left clean all the same.
+// stop leaves nothing on a node whose rules another program has deleted.
 func TestStopAfterTheMatchBackendsRulesWereDeleted(t *testing.T) {
 	inGuest(t, "match")
 	eachIPTables(t, func(t *testing.T, program string) {

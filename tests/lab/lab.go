@@ -256,7 +256,7 @@ func (l *Lab) names() string {
 	return strings.Join(names, " ")
 }
 
-// sweep removes the folders of labs whose process is gone. Their hosts went with it.
+// sweep removes the folders of labs whose process has ended. The kernel has ended their hosts with it.
 func sweep() error {
 	folders, err := filepath.Glob(filepath.Join(os.TempDir(), "lab-*-*"))
 	if err != nil {

@@ -373,7 +373,7 @@ func TestNumberOfBucketsChanges(t *testing.T) {
 	s.exactlyOnce(shared, buckets)
 	s.noFailure(nothing)
 
-	// Raised while they run: nodes that disagree would answer twice, so the new ones refuse, and print the solution.
+	// Raised while they run: nodes that disagree would answer twice, so start refuses on them, and print the solution.
 	s.probe.Mark("10 buckets, the wrong way")
 	meta(10)
 	ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)

@@ -298,7 +298,7 @@ func (n *Network) PowerOff(i int) error {
 	}
 	var errs []error
 	for nic := range n.bridges {
-		// With the switch's end goes the node's.
+		// This also removes the node's end.
 		err := n.Switch.handle.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: port(h, nic)}})
 		if err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) && !errors.Is(err, unix.ENODEV) {
 			errs = append(errs, fmt.Errorf("unplug %s of %s: %w", nic, h.Name, err))

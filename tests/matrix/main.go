@@ -1,5 +1,5 @@
-// Command matrix runs the cluster tests on each release of Debian and the kernel tests on each of their kernels, and writes what became
-// of them into the tables of docs/compatibility.md. All of it takes hours; arguments choose rows:
+// Command matrix runs the cluster tests on each release of Debian and the kernel tests on each of their kernels, and writes the
+// results into the tables of docs/compatibility.md. All rows take hours; arguments choose some:
 //
 //	matrix [bullseye|bookworm|trixie|sid|RELEASE,RELEASE...|linux-RELEASE...]
 //

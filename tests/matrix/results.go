@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// results are what became of the tests of a row, without subtests: of those in the guests of tests/vm, where there are guests.
+// results are those of a row's tests, without subtests; for a kernel, those of the tests in the guests of tests/vm.
 type results struct {
 	passed     []string          // their names
 	failed     []string          // likewise, those of skipped tests among them

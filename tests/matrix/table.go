@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// table is one of a Markdown document: the lines that follow its heading's, up to one that is none of it. A row is known by its first cell.
+// table is one of a Markdown document: the lines after its heading's, up to the first that is no row. The first cell identifies a row.
 type table struct {
 	header string // the first cell of its heading, which no other table's begins with
 }
