@@ -216,7 +216,7 @@ func TestOtherSettingsBesideARunningBucket(t *testing.T) {
 	p.checkNothingIsLeft(t)
 }
 
-// TestLockFolder: start makes it when it is missing, and refuses one that another user may change.
+// TestLockFolder: start makes it when it is missing, and refuses a symbolic link.
 func TestLockFolder(t *testing.T) {
 	p := newTestNode(t, webIP())
 	check(t, status(p.start(2), ocf.Success))
