@@ -108,9 +108,9 @@ func nfTables() []string {
 func TestAutoChoosesWhatThereIs(t *testing.T) {
 	inGuest(t, "match")
 	noJhash := []string{"nft_hash"}
-	last, lastSays := clusterip.Target, []string{"not nftables:", "not xt_cluster:"}
+	last, lastWant := clusterip.Target, []string{"not nftables:", "not xt_cluster:"}
 	if !offers(t, clusterip.Target) {
-		last, lastSays = "", []string{"no backend supports this", "CONFIG_NFT_HASH", "hash_compat=xt_cluster", "CONFIG_IP_NF_TARGET_CLUSTERIP"}
+		last, lastWant = "", []string{"no backend supports this", "CONFIG_NFT_HASH", "hash_compat=xt_cluster", "CONFIG_IP_NF_TARGET_CLUSTERIP"}
 	}
 	for _, tt := range []struct {
 		name       string
@@ -124,7 +124,7 @@ func TestAutoChoosesWhatThereIs(t *testing.T) {
 		{name: "no nf_tables", without: nfTables(), takes: clusterip.Match, want: []string{"not nftables:", "CONFIG_NF_TABLES"}},
 		{
 			name: "only the target", without: slices.Concat(noJhash, []string{"xt_cluster"}), parameters: []string{"hash_compat", "clusterip"},
-			takes: last, want: lastSays,
+			takes: last, want: lastWant,
 		},
 		{
 			name: "none", without: slices.Concat(noJhash, []string{"xt_cluster", "ipt_CLUSTERIP"}),
