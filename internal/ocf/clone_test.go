@@ -11,7 +11,7 @@ import (
 
 func TestClone(t *testing.T) {
 	type meta = map[string]string
-	const mend = "run `pcs resource meta web-ip-clone globally-unique=true`"
+	const repair = "run `pcs resource meta web-ip-clone globally-unique=true`"
 
 	tests := []struct {
 		name     string
@@ -34,13 +34,13 @@ func TestClone(t *testing.T) {
 		{"a colon in the name", "web:ip:1", meta{"clone_max": "2", "globally_unique": "true"}, Clone{1, 2}, ""},
 		{"a name that ends in a word is not numbered", "web:ip", nil, Clone{0, 1}, ""},
 
-		{"an anonymous clone", "web-ip:2", meta{"clone": "2", "clone_max": "8", "globally_unique": "false"}, Clone{}, mend},
-		{"a clone without globally-unique", "web-ip:2", meta{"clone": "2", "clone_max": "8"}, Clone{}, mend},
+		{"an anonymous clone", "web-ip:2", meta{"clone": "2", "clone_max": "8", "globally_unique": "false"}, Clone{}, repair},
+		{"a clone without globally-unique", "web-ip:2", meta{"clone": "2", "clone_max": "8"}, Clone{}, repair},
 		{
 			"a clone whose globally-unique is a typing error", "web-ip:2",
 			meta{"clone": "2", "clone_max": "8", "globally_unique": "ture"},
 			Clone{},
-			mend,
+			repair,
 		},
 		{
 			"an anonymous instance without clone_max", "web-ip:2",

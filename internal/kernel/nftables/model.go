@@ -99,7 +99,7 @@ func (r rule) equal(other rule) bool {
 type set struct {
 	name      string
 	keyLength uint32 // in bytes
-	buckets   uint32 // how many buckets the keys may number, for sets of which nft(8) is told so; else 0
+	buckets   uint32 // how many buckets the keys may number, if nft(8) is to print them so; else 0
 	flags     uint32 // NFT_SET_…
 	elements  []element
 	counts    map[uint32]clusterip.Count // of packets, by the keys of elements; nil in a set that is to be installed
