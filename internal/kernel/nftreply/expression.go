@@ -9,19 +9,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// decodable are the expressions that the library decodes, by their names.
+var decodable = map[string]func() expr.Any{
+	"bitwise":   func() expr.Any { return &expr.Bitwise{} },
+	"cmp":       func() expr.Any { return &expr.Cmp{} },
+	"counter":   func() expr.Any { return &expr.Counter{} },
+	"ct":        func() expr.Any { return &expr.Ct{} },
+	"exthdr":    func() expr.Any { return &expr.Exthdr{} },
+	"fib":       func() expr.Any { return &expr.Fib{} },
+	"hash":      func() expr.Any { return &expr.Hash{} },
+	"immediate": func() expr.Any { return &expr.Immediate{} },
+	"lookup":    func() expr.Any { return &expr.Lookup{} },
+	"match":     func() expr.Any { return &expr.Match{} },
+	"meta":      func() expr.Any { return &expr.Meta{} },
+	"nat":       func() expr.Any { return &expr.NAT{} },
+	"payload":   func() expr.Any { return &expr.Payload{} },
+	"range":     func() expr.Any { return &expr.Range{} },
+	"redir":     func() expr.Any { return &expr.Redir{} },
+	"target":    func() expr.Any { return &expr.Target{} },
+}
+
 // Decode returns an expression of a rule in that family. It returns nil if the kind is not known here, or has an unexpected form.
 func (e Expression) Decode(family byte) expr.Any {
-	kinds := map[string]expr.Any{
-		"bitwise": &expr.Bitwise{}, "cmp": &expr.Cmp{}, "counter": &expr.Counter{}, "ct": &expr.Ct{}, "exthdr": &expr.Exthdr{},
-		"fib": &expr.Fib{}, "hash": &expr.Hash{}, "immediate": &expr.Immediate{}, "lookup": &expr.Lookup{}, "match": &expr.Match{},
-		"meta": &expr.Meta{}, "nat": &expr.NAT{}, "payload": &expr.Payload{}, "range": &expr.Range{}, "redir": &expr.Redir{},
-		"target": &expr.Target{},
-	}
-	decoded, known := kinds[e.Name]
-	switch {
-	case e.Name == "byteorder":
+	if e.Name == "byteorder" {
 		return e.byteorder()
-	case !known || expr.Unmarshal(family, e.Data, decoded) != nil:
+	}
+	create, known := decodable[e.Name]
+	if !known {
+		return nil
+	}
+	decoded := create()
+	if expr.Unmarshal(family, e.Data, decoded) != nil {
 		return nil
 	}
 	if immediate, ok := decoded.(*expr.Immediate); ok && immediate.Register == unix.NFT_REG_VERDICT {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
+	"sync"
 
 	"github.com/mdlayher/netlink"
 )
@@ -157,14 +158,43 @@ func All[T any](replies []netlink.Message) ([]T, error) {
 
 // fill decodes attributes into the fields of a struct.
 func fill(into reflect.Value, attributes *netlink.AttributeDecoder) {
+	fields := fieldsOf(into.Type())
 	for attributes.Next() {
-		number := strconv.Itoa(int(attributes.Type()))
-		for i := range into.NumField() {
-			if tag := into.Type().Field(i).Tag.Get("nla"); tag == number || tag == "any" {
-				decode(into.Field(i), attributes)
-			}
+		if i, ok := fields[attributes.Type()]; ok {
+			decode(into.Field(i), attributes)
+		} else if i, ok := fields[anyNumber]; ok {
+			decode(into.Field(i), attributes)
 		}
 	}
+}
+
+// anyNumber stands for all attributes; no attribute has such a number, because the highest bits are flags.
+const anyNumber = 0xffff
+
+// known has the result of fieldsOf for each type: to look at tags takes longer than to decode.
+var known sync.Map
+
+// fieldsOf returns the fields of a struct by the numbers of their attributes.
+func fieldsOf(t reflect.Type) map[uint16]int {
+	if fields, ok := known.Load(t); ok {
+		return fields.(map[uint16]int)
+	}
+	fields := map[uint16]int{}
+	for i := range t.NumField() {
+		switch tag := t.Field(i).Tag.Get("nla"); tag {
+		case "":
+		case "any":
+			fields[anyNumber] = i
+		default:
+			number, err := strconv.ParseUint(tag, 10, 16)
+			if err != nil {
+				panic("nftreply: the tag of " + t.Field(i).Name + " is not a number")
+			}
+			fields[uint16(number)] = i
+		}
+	}
+	known.Store(t, fields)
+	return fields
 }
 
 // decode decodes one attribute.
@@ -191,9 +221,11 @@ func decode(into reflect.Value, a *netlink.AttributeDecoder) {
 			into.SetBytes(a.Bytes())
 			return
 		}
-		one := reflect.New(into.Type().Elem()).Elem()
-		decode(one, a)
-		into.Set(reflect.Append(into, one))
+		n := into.Len()
+		into.Grow(1)
+		into.SetLen(n + 1)
+		into.Index(n).SetZero()
+		decode(into.Index(n), a)
 	default:
 		panic("nftreply: a field of type " + into.Type().String())
 	}
