@@ -427,21 +427,22 @@ func (l Layout) Spec() Spec {
 // Fits returns what of the layout a backend does not support (ocf.ErrConfigured). nftables supports everything.
 func (l Layout) Fits(backend Backend) error {
 	var faults []error
-	unless := func(fits bool, what string, value any) {
+	unless := func(fits bool, format string, values ...any) {
 		if !fits {
-			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "backend=%s does not support %s %v", backend, what, value))
+			what := fmt.Sprintf(format, values...)
+			faults = append(faults, ocf.Errorf(ocf.ErrConfigured, "backend=%s does not support %s", backend, what))
 		}
 	}
 	most, compat := uint32(MaxTargetBuckets), ClusterIP
 	switch backend {
 	case Match:
 		most, compat = MaxMatchBuckets, XTCluster
-		unless(l.HashMode == SourceIP, "hashmode (only sourceip):", l.HashMode)
+		unless(l.HashMode == SourceIP, "hashmode=%s, only hashmode=%s", l.HashMode, SourceIP)
 		// ip_rcv drops the frames before the match sees them.
-		unless(l.MACMode != Unicast, "mac_mode=unicast: packets for a MAC that is not the interface's own do not reach it; use multicast or "+
-			"igmp, not", l.MACMode)
+		unless(l.MACMode != Unicast, "mac_mode=unicast, because packets for a MAC that is not the interface's own do not reach it; use "+
+			"multicast or igmp")
 	case Target:
-		unless(l.MACMode == Multicast, "mac_mode (only multicast):", l.MACMode)
+		unless(l.MACMode == Multicast, "mac_mode=%s, only mac_mode=%s", l.MACMode, Multicast)
 		if len(l.Ports) > 0 { // it mangles no ARP of another interface (arp_mangle in net/ipv4/netfilter/ipt_CLUSTERIP.c)
 			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "backend=%s cannot keep a bond's ARP monitor from announcing the port's own "+
 				"MAC for %s; "+
@@ -450,11 +451,11 @@ func (l Layout) Fits(backend Backend) error {
 	default:
 		return nil
 	}
-	unless(len(l.Prefixes) == 1 && l.Address().Is4(), "more than one IPv4 address: ip is", Joined(l.Addresses()))
-	unless(l.Buckets <= most, fmt.Sprintf("more than %d buckets: clone-max is", most), l.Buckets)
-	unless(l.HashPrefixes.IPv4 == wholeAddresses.IPv4, "hash_prefix4:", l.HashPrefixes.IPv4)
-	unless(len(l.Services) == 0, "services:", Joined(l.Services))
-	unless(!l.Drains, "drain above", 0)
-	unless(l.HashCompat == compat, fmt.Sprintf("hash_compat (only %s, on all nodes):", compat), l.HashCompat)
+	unless(len(l.Prefixes) == 1 && l.Address().Is4(), "anything but one IPv4 address: ip is %s", Joined(l.Addresses()))
+	unless(l.Buckets <= most, "more than %d buckets: clone-max is %d", most, l.Buckets)
+	unless(l.HashPrefixes.IPv4 == wholeAddresses.IPv4, "hash_prefix4=%d", l.HashPrefixes.IPv4)
+	unless(len(l.Services) == 0, "services=%s", Joined(l.Services))
+	unless(!l.Drains, "drain above 0")
+	unless(l.HashCompat == compat, "hash_compat=%s, only hash_compat=%s on all nodes", l.HashCompat, compat)
 	return errors.Join(faults...)
 }
