@@ -170,13 +170,14 @@ func ParseNodeStates(text string) (map[string]handover.NodeState, error) {
 // nodeStateOf reads a node_state of the CIB (create_node_state_update in daemons/controld/controld_membership.c, and what the scheduler
 // makes of it: determine_online_status_fencing in lib/pengine/unpack.c).
 //
-// A node that was shut down is expected to be down. So is a fenced node, but Pacemaker deletes its operation history
-// (update_node_state_after_fencing in daemons/controld/controld_fencing.c). A node that has crashed is expected to be a member. A node that
-// is in Corosync's membership without its controller keeps running, and its controller may be back in a moment.
+// A node that was shut down is expected to be down. So is a fenced node, but Pacemaker deletes its operation history and sets join to down
+// (update_node_state_after_fencing in daemons/controld/controld_fencing.c). A missing history alone proves nothing: if a node that joins
+// has the newer CIB, its status replaces the others', with neither history nor join. A node that has crashed is expected to be a member. A
+// node that is in Corosync's membership without its controller keeps running, and its controller may be back in a moment.
 func nodeStateOf(state *etree.Element) handover.NodeState {
 	attribute := func(name string) string { return state.SelectAttrValue(name, "") }
-	unknown := handover.NodeState{Unrecognised: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q",
-		attribute("crmd"), attribute("in_ccm"), attribute("expected")))}
+	unknown := handover.NodeState{Unrecognised: ocf.OneLine(fmt.Sprintf("node_state with crmd=%q in_ccm=%q expected=%q join=%q",
+		attribute("crmd"), attribute("in_ccm"), attribute("expected"), attribute("join")))}
 	controller, controllerKnown := isThere(attribute("crmd"), "online", "offline")
 	corosync, corosyncKnown := isThere(attribute("in_ccm"), "true", "false")
 	expected := attribute("expected")
@@ -187,7 +188,7 @@ func nodeStateOf(state *etree.Element) handover.NodeState {
 		return handover.NodeState{Membership: handover.Member}
 	case expected == "down" && state.SelectElement("lrm") != nil:
 		return handover.NodeState{Membership: handover.Left}
-	case expected == "down":
+	case expected == "down" && attribute("join") == "down":
 		return handover.NodeState{Membership: handover.Dead}
 	case expected == "member" && !corosync:
 		return handover.NodeState{Membership: handover.Lost}

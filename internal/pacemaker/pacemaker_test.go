@@ -180,7 +180,8 @@ func TestNodeStates(t *testing.T) {
 		"further attributes": {
 			`in_ccm="1795737861" crmd="1795737861" expected="member" mood="good"`, "<lrm/><mood/>", handover.Member,
 		},
-		"fenced, and its Corosync is back":            {`in_ccm="1795737861" crmd="0" expected="down"`, "", handover.Dead},
+		"fenced, and its Corosync is back":            {`in_ccm="1795737861" crmd="0" expected="down" join="down"`, "", handover.Dead},
+		"down in the status of a node that joined":    {`in_ccm="false" crmd="offline" expected="down"`, "", handover.Unknown},
 		"its controller died, Corosync lives":         {`in_ccm="true" crmd="offline" expected="member"`, "<lrm/>", handover.Unknown},
 		"its controller died, Corosync lives (times)": {`in_ccm="1795737861" crmd="0" expected="member"`, "<lrm/>", handover.Unknown},
 		"a word that is not known":                    {`in_ccm="false" crmd="away" expected="member"`, "<lrm/>", handover.Unknown},
