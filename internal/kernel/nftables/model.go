@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables/userdata"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/kernel/nftreply"
 )
 
 // A table is one that we install, or one that the kernel lists.
@@ -102,7 +103,7 @@ type set struct {
 	buckets   uint32 // how many buckets the keys may number, if nft(8) is to print them so; else 0
 	flags     uint32 // NFT_SET_…
 	elements  []element
-	counts    map[uint32]clusterip.Count // of packets, by the keys of elements; nil in a set that is to be installed
+	counters  map[uint32]nftreply.Expression // by the keys of elements, still encoded; nil in a set that is to be installed
 }
 
 const keyLength = 4

@@ -10,12 +10,10 @@ import (
 	"time"
 
 	nft "github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/nftreply"
 )
 
@@ -217,7 +215,7 @@ func (s set) isTorn() bool {
 
 // fill leaves out elements with keys of another length than ours: the set differs from what was installed anyway.
 func (s *set) fill(read []nftreply.Element) {
-	s.counts = map[uint32]clusterip.Count{}
+	s.counters = map[uint32]nftreply.Expression{}
 	for _, r := range read {
 		e := element{
 			all: r.Flags&nftreply.ElementCatchAll != 0, end: r.Flags&nftreply.ElementEnd != 0,
@@ -236,9 +234,7 @@ func (s *set) fill(read []nftreply.Element) {
 			e.left = time.Duration(*r.Expiration) * time.Millisecond
 		}
 		if e.counted && !e.all {
-			if counter, ok := r.Expression.Decode(unix.NFPROTO_NETDEV).(*expr.Counter); ok {
-				s.counts[e.key] = clusterip.Count{Packets: counter.Packets, Bytes: counter.Bytes}
-			}
+			s.counters[e.key] = *r.Expression
 		}
 		s.elements = append(s.elements, e)
 	}

@@ -64,10 +64,13 @@ func TestElementsAreCountedByKey(t *testing.T) {
 			{key: 0x06060606, timed: true, left: 2 * time.Second},
 			{all: true, counted: true},
 		},
-		counts: map[uint32]clusterip.Count{0x05050505: {Packets: 3, Bytes: 300}},
+		counters: map[uint32]nftreply.Expression{0x05050505: *counter},
 	}
 	if diff := cmp.Diff(want, s, cmp.AllowUnexported(set{}, element{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got, want := s.countOf(s.elements[0]), (clusterip.Count{Packets: 3, Bytes: 300}); got != want {
+		t.Errorf("counted %v, want %v", got, want)
 	}
 }
 

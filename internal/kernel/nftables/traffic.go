@@ -5,6 +5,7 @@ import (
 
 	nft "github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 )
@@ -24,11 +25,19 @@ func (c *Conn) Traffic(ctx context.Context, layout clusterip.Layout) (*clusterip
 		owned, _ := t.set(setOwned)
 		for _, e := range owned.elements {
 			if !e.all {
-				traffic.Buckets[clusterip.Bucket(e.key)] = owned.counts[e.key]
+				traffic.Buckets[clusterip.Bucket(e.key)] = owned.countOf(e)
 			}
 		}
 	}
 	return traffic, nil
+}
+
+// countOf decodes the counter of an element. Only status and metrics need it, not each action that reads the set.
+func (s set) countOf(e element) clusterip.Count {
+	if counter, ok := s.counters[e.key].Decode(unix.NFPROTO_NETDEV).(*expr.Counter); ok {
+		return clusterip.Count{Packets: counter.Packets, Bytes: counter.Bytes}
+	}
+	return clusterip.Count{}
 }
 
 // foreign adds up what the rules that drop foreign packets have counted.
