@@ -8,8 +8,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/handover"
@@ -265,20 +266,15 @@ const atOnce = 4
 
 // forEach does something for each bucket, for a few at the same time.
 func forEach(buckets []clusterip.Bucket, do func(clusterip.Bucket) error) error {
-	var guard sync.Mutex
-	var faults []error
-	var running sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
-	for _, bucket := range buckets {
-		slots <- struct{}{}
-		running.Go(func() {
-			defer func() { <-slots }()
-			err := do(bucket)
-			guard.Lock()
-			defer guard.Unlock()
-			faults = append(faults, err)
+	faults := make([]error, len(buckets))
+	var running errgroup.Group
+	running.SetLimit(atOnce)
+	for i, bucket := range buckets {
+		running.Go(func() error {
+			faults[i] = do(bucket)
+			return nil
 		})
 	}
-	running.Wait()
+	_ = running.Wait() // faults has all errors, not only the first
 	return errors.Join(faults...)
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"ocf-clusterip/internal/agent"
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/handover"
@@ -198,36 +200,27 @@ func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []cl
 		return nil
 	}
 	var guard sync.Mutex
-	var fault error
 	k.Drainers = map[clusterip.Bucket][]handover.Drainer{}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var asked sync.WaitGroup
-	places := make(chan struct{}, askAtOnce)
+	// If attrd does not answer one query in time, it will not answer the others: the first error ends them all.
+	queries, ctx := errgroup.WithContext(ctx)
+	queries.SetLimit(askAtOnce)
 	for _, bucket := range buckets {
-		places <- struct{}{}
-		if ctx.Err() != nil {
-			break
-		}
-		asked.Go(func() {
-			defer func() { <-places }()
+		queries.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			announcements, err := cluster.Announcements(ctx, k.Layout.Address(), bucket)
 			relayed, relayedErr := cluster.Relayed(ctx, k.Layout.Address(), bucket)
-			err = errors.Join(err, relayedErr)
 			guard.Lock()
 			defer guard.Unlock()
 			view := handover.View{Self: k.Node, Announcements: announcements, Relayed: relayed}
 			if drainers := view.Drainers(); len(drainers) > 0 {
 				k.Drainers[bucket] = drainers
 			}
-			if err != nil && fault == nil {
-				fault = err
-				cancel() // attrd, which does not answer one query in time, will not answer the others
-			}
+			return errors.Join(err, relayedErr)
 		})
 	}
-	asked.Wait()
-	return fault
+	return queries.Wait()
 }
 
 // buckets returns all buckets of the layout.
