@@ -445,8 +445,7 @@ func (l Layout) Fits(backend Backend) error {
 		unless(l.MACMode == Multicast, "mac_mode=%s, only mac_mode=%s", l.MACMode, Multicast)
 		if len(l.Ports) > 0 { // it mangles no ARP of another interface (arp_mangle in net/ipv4/netfilter/ipt_CLUSTERIP.c)
 			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "backend=%s cannot keep a bond's ARP monitor from announcing the port's own "+
-				"MAC for %s; "+
-				"set miimon in place of arp_interval in the configuration of %s, or of the bond below it", backend, l.Address(), l.NIC))
+				"MAC for %s; set miimon in place of arp_interval in the configuration of %s, or of the bond below it", backend, l.Address(), l.NIC))
 		}
 	default:
 		return nil

@@ -79,8 +79,7 @@ func (s Status) metrics(version string) []metric {
 		{"clusterip_cluster_node_state", gauge, "The state of each node in Pacemaker: 1 for the state that it is in, 0 for the " +
 			"others.", s.nodes()},
 		bucket("clusterip_cluster_bucket_nodes", gauge, "The number of nodes that own the bucket, from Pacemaker and this node's kernel: 1 is "+
-			"right, "+
-			"0 is unowned, more are several owners.", bucketNodes),
+			"right, 0 is unowned, more are several owners.", bucketNodes),
 
 		{
 			"clusterip_resource_info", gauge, "The resource as installed or configured. All labels but nic and backend must be the same on all " +

@@ -144,8 +144,7 @@ func (r *Resource) countBuckets(nodes int, version Version) {
 		return
 	case number > 1 && r.Unique == clusterip.Unknown:
 		r.Fault = fmt.Errorf("clone-max=%d, and globally-unique is not set: its default depends on Pacemaker's version (true from %s on), "+
-			"which is not in "+
-			"the CIB (dc-version)", number, uniqueByDefault)
+			"which is not in the CIB (dc-version)", number, uniqueByDefault)
 	case number > 1 && r.Unique == clusterip.No:
 		r.Fault = fmt.Errorf("clone-max=%d without globally-unique=true, but each instance is one bucket", number)
 	}

@@ -117,7 +117,7 @@ func (c *Conn) ownIPv4(ctx context.Context, nicIndex int, shared netip.Addr) (ne
 }
 
 // chooseOwn prefers an address in the network of the shared one. The shared addresses of all resources have scope host, or are secondary
-// ones of an earlier version.
+// if an admin gave them the prefix of the network.
 func chooseOwn(all []netlink.Addr, shared netip.Addr) netip.Addr {
 	var own netip.Addr
 	for _, address := range all {

@@ -397,7 +397,7 @@ func judgeBridgeNetfilter(s subject) answer {
 		return ok("no bridge passes its packets to iptables")
 	}
 	if installed := s.State.Value.Tables.Installed; installed != nil && installed.Drains && !installed.Bridged {
-		return fail(fmt.Sprintf("%s is a bridge that calls iptables (br_netfilter), and an older version installed the tables: "+
+		return fail(fmt.Sprintf("%s is a bridge that calls iptables (br_netfilter), and the tables were installed without the rules for that: "+
 			"no TCP packet reaches a bucket that has moved", bridge.Name),
 			"pcs node standby "+cmp.Or(s.Node, "NODE")+"   # and back when its drains have ended; one node after the other")
 	}

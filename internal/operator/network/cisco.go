@@ -112,8 +112,7 @@ func nxos(r request) []section {
 	case clusterip.Unicast:
 		flood := noBlock(r)
 		flood.why = append(flood.why, "A Nexus 9000 that routes to the address itself needs a static MAC entry in this mode (Cisco: Configure "+
-			"Nexus 9000 "+
-			"Unicast NLB), which names one port: unless all nodes are behind that port, use mac_mode=multicast there.")
+			"Nexus 9000 Unicast NLB), which names one port: unless all nodes are behind that port, use mac_mode=multicast there.")
 		sections = append(sections, flood)
 	}
 	return append(sections, obstacles(r, perPort(r, "ip arp inspection trust")...),

@@ -49,8 +49,7 @@ func junos(r request) []section {
 	}
 	blocked := obstacles(r)
 	blocked.why = append(blocked.why, "EX4300 and similar switches have storm control on all ports by default, at 80 percent of the "+
-		"bandwidth. To exempt "+
-		"these packets in the default profile:")
+		"bandwidth. To exempt these packets in the default profile:")
 	blocked.unsure = []string{"set forwarding-options storm-control-profiles default all " + kind}
 	return append(sections, blocked, checkSection("show arp no-resolve", "show igmp-snooping membership"))
 }
@@ -133,8 +132,7 @@ func routerosGroups(r request) section {
 		vid = fmt.Sprintf(" vid=%d", r.vlan)
 	}
 	s.why = append(s.why, "If the bridge has IGMP snooping (igmp-snooping=yes), a static entry names the ports for the MAC, so that ARP "+
-		"packets to it reach them. "+
-		"Before RouterOS 7.19 write ports= instead of interface=.")
+		"packets to it reach them. Before RouterOS 7.19 write ports= instead of interface=.")
 	for _, mac := range r.layout.AllMACs() {
 		s.unsure = append(s.unsure,
 			fmt.Sprintf("/interface/bridge/mdb/add bridge=%s group=%s interface=%s%s", r.bridge, upper(mac), strings.Join(r.ports, ","), vid))

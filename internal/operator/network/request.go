@@ -303,8 +303,7 @@ func (r *request) setQueriers(value string) error {
 		switch {
 		case unfit || address.Is6() && !address.IsLinkLocalUnicast(): // RFC 3810 section 5.1.14
 			faults = append(faults, invalid("--querier: %s is neither an IPv4 address of a host nor a link-local IPv6 address, the source of MLD "+
-				"queries "+
-				"(RFC 3810)", ocf.Quote(one)))
+				"queries (RFC 3810)", ocf.Quote(one)))
 		case slices.Contains(r.layout.Addresses(), address):
 			faults = append(faults, invalid("--querier: %s is the shared address; give an unused one", address))
 		case address == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || r.isNoHostHere(address):

@@ -65,11 +65,9 @@ func fortios(r request) []section {
 	if r.mode() != clusterip.Unicast {
 		static.why = append(static.why,
 			"The form of these commands is verified. Not verified: whether FortiOS accepts a group MAC in them, or from an ARP reply. edit 0 uses "+
-				"the next free "+
-				"number.",
+				"the next free number.",
 			"A FortiGate in transparent mode between clients and nodes passes frames for a group MAC without a session (Fortinet: Transparent "+
-				"mode Layer 2 "+
-				"Ethernet issues with 3rd party network load-balancing clusters): use mac_mode=unicast there.")
+				"mode Layer 2 Ethernet issues with 3rd party network load-balancing clusters): use mac_mode=unicast there.")
 	}
 	static.why = append(static.why, whyRouter)
 	return []section{static, checkSection("get system arp", "diagnose ipv6 neighbor-cache list")}
