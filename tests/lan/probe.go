@@ -107,16 +107,25 @@ type run struct {
 
 	mu        sync.Mutex
 	exchanges []Exchange
-	index     map[Flow]int      // into exchanges
-	isn       map[Flow][]uint32 // initial sequence numbers of the attempts to connect
-	open      int               // flows without an answer
-	changed   chan struct{}     // has room for one; poked when open becomes 0
+	index     map[Flow]int        // into exchanges
+	isn       map[Flow][]uint32   // initial sequence numbers of the attempts to connect
+	accepted  map[synAck]struct{} // SYN-ACKs seen
+	open      int                 // flows without an answer
+	changed   chan struct{}       // has room for one; poked when open becomes 0
+}
+
+// synAck is what a node sends unchanged when it repeats a SYN-ACK (RFC 9293, section 3.8.1).
+type synAck struct {
+	flow     Flow
+	node     int
+	seq, ack uint32
 }
 
 func (n *Network) newRun(ctx context.Context, t Traffic) (*run, error) {
 	r := &run{
 		Traffic: t.withDefaults(), net: n, token: rand.Uint32(),
-		udp: map[Flow]*net.UDPConn{}, index: map[Flow]int{}, isn: map[Flow][]uint32{}, changed: make(chan struct{}, 1),
+		udp: map[Flow]*net.UDPConn{}, index: map[Flow]int{}, isn: map[Flow][]uint32{}, accepted: map[synAck]struct{}{},
+		changed: make(chan struct{}, 1),
 	}
 	for _, f := range r.flows() {
 		if _, twice := r.index[f]; twice {
@@ -310,6 +319,12 @@ func (r *run) see(frame Frame) {
 		case p.Flags&TCPRst != 0:
 			answer.Kind = Reset
 		case p.Flags&TCPSyn != 0:
+			// On a slow machine the client's ACK takes more than a second, and the node's TCP repeats its answer.
+			repeated := synAck{flow, answer.Node, p.Seq, p.Ack}
+			if _, ok := r.accepted[repeated]; ok {
+				return
+			}
+			r.accepted[repeated] = struct{}{}
 			answer.Kind = SynAck
 			answer.Seq = r.attempt(flow, p.Ack-1)
 		default:

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // sharedMAC is the article's.
@@ -166,6 +167,29 @@ func TestProbeCountsLosses(t *testing.T) {
 	r = probe(t, n, traffic)
 	if err := r.ExactlyOnce(always(0)); err != nil || r.Lost() != 2*sources || r.Sent() != 4*sources {
 		t.Errorf("with retries: sent %d, lost %d, %v", r.Sent(), r.Lost(), err)
+	}
+}
+
+// A node whose SYN-ACK is not acknowledged in time repeats it, which is no second answer.
+func TestProbeKnowsARepeatedSynAck(t *testing.T) {
+	n := Start(t, Options{Nodes: 1})
+	serve(t, n)
+	share(t, n.Nodes[0])
+	nft(t, n.Nodes[0], `table ip stand_in { chain in { type filter hook prerouting priority 0;
+		ip daddr 192.168.10.3 tcp flags & (syn | ack) == ack drop; }; }`)
+	repeats, err := n.Client.Capture(NIC, func(f Frame) bool {
+		p, ok := f.Packet()
+		return ok && !f.Outgoing && p.Proto == TCP && p.Flags&TCPSyn != 0
+	})
+	check(t, err)
+	r := probe(t, n, Traffic{Target: shared, Sources: n.Sources(1), Protos: []Proto{TCP}, Settle: 3 * time.Second})
+	if err := r.ExactlyOnce(always(0)); err != nil {
+		t.Error(err)
+	}
+	frames, err := repeats.Stop()
+	check(t, err)
+	if len(frames) < 2 {
+		t.Errorf("%d SYN-ACKs, want at least 2", len(frames))
 	}
 }
 
