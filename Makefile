@@ -148,7 +148,7 @@ explore: ## the hand-over of connections: every order of up to DEPTH events in a
 
 kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
 	@echo '== contract and kernel tests, in network namespaces'
-	packages=$$($(GO) list ./tests/... | grep -v -e /tests/lab -e /tests/vm)
+	packages=$$($(GO) list -tags system ./tests/... | grep -v -e /tests/lab -e /tests/vm)
 	$(GO) test -tags system -json -count=1 -p 2 -timeout 60m $$packages ./contrib ./internal/kernel/nftables ./internal/kernel/link | $(report)
 
 test-vm: ## the same on a Debian kernel, emulated: KERNEL=bullseye|bookworm|trixie|sid, GUEST=data-path for the short list

@@ -107,7 +107,7 @@ func (a attributes) leave(t *testing.T, node *lan.Host) {
 const (
 	isMember = `in_ccm="1795737861" crmd="1795737862" expected="member"><lrm/>`
 	isLost   = `in_ccm="0" crmd="0" expected="member"><lrm/>` // crashed, or cut off
-	isFenced = `in_ccm="0" crmd="0" expected="down">`
+	isFenced = `in_ccm="0" crmd="0" join="down" expected="down">`
 	hasLeft  = `in_ccm="0" crmd="0" expected="down"><lrm/>`
 )
 
