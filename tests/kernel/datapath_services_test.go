@@ -5,6 +5,7 @@ package kernel
 import (
 	"testing"
 
+	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/tests/harness"
 	"ocf-clusterip/tests/lan"
 )
@@ -73,4 +74,17 @@ func TestPingsAreNotSharedUnlessListed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The only bucket of a node may be started again with other services, in the tables that are there.
+func TestServicesChange(t *testing.T) {
+	p := newTestNode(t, webIP("services", "tcp/7-11 tcp/17-23"))
+	for _, services := range []string{
+		"tcp/7-11 tcp/17-23", "tcp/8-13", "tcp/8-13 tcp/14", "tcp/65000-65535 udp/53", "udp/53", "tcp/7-11 tcp/17-23",
+	} {
+		p.Parameters = p.Parameters.With("services", services)
+		check(t, status(p.start(0), ocf.Success))
+		check(t, status(p.monitor(0), ocf.Success))
+	}
+	check(t, status(p.stop(0), ocf.Success))
 }

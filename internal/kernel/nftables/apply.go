@@ -286,12 +286,16 @@ func (c *Conn) repairSet(t *nft.Table, in table, want set) error {
 	without := func(elements, others []element) []element {
 		return slices.DeleteFunc(slices.Clone(elements), func(e element) bool { return slices.Contains(others, e) })
 	}
-	if remove := without(have.elements, want.elements); len(remove) > 0 {
+	remove, add := without(have.elements, want.elements), without(want.elements, have.elements)
+	if want.flags&unix.NFT_SET_INTERVAL != 0 && len(remove)+len(add) > 0 { // the kernel finds an interval only by both its ends
+		return c.refill(t, want)
+	}
+	if len(remove) > 0 {
 		if err := c.nft.SetDeleteElements(setOf(t, want), want.converted(remove)); err != nil {
 			return err
 		}
 	}
-	return c.addElements(setOf(t, want), want.converted(without(want.elements, have.elements)))
+	return c.addElements(setOf(t, want), want.converted(add))
 }
 
 // remove deletes our tables of that name. It leaves another's alone.
