@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	mdlayher "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
@@ -45,7 +46,7 @@ func (c *Conn) removePromoting(ctx context.Context, nic clusterip.NIC, prefix ne
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
 	// One process at a time, or one would unset the parameter before the other's address is removed. The lock ends with the file descriptor.
-	if err := flock(file); err != nil {
+	if err := flock(ctx, file); err != nil {
 		return fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
 	value, err := io.ReadAll(file)
@@ -113,10 +114,18 @@ func request(kind mdlayher.HeaderType, parts ...nl.NetlinkRequestData) mdlayher.
 	return message
 }
 
-func flock(file *os.File) error {
+// flock locks a file. Every user may hold the lock, and nobody may make a stop fail: so after a while it goes on without.
+func flock(ctx context.Context, file *os.File) error {
+	const patience, pause = 2 * time.Second, 2 * time.Millisecond
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for {
-		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EWOULDBLOCK) {
 			return err
+		}
+		if clusterip.Pause(waiting, pause) != nil {
+			return ctx.Err()
 		}
 	}
 }
