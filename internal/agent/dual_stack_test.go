@@ -111,3 +111,17 @@ func TestOtherResourcesAreLeftAlone(t *testing.T) {
 		t.Errorf("something was done: %q", kernel.applied)
 	}
 }
+
+// A stop whose addresses include one of another resource, which start has refused, leaves what belongs to that one.
+func TestStopLeavesTheRouteOfAnotherResource(t *testing.T) {
+	node := runningNode(t, clusterip.Multicast, 2)
+	other := *node.Tables.Installed
+	node.Tables = clusterip.Tables{}
+	kernel := &fakeKernel{State: node, others: []clusterip.Layout{other}}
+	agent, _ := agentOn(kernel)
+	spec := specOf(clusterip.Multicast, 1)
+	spec.Resource, spec.Addresses = "mail-ip", []netip.Addr{netip.MustParseAddr("192.168.10.7"), vip}
+	if err := agent.Stop(t.Context(), spec); err != nil || len(kernel.applied) > 0 {
+		t.Errorf("%v; it did %q", err, kernel.applied)
+	}
+}

@@ -94,7 +94,7 @@ func (s State) HasUnclaimed() bool {
 		slices.ContainsFunc(s.Groups, func(g Address) bool { return !installed.holdsGroup(g) })
 }
 
-// Without leaves out the filters and groups of other resources, and marks their addresses (Address.Of).
+// Without leaves out the filters, groups and routes of other resources, and marks their addresses (Address.Of).
 func (s State) Without(others []Layout) State {
 	s.Filters, s.Groups, s.Addresses = slices.Clone(s.Filters), slices.Clone(s.Groups), slices.Clone(s.Addresses)
 	for _, other := range others {
@@ -102,6 +102,7 @@ func (s State) Without(others []Layout) State {
 			return other.holds(f.NICIndex, func(m MAC) bool { return m == f.MAC })
 		})
 		s.Groups = slices.DeleteFunc(s.Groups, other.holdsGroup)
+		s.Routes = slices.DeleteFunc(slices.Clone(s.Routes), func(r Route) bool { return slices.Contains(other.routes(), r) })
 		for i, address := range s.Addresses {
 			if slices.Contains(other.Addresses(), address.Prefix.Addr()) {
 				s.Addresses[i].Of = other.name()
