@@ -97,12 +97,13 @@ func (s State) HasUnclaimed() bool {
 // Without leaves out the filters, groups and routes of other resources, and marks their addresses (Address.Of).
 func (s State) Without(others []Layout) State {
 	s.Filters, s.Groups, s.Addresses = slices.Clone(s.Filters), slices.Clone(s.Groups), slices.Clone(s.Addresses)
+	s.Routes = slices.Clone(s.Routes)
 	for _, other := range others {
 		s.Filters = slices.DeleteFunc(s.Filters, func(f Filter) bool {
 			return other.holds(f.NICIndex, func(m MAC) bool { return m == f.MAC })
 		})
 		s.Groups = slices.DeleteFunc(s.Groups, other.holdsGroup)
-		s.Routes = slices.DeleteFunc(slices.Clone(s.Routes), func(r Route) bool { return slices.Contains(other.routes(), r) })
+		s.Routes = slices.DeleteFunc(s.Routes, func(r Route) bool { return slices.Contains(other.routes(), r) })
 		for i, address := range s.Addresses {
 			if slices.Contains(other.Addresses(), address.Prefix.Addr()) {
 				s.Addresses[i].Of = other.name()

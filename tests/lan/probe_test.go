@@ -171,7 +171,7 @@ func TestProbeCountsLosses(t *testing.T) {
 }
 
 // A node whose SYN-ACK is not acknowledged in time repeats it, which is no second answer.
-func TestProbeKnowsARepeatedSynAck(t *testing.T) {
+func TestProbeIgnoresARepeatedSynAck(t *testing.T) {
 	n := Start(t, Options{Nodes: 1})
 	serve(t, n)
 	share(t, n.Nodes[0])

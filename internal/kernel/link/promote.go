@@ -114,7 +114,8 @@ func request(kind mdlayher.HeaderType, parts ...nl.NetlinkRequestData) mdlayher.
 	return message
 }
 
-// flock locks a file. Every user may hold the lock, and nobody may make a stop fail: so after a while it goes on without.
+// flock locks a file. Any local user can hold the lock, and none may make a stop fail. So after a while it returns without the lock, which
+// only keeps two stops on one interface apart.
 func flock(ctx context.Context, file *os.File) error {
 	const patience, pause = 2 * time.Second, 2 * time.Millisecond
 	waiting, cancel := context.WithTimeout(ctx, patience)
