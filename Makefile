@@ -14,6 +14,8 @@ BIN     ?= bin
 FUZZTIME ?= 10000x
 # How many events `make explore` tries in every order: each further one takes six times as long.
 DEPTH    ?= 5
+# The parameter early_drop of the kernel tests, where they do not set it: xdp, tc or auto; empty: its default.
+EARLY_DROP ?=
 # Which kernel test-vm boots: that of Debian bullseye (Linux 5.10), bookworm (6.1), trixie (6.12) or sid (7.2 and later); empty: of
 # the machine's own release. And in which guest: data-path, match, target or interfaces; empty: in all.
 KERNEL ?=
@@ -146,10 +148,12 @@ explore: ## the hand-over of connections: every order of up to DEPTH events in a
 	@echo '== every order of up to $(DEPTH) events'
 	$(GO) test ./internal/agent -run TestEveryOrderOfEvents -count=1 -timeout 24h -v -depth '$(DEPTH)'
 
-kernel: ## the OCF contract and the data path, on this kernel, in network namespaces
-	@echo '== contract and kernel tests, in network namespaces'
+kernel: ## the OCF contract and the data path, on this kernel, in network namespaces; EARLY_DROP=tc or xdp: only the kernel tests, with that
+	@echo '== $(if $(EARLY_DROP),kernel tests with early_drop=$(EARLY_DROP),contract and kernel tests), in network namespaces'
 	packages=$$($(GO) list -tags system ./tests/... | grep -v -e /tests/lab -e /tests/vm)
-	$(GO) test -tags system -json -count=1 -p 2 -timeout 60m $$packages ./contrib ./internal/kernel/nftables ./internal/kernel/link | $(report)
+	packages="$$packages ./contrib ./internal/kernel/nftables ./internal/kernel/link ./internal/kernel/earlydrop"
+	if [ -n '$(EARLY_DROP)' ]; then packages=./tests/kernel; fi
+	CLUSTERIP_EARLY_DROP='$(EARLY_DROP)' $(GO) test -tags system -json -count=1 -p 2 -timeout 60m $$packages | $(report)
 
 test-vm: ## the same on a Debian kernel, emulated: KERNEL=bullseye|bookworm|trixie|sid, GUEST=data-path for the short list
 	@echo '== tests on the kernel of a Debian release, emulated (the first run downloads 50 MB): five minutes, or twice that on a slow machine'
@@ -178,10 +182,31 @@ fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	done <<<"$$targets"
 
 ##@ To develop
-.PHONY: fmt update-golden update-picture matrix record-answers help
+.PHONY: fmt generate check-generated bpf-objects update-golden update-picture matrix record-answers help
 
 fmt: ## formats all Go code
 	$(golangci) fmt ./...
+
+generate: ## compiles internal/kernel/earlydrop/bpf anew, for both byte orders, with Debian 12's clang
+	./tests/install-packages generate
+	$(MAKE) --no-print-directory bpf-objects OBJECTS=internal/kernel/earlydrop
+
+check-generated: ## whether what generate makes is what is committed
+	./tests/install-packages generate
+	anew=$$(mktemp -d)
+	trap 'rm -rf "$$anew"' EXIT
+	$(MAKE) --no-print-directory bpf-objects OBJECTS="$$anew"
+	for object in "$$anew"/*.o; do
+		cmp "$$object" "internal/kernel/earlydrop/$${object##*/}" || { echo 'it differs: make generate, and commit' >&2; exit 1; }
+	done
+
+# Without debug information, so that kernels without BTF load it too; the instructions are those of version 3, which Linux 5.10 has.
+# The headers of the kernel are those of this machine; of them only constants and structures are used that no version changes.
+bpf-objects:
+	for order in bpfel bpfeb; do
+		clang-14 -target $$order -mcpu=v3 -O2 -Wall -Wextra -Werror -fno-ident -I "/usr/include/$$(uname -m)-linux-gnu" \
+			-c internal/kernel/earlydrop/bpf/earlydrop.c -o "$(OBJECTS)/earlydrop_$$order.o"
+	done
 
 update-golden: ## writes docs/parameters.md and the golden texts anew: read the diff
 	$(GO) test ./internal/metadata ./internal/manual ./internal/operator ./internal/operator/doctor ./internal/operator/network ./internal/operator/plan -update
@@ -201,4 +226,4 @@ update-picture: demo ## writes docs/demo.svg, the README's picture, anew
 help:
 	@awk 'BEGIN {FS = ":.*## "}
 		/^##@/ {printf "\n%s\n", substr($$0, 5)}
-		/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))

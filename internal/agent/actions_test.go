@@ -243,7 +243,8 @@ func TestNoStepLetsForeignPacketsIn(t *testing.T) {
 	}
 }
 
-func TestFurtherBucketIsOneStepEachWay(t *testing.T) {
+// The BPF program passes a bucket's packets before the tables accept them, and as long as they do.
+func TestFurtherBucketTakesFewSteps(t *testing.T) {
 	kernel := &fakeKernel{State: runningNode(t, clusterip.Multicast, 0)}
 	agent, _ := agentOn(kernel)
 	if err := agent.Start(t.Context(), specOf(clusterip.Multicast, 1)); err != nil {
@@ -252,7 +253,10 @@ func TestFurtherBucketIsOneStepEachWay(t *testing.T) {
 	if err := agent.Stop(t.Context(), specOf(clusterip.Multicast, 0)); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"192.168.10.3: own buckets 1", "192.168.10.3: release buckets 0"}
+	want := []string{
+		"early drop on eth0: pass only buckets 0,1 of 192.168.10.3", "192.168.10.3: own buckets 1",
+		"192.168.10.3: release buckets 0", "early drop on eth0: pass only buckets 1 of 192.168.10.3",
+	}
 	if diff := cmp.Diff(want, kernel.applied); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
@@ -402,10 +406,12 @@ func TestOlderSchemaIsAccepted(t *testing.T) {
 		t.Error(err)
 	}
 	kernel.applied = nil
-	if err := agent.Start(t.Context(), specOf(clusterip.Multicast, 2)); err != nil || len(kernel.applied) != 1 {
+	if err := agent.Start(t.Context(), specOf(clusterip.Multicast, 2)); err != nil || slices.ContainsFunc(kernel.applied, isInstallation) {
 		t.Errorf("%v; start of a further bucket did %q", err, kernel.applied)
 	}
 }
+
+func isInstallation(step string) bool { return strings.HasPrefix(step, "install") }
 
 // A bond's ARP monitor uses IPv4 addresses only.
 func TestBondsThatVerifyAnswersConcernIPv4Only(t *testing.T) {

@@ -52,7 +52,13 @@ func (s *session) endDrains(ctx context.Context, buckets []clusterip.Bucket) err
 	if len(tables.Owned)+len(moves.Draining) == 0 {
 		return s.remove(ctx, s.spec.PlanRemoval(s.state))
 	}
-	return s.apply(ctx, clusterip.ChangeBuckets{Address: s.spec.Address(), Resource: s.spec.Resource, Moves: &moves})
+	if err := s.apply(ctx, clusterip.ChangeBuckets{Address: s.spec.Address(), Resource: s.spec.Resource, Moves: &moves}); err != nil {
+		return err
+	}
+	if err := s.observeTables(ctx); err != nil {
+		return err
+	}
+	return s.settleEarlyDrop(ctx)
 }
 
 // endConnections ends the connections of buckets that the node no longer serves. A conntrack entry that outlives its connection would make

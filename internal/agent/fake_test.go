@@ -25,6 +25,8 @@ type fakeKernel struct {
 	applied      []string
 	announced    int
 	onAnnounce   func()
+	noEarlyDrop  bool // the kernel cannot
+	stopsLink    int  // so many observations find no link after the BPF program was attached
 	conflicts    []clusterip.Conflict
 	others       []clusterip.Layout              // of other resources
 	open         func() map[clusterip.Bucket]int // connections
@@ -48,7 +50,60 @@ func (k *fakeKernel) Observe(context.Context, []netip.Addr, []clusterip.MAC) (cl
 	seen.Routes = slices.Clone(k.Routes)
 	seen.Filters, seen.Tables.Owned = slices.Clone(k.Filters), slices.Clone(k.Tables.Owned)
 	seen.Tables.Moves = k.Tables.Moves.Without()
+	seen.EarlyDrop.Passed = slices.Clone(k.EarlyDrop.Passed)
+	if k.stopsLink > 0 && k.EarlyDrop.Attached != "" {
+		k.stopsLink--
+		seen.NICs = slices.Clone(k.NICs)
+		for i := range seen.NICs {
+			seen.NICs[i].Running = false
+		}
+	}
 	return seen, nil
+}
+
+func (k *fakeKernel) ObserveEarlyDrop(context.Context, []netip.Addr, *clusterip.Layout, []clusterip.NIC) (clusterip.EarlyDropState, error) {
+	early := k.EarlyDrop
+	early.Passed = slices.Clone(k.EarlyDrop.Passed)
+	return early, nil
+}
+
+func (k *fakeKernel) AttachEarlyDrop(
+	_ context.Context, _ clusterip.State, layout clusterip.Layout,
+) (attached clusterip.EarlyDrop, reasons []string, err error) {
+	if k.noEarlyDrop && layout.EarlyDrop != clusterip.EarlyDropAuto {
+		return "", nil, ocf.Errorf(ocf.ErrInstalled, "the kernel has no BPF")
+	}
+	if k.noEarlyDrop {
+		return clusterip.EarlyDropOff, []string{"the kernel has no BPF"}, nil
+	}
+	if early := &k.EarlyDrop; !early.Judges() {
+		early.Passed = nil
+		for bucket := range clusterip.Bucket(layout.Buckets) {
+			early.Passed = append(early.Passed, bucket)
+		}
+	}
+	attached = clusterip.EarlyDropXDP
+	if layout.EarlyDrop == clusterip.EarlyDropTC {
+		attached = clusterip.EarlyDropTC
+	}
+	k.EarlyDrop = clusterip.EarlyDropState{
+		NICIndex: layout.NICIndex, Attached: attached, Addresses: layout.Addresses(), Passed: k.EarlyDrop.Passed,
+	}
+	return attached, nil, nil
+}
+
+func (k *fakeKernel) WhyNoXDP(context.Context, clusterip.NIC) (string, error) { return "", nil }
+
+func (k *fakeKernel) ApplyEarlyDrop(ctx context.Context, step clusterip.Step) error {
+	return k.Apply(ctx, step)
+}
+
+// droppedEarly returns the buckets that the tables serve and the BPF program drops.
+func (k *fakeKernel) droppedEarly() []clusterip.Bucket {
+	if !k.EarlyDrop.Judges() {
+		return nil
+	}
+	return clusterip.Subtract(slices.Concat(k.Tables.Owned, k.Tables.Moves.DrainingBuckets()), k.EarlyDrop.Passed)
 }
 
 func (k *fakeKernel) Traffic(context.Context, clusterip.Layout) (*clusterip.Traffic, error) {
@@ -68,7 +123,7 @@ func (k *fakeKernel) Apply(_ context.Context, step clusterip.Step) error {
 	case k.dieAt:
 		panic(errKilled)
 	}
-	tables := &k.Tables
+	tables, dropped := &k.Tables, k.droppedEarly()
 	switch step := step.(type) {
 	case clusterip.InstallTables:
 		layout := step.Layout
@@ -107,8 +162,19 @@ func (k *fakeKernel) Apply(_ context.Context, step clusterip.Step) error {
 		k.Filters = append(k.Filters, clusterip.Filter{NICIndex: step.NIC.Index, MAC: step.MAC, Static: true})
 	case clusterip.RemoveFilter:
 		k.Filters = slices.DeleteFunc(k.Filters, func(f clusterip.Filter) bool { return f.MAC == step.MAC && f.NICIndex == step.NIC.Index })
+	case clusterip.SetEarlyDrop:
+		if k.EarlyDrop.Attached == "" || k.EarlyDrop.NICIndex != step.Layout.NICIndex {
+			k.EarlyDrop.Attached = clusterip.EarlyDropXDP
+		}
+		k.EarlyDrop.NICIndex, k.EarlyDrop.Addresses, k.EarlyDrop.Faults = step.Layout.NICIndex, step.Layout.Addresses(), nil
+		k.EarlyDrop.Passed = slices.Clone(step.Pass)
+	case clusterip.RemoveEarlyDrop:
+		k.EarlyDrop = clusterip.EarlyDropState{}
 	default:
 		return fmt.Errorf("unknown step %s", step)
+	}
+	if more := clusterip.Subtract(k.droppedEarly(), dropped); len(more) > 0 {
+		return fmt.Errorf("after %s, packets of buckets %s are dropped that the tables would accept", step, clusterip.FormatBuckets(more))
 	}
 	if k.forbidden != nil {
 		return k.forbidden(k.State)
@@ -229,6 +295,7 @@ func specOf(mode clusterip.MACMode, bucket clusterip.Bucket) clusterip.Spec {
 		Resource: "web-ip", Bucket: bucket, Buckets: 8, Addresses: []netip.Addr{vip}, HashPrefixes: wholeAddresses,
 		Backend: clusterip.Auto, MACMode: mode, MACs: clusterip.PerFamily[clusterip.MAC]{IPv4: clusterip.DerivedMAC(mode, vip)},
 		HashMode: clusterip.SourceIP, HashCompat: clusterip.XTCluster, Seed: clusterip.DefaultSeed(vip), CheckLink: true,
+		EarlyDrop: clusterip.EarlyDropAuto,
 	}
 }
 
@@ -272,6 +339,16 @@ func dirtyNodes(t *testing.T, mode clusterip.MACMode) map[string]clusterip.State
 	dirty("stamp lost", func(s *clusterip.State) { s.Tables.Installed, s.Tables.Faults = nil, []string{"stamp lost"} })
 	dirty("all elements removed", func(s *clusterip.State) { s.Tables.Owned = nil })
 	dirty("MAC filter or membership lost", func(s *clusterip.State) { s.Filters, s.Groups = nil, nil })
+	dirty("BPF program detached", func(s *clusterip.State) { s.EarlyDrop = clusterip.EarlyDropState{} })
+	dirty("BPF program without a record", func(s *clusterip.State) {
+		s.EarlyDrop = clusterip.EarlyDropState{NICIndex: eth0Index, Attached: clusterip.EarlyDropXDP, Idle: true}
+	})
+	dirty("BPF program drops an owned bucket", func(s *clusterip.State) { s.EarlyDrop.Passed = []clusterip.Bucket{5} })
+	dirty("BPF program passes a foreign bucket", func(s *clusterip.State) { s.EarlyDrop.Passed = []clusterip.Bucket{2, 3, 5} })
+	dirty("BPF program's record changed", func(s *clusterip.State) { s.EarlyDrop.Faults = []string{"another seed"} })
+	dirty("BPF program and tables lost", func(s *clusterip.State) {
+		s.Tables, s.EarlyDrop = clusterip.Tables{}, clusterip.EarlyDropState{}
+	})
 	dirty("NIC renamed", func(s *clusterip.State) { s.NICs[1].Name = "lan0" })
 	dirty("NIC deleted and made again", func(s *clusterip.State) {
 		s.NICs[1].Index, s.Connected[0].NICIndex = 7, 7

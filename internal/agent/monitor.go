@@ -39,7 +39,9 @@ func (a Agent) Monitor(ctx context.Context, spec clusterip.Spec, level CheckLeve
 		return nil
 	}
 	if installed := tables.Installed; installed != nil && installed.Drains && spec.Drain == 0 {
-		if err := a.Reload(ctx, spec); err != nil {
+		withoutDrain := spec
+		withoutDrain.EarlyDrop = installed.EarlyDrop // no monitor attaches the BPF program
+		if err := a.Reload(ctx, withoutDrain); err != nil {
 			return err
 		}
 	}
@@ -96,6 +98,7 @@ func (a Agent) checkConflicts(ctx context.Context, layout clusterip.Layout) erro
 type Inspection struct {
 	Layout clusterip.Layout // as installed, or else as it would be
 	Tables clusterip.Tables
+	Early  clusterip.EarlyDropState
 	Faults []string // where the node serves buckets: see clusterip.Faults
 	Left   []string // where it serves none: see clusterip.Leftovers
 }
@@ -106,7 +109,7 @@ func (a Agent) Inspect(ctx context.Context, spec clusterip.Spec) (Inspection, er
 	if err != nil {
 		return Inspection{}, err
 	}
-	inspection := Inspection{Layout: spec.Layout(), Tables: state.Tables}
+	inspection := Inspection{Layout: spec.Layout(), Tables: state.Tables, Early: state.EarlyDrop}
 	wanted, resolveErr := spec.Resolve(state)
 	switch {
 	case !state.Serves():

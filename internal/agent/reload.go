@@ -7,19 +7,34 @@ import (
 )
 
 // Reload applies changed parameters that need no restart: with drain, the tables have rules for conntrack. After a change to drain=0 they
-// are removed only when the last drain and the last adoption have ended.
+// are removed only when the last drain and the last adoption have ended. A change of early_drop attaches, moves or detaches the
+// BPF program.
 func (a Agent) Reload(ctx context.Context, spec clusterip.Spec) error {
 	return a.alone(ctx, spec, func(s *session) error {
 		if err := s.observeAndTidy(ctx); err != nil {
 			return err
 		}
 		installed := s.state.Tables.Installed
-		if !s.state.Owns(spec.Bucket) || installed == nil || installed.Drains == (spec.Drain > 0 || s.state.DrainsContinue(*installed)) {
+		if !s.state.Owns(spec.Bucket) || installed == nil {
+			return nil
+		}
+		requested := *installed
+		// auto leaves the program as it is while buckets run.
+		if spec.EarlyDrop != clusterip.EarlyDropAuto {
+			requested.EarlyDrop = spec.EarlyDrop
+		}
+		sameDrains := installed.Drains == (spec.Drain > 0 || s.state.DrainsContinue(*installed))
+		if sameDrains && installed.DropsEarly() == requested.DropsEarly() && !s.needsEarlyDrop(requested) {
 			return nil
 		}
 		layout, err := spec.Admit(s.state)
 		if err != nil {
 			return err
+		}
+		if s.needsEarlyDrop(layout) {
+			if layout.EarlyDrop, err = s.attachEarlyDrop(ctx, layout); err != nil {
+				return err
+			}
 		}
 		goal := clusterip.Goal{Layout: layout, NIC: spec.NIC, Owned: s.state.Tables.Owned}
 		if steps := clusterip.Plan(s.state, goal); len(steps) > 0 {

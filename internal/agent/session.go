@@ -75,6 +75,9 @@ func (s *session) install(ctx context.Context, goal clusterip.Goal, steps []clus
 	if err := observe(ctx); err != nil {
 		return err
 	}
+	if err := s.settleEarlyDrop(ctx); err != nil {
+		return err
+	}
 	faults := clusterip.Faults(s.state, goal.Layout, s.spec.CheckLink)
 	if installed := s.state.Tables.Installed; installed != nil && installed.Drains != goal.Layout.Drains {
 		faults = append(faults, "the rules for drain are not as requested")

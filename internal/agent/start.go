@@ -62,6 +62,12 @@ func (s *session) start(ctx context.Context) (started, error) {
 		}
 		s.warnOfNetwork(layout)
 	}
+	if s.needsEarlyDrop(layout) {
+		if goal.Layout.EarlyDrop, err = s.attachEarlyDrop(ctx, layout); err != nil {
+			return done, err
+		}
+		steps = clusterip.Plan(s.state, goal)
+	}
 	if before.Tables.Present {
 		s.warn("start repairs: ", clusterip.Faults(before, layout, s.spec.CheckLink))
 	}
@@ -173,7 +179,7 @@ func (s *session) undo(ctx context.Context, before clusterip.State, observed tim
 func (s *session) undoOwn(ctx context.Context, before clusterip.Moves, observed time.Time) error {
 	err := s.observeTables(ctx)
 	if err == nil && !s.state.Owns(s.spec.Bucket) {
-		return nil
+		return s.settleEarlyDrop(ctx)
 	}
 	moves := s.state.Tables.Moves.Without(s.spec.Bucket)
 	if drain, drained := before.Drain(s.spec.Bucket); drained {
@@ -182,7 +188,10 @@ func (s *session) undoOwn(ctx context.Context, before clusterip.Moves, observed 
 	if applyErr := s.apply(ctx, s.state.Tables.Release(s.spec, moves)); applyErr != nil {
 		return errors.Join(err, applyErr)
 	}
-	return nil
+	if err := s.observeTables(ctx); err != nil {
+		return err
+	}
+	return s.settleEarlyDrop(ctx)
 }
 
 // adoptionFromAnyNode is the adoption with which a bucket is started. A start asks nobody, because an answer may be older than what

@@ -62,6 +62,7 @@ func (s *session) stop(ctx context.Context, drain, published bool) (stopped, err
 	}
 	if !s.state.Owns(s.spec.Bucket) {
 		s.Log.Infof("bucket %d of %s does not run here", s.spec.Bucket, s.spec.Address())
+		s.trySettleEarlyDrop(ctx) // a start of it may have been killed
 		return done, nil
 	}
 	if err := s.release(ctx, done.moves); err != nil {
@@ -93,6 +94,7 @@ func (s *session) release(ctx context.Context, moves clusterip.Moves) error {
 	if s.state.Owns(s.spec.Bucket) {
 		return errors.Join(applyErr, fmt.Errorf("%s: bucket %d is still owned", step, s.spec.Bucket))
 	}
+	s.trySettleEarlyDrop(ctx)
 	served := ""
 	if s.state.Tables.Moves.Drains(s.spec.Bucket) {
 		served = fmt.Sprintf("; its connections are served for %s at most", s.spec.Drain)
@@ -104,7 +106,7 @@ func (s *session) release(ctx context.Context, moves clusterip.Moves) error {
 
 // stopLast removes everything of the resource.
 func (s *session) stopLast(ctx context.Context) error {
-	before := s.state.Tables
+	before, dropsOn := s.state.Tables, s.state.EarlyDrop.NICIndex
 	steps := s.spec.PlanRemoval(s.state)
 	if len(steps) == 0 {
 		s.Log.Infof("nothing of %s is here", s.spec.Address())
@@ -119,6 +121,14 @@ func (s *session) stopLast(ctx context.Context) error {
 	s.endConnections(ctx, before, before.NoLongerServed(nil, clusterip.Moves{}))
 	if err := s.observe(ctx); err != nil {
 		return errors.Join(removeErr, err)
+	}
+	// A start with another interface that was killed has attached the BPF program there. The tables did not name that interface, so it
+	// is observed only now.
+	if early := s.state.EarlyDrop; early.Judges() && early.NICIndex != dropsOn {
+		removeErr = errors.Join(removeErr, s.remove(ctx, s.spec.PlanRemoval(s.state)))
+		if err := s.observe(ctx); err != nil {
+			return errors.Join(removeErr, err)
+		}
 	}
 	if left := clusterip.Leftovers(s.state, s.spec.NIC); len(left) > 0 {
 		return errors.Join(removeErr, fmt.Errorf("after stop of bucket %d of %s this is still here: %s", s.spec.Bucket, s.spec.Address(),

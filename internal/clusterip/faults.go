@@ -27,6 +27,7 @@ func Faults(seen State, layout Layout, checkLink bool) []string {
 			)
 		}
 	}
+	faults = append(faults, earlyDropFaults(seen)...)
 	faults = append(faults, addressFaults(seen, layout)...)
 	filters, groups := wanted(layout)
 	for _, filter := range filters {
@@ -98,6 +99,10 @@ func Leftovers(seen State, asked string) []string {
 			left = append(left, fmt.Sprintf("route to %s on %s", step.Route.Prefix, step.NIC.Name))
 		case RemoveFilter:
 			left = append(left, fmt.Sprintf("MAC filter %s on %s", step.MAC, step.NIC.Name))
+		case RemoveEarlyDrop:
+			if seen.EarlyDrop.Judges() {
+				left = append(left, fmt.Sprintf("early drop on %s", seen.NICName(step.NICIndex)))
+			}
 		case RemoveTables:
 			left = append(left, fmt.Sprintf("the agent's tables (backend %s)", seen.Tables.Backend))
 		}

@@ -23,6 +23,7 @@ type Kernel interface {
 	// Layouts returns the layouts of all resources on this node whose stamp can be read.
 	Layouts(ctx context.Context) ([]Layout, error)
 	ConnectionKernel
+	EarlyDropKernel
 	TrafficKernel
 	// Choose returns the backend for a layout, and why not another one. See Backends.
 	Choose(ctx context.Context, layout Layout) (chosen Backend, reasons []string, err error)
@@ -70,6 +71,7 @@ type Host struct {
 	*Backends
 	LinkKernel
 	ConnectionKernel
+	EarlyDropKernel
 }
 
 // Observe implements Kernel.
@@ -88,7 +90,11 @@ func (h Host) Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (
 		}
 	}
 	state, err := h.ObserveLinks(ctx, addresses, macs, tables.Installed)
+	if err != nil {
+		return state, err
+	}
 	state.Tables = tables
+	state.EarlyDrop, err = h.ObserveEarlyDrop(ctx, addresses, tables.Installed, state.earlyDropNICs())
 	return state, err
 }
 
@@ -97,9 +103,23 @@ func (h Host) Apply(ctx context.Context, step Step) error {
 	switch step.(type) {
 	case InstallTables, ChangeBuckets, RemoveTables:
 		return h.ApplyTables(ctx, step)
+	case SetEarlyDrop, RemoveEarlyDrop:
+		return h.ApplyEarlyDrop(ctx, step)
 	default:
 		return h.ApplyLinks(ctx, step)
 	}
+}
+
+// Traffic implements Kernel.
+func (h Host) Traffic(ctx context.Context, layout Layout) (*Traffic, error) {
+	traffic, err := h.Backends.Traffic(ctx, layout)
+	if err != nil || traffic == nil || !layout.DropsEarly() {
+		return traffic, err
+	}
+	early, err := h.ObserveEarlyDrop(ctx, layout.Addresses(), &layout, []NIC{{Index: layout.NICIndex, Name: layout.NIC}})
+	traffic.Early = early.Dropped
+	traffic.Foreign = traffic.Foreign.Plus(early.Dropped)
+	return traffic, err
 }
 
 // Pause waits, or until the context ends: then it returns the context's error.

@@ -58,6 +58,7 @@ type Layout struct {
 	Services     []services.Service // the services that share load; empty: all. Everything else belongs to bucket 0
 	Drains       bool               // moves break no connection (Moves)
 	Bridged      bool               // on a bridge, or on top of one, which may call iptables for its ports
+	EarlyDrop    EarlyDrop          // as requested; in a stamp only whether the program is there: EarlyDropAuto, or else EarlyDropOff
 }
 
 // Address returns the first address, which names the tables.
@@ -254,6 +255,9 @@ func (l Layout) Stamp() string {
 	if l.Bridged {
 		b.WriteString(" bridged=" + stampYes)
 	}
+	if l.DropsEarly() {
+		b.WriteString(" early_drop=" + stampYes)
+	}
 	if len(l.Ports) > 0 {
 		fmt.Fprintf(&b, " ports=%s", strings.Trim(strings.ReplaceAll(fmt.Sprint(l.Ports), " ", ","), "[]"))
 	}
@@ -278,7 +282,7 @@ func escape(name string) string {
 	return b.String()
 }
 
-// stampYes is the only value of the stamp's keys drain and bridged.
+// stampYes is the only value of the stamp's keys drain, bridged and early_drop.
 const stampYes = "yes"
 
 // IsStamp reports whether the text is a stamp, or the first part of one, of any schema.
@@ -295,7 +299,7 @@ func Joined[T fmt.Stringer](list []T) string {
 
 // ParseStamp is the reverse of Stamp. It ignores unknown keys, which a newer program may have written.
 func ParseStamp(schema int, stamp string) (Layout, error) {
-	layout := Layout{Schema: schema, Backend: NFTables, HashCompat: XTCluster, HashPrefixes: wholeAddresses}
+	layout := Layout{Schema: schema, Backend: NFTables, HashCompat: XTCluster, HashPrefixes: wholeAddresses, EarlyDrop: EarlyDropOff}
 	fields := map[string]string{}
 	for field := range strings.FieldsSeq(stamp) {
 		key, value, _ := strings.Cut(field, "=")
@@ -337,6 +341,10 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 	})
 	optional("drain", parseYes(&layout.Drains))
 	optional("bridged", parseYes(&layout.Bridged))
+	optional("early_drop", func(text string) error {
+		layout.EarlyDrop = EarlyDropAuto
+		return parseYes(new(bool))(text)
+	})
 	optional("ports", func(text string) (err error) {
 		layout.Ports, err = each(text, strconv.Atoi)
 		return err
@@ -417,6 +425,7 @@ func (l Layout) Spec() Spec {
 	spec := Spec{
 		Resource: l.Resource, Buckets: l.Buckets, Addresses: l.Addresses(), NIC: l.NIC, Backend: l.Backend, MACMode: l.MACMode, MACs: l.MACs,
 		HashMode: l.HashMode, HashCompat: l.HashCompat, HashPrefixes: l.HashPrefixes, Seed: l.Seed, Services: l.Services, CheckLink: true,
+		EarlyDrop: l.EarlyDrop,
 	}
 	if l.Drains {
 		spec.Drain = 1 // the layout knows only that it is above 0
@@ -455,6 +464,7 @@ func (l Layout) Fits(backend Backend) error {
 	unless(l.HashPrefixes.IPv4 == wholeAddresses.IPv4, "hash_prefix4=%d", l.HashPrefixes.IPv4)
 	unless(len(l.Services) == 0, "services=%s", Joined(l.Services))
 	unless(!l.Drains, "drain above 0")
+	unless(l.EarlyDrop != EarlyDropXDP && l.EarlyDrop != EarlyDropTC, "early_drop=%s", l.EarlyDrop)
 	unless(l.HashCompat == compat, "hash_compat=%s, only hash_compat=%s on all nodes", l.HashCompat, compat)
 	return errors.Join(faults...)
 }

@@ -24,6 +24,7 @@ type NIC struct {
 	Asks     bool   // a bond that monitors its links with ARP requests (arp_interval)
 	Verifies bool   // and counts only the answers to them (arp_validate, of the active port)
 	Snoops   bool   // a bridge with IGMP and MLD snooping that does not receive all groups' frames itself (mcast_router 2 is not set)
+	XDP      bool   // an XDP program is attached
 	// ARPFilter: it answers only ARP requests from senders to which the node has a route through it (arp_filter).
 	ARPFilter bool
 	// CallsIPTables: packets at the ports of this bridge pass the prerouting hooks of a family (br_netfilter).

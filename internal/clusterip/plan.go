@@ -37,9 +37,20 @@ func Plan(seen State, goal Goal) []Step {
 	if len(surplus) > 0 {
 		steps = append(steps, ChangeBuckets{Address: layout.Address(), Release: surplus})
 	}
+	// The program must not drop what the tables will accept. Tables without a bucket accept nothing.
+	if seen.EarlyDrop.Judges() && len(keep)+len(moves.Draining) > 0 && seen.recordedOtherwise(layout) {
+		steps = append(steps, seen.removeEarlyDrop())
+		seen.EarlyDrop.Addresses = nil
+	}
 	if installed := seen.Tables.Installed; installed == nil || !installed.sameAs(layout) || len(seen.Tables.Faults) > 0 {
 		moves = seen.MovesKept(layout)
 		steps = append(steps, InstallTables{Layout: layout, Keep: keep, Next: Subtract(goal.Owned, keep), Moves: moves})
+	}
+	if seen.EarlyDrop.Judges() && (!layout.DropsEarly() || seen.EarlyDrop.NICIndex != layout.NICIndex) {
+		steps = append(steps, seen.removeEarlyDrop())
+	}
+	if layout.DropsEarly() { // before the buckets are owned, so that it never drops what the tables accept
+		steps = append(steps, planEarlyDrop(seen, layout, union(seen.Tables.served(), union(goal.Owned, goal.Moves.DrainingBuckets())))...)
 	}
 	nic, _ := seen.NICAt(layout.NICIndex)
 	filtersWanted, groupsWanted := wanted(layout)
@@ -83,6 +94,9 @@ func planRemoval(seen State, goal Goal) []Step {
 	steps = append(steps, removeRoutes(seen, nil)...)
 	steps = append(steps, removeGroups(seen, nil)...)
 	steps = append(steps, removeFilters(seen, nil)...)
+	if seen.EarlyDrop.Judges() || seen.EarlyDrop.Idle {
+		steps = append(steps, seen.removeEarlyDrop())
+	}
 	if seen.Tables.Present {
 		steps = append(steps, RemoveTables{Address: goal.Layout.Address()})
 	}
@@ -199,8 +213,10 @@ func intersect(a, b []Bucket) []Bucket {
 }
 
 // Subtract returns the buckets of a that are not in b.
-func Subtract(a, b []Bucket) []Bucket {
-	return slices.DeleteFunc(slices.Clone(a), func(x Bucket) bool { return slices.Contains(b, x) })
+func Subtract(a, b []Bucket) []Bucket { return subtract(a, b) }
+
+func subtract[T comparable](a, b []T) []T {
+	return slices.DeleteFunc(slices.Clone(a), func(x T) bool { return slices.Contains(b, x) })
 }
 
 func find[T any](all []T, is func(T) bool) (T, bool) {

@@ -35,7 +35,8 @@ type Spec struct {
 
 	CheckLink      bool
 	Advertisements Advertisements
-	Probe          bool          // the monitor is Pacemaker's probe
+	Probe          bool // the monitor is Pacemaker's probe
+	EarlyDrop      EarlyDrop
 	Drain          time.Duration // how long an old owner keeps serving connections; 0: not at all
 }
 
@@ -70,6 +71,7 @@ func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, er
 		HashPrefixes:   PerFamily[int]{IPv4: int(prefix4), IPv6: int(prefix6)},
 		Services:       values.Services("services"),
 		CheckLink:      values.Bool("check_link"),
+		EarlyDrop:      EarlyDrop(values.String("early_drop")),
 		Drain:          values.Duration("drain"),
 		Advertisements: Advertisements{Count: count, Interval: values.Duration("arp_interval")},
 	}
@@ -214,6 +216,9 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	if s.Backend == Auto {
 		layout.Backend = seen.Tables.Backend // an installed resource keeps its backend
 	}
+	if s.EarlyDrop == EarlyDropAuto && seen.Tables.Installed != nil && seen.Serves() {
+		layout.EarlyDrop = seen.Tables.Installed.EarlyDrop // a driver may stop the interface for a moment to attach a program
+	}
 	layout.Drains = layout.Drains || seen.DrainsContinue(layout)
 	nic, err := s.nic(seen)
 	if err != nil {
@@ -268,7 +273,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 func (s Spec) Layout() Layout {
 	layout := Layout{
 		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashCompat: s.HashCompat, HashPrefixes: s.HashPrefixes,
-		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services, Drains: s.Drain > 0,
+		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services, Drains: s.Drain > 0, EarlyDrop: s.EarlyDrop,
 	}
 	if s.Backend != Auto {
 		layout.Backend = s.Backend

@@ -16,6 +16,7 @@ type State struct {
 	Groups    []Address      // the multicast groups of igmp mode, wherever they are
 	Filters   []Filter       // the interfaces' MAC filters for a shared MAC
 	Tables    Tables
+	EarlyDrop EarlyDropState
 }
 
 // Route is a connected route: an interface's own network.
@@ -91,19 +92,20 @@ func (s State) HasUnclaimed() bool {
 	}
 	return slices.ContainsFunc(s.Addresses, isOther) ||
 		slices.ContainsFunc(s.Filters, func(f Filter) bool { return !installed.holds(f.NICIndex, func(m MAC) bool { return m == f.MAC }) }) ||
-		slices.ContainsFunc(s.Groups, func(g Address) bool { return !installed.holdsGroup(g) })
+		slices.ContainsFunc(s.Groups, func(g Address) bool { return !installed.holdsGroup(g) }) ||
+		len(subtract(s.EarlyDrop.Addresses, installed.Addresses())) > 0
 }
 
-// Without leaves out the filters, groups and routes of other resources, and marks their addresses (Address.Of).
+// Without leaves out the filters, groups, routes and early drop of other resources, and marks their addresses (Address.Of).
 func (s State) Without(others []Layout) State {
 	s.Filters, s.Groups, s.Addresses = slices.Clone(s.Filters), slices.Clone(s.Groups), slices.Clone(s.Addresses)
-	s.Routes = slices.Clone(s.Routes)
 	for _, other := range others {
 		s.Filters = slices.DeleteFunc(s.Filters, func(f Filter) bool {
 			return other.holds(f.NICIndex, func(m MAC) bool { return m == f.MAC })
 		})
 		s.Groups = slices.DeleteFunc(s.Groups, other.holdsGroup)
-		s.Routes = slices.DeleteFunc(s.Routes, func(r Route) bool { return slices.Contains(other.routes(), r) })
+		s.EarlyDrop.Addresses = subtract(s.EarlyDrop.Addresses, other.Addresses())
+		s.Routes = subtract(s.Routes, other.routes())
 		for i, address := range s.Addresses {
 			if slices.Contains(other.Addresses(), address.Prefix.Addr()) {
 				s.Addresses[i].Of = other.name()
@@ -219,13 +221,17 @@ func (s State) MovesAfterStop(spec Spec, drain bool) Moves {
 	}
 }
 
-// MovesKept returns the moves that can continue in a layout: none if its buckets have other connections.
+// MovesKept returns the moves that can continue in a layout: none if its buckets have other connections, and no drain that was not
+// announced.
 func (s State) MovesKept(layout Layout) Moves {
 	installed := s.Tables.Installed
 	if installed == nil || !installed.Drains || !layout.Drains || len(installed.Disagreements(layout)) > 0 {
 		return Moves{}
 	}
-	return s.Tables.Moves
+	// A drain that was not announced did not begin here: somebody has added the element.
+	moves := s.Tables.Moves
+	moves.Draining = slices.DeleteFunc(slices.Clone(moves.Draining), func(d Drain) bool { return !slices.Contains(moves.Announced, d.Bucket) })
+	return moves
 }
 
 // DrainsContinue reports whether drains and adoptions continue in a layout although drain was switched off meanwhile. The node that drains

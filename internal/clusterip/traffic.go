@@ -13,7 +13,8 @@ func (c Count) Plus(other Count) Count {
 // Traffic is how many packets for a resource's addresses the kernel has counted on this node.
 type Traffic struct {
 	Buckets map[Bucket]Count // of each owned bucket, since it is owned
-	Foreign Count            // dropped as foreign, since the tables were installed
+	Foreign Count            // dropped as foreign, since the tables were installed, also by the BPF program
+	Early   Count            // of these, dropped by the BPF program
 }
 
 // TrafficKernel is the part of a Kernel that counts packets.

@@ -6,6 +6,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/kernel/conntrack"
+	"ocf-clusterip/internal/kernel/earlydrop"
 	"ocf-clusterip/internal/kernel/iptclusterip"
 	"ocf-clusterip/internal/kernel/link"
 	"ocf-clusterip/internal/kernel/nftables"
@@ -31,7 +32,12 @@ func With(do func(Kernel) error) (err error) {
 		return err
 	}
 	defer links.Close()
+	early, err := earlydrop.Open()
+	if err != nil {
+		return err
+	}
+	defer early.Close()
 	backends := &clusterip.Backends{NFTables: tables, Match: &xtcluster.Conn{NFTables: tables}, Target: &iptclusterip.Conn{}}
-	host := clusterip.Host{Backends: backends, LinkKernel: links, ConnectionKernel: conntrack.Kernel{}}
+	host := clusterip.Host{Backends: backends, LinkKernel: links, ConnectionKernel: conntrack.Kernel{}, EarlyDropKernel: early}
 	return do(Kernel{host, tables, links})
 }

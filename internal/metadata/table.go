@@ -231,6 +231,30 @@ Set resource-stickiness=0, because moves do no harm.`,
 			Reloadable: true,
 		},
 		{
+			Name:  "early_drop",
+			Short: "Where packets of other nodes' buckets are dropped early",
+			Long: `
+A small BPF program can drop most packets of other nodes' buckets before nftables and the rest of the kernel see them, which costs much
+less. The tables of nftables still decide about everything that the program passes, so without it nothing but speed is lost. It also
+drops them on a node that has lost its tables (nft flush ruleset). It needs backend=nftables.`,
+			Kind: Select,
+			Options: []Option{
+				{
+					"auto", "xdp if the interface's driver supports it, keeps the link meanwhile (veth, virtio_net), and VLAN tags are visible there; " +
+						"else tc; else off. status and the log show why.",
+				},
+				{"off", "Only nftables drops packets."},
+				{
+					"xdp", "In the driver of the interface (native XDP), whose link may go down for seconds when the program is attached and " +
+						"detached. Captures on the node (tcpdump) do not show the dropped packets.",
+				},
+				{"tc", "At the ingress hook of traffic control, which every interface has."},
+			},
+			Default:    "auto",
+			Example:    "tc",
+			Reloadable: true,
+		},
+		{
 			Name:  "check_link",
 			Short: "Monitor the link of the interface",
 			Long: `

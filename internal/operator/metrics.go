@@ -95,6 +95,10 @@ func (s Status) metrics(version string) []metric {
 			func(r ResourceStatus) (float64, bool) { return r.Foreign.packets() }),
 		resource("clusterip_foreign_bytes_total", counter, "Bytes of these packets.",
 			func(r ResourceStatus) (float64, bool) { return r.Foreign.bytes() }),
+		resource("clusterip_early_dropped_packets_total", counter, "Of these packets, those that the BPF program of early_drop has dropped.",
+			func(r ResourceStatus) (float64, bool) { return r.EarlyDropped.packets() }),
+		resource("clusterip_early_dropped_bytes_total", counter, "Bytes of these packets.",
+			func(r ResourceStatus) (float64, bool) { return r.EarlyDropped.bytes() }),
 
 		bucket("clusterip_bucket_owned", gauge, "Whether this node owns the bucket, from its kernel.", s.owned),
 		bucket("clusterip_bucket_adopting", gauge, "Whether this node adopts the bucket: old owners may still serve its older "+

@@ -83,9 +83,12 @@ type ResourceStatus struct {
 	Services        []string       `json:"services"`         // that share load; none: all
 	Backend         string         `json:"backend"`          // on this node; "" if nothing is installed there
 	BackendReason   string         `json:"backend_reason"`
+	EarlyDrop       string         `json:"early_drop"` // on this node: xdp, tc or off
+	EarlyDropReason string         `json:"early_drop_reason"`
 	DrainSeconds    *float64       `json:"drain_seconds"` // 0: connections do not survive moves; null: they do, for an unknown time
 	Shares          []Share        `json:"shares"`
-	Foreign         *Traffic       `json:"foreign"` // packets of other nodes' buckets, dropped by this one; null: not counted
+	Foreign         *Traffic       `json:"foreign"`       // packets of other nodes' buckets, dropped by this one; null: not counted
+	EarlyDropped    *Traffic       `json:"early_dropped"` // of these, what the BPF program of early_drop has dropped; null: it is not there
 	Buckets         []BucketStatus `json:"buckets"`
 }
 
@@ -230,11 +233,18 @@ func (r Resource) status(survey Survey) ResourceStatus {
 	if r.Here.Present {
 		status.Backend = string(layout.Backend)
 	}
+	status.EarlyDrop, status.EarlyDropReason = string(clusterip.EarlyDropOff), r.EarlyDrop
+	if r.Early.Judges() {
+		status.EarlyDrop = string(r.Early.Attached)
+	}
 	if limit := r.Spec.Drain.Seconds(); r.Configured != nil || !layout.Drains {
 		status.DrainSeconds = &limit
 	}
 	if r.Traffic != nil {
 		status.Foreign = trafficOf(r.Traffic.Foreign)
+		if r.Early.Judges() {
+			status.EarlyDropped = trafficOf(r.Traffic.Early)
+		}
 	}
 	shares := map[string]int{}
 	if r.Configured == nil && !r.Here.Present { // their number is not known
@@ -487,6 +497,7 @@ func (s *Status) Since(before Status) {
 		}
 		then := before.Resources[was]
 		now.Foreign.since(then.Foreign, elapsed)
+		now.EarlyDropped.since(then.EarlyDropped, elapsed)
 		if len(then.Buckets) != len(now.Buckets) {
 			continue
 		}

@@ -52,6 +52,7 @@ func surveyOf(change ...func(*Survey)) Survey {
 	known.Layout.MACs = clusterip.PerFamily[clusterip.MAC]{IPv4: mac, IPv6: mac}
 	installed := known.Layout
 	known.Here = clusterip.Tables{Present: true, Installed: &installed, Backend: clusterip.NFTables, Owned: []clusterip.Bucket{0, 3, 6}}
+	known.Early = clusterip.EarlyDropState{Attached: clusterip.EarlyDropXDP, Addresses: []netip.Addr{vip}, Passed: known.Here.Owned}
 	known.Placement = map[clusterip.Bucket][]string{
 		0: {"node1"}, 1: {"node2"}, 2: {"node3"}, 3: {"node1"}, 4: {"node2"}, 5: {"node3"}, 6: {"node1"}, 7: {"node2"},
 	}
@@ -68,7 +69,9 @@ func surveyOf(change ...func(*Survey)) Survey {
 			Traffic: &clusterip.Traffic{
 				Buckets: map[clusterip.Bucket]clusterip.Count{0: {Packets: 12, Bytes: 1200}, 3: {Packets: 3456789, Bytes: 5 << 30}, 6: {}},
 				Foreign: clusterip.Count{Packets: 98765, Bytes: 12 << 20},
+				Early:   clusterip.Count{Packets: 98000, Bytes: 11 << 20},
 			},
+			EarlyDrop: "auto: the first choice",
 		}},
 	}
 	for _, do := range change {

@@ -107,6 +107,13 @@ func (r ResourceStatus) write(w io.Writer, look style.Style) {
 	if r.Foreign != nil {
 		field(w, look, "foreign", r.Foreign.String()+" of other nodes' buckets, dropped")
 	}
+	if r.Backend != "" {
+		early := fmt.Sprintf("%s (%s)", r.EarlyDrop, r.EarlyDropReason)
+		if r.EarlyDropped != nil {
+			early += fmt.Sprintf(": %s of these", r.EarlyDropped)
+		}
+		field(w, look, "early drop", early)
+	}
 	_, _ = fmt.Fprintln(w)
 	r.writeBuckets(w, look)
 }

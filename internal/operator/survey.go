@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,7 @@ type Resource struct {
 	Connections   map[clusterip.Bucket]int // of this node's buckets, if connections survive moves; nil: not counted
 	Traffic       *clusterip.Traffic       // on this node; nil: not counted
 	Backend       string                   // why this node has its backend
+	EarlyDrop     string                   // why the program of early_drop is, or is not, attached as it is
 	Unread        []error                  // what could not be read
 }
 
@@ -153,7 +155,7 @@ func (r *Resource) look(ctx context.Context, agent agent.Agent, survey *Survey) 
 	if err != nil {
 		return err
 	}
-	r.Layout, r.Here, r.Faults, r.Left = seen.Layout, seen.Tables, seen.Faults, seen.Left
+	r.Layout, r.Here, r.Early, r.Faults, r.Left = seen.Layout, seen.Tables, seen.Early, seen.Faults, seen.Left
 	if survey.Cluster != nil && r.Configured != nil {
 		r.Placement = survey.Cluster.Placement(r.Spec.Resource)
 	}
@@ -172,7 +174,33 @@ func (r *Resource) look(ctx context.Context, agent agent.Agent, survey *Survey) 
 	if err != nil {
 		r.Unread = append(r.Unread, err)
 	}
+	r.EarlyDrop, err = r.whyEarlyDrop(ctx, agent)
+	if err != nil {
+		r.Unread = append(r.Unread, err)
+	}
 	return nil
+}
+
+// whyEarlyDrop returns why the BPF program is attached as it is on this node.
+func (r Resource) whyEarlyDrop(ctx context.Context, agent agent.Agent) (string, error) {
+	here := clusterip.EarlyDropOff
+	if r.Early.Judges() {
+		here = r.Early.Attached
+	}
+	switch {
+	case r.Configured == nil:
+		return "as installed", nil
+	case r.Spec.EarlyDrop == here:
+		return "as configured", nil
+	case r.Spec.EarlyDrop != clusterip.EarlyDropAuto:
+		return fmt.Sprintf("early_drop=%s is configured", r.Spec.EarlyDrop), nil
+	case r.Layout.Backend != clusterip.NFTables:
+		return "auto: only with backend=nftables", nil
+	case here == clusterip.EarlyDropXDP:
+		return "auto: the first choice", nil
+	}
+	why, err := agent.Kernel.WhyNoXDP(ctx, clusterip.NIC{Index: r.Layout.NICIndex, Name: r.Layout.NIC})
+	return "auto; not XDP: " + cmp.Or(why, "see the log of the first start on this node (early_drop)"), err
 }
 
 // whyBackend returns why this node has its backend.

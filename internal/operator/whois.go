@@ -71,7 +71,8 @@ type Target struct {
 type Known struct {
 	Layout    clusterip.Layout
 	Here      clusterip.Tables
-	Node      string // this node; "" if its name is not known
+	Early     clusterip.EarlyDropState // on this node
+	Node      string                   // this node; "" if its name is not known
 	Placement map[clusterip.Bucket][]string
 	Drainers  map[clusterip.Bucket][]handover.Drainer // other nodes that drain
 }
@@ -83,6 +84,7 @@ type Answer struct {
 	Bucket uint32   `json:"bucket"`
 	Nodes  []string `json:"nodes"` // the owners; more than one is a fault; none: unowned or unknown
 	State  string   `json:"state"` // of the bucket, see the constants
+	Here   string   `json:"here"`  // what this node does with the client's packets, see packetsHere; "" if nothing is installed here
 }
 
 // The states of a bucket.
@@ -127,6 +129,7 @@ func Whois(known Known, client Client, target Target) (Answer, error) {
 	})
 	answer := Answer{Client: client.Address.String(), Port: client.Port, Bucket: uint32(bucket)}
 	answer.Nodes, answer.State = known.owner(bucket)
+	answer.Here = known.packetsHere(bucket)
 	if answer.Nodes == nil {
 		answer.Nodes = []string{} // [] in JSON, not null
 	}
@@ -157,6 +160,22 @@ func BucketsOf(answers []Answer) []clusterip.Bucket {
 func (k Known) here() string { return nameOf(k.Node) }
 
 func nameOf(thisNode string) string { return cmp.Or(thisNode, "this node") }
+
+// packetsHere returns what this node does with the packets of a bucket, and if it drops them, where.
+func (k Known) packetsHere(bucket clusterip.Bucket) string {
+	switch {
+	case slices.Contains(k.Here.Owned, bucket):
+		return "answers"
+	case k.Here.Moves.Drains(bucket):
+		return "drains"
+	case k.Early.Judges() && !slices.Contains(k.Early.Passed, bucket):
+		return fmt.Sprintf("drops (%s)", k.Early.Attached)
+	case k.Here.Present:
+		return fmt.Sprintf("drops (%s)", cmp.Or(k.Here.Backend, clusterip.NFTables))
+	default:
+		return ""
+	}
+}
 
 // owner returns the owners of a bucket. For this node its kernel is authoritative, not Pacemaker.
 func (k Known) owner(bucket clusterip.Bucket) (nodes []string, state string) {
@@ -194,8 +213,15 @@ func WriteAnswers(to io.Writer, answers []Answer, asJSON bool) error {
 	}
 	const gap = 2
 	table := tabwriter.NewWriter(to, 0, 0, gap, ' ', 0)
-	_, _ = fmt.Fprintln(table, // Flush returns the error
-		"CLIENT\tBUCKET\tNODE\tSTATE")
+	known := slices.ContainsFunc(answers, func(a Answer) bool { return a.Here != "" })
+	row := func(client string, bucket any, nodes, state, here string) {
+		cells := []string{client, fmt.Sprint(bucket), nodes, state}
+		if known {
+			cells = append(cells, here)
+		}
+		_, _ = fmt.Fprintln(table, strings.Join(cells, "\t")) // Flush returns the error
+	}
+	row("CLIENT", "BUCKET", "NODE", "STATE", "THIS NODE")
 	for _, a := range answers {
 		client, nodes := a.Client, strings.Join(a.Nodes, ",")
 		if a.Port != 0 {
@@ -204,7 +230,7 @@ func WriteAnswers(to io.Writer, answers []Answer, asJSON bool) error {
 		if nodes == "" {
 			nodes = "-"
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", client, a.Bucket, nodes, a.State)
+		row(client, a.Bucket, nodes, a.State, cmp.Or(a.Here, "-"))
 	}
 	return table.Flush()
 }

@@ -73,27 +73,40 @@ func TestStates(t *testing.T) {
 		placement map[clusterip.Bucket][]string
 		nodes     []string
 		state     string
+		does      string // this node
 	}{
-		"here":                              {clusterip.Tables{Owned: owned}, at("node1"), []string{"node1"}, Owned},
-		"here, and nobody to ask":           {clusterip.Tables{Owned: owned}, nil, []string{"node1"}, Owned},
-		"here, and adopting":                {clusterip.Tables{Owned: owned, Moves: adopting}, at("node1"), []string{"node1"}, Adopting},
-		"elsewhere":                         {clusterip.Tables{}, at("node2"), []string{"node2"}, Owned},
-		"elsewhere, and draining here":      {clusterip.Tables{Moves: draining}, at("node2"), []string{"node2"}, Adopting},
-		"only draining":                     {clusterip.Tables{Moves: draining}, at(), []string{}, Draining},
-		"nowhere":                           {clusterip.Tables{}, at(), []string{}, Unowned},
-		"nobody to ask":                     {clusterip.Tables{}, nil, []string{}, Unknown},
-		"in two places":                     {clusterip.Tables{Owned: owned}, at("node2"), []string{"node1", "node2"}, SeveralOwners},
-		"here no more, Pacemaker is behind": {clusterip.Tables{}, at("node1"), []string{}, Unowned},
+		"here":                     {clusterip.Tables{Owned: owned}, at("node1"), []string{"node1"}, Owned, "answers"},
+		"here, nobody to ask":      {clusterip.Tables{Owned: owned}, nil, []string{"node1"}, Owned, "answers"},
+		"here, adopting":           {clusterip.Tables{Owned: owned, Moves: adopting}, at("node1"), []string{"node1"}, Adopting, "answers"},
+		"elsewhere":                {clusterip.Tables{}, at("node2"), []string{"node2"}, Owned, ""},
+		"elsewhere, draining here": {clusterip.Tables{Moves: draining}, at("node2"), []string{"node2"}, Adopting, "drains"},
+		"only draining":            {clusterip.Tables{Moves: draining}, at(), []string{}, Draining, "drains"},
+		"nowhere":                  {clusterip.Tables{}, at(), []string{}, Unowned, ""},
+		"nobody to ask":            {clusterip.Tables{}, nil, []string{}, Unknown, ""},
+		"in two places":            {clusterip.Tables{Owned: owned}, at("node2"), []string{"node1", "node2"}, SeveralOwners, "answers"},
+		"elsewhere, dropped here":  {clusterip.Tables{Present: true}, at("node2"), []string{"node2"}, Owned, "drops (nftables)"},
+		"here no more":             {clusterip.Tables{}, at("node1"), []string{}, Unowned, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			known := knownOf(clusterip.SourceIP)
 			known.Here, known.Placement = row.here, row.placement
 			got, err := Whois(known, client, Target{Address: vip, Protocol: "tcp"})
-			want := Answer{Client: "192.0.2.7", Bucket: uint32(bucket), Nodes: row.nodes, State: row.state}
+			want := Answer{Client: "192.0.2.7", Bucket: uint32(bucket), Nodes: row.nodes, State: row.state, Here: row.does}
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}
 		})
+	}
+}
+
+// The BPF program of early_drop drops a packet before the tables do.
+func TestWhoisNamesTheProgramThatDrops(t *testing.T) {
+	known := knownOf(clusterip.SourceIP)
+	known.Here = clusterip.Tables{Present: true}
+	known.Early = clusterip.EarlyDropState{Attached: clusterip.EarlyDropTC, Addresses: []netip.Addr{vip}}
+	got, err := Whois(known, Client{Address: netip.MustParseAddr("192.0.2.7")}, Target{Address: vip, Protocol: "tcp"})
+	if err != nil || got.Here != "drops (tc)" {
+		t.Errorf("%q, %v", got.Here, err)
 	}
 }
 
@@ -148,7 +161,7 @@ func TestWhatMustBeSaid(t *testing.T) {
 
 func TestAnswersAsText(t *testing.T) {
 	answers := []Answer{
-		{Client: "192.0.2.7", Bucket: 3, Nodes: []string{"node1"}, State: Owned},
+		{Client: "192.0.2.7", Bucket: 3, Nodes: []string{"node1"}, State: Owned, Here: "drops (xdp)"},
 		{Client: "2001:db8::7", Port: 5000, Bucket: 12, Nodes: []string{}, State: Unknown},
 		{Client: "192.0.2.8", Bucket: 0, Nodes: []string{"node1", "node2"}, State: SeveralOwners},
 	}
@@ -156,10 +169,10 @@ func TestAnswersAsText(t *testing.T) {
 	if err := WriteAnswers(&text, answers, false); err != nil {
 		t.Fatal(err)
 	}
-	want := `CLIENT              BUCKET  NODE         STATE
-192.0.2.7           3       node1        owned
-[2001:db8::7]:5000  12      -            unknown
-192.0.2.8           0       node1,node2  several-owners
+	want := `CLIENT              BUCKET  NODE         STATE           THIS NODE
+192.0.2.7           3       node1        owned           drops (xdp)
+[2001:db8::7]:5000  12      -            unknown         -
+192.0.2.8           0       node1,node2  several-owners  -
 `
 	if diff := cmp.Diff(want, text.String()); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)
@@ -173,7 +186,8 @@ func TestAnswersAsText(t *testing.T) {
     "port": 5000,
     "bucket": 12,
     "nodes": [],
-    "state": "unknown"
+    "state": "unknown",
+    "here": ""
   }
 ]
 `

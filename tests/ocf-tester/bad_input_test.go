@@ -107,6 +107,7 @@ func TestBadParameters(t *testing.T) {
 	rows = append(rows, each("services", "http", "tcp", "tcp/0", "tcp/65536", "tcp/90-80", "tcp/80,gre/1", "icmp/8", "tcp/80 ; reboot")...)
 	rows = append(rows, each("check_link", "maybe", "2")...)
 	rows = append(rows, each("arp_count", "-1", "1.5", "many", "4294967296")...)
+	rows = append(rows, each("early_drop", "on", "XDP", "native")...)
 	rows = append(rows, each("drain", "-1", "86401", "10m", "1.5")...)
 	rows = append(rows, each("arp_interval", "-1", "20ms", "4294967296")...)
 
@@ -177,6 +178,8 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"arp_interval",
 		"x",
 		"drain",
+		"x",
+		"early_drop",
 		"x",
 		"CRM_meta_clone_max",
 		"8",

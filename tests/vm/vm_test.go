@@ -51,6 +51,8 @@ var modules = []string{
 	"nft_ct",
 	"nft_limit",
 	"nft_counter",
+	"sch_ingress",
+	"cls_bpf",
 	"nf_conntrack_netlink",
 	"inet_diag",
 	"tcp_diag",
@@ -70,7 +72,7 @@ var modules = []string{
 // programs are those of the machine that the tests and the agent call.
 var programs = []string{
 	"ip", "bridge", "nft", "iptables-legacy", "iptables-legacy-restore", "iptables-nft", "iptables-nft-restore", "arptables-legacy",
-	"strace", "unshare", "mount", "sh", "cat", "mv",
+	"strace", "tc", "unshare", "mount", "sh", "cat", "mv",
 }
 
 // extensions are iptables' own libraries that parse the modules' options.
@@ -97,6 +99,29 @@ func ownRelease() (string, error) {
 func TestKernel(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), guestTimeout)
 	defer cancel()
+	chosen := slices.DeleteFunc(slices.Clone(guests), func(guest string) bool { return *only != "" && guest != *only })
+	if len(chosen) == 0 {
+		t.Fatalf("there is no guest %q", *only)
+	}
+	k := chosenKernel(ctx, t)
+	progress(t, "Linux %s of Debian %s", k.Version, *release)
+	t.Attr("linux", k.Version)
+
+	scratch := t.TempDir()
+	compile(ctx, t, "build", "-o", filepath.Join(scratch, "init"), "./tests/vm/init")
+	compile(ctx, t, "build", "-o", filepath.Join(scratch, "ocf-clusterip"), "./cmd/ocf-clusterip")
+	compile(ctx, t, "test", "-c", "-tags", "guest,system", "-o", filepath.Join(scratch, "kernel.test"), "./tests/kernel")
+	for _, guest := range chosen {
+		t.Run(guest, func(t *testing.T) {
+			t.Parallel()
+			runGuest(t, k, scratch, guest)
+		})
+	}
+}
+
+// chosenKernel returns the kernel that the flag names.
+func chosenKernel(ctx context.Context, t *testing.T) Kernel {
+	t.Helper()
 	if *release == "" {
 		own, err := ownRelease()
 		check(t, err)
@@ -105,35 +130,20 @@ func TestKernel(t *testing.T) {
 	if _, known := backends()[*release]; !known {
 		t.Fatalf("there is no kernel %q: choose one of %s", *release, strings.Join(slices.Sorted(maps.Keys(backends())), ", "))
 	}
-	chosen := slices.DeleteFunc(slices.Clone(guests), func(guest string) bool { return *only != "" && guest != *only })
-	if len(chosen) == 0 {
-		t.Fatalf("there is no guest %q", *only)
-	}
 	cache, err := os.UserCacheDir()
 	check(t, err)
 	k, err := FetchKernel(ctx, filepath.Join(cache, "ocf-clusterip", "kernels"), *release, t.Logf)
 	check(t, err)
-	progress(t, "Linux %s of Debian %s", k.Version, *release)
-	t.Attr("linux", k.Version)
+	return k
+}
 
-	scratch := t.TempDir()
-	build := map[string][]string{
-		"init":          {"build", "-o", filepath.Join(scratch, "init"), "./tests/vm/init"},
-		"ocf-clusterip": {"build", "-o", filepath.Join(scratch, "ocf-clusterip"), "./cmd/ocf-clusterip"},
-		"kernel.test":   {"test", "-c", "-tags", "guest,system", "-o", filepath.Join(scratch, "kernel.test"), "./tests/kernel"},
-	}
-	for _, arguments := range build {
-		cmd := exec.CommandContext(ctx, "go", arguments...)
-		cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("go %s: %v\n%s", strings.Join(arguments, " "), err, out)
-		}
-	}
-	for _, guest := range chosen {
-		t.Run(guest, func(t *testing.T) {
-			t.Parallel()
-			runGuest(t, k, scratch, guest)
-		})
+// compile runs the Go tool for a guest.
+func compile(ctx context.Context, t *testing.T, arguments ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, "go", arguments...)
+	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(arguments, " "), err, out)
 	}
 }
 

@@ -26,6 +26,7 @@ func interfaceOf(link netlink.Link) clusterip.NIC {
 		ARP:      attributes.RawFlags&unix.IFF_NOARP == 0 && !mac.IsZero(),
 		Kind:     link.Type(),
 		Master:   attributes.MasterIndex,
+		XDP:      attributes.Xdp != nil && attributes.Xdp.Attached,
 	}
 	switch link := link.(type) {
 	case *netlink.Bridge:

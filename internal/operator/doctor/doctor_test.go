@@ -237,6 +237,9 @@ func TestChecks(t *testing.T) {
 			}
 			change(&layout)
 			r.State.Value.Tables = clusterip.Tables{Present: true, Backend: clusterip.NFTables, Installed: &layout, Owned: []clusterip.Bucket{0}}
+			r.State.Value.EarlyDrop = clusterip.EarlyDropState{
+				NICIndex: layout.NICIndex, Attached: clusterip.EarlyDropXDP, Addresses: layout.Addresses(), Passed: []clusterip.Bucket{0},
+			}
 			r.State.Value.Addresses = []clusterip.Address{{NICIndex: eth0, Prefix: netip.PrefixFrom(layout.Address(), 32), HostScope: true}}
 			r.State.Value.Filters = []clusterip.Filter{{NICIndex: eth0, MAC: layout.MACs.IPv4, Static: true}}
 		})

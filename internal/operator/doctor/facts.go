@@ -48,6 +48,7 @@ type Resource struct {
 	Around       Fact[Surroundings]
 	Sysctls      map[string]Fact[string] // see Sysctls
 	Obstacles    Fact[[]Obstacle]
+	NoXDP        Fact[string]                     // why early_drop cannot use XDP; empty if nothing speaks against it
 	Conflicts    *Fact[[]clusterip.Conflict]      // hosts that answer for the address with another MAC; nil: not probed
 	Querier      clusterip.PerFamily[*Fact[bool]] // whether a querier was heard; nil: not listened for
 	Waited       time.Duration                    // for a querier

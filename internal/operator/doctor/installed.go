@@ -24,6 +24,13 @@ func installedChecks() []check {
 			both(seen, func(s subject) bool { return s.State.Value.Tables.Installed != nil && s.SpecErr == nil }), judgeAgreement,
 		},
 		{
+			group, "early-drop",
+			"Without it a foreign packet costs several times as much, and a node that has lost its tables may answer for all buckets.",
+			both(seen, func(s subject) bool {
+				return s.layout.Backend == clusterip.NFTables && len(s.State.Value.Tables.Owned) > 0
+			}), judgeEarlyDrop,
+		},
+		{
 			group, "mac",
 			"Two resources with the same MAC on one network receive each other's packets. If it is an interface's own MAC, switches learn it and " +
 				"send all packets to one node.",
@@ -59,6 +66,30 @@ func judgeInstalled(s subject) answer {
 		return fail("the agent's tables are gone, and this is left: "+strings.Join(left, ", "), again)
 	}
 	return ok("nothing is installed here")
+}
+
+// judgeEarlyDrop returns where the BPF program is, and why not in a better place. What is wrong with it is for judgeInstalled.
+func judgeEarlyDrop(s subject) answer {
+	state := s.State.Value
+	early := state.EarlyDrop
+	why := s.NoXDP.Value
+	if why == "" {
+		why = "the log of the first start on this node shows why (early_drop)"
+	}
+	switch {
+	case s.Spec.EarlyDrop == clusterip.EarlyDropOff:
+		return ok("off, as configured")
+	case s.Spec.EarlyDrop != clusterip.EarlyDropAuto && !early.Judges():
+		return ok("off, although %s is configured: see \"installed\" above", s.Spec.EarlyDrop)
+	case s.NoXDP.Err != nil:
+		return unknown(s.NoXDP.Err)
+	case !early.Judges():
+		return ok("off: %s", why)
+	case early.Attached == clusterip.EarlyDropTC && s.Spec.EarlyDrop == clusterip.EarlyDropAuto:
+		return ok("at tc, %d packets dropped; not as XDP: %s", early.Dropped.Packets, why)
+	default:
+		return ok("at %s, %d packets dropped", early.Attached, early.Dropped.Packets)
+	}
 }
 
 func judgeAgreement(s subject) answer {

@@ -116,6 +116,9 @@ func (d Doctor) resource(ctx context.Context, r *doctor.Resource, queriers liste
 	}
 	r.Capabilities = d.Kernel.Capabilities(limit, layout)
 	layout, _ = r.Layout() // with a backend
+	if nic, ok := r.State.Value.NICAt(layout.NICIndex); ok {
+		r.NoXDP = doctor.NewFact(d.Kernel.WhyNoXDP(limit, nic))
+	}
 	r.Obstacles = doctor.NewFact(firewall.Obstacles(limit, d.Kernel.Tables, layout))
 	if _, refused := r.Spec.Resolve(r.State.Value); refused != nil || r.Around.Err != nil {
 		return // another address conflicts, for instance, or the interface has no IPv6
