@@ -148,7 +148,7 @@ explore: ## the hand-over of connections: every order of up to DEPTH events in a
 	@echo '== every order of up to $(DEPTH) events'
 	$(GO) test ./internal/agent -run TestEveryOrderOfEvents -count=1 -timeout 24h -v -depth '$(DEPTH)'
 
-kernel: ## the OCF contract and the data path, on this kernel, in network namespaces; EARLY_DROP=tc or xdp: only the kernel tests, with that
+kernel: ## the OCF contract and the data path, on this kernel, in network namespaces; EARLY_DROP=off, tc or xdp: only the kernel tests, with that
 	@echo '== $(if $(EARLY_DROP),kernel tests with early_drop=$(EARLY_DROP),contract and kernel tests), in network namespaces'
 	packages=$$($(GO) list -tags system ./tests/... | grep -v -e /tests/lab -e /tests/vm)
 	packages="$$packages ./contrib ./internal/kernel/nftables ./internal/kernel/link ./internal/kernel/earlydrop"

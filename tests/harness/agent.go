@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,9 +104,18 @@ type Agent struct {
 	Parameters Parameters
 }
 
+// earlyDrop is the value of the parameter early_drop where a test does not set it, nor a backend that refuses it: `make kernel
+// EARLY_DROP=tc`. Empty: its default.
+var earlyDrop = os.Getenv("CLUSTERIP_EARLY_DROP")
+
 // Environment returns what Pacemaker sets for a call. Extra variables ("NAME=value") win.
 func (a *Agent) Environment(action string, bucket int, extra ...string) []string {
 	v := Pacemaker(a.Host.Name, a.TempDir, action).With(Instance(bucket, a.Buckets), a.Parameters.Vars())
+	_, given := v["OCF_RESKEY_early_drop"]
+	refuses := slices.Contains([]string{"xt_cluster", "clusterip"}, v["OCF_RESKEY_backend"])
+	if !given && !refuses && earlyDrop != "" {
+		v["OCF_RESKEY_early_drop"] = earlyDrop
+	}
 	for _, variable := range extra {
 		name, value, _ := strings.Cut(variable, "=")
 		v[name] = value

@@ -28,7 +28,7 @@ var runtimeCalls = []string{
 
 // actingCalls are those by which the agent changes anything or has it changed: it asks the kernel, takes the lock, writes, and starts a
 // program and waits for it. A kill at any other leaves what one at the next of these does.
-var actingCalls = []string{"sendto", "sendmsg", "openat", "flock", "ftruncate", "pwrite64", "write", "pipe2", "waitid", "unlinkat"}
+var actingCalls = []string{"bpf", "sendto", "sendmsg", "openat", "flock", "ftruncate", "pwrite64", "write", "pipe2", "waitid", "unlinkat"}
 
 // atEveryCall proves that, and spares none: it takes some twenty times as long.
 var atEveryCall = flag.Bool("at-every-call", false, "kill the agent at each of its system calls, not only at some of those where it acts")

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -49,6 +51,8 @@ func (h *Host) Dump() (string, error) {
 		{"igmp", h.dumpIGMP},
 		{"mld", h.dumpMLD},
 		{"sysctl", h.dumpSysctl},
+		{"traffic control", h.dumpTrafficControl},
+		{"bpf", h.dumpBPF},
 		{"nftables", h.dumpNftables},
 		{"iptables-legacy", func() ([]string, error) {
 			return h.dumpLegacy("/proc/thread-self/net/ip_tables_names", "iptables-legacy", "-S")
@@ -193,6 +197,95 @@ func (h *Host) dumpMLD() ([]string, error) {
 		return nil, nil
 	}
 	return sorted(lines, err, func(l string) string { return strings.Join(strings.Fields(l)[1:4], " ") })
+}
+
+// dumpTrafficControl lists the queueing disciplines at ingress, and their filters.
+func (h *Host) dumpTrafficControl() ([]string, error) {
+	var lines []string
+	links, err := h.handle.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		qdiscs, err := h.handle.QdiscList(link)
+		if err != nil {
+			return nil, err
+		}
+		for _, qdisc := range qdiscs {
+			if parent := qdisc.Attrs().Parent; parent != netlink.HANDLE_INGRESS {
+				continue
+			}
+			lines = append(lines, fmt.Sprintf("dev %d %s", link.Attrs().Index, qdisc.Type()))
+			for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+				filters, err := h.handle.FilterList(link, parent)
+				if err != nil {
+					return nil, err
+				}
+				for _, filter := range filters {
+					lines = append(lines, fmt.Sprintf("dev %d parent %x filter %s priority %d", link.Attrs().Index, parent, filter.Type(),
+						filter.Attrs().Priority))
+				}
+			}
+		}
+	}
+	return lines, nil
+}
+
+// dumpBPF lists the programs that are attached to interfaces.
+func (h *Host) dumpBPF() ([]string, error) {
+	var lines []string
+	links, err := h.handle.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		attached, err := h.BPFPrograms(l)
+		if err != nil {
+			return nil, err
+		}
+		if len(attached.XDP)+len(attached.TC) > 0 {
+			lines = append(lines, fmt.Sprintf("dev %d %d as XDP, %d at tc", l.Attrs().Index, len(attached.XDP), len(attached.TC)))
+		}
+	}
+	return lines, nil
+}
+
+// BPFPrograms are those that are attached to the ingress of an interface.
+type BPFPrograms struct {
+	XDP, TC []ebpf.ProgramID
+	Filters bool // those at tc are filters, as before Linux 6.6
+}
+
+// BPFPrograms lists them.
+func (h *Host) BPFPrograms(l netlink.Link) (BPFPrograms, error) {
+	var all BPFPrograms
+	if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached {
+		all.XDP = []ebpf.ProgramID{ebpf.ProgramID(xdp.ProgId)}
+	}
+	err := h.Do(func() error {
+		attached, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: ebpf.AttachTCXIngress})
+		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
+			all.Filters = true
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, p := range attached.Programs {
+			all.TC = append(all.TC, p.ID)
+		}
+		return nil
+	})
+	if err != nil || !all.Filters {
+		return all, err
+	}
+	filters, err := h.handle.FilterList(l, netlink.HANDLE_MIN_INGRESS)
+	for _, filter := range filters {
+		if bpf, ok := filter.(*netlink.BpfFilter); ok {
+			all.TC = append(all.TC, ebpf.ProgramID(bpf.Id))
+		}
+	}
+	return all, err
 }
 
 func (h *Host) dumpSysctl() ([]string, error) {

@@ -99,8 +99,6 @@ func New(ctx context.Context, o Options) (*Network, error) {
 	}
 	o.LAN, o.Clients = o.LAN.Masked(), o.Clients.Masked()
 	switch {
-	case os.Geteuid() != 0:
-		return nil, errors.New("network namespaces need root")
 	case !o.LAN.Addr().Is4() || o.LAN.Bits() != 24:
 		return nil, fmt.Errorf("LAN %s is not an IPv4 /24", o.LAN)
 	case o.Management.IsValid() && (!o.Management.Addr().Is4() || o.Management.Bits() != 24):
@@ -110,14 +108,28 @@ func New(ctx context.Context, o Options) (*Network, error) {
 	case o.Nodes < 1 || o.Nodes > maxNodes:
 		return nil, fmt.Errorf("%d nodes asked, 1..%d possible", o.Nodes, maxNodes)
 	}
-	if err := sweep(); err != nil {
-		return nil, fmt.Errorf("remove what crashed runs left: %w", err)
+	n, err := prepare(o)
+	if err != nil {
+		return nil, err
 	}
-	n := &Network{Options: o, prefix: fmt.Sprintf("cip%d-%d-", os.Getpid(), networks.Add(1))}
 	if err := n.build(ctx); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
+}
+
+// NewEmpty returns a network without a switch and without hosts, for hosts that NewHost makes and Wire connects. They have IPv6.
+func NewEmpty() (*Network, error) { return prepare(Options{IPv6: true}) }
+
+// prepare returns a network to which hosts can be added.
+func prepare(o Options) (*Network, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("network namespaces need root")
+	}
+	if err := sweep(); err != nil {
+		return nil, fmt.Errorf("remove what crashed runs left: %w", err)
+	}
+	return &Network{Options: o, prefix: fmt.Sprintf("cip%d-%d-", os.Getpid(), networks.Add(1))}, nil
 }
 
 func (n *Network) build(ctx context.Context) error {
