@@ -94,7 +94,7 @@ clean: ## removes what was built
 	rm -rf '$(BIN)'
 
 ##@ To see it work
-.PHONY: demo lab bench bench-failover
+.PHONY: demo lab bench bench-packets bench-failover
 
 demo: ## a Pacemaker cluster, clients that ask all the time, failures: told step by step, with a picture (root; half a minute)
 	./tests/install-packages demo
@@ -106,10 +106,15 @@ lab: ## bin/lab, a Pacemaker cluster on this machine to play with: `bin/lab up 3
 	$(MAKE) --no-print-directory build
 	CGO_ENABLED=0 $(GO) build -o '$(BIN)/lab' ./tests/lab/command
 
-bench: ## the cost of each action beside ocf:heartbeat:IPaddr2 (root)
+bench: ## the cost of each action, and of a packet, beside ocf:heartbeat:IPaddr2 (root)
 	./tests/install-packages bench
 	$(MAKE) --no-print-directory build
 	$(GO) run ./tests/bench
+
+bench-packets: ## the cost of a packet alone (root; Linux 5.18; two minutes)
+	./tests/install-packages bench
+	$(MAKE) --no-print-directory build
+	$(GO) run ./tests/bench -only packets
 
 bench-failover: ## the time from a node's death to the last start elsewhere, beside ocf:pacemaker:Dummy (root; ten minutes)
 	./tests/install-packages bench

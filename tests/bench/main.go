@@ -1,8 +1,9 @@
 // Command bench measures what each action of the agent costs, from fork to exit, beside Debian's ocf:heartbeat:IPaddr2
-// doing the same for a plain address, in turns on the same node; how long many instances on one node take; and how long the command
-// plan takes for a long log. The node is a network namespace that bench makes and removes.
+// doing the same for a plain address, in turns on the same node; how long many instances on one node take; what one packet costs on a
+// node, beside IPaddr2's rules; and how long the command plan takes for a long log. The nodes are network namespaces that bench makes and
+// removes.
 //
-// It needs root, what `make build` has built, and the Debian package resource-agents.
+// It needs root, what `make build` has built, the Debian packages that tests/packages.txt lists for the benchmark, and Linux 5.18.
 package main
 
 import (
@@ -13,7 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -29,10 +30,15 @@ type options struct {
 	quick  bool
 	check  bool
 	only   string
+
+	packetRounds, packets int
 }
 
-// onlyPlan is the only value of -only.
-const onlyPlan = "plan"
+// The values of -only.
+const (
+	onlyPlan    = "plan"
+	onlyPackets = "packets"
+)
 
 func run() int {
 	var o options
@@ -40,10 +46,16 @@ func run() int {
 	flag.IntVar(&o.rounds, "rounds", 30, "how often everything is done")
 	flag.BoolVar(&o.quick, "quick", false, "a few seconds only, to test the program: the figures mean little")
 	flag.BoolVar(&o.check, "check", false, "exit with status 1 if a promise is not kept")
-	flag.StringVar(&o.only, "only", "", "measure nothing but this: "+onlyPlan)
+	flag.StringVar(&o.only, "only", "", "measure nothing but this: "+onlyPlan+" or "+onlyPackets)
+	flag.IntVar(&o.packetRounds, "packet-rounds", 5, "how often the packets of each kind are sent")
+	flag.IntVar(&o.packets, "packets", 50_000, "how many packets are sent at once")
 	flag.Parse()
-	if o.only != "" && o.only != onlyPlan {
-		fmt.Fprintf(os.Stderr, "bench: -only %q is not %s\n", o.only, onlyPlan)
+	if !slices.Contains([]string{"", onlyPlan, onlyPackets}, o.only) {
+		fmt.Fprintf(os.Stderr, "bench: -only %q is neither %s nor %s\n", o.only, onlyPlan, onlyPackets)
+		return 1
+	}
+	if o.rounds < 1 || o.packetRounds < 1 || o.packets < 1 || o.packets > maxPackets {
+		fmt.Fprintf(os.Stderr, "bench: -rounds, -packet-rounds and -packets must be at least 1, and -packets at most %d\n", maxPackets)
 		return 1
 	}
 
@@ -71,10 +83,13 @@ func bench(ctx context.Context, o options) error {
 		}
 	}
 	if o.quick {
-		o.rounds = 2
+		o.rounds, o.packetRounds, o.packets = 2, 1, 10_000
 	}
-	if o.only == onlyPlan {
+	switch o.only {
+	case onlyPlan:
 		return benchPlan(ctx, agent, o)
+	case onlyPackets:
+		return benchPackets(ctx, agent, o)
 	}
 	begin := time.Now()
 	var r results
@@ -111,11 +126,9 @@ func benchPlan(ctx context.Context, agent string, o options) error {
 	var t table
 	t.row(r.verdict()...)
 	fmt.Printf(
-		"%s on %s, %d cores of %s\n%s\n%s",
+		"%s on %s\n%s\n%s",
 		firstLine(ctx, agent, "--version"),
-		kernel(),
-		runtime.NumCPU(),
-		processor(),
+		machine(),
 		r.report(),
 		t.String(),
 	)
@@ -144,10 +157,11 @@ func onNode(ctx context.Context, do func(network *lan.Network, scratch string) e
 type results struct {
 	pairs []pair
 	floor
-	arp    []*arpSetting
-	crowds []*crowd
-	floods []*flood
-	race   *race
+	arp     []*arpSetting
+	crowds  []*crowd
+	floods  []*flood
+	packets *packetCosts
+	race    *race
 }
 
 // measure makes all measurements.
@@ -169,6 +183,10 @@ func measure(ctx context.Context, p *progress, network *lan.Network, scratch, ag
 	if err != nil {
 		return results{}, err
 	}
+	packets, err := measurePackets(ctx, p, agent, scratch, settings(), o.packetRounds, o.packets)
+	if err != nil {
+		return results{}, err
+	}
 	race, err := races(ctx, p, agent, scratch, o.quick)
-	return results{pairs: d.pairs(), floor: floor, arp: d.arp, crowds: crowds, floods: floods, race: race}, err
+	return results{pairs: d.pairs(), floor: floor, arp: d.arp, crowds: crowds, floods: floods, packets: packets, race: race}, err
 }

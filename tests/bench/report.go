@@ -46,7 +46,8 @@ func (r results) kept() bool {
 			return false
 		}
 	}
-	return r.race.kept()
+	_, met := r.packets.verdicts()
+	return met && r.race.kept()
 }
 
 // report returns all results as text.
@@ -61,8 +62,10 @@ func (r results) report(quick bool) string {
 		"\nAll instances on one node together: medians in ms\n\n" + r.together() +
 		"\nA packet, from the sender's call until TCP or UDP would get it: medians, beside the same to an address of the node's own\n\n" +
 		r.floodTable() +
+		r.packets.report() +
 		r.race.report() +
-		"\nPromises\n\n" + r.verdicts()
+		"\nPromises\n\n" + r.verdicts() +
+		"\nTargets for a packet\n\n" + r.packets.targets()
 	if quick {
 		text += "\n  -quick: the figures of so few runs mean little.\n"
 	}
@@ -137,10 +140,19 @@ func (r results) verdicts() string {
 
 // describe returns what is compared, and on which machine.
 func describe(ctx context.Context, agent string, rounds int, took time.Duration) string {
-	return fmt.Sprintf("%s beside ocf:heartbeat:IPaddr2 of resource-agents %s\n%s, %d cores of %s; %d rounds in %.0f s\n",
+	return fmt.Sprintf("%s beside ocf:heartbeat:IPaddr2 of resource-agents %s\n%s; %d rounds in %.0f s\n",
 		firstLine(ctx, agent, "--version"),
 		firstLine(ctx, "dpkg-query", "-W", "-f", "${Version}", "resource-agents"),
-		kernel(), runtime.NumCPU(), processor(), rounds, took.Seconds())
+		machine(), rounds, took.Seconds())
+}
+
+// machine returns on what was measured. The load average is that of the last minute, so the measurement is part of it.
+func machine() string {
+	load := "unknown"
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		load, _, _ = strings.Cut(string(text), " ")
+	}
+	return fmt.Sprintf("%s, %d cores of %s, load average %s", kernel(), runtime.NumCPU(), processor(), load)
 }
 
 // firstLine returns the first line that a program prints, or why there is none.
