@@ -452,7 +452,8 @@ func (s site) tc(commands ...string) {
 	}
 }
 
-// Of a driver that may take the link down for XDP, here that of taps, auto does not ask it. Once a program is there, it stays.
+// Where the driver may take the link down for XDP, here that of taps, auto does not attach it. But what is there as XDP, of any version,
+// stays XDP.
 func TestAutoKeepsTheLink(t *testing.T) {
 	s := newSite(t, false)
 	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: "tap0"}, Mode: netlink.TUNTAP_MODE_TAP, Queues: 1}
@@ -479,6 +480,10 @@ func TestAutoKeepsTheLink(t *testing.T) {
 				t.Errorf("why no XDP: %q, %v", reason, err)
 			}
 		}
+	}
+	s.found().maps.Version++
+	if attached, reasons := s.attach(clusterip.EarlyDropAuto); attached != clusterip.EarlyDropXDP {
+		t.Errorf("in place of another version: attached as %s: %q", attached, reasons)
 	}
 }
 

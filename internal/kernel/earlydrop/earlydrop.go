@@ -262,7 +262,7 @@ func (c *Conn) whyNoXDP(nic clusterip.NIC, found attachment, requested clusterip
 	if _, err := c.xdpVariants(nic.Index); err != nil {
 		return inWords(err)
 	}
-	if current, has := found.current(); requested != clusterip.EarlyDropAuto || has && current.place == atXDP {
+	if requested != clusterip.EarlyDropAuto || slices.ContainsFunc(found.ours, func(p program) bool { return p.place == atXDP }) {
 		return ""
 	}
 	device, err := c.xdpDevice(nic.Index)
