@@ -13,7 +13,7 @@ type EarlyDrop string
 
 // Where the program is attached.
 const (
-	EarlyDropAuto EarlyDrop = "auto" // requested: as XDP, else at tc, else not at all
+	EarlyDropAuto EarlyDrop = "auto" // requested: as XDP if the driver keeps its link meanwhile, else at tc, else not at all
 	EarlyDropOff  EarlyDrop = "off"
 	EarlyDropXDP  EarlyDrop = "xdp" // native XDP: in the driver
 	EarlyDropTC   EarlyDrop = "tc"  // the ingress hook of traffic control

@@ -217,7 +217,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 		layout.Backend = seen.Tables.Backend // an installed resource keeps its backend
 	}
 	if s.EarlyDrop == EarlyDropAuto && seen.Tables.Installed != nil && seen.Serves() {
-		layout.EarlyDrop = seen.Tables.Installed.EarlyDrop // a driver may stop the interface for a moment to attach a program
+		layout.EarlyDrop = seen.Tables.Installed.EarlyDrop // auto attaches nothing beside buckets that run
 	}
 	layout.Drains = layout.Drains || seen.DrainsContinue(layout)
 	nic, err := s.nic(seen)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -208,9 +209,9 @@ func (c *Conn) attachAs(
 			return cannot(nic, requested, []string{inWords(err)})
 		}
 	}
-	whyNoXDP := c.whyNoXDP(nic, found, requested)
+	whyNoXDP := sync.OnceValue(func() string { return c.whyNoXDP(nic, found, requested) }) // asks much; at tc nothing depends on it
 	isFit := func(as clusterip.EarlyDrop) bool {
-		return (requested == as || requested == clusterip.EarlyDropAuto) && (as != clusterip.EarlyDropXDP || whyNoXDP == "")
+		return (requested == as || requested == clusterip.EarlyDropAuto) && (as != clusterip.EarlyDropXDP || whyNoXDP() == "")
 	}
 	if has && isFit(current.place.earlyDrop()) {
 		return current.place.earlyDrop(), nil, c.detachAllBut(nic.Index, found, current.Program)
@@ -230,7 +231,7 @@ func (c *Conn) attachAs(
 			continue
 		}
 		if !isFit(as) {
-			reasons = append(reasons, fmt.Sprintf("%s: %s", as, whyNoXDP))
+			reasons = append(reasons, fmt.Sprintf("%s: %s", as, whyNoXDP()))
 			continue
 		}
 		replaced, err := c.attachNew(nic.Index, as, onto, found)
