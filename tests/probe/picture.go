@@ -77,16 +77,25 @@ type drawing struct {
 	width, height vg.Length
 }
 
-// entry is one of the legend.
+// entry is one of the legend, and its place there.
 type entry struct {
 	name string
 	plot.Thumbnailer
+	x    vg.Length
+	line int // from the top
 }
 
 const (
-	legendHeight = 22 // points
+	legendHeight = 22 // points, of one line
+	legendLine   = 14 // each further one
+	legendGap    = 14 // between two entries
+	swatchWidth  = 14
 	labelHeight  = 13
 	margin       = 6
+
+	// substituteWidth is how much wider a text may become: an SVG is drawn with another font where Liberation Sans is not installed.
+	// DejaVu Sans is up to 1.14 times as wide.
+	substituteWidth = 1.15
 )
 
 func (l *Log) newDrawing(picture Picture) *drawing {
@@ -135,7 +144,25 @@ func (l *Log) newDrawing(picture Picture) *drawing {
 	p.Add(separators(rows, rowHeight))
 	p.Add(labels)
 	d.addSigns(l, rows, rowHeight)
+	d.height += d.layOutLegend()
 	return d
+}
+
+// layOutLegend places the entries side by side, in as many lines as they need, and returns the height of all lines but the first.
+func (d *drawing) layOutLegend() vg.Length {
+	style := text.Style{Font: sans(10), Handler: plot.DefaultTextHandler}
+	var x vg.Length
+	line := 0
+	for i := range d.legend {
+		e := &d.legend[i]
+		width := swatchWidth + style.Width(" "+e.name)*substituteWidth
+		if x > 0 && x+width > d.width-2*margin {
+			x, line = 0, line+1
+		}
+		e.x, e.line = x, line
+		x += width + legendGap
+	}
+	return vg.Length(line) * legendLine
 }
 
 // by lists the protocols.
@@ -159,15 +186,16 @@ func (d *drawing) draw(c draw.Canvas) {
 	c.SetColor(color.White)
 	c.Fill(box(c.Min.X, c.Max.X, c.Min.Y, c.Max.Y))
 	c = draw.Crop(c, margin, -2*margin, margin, -margin)
-	d.plot.Draw(draw.Crop(c, 0, 0, legendHeight, 0))
-	x := c.Min.X
+	last := 0
+	for _, e := range d.legend {
+		last = max(last, e.line)
+	}
+	d.plot.Draw(draw.Crop(c, 0, 0, legendHeight+vg.Length(last)*legendLine, 0))
 	for _, e := range d.legend {
 		legend := plot.NewLegend()
-		legend.Left, legend.ThumbnailWidth, legend.TextStyle.Font = true, 14, sans(10)
+		legend.Left, legend.ThumbnailWidth, legend.TextStyle.Font = true, swatchWidth, sans(10)
 		legend.Add(e.name, e)
-		legend.Draw(draw.Crop(c, x-c.Min.X, 0, 0, 0))
-		size := legend.Rectangle(c).Size()
-		x += size.X + 14
+		legend.Draw(draw.Crop(c, e.x, 0, vg.Length(last-e.line)*legendLine, 0))
 	}
 }
 
@@ -349,7 +377,7 @@ func (d *drawing) addRuns(l *Log, rows []*row) {
 			d.plot.Add(b)
 		}
 		if len(b.runs) > 0 || state == silentState {
-			d.legend = append(d.legend, entry{state, b})
+			d.legend = append(d.legend, entry{name: state, Thumbnailer: b})
 		}
 	}
 	for i, node := range nodes {
@@ -544,7 +572,7 @@ func (d *drawing) addSigns(l *Log, rows []*row, rowHeight vg.Length) {
 		}
 		d.plot.Add(s.signs)
 		if s.signs != &twice { // it has a colour
-			d.legend = append(d.legend, entry{s.name, s.signs})
+			d.legend = append(d.legend, entry{name: s.name, Thumbnailer: s.signs})
 		}
 	}
 }

@@ -16,6 +16,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/text"
+	"gonum.org/v1/plot/vg"
 )
 
 // To look at the pictures: go test ./tests/probe -run Picture -pictures FOLDER.
@@ -177,6 +181,73 @@ func TestPictureOfAHealthyClusterShowsNoFault(t *testing.T) {
 		if !slices.Contains(texts, text) {
 			t.Errorf("no %q in %q", text, texts)
 		}
+	}
+}
+
+// legendTexts returns the texts below the axis, with their places.
+func legendTexts(t *testing.T, svg []byte) []legendText {
+	t.Helper()
+	var picture struct {
+		Texts []legendText `xml:"g>text"`
+	}
+	check(t, xml.Unmarshal(svg, &picture))
+	axis := slices.IndexFunc(picture.Texts, func(l legendText) bool { return l.Text == "seconds" })
+	if axis < 0 {
+		t.Fatal("the axis has no name")
+	}
+	below := picture.Texts[axis].Y
+	return slices.DeleteFunc(picture.Texts, func(l legendText) bool { return l.Y <= below })
+}
+
+// legendText begins at X; a larger Y is further below.
+type legendText struct {
+	X    vg.Length `xml:"x,attr"`
+	Y    vg.Length `xml:"y,attr"`
+	Text string    `xml:",chardata"`
+}
+
+// No text of the legend reaches the next swatch or the picture's edge, not even with the wider font that takes the place of one that is
+// not installed.
+func TestLegendHasRoomForItsTexts(t *testing.T) {
+	crowd := newHandMade()
+	for i := range 12 {
+		crowd.steady(UDP, client(i), 0, second, fmt.Sprintf("web%d.some.example.com", i+1))
+	}
+	for name, row := range map[string]struct {
+		log            *Log
+		entries, lines int
+	}{
+		"all-entries": {faulty(64, time.Minute), 8, 1},
+		"long-names":  {crowd.log(), 13, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			texts := legendTexts(t, svg(t, name, row.log, Picture{Bucket: bucketOf}))
+			if len(texts) != row.entries {
+				t.Fatalf("%d entries, want %d: %v", len(texts), row.entries, texts)
+			}
+			style := text.Style{Font: sans(10), Handler: plot.DefaultTextHandler}
+			const dejaVu, pictureWidth = 1.14, 1080
+			lines := 1
+			for i, l := range texts {
+				limit := vg.Length(pictureWidth)
+				switch {
+				case i == len(texts)-1:
+				case texts[i+1].Y == l.Y:
+					limit = texts[i+1].X - swatchWidth - style.Width(" ")
+				default:
+					lines++
+					if texts[i+1].Y-l.Y < 10 || texts[i+1].X != texts[0].X {
+						t.Errorf("%q is at %.0f, %.0f, and in the next line %q at %.0f, %.0f", l.Text, l.X, l.Y, texts[i+1].Text, texts[i+1].X, texts[i+1].Y)
+					}
+				}
+				if end := l.X + style.Width(l.Text)*dejaVu; end > limit {
+					t.Errorf("%q may end at %.0f, but has room until %.0f", l.Text, end, limit)
+				}
+			}
+			if lines != row.lines {
+				t.Errorf("%d lines, want %d", lines, row.lines)
+			}
+		})
 	}
 }
 
