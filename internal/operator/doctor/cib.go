@@ -137,13 +137,14 @@ func parseTime(text string) (time.Duration, bool) {
 	return duration, known && err == nil
 }
 
-// A partner is another clone in a constraint with ours.
+// A partner is another clone in a constraint with ours that can make its instances start or stop.
 type partner struct {
 	constraint string
 	clone      *etree.Element
 }
 
-// partners returns the clones that are in constraints with a clone.
+// partners returns the clones that are in constraints with a clone. An optional order is none of these: it only counts where both clones'
+// instances start or stop anyway.
 func (c cib) partners(clone string) []partner {
 	var all []partner
 	for _, kind := range []string{"rsc_order", "rsc_colocation"} {
@@ -155,7 +156,8 @@ func (c cib) partners(clone string) []partner {
 			for _, reference := range constraint.FindElements("./resource_set/resource_ref") {
 				names = append(names, reference.SelectAttrValue("id", ""))
 			}
-			if !slices.Contains(names, clone) {
+			optional := kind == "rsc_order" && strings.EqualFold(constraint.SelectAttrValue("kind", ""), "Optional")
+			if optional || !slices.Contains(names, clone) {
 				continue
 			}
 			for _, other := range c.find("./resources/clone") {

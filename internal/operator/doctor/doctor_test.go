@@ -332,6 +332,14 @@ func TestChecks(t *testing.T) {
 			),
 			nil,
 		},
+		"an order that makes nothing stop": {
+			cib(
+				"</resources>",
+				`<clone id="other"><primitive id="o"/></clone></resources><constraints><rsc_order id="c" first="web-ip-clone" first-action="stop"
+					then="other" then-action="stop" kind="Optional" symmetrical="false"/></constraints>`,
+			),
+			nil,
+		},
 		"a constraint that can not": {
 			cib(
 				"</resources>",
