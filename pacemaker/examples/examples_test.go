@@ -336,6 +336,50 @@ func TestWebFarm(t *testing.T) {
 	check(t, left.after().status().Even("web-ip", 8, nodes...))
 }
 
+// A node whose nginx stops in order has no bucket any more. But no bucket waits for an nginx that starts.
+func TestWebFarmNodeStopsAndReturns(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	nodes := nodesNamed(3)
+	cib := d.fenced(nodes...)
+	d.pcs(cib, "web-farm/cluster.pcs.sh")
+	s := d.started(cib, nodes...)
+	for _, node := range nodes {
+		s.set(node, map[string]string{"web-works": "1"})
+	}
+	s = s.after()
+
+	s.standby("node2", "on")
+	away := s.after()
+	last, first := -1, len(away.actions) // of the buckets, of the others
+	for i, action := range away.actions {
+		switch {
+		case !strings.HasSuffix(action, "stop on node2"):
+		case strings.HasPrefix(action, "web-ip:"):
+			last = i
+		default:
+			first = min(first, i)
+		}
+	}
+	if last < 0 || first == len(away.actions) || first < last {
+		t.Errorf("node2 goes into standby, and its buckets do not stop before all else: %q", away.actions)
+	}
+	check(t, away.status().Even("web-ip", 8, "node1", "node3"))
+
+	// What else moves in the same transition is not held up by a start that fails, or hangs.
+	away.standby("node2", "off")
+	away.set("node2", map[string]string{"web-works": "0"})
+	back := away.after("--op-fail", "web_start_0@node2=1", "--node-fail", "node3")
+	if !slices.Contains(back.actions, "web start on node2") {
+		t.Errorf("node2 is back, and its nginx does not start: %q", back.actions)
+	}
+	for bucket := range 8 {
+		if node := back.status().Placement("web-ip")[bucket]; node != "node1" {
+			t.Errorf("only node1 is left with an nginx, and bucket %d is at %q", bucket, node)
+		}
+	}
+}
+
 func TestLeaveBeforeYouFail(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)

@@ -90,6 +90,13 @@ func (s *simulation) set(node string, attributes map[string]string) {
 	s.seen = nil
 }
 
+// standby switches a node's standby mode.
+func (s *simulation) standby(node, value string) {
+	s.Helper()
+	s.run("env", "CIB_file="+s.cib, "crm_attribute", "--node", node, "--name", "standby", "--update", value)
+	s.seen = nil
+}
+
 // child finds an element's child, or makes it.
 func child(of *etree.Element, tag, attribute, value string) *etree.Element {
 	if e := of.SelectElement(tag); e != nil {
