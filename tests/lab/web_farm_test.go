@@ -3,11 +3,21 @@
 package lab
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/tests/harness"
 )
@@ -27,30 +37,36 @@ http {
 }
 `
 
-// The example, as an admin runs it, with shorter times: the buckets of a node whose nginx crashes move away, and some come back.
-func TestWebFarmExample(t *testing.T) {
-	t.Parallel()
+// playWebFarm makes a cluster by the example, as an admin runs it, with that many buckets and those replacements.
+func playWebFarm(t *testing.T, count int, replacements ...string) *scenario {
+	t.Helper()
 	agent, err := harness.Program()
 	check(t, err)
 	s := &scenario{Lab: start(t, Options{Agent: agent}), t: t, begin: time.Now()}
-	all := []string{"node1", "node2", "node3"}
 	conf := filepath.Join(t.TempDir(), "nginx.conf")
 	check(t, os.WriteFile(conf, []byte(nginxConf), 0o600))
 	text, err := os.ReadFile("../../pacemaker/examples/web-farm/cluster.pcs.sh")
 	check(t, err)
 	script := string(text)
-	for _, change := range [][2]string{
-		{"configfile=/etc/nginx/nginx.conf", "configfile=" + conf},
-		{"interval=10s", "interval=2s"},
-		{"failure-timeout=300s", "failure-timeout=6s"},
-	} {
+	replacements = append(
+		replacements, "configfile=/etc/nginx/nginx.conf", "configfile="+conf, "-max=8", fmt.Sprintf("-max=%d", count),
+		`" buckets=8`, fmt.Sprintf(`" buckets=%d`, count),
+	)
+	for change := range slices.Chunk(replacements, 2) {
 		if !strings.Contains(script, change[0]) {
 			t.Fatalf("the example has no %s", change[0])
 		}
 		script = strings.ReplaceAll(script, change[0], change[1])
 	}
 	run(t, s.Hosts[0], "sh", "-c", script)
-	s.even(buckets, all...)
+	s.even(count, "node1", "node2", "node3")
+	return s
+}
+
+// The buckets of a node whose nginx crashes move away, and some come back.
+func TestWebFarmExample(t *testing.T) {
+	t.Parallel()
+	s := playWebFarm(t, buckets, "interval=10s", "interval=2s", "failure-timeout=300s", "failure-timeout=6s")
 	s.probe = s.ask(shared)
 	s.exactlyOnce(shared, buckets)
 
@@ -59,7 +75,105 @@ func TestWebFarmExample(t *testing.T) {
 	run(t, s.Hosts[1], "kill", "-KILL", "--", "-"+pid) // and its workers, which hold the port
 	s.leftFrom("node2")
 	s.answered()
-	s.step("node2 gets buckets back by itself", func() {}, all...)
+	s.step("node2 gets buckets back by itself", func() {}, "node1", "node2", "node3")
 	s.exactlyOnce(shared, buckets)
 	s.end()
+}
+
+const (
+	visitEvery = 5 * time.Millisecond // 200 new connections a second
+	mostVisits = 60000                // five minutes
+	visitLasts = 20 * time.Second     // at most: TCP repeats a lost SYN after 1, 3 and 7 s
+	served     = "served"
+	tooLong    = "timeout"
+)
+
+// visit makes a new connection for each of many HTTP requests, until ctx ends, and returns how many ended how.
+func (s *scenario) visit(ctx context.Context) map[string]int {
+	ends := map[string]int{}
+	var lock sync.Mutex
+	var all sync.WaitGroup
+	tick := time.NewTicker(visitEvery)
+	defer tick.Stop()
+	sources := s.Network.SourcesLike(shared, streaming)
+	for i := 0; i < mostVisits && ctx.Err() == nil; i++ {
+		all.Go(func() {
+			end := s.visitOnce(sources[i%len(sources)])
+			lock.Lock()
+			defer lock.Unlock()
+			ends[end]++
+		})
+		<-tick.C
+	}
+	all.Wait()
+	return ends
+}
+
+// visitOnce makes one request, and returns how it ended.
+func (s *scenario) visitOnce(source netip.Addr) string {
+	ctx, cancel := context.WithTimeout(s.t.Context(), visitLasts)
+	defer cancel()
+	conn, err := s.Network.Client.Dial(ctx, netip.AddrPortFrom(source, 0), netip.AddrPortFrom(shared, 80))
+	if err != nil {
+		return howItFailed("connect", err)
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	_, err = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+	if err := errors.Join(conn.SetDeadline(deadline), err); err != nil {
+		return howItFailed("request", err)
+	}
+	answer, err := io.ReadAll(conn)
+	switch {
+	case err != nil:
+		return howItFailed("answer", err)
+	case !strings.HasSuffix(string(answer), "\r\n\r\nok\n"):
+		return fmt.Sprintf("answer: %q", answer)
+	}
+	return served
+}
+
+// howItFailed leaves out what differs between connections.
+func howItFailed(when string, err error) string {
+	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
+		return tooLong
+	}
+	if number := unix.Errno(0); errors.As(err, &number) {
+		return when + ": " + number.Error()
+	}
+	return when + ": " + err.Error()
+}
+
+// Nobody is refused while nodes go into standby and come back: as long as a node has buckets, its nginx runs.
+func TestWebFarmNodeStops(t *testing.T) {
+	t.Parallel()
+	const many = 24 // so that a node's stops take a while
+	s := playWebFarm(t, many)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan map[string]int, 1)
+	go func() { ended <- s.visit(ctx) }()
+	for _, step := range []struct {
+		command []string
+		nodes   []string
+	}{
+		{[]string{"standby", "node2"}, []string{"node1", "node3"}},
+		{[]string{"unstandby", "node2"}, []string{"node1", "node2", "node3"}},
+		{[]string{"standby", "node3"}, []string{"node1", "node2"}},
+	} {
+		t.Logf("%5.1f s: %s", time.Since(s.begin).Seconds(), step.command)
+		s.pcs(append([]string{"node"}, step.command...)...)
+		s.even(many, step.nodes...)
+	}
+	cancel()
+	ends := <-ended
+	t.Logf("%5.1f s: %v", time.Since(s.begin).Seconds(), ends)
+	if ends[served] == 0 {
+		t.Error("no request was served")
+	}
+	for end, count := range ends {
+		if end != served && end != tooLong { // how long a client waits is not looked at here
+			t.Errorf("%d requests ended with %s", count, end)
+		}
+	}
 }
