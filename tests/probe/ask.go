@@ -127,11 +127,16 @@ func (p *Probe) tidy() error {
 	for p.dead.len() > 0 && p.dead.first().at+rest <= now {
 		delete(p.conns, p.dead.pop().local)
 	}
-	closing, todo, full := p.closing, p.todo, p.full
+	closing, todo, full, requests := p.closing, p.todo, p.full, p.requests()
 	p.closing, p.todo = nil, nil
 	p.mu.Unlock()
 	if full {
 		return fmt.Errorf("it has seen %d events", p.o.MaxEvents)
+	}
+	for _, r := range requests { // before their connections are closed
+		if err := p.unsent(r.channel, r.stamp.Number, r.send()); err != nil {
+			return err
+		}
 	}
 	for _, fd := range closing {
 		_ = unix.Close(fd)

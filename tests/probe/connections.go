@@ -163,11 +163,41 @@ func (p *Probe) tend(ch *channel, due bool) error {
 		c.number = p.question(ch, nil)
 	}
 	c.phase = asking
-	fd, stamp := c.fd, lan.Stamp{Token: p.token, Number: c.number}
+	r := p.requestOf(c)
 	p.mu.Unlock()
-	// An error here is the socket's, and listen will get it again.
-	if _, err := unix.Write(fd, stamp.Payload(0)); errors.Is(err, unix.EAGAIN) {
-		return p.unsent(ch, stamp.Number, err)
+	return p.unsent(ch, r.stamp.Number, r.send())
+}
+
+// outgoing is a request that is to be sent now.
+type outgoing struct {
+	*channel
+	fd    int
+	stamp lan.Stamp
+}
+
+// requestOf is the request of the question under way. The caller holds the lock.
+func (p *Probe) requestOf(c *conn) outgoing {
+	return outgoing{c.channel, c.fd, lan.Stamp{Token: p.token, Number: c.number}}
+}
+
+// requests are those of the connections that were greeted. The caller holds the lock.
+func (p *Probe) requests() []outgoing {
+	var list []outgoing
+	for _, c := range p.greeted {
+		if c.phase == greeted {
+			c.phase = asking
+			list = append(list, p.requestOf(c))
+		}
+	}
+	p.greeted = nil
+	return list
+}
+
+// send sends a request. An error of the connection is not its own: a stream reads it again (listen), and the capture has what broke a
+// connection of Connect.
+func (r outgoing) send() error {
+	if _, err := unix.Write(r.fd, r.stamp.Payload(0)); errors.Is(err, unix.EAGAIN) {
+		return err
 	}
 	return nil
 }

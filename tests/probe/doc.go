@@ -16,13 +16,14 @@
 //
 //	icmp     an echo request. The payload holds the number.
 //	udp      a datagram to the echo port. The payload holds the number.
-//	connect  a new TCP connection from a new port, which is reset when the server has named itself.
+//	connect  a new TCP connection from a new port, which is reset when the server has named itself. With Options.Requests it is
+//	         a whole exchange: when the server has named itself, a request, whose answer is the question's.
 //	stream   a request on a TCP connection that stays open. The payload holds the number; the next request waits for the
 //	         answer to the last one. A connection that breaks is made again at once, with a new question; so is one that has
 //	         lived for Options.StreamLife, which is closed when it has its answer.
 //
 // A question is answered or refused (TCP: a RST to the SYN; UDP: an ICMP error), or else lost: after Options.Timeout, and
-// in a stream when its connection breaks. That timeout is below the second after which the kernel repeats a SYN
+// when its connection breaks. That timeout is below the second after which the kernel repeats a SYN
 // (RFC 6298), and a SYN that it repeats all the same counts as lost: so no repetition hides a loss. The requests of a
 // stream, however, are TCP's to repeat: one that takes longer than Options.StallAfter is noted as stalled.
 //
@@ -57,5 +58,5 @@
 //
 // The kinds are mark, answer, lost, refused (one of these three for every question), late (an answer to a question that
 // that was lost), duplicate, wrong-mac (an answer from a MAC that is no node's own, or ARP that announces anything but the
-// shared MAC), open (a stream has a connection), stalled and broken (it has none any more).
+// shared MAC), open (a stream, or a connection that is to send a request, is made), stalled and broken (it has none any more).
 package probe

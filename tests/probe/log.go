@@ -120,8 +120,8 @@ func (l *Log) MadeTo(of Event) (node string, at time.Duration) {
 		if e.Source != of.Source || e.Proto != of.Proto {
 			continue
 		}
-		// A stream has an event for it. A connection for one question is made by its answer.
-		if e.Kind == Open || of.Proto == Connect && e.Kind == Answer && e.Number == of.Number {
+		// There is an event for it. A connection that sends no request is made by its question's answer.
+		if of.Proto == Stream && e.Kind == Open || of.Proto == Connect && (e.Kind == Open || e.Kind == Answer) && e.Number == of.Number {
 			node, at = e.Node, e.At
 		}
 	}

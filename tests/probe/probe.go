@@ -23,6 +23,8 @@ type Options struct {
 	Port    uint16     // of the echo servers (lan.Serve); default lan.EchoPort
 	Sources []netip.Addr
 	Protos  []Proto // default all
+	// Requests lets a connection of Connect send a request, whose answer counts; else the SYN-ACK is the answer.
+	Requests bool
 
 	// Interval is between two questions of one source in one protocol; default 100 ms. The questions of all are spread
 	// evenly over it.
@@ -114,6 +116,7 @@ type Probe struct {
 	dead     queue[burial]
 	closing  []int      // file descriptors
 	todo     []*channel // streams to look after before their time
+	greeted  []*conn    // of Connect, that are to send their request
 	open     int        // questions without an answer so far
 }
 

@@ -129,6 +129,39 @@ func TestEverythingIsAnsweredByTheOwner(t *testing.T) {
 	}
 }
 
+func TestConnectionsAskWhenTheyAreMade(t *testing.T) {
+	c := newCluster(t)
+	p := watch(t, c.Network, 32, func(o *Options) { o.Requests = true })
+	allAnswered(t, p)
+	p.Mark("bucket 3 moves to node3")
+	c.call("stop", 3, 0)
+	c.call("start", 3, 2)
+	allAnswered(t, p)
+	log := stop(t, p)
+	forbid(t, log, Duplicate, WrongMAC)
+	made := map[flow]map[uint32]string{}
+	for _, e := range log.Of(Open) {
+		f := flow{e.Source, e.Proto}
+		if made[f] == nil {
+			made[f] = map[uint32]string{}
+		}
+		made[f][e.Number] = e.Node
+	}
+	answers := 0
+	for _, e := range log.Of(Answer) {
+		if e.Proto != Connect {
+			continue
+		}
+		answers++
+		if by := made[flow{e.Source, Connect}][e.Number]; by != e.Node {
+			t.Errorf("the connection was made to %q: %s", by, e)
+		}
+	}
+	if answers < 2*32 {
+		t.Errorf("%d answers", answers)
+	}
+}
+
 func TestUnpluggedNodeIsAnOutageOfItsSources(t *testing.T) {
 	c := newCluster(t)
 	p := watch(t, c.Network, 32, func(o *Options) { o.StallAfter = 300 * time.Millisecond })

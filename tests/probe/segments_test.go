@@ -136,14 +136,54 @@ func TestSegments(t *testing.T) {
 			w.got(1, lan.TCPAck, theirs+1+hello, isn+13, lan.Stamp{Token: w.token + 1, Number: 1}.Payload(0))
 		}, []string{"open node1"}},
 	} {
-		w := newWire(c.proto)
-		c.play(w)
-		var got []string
-		for _, e := range w.events {
-			got = append(got, e.Kind.String()+" "+e.Node)
-		}
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%s: %q, want %q", name, got, c.want)
-		}
+		newWire(c.proto).expect(t, name, c.play, c.want)
+	}
+}
+
+// expect plays what the capture sees, and expects those events.
+func (w *wireOf) expect(t *testing.T, name string, play func(*wireOf), want []string) {
+	t.Helper()
+	play(w)
+	var got []string
+	for _, e := range w.events {
+		got = append(got, e.Kind.String()+" "+e.Node)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: %q, want %q", name, got, want)
+	}
+}
+
+// With requests, the answer to a connection's request is what counts.
+func TestSegmentsOfConnectionsWithARequest(t *testing.T) {
+	for name, c := range map[string]struct {
+		play func(*wireOf)
+		want []string
+	}{
+		"a SYN-ACK is no answer":   {func(w *wireOf) { w.syn(); w.synAck(1) }, nil},
+		"a greeting is no answer":  {func(w *wireOf) { w.syn(); w.synAck(1); w.greeting() }, []string{"open node1"}},
+		"an answer":                {func(w *wireOf) { w.open(); w.answer(1) }, []string{"open node1", "answer node1"}},
+		"a refusal":                {func(w *wireOf) { w.syn(); w.refusal(2) }, []string{"refused node2"}},
+		"two SYN-ACKs":             {func(w *wireOf) { w.syn(); w.synAck(1); w.synAck(2) }, []string{"duplicate node2"}},
+		"moved after the SYN-ACK":  {func(w *wireOf) { w.syn(); w.synAck(1); w.reset(2, theirs+1) }, []string{"broken node2", "lost "}},
+		"moved after the greeting": {func(w *wireOf) { w.open(); w.reset(2, theirs+1+hello) }, []string{"open node1", "broken node2", "lost "}},
+		"two nodes answer the request": {
+			func(w *wireOf) { w.open(); w.answer(1); w.answer(2) }, []string{"open node1", "answer node1", "duplicate node2"},
+		},
+		"SYN repeated": {func(w *wireOf) { w.syn(); w.syn(); w.synAck(1); w.greeting() }, []string{"lost ", "late node1"}},
+		"answered after it was lost": {func(w *wireOf) {
+			w.open()
+			w.lose(w.conn.channel, 1, "")
+			w.drop(w.conn)
+			w.answer(1)
+			w.answer(1)
+		}, []string{"open node1", "lost ", "late node1"}},
+		"closed by the server": {func(w *wireOf) {
+			w.open()
+			w.got(1, lan.TCPFin|lan.TCPAck, theirs+1+hello, isn+1, nil)
+		}, []string{"open node1", "broken node1", "lost "}},
+	} {
+		w := newWire(Connect)
+		w.o.Requests = true
+		w.expect(t, name, c.play, c.want)
 	}
 }

@@ -19,6 +19,9 @@ type Counts struct {
 	Broken, Stalled                int // connections of streams and of Connect; requests of streams
 }
 
+// Unanswered is the number of questions that nobody answered, however late.
+func (c Counts) Unanswered() int { return c.Lost - c.Late }
+
 // Outage is a time in which a source had no answer in one protocol: from the asking of the first question that was lost,
 // refused or stalled until the first answer. A single lost packet makes an outage of one interval.
 type Outage struct {

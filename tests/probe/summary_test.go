@@ -128,6 +128,9 @@ func TestSummaryCounts(t *testing.T) {
 	if diff := cmp.Diff(want, s.Protos); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+	if s.Protos[Connect].Unanswered() != 0 || s.Protos[ICMP].Unanswered() != 0 {
+		t.Errorf("nobody answered %+v, late %+v", s.Protos[Connect], s.Protos[ICMP])
+	}
 	total := Counts{Asked: 4, Answered: 2, Lost: 1, Refused: 1, Late: 1, Duplicates: 1, WrongMAC: 2, Broken: 1, Stalled: 1}
 	if s.Total != total {
 		t.Errorf("total %+v, want %+v", s.Total, total)

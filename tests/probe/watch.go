@@ -360,13 +360,16 @@ func (p *Probe) seeSegment(c *conn, packet lan.Packet, node uint8, at time.Durat
 			}
 			p.seeData(c, packet.Payload, node, at)
 		}
-		if packet.Flags&lan.TCPFin != 0 && c.proto == Stream && c.phase != over {
+		if packet.Flags&lan.TCPFin != 0 && p.sendsRequests(c) && c.phase != over {
 			p.breaks(c, Event{At: at, Node: p.nodes[node], Text: errClosed.Error()})
 		}
 	}
 }
 
-// seeSynAck answers a question of Connect. If the kernel has repeated the SYN, then one was lost.
+// sendsRequests reports whether a connection goes on behind the greeting.
+func (p *Probe) sendsRequests(c *conn) bool { return c.proto == Stream || p.o.Requests }
+
+// seeSynAck answers a question of Connect, unless a request follows. If the kernel has repeated the SYN, then one was lost.
 func (p *Probe) seeSynAck(c *conn, node uint8, at time.Duration) {
 	if c.proto != Connect || c.syn.by[0] != node {
 		return
@@ -374,27 +377,38 @@ func (p *Probe) seeSynAck(c *conn, node uint8, at time.Duration) {
 	if q := &c.questions[c.number-1]; q.state == unanswered && c.syn.sent > 1 {
 		p.lose(c.channel, c.number, "answered only when the kernel repeated the SYN")
 	}
-	if q := &c.questions[c.number-1]; q.state == unanswered || q.state == lost {
+	if q := &c.questions[c.number-1]; q.state == unanswered && !p.o.Requests || q.state == lost {
 		p.answer(c.channel, c.number, Event{At: at, Kind: Answer}, node)
 	}
 }
 
 // seeData takes a server's greeting, or an answer of a stream. What was seen before is TCP's own repetition.
 func (p *Probe) seeData(c *conn, data []byte, node uint8, at time.Duration) {
+	stamp, ok := lan.ReadStamp(data)
+	answers := ok && stamp == (lan.Stamp{Token: p.token, Number: c.number})
 	switch {
 	case c.phase == over:
-	case c.proto == Connect:
+		if c.proto == Connect && answers && c.questions[c.number-1].state == lost {
+			p.answer(c.channel, c.number, Event{At: at}, node)
+		}
+	case c.proto == Connect && (!p.o.Requests || c.questions[c.number-1].state != unanswered):
 		p.drop(c) // its last event is recorded
 	case c.phase == connecting:
 		c.phase = greeted
-		p.todo = append(p.todo, c.channel)
-		p.recordOf(c.channel, Event{At: at, Kind: Open, Node: p.nodes[node]})
-	case c.phase == asking:
-		stamp, ok := lan.ReadStamp(data)
-		if !ok || stamp != (lan.Stamp{Token: p.token, Number: c.number}) {
+		opened := Event{At: at, Kind: Open, Node: p.nodes[node]}
+		if c.proto == Connect {
+			opened.Number = c.number
+			p.greeted = append(p.greeted, c)
+		} else {
+			p.todo = append(p.todo, c.channel)
+		}
+		p.recordOf(c.channel, opened)
+	case c.phase == asking && answers:
+		p.answer(c.channel, c.number, Event{At: at, Kind: Answer}, node)
+		if c.proto == Connect {
+			p.drop(c)
 			return
 		}
-		p.answer(c.channel, c.number, Event{At: at, Kind: Answer}, node)
 		c.phase, c.number, c.stalled = idle, 0, false
 	}
 }
