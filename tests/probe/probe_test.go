@@ -160,6 +160,14 @@ func TestConnectionsAskWhenTheyAreMade(t *testing.T) {
 	if answers < 2*32 {
 		t.Errorf("%d answers", answers)
 	}
+	moved, still := log.Gaps(bucketOf)
+	if len(moved) != 1 || moved[0].Bucket != 3 || moved[0].From != "node1" || moved[0].To != "node3" || moved[0].Length == 0 {
+		t.Errorf("moves %+v", moved)
+	}
+	if len(still) != buckets-1 {
+		t.Errorf("%d buckets did not move: %+v", len(still), still)
+	}
+	t.Logf("\n%s%s", Distribution("moves", moved), Distribution("buckets that did not move", still))
 }
 
 func TestUnpluggedNodeIsAnOutageOfItsSources(t *testing.T) {
