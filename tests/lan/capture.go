@@ -2,6 +2,7 @@ package lan
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -23,7 +24,7 @@ import (
 type Frame struct {
 	ethernet.Frame
 	Outgoing bool      // sent by the host itself; as it leaves, after every filter and rewriting
-	Time     time.Time // when we read it
+	Time     time.Time // when the kernel saw it
 }
 
 // ARP decodes an ARP packet for IPv4.
@@ -133,14 +134,16 @@ func (h *Host) CaptureSome(nic string, program []bpf.Instruction, filter func(Fr
 	}
 	raw, err := c.conn.SyscallConn()
 	if err == nil {
+		var stamped error
 		// Room for a burst: the answers of hundreds of flows come at once.
 		err = raw.Control(func(fd uintptr) {
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) // Stop reports what overflows
+			stamped = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1)
 		})
 		// Until then there was little room, and frames may have been lost: reading the counters
 		// sets them to zero.
 		_, statsErr := c.conn.Stats()
-		err = errors.Join(err, statsErr)
+		err = errors.Join(err, stamped, statsErr)
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.conn.Close())
@@ -161,8 +164,9 @@ func (h *Host) CaptureSome(nic string, program []bpf.Instruction, filter func(Fr
 
 // drain reads until nothing is left, and reports whether more may come.
 func (c *Capture) drain(fd int, buf []byte) bool {
+	var control [64]byte // room for a time
 	for {
-		n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+		n, m, _, from, err := unix.Recvmsg(fd, buf, control[:], unix.MSG_DONTWAIT)
 		switch err {
 		case nil:
 		case unix.EAGAIN:
@@ -173,7 +177,7 @@ func (c *Capture) drain(fd int, buf []byte) bool {
 			c.fail(fmt.Errorf("read a frame: %w", err))
 			return false
 		}
-		f := Frame{Time: time.Now()}
+		f := Frame{Time: seenAt(control[:m])}
 		if f.UnmarshalBinary(buf[:n]) != nil {
 			continue // not Ethernet II
 		}
@@ -190,6 +194,19 @@ func (c *Capture) drain(fd int, buf []byte) bool {
 		c.mu.Unlock()
 	}
 }
+
+// seenAt is when the kernel saw the frame that came with a control message; a busy machine may let us read it much later.
+func seenAt(control []byte) time.Time {
+	header, data, _, err := unix.ParseOneSocketControlMessage(control)
+	if err != nil || header.Type != unix.SO_TIMESTAMPNS_NEW || len(data) < 2*word {
+		return time.Now()
+	}
+	seconds, nanoseconds := binary.NativeEndian.Uint64(data), binary.NativeEndian.Uint64(data[word:])
+	return time.Unix(int64(seconds), int64(nanoseconds))
+}
+
+// word is the length of each of the two numbers of a __kernel_timespec.
+const word = 8
 
 // fail is called by the reading goroutine only.
 func (c *Capture) fail(err error) { c.err = errors.Join(c.err, err) }

@@ -27,8 +27,7 @@
 // (RFC 6298), and a SYN that it repeats all the same counts as lost: so no repetition hides a loss. The requests of a
 // stream, however, are TCP's to repeat: one that takes longer than Options.StallAfter is noted as stalled.
 //
-// Times are when the probe read a frame, in which a busy machine may be some milliseconds late. A result depends on times
-// only where the text above has one.
+// Times of answers are when the kernel saw the frame. A result depends on times only where the text above has one.
 //
 // # What is a duplicate
 //

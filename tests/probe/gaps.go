@@ -19,8 +19,9 @@ const (
 	around   = time.Second // before the first answer of the new owner, and behind the last one of the old owner
 )
 
-// Gap is how long no client of a bucket got an answer, at most, while the bucket moved: the longest time between two answers on the wire.
-// Streams do not count: their answers may be the old owner's for long.
+// Gap is how long the clients of a bucket asked in vain, at most, while the bucket moved: the longest time from the first question behind
+// an answer until the next answer on the wire. So a time in which nobody asked, as on a busy machine, does not count. Streams do not count
+// either: their answers may be the old owner's for long.
 type Gap struct {
 	Bucket   int
 	From, To string        // nodes
@@ -31,12 +32,20 @@ type Gap struct {
 // Gaps returns the gap of each move of a bucket, in the order of time: of each change of the node that answers. For comparison it returns
 // the gaps at the same times of the buckets that did not move then.
 func (l *Log) Gaps(bucket func(netip.Addr) int) (moved, still []Gap) {
-	answers := map[int][]Event{}
+	answers, asked := map[int][]Event{}, map[int][]time.Duration{}
 	for _, e := range l.Events {
-		if (e.Kind == Answer || e.Kind == Late) && e.Proto != Stream {
-			b := bucket(e.Source)
+		if e.Proto == Stream {
+			continue
+		}
+		if b := bucket(e.Source); e.Kind == Answer || e.Kind == Late {
 			answers[b] = append(answers[b], e)
 		}
+		if e.resolves() {
+			asked[bucket(e.Source)] = append(asked[bucket(e.Source)], e.asked())
+		}
+	}
+	for b := range asked {
+		slices.Sort(asked[b])
 	}
 	type window struct {
 		Gap
@@ -56,8 +65,8 @@ func (l *Log) Gaps(bucket func(netip.Addr) int) (moved, still []Gap) {
 				}
 			}
 			w := window{Gap: Gap{Bucket: b, From: owner, To: events[first].Node, At: events[first].At}}
-			w.from, w.to = w.At-around, events[last].At+around
-			w.Length = longestBetween(events, min(w.from, events[max(first-1, 0)].At), w.to)
+			w.from, w.to = min(w.At-around, events[first-1].At), events[last].At+around
+			w.Length = longestSilence(events, asked[b], w.from, w.to)
 			owner = w.To
 			windows = append(windows, w)
 		}
@@ -68,22 +77,21 @@ func (l *Log) Gaps(bucket func(netip.Addr) int) (moved, still []Gap) {
 		for _, b := range slices.Sorted(maps.Keys(answers)) {
 			moves := slices.ContainsFunc(windows, func(o window) bool { return o.Bucket == b && o.from < w.to && o.to > w.from })
 			if !moves {
-				still = append(still, Gap{Bucket: b, At: w.At, Length: longestBetween(answers[b], w.from, w.to)})
+				still = append(still, Gap{Bucket: b, At: w.At, Length: longestSilence(answers[b], asked[b], w.from, w.to)})
 			}
 		}
 	}
 	return moved, still
 }
 
-// longestBetween is the longest time between two events of a part of the time.
-func longestBetween(events []Event, from, to time.Duration) (longest time.Duration) {
-	after := func(at time.Duration) int {
-		i, _ := slices.BinarySearchFunc(events, at, func(e Event, at time.Duration) int { return cmp.Compare(e.At, at) })
-		return i
-	}
-	first := after(from)
-	for i := first + 1; i < len(events) && events[i].At <= to; i++ {
-		longest = max(longest, events[i].At-events[i-1].At)
+// longestSilence is the longest time from a question until the next answer, of those that overlap a part of the time.
+func longestSilence(answers []Event, asked []time.Duration, from, to time.Duration) (longest time.Duration) {
+	next, _ := slices.BinarySearchFunc(answers, from, func(e Event, at time.Duration) int { return cmp.Compare(e.At, at) })
+	for i := max(next, 1); i < len(answers) && answers[i-1].At < to; i++ {
+		first, _ := slices.BinarySearch(asked, answers[i-1].At+1)
+		if first < len(asked) {
+			longest = max(longest, answers[i].At-asked[first])
+		}
 	}
 	return longest
 }

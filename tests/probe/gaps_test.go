@@ -26,38 +26,48 @@ func TestGaps(t *testing.T) {
 			l.steady(UDP, client(1), 0, 2*second, "node1")
 			l.silent(UDP, client(1), 2*second, 3*second)
 			l.steady(UDP, client(1), 3*second, 5*second, "node2")
-		}, []Gap{{1, "node1", "node2", 3001 * ms, 1100 * ms}}},
+		}, []Gap{{1, "node1", "node2", 3001 * ms, 1001 * ms}}},
+		"nobody asks meanwhile": {func(l *handMade) {
+			l.steady(UDP, client(1), 0, 2*second, "node1")
+			l.steady(UDP, client(1), 3*second, 5*second, "node2")
+		}, []Gap{{1, "node1", "node2", 3001 * ms, ms}}},
 		"another client of the bucket was answered": {func(l *handMade) {
 			l.steady(UDP, client(1), 0, 2*second, "node1")
 			l.steady(ICMP, client(2), 50*ms, 2*second, "node1")
 			l.silent(UDP, client(1), 2*second, 2500*ms)
 			l.steady(ICMP, client(2), 2050*ms, 4*second, "node2")
 			l.steady(UDP, client(1), 2500*ms, 4*second, "node2")
-		}, []Gap{{1, "node1", "node2", 2051 * ms, 100 * ms}}},
+		}, []Gap{{1, "node1", "node2", 2051 * ms, 51 * ms}}},
 		"a gap behind the move": {func(l *handMade) {
 			l.steady(UDP, client(1), 0, 2*second, "node1")
 			l.steady(UDP, client(1), 2*second, 2200*ms, "node2")
 			l.silent(UDP, client(1), 2200*ms, 2600*ms)
 			l.steady(UDP, client(1), 2600*ms, 4*second, "node2")
-		}, []Gap{{1, "node1", "node2", 2001 * ms, 500 * ms}}},
+		}, []Gap{{1, "node1", "node2", 2001 * ms, 401 * ms}}},
+		"a long gap that begins behind the move": {func(l *handMade) {
+			l.steady(UDP, client(1), 0, 2*second, "node1")
+			l.steady(UDP, client(1), 2*second, 2200*ms, "node2")
+			l.silent(UDP, client(1), 2200*ms, 5*second)
+			l.steady(UDP, client(1), 5*second, 6*second, "node2")
+		}, []Gap{{1, "node1", "node2", 2001 * ms, 2801 * ms}}},
 		"a gap long before the move": {func(l *handMade) {
 			l.steady(UDP, client(1), 0, second, "node1")
 			l.silent(UDP, client(1), second, 2*second)
 			l.steady(UDP, client(1), 2*second, 4*second, "node1")
 			l.steady(UDP, client(1), 4*second, 5*second, "node2")
-		}, []Gap{{1, "node1", "node2", 4001 * ms, 100 * ms}}},
+		}, []Gap{{1, "node1", "node2", 4001 * ms, ms}}},
 		"old connections end on the old owner": {func(l *handMade) {
 			l.steady(UDP, client(1), 0, 2*second, "node1")
 			l.steady(UDP, client(1), 2*second, 4*second, "node2")
 			l.add(Answer, Connect, client(2), 1950*ms, 200*ms, "node1")
 			l.steady(Stream, client(2), 0, 4*second, "node1")
-		}, []Gap{{1, "node1", "node2", 2001 * ms, 100 * ms}}},
+		}, []Gap{{1, "node1", "node2", 2001 * ms, 51 * ms}}},
 		"there and back": {func(l *handMade) {
 			l.steady(UDP, client(1), 0, 2*second, "node1")
 			l.steady(UDP, client(1), 2*second, 5*second, "node2")
 			l.silent(UDP, client(1), 5*second, 5200*ms)
 			l.steady(UDP, client(1), 5200*ms, 7*second, "node1")
-		}, []Gap{{1, "node1", "node2", 2001 * ms, 100 * ms}, {1, "node2", "node1", 5201 * ms, 300 * ms}}},
+		}, []Gap{{1, "node1", "node2", 2001 * ms, ms}, {1, "node2", "node1", 5201 * ms, 201 * ms}}},
 	} {
 		l := newHandMade()
 		c.build(l)
@@ -77,7 +87,7 @@ func TestGapsOfBucketsThatDoNotMove(t *testing.T) {
 	l.silent(UDP, client(3), 2*second, 2100*ms)
 	l.steady(UDP, client(3), 2100*ms, 4*second, "node3")
 	_, still := l.log().Gaps(bucketOfThree)
-	if diff := cmp.Diff([]Gap{{Bucket: 3, At: 2001 * ms, Length: 200 * ms}}, still); diff != "" {
+	if diff := cmp.Diff([]Gap{{Bucket: 3, At: 2001 * ms, Length: 101 * ms}}, still); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
