@@ -212,7 +212,6 @@ func (s Spec) CandidateMACs() []MAC {
 // usable, even if routes have changed since. Its errors are ocf.ErrArgs: another node may be able to run the bucket.
 func (s Spec) Resolve(seen State) (Layout, error) {
 	layout := s.Layout()
-	layout.Prefixes = nil
 	if s.Backend == Auto {
 		layout.Backend = seen.Tables.Backend // an installed resource keeps its backend
 	}
@@ -220,6 +219,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 		layout.EarlyDrop = seen.Tables.Installed.EarlyDrop // auto attaches nothing beside buckets that run
 	}
 	layout.Drains = layout.Drains || seen.DrainsContinue(layout)
+	layout.Prefixes = nil // they depend on the interface
 	nic, err := s.nic(seen)
 	if err != nil {
 		return layout, err

@@ -189,3 +189,34 @@ func TestOwnerOfLayout(t *testing.T) {
 		t.Errorf("%s and %s have the buckets %d and %d", neighbours[0], neighbours[1], a, b)
 	}
 }
+
+// After drain was switched off, the rules stay until the last drain and adoption have ended: a start of another bucket must not end them.
+func TestResolveKeepsTheRulesOfDrains(t *testing.T) {
+	drains := Moves{Draining: []Drain{{Bucket: 2}}, Announced: []Bucket{2}}
+	for name, row := range map[string]struct {
+		moves Moves
+		spoil func(*Layout)
+		want  bool
+	}{
+		"a drain":            {drains, nil, true},
+		"an adoption":        {Moves{Adopting: []Adoption{{Bucket: 2}}}, nil, true},
+		"neither":            {Moves{}, nil, false},
+		"another layout":     {drains, func(l *Layout) { l.Buckets++ }, false},
+		"without such rules": {drains, func(l *Layout) { l.Drains = false }, false},
+	} {
+		spec, seen := specOf(Multicast, 0), freshNode()
+		spec.Drain = 1
+		installed, err := spec.Resolve(seen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row.spoil != nil {
+			row.spoil(&installed)
+		}
+		seen.Tables = Tables{Present: true, Installed: &installed, Moves: row.moves}
+		spec.Drain = 0
+		if layout, err := spec.Resolve(seen); err != nil || layout.Drains != row.want {
+			t.Errorf("%s: the layout has rules for drains: %t (%v)", name, layout.Drains, err)
+		}
+	}
+}
