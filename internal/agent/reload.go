@@ -36,7 +36,7 @@ func (a Agent) Reload(ctx context.Context, spec clusterip.Spec) error {
 				return err
 			}
 		}
-		goal := clusterip.Goal{Layout: layout, NIC: spec.NIC, Owned: s.state.Tables.Owned}
+		goal := clusterip.Goal{Layout: layout, NIC: spec.NIC, Owned: s.state.Tables.Owned, Moves: s.state.MovesKept(layout)}
 		if steps := clusterip.Plan(s.state, goal); len(steps) > 0 {
 			return s.install(ctx, goal, steps)
 		}
