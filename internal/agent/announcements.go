@@ -66,6 +66,7 @@ func (b board) publish(ctx context.Context, own handover.Announcement) error {
 	if b.node == "" {
 		return errNoName
 	}
+	own.TakesOver = true
 	return b.Publish(ctx, b.address, b.bucket, b.node, own)
 }
 
@@ -130,15 +131,22 @@ func (b board) relay(ctx context.Context, changes map[string]handover.Relayed) e
 	return errors.Join(faults...)
 }
 
-// publishDrain publishes that this node drains the bucket from now on. known: the other nodes know that now. published: they may know it.
-func (a Agent) publishDrain(ctx context.Context, spec clusterip.Spec) (known, published bool) {
+// drainAnnouncement is what a stop has published.
+type drainAnnouncement struct {
+	known     bool              // the other nodes know that this node drains the bucket
+	published bool              // they may know it
+	linger    *clusterip.Linger // they know that it lingers; nil: it may not
+}
+
+// publishDrain publishes that this node drains the bucket from now on, and perhaps lingers with it.
+func (a Agent) publishDrain(ctx context.Context, spec clusterip.Spec) drainAnnouncement {
 	if spec.Drain == 0 {
-		return false, false
+		return drainAnnouncement{}
 	}
 	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
 	if err != nil || tables.Installed == nil || !tables.Installed.Drains ||
 		len(tables.Faults) > 0 || !slices.Contains(tables.Owned, spec.Bucket) {
-		return false, false // the action observes again, and returns the error
+		return drainAnnouncement{} // the action observes again, and returns the error
 	}
 	patience := clusterTime
 	if deadline, ok := ctx.Deadline(); ok {
@@ -147,18 +155,21 @@ func (a Agent) publishDrain(ctx context.Context, spec clusterip.Spec) (known, pu
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	adoption, _ := tables.Moves.Adoption(spec.Bucket)
-	if err := a.board(spec.Address(), spec.Bucket).publishDrain(ctx, spec.Drain, tables.Installed.Identity(), adoption); err != nil {
-		a.Log.Warningf("bucket %d of %s: cannot announce the drain, so its connections will break: %v", spec.Bucket, spec.Address(), err)
-		return false, true
+	linger, lingers := a.lingering(ctx, spec, tables)
+	own := handover.Announcement{
+		Drain: spec.Drain, Layout: tables.Installed.Identity(), Nonce: newNonce(), Complete: len(adoption.From) == 0, Lingers: lingers,
 	}
-	return true, true
+	if err := a.board(spec.Address(), spec.Bucket).publishDrain(ctx, own, adoption); err != nil {
+		a.Log.Warningf("bucket %d of %s: cannot announce the drain, so its connections will break: %v", spec.Bucket, spec.Address(), err)
+		return drainAnnouncement{published: true}
+	}
+	return drainAnnouncement{known: true, published: true, linger: linger}
 }
 
 // publishDrain publishes that this node drains the bucket, itself and at the relays. It names the old owners too that the node adopts from.
-func (b board) publishDrain(ctx context.Context, drain time.Duration, layout string, adoption clusterip.Adoption) error {
-	own := handover.Announcement{Drain: drain, Layout: layout, Nonce: newNonce(), Complete: len(adoption.From) == 0}
+func (b board) publishDrain(ctx context.Context, own handover.Announcement, adoption clusterip.Adoption) error {
 	if len(adoption.From) > 0 {
-		view, err := b.announcements(ctx, layout)
+		view, err := b.announcements(ctx, own.Layout)
 		if err != nil {
 			return err
 		}
@@ -178,7 +189,7 @@ func (b board) publishDrain(ctx context.Context, drain time.Duration, layout str
 	if own.Others = view.OldOwners(adoption.From, adoption.Left); !slices.Equal(own.Others, before) {
 		err = b.publish(ctx, own)
 	}
-	return errors.Join(err, b.relay(ctx, view.RelayDrain(drain, own.Others)))
+	return errors.Join(err, b.relay(ctx, view.RelayDrain(own.Drain, own.Lingers, own.Others)))
 }
 
 // publishAdoption publishes what remains of an adoption. When it ends, also soon by itself in the kernel, the relayed announcements are
@@ -236,6 +247,9 @@ func (a Agent) publishProbe(ctx context.Context, spec clusterip.Spec, tables clu
 		if drain, drains := tables.Moves.Drain(spec.Bucket); drains {
 			own.Drain = drain.Left
 		}
+		if l, lingers := tables.Lingers(spec.Bucket); lingers {
+			own.Lingers = handover.Lingering{For: l.Left, Key: l.Key.String()}
+		}
 	}
 	var err error
 	if spec.Drain > 0 {
@@ -249,6 +263,9 @@ func (a Agent) publishProbe(ctx context.Context, spec clusterip.Spec, tables clu
 			a.clearAnnouncements(ctx, spec.Address(), own.Layout, []clusterip.Bucket{spec.Bucket})
 		}
 	}
+	if own.Lingers.For > 0 { // likewise
+		a.endLingering(ctx, spec, spec.Bucket)
+	}
 }
 
 // drainers returns which nodes drain the bucket, and whether those are all. A node that joins publishes them: all others that know may
@@ -258,7 +275,8 @@ func (b board) drainers(ctx context.Context, layout string) (drainers []handover
 	if err == nil {
 		view.Relayed, err = b.Relayed(ctx, b.address, b.bucket)
 	}
-	return view.Drainers(), view.Complete() && err == nil, err
+	// What it has read of lingering nodes it does not publish.
+	return view.Drainers(), view.Complete() && len(view.Lingerers()) == 0 && err == nil, err
 }
 
 // atOnce is for how many buckets Pacemaker is asked at the same time. Each question is a process.

@@ -9,14 +9,15 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// observeAndTidy observes the resource, after it has brought the ports of a bond up to date (clusterip.PlanPorts) and has cleaned up after
-// drains that the kernel has ended because their time was over. Neither may make the action fail.
+// observeAndTidy observes the resource, after it has brought what the tables contain of the interface up to date (clusterip.PlanInterface)
+// and has cleaned up after drains that the kernel has ended because their time was over. Neither may make the action fail.
 func (s *session) observeAndTidy(ctx context.Context) error {
 	if err := s.observe(ctx); err != nil {
 		return err
 	}
-	if step, changed := clusterip.PlanPorts(s.state); changed {
-		s.Log.Infof("%s: updating the ports through which a bond sends ARP requests: %v", clusterip.Joined(s.spec.Addresses), step.Layout.Ports)
+	if step, changed := clusterip.PlanInterface(s.state); changed {
+		s.Log.Infof("%s: updating what the tables contain of %s: ports of a bond %v, MAC %s", clusterip.Joined(s.spec.Addresses), step.Layout.NIC,
+			step.Layout.Ports, step.Layout.Lingers)
 		if err := s.apply(ctx, step); err != nil {
 			s.Log.Warningf("%v", err)
 		}
@@ -100,6 +101,9 @@ func (a Agent) idleDrains(ctx context.Context, tables clusterip.Tables) ([]clust
 	if err != nil {
 		return nil, fmt.Errorf("cannot count connections; drains will run to their timeout: %w", err)
 	}
-	isBusy := func(d clusterip.Drain) bool { return connections[d.Bucket] > 0 }
+	isBusy := func(d clusterip.Drain) bool {
+		_, lingers := tables.Lingers(d.Bucket)
+		return lingers || connections[d.Bucket] > 0
+	}
 	return slices.DeleteFunc(slices.Clone(tables.Moves.Draining), isBusy), keepErr
 }

@@ -109,8 +109,13 @@ func drainingSpec(bucket clusterip.Bucket) clusterip.Spec {
 // runs starts buckets.
 func runs(t *testing.T, agent Agent, buckets ...clusterip.Bucket) {
 	t.Helper()
+	runsWith(t, agent, drainingSpec, buckets...)
+}
+
+func runsWith(t *testing.T, agent Agent, spec func(clusterip.Bucket) clusterip.Spec, buckets ...clusterip.Bucket) {
+	t.Helper()
 	for _, bucket := range buckets {
-		if err := agent.Start(t.Context(), drainingSpec(bucket)); err != nil {
+		if err := agent.Start(t.Context(), spec(bucket)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -32,6 +32,13 @@ type fakeKernel struct {
 	open         func() map[clusterip.Bucket]int // connections
 	ended        []clusterip.Bucket              // whose connections were ended
 	forbidden    func(clusterip.State) error     // is called after each step: is the node in a state in which it must not be?
+	// request is the other nodes' answer to requests of takeovers; nil: none of them confirms.
+	request        func([]clusterip.Offer) (confirmed int, err error)
+	endedTakeovers []clusterip.Offer
+	takenOver      []clusterip.Bucket // owned with ChangeBuckets.TakenOver
+	handshakes     []clusterip.Bucket // whose handshakes were ended
+	lingersUntil   time.Time          // when all lingering ends; zero: it goes on
+	noLinger       error              // why nothing can linger
 }
 
 var (
@@ -45,11 +52,17 @@ func (k *fakeKernel) Observe(context.Context, []netip.Addr, []clusterip.MAC) (cl
 	if k.observed++; k.observed == k.unreadableAt {
 		return clusterip.State{}, errUnreadable
 	}
+	if !k.lingersUntil.IsZero() && !time.Now().Before(k.lingersUntil) {
+		k.Tables.Lingering = nil
+	}
 	seen := k.State
 	seen.Addresses, seen.Groups = slices.Clone(k.Addresses), slices.Clone(k.Groups)
 	seen.Routes = slices.Clone(k.Routes)
 	seen.Filters, seen.Tables.Owned = slices.Clone(k.Filters), slices.Clone(k.Tables.Owned)
 	seen.Tables.Moves = k.Tables.Moves.Without()
+	seen.Tables.Lingering = slices.DeleteFunc(slices.Clone(k.Tables.Lingering), func(l clusterip.Linger) bool { return k.Owns(l.Bucket) })
+	seen.Tables.Lingered = slices.Clone(k.Tables.Lingered)
+	seen.Tables.Expecting = clusterip.Subtract(k.Tables.Expecting, k.Tables.Owned)
 	seen.EarlyDrop.Passed = slices.Clone(k.EarlyDrop.Passed)
 	if k.stopsLink > 0 && k.EarlyDrop.Attached != "" {
 		k.stopsLink--
@@ -103,8 +116,28 @@ func (k *fakeKernel) droppedEarly() []clusterip.Bucket {
 	if !k.EarlyDrop.Judges() {
 		return nil
 	}
-	return clusterip.Subtract(slices.Concat(k.Tables.Owned, k.Tables.Moves.DrainingBuckets()), k.EarlyDrop.Passed)
+	served := slices.Concat(k.Tables.Owned, k.Tables.Moves.DrainingBuckets(), k.Tables.Expecting)
+	return clusterip.Subtract(served, k.EarlyDrop.Passed)
 }
+
+func (k *fakeKernel) RequestTakeover(
+	_ context.Context, _ clusterip.Layout, _ clusterip.Bucket, offers []clusterip.Offer,
+) (confirmed int, err error) {
+	if k.request == nil {
+		return 0, nil
+	}
+	return k.request(offers)
+}
+
+func (k *fakeKernel) EndTakeover(_ context.Context, _ clusterip.Layout, bucket clusterip.Bucket, offers []clusterip.Offer) error {
+	if !k.Owns(bucket) {
+		return errors.New("the bucket is not owned, and nothing would be passed on any more")
+	}
+	k.endedTakeovers = append(k.endedTakeovers, offers...)
+	return nil
+}
+
+func (k *fakeKernel) WhyNoLinger(context.Context, clusterip.Layout) error { return k.noLinger }
 
 func (k *fakeKernel) Traffic(context.Context, clusterip.Layout) (*clusterip.Traffic, error) {
 	return &clusterip.Traffic{}, nil
@@ -130,6 +163,9 @@ func (k *fakeKernel) Apply(_ context.Context, step clusterip.Step) error {
 		tables.Present, tables.Installed, tables.Faults, tables.Owned = true, &layout, nil, slices.Clone(step.Keep)
 		tables.Moves = step.Moves
 		tables.Backend = layout.Backend
+		if layout.Lingers.IsZero() {
+			tables.Lingering, tables.Lingered, tables.Expecting = nil, nil, nil
+		}
 	case clusterip.RemoveTables:
 		*tables = clusterip.Tables{Conflicting: tables.Conflicting}
 	case clusterip.ChangeBuckets:
@@ -137,6 +173,27 @@ func (k *fakeKernel) Apply(_ context.Context, step clusterip.Step) error {
 		slices.Sort(tables.Owned)
 		if step.Moves != nil {
 			tables.Moves = *step.Moves
+		}
+		if step.TakenOver {
+			k.takenOver = append(k.takenOver, step.Own...)
+		}
+		if !step.Takeovers {
+			break
+		}
+		// Of buckets that are owned only the keys go: see nftables.changeTakeovers.
+		tables.Lingered = clusterip.Subtract(tables.Lingered, slices.Concat(step.Own, step.Release))
+		tables.Expecting = clusterip.Subtract(tables.Expecting, step.Release)
+		tables.Lingering = slices.DeleteFunc(slices.Clone(tables.Lingering), func(l clusterip.Linger) bool {
+			return slices.Contains(step.Release, l.Bucket)
+		})
+		if step.Linger != nil {
+			tables.Lingering = append(tables.Lingering, *step.Linger)
+			tables.Lingered = append(tables.Lingered, step.Linger.Bucket)
+		}
+	case clusterip.ExpectTakeover:
+		tables.Expecting = clusterip.Subtract(tables.Expecting, []clusterip.Bucket{step.Bucket})
+		if step.Lasts > 0 {
+			tables.Expecting = append(tables.Expecting, step.Bucket)
 		}
 	case clusterip.AddAddress:
 		address := clusterip.Address{NICIndex: step.NIC.Index, Prefix: step.Prefix, AutoJoin: step.Group}
@@ -225,7 +282,8 @@ func (k *fakeKernel) KeepEntries(context.Context, clusterip.Layout, map[clusteri
 	return nil
 }
 
-func (k *fakeKernel) EndHandshakes(context.Context, clusterip.Layout, clusterip.Bucket) error {
+func (k *fakeKernel) EndHandshakes(_ context.Context, _ clusterip.Layout, bucket clusterip.Bucket) error {
+	k.handshakes = append(k.handshakes, bucket)
 	return nil
 }
 

@@ -24,13 +24,15 @@ func (a Agent) Reload(ctx context.Context, spec clusterip.Spec) error {
 			requested.EarlyDrop = spec.EarlyDrop
 		}
 		sameDrains := installed.Drains == (spec.Drain > 0 || s.state.DrainsContinue(*installed))
-		if sameDrains && installed.DropsEarly() == requested.DropsEarly() && !s.needsEarlyDrop(requested) {
+		sameLingers := !installed.Lingers.IsZero() == (installed.Drains && spec.Linger > 0)
+		if sameDrains && sameLingers && installed.DropsEarly() == requested.DropsEarly() && !s.needsEarlyDrop(requested) {
 			return nil
 		}
 		layout, err := spec.Admit(s.state)
 		if err != nil {
 			return err
 		}
+		layout.Lingers = s.canLinger(ctx, layout)
 		if s.needsEarlyDrop(layout) {
 			if layout.EarlyDrop, err = s.attachEarlyDrop(ctx, layout); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"ocf-clusterip/internal/clusterip"
@@ -15,6 +16,9 @@ type session struct {
 	spec    clusterip.Spec
 	state   clusterip.State // as last observed
 	current bool            // nothing was applied since
+	// takeover is what a start has found out about other nodes.
+	takeover  takeover
+	takenOver bool // they have confirmed
 }
 
 // alone runs a part of an action in a session.
@@ -65,8 +69,15 @@ func (s *session) apply(ctx context.Context, step clusterip.Step) error {
 func (s *session) install(ctx context.Context, goal clusterip.Goal, steps []clusterip.Step) error {
 	observe := s.observeTables // after a further bucket's only step the interfaces need not be read again
 	for _, step := range steps {
-		if _, changesBuckets := step.(clusterip.ChangeBuckets); !changesBuckets {
+		change, changesBuckets := step.(clusterip.ChangeBuckets)
+		if !changesBuckets {
 			observe = s.observe
+		} else if slices.Contains(change.Own, s.spec.Bucket) {
+			var err error
+			if change.TakenOver, err = s.takeOver(ctx, goal.Layout); err != nil {
+				return err
+			}
+			s.takenOver, step = change.TakenOver, change
 		}
 		if err := s.apply(ctx, step); err != nil {
 			return err

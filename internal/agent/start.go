@@ -15,15 +15,27 @@ import (
 // that run.
 func (a Agent) Start(ctx context.Context, spec clusterip.Spec) error {
 	var done started
-	if err := a.alone(ctx, spec, func(s *session) (err error) {
+	takeover := a.findLingerers(ctx, spec)
+	err := a.alone(ctx, spec, func(s *session) (err error) {
+		s.takeover = takeover
 		done, err = s.start(ctx)
 		return err
-	}); err != nil {
+	})
+	if err != nil {
 		return err
+	}
+	if takeover.drains && !slices.Contains(done.drained, spec.Bucket) { // the sweeper may have cleared that before it was published anew
+		done.drained = append(done.drained, spec.Bucket)
 	}
 	// The rest does not hold the lock, for which the other instances wait: Pacemaker takes its time, and there are pauses between the ARP
 	// replies.
 	a.clearAnnouncements(ctx, spec.Address(), done.layout.Identity(), done.drained)
+	if done.takenOver {
+		if err := a.Kernel.EndTakeover(ctx, done.layout, spec.Bucket, takeover.offers); err != nil {
+			a.Log.Infof("bucket %d of %s: %s may pass packets on in vain for %s: %v", spec.Bucket, spec.Address(),
+				strings.Join(takeover.nodes, ", "), clusterip.PassTime, err)
+		}
+	}
 	if !done.addressIsNew {
 		return nil
 	}
@@ -38,6 +50,7 @@ type started struct {
 	layout       clusterip.Layout
 	drained      []clusterip.Bucket // they drained here until now
 	addressIsNew bool               // neighbours may know another MAC for it
+	takenOver    bool               // other nodes have confirmed that, and pass packets on
 }
 
 func (s *session) start(ctx context.Context) (started, error) {
@@ -82,6 +95,7 @@ func (s *session) start(ctx context.Context) (started, error) {
 		return done, err
 	}
 	s.endConnections(ctx, before.Tables, released)
+	done.takenOver = s.takenOver
 	done.addressIsNew = slices.ContainsFunc(steps, concernsNeighbours)
 	s.Log.Infof("bucket %d of %s runs on %s", s.spec.Bucket, s.spec.Address(), layout.NIC)
 	return done, nil
@@ -97,16 +111,31 @@ func (s *session) resolve(ctx context.Context) (clusterip.Layout, error) {
 		s.Log.Infof("nic is %s, whose connected route is the longest that holds %s; other interfaces: %s", layout.NIC,
 			clusterip.Joined(s.spec.Addresses), strings.Join(others, ", "))
 	}
-	if layout.Backend != "" {
-		return layout, nil
+	if layout.Backend == "" {
+		withoutLinger := layout
+		withoutLinger.Lingers = clusterip.MAC{}
+		chosen, reasons, err := s.Kernel.Choose(ctx, withoutLinger)
+		if err != nil {
+			return layout, err
+		}
+		s.Log.Infof("backend %s%s", chosen, strings.Join(append([]string{""}, reasons...), "; "))
+		layout.Backend = chosen
 	}
-	chosen, reasons, err := s.Kernel.Choose(ctx, layout)
-	if err != nil {
-		return layout, err
-	}
-	s.Log.Infof("backend %s%s", chosen, strings.Join(append([]string{""}, reasons...), "; "))
-	layout.Backend = chosen
+	layout.Lingers = s.canLinger(ctx, layout)
 	return layout, nil
+}
+
+// canLinger returns Layout.Lingers, or nothing if this kernel lacks what that needs. Without it moves are as with linger=0.
+func (s *session) canLinger(ctx context.Context, layout clusterip.Layout) clusterip.MAC {
+	installed := s.state.Tables.Installed
+	if layout.Lingers.IsZero() || installed != nil && !installed.Lingers.IsZero() {
+		return layout.Lingers
+	}
+	if why := s.Kernel.WhyNoLinger(ctx, layout); why != nil {
+		s.Log.Infof("linger has no effect on this node: %v", why)
+		return clusterip.MAC{}
+	}
+	return layout.Lingers
 }
 
 // checkOtherResources returns why a layout cannot be installed beside the other resources of the node (ocf.ErrConfigured: it would be the
@@ -179,7 +208,7 @@ func (s *session) undo(ctx context.Context, before clusterip.State, observed tim
 func (s *session) undoOwn(ctx context.Context, before clusterip.Moves, observed time.Time) error {
 	err := s.observeTables(ctx)
 	if err == nil && !s.state.Owns(s.spec.Bucket) {
-		return s.settleEarlyDrop(ctx)
+		return errors.Join(s.endExpecting(ctx), s.settleEarlyDrop(ctx))
 	}
 	moves := s.state.Tables.Moves.Without(s.spec.Bucket)
 	if drain, drained := before.Drain(s.spec.Bucket); drained {

@@ -16,13 +16,13 @@ import (
 // With Spec.Drain above 0 the node keeps serving the bucket's connections until they or the drain end. Until then what the buckets share
 // stays.
 func (a Agent) Stop(ctx context.Context, spec clusterip.Spec) error {
-	drain, published := a.publishDrain(ctx, spec)
+	announced := a.publishDrain(ctx, spec)
 	var done stopped
 	err := a.alone(ctx, spec, func(s *session) (err error) {
-		done, err = s.stop(ctx, drain, published)
+		done, err = s.stop(ctx, announced)
 		return err
 	})
-	if drain, ok := done.moves.Drain(spec.Bucket); ok && done.layout != nil && err == nil {
+	if drain, ok := done.moves.Drain(spec.Bucket); ok && done.layout != nil && err == nil && !done.lingers {
 		a.endHandshakes(ctx, *done.layout, drain)
 	}
 	identity := spec.Layout().Identity()
@@ -43,17 +43,20 @@ type stopped struct {
 	layout    *clusterip.Layout  // that was installed; nil if unknown
 	announced []clusterip.Bucket // whose drain is announced
 	moves     clusterip.Moves    // that continue
+	lingers   bool               // with the bucket; then the sweeper ends its handshakes
 }
 
-// stop releases the bucket. drain: the other nodes know that it drains. published: they may know that.
-func (s *session) stop(ctx context.Context, drain, published bool) (stopped, error) {
+// stop releases the bucket.
+func (s *session) stop(ctx context.Context, announcement drainAnnouncement) (stopped, error) {
 	if err := s.observeAndTidy(ctx); err != nil {
 		return stopped{}, err
 	}
 	before := s.state.Tables
 	s.warnOfConflicts()
-	done := stopped{layout: before.Installed, announced: slices.Clone(before.Moves.Announced), moves: s.state.MovesAfterStop(s.spec, drain)}
-	if published {
+	done := stopped{
+		layout: before.Installed, announced: slices.Clone(before.Moves.Announced), moves: s.state.MovesAfterStop(s.spec, announcement.known),
+	}
+	if announcement.published {
 		done.announced = append(done.announced, s.spec.Bucket)
 	}
 	others := clusterip.Subtract(before.Owned, []clusterip.Bucket{s.spec.Bucket})
@@ -62,10 +65,19 @@ func (s *session) stop(ctx context.Context, drain, published bool) (stopped, err
 	}
 	if !s.state.Owns(s.spec.Bucket) {
 		s.Log.Infof("bucket %d of %s does not run here", s.spec.Bucket, s.spec.Address())
-		s.trySettleEarlyDrop(ctx) // a start of it may have been killed
+		// A start of it may have been killed.
+		if err := s.endExpecting(ctx); err != nil {
+			s.Log.Warningf("%v", err)
+		}
+		s.trySettleEarlyDrop(ctx)
 		return done, nil
 	}
-	if err := s.release(ctx, done.moves); err != nil {
+	if announcement.linger != nil && done.moves.Drains(s.spec.Bucket) && before.Installed != nil && !before.Installed.Lingers.IsZero() {
+		done.lingers = true
+	} else {
+		announcement.linger = nil
+	}
+	if err := s.release(ctx, done.moves, announcement.linger); err != nil {
 		return done, err
 	}
 	s.endConnections(ctx, before, before.NoLongerServed(others, done.moves))
@@ -85,8 +97,9 @@ func (s *session) warnOfConflicts() {
 }
 
 // release stops a bucket beside others that continue.
-func (s *session) release(ctx context.Context, moves clusterip.Moves) error {
+func (s *session) release(ctx context.Context, moves clusterip.Moves, linger *clusterip.Linger) error {
 	step := s.state.Tables.Release(s.spec, moves)
+	step.Linger = linger
 	applyErr := s.apply(ctx, step)
 	if err := s.observeTables(ctx); err != nil {
 		return errors.Join(applyErr, err)
@@ -98,6 +111,9 @@ func (s *session) release(ctx context.Context, moves clusterip.Moves) error {
 	served := ""
 	if s.state.Tables.Moves.Drains(s.spec.Bucket) {
 		served = fmt.Sprintf("; its connections are served for %s at most", s.spec.Drain)
+	}
+	if linger != nil {
+		served += fmt.Sprintf("; everything else too, until it is taken over, for %s at most", linger.Left)
 	}
 	s.Log.Infof("bucket %d of %s stopped%s; buckets %s still run", s.spec.Bucket, s.spec.Address(), served,
 		clusterip.FormatBuckets(s.state.Tables.Owned))

@@ -23,9 +23,10 @@ const sweepPatience = time.Minute
 //
 // An error does not end it: the error may pass, and on a node in standby no other action runs.
 func (a Agent) Sweep(ctx context.Context, spec clusterip.Spec, done func()) error {
-	begin := time.Now()
+	begin, ended := time.Now(), map[clusterip.Bucket]bool{}
 	for lastSuccess, logged := begin, false; ; {
-		if err := clusterip.Pause(ctx, min(max(firstSweep, time.Since(begin)/sweepGrowth), lastSweep)); err != nil {
+		pause := min(max(firstSweep, time.Since(begin)/sweepGrowth), lastSweep)
+		if err := a.watchLingering(ctx, spec, pause, ended); err != nil {
 			return err
 		}
 		over, err := a.sweep(ctx, spec, done)

@@ -97,6 +97,8 @@ func (b *Backends) ApplyTables(ctx context.Context, step Step) error {
 		return b.kernel(step.Layout.Backend).ApplyTables(ctx, step)
 	case ChangeBuckets:
 		return b.kernel(b.installed[step.Address]).ApplyTables(ctx, step)
+	case ExpectTakeover:
+		return b.kernel(step.Layout.Backend).ApplyTables(ctx, step)
 	case RemoveTables:
 		return b.kernel(b.installed[step.Address]).ApplyTables(ctx, step)
 	default:
@@ -139,6 +141,15 @@ func (b *Backends) Choose(ctx context.Context, layout Layout) (chosen Backend, r
 		return perhaps[0], reasons, nil
 	}
 	return "", reasons, ocf.Errorf(ocf.ErrInstalled, "no backend supports this: %w", errors.Join(faults...))
+}
+
+// WhyNoLinger implements Kernel.
+func (b *Backends) WhyNoLinger(ctx context.Context, layout Layout) error {
+	answer, why := b.can(ctx, NFTables, layout)
+	if answer == Yes {
+		return nil
+	}
+	return why
 }
 
 // can returns whether a backend supports a layout, and this kernel the backend.

@@ -85,8 +85,11 @@ func (s State) earlyDropNICs() []NIC {
 	return s.NICs
 }
 
-// served returns the buckets whose packets the tables accept, or hand to conntrack: those that the node owns or drains, in order.
-func (t Tables) served() []Bucket { return union(t.Owned, t.Moves.DrainingBuckets()) }
+// served returns the buckets whose packets the tables accept, hand to conntrack, or remember: those that the node owns, drains or expects
+// to take over, in order.
+func (t Tables) served() []Bucket {
+	return union(union(t.Owned, t.Moves.DrainingBuckets()), t.Expecting)
+}
 
 func union(a, b []Bucket) []Bucket {
 	all := slices.Concat(a, b)

@@ -25,6 +25,9 @@ type Kernel interface {
 	ConnectionKernel
 	EarlyDropKernel
 	TrafficKernel
+	TakeoverKernel
+	// WhyNoLinger returns why buckets cannot linger on this kernel; nil if they can.
+	WhyNoLinger(ctx context.Context, layout Layout) error
 	// Choose returns the backend for a layout, and why not another one. See Backends.
 	Choose(ctx context.Context, layout Layout) (chosen Backend, reasons []string, err error)
 }
@@ -51,6 +54,7 @@ type LinkKernel interface {
 	ApplyLinks(ctx context.Context, step Step) error
 	Advertise(ctx context.Context, layout Layout, announcements Advertisements) error
 	Conflicts(ctx context.Context, layout Layout) ([]Conflict, error)
+	TakeoverKernel
 }
 
 // ConnectionKernel is the part of a Kernel that tracks connections.
@@ -101,7 +105,7 @@ func (h Host) Observe(ctx context.Context, addresses []netip.Addr, macs []MAC) (
 // Apply implements Kernel.
 func (h Host) Apply(ctx context.Context, step Step) error {
 	switch step.(type) {
-	case InstallTables, ChangeBuckets, RemoveTables:
+	case InstallTables, ChangeBuckets, ExpectTakeover, RemoveTables:
 		return h.ApplyTables(ctx, step)
 	case SetEarlyDrop, RemoveEarlyDrop:
 		return h.ApplyEarlyDrop(ctx, step)

@@ -20,7 +20,7 @@ import (
 
 // Schema is the newest version of the tables that this program knows. It accepts every older one as it is, so that a package
 // upgrade moves no bucket. ARCHITECTURE.md lists the versions.
-const Schema = 1
+const Schema = 2
 
 // PerFamily is a value for IPv4 and one for IPv6.
 type PerFamily[T any] struct{ IPv4, IPv6 T }
@@ -57,8 +57,10 @@ type Layout struct {
 	Buckets      uint32             // N
 	Services     []services.Service // the services that share load; empty: all. Everything else belongs to bucket 0
 	Drains       bool               // moves break no connection (Moves)
-	Bridged      bool               // on a bridge, or on top of one, which may call iptables for its ports
-	EarlyDrop    EarlyDrop          // as requested; in a stamp only whether the program is there: EarlyDropAuto, or else EarlyDropOff
+	// Lingers is the interface's own MAC, from which packets are passed on, if buckets linger after a stop; else zero.
+	Lingers   MAC
+	Bridged   bool      // on a bridge, or on top of one, which may call iptables for its ports
+	EarlyDrop EarlyDrop // as requested; in a stamp only whether the program is there: EarlyDropAuto, or else EarlyDropOff
 }
 
 // Address returns the first address, which names the tables.
@@ -252,6 +254,9 @@ func (l Layout) Stamp() string {
 	if l.Drains {
 		b.WriteString(" drain=" + stampYes)
 	}
+	if !l.Lingers.IsZero() {
+		fmt.Fprintf(&b, " linger_from=%s", l.Lingers)
+	}
 	if l.Bridged {
 		b.WriteString(" bridged=" + stampYes)
 	}
@@ -340,6 +345,7 @@ func ParseStamp(schema int, stamp string) (Layout, error) {
 		return err
 	})
 	optional("drain", parseYes(&layout.Drains))
+	optional("linger_from", parseMAC(&layout.Lingers))
 	optional("bridged", parseYes(&layout.Bridged))
 	optional("early_drop", func(text string) error {
 		layout.EarlyDrop = EarlyDropAuto
@@ -369,7 +375,8 @@ func (l Layout) isPlausible() bool {
 		slices.Contains(HashModes(), l.HashMode) && len(l.Prefixes) > 0 &&
 		!l.Has(withoutMAC) && slices.Contains(HashCompats(), l.HashCompat) &&
 		(l.Seed != 0 || l.Backend == Target || ZeroSeedFits(l.HashMode)) && l.NIC != "" && l.Buckets > 0 && l.Buckets <= ocf.MaxBuckets &&
-		(l.Backend == NFTables || !l.Drains) && bits(l.HashPrefixes.IPv4, wholeAddresses.IPv4) && bits(l.HashPrefixes.IPv6, wholeAddresses.IPv6)
+		(l.Backend == NFTables || !l.Drains) && (l.Drains || l.Lingers.IsZero()) &&
+		bits(l.HashPrefixes.IPv4, wholeAddresses.IPv4) && bits(l.HashPrefixes.IPv6, wholeAddresses.IPv6)
 }
 
 func number(width int, into func(uint64)) func(string) error {
@@ -429,6 +436,9 @@ func (l Layout) Spec() Spec {
 	}
 	if l.Drains {
 		spec.Drain = 1 // the layout knows only that it is above 0
+	}
+	if !l.Lingers.IsZero() {
+		spec.Linger = 1 // likewise
 	}
 	return spec
 }

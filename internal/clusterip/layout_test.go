@@ -94,7 +94,9 @@ func TestBadStampIsRefused(t *testing.T) {
 }
 
 func FuzzParseStamp(f *testing.F) {
-	f.Add("ip=192.168.10.3/24 nic=eth0 nic_index=2 mac_mode=igmp mac=01:00:5e:7f:0a:03 hashmode=sourceip hash_seed=0x1 buckets=8")
+	const stamp = "ip=192.168.10.3/24 nic=eth0 nic_index=2 mac_mode=igmp mac=01:00:5e:7f:0a:03 hashmode=sourceip hash_seed=0x1 buckets=8"
+	f.Add(stamp)
+	f.Add(stamp + " drain=yes linger_from=02:00:00:00:01:01")
 	f.Fuzz(func(t *testing.T, stamp string) {
 		layout, err := ParseStamp(Schema, stamp)
 		if err != nil {

@@ -35,7 +35,7 @@ func Plan(seen State, goal Goal) []Step {
 	surplus := Subtract(seen.Tables.Owned, goal.Owned)
 	var steps []Step
 	if len(surplus) > 0 {
-		steps = append(steps, ChangeBuckets{Address: layout.Address(), Release: surplus})
+		steps = append(steps, ChangeBuckets{Address: layout.Address(), Release: surplus, Takeovers: seen.Tables.haveTakeovers()})
 	}
 	// The program must not drop what the tables will accept. Tables without a bucket accept nothing.
 	if seen.EarlyDrop.Judges() && len(keep)+len(moves.Draining) > 0 && seen.recordedOtherwise(layout) {
@@ -75,7 +75,9 @@ func Plan(seen State, goal Goal) []Step {
 	steps = append(steps, removeAddresses(seen, goal.NIC, layout.onNIC()...)...)
 	steps = append(steps, removeRoutes(seen, layout.routes())...)
 	steps = append(steps, removeFilters(seen, filtersWanted)...)
-	change := ChangeBuckets{Address: layout.Address(), Resource: layout.Resource, Own: Subtract(goal.Owned, keep)}
+	change := ChangeBuckets{
+		Address: layout.Address(), Resource: layout.Resource, Own: Subtract(goal.Owned, keep), Takeovers: !layout.Lingers.IsZero(),
+	}
 	if layout.Drains && (len(change.Own) > 0 || !moves.equal(goal.Moves)) {
 		change.Moves = &goal.Moves
 	}
@@ -88,7 +90,8 @@ func Plan(seen State, goal Goal) []Step {
 func planRemoval(seen State, goal Goal) []Step {
 	var steps []Step
 	if len(seen.Tables.Owned) > 0 {
-		steps = append(steps, ChangeBuckets{Address: goal.Layout.Address(), Release: seen.Tables.Owned})
+		release := ChangeBuckets{Address: goal.Layout.Address(), Release: seen.Tables.Owned, Takeovers: seen.Tables.haveTakeovers()}
+		steps = append(steps, release)
 	}
 	steps = append(steps, removeAddresses(seen, goal.NIC)...)
 	steps = append(steps, removeRoutes(seen, nil)...)
@@ -169,20 +172,27 @@ func removeRoutes(seen State, keep []Route) []Step {
 	return steps
 }
 
-// PlanPorts returns the step that updates the tables if a bond sends ARP requests through other ports than they list, and whether it is
-// needed. On an interface that start would refuse it is not.
-func PlanPorts(seen State) (install InstallTables, changed bool) {
+// PlanInterface returns the step that updates the tables if a bond sends ARP requests through other ports than they list, or the interface
+// has another MAC, and whether it is needed. On an interface that start would refuse it is not.
+func PlanInterface(seen State) (install InstallTables, changed bool) {
 	installed := seen.Tables.Installed
 	if installed == nil || len(seen.Tables.Faults) > 0 {
 		return InstallTables{}, false
 	}
 	nic, ok := seen.NICAt(installed.NICIndex)
-	if !ok || !installed.Has(netip.Addr.Is4) {
+	if !ok {
 		return InstallTables{}, false
 	}
 	layout := *installed
-	layout.Schema, layout.Ports = Schema, seen.askingPorts(nic)
-	if slices.Equal(layout.Ports, installed.Ports) || layout.Fits(layout.Backend) != nil || seen.UnicastFault(layout) != "" {
+	layout.Schema = Schema
+	if installed.Has(netip.Addr.Is4) {
+		layout.Ports = seen.askingPorts(nic)
+	}
+	if seen.Tables.haveTakeovers() && !nic.MAC.IsZero() {
+		layout.Lingers = nic.MAC
+	}
+	same := slices.Equal(layout.Ports, installed.Ports) && layout.Lingers == installed.Lingers
+	if same || layout.Fits(layout.Backend) != nil || seen.UnicastFault(layout) != "" {
 		return InstallTables{}, false
 	}
 	return InstallTables{Layout: layout, Keep: seen.Tables.Owned, Moves: seen.Tables.Moves}, true

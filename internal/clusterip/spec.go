@@ -38,6 +38,7 @@ type Spec struct {
 	Probe          bool // the monitor is Pacemaker's probe
 	EarlyDrop      EarlyDrop
 	Drain          time.Duration // how long an old owner keeps serving connections; 0: not at all
+	Linger         time.Duration // how long, at most, it goes on answering everything until the bucket is taken over; 0: not at all
 }
 
 // Advertisements says how often a node sends gratuitous ARP when it gets the address, and at which interval.
@@ -73,8 +74,10 @@ func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, er
 		CheckLink:      values.Bool("check_link"),
 		EarlyDrop:      EarlyDrop(values.String("early_drop")),
 		Drain:          values.Duration("drain"),
+		Linger:         values.Duration("linger"),
 		Advertisements: Advertisements{Count: count, Interval: values.Duration("arp_interval")},
 	}
+	spec.Linger = min(spec.Linger, spec.Drain) // the old owner's tables go when the drain ends
 	if len(spec.Addresses) == 0 {
 		return spec, nil // the parser has returned that error
 	}
@@ -227,6 +230,9 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 	layout.NIC, layout.NICIndex = nic.Name, nic.Index
 	if s.has(netip.Addr.Is4) {
 		layout.Ports = seen.askingPorts(nic)
+	}
+	if layout.Drains && s.Linger > 0 {
+		layout.Lingers = nic.MAC
 	}
 	_, onBridge := seen.bridgeOf(nic)
 	layout.Bridged = layout.Drains && onBridge

@@ -20,7 +20,7 @@ func valuesOf(given map[string]any) metadata.Values {
 		"ip": nil, "cidr_netmask": nil, "nic": nil, "backend": "auto", "mac_mode": "multicast", "mac": nil,
 		"hashmode": "sourceip", "hash_seed": nil, "hash_compat": "xt_cluster",
 		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil,
-		"check_link": true, "arp_count": uint32(3), "arp_interval": nil, "drain": nil, "early_drop": "auto",
+		"check_link": true, "arp_count": uint32(3), "arp_interval": nil, "drain": nil, "linger": nil, "early_drop": "auto",
 	}
 	maps.Copy(all, given)
 	return metadata.NewValues(all)

@@ -53,6 +53,9 @@ type Tables struct {
 	Installed   *Layout  // as installed; nil if unknown
 	Owned       []Bucket // in order
 	Moves       Moves
+	Lingering   []Linger // released, and answered for until another node takes them over
+	Lingered    []Bucket // lingering, or until a short while ago
+	Expecting   []Bucket // to be owned as soon as another node has confirmed the takeover
 	Faults      []string // what differs from what was installed, in words
 	Conflicting []string // conflicting tables: they have our name, and are not ours
 }
@@ -249,14 +252,17 @@ func (s State) LayoutIdentity(spec Spec) string {
 	return spec.Layout().Identity()
 }
 
+// haveTakeovers reports whether buckets can linger with the installed tables.
+func (t Tables) haveTakeovers() bool { return t.Installed != nil && !t.Installed.Lingers.IsZero() }
+
 // DisagreesWith reports whether the buckets of a layout have other connections than those of the installed one.
 func (t Tables) DisagreesWith(layout Layout) bool {
 	return t.Installed != nil && len(t.Installed.Disagreements(layout)) > 0
 }
 
 // Release returns the step that releases the spec's bucket beside others.
-func (t Tables) Release(spec Spec, moves Moves) Step {
-	step := ChangeBuckets{Address: spec.Address(), Resource: spec.Resource, Release: []Bucket{spec.Bucket}}
+func (t Tables) Release(spec Spec, moves Moves) ChangeBuckets {
+	step := ChangeBuckets{Address: spec.Address(), Resource: spec.Resource, Release: []Bucket{spec.Bucket}, Takeovers: t.haveTakeovers()}
 	if t.Installed != nil && t.Installed.Drains {
 		step.Moves = &moves
 	}

@@ -26,6 +26,10 @@ type (
 		Own      []Bucket
 		Release  []Bucket
 		Moves    *Moves // replaces those that are under way; nil: they stay
+		// Takeovers: buckets can linger with the installed tables. Those that are owned or released do not linger any more, but for Linger.
+		Takeovers bool
+		Linger    *Linger // of a released bucket
+		TakenOver bool    // the owned buckets lingered elsewhere, and may still be passed on
 	}
 	// RemoveTables removes what InstallTables has installed.
 	RemoveTables struct{ Address netip.Addr }
@@ -74,6 +78,9 @@ func (s ChangeBuckets) String() string {
 	}
 	if len(s.Release) > 0 {
 		changes = append(changes, "release buckets "+FormatBuckets(s.Release))
+	}
+	if s.Linger != nil {
+		changes = append(changes, fmt.Sprintf("linger %d for %s", s.Linger.Bucket, s.Linger.Left))
 	}
 	if s.Moves != nil {
 		changes = append(changes, s.Moves.String())

@@ -8,20 +8,28 @@
 //	 │  not    ├───────────────►│ adopting ├─────────────────────────────────────────────►│ owned │
 //	 │  here   │                └────┬─────┘                                              └───┬───┘
 //	 └────▲────┘                     │ stop: announces the drain, also at relays              │ the same
-//	      │                     ┌────▼─────┐◄─────────────────────────────────────────────────┘
+//	      │                          │◄───────────────────────────────────────────────────────┘
+//	      │                          ├───────────────────────────┐ MayLinger: announces that, too
+//	      │                          │                     ┌─────▼─────┐
+//	      │                          │                     │ lingering ├──► adopting: start, it is owned again
+//	      │                          │                     └─────┬─────┘
+//	      │                          │◄──────────────────────────┘ the kernel: another node requests the bucket, or the time is over;
+//	      │                          │                             sweep: announces that it only drains
+//	      │                     ┌────▼─────┐
 //	      └─────────────────────┤ draining ├──► adopting: start, it is owned again
 //	sweep: no connection left,  └──────────┘
 //	or the time is over:
 //	announces that it does not drain
 //
-// A node that adopts answers connections that it knows itself, and new ones. A node that drains answers only those that it knows. Only a
-// node that owns the bucket without adopting sends a reset for unknown connections. So two nodes can answer one client only if an adoption
-// ends too early. All rules prevent that:
+// A node that adopts answers connections that it knows itself, and new ones. A node that drains answers only those that it knows. One that
+// lingers answers new ones, too. Only a node that owns the bucket without adopting sends a reset for unknown connections. So two nodes can
+// answer one client only if an adoption ends too early, or if a node owns the bucket while another one lingers with it. All rules prevent
+// that. Those about drains:
 //
 //   - A node's own Announcement is written by that node alone. Pacemaker deletes it when the node leaves the cluster.
 //   - A Relayed announcement is written by the owner of the bucket alone, of which there is one. It counts for nodes without an
 //     announcement of their own: a node that was shut down still serves, and only the relays still have that.
-//   - A start asks nobody. It adopts from AnyNode, and the first monitor finds out from which.
+//   - A start does not ask who drains. It adopts from AnyNode, and the first monitor finds out from which.
 //   - A monitor that may end an adoption, or a part of it, first publishes something and waits until it reads that back. The cluster
 //     manager delivers everything in one order to all nodes, so the monitor has then read all that was published before its start.
 //   - A member without an announcement may drain. It publishes one when it is probed; Pacemaker starts nothing before that
@@ -34,4 +42,20 @@
 //   - An adoption lasts longer than any drain that it waits for (GracePeriod): the old owner may be paused, and a monitor must run before
 //     the end.
 //   - An adoption waits for a node whose announcement is gone, unless the node is dead: fenced, or lost in a cluster without fencing.
+//
+// Those about lingering:
+//
+//   - At most one node lingers with a bucket, its last owner, and only while no node owns it. So a start needs nobody's consent if the
+//     bucket lingers on its own node, and an owner clears what is relayed about lingering (RelayAdoption).
+//   - A node lingers only if whichever member Pacemaker starts the bucket on can end that (MayLinger). All members must have announced it.
+//   - It announces that, with the key for requests, before it releases the bucket, itself and at the relays.
+//   - A start publishes something, waits until it reads that back, and has then read of the node that lingers (Lingerers). It owns the
+//     bucket when that node's kernel has confirmed its request, or when the announced time is over.
+//   - If nobody is named, a node without an announcement may linger all the same (HidesLingerers): it has left, and those that knew have
+//     left too; or the node that starts the bucket has joined, and has not received the others' announcements yet. It waits then, unless
+//     an announcement is complete. A node that joins and reads of a node that lingers does not repeat that, and so is not complete.
+//   - A probe publishes that the bucket lingers: the node may have left and joined again, and its own announcement wins over a relayed one.
+//   - Buckets of another layout have other packets: a start waits until none of them lingers (OtherLayoutLingers).
+//   - With linger=0 a start asks nobody. So when linger or drain is switched off, a bucket that is moving at that moment may have two nodes
+//     that answer, until the old time is over.
 package handover

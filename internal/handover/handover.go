@@ -16,6 +16,10 @@ type Announcement struct {
 	Nonce  string // new each time
 	// Complete: the node has read all drains of the bucket in this layout, so a node that nobody names drains nothing.
 	Complete bool
+	// TakesOver: the node can take over a bucket that lingers.
+	TakesOver bool
+	// Lingers: the node may linger with the bucket, too.
+	Lingers Lingering
 	// Others may drain the bucket too, as far as the node knew when it released the bucket or joined the cluster.
 	Others []Drainer
 }
@@ -26,9 +30,23 @@ type Drainer struct {
 	Left time.Duration
 }
 
+// Lingering is what another node must know to take over a bucket that this node has released and still answers for.
+type Lingering struct {
+	For time.Duration // at most, since it was published; 0: it does not linger
+	Key string        // see clusterip.TakeoverKey
+}
+
+// Lingerer is a node that lingers with a bucket.
+type Lingerer struct {
+	Node string
+	Lingering
+}
+
 // Relayed is what the owner of a bucket stores at another node, the relay, about drains of the bucket.
 type Relayed struct {
 	Drainers []Drainer
+	// Lingering are the nodes that linger with the bucket, or did so when this was stored.
+	Lingering []Lingerer
 	// Supersedes is the nonce of the relay's own announcement whose Others no longer count, because the owner knows better.
 	Supersedes string
 }
@@ -208,6 +226,71 @@ func (v View) Drainers() []Drainer {
 	return all
 }
 
+// MayLinger reports whether this node may linger with the bucket when it releases it: some other member can take it over, and none of them
+// cannot. unprobed are the members without an announcement. Pacemaker probes them before it starts anything there, so each may soon have
+// one.
+func (v View) MayLinger() (may bool, unprobed []string) {
+	others := 0
+	for node, state := range v.Nodes {
+		if node == v.Self || state.Membership != Member {
+			continue
+		}
+		others++
+		if a, announced := v.Announcements[node]; !announced {
+			unprobed = append(unprobed, node)
+		} else if !a.TakesOver {
+			return false, nil
+		}
+	}
+	slices.Sort(unprobed)
+	return others > 0 && len(unprobed) == 0, unprobed
+}
+
+// Lingerers returns the other nodes that may linger with the bucket, by name. A node's own announcement wins over what is relayed.
+func (v View) Lingerers() []Lingerer {
+	all := map[string]Lingerer{}
+	for _, relayed := range v.Relayed {
+		for _, l := range relayed.Lingering {
+			_, announced := v.Announcements[l.Node]
+			if !announced && v.Nodes[l.Node].Membership != Dead && l.For >= all[l.Node].For {
+				all[l.Node] = l
+			}
+		}
+	}
+	for node, a := range v.Announcements {
+		if a.Lingers.For > 0 && a.Layout == v.Layout {
+			all[node] = Lingerer{node, a.Lingers}
+		}
+	}
+	delete(all, v.Self)
+	return slices.SortedFunc(maps.Values(all), func(a, b Lingerer) int { return strings.Compare(a.Node, b.Node) })
+}
+
+// HidesLingerers reports whether a node may linger with the bucket although nobody names it: no announcement is complete, so nodes without
+// one may drain, and linger too. But only the last owner lingers, and it names itself at its relays: if any node is named, no other does.
+func (v View) HidesLingerers() bool {
+	if v.Complete() || len(v.Lingerers()) > 0 {
+		return false
+	}
+	for node, state := range v.Nodes {
+		if _, announced := v.Announcements[node]; node != v.Self && !announced && state.Membership != Dead {
+			return true
+		}
+	}
+	return false
+}
+
+// OtherLayoutLingers returns how long, at most, any node lingers with buckets of another layout, which have other packets.
+func (v View) OtherLayoutLingers() time.Duration {
+	longest := time.Duration(0)
+	for _, a := range v.Announcements {
+		if a.Layout != v.Layout {
+			longest = max(longest, a.Lingers.For)
+		}
+	}
+	return longest
+}
+
 // relayCandidates returns the nodes that can store a relayed announcement.
 func (v View) relayCandidates() map[string]bool {
 	candidates := map[string]bool{}
@@ -242,13 +325,18 @@ func (v View) OldOwners(from []string, left time.Duration) []Drainer {
 	return oldOwners
 }
 
-// RelayDrain returns what to store at which relay when this node begins to drain the bucket. oldOwners may drain it too.
-func (v View) RelayDrain(drain time.Duration, oldOwners []Drainer) map[string]Relayed {
+// RelayDrain returns what to store at which relay when this node begins to drain the bucket, and perhaps to linger. oldOwners may drain it
+// too.
+func (v View) RelayDrain(drain time.Duration, lingers Lingering, oldOwners []Drainer) map[string]Relayed {
 	drainers := append([]Drainer{{Node: v.Self, Left: drain}}, oldOwners...)
 	changes := map[string]Relayed{}
 	for _, relay := range v.relays() {
 		others := slices.DeleteFunc(slices.Clone(drainers), func(d Drainer) bool { return d.Node == relay })
-		changes[relay] = Relayed{Drainers: others, Supersedes: v.Announcements[relay].Nonce}
+		relayed := Relayed{Drainers: others, Supersedes: v.Announcements[relay].Nonce}
+		if lingers.For > 0 {
+			relayed.Lingering = []Lingerer{{v.Self, lingers}}
+		}
+		changes[relay] = relayed
 	}
 	return changes
 }
@@ -259,9 +347,16 @@ func (v View) relays() []string {
 }
 
 // RelayAdoption returns what to store at which relay so that the next owner still knows all old owners without an announcement if this
-// node, which adopts from these, crashes. Each such old owner is to be stored at relayCount nodes, if there are so many.
+// node, which adopts from these, crashes. Each such old owner is to be stored at relayCount nodes, if there are so many. Nobody lingers any
+// more: this node owns the bucket.
 func (v View) RelayAdoption(from []string, left time.Duration) map[string]Relayed {
 	changes := map[string]Relayed{}
+	for node, relayed := range v.Relayed {
+		if len(relayed.Lingering) > 0 {
+			relayed.Lingering = nil
+			changes[node] = relayed
+		}
+	}
 	candidates := slices.Sorted(maps.Keys(v.relayCandidates()))
 	for _, node := range without(from, AnyNode) {
 		if _, announced := v.Announcements[node]; announced {
@@ -299,7 +394,7 @@ func (v View) RelayAdoption(from []string, left time.Duration) map[string]Relaye
 func (v View) ClearRelayed() map[string]Relayed {
 	changes := map[string]Relayed{}
 	for node, relayed := range v.Relayed {
-		if len(relayed.Drainers) > 0 {
+		if len(relayed.Drainers)+len(relayed.Lingering) > 0 {
 			changes[node] = Relayed{Supersedes: v.Announcements[node].Nonce}
 		}
 	}

@@ -28,9 +28,26 @@ func incomplete() Announcement { return Announcement{Layout: ours, Nonce: "m"} }
 func foreign(left time.Duration) Announcement {
 	return Announcement{Drain: left, Layout: "00", Nonce: "m"}
 }
+
+// lingers is the announcement of a node that lingers, with that key.
+func lingers(left time.Duration, key string) Announcement {
+	return Announcement{Drain: long, Layout: ours, Nonce: "m", TakesOver: true, Lingers: Lingering{For: left, Key: key}}
+}
+
+// ready can take a bucket over.
+func ready() Announcement {
+	return Announcement{Layout: ours, Nonce: "m", Complete: true, TakesOver: true}
+}
+
+func lingerer(node string, left time.Duration, key string) Lingerer {
+	return Lingerer{node, Lingering{For: left, Key: key}}
+}
 func relayed(drainers ...Drainer) Relayed { return Relayed{Drainers: drainers} }
-func is(place Membership) (p NodeState)   { return NodeState{Membership: place} }
-func anyNode() []string                   { return []string{AnyNode} }
+func relayedLingering(lingerers ...Lingerer) Relayed {
+	return Relayed{Lingering: lingerers}
+}
+func is(place Membership) (p NodeState) { return NodeState{Membership: place} }
+func anyNode() []string                 { return []string{AnyNode} }
 
 type (
 	announced = map[string]Announcement
@@ -180,12 +197,12 @@ func TestRelayDrain(t *testing.T) {
 		"b": {Drainers: []Drainer{{"a", long}, {"c", short}, {"gone", short}}, Supersedes: "m"},
 		"c": {Drainers: []Drainer{{"a", long}, {"gone", short}}, Supersedes: "m"}, // of itself it knows better
 	}
-	if diff := cmp.Diff(want, v.RelayDrain(long, former)); diff != "" {
+	if diff := cmp.Diff(want, v.RelayDrain(long, Lingering{}, former)); diff != "" {
 		t.Errorf("relayed (-want +got):\n%s", diff)
 	}
 	v.Announcements = announced{"a": idle()}
 	want = relayedAt{"f": {Drainers: []Drainer{{"a", long}}}}
-	if diff := cmp.Diff(want, v.RelayDrain(long, nil)); diff != "" || !v.NeedsNodeStates() {
+	if diff := cmp.Diff(want, v.RelayDrain(long, Lingering{}, nil)); diff != "" || !v.NeedsNodeStates() {
 		t.Errorf("a member that has not spoken is relayed (-want +got):\n%s", diff)
 	}
 }
@@ -207,6 +224,23 @@ func TestRelayAdoption(t *testing.T) {
 	v.Relayed = relayedAt{"c": relayed(word), "d": relayed(word)}
 	if got := v.RelayAdoption(append(from, AnyNode), short); len(got) > 0 {
 		t.Errorf("two know, and others are relayed: %v", got)
+	}
+}
+
+// The owner's monitor clears what is relayed of lingering: after a failure of this node, the next owner need not wait for it.
+func TestRelayAdoptionEndsLingering(t *testing.T) {
+	gone := Drainer{"gone", short}
+	v := View{
+		Self: "a", Layout: ours, Nodes: states{"gone": is(Left)},
+		Announcements: announced{"a": ready(), "b": ready(), "c": ready(), "d": ready()},
+		Relayed: relayedAt{
+			"b": {Drainers: []Drainer{gone}, Lingering: []Lingerer{lingerer("gone", short, "k")}, Supersedes: "m"},
+			"c": relayedLingering(lingerer("gone", short, "k")), "d": relayed(gone),
+		},
+	}
+	want := relayedAt{"b": {Drainers: []Drainer{gone}, Supersedes: "m"}, "c": {}}
+	if diff := cmp.Diff(want, v.RelayAdoption([]string{"gone"}, short), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
@@ -244,5 +278,151 @@ func TestDrainers(t *testing.T) {
 	}
 	if diff := cmp.Diff([]Drainer{{"b", short}, {"gone", long}}, v.Drainers()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Every member must be able to take the bucket over: which of them is to own it is Pacemaker's decision, after the stop.
+func TestMayLinger(t *testing.T) {
+	for name, row := range map[string]struct {
+		announced announced
+		states    states
+		may       bool
+		unprobed  []string
+	}{
+		"another member takes over": {announced{"b": ready()}, states{"a": is(Member), "b": is(Member)}, true, nil},
+		"two do":                    {announced{"b": ready(), "c": ready()}, states{"b": is(Member), "c": is(Member)}, true, nil},
+		"no other node":             {announced{"a": ready()}, states{"a": is(Member)}, false, nil},
+		"all others have left":      {nil, states{"b": is(Left), "c": is(Dead), "d": is(Lost), "e": {Unrecognised: "?"}}, false, nil},
+		"one that left could not":   {announced{"b": ready()}, states{"b": is(Member), "c": is(Left)}, true, nil},
+		"one member cannot":         {announced{"b": ready(), "c": idle()}, states{"b": is(Member), "c": is(Member)}, false, nil},
+		"one member cannot, one is not probed": {
+			announced{"b": idle()}, states{"b": is(Member), "c": is(Member)}, false, nil,
+		},
+		"two are not probed": {
+			announced{"b": ready()}, states{"d": is(Member), "b": is(Member), "c": is(Member)}, false, []string{"c", "d"},
+		},
+		"the states are unknown": {announced{"b": ready()}, nil, false, nil},
+		"another layout":         {announced{"b": {Layout: "00", Nonce: "m", TakesOver: true}}, states{"b": is(Member)}, true, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			may, unprobed := View{Self: "a", Layout: ours, Announcements: row.announced, Nodes: row.states}.MayLinger()
+			if diff := cmp.Diff(row.unprobed, unprobed, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("unprobed (-want +got):\n%s", diff)
+			}
+			if may != row.may {
+				t.Errorf("it may linger: %t", may)
+			}
+		})
+	}
+}
+
+func TestLingerers(t *testing.T) {
+	b := lingerer("b", short, "k1")
+	for name, row := range map[string]struct {
+		announced announced
+		relayed   relayedAt
+		states    states
+		want      []Lingerer
+	}{
+		"nobody":               {announced: announced{"b": ready(), "c": drains(long)}},
+		"one":                  {announced: announced{"b": lingers(short, "k1"), "c": ready()}, want: []Lingerer{b}},
+		"it lingers itself":    {announced: announced{"a": lingers(short, "k1")}},
+		"it is relayed itself": {relayed: relayedAt{"b": relayedLingering(lingerer("a", short, "k1"))}},
+		"two, by name": {
+			announced: announced{"c": lingers(1, "k2"), "b": lingers(short, "k1")}, want: []Lingerer{b, lingerer("c", 1, "k2")},
+		},
+		"one of another layout":   {announced: announced{"b": {Layout: "00", Nonce: "m", Lingers: b.Lingering}}},
+		"one that left, relayed":  {relayed: relayedAt{"c": relayedLingering(b)}, states: states{"b": is(Left)}, want: []Lingerer{b}},
+		"one that is lost":        {relayed: relayedAt{"c": relayedLingering(b)}, states: states{"b": is(Lost)}, want: []Lingerer{b}},
+		"one in an unknown state": {relayed: relayedAt{"c": relayedLingering(b)}, want: []Lingerer{b}},
+		"one that is dead":        {relayed: relayedAt{"c": relayedLingering(b)}, states: states{"b": is(Dead)}},
+		"a member that has not announced anything yet": {
+			relayed: relayedAt{"c": relayedLingering(b)}, states: states{"b": is(Member)}, want: []Lingerer{b},
+		},
+		"its own announcement wins": {announced: announced{"b": ready()}, relayed: relayedAt{"c": relayedLingering(b)}},
+		"its own announcement wins, with another key": {
+			announced: announced{"b": lingers(1, "k2")}, relayed: relayedAt{"c": relayedLingering(b)}, want: []Lingerer{lingerer("b", 1, "k2")},
+		},
+		"relayed twice, the longer counts": {
+			relayed: relayedAt{
+				"c": relayedLingering(lingerer("b", 1, "k0")), "d": relayedLingering(b), "e": relayedLingering(lingerer("b", 2, "k3")),
+			},
+			want: []Lingerer{b},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := View{Self: "a", Layout: ours, Announcements: row.announced, Relayed: row.relayed, Nodes: row.states}
+			if diff := cmp.Diff(row.want, v.Lingerers(), cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestHidesLingerers(t *testing.T) {
+	for name, row := range map[string]struct {
+		announced announced
+		states    states
+		want      bool
+	}{
+		"one left, and nobody knows all": {announced{"b": incomplete()}, states{"b": is(Member), "c": is(Left)}, true},
+		"one is lost":                    {announced{"b": incomplete()}, states{"c": is(Lost)}, true},
+		"one is in an unknown state":     {nil, states{"c": {Unrecognised: "?"}}, true},
+		"one is dead":                    {nil, states{"c": is(Dead)}, false},
+		// Pacemaker starts nothing before it is probed; but the node may have joined, and not yet have read that.
+		"one is a member":             {nil, states{"c": is(Member)}, true},
+		"one is named":                {announced{"b": lingers(short, "k")}, states{"b": is(Member), "c": is(Left)}, false},
+		"one left, and another knows": {announced{"b": idle()}, states{"c": is(Left)}, false},
+		"another knows all of another layout": {
+			announced{"b": {Layout: "00", Nonce: "m", Complete: true}}, states{"c": is(Left)}, true,
+		},
+		"one has left, and is announced": {announced{"c": incomplete()}, states{"c": is(Left)}, false},
+		"the node itself":                {nil, states{"a": is(Left)}, false},
+		"there is no other node":         {nil, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := View{Self: "a", Layout: ours, Announcements: row.announced, Nodes: row.states}
+			if got := v.HidesLingerers(); got != row.want {
+				t.Errorf("%t", got)
+			}
+		})
+	}
+}
+
+func TestOtherLayoutLingers(t *testing.T) {
+	other := func(left time.Duration) Announcement {
+		return Announcement{Drain: long, Layout: "00", Nonce: "m", Lingers: Lingering{For: left, Key: "k"}}
+	}
+	for name, row := range map[string]struct {
+		announced announced
+		want      time.Duration
+	}{
+		"nobody":                {announced{"b": ready(), "c": foreign(long)}, 0},
+		"one of this layout":    {announced{"b": lingers(short, "k")}, 0},
+		"two of another layout": {announced{"b": other(1), "c": other(short), "d": other(2), "e": lingers(long, "k")}, short},
+		"the node itself":       {announced{"a": other(short)}, short}, // of which bucket is unknown
+	} {
+		if got := (View{Self: "a", Layout: ours, Announcements: row.announced}).OtherLayoutLingers(); got != row.want {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+func TestRelayLingering(t *testing.T) {
+	v := View{
+		Self: "a", Layout: ours, Announcements: announced{"b": ready(), "c": ready(), "d": ready()},
+		Relayed: relayedAt{"b": relayedLingering(lingerer("gone", long, "k0"))},
+	}
+	// Of others it says nothing: it has owned the bucket, so nobody else lingers.
+	both := Relayed{Drainers: []Drainer{{"a", long}}, Lingering: []Lingerer{lingerer("a", short, "k1")}, Supersedes: "m"}
+	if diff := cmp.Diff(relayedAt{"b": both, "c": both}, v.RelayDrain(long, Lingering{For: short, Key: "k1"}, nil)); diff != "" {
+		t.Errorf("it lingers (-want +got):\n%s", diff)
+	}
+	both.Lingering = nil
+	if diff := cmp.Diff(relayedAt{"b": both, "c": both}, v.RelayDrain(long, Lingering{}, nil)); diff != "" {
+		t.Errorf("it does not linger (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(relayedAt{"b": {Supersedes: "m"}}, v.ClearRelayed()); diff != "" {
+		t.Errorf("cleared (-want +got):\n%s", diff)
 	}
 }

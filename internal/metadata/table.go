@@ -231,6 +231,24 @@ Set resource-stickiness=0, because moves do no harm.`,
 			Reloadable: true,
 		},
 		{
+			Name:  "linger",
+			Short: "How long an old owner answers for a bucket until it is taken over, in seconds",
+			Long: `
+With drain above 0, a planned move loses no packet: after its stop, the old owner goes on answering everything for the bucket until the new
+owner has taken it over, at most for that many seconds. The new owner asks for it with frames on the LAN (EtherType 0x88b5), which the old
+owner's kernel confirms. Make it longer than Pacemaker needs from the first stop on one node to the last start on another: with many
+buckets on a node, 10. When the whole resource is stopped, clients are answered for that much longer. If the old owner does not confirm,
+the new one waits until the time is over, and answers only then. 0 switches it off: nobody answers from the stop to the start.
+
+New TCP connections and datagrams are answered only while a local service listens for them.`,
+			Kind:       Seconds,
+			Min:        0,
+			Max:        10,
+			Default:    "3",
+			Example:    "5",
+			Reloadable: true,
+		},
+		{
 			Name:  "early_drop",
 			Short: "Where packets of other nodes' buckets are dropped early",
 			Long: `

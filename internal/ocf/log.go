@@ -9,7 +9,7 @@ import (
 
 const (
 	maxLogLine    = 4000 // below PIPE_BUF (4096), so that lines of several agents do not mix in one pipe
-	maxExitReason = 1500 // enough for faults in all parameters; Pacemaker shows the reason in a status line
+	maxExitReason = 1700 // enough for faults in all parameters; Pacemaker shows the reason in a status line
 )
 
 // Logger writes one line for each message, with its level in front. Pacemaker copies an agent's stderr into its own log.
@@ -42,7 +42,7 @@ func (l *Logger) Errorf(format string, args ...any) { l.line("ERROR", fmt.Sprint
 func (l *Logger) line(level, text string) { writeLine(l.w, cut(level+": "+OneLine(text), maxLogLine)) }
 
 // ExitReason writes the line that Pacemaker shows to the operator as the reason of a failure: the prefix and the error's text. It separates
-// joined errors by "; ", omits repeated texts, and cuts the line at 1500 bytes. Without an error it writes nothing.
+// joined errors by "; ", omits repeated texts, and cuts the line at 1700 bytes. Without an error it writes nothing.
 func ExitReason(w io.Writer, prefix string, err error) {
 	if err == nil {
 		return

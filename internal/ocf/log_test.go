@@ -86,7 +86,7 @@ func TestExitReasonIsCutBetweenCharacters(t *testing.T) {
 	ExitReason(&got, "p:", errors.New(strings.Repeat("ü", 1000)))
 	line := strings.TrimSuffix(got.String(), "\n")
 	checkOneLine(t, line)
-	if len(line) > len("p:")+1500 || !strings.HasSuffix(line, "ü…") {
+	if len(line) > len("p:")+1700 || !strings.HasSuffix(line, "ü…") {
 		t.Errorf("%d bytes: %q", len(line), line)
 	}
 }

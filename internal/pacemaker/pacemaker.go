@@ -225,16 +225,25 @@ const (
 	complete  = "complete" // the announcement is complete
 	between   = "/"        // separates the parts of an announcement
 	separator = ","        // drainers
+	takesOver = "takes-over"
+	with      = ";" // separates what is written behind the nonce, which for older versions is a part of it
 )
 
 // formatAnnouncement writes an announcement as SECONDS/LAYOUT/NONCE or none/LAYOUT/NONCE, perhaps with /complete and /NODE:SECONDS,...
-// behind it.
+// behind it. ;takes-over and ;MILLISECONDS:KEY may follow the nonce.
 func formatAnnouncement(announcement handover.Announcement) string {
 	drain := noDrain
 	if announcement.Drain > 0 {
 		drain = formatSeconds(announcement.Drain)
 	}
-	parts := []string{drain, announcement.Layout, announcement.Nonce}
+	nonce := announcement.Nonce
+	if announcement.TakesOver {
+		nonce += with + takesOver
+	}
+	if announcement.Lingers.For > 0 {
+		nonce += with + formatLingering(announcement.Lingers)
+	}
+	parts := []string{drain, announcement.Layout, nonce}
 	if announcement.Complete {
 		parts = append(parts, complete)
 	}
@@ -252,11 +261,18 @@ func parseAnnouncement(value string) (announcement handover.Announcement, ok boo
 	if len(parts) < fixed || parts[1] == "" || parts[2] == "" {
 		return handover.Announcement{}, false
 	}
-	announcement.Layout, announcement.Nonce = parts[1], parts[2]
-	ok = true
+	behind := strings.Split(parts[2], with)
+	announcement.Layout, announcement.Nonce, behind = parts[1], behind[0], behind[1:]
+	if ok = announcement.Nonce != ""; len(behind) > 0 && behind[0] == takesOver {
+		announcement.TakesOver, behind = true, behind[1:]
+	}
+	if len(behind) > 0 {
+		lingers, err := parseLingering(behind[0])
+		announcement.Lingers, ok = lingers, ok && err == nil && len(behind) == 1
+	}
 	if parts[0] != noDrain {
-		announcement.Drain, ok = parseSeconds(parts[0])
-		ok = ok && announcement.Drain > 0
+		drain, valid := parseSeconds(parts[0])
+		announcement.Drain, ok = drain, ok && valid && drain > 0
 	}
 	rest := parts[fixed:]
 	if announcement.Complete = len(rest) > 0 && rest[0] == complete; announcement.Complete {
@@ -274,20 +290,58 @@ func parseAnnouncement(value string) (announcement handover.Announcement, ok boo
 }
 
 // formatRelayed writes a relayed announcement as none or NODE:SECONDS,..., with /NONCE behind it if it answers the node's announcement with
-// that nonce.
+// that nonce, and /NODE:MILLISECONDS:KEY,... if nodes linger. For older versions the latter is a part of the nonce, so they supersede
+// nothing.
 func formatRelayed(relayed handover.Relayed) string {
 	text := formatDrainers(relayed.Drainers)
-	if relayed.Supersedes != "" {
+	if relayed.Supersedes != "" || len(relayed.Lingering) > 0 {
 		text += between + relayed.Supersedes
+	}
+	if len(relayed.Lingering) > 0 {
+		lingerers := make([]string, len(relayed.Lingering))
+		for i, l := range relayed.Lingering {
+			lingerers[i] = l.Node + ":" + formatLingering(l.Lingering)
+		}
+		text += between + strings.Join(lingerers, separator)
 	}
 	return text
 }
 
 func parseRelayed(value string) (relayed handover.Relayed, err error) {
-	var list string
-	list, relayed.Supersedes, _ = strings.Cut(value, between)
-	relayed.Drainers, err = parseDrainers(list)
-	return relayed, err
+	list, rest, _ := strings.Cut(value, between)
+	nonce, lingerers, linger := strings.Cut(rest, between)
+	relayed.Supersedes = nonce
+	if relayed.Drainers, err = parseDrainers(list); err != nil || !linger {
+		return relayed, err
+	}
+	for lingerer := range strings.SplitSeq(lingerers, separator) {
+		node, text, _ := strings.Cut(lingerer, ":")
+		lingering, err := parseLingering(text)
+		if err != nil || !isNodeName(node) {
+			return relayed, fmt.Errorf("%s is no list of NODE:MILLISECONDS:KEY", ocf.Quote(lingerers))
+		}
+		relayed.Lingering = append(relayed.Lingering, handover.Lingerer{Node: node, Lingering: lingering})
+	}
+	return relayed, nil
+}
+
+// formatLingering rounds up: another node may wait too long, but not too short.
+func formatLingering(l handover.Lingering) string {
+	return fmt.Sprintf("%d:%s", (l.For + time.Millisecond - 1).Milliseconds(), l.Key)
+}
+
+// parseLingering reads the output of formatLingering.
+func parseLingering(text string) (handover.Lingering, error) {
+	const longest = 60_000 // milliseconds: more than the parameter allows
+	number, key, _ := strings.Cut(text, ":")
+	milliseconds, err := strconv.ParseUint(number, 10, 32)
+	if err == nil && (milliseconds == 0 || milliseconds > longest) {
+		err = fmt.Errorf("%d is not a number of milliseconds from 1 to %d", milliseconds, longest)
+	}
+	if err == nil {
+		_, err = clusterip.ParseTakeoverKey(key)
+	}
+	return handover.Lingering{For: time.Duration(milliseconds) * time.Millisecond, Key: key}, err
 }
 
 func formatDrainers(drainers []handover.Drainer) string {

@@ -23,6 +23,9 @@ func TestAttributeName(t *testing.T) {
 	}
 }
 
+// key is what a takeover needs.
+const key = "00112233445566778899aabb"
+
 func TestAnnouncementsAreReadBack(t *testing.T) {
 	for value, word := range map[string]handover.Announcement{
 		"none/1f/M":          {Layout: "1f", Nonce: "M"},
@@ -35,6 +38,15 @@ func TestAnnouncementsAreReadBack(t *testing.T) {
 		"5/1f/M/complete/a:86465": {
 			Drain: 5 * time.Second, Layout: "1f", Nonce: "M", Complete: true,
 			Others: []handover.Drainer{{Node: "a", Left: maxDrain + handover.GracePeriod}},
+		},
+		"none/1f/M;takes-over":          {Layout: "1f", Nonce: "M", TakesOver: true},
+		"none/1f/M;takes-over/complete": {Layout: "1f", Nonce: "M", TakesOver: true, Complete: true},
+		"60/1f/M;3000:" + key: {
+			Drain: time.Minute, Layout: "1f", Nonce: "M", Lingers: handover.Lingering{For: 3 * time.Second, Key: key},
+		},
+		"60/1f/M;takes-over;60000:" + key + "/complete/a:5": {
+			Drain: time.Minute, Layout: "1f", Nonce: "M", TakesOver: true, Lingers: handover.Lingering{For: time.Minute, Key: key}, Complete: true,
+			Others: []handover.Drainer{{Node: "a", Left: 5 * time.Second}},
 		},
 	} {
 		if got := formatAnnouncement(word); got != value {
@@ -56,6 +68,10 @@ func TestNonsenseIsNoAnnouncement(t *testing.T) {
 		"", "none", "node1:600", "none/1f", "none//M", "none/1f/", "/1f/M", "0/1f/M", "-1/1f/M", "+1/1f/M", "1e3/1f/M", "86466/1f/M",
 		"none/1f/M/", "none/1f/M/none",
 		"none/1f/M/a:5/complete", "none/1f/M/complete/a:5/b:5", "none/1f/M/a", "none/1f/M/complete/complete", "None/1f/M", "5 /1f/M",
+		"none/1f/;takes-over", "none/1f/M;", "none/1f/M;takes-over;", "none/1f/M;takesover", "none/1f/M;takes-over;takes-over",
+		"5/1f/M;3000", "5/1f/M;3000:", "5/1f/M;3000:" + key[2:], "5/1f/M;3000:" + key + "cc", "5/1f/M;3000:xx" + key[2:], "5/1f/M;0:" + key,
+		"5/1f/M;-1:" + key, "5/1f/M;60001:" + key, "5/1f/M;3s:" + key, "5/1f/M;:" + key, "5/1f/M;3000:" + key + ";takes-over",
+		"5/1f/M;3000:" + key + ";3000:" + key, "5/1f/M/complete;takes-over",
 	} {
 		if got, ok := parseAnnouncement(value); ok {
 			t.Errorf("%q is taken for %v", value, got)
@@ -70,6 +86,16 @@ func TestRelayedAnnouncementsAreReadBack(t *testing.T) {
 		"node1:600": {Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}}},
 		"node1:600,b_2:15/M": {
 			Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}, {Node: "b_2", Left: 15 * time.Second}}, Supersedes: "M",
+		},
+		"none//node1:3000:" + key: {
+			Lingering: []handover.Lingerer{{Node: "node1", Lingering: handover.Lingering{For: 3 * time.Second, Key: key}}},
+		},
+		"node1:600/M/node1:3000:" + key + ",b_2:1:" + key: {
+			Drainers: []handover.Drainer{{Node: "node1", Left: 10 * time.Minute}}, Supersedes: "M",
+			Lingering: []handover.Lingerer{
+				{Node: "node1", Lingering: handover.Lingering{For: 3 * time.Second, Key: key}},
+				{Node: "b_2", Lingering: handover.Lingering{For: time.Millisecond, Key: key}},
+			},
 		},
 	} {
 		if got := formatRelayed(notice); got != value {
@@ -87,9 +113,41 @@ func TestNonsenseIsRefused(t *testing.T) {
 		"", "nobody", "node1", "node1:", ":5", "node1:-1", "node1:+1", "node1:86466", "node1:1e3", "node1:999999999999", "node 1:5", "node1:5,",
 		"a;b:5", "-n:5",
 		"node1:5 ", "?:5", "+", "none+", "/M", strings.Repeat("n", 300) + ":5",
+		"none//", "none/M/", "none//node1", "none//node1:3000", "none//node1:0:" + key, "none//node1:60001:" + key, "none//node1:3000:" + key[2:],
+		"none//:3000:" + key, "none//-n:3000:" + key, "none//node1:3000:" + key + ",", "none//node1:3000:" + key + "/M",
+		"nobody//node1:3000:" + key,
 	} {
 		if got, err := parseRelayed(value); err == nil {
 			t.Errorf("%q is taken for %v", value, got)
+		}
+	}
+}
+
+// The former version, which knows nothing of lingering, takes everything up to the next / for the nonce, and of a relayed announcement
+// everything behind the first /. So it reads the same drains, and no nonce that it has read is that of an announcement: it may wait for
+// nodes that have finished, and resets no connection. A node that lingers has seen that no member has that version (View.MayLinger).
+func TestFormerVersionReadsTheDrains(t *testing.T) {
+	lingers := handover.Lingering{For: 3 * time.Second, Key: key}
+	word := handover.Announcement{
+		Drain: time.Minute, Layout: "1f", Nonce: "M", TakesOver: true, Lingers: lingers, Complete: true,
+		Others: []handover.Drainer{{Node: "a", Left: 5 * time.Second}},
+	}
+	parts := strings.Split(formatAnnouncement(word), between)
+	if nonce := parts[2]; nonce == word.Nonce || !strings.HasPrefix(nonce, word.Nonce+with) {
+		t.Errorf("the nonce is %q", nonce)
+	}
+	parts[2] = word.Nonce
+	word.TakesOver, word.Lingers = false, handover.Lingering{}
+	if got := strings.Join(parts, between); got != formatAnnouncement(word) {
+		t.Errorf("apart from the nonce it reads %q", got)
+	}
+	for _, supersedes := range []string{"", "M"} {
+		notice := handover.Relayed{
+			Drainers: word.Others, Supersedes: supersedes, Lingering: []handover.Lingerer{{Node: "node1", Lingering: lingers}},
+		}
+		list, nonce, _ := strings.Cut(formatRelayed(notice), between)
+		if list != formatDrainers(word.Others) || nonce == supersedes || nonce == "" {
+			t.Errorf("it reads the drains %q, which supersede %q", list, nonce)
 		}
 	}
 }
@@ -233,7 +291,10 @@ func TestNodeStates(t *testing.T) {
 }
 
 func FuzzParseAnnouncements(f *testing.F) {
-	for _, value := range []string{"none", "none/1f/M", "600/1f/M/complete/a:1,b:2", "node1:600/M", "a:,", ":"} {
+	for _, value := range []string{
+		"none", "none/1f/M", "600/1f/M/complete/a:1,b:2", "node1:600/M", "a:,", ":", "5/1f/M;takes-over;3000:" + key + "/complete",
+		"none/M/node1:3000:" + key + ",b:1:" + key,
+	} {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {

@@ -26,6 +26,10 @@ func (c *Conn) ObserveTables(ctx context.Context, address netip.Addr) (clusterip
 	if err != nil {
 		return clusterip.Tables{}, err
 	}
+	c.keys = nil
+	for _, t := range tables {
+		c.keys = append(c.keys, t.ours(setKeys)...)
+	}
 	return judge(tables), nil
 }
 
@@ -53,6 +57,18 @@ func (c *Conn) Layouts(ctx context.Context) ([]clusterip.Layout, error) {
 
 // ApplyTables carries out one step in one transaction, so that no packet meets half a rule set.
 func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
+	const tries = 3
+	err := c.applyOnce(ctx, step)
+	for range tries - 1 {
+		if !errors.Is(err, unix.ENOENT) { // an element that was to be deleted may just have ended by itself
+			break
+		}
+		err = c.applyOnce(ctx, step)
+	}
+	return err
+}
+
+func (c *Conn) applyOnce(ctx context.Context, step clusterip.Step) error {
 	if err := c.begin(); err != nil {
 		return err
 	}
@@ -62,6 +78,8 @@ func (c *Conn) ApplyTables(ctx context.Context, step clusterip.Step) error {
 		err = c.install(ctx, step)
 	case clusterip.ChangeBuckets:
 		err = c.changeBuckets(step)
+	case clusterip.ExpectTakeover:
+		err = c.expectTakeover(step)
 	case clusterip.RemoveTables:
 		err = c.remove(ctx, tableName(step.Address))
 	default:
@@ -90,14 +108,21 @@ func setOf(t *nft.Table, s set) *nft.Set {
 		ID:         uint32(slices.Index(setNames(), s.name) + 1),
 		Interval:   s.flags&unix.NFT_SET_INTERVAL != 0,
 		HasTimeout: s.flags&unix.NFT_SET_TIMEOUT != 0,
+		Dynamic:    s.flags&unix.NFT_SET_EVAL != 0,
 	}
 	if made.Interval {
 		made.KeyType = nft.TypeInetService
 		return made
 	}
+	if s.dataLength > 0 {
+		made.IsMap, made.KeyByteOrder = true, binaryutil.BigEndian
+		made.KeyType, made.DataType = nft.TypeInteger, nft.TypeInteger
+		made.KeyType.Bytes, made.DataType.Bytes = s.keyLength, s.dataLength
+		return made
+	}
 	// The key is compared with the hash, an integer in host order.
 	made.KeyType, made.KeyByteOrder = nft.TypeMark, binaryutil.NativeEndian
-	if s.buckets > 0 {
+	if s.typeof() != nil {
 		made.KeyType = nft.TypeInteger
 	}
 	return made
@@ -119,7 +144,10 @@ func (s set) converted(elements []element) []nft.SetElement {
 		if s.keyLength == portLength {
 			key = binary.BigEndian.AppendUint16(nil, uint16(e.key))
 		}
-		all = append(all, nft.SetElement{Key: key, IntervalEnd: e.end, Comment: e.comment, Timeout: e.left})
+		if e.long != nil {
+			key = e.long
+		}
+		all = append(all, nft.SetElement{Key: key, Val: e.value, IntervalEnd: e.end, Comment: e.comment, Timeout: e.left})
 	}
 	return all
 }
@@ -131,6 +159,12 @@ func (c *Conn) install(ctx context.Context, step clusterip.InstallTables) error 
 	if err != nil {
 		return err
 	}
+	installed, stampErr := clusterip.Layout{}, error(nil)
+	if len(have) > 0 {
+		installed, stampErr = stampOf(have)
+	}
+	// The buckets of another layout have other packets.
+	disagrees := len(have) > 0 && (stampErr != nil || len(installed.Disagreements(step.Layout)) > 0)
 	wanted := tablesOf(step.Layout)
 	elements := moveElements(step.Layout.Resource, step.Moves, c.age())
 	for _, bucket := range step.Keep {
@@ -138,9 +172,10 @@ func (c *Conn) install(ctx context.Context, step clusterip.InstallTables) error 
 			element{key: uint32(bucket), comment: commentOf(step.Layout.Resource, bucket), counted: true})
 	}
 	for i, s := range wanted[0].sets { // of the netdev table
-		if s.buckets > 0 {
+		if s.name == setOwned || isMoveSet(s.name) {
 			wanted[0].sets[i].elements = elements[s.name]
 		}
+		wanted[0].sets[i].emptied = disagrees
 	}
 	for _, h := range have {
 		if h.isOurs() && !slices.ContainsFunc(wanted, func(w table) bool { return w.family == h.family }) {
@@ -187,9 +222,7 @@ func (c *Conn) create(want table) error {
 }
 
 func (c *Conn) addSet(t *nft.Table, s set) error {
-	if s.buckets > 0 {
-		c.buckets[s.name] = s.buckets
-	}
+	c.types[s.name] = s.typeof()
 	first := min(len(s.elements), elementsPerMessage)
 	if err := c.nft.AddSet(setOf(t, s), s.converted(s.elements[:first])); err != nil {
 		return err
@@ -276,15 +309,21 @@ func (c *Conn) flush(t *nft.Table, of chain) { c.nft.FlushChain(&nft.Chain{Table
 
 func (c *Conn) repairSet(t *nft.Table, in table, want set) error {
 	have, there := in.set(want.name)
-	if !there {
+	switch {
+	case !there:
 		return c.addSet(t, want)
+	case isTakeoverSet(want.name) && want.emptied:
+		c.nft.FlushSet(setOf(t, want))
+		return nil
+	case isTakeoverSet(want.name):
+		return nil
 	}
 	ofAll := func(e element) bool { return e.all } // it has no key by which it could be deleted
 	if isMoveSet(want.name) || slices.ContainsFunc(have.elements, ofAll) {
 		return c.refill(t, want)
 	}
 	without := func(elements, others []element) []element {
-		return slices.DeleteFunc(slices.Clone(elements), func(e element) bool { return slices.Contains(others, e) })
+		return slices.DeleteFunc(slices.Clone(elements), func(e element) bool { return slices.ContainsFunc(others, e.equal) })
 	}
 	remove, add := without(have.elements, want.elements), without(want.elements, have.elements)
 	if want.flags&unix.NFT_SET_INTERVAL != 0 && len(remove)+len(add) > 0 { // the kernel finds an interval only by both its ends
@@ -370,6 +409,12 @@ func partsOf(layout clusterip.Layout) []part {
 	options := map[nft.TableFamily]string{ipv4.table: "CONFIG_NF_TABLES_IPV4", ipv6.table: "CONFIG_NF_TABLES_IPV6"}
 	for _, f := range familiesOf(layout) {
 		parts = append(parts, part{options[f.table], f.table, chain{base: overheardChain(f, layout).base}})
+	}
+	if !layout.Lingers.IsZero() {
+		send := chain{rules: []rule{newRule("", sendTo(layout.NICIndex))}}
+		parts = append(parts, part{"CONFIG_NFT_DUP_NETDEV", nft.TableFamilyNetdev, send})
+		f := familiesOf(layout)[0]
+		parts = append(parts, part{"CONFIG_NFT_SOCKET", f.table, chain{rules: lingeringChain(f, nil).rules[1:2]}})
 	}
 	if layout.Drains {
 		conntrack := chain{rules: []rule{newRule("", state(0))}}

@@ -78,7 +78,7 @@ func (s kernelSocket) Acknowledgement() (acknowledgement, error) {
 
 // begin starts an empty batch.
 func (c *Conn) begin() (err error) {
-	c.batch, c.buckets = nil, map[string]uint32{}
+	c.batch, c.types = nil, map[string][]byte{}
 	c.nft, err = nft.New(nft.WithTestDial(func(messages []netlink.Message) ([]netlink.Message, error) {
 		if len(messages) > 0 { // else the library reads acknowledgements, of which there are none
 			c.batch = messages

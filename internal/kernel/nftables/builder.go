@@ -112,8 +112,11 @@ func tablesOf(layout clusterip.Layout) []table {
 	if layout.Drains {
 		sets = append(sets, moveSets()...)
 	}
+	if !layout.Lingers.IsZero() {
+		sets = append(sets, takeoverSets()...)
+	}
 	for i, s := range sets {
-		if s.name == setOwned || isMoveSet(s.name) {
+		if s.holdsBuckets() {
 			sets[i].buckets = layout.Buckets
 		}
 	}
@@ -129,6 +132,12 @@ func tablesOf(layout clusterip.Layout) []table {
 		tables = append(tables, table{family: f.table, name: name, chains: chains})
 	}
 	return tables
+}
+
+// holdsBuckets reports whether the keys of a set are buckets.
+func (s set) holdsBuckets() bool {
+	isOther := s.name == setUnderWay || slices.Contains(packetSets(), s.name) || s.keyLength != keyLength
+	return s.name == setOwned || isMoveSet(s.name) || isTakeoverSet(s.name) && !isOther
 }
 
 // serviceSets hold the ports of the services: a set of intervals for each protocol that has some.

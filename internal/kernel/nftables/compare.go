@@ -28,6 +28,7 @@ func judge(tables []table) clusterip.Tables {
 	}
 	judged.Present = true
 	judged.Owned, judged.Moves = ownedIn(ours), movesIn(ours)
+	takeoversIn(ours, &judged)
 	layout, err := stampOf(ours)
 	if err != nil {
 		judged.Faults = []string{err.Error()}
@@ -45,6 +46,7 @@ func judge(tables []table) clusterip.Tables {
 			"the tables were loaded from a file (nft -f), with the buckets that this node had when it was written: none of them counts",
 		}
 		judged.Owned, judged.Moves = nil, clusterip.Moves{}
+		judged.Lingering, judged.Lingered, judged.Expecting = nil, nil, nil
 	default:
 		judged.Faults = damage(ours, tablesOf(layout))
 	}
@@ -202,8 +204,16 @@ func (c chain) ruleDifferences(want chain) []string {
 
 func (s set) elementDifferences(want set) []string {
 	var found []string
+	if isTakeoverSet(s.name) {
+		for _, e := range s.elements {
+			if reason := s.takeoverFault(e); reason != "" {
+				found = append(found, fmt.Sprintf("set %s: element %d %s", s.name, e.key, reason))
+			}
+		}
+		return found
+	}
 	if want.buckets == 0 {
-		if !slices.Equal(inOrder(s.elements), inOrder(want.elements)) {
+		if !slices.EqualFunc(inOrder(s.elements), inOrder(want.elements), element.equal) {
 			found = append(found, fmt.Sprintf("set %s is not as installed", s.name))
 		}
 		return found

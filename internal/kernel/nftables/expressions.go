@@ -35,25 +35,27 @@ const (
 
 // The fields that our rules read or write.
 var (
-	etherDestination = field{link, 0, macLength}    // IEEE 802.3
-	etherType        = field{link, 12, 2}           // of a frame with a tag: the tag's
-	vlanTCI          = field{link, 14, 2}           // IEEE 802.1Q: priority, DEI and VLAN ID
-	arpOperation     = field{network, 6, 2}         // RFC 826, behind htype, ptype, hlen and plen
-	arpSenderMAC     = field{network, 8, macLength} // RFC 826, for Ethernet and IPv4
-	arpSenderIP      = field{network, 14, 4}        // likewise
-	fragmentOffset   = field{network, 6, 2}         // RFC 791 section 3.1, with the flags
-	ipv4Source       = field{network, 12, 4}        // likewise
-	ipv4Destination  = field{network, 16, 4}        // likewise
-	ipv6Source       = field{network, 8, 16}        // RFC 8200 section 3
-	ipv6Destination  = field{network, 24, 16}       // likewise
-	icmpType         = field{transport, 0, 1}       // RFC 792, RFC 4443
-	ndTarget         = field{transport, 8, 16}      // RFC 4861 sections 4.3 and 4.4
-	ndOption         = field{transport, 24, 2}      // type and length of the first option, the only one in our kernel's messages
-	ndOptionMAC      = field{transport, 26, macLength}
-	tcpFlags         = field{transport, 13, 1}         // RFC 9293 section 3.1
-	sctpChunkType    = field{transport, 12, 1}         // RFC 9260 section 3: of the first chunk
-	sourcePort       = field{transport, 0, portLength} // TCP, UDP, UDP-Lite, SCTP and DCCP alike
-	destinationPort  = field{transport, 2, portLength} // likewise
+	etherDestination   = field{link, 0, macLength}    // IEEE 802.3
+	etherSource        = field{link, 6, macLength}    // likewise
+	etherType          = field{link, 12, 2}           // of a frame with a tag: the tag's
+	vlanTCI            = field{link, 14, 2}           // IEEE 802.1Q: priority, DEI and VLAN ID
+	arpOperation       = field{network, 6, 2}         // RFC 826, behind htype, ptype, hlen and plen
+	arpSenderMAC       = field{network, 8, macLength} // RFC 826, for Ethernet and IPv4
+	arpSenderIP        = field{network, 14, 4}        // likewise
+	ipv4Identification = field{network, 4, 4}         // RFC 791 section 3.1, with the flags and the fragment's offset
+	fragmentOffset     = field{network, 6, 2}         // RFC 791 section 3.1, with the flags
+	ipv4Source         = field{network, 12, 4}        // likewise
+	ipv4Destination    = field{network, 16, 4}        // likewise
+	ipv6Source         = field{network, 8, 16}        // RFC 8200 section 3
+	ipv6Destination    = field{network, 24, 16}       // likewise
+	icmpType           = field{transport, 0, 1}       // RFC 792, RFC 4443
+	ndTarget           = field{transport, 8, 16}      // RFC 4861 sections 4.3 and 4.4
+	ndOption           = field{transport, 24, 2}      // type and length of the first option, the only one in our kernel's messages
+	ndOptionMAC        = field{transport, 26, macLength}
+	tcpFlags           = field{transport, 13, 1}         // RFC 9293 section 3.1
+	sctpChunkType      = field{transport, 12, 1}         // RFC 9260 section 3: of the first chunk
+	sourcePort         = field{transport, 0, portLength} // TCP, UDP, UDP-Lite, SCTP and DCCP alike
+	destinationPort    = field{transport, 2, portLength} // likewise
 )
 
 const (
@@ -82,11 +84,16 @@ func (f field) hasAny(bits ...byte) []expr.Any {
 
 // set writes a value into the packet. In the transport header it corrects the checksum of ICMPv6.
 func (f field) set(value ...byte) []expr.Any {
-	write := &expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: register0, Base: f.header, Offset: f.offset, Len: f.length}
+	return append([]expr.Any{&expr.Immediate{Register: register0, Data: value}}, f.write(register0)...)
+}
+
+// write writes a register into the packet, like set.
+func (f field) write(register uint32) []expr.Any {
+	write := &expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: register, Base: f.header, Offset: f.offset, Len: f.length}
 	if f.header == transport {
 		write.CsumType, write.CsumOffset = expr.CsumTypeInet, icmpChecksum
 	}
-	return []expr.Any{&expr.Immediate{Register: register0, Data: value}, write}
+	return []expr.Any{write}
 }
 
 func compare(op expr.CmpOp, value ...byte) expr.Any {
@@ -153,6 +160,10 @@ func countAndDrop() []expr.Any {
 
 func goTo(chain string) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
+}
+
+func jumpTo(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
 }
 
 func bigEndian(value uint16) []byte { return binary.BigEndian.AppendUint16(nil, value) }

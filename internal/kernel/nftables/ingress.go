@@ -39,6 +39,11 @@ func ingressChains(layout clusterip.Layout) []chain {
 		ingress.rules = append(ingress.rules,
 			newRule("packets to the address", protocolIs(f.etherType), f.to(address), goTo(f.chain)))
 	}
+	if !layout.Lingers.IsZero() {
+		ingress.rules = append(ingress.rules, newRule("takeover frames", protocolIs(clusterip.TakeoverEtherType), goTo(chainTakeovers)))
+		all, requests := takeoverFrames(layout)
+		chains = append(chains, all, requests)
+	}
 	for i := range ingress.rules {
 		ingress.rules[i].marked = true
 	}
@@ -80,25 +85,42 @@ func (f family) chains(layout clusterip.Layout) []chain {
 	}}
 	// Only frames for the shared MAC become the node's own, not others that a promiscuous interface receives.
 	first.rules = append(first.rules, newRule("frames for the shared MAC are for this node", toMAC(mac), setPacketType(unix.PACKET_HOST)))
+	if layout.Lingers.IsZero() {
+		spread := f.spread(layout, first, false)
+		return slices.Insert(spread, 1, errors)
+	}
+	takeover := chain{name: f.chain + chainTakeover}
+	first.rules = append(first.rules, newRule("takeovers are under way", underWay(), goTo(takeover.name)))
+	return slices.Concat(slices.Insert(f.spread(layout, first, false), 1, errors), f.spread(layout, takeover, true),
+		[]chain{f.passOn(layout), f.passed(), f.remember(layout)})
+}
+
+// spread appends to a chain the rules that decide by the bucket, and returns it with the chains that they need. takeover: the rules are
+// those that are in force while anything is taken over.
+func (f family) spread(layout clusterip.Layout, first chain, takeover bool) []chain {
+	suffix := f.suffix
+	if takeover {
+		suffix += chainTakeover
+	}
 	if !layout.HashMode.Ports() && len(layout.Services) == 0 {
-		first.rules = append(first.rules, f.bucketRules("owned buckets", layout, nil)...)
-		return []chain{first, errors}
+		first.rules = append(first.rules, f.bucketRules("owned buckets", layout, nil, takeover)...)
+		return []chain{first}
 	}
-	portless := chain{name: chainShared + f.suffix, rules: f.bucketRules("owned buckets", layout, nil)}
+	portless := chain{name: chainShared + suffix, rules: f.bucketRules("owned buckets", layout, nil, takeover)}
 	if !layout.HashMode.Ports() {
-		first.rules = append(first.rules, f.dispatch(layout, portless.name, portless.name)...)
-		return []chain{first, errors, portless}
+		first.rules = append(first.rules, f.dispatch(layout, portless.name, portless.name, takeover)...)
+		return []chain{first, portless}
 	}
-	portless.name = chainPortless + f.suffix
+	portless.name = chainPortless + suffix
 	load := []expr.Any{sourcePort.loadTo(f.ports[0]), destinationPort.loadTo(f.ports[1])}[:layout.HashMode.PortWords()]
-	ports := chain{name: chainPorts + f.suffix, rules: f.bucketRules("owned buckets", layout, load)}
-	first.rules = append(first.rules, f.dispatch(layout, ports.name, portless.name)...)
-	return []chain{first, errors, ports, portless}
+	ports := chain{name: chainPorts + suffix, rules: f.bucketRules("owned buckets", layout, load, takeover)}
+	first.rules = append(first.rules, f.dispatch(layout, ports.name, portless.name, takeover)...)
+	return []chain{first, ports, portless}
 }
 
 // dispatch sends packets to the chain that hashes their ports, if they have some, or to the one that does not. What is no service it hashes
 // to bucket 0.
-func (f family) dispatch(layout clusterip.Layout, ports, portless string) []rule {
+func (f family) dispatch(layout clusterip.Layout, ports, portless string, takeover bool) []rule {
 	rules := []rule{newRule("fragments hide their ports", f.isFragment(), goTo(portless))}
 	if len(layout.Services) == 0 {
 		for _, p := range portProtocols {
@@ -116,7 +138,7 @@ func (f family) dispatch(layout clusterip.Layout, ports, portless string) []rule
 		rules = append(rules, newRule("ICMP shares load", ipProtocolIs(f.icmp), goTo(portless)))
 	}
 	layout.Buckets = 1 // the owner of the only bucket is that of bucket 0
-	return append(rules, f.bucketRules("the rest is bucket 0's", layout, nil)...)
+	return append(rules, f.bucketRules("the rest is bucket 0's", layout, nil, takeover)...)
 }
 
 // isFragment matches a fragment, the first one too.
@@ -132,8 +154,8 @@ func (f family) isFragment() []expr.Any {
 func foreignRule() rule { return newRule("foreign buckets", countAndDrop()) }
 
 // bucketRules accept or drop a packet, by its bucket. With drain, they mark the packets of moving buckets (marks), about which moveChains
-// decide.
-func (f family) bucketRules(comment string, layout clusterip.Layout, ports []expr.Any) []rule {
+// decide. While anything is taken over, there are more rules.
+func (f family) bucketRules(comment string, layout clusterip.Layout, ports []expr.Any, takeover bool) []rule {
 	accept := verdict(expr.VerdictAccept)
 	owned := f.hashRule(comment, layout, ports, lookup(setOwned), accept)
 	if !layout.Drains {
@@ -150,7 +172,18 @@ func (f family) bucketRules(comment string, layout clusterip.Layout, ports []exp
 		adopting = append(adopting, marked("adopted buckets", adoptingMark, lookup(setAdopting), lookup(setOwned)))
 		draining = append(draining, marked("draining buckets", drainingMark, lookup(setDraining)))
 	}
-	return slices.Concat(adopting, []rule{owned}, draining, []rule{foreignRule()})
+	if !takeover {
+		return slices.Concat(adopting, []rule{owned}, draining, []rule{foreignRule()})
+	}
+	passed := f.hashRule("passed on", layout, ports, lookup(setTakingOver), goTo(chainPassed+f.suffix))
+	passed.exprs = slices.Concat(packetTypeIs(unix.PACKET_BROADCAST), passed.exprs)
+	return slices.Concat([]rule{passed}, adopting, []rule{
+		owned,
+		f.hashRule("lingering buckets", layout, ports, lookup(setLingering), toMAC(of(f, layout.MACs)), f.put(layout, f.lingeringMark(layout)),
+			accept),
+		f.hashRule("buckets that were taken over", layout, ports, lookup(setPassing), jumpTo(chainPassOn+f.suffix)),
+		f.hashRule("buckets that are taken over", layout, ports, lookup(setExpecting), goTo(chainRemember+f.suffix)),
+	}, draining, []rule{foreignRule()})
 }
 
 // hashRule computes a packet's bucket: one hash and one lookup, however many buckets the node owns. Without ports it hashes only the source

@@ -22,8 +22,9 @@ type Conn struct {
 	err      error             // why no socket can be opened
 	nft      *nft.Conn         // writes the messages of a batch: see begin
 	batch    []netlink.Message // that it has written
-	buckets  map[string]uint32 // set.buckets of the sets in the batch, by name
+	types    map[string][]byte // set.typeof of the sets in the batch, by name
 	observed time.Time         // when ObserveTables last began to read; zero before
+	keys     []element         // of setKeys, as ObserveTables last read them
 }
 
 // Open connects to the network namespace of the calling thread. On a kernel without nf_tables, everything that is requested from the

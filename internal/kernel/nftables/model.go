@@ -96,22 +96,26 @@ func (r rule) equal(other rule) bool {
 }
 
 // A set holds integers of 4 bytes in host order, which are bucket numbers or keys of the stamp; or intervals of ports of 2 bytes in network
-// order.
+// order; or the keys of takeovers.
 type set struct {
-	name      string
-	keyLength uint32 // in bytes
-	buckets   uint32 // how many buckets the keys may number, if nft(8) is to print them so; else 0
-	flags     uint32 // NFT_SET_…
-	elements  []element
-	counters  map[uint32]nftreply.Expression // by the keys of elements, still encoded; nil in a set that is to be installed
+	name       string
+	keyLength  uint32 // in bytes
+	dataLength uint32 // of a map
+	buckets    uint32 // how many buckets the keys may number, if nft(8) is to print them so; else 0
+	flags      uint32 // NFT_SET_…
+	emptied    bool   // it is to be emptied when it is repaired: of takeovers
+	elements   []element
+	counters   map[uint32]nftreply.Expression // by the keys of elements, still encoded; nil in a set that is to be installed
 }
 
 const keyLength = 4
 
 type element struct {
 	key     uint32
-	all     bool // without a key: it stands for all keys that the set lacks (NFT_SET_ELEM_CATCHALL)
-	end     bool // of an interval: the first key behind it
+	long    []byte // the key, if it is longer than 4 bytes: of setKeys, whose key has the bucket
+	value   []byte // in a map
+	all     bool   // without a key: it stands for all keys that the set lacks (NFT_SET_ELEM_CATCHALL)
+	end     bool   // of an interval: the first key behind it
 	comment string
 	counted bool
 	timed   bool          // the kernel removes it
@@ -126,5 +130,7 @@ func commentOf(resource string, bucket clusterip.Bucket) string {
 	}
 	return fmt.Sprintf("%s:%d", resource, bucket)
 }
+
+func (e element) equal(other element) bool { return reflect.DeepEqual(e, other) }
 
 func (e element) isOurs() bool { return strings.HasSuffix(e.comment, fmt.Sprintf(":%d", e.key)) }

@@ -64,10 +64,20 @@ func (f family) marks(layout clusterip.Layout) (draining, adopting mark) {
 
 // put marks a packet to the shared MAC.
 func (f family) put(layout clusterip.Layout, m mark) []expr.Any {
-	if layout.Bridged { // it is the node's own already
-		return etherDestination.set(m.mac[:]...)
+	var exprs []expr.Any
+	if m.mac != of(f, layout.MACs) {
+		exprs = etherDestination.set(m.mac[:]...)
 	}
-	return setPacketType(m.kind)
+	if m.kind == unix.PACKET_HOST { // it is the node's own already
+		return exprs
+	}
+	return append(exprs, setPacketType(m.kind)...)
+}
+
+// lingeringMark is the mark of buckets that linger: no frame is ever sent to its MAC.
+func (f family) lingeringMark(layout clusterip.Layout) mark {
+	draining, _ := f.marks(layout)
+	return mark{draining.kind, clusterip.MAC{macLength - 1: 2}}
 }
 
 // moveChains decide about marked packets, behind conntrack. Of a draining bucket, only packets of a connection of this node pass: all
@@ -93,6 +103,9 @@ func moveChains(f family, layout clusterip.Layout) []chain {
 	adopting.rules = append(adopting.rules, newRule("connections of the old owner", countAndDrop()))
 	moves := chain{name: chainMoves, base: filterBase(nft.ChainHookPrerouting, movesPriority), rules: f.moveRules(layout)}
 	chains := []chain{moves, draining, adopting}
+	if !layout.Lingers.IsZero() {
+		chains = append(chains, lingeringChain(f, accept))
+	}
 	if layout.Bridged {
 		// A bridge that calls iptables runs prerouting for packets at its ports, and not again when they arrive on the bridge itself
 		// (ip_sabotage_in in net/bridge/br_netfilter_hooks.c).
@@ -108,6 +121,9 @@ func (f family) moveRules(layout clusterip.Layout) []rule {
 	for _, address := range f.addresses(layout) {
 		has := func(m mark) []expr.Any {
 			return slices.Concat(isInterface(expr.MetaKeyIIF, layout.NICIndex), f.to(address), toMAC(m.mac), packetTypeIs(m.kind))
+		}
+		if !layout.Lingers.IsZero() {
+			rules = append(rules, newRule("lingering buckets", has(f.lingeringMark(layout)), goTo(chainLingering)))
 		}
 		rules = append(rules, newRule("draining buckets", has(drainingMark), goTo(chainDraining)))
 		for _, p := range connectionProtocols { // ICMP errors have the same mark
@@ -178,8 +194,16 @@ func (c *Conn) changeBuckets(step clusterip.ChangeBuckets) error {
 			return err
 		}
 	}
-	if err := c.addElements(ownedSet(t), elementsOf(step.Resource, step.Own)); err != nil || step.Moves == nil {
+	if err := c.addElements(ownedSet(t), elementsOf(step.Resource, step.Own)); err != nil {
 		return err
+	}
+	if step.Takeovers {
+		if err := c.changeTakeovers(step); err != nil {
+			return err
+		}
+	}
+	if step.Moves == nil {
+		return nil
 	}
 	elements := moveElements(step.Resource, *step.Moves, c.age())
 	for _, s := range moveSets() {

@@ -28,12 +28,28 @@ const (
 	chainDelivered  = "moves_delivered"
 	chainDraining   = "draining"
 	chainAdopting   = "adopting"
+	chainLingering  = "lingering"
+	chainTakeovers  = "takeovers"
+	chainRequests   = "takeover_requests"
+	chainPassOn     = "pass_on"
+	chainPassed     = "passed"
+	chainRemember   = "remember"
+	// chainTakeover follows the name of a chain whose rules are those that are in force while anything is taken over.
+	chainTakeover = "_takeover"
 
 	setOwned      = "owned"
 	setSchema     = "schema"
 	setDraining   = "draining"
 	setAdopting   = "adopting"
 	setHandedOver = "handed_over"
+	setUnderWay   = "under_way"
+	setLingering  = "lingering"
+	setPassing    = "passing"
+	setKeys       = "takeover_keys"
+	setExpecting  = "expecting"
+	setTakingOver = "taking_over"
+	setSeen       = "seen"
+	setSeenToo    = "seen_too"
 	// setServices follows the name of a protocol.
 	setServices = "_services"
 )
@@ -45,12 +61,18 @@ func tableName(address netip.Addr) string {
 
 // namesIn lists the names that a table of the family may contain, in any layout.
 func namesIn(tables nft.TableFamily) (chains, sets []string) {
-	input := []string{chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainTranslated, chainForwarded}
+	input := []string{
+		chainOverheard, chainMoves, chainDelivered, chainDraining, chainAdopting, chainLingering, chainTranslated, chainForwarded,
+	}
 	switch tables {
 	case nft.TableFamilyNetdev:
-		chains = []string{chainIngress, chainARP, chainIPv4, chainIPv6}
-		for _, name := range []string{chainErrors, chainShared, chainPorts, chainPortless} {
+		chains = []string{chainIngress, chainARP, chainTakeovers, chainRequests, chainIPv4, chainIPv6}
+		chains = append(chains, chainIPv4+chainTakeover, chainIPv6+chainTakeover)
+		for _, name := range []string{chainErrors, chainShared, chainPorts, chainPortless, chainPassOn, chainPassed, chainRemember} {
 			chains = append(chains, name+ipv4.suffix, name+ipv6.suffix)
+		}
+		for _, name := range []string{chainShared, chainPorts, chainPortless} {
+			chains = append(chains, name+ipv4.suffix+chainTakeover, name+ipv6.suffix+chainTakeover)
 		}
 		return chains, setNames()
 	case nft.TableFamilyARP:
@@ -68,7 +90,7 @@ func setNames() []string {
 	for _, p := range portProtocols {
 		names = append(names, p.name+setServices)
 	}
-	for _, s := range moveSets() {
+	for _, s := range slices.Concat(moveSets(), takeoverSets()) {
 		names = append(names, s.name)
 	}
 	return names

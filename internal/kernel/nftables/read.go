@@ -182,7 +182,7 @@ func (c *Conn) readSets(ctx context.Context, into *table) error {
 	}
 	for _, read := range sets {
 		s := set{name: read.Name, keyLength: read.KeyLength, flags: read.Flags}
-		if slices.Contains(setNames(), s.name) {
+		if slices.Contains(setNames(), s.name) && !slices.Contains(packetSets(), s.name) {
 			elements, err := c.Elements(ctx, into.family, into.name, s.name)
 			s.fill(elements)
 			if err == nil && s.isTorn() {
@@ -201,14 +201,15 @@ func (c *Conn) readSets(ctx context.Context, into *table) error {
 func (s set) isTorn() bool {
 	type key struct {
 		key      uint32
+		long     string
 		end, all bool
 	}
 	seen := map[key]bool{}
 	for _, e := range s.elements {
-		if seen[key{e.key, e.end, e.all}] {
+		if seen[key{e.key, string(e.long), e.end, e.all}] {
 			return true
 		}
-		seen[key{e.key, e.end, e.all}] = true
+		seen[key{e.key, string(e.long), e.end, e.all}] = true
 	}
 	return false
 }
@@ -225,6 +226,8 @@ func (s *set) fill(read []nftreply.Element) {
 		case e.all:
 		case len(key) == keyLength:
 			e.key = binary.NativeEndian.Uint32(key)
+		case len(key) == takeoverKeyLength:
+			e.key, e.long, e.value = bucketIn(key), key, r.Data.Value
 		case len(key) == portLength:
 			e.key = uint32(binary.BigEndian.Uint16(key))
 		default:

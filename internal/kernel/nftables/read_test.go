@@ -83,3 +83,31 @@ func TestUnknownExpressionsStayVisible(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// What lingers is read with the key that lasts as long: a probe publishes it.
+func TestTakeoversAreRead(t *testing.T) {
+	of := func(bucket clusterip.Bucket, left time.Duration) element {
+		return element{key: uint32(bucket), comment: commentOf("web-ip", bucket), timed: true, left: left}
+	}
+	key := func(bucket clusterip.Bucket, left time.Duration, first byte) element {
+		e := of(bucket, left)
+		e.long = []byte{first, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, byte(bucket)}
+		e.value = []byte{first, 10, 11, 12}
+		return e
+	}
+	read := clusterip.Tables{Owned: []clusterip.Bucket{5}}
+	takeoversIn([]table{{sets: []set{
+		{name: setLingering, elements: []element{of(2, time.Second), of(5, time.Second)}},
+		{name: setKeys, elements: []element{key(2, 9*time.Second, 1), key(2, time.Second, 7), key(3, time.Second, 3), key(5, time.Second, 5)}},
+		{name: setExpecting, elements: []element{of(4, time.Second), of(5, time.Second)}},
+	}}}, &read)
+	want := clusterip.Tables{
+		Owned: []clusterip.Bucket{5}, Lingered: []clusterip.Bucket{2, 3}, Expecting: []clusterip.Bucket{4},
+		Lingering: []clusterip.Linger{{Bucket: 2, Left: time.Second, Key: clusterip.TakeoverKey{
+			Secret: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}, Token: [4]byte{1, 10, 11, 12},
+		}}},
+	}
+	if diff := cmp.Diff(want, read); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -75,6 +75,11 @@ func draining(layout clusterip.Layout) clusterip.Layout {
 	return layout
 }
 
+func lingering(layout clusterip.Layout) clusterip.Layout {
+	layout.Lingers = clusterip.MAC{2, 0, 0, 0, 1, 1}
+	return draining(layout)
+}
+
 func bridged(layout clusterip.Layout) clusterip.Layout {
 	layout.Bridged = true
 	return layout
@@ -97,6 +102,8 @@ func variants() map[string]clusterip.Layout {
 		"on-a-bond":       onBond(layoutFor(clusterip.Unicast, allPorts)),
 		"draining":        draining(layoutFor(clusterip.IGMP, clusterip.SourceIP)),
 		"bridged":         bridged(draining(dualStack(clusterip.Multicast, allPorts))),
+		"lingering":       lingering(layoutFor(clusterip.Multicast, clusterip.SourceIP)),
+		"everything":      lingering(bridged(dualStack(clusterip.Unicast, ports))),
 	}
 }
 

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
@@ -18,7 +19,43 @@ const (
 	numgenOffset     userdata.Type = 2
 
 	expressionNumgen = 23 // EXPR_NUMGEN
+
+	payloadDescription userdata.Type = 0
+	payloadType        userdata.Type = 1
+	payloadBase        userdata.Type = 2
+	payloadOffset      userdata.Type = 3 // in bits
+	payloadLength      userdata.Type = 4 // likewise
+
+	expressionPayload = 7 // EXPR_PAYLOAD
+	networkHeader     = 2 // PROTO_BASE_NETWORK_HDR
+	bitsPerByte       = 8
 )
+
+// typeof is user data that shows nft(8) the type of a set's keys, and of a map's values; nil: it has a name.
+func (s set) typeof() []byte {
+	const anyHash = 1<<32 - 1
+	switch {
+	case s.buckets > 0:
+		return typeofBuckets(s.buckets)
+	case slices.Contains(packetSets(), s.name):
+		return typeofBuckets(anyHash)
+	case s.dataLength > 0:
+		key := userdata.Append(nil, userdata.NFTNL_UDATA_SET_KEY_TYPEOF, typeofPayload(s.keyLength))
+		return userdata.Append(key, userdata.NFTNL_UDATA_SET_DATA_TYPEOF, typeofPayload(s.dataLength))
+	default:
+		return nil
+	}
+}
+
+// typeofPayload shows nft(8) the type of `@nh,0,BITS`.
+func typeofPayload(length uint32) []byte {
+	number := func(to []byte, kind userdata.Type, value uint32) []byte {
+		return userdata.Append(to, kind, binary.NativeEndian.AppendUint32(nil, value))
+	}
+	payload := number(number(number(nil, payloadDescription, 0), payloadType, 0), payloadBase, networkHeader)
+	payload = number(number(payload, payloadOffset, 0), payloadLength, length*bitsPerByte)
+	return userdata.Append(number(nil, typeofExpression, expressionPayload), typeofData, payload)
+}
 
 // typeofBuckets is user data that shows nft(8) the type of a set's keys: numbers of so many buckets. The kernel ignores it. nft(8) has no
 // name for the type of a hash, and accepts no rule that looks a hash up in a set of another type, not even from its own listing. `typeof`
@@ -33,7 +70,7 @@ func typeofBuckets(buckets uint32) []byte {
 		userdata.Append(number(nil, typeofExpression, expressionNumgen), typeofData, counter))
 }
 
-// addTypes adds typeofBuckets to the messages that add sets of buckets. The library cannot write it.
+// addTypes adds set.typeof to the messages that add sets. The library cannot write it.
 func (c *Conn) addTypes() error {
 	for i, m := range c.batch {
 		if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSET {
@@ -43,15 +80,13 @@ func (c *Conn) addTypes() error {
 		if err != nil {
 			return err
 		}
-		buckets := uint32(0)
+		var typeof []byte
 		for j, a := range attributes {
 			switch a.Type {
 			case unix.NFTA_SET_NAME:
-				buckets = c.buckets[string(a.Data[:len(a.Data)-1])]
+				typeof = c.types[string(a.Data[:len(a.Data)-1])]
 			case unix.NFTA_SET_USERDATA:
-				if buckets > 0 {
-					attributes[j] = netlink.Attribute{Type: a.Type, Data: append(a.Data, typeofBuckets(buckets)...)}
-				}
+				attributes[j] = netlink.Attribute{Type: a.Type, Data: append(a.Data, typeof...)}
 			}
 		}
 		data, err := netlink.MarshalAttributes(attributes)

@@ -15,6 +15,8 @@ var decodable = map[string]func() expr.Any{
 	"cmp":       func() expr.Any { return &expr.Cmp{} },
 	"counter":   func() expr.Any { return &expr.Counter{} },
 	"ct":        func() expr.Any { return &expr.Ct{} },
+	"dup":       func() expr.Any { return &expr.Dup{IsRegDevSet: true} }, // which the library does not set
+	"dynset":    func() expr.Any { return &expr.Dynset{} },
 	"exthdr":    func() expr.Any { return &expr.Exthdr{} },
 	"fib":       func() expr.Any { return &expr.Fib{} },
 	"hash":      func() expr.Any { return &expr.Hash{} },
@@ -26,6 +28,7 @@ var decodable = map[string]func() expr.Any{
 	"payload":   func() expr.Any { return &expr.Payload{} },
 	"range":     func() expr.Any { return &expr.Range{} },
 	"redir":     func() expr.Any { return &expr.Redir{} },
+	"socket":    func() expr.Any { return &expr.Socket{} },
 	"target":    func() expr.Any { return &expr.Target{} },
 }
 
