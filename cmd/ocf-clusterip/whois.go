@@ -31,7 +31,8 @@ default.
         --file clients.txt
 
 The states: owned; adopting (owned, while an old owner may still serve
-connections); draining (unowned, but an old owner serves connections);
+connections); lingering (an old owner answers until another node takes the
+bucket over); draining (unowned, but an old owner serves connections);
 several-owners (act at once); unowned; unknown.`
 
 func (c *call) whoisCommand() *cli.Command {

@@ -105,6 +105,8 @@ func (s Status) metrics(version string) []metric {
 			"connections.", s.adopting),
 		bucket("clusterip_bucket_draining", gauge, "Whether this node drains the bucket: it released it, and still serves its "+
 			"connections.", s.draining),
+		bucket("clusterip_bucket_lingering", gauge, "Whether this node lingers with the bucket: it released it, and answers everything until it "+
+			"is taken over.", s.lingering),
 		bucket("clusterip_bucket_drain_remaining_seconds", gauge, "The time until the drain ends at the latest.", s.drainRemaining),
 		bucket("clusterip_bucket_drain_connections", gauge, "The connections that the drain still serves.", s.drainConnections),
 		bucket("clusterip_bucket_packets_total", counter, "Packets of the bucket that this node has accepted since it owns it.",
@@ -225,6 +227,11 @@ func (s Status) drain(b BucketStatus) (DrainStatus, bool) {
 func (s Status) draining(b BucketStatus) (float64, bool) {
 	_, drains := s.drain(b)
 	return truth(drains), true
+}
+
+func (s Status) lingering(b BucketStatus) (float64, bool) {
+	drain, _ := s.drain(b)
+	return truth(drain.LingersSeconds > 0), true
 }
 
 func (s Status) drainRemaining(b BucketStatus) (float64, bool) {

@@ -63,9 +63,11 @@ func value(t *testing.T, families map[string]*dto.MetricFamily, name string, lab
 func moving(s *Survey) {
 	r := &s.Resources[0]
 	r.Here.Moves = clusterip.Moves{
-		Draining: []clusterip.Drain{{Bucket: 5, Left: 590 * time.Second}},
+		Draining: []clusterip.Drain{{Bucket: 5, Left: 590 * time.Second}, {Bucket: 7, Left: 599 * time.Second}},
 		Adopting: []clusterip.Adoption{{Bucket: 6, Left: 30 * time.Second, From: []string{"node3"}}},
 	}
+	r.Here.Lingering = []clusterip.Linger{{Bucket: 7, Left: 2 * time.Second}}
+	delete(r.Placement, 7)
 	r.Layout.Services = []services.Service{{Protocol: "tcp", First: 80, Last: 80}, services.ICMP}
 }
 
@@ -114,10 +116,25 @@ func TestMetrics(t *testing.T) {
 		"with several owners, owned here": {
 			func(s *Survey) { s.Resources[0].Placement[0] = []string{"node2"} }, "clusterip_bucket_owned", bucket("0"), 1,
 		},
-		"an adopted bucket is owned":             {moving, "clusterip_bucket_owned", bucket("6"), 1},
-		"and adopted":                            {moving, "clusterip_bucket_adopting", bucket("6"), 1},
-		"one that drains here is not adopted":    {moving, "clusterip_bucket_adopting", bucket("5"), 0},
-		"but drains":                             {moving, "clusterip_bucket_draining", bucket("5"), 1},
+		"an adopted bucket is owned":           {moving, "clusterip_bucket_owned", bucket("6"), 1},
+		"and adopted":                          {moving, "clusterip_bucket_adopting", bucket("6"), 1},
+		"one that drains here is not adopted":  {moving, "clusterip_bucket_adopting", bucket("5"), 0},
+		"but drains":                           {moving, "clusterip_bucket_draining", bucket("5"), 1},
+		"one that only drains does not linger": {moving, "clusterip_bucket_lingering", bucket("5"), 0},
+		"one that lingers here does":           {moving, "clusterip_bucket_lingering", bucket("7"), 1},
+		"and drains":                           {moving, "clusterip_bucket_draining", bucket("7"), 1},
+		"but is not owned":                     {moving, "clusterip_bucket_owned", bucket("7"), 0},
+		"by anybody":                           {moving, "clusterip_cluster_bucket_nodes", bucket("7"), 0},
+		"which is not broken":                  {moving, "clusterip_resource_health", nil, 0},
+		"one that lingers here although it is owned elsewhere": {
+			func(s *Survey) { moving(s); s.Resources[0].Placement[7] = []string{"node2"} }, "clusterip_bucket_lingering", bucket("7"), 1,
+		},
+		"one that lingers elsewhere does not here": {
+			func(s *Survey) {
+				delete(s.Resources[0].Placement, 4)
+				s.Resources[0].Drainers, s.Resources[0].Lingerers = draining(4, "node2"), lingering(4, "node2")
+			}, "clusterip_bucket_lingering", bucket("4"), 0,
+		},
 		"one drained for us does not drain here": {moving, "clusterip_bucket_draining", bucket("6"), 0},
 		"a drain has an end":                     {moving, "clusterip_bucket_drain_remaining_seconds", bucket("5"), 590},
 		"and connections":                        {moving, "clusterip_bucket_drain_connections", bucket("5"), 12},

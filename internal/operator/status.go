@@ -109,9 +109,10 @@ type BucketStatus struct {
 
 // DrainStatus is a node that drains a bucket.
 type DrainStatus struct {
-	Node        string  `json:"node"`
-	Seconds     float64 `json:"seconds"`     // at most: from now on this node; on another one from when it published its announcement
-	Connections *int    `json:"connections"` // on this node; null: not counted
+	Node           string  `json:"node"`
+	Seconds        float64 `json:"seconds"`         // at most: from now on this node; on another one from when it published its announcement
+	LingersSeconds float64 `json:"lingers_seconds"` // likewise; 0: it does not linger with the bucket
+	Connections    *int    `json:"connections"`     // on this node; null: not counted
 }
 
 // Traffic is what was counted, and how fast it grew since the previous status; null without one.
@@ -275,9 +276,17 @@ func trafficOf(count clusterip.Count) *Traffic {
 func (r Resource) bucket(bucket clusterip.Bucket) BucketStatus {
 	nodes, state := r.owner(bucket)
 	status := BucketStatus{Bucket: bucket, State: state, Nodes: append([]string{}, nodes...), Drains: []DrainStatus{}}
+	lingerers := r.lingersHere(bucket)
+	if state == Lingering { // otherwise another node's announcement is out of date: the bucket was taken over
+		lingerers = r.lingerers(bucket)
+	}
+	lingers := map[string]float64{}
+	for _, l := range lingerers {
+		lingers[l.Node] = seconds(l.For)
+	}
 	for _, d := range r.Here.Moves.Draining {
 		if d.Bucket == bucket {
-			drain := DrainStatus{Node: r.here(), Seconds: seconds(d.Left)}
+			drain := DrainStatus{Node: r.here(), Seconds: seconds(d.Left), LingersSeconds: lingers[r.here()]}
 			if r.Connections != nil {
 				count := r.Connections[bucket]
 				drain.Connections = &count
@@ -286,7 +295,7 @@ func (r Resource) bucket(bucket clusterip.Bucket) BucketStatus {
 		}
 	}
 	for _, d := range r.Drainers[bucket] {
-		status.Drains = append(status.Drains, DrainStatus{Node: d.Node, Seconds: seconds(d.Left)})
+		status.Drains = append(status.Drains, DrainStatus{Node: d.Node, Seconds: seconds(d.Left), LingersSeconds: lingers[d.Node]})
 	}
 	if adoption, ok := r.Here.Moves.Adoption(bucket); ok {
 		for _, node := range adoption.From {

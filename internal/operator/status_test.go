@@ -80,6 +80,15 @@ func surveyOf(change ...func(*Survey)) Survey {
 	return survey
 }
 
+// draining and lingering are what a node has announced about a bucket.
+func draining(bucket clusterip.Bucket, node string) map[clusterip.Bucket][]handover.Drainer {
+	return map[clusterip.Bucket][]handover.Drainer{bucket: {{Node: node, Left: time.Minute}}}
+}
+
+func lingering(bucket clusterip.Bucket, node string) map[clusterip.Bucket][]handover.Lingerer {
+	return map[clusterip.Bucket][]handover.Lingerer{bucket: {{Node: node, Lingering: handover.Lingering{For: 3 * time.Second}}}}
+}
+
 // What an operator sees, on a terminal of 80 columns and in a pipe.
 func TestStatusAsText(t *testing.T) {
 	for name, survey := range map[string]Survey{
@@ -87,10 +96,16 @@ func TestStatusAsText(t *testing.T) {
 		"moves": surveyOf(func(s *Survey) {
 			r := &s.Resources[0]
 			r.Here.Moves = clusterip.Moves{
-				Draining: []clusterip.Drain{{Bucket: 5, Left: 590*time.Second + 1}},
+				Draining: []clusterip.Drain{{Bucket: 4, Left: 599 * time.Second}, {Bucket: 5, Left: 590*time.Second + 1}},
 				Adopting: []clusterip.Adoption{{Bucket: 6, Left: 30 * time.Second, From: []string{"node3"}}},
 			}
-			r.Drainers = map[clusterip.Bucket][]handover.Drainer{7: {{Node: "node3", Left: 600 * time.Second}}}
+			r.Here.Lingering = []clusterip.Linger{{Bucket: 4, Left: 1800 * time.Millisecond}}
+			r.Drainers = map[clusterip.Bucket][]handover.Drainer{
+				1: {{Node: "node2", Left: 600 * time.Second}}, 7: {{Node: "node3", Left: 600 * time.Second}},
+			}
+			r.Lingerers = lingering(1, "node2")
+			delete(r.Placement, 1)
+			delete(r.Placement, 4)
 		}),
 		"faults": surveyOf(func(s *Survey) {
 			s.Cluster.Nodes[2] = pacemaker.Node{Name: "node3", Unclean: true}
@@ -237,6 +252,31 @@ func TestHealth(t *testing.T) {
 			delete(s.Resources[0].Placement, 1)
 			s.Resources[0].Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
 		}, Broken, "bucket 1: unowned"},
+		"it lingers here": {func(s *Survey) {
+			delete(s.Resources[0].Placement, 1)
+			s.Resources[0].Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
+			s.Resources[0].Here.Lingering = []clusterip.Linger{{Bucket: 1, Left: 2500 * time.Millisecond}}
+		}, Healthy, `"state":"lingering","nodes":[],"drains":[{"node":"node1","seconds":60,"lingers_seconds":3,`},
+		"it lingers elsewhere": {func(s *Survey) {
+			delete(s.Resources[0].Placement, 1)
+			s.Resources[0].Drainers, s.Resources[0].Lingerers = draining(1, "node2"), lingering(1, "node2")
+		}, Healthy, `"state":"lingering","nodes":[],"drains":[{"node":"node2","seconds":60,"lingers_seconds":3,`},
+		"it lingers here, and there is nobody to ask": {func(s *Survey) {
+			r := &s.Resources[0]
+			s.Cluster, s.ClusterErr, r.Placement = nil, errors.New("refused"), nil
+			r.Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
+			r.Here.Lingering = []clusterip.Linger{{Bucket: 1, Left: time.Second}}
+		}, Degraded, `"state":"lingering"`},
+		"it was taken over, and the announcement is not yet cleared": {func(s *Survey) {
+			s.Resources[0].Drainers, s.Resources[0].Lingerers = draining(1, "node3"), lingering(1, "node3")
+		}, Healthy, `"state":"adopting","nodes":["node2"],"drains":[{"node":"node3","seconds":60,"lingers_seconds":0,`},
+		"it lingers here, and the last node that lingered has not cleared its announcement": {func(s *Survey) {
+			r := &s.Resources[0]
+			delete(r.Placement, 1)
+			r.Here.Moves.Draining = []clusterip.Drain{{Bucket: 1, Left: time.Minute}}
+			r.Here.Lingering = []clusterip.Linger{{Bucket: 1, Left: time.Second}}
+			r.Drainers, r.Lingerers = draining(1, "node2"), lingering(1, "node2")
+		}, Healthy, `{"node":"node2","seconds":60,"lingers_seconds":0,`},
 		"a lost node's buckets": {func(s *Survey) {
 			s.Cluster.Nodes[2] = pacemaker.Node{Name: "node3", Unclean: true}
 			s.Cluster.Instances = []pacemaker.Instance{{Resource: "web-ip", Bucket: 2, Nodes: []string{"node3"}, Managed: true}}

@@ -22,7 +22,7 @@ func stateColour(state string) style.Colour {
 	switch state {
 	case Owned:
 		return style.Green
-	case Adopting, Unknown:
+	case Adopting, Lingering, Unknown:
 		return style.Yellow
 	case Draining, Unowned, SeveralOwners:
 		return style.Red
@@ -192,7 +192,10 @@ func (b BucketStatus) drains() string {
 		}
 		text := fmt.Sprintf("%s (%.0f s", node, d.Seconds)
 		if d.Connections != nil {
-			text = fmt.Sprintf("%s (%.0f s, %d open", node, d.Seconds, *d.Connections)
+			text += fmt.Sprintf(", %d open", *d.Connections)
+		}
+		if d.LingersSeconds > 0 {
+			text += fmt.Sprintf(", lingers %.0f s", d.LingersSeconds)
 		}
 		all = append(all, text+")")
 	}

@@ -221,14 +221,14 @@ func (r Resource) whyBackend(ctx context.Context, agent agent.Agent) (string, er
 // askAtOnce is how many queries to Pacemaker run at the same time.
 const askAtOnce = 8
 
-// LookForDrains reads which other nodes drain the buckets, if connections survive moves. It leaves out what it cannot read, and returns the
-// first error.
+// LookForDrains reads which other nodes drain the buckets or linger with them, if connections survive moves. It leaves out what it cannot
+// read, and returns the first error.
 func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []clusterip.Bucket) error {
 	if !k.Layout.Drains || k.Placement == nil {
 		return nil
 	}
 	var guard sync.Mutex
-	k.Drainers = map[clusterip.Bucket][]handover.Drainer{}
+	k.Drainers, k.Lingerers = map[clusterip.Bucket][]handover.Drainer{}, map[clusterip.Bucket][]handover.Lingerer{}
 	// If attrd does not answer one query in time, it will not answer the others: the first error ends them all.
 	queries, ctx := errgroup.WithContext(ctx)
 	queries.SetLimit(askAtOnce)
@@ -244,6 +244,11 @@ func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []cl
 			view := handover.View{Self: k.Node, Announcements: announcements, Relayed: relayed}
 			if drainers := view.Drainers(); len(drainers) > 0 {
 				k.Drainers[bucket] = drainers
+			}
+			// What is relayed stays until the adoption is over, long after the node has lingered.
+			view = handover.View{Self: k.Node, Layout: k.Layout.Identity(), Announcements: announcements}
+			if lingerers := view.Lingerers(); len(lingerers) > 0 {
+				k.Lingerers[bucket] = lingerers
 			}
 			return errors.Join(err, relayedErr)
 		})

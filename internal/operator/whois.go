@@ -74,7 +74,8 @@ type Known struct {
 	Early     clusterip.EarlyDropState // on this node
 	Node      string                   // this node; "" if its name is not known
 	Placement map[clusterip.Bucket][]string
-	Drainers  map[clusterip.Bucket][]handover.Drainer // other nodes that drain
+	Drainers  map[clusterip.Bucket][]handover.Drainer  // other nodes that drain
+	Lingerers map[clusterip.Bucket][]handover.Lingerer // other nodes that announce that they linger
 }
 
 // Answer is the node that answers a client.
@@ -82,7 +83,7 @@ type Answer struct {
 	Client string   `json:"client"`
 	Port   uint16   `json:"port,omitempty"`
 	Bucket uint32   `json:"bucket"`
-	Nodes  []string `json:"nodes"` // the owners; more than one is a fault; none: unowned or unknown
+	Nodes  []string `json:"nodes"` // the owners, or who lingers; more than one is a fault; none: unowned or unknown
 	State  string   `json:"state"` // of the bucket, see the constants
 	Here   string   `json:"here"`  // what this node does with the client's packets, see packetsHere; "" if nothing is installed here
 }
@@ -91,9 +92,10 @@ type Answer struct {
 const (
 	Owned         = "owned"          // one node answers
 	Adopting      = "adopting"       // the same, while old owners may serve their connections
+	Lingering     = "lingering"      // no node owns the bucket, but an old owner answers everything until it is taken over
 	Draining      = "draining"       // no node owns the bucket, but old owners serve their connections
 	Unowned       = "unowned"        // no node answers
-	Unknown       = "unknown"        // Pacemaker does not answer, and this node does not own the bucket
+	Unknown       = "unknown"        // Pacemaker does not answer, and this node neither owns the bucket nor lingers with it
 	SeveralOwners = "several-owners" // several nodes answer
 )
 
@@ -129,6 +131,11 @@ func Whois(known Known, client Client, target Target) (Answer, error) {
 	})
 	answer := Answer{Client: client.Address.String(), Port: client.Port, Bucket: uint32(bucket)}
 	answer.Nodes, answer.State = known.owner(bucket)
+	if answer.State == Lingering {
+		for _, l := range known.lingerers(bucket) {
+			answer.Nodes = append(answer.Nodes, l.Node)
+		}
+	}
 	answer.Here = known.packetsHere(bucket)
 	if answer.Nodes == nil {
 		answer.Nodes = []string{} // [] in JSON, not null
@@ -166,6 +173,8 @@ func (k Known) packetsHere(bucket clusterip.Bucket) string {
 	switch {
 	case slices.Contains(k.Here.Owned, bucket):
 		return "answers"
+	case len(k.lingersHere(bucket)) > 0:
+		return "lingers"
 	case k.Here.Moves.Drains(bucket):
 		return "drains"
 	case k.Early.Judges() && !slices.Contains(k.Early.Passed, bucket):
@@ -175,6 +184,24 @@ func (k Known) packetsHere(bucket clusterip.Bucket) string {
 	default:
 		return ""
 	}
+}
+
+// lingersHere returns this node, if it lingers with the bucket.
+func (k Known) lingersHere(bucket clusterip.Bucket) []handover.Lingerer {
+	l, lingers := k.Here.Lingers(bucket)
+	if !lingers {
+		return nil
+	}
+	return []handover.Lingerer{{Node: k.here(), Lingering: handover.Lingering{For: l.Left}}}
+}
+
+// lingerers returns the nodes that linger with a bucket which no node owns. If this node does, no other does any more, whatever it
+// announces: before this node owned the bucket, it took the bucket over.
+func (k Known) lingerers(bucket clusterip.Bucket) []handover.Lingerer {
+	if here := k.lingersHere(bucket); len(here) > 0 {
+		return here
+	}
+	return k.Lingerers[bucket]
 }
 
 // owner returns the owners of a bucket. For this node its kernel is authoritative, not Pacemaker.
@@ -197,6 +224,8 @@ func (k Known) owner(bucket clusterip.Bucket) (nodes []string, state string) {
 		return nodes, Adopting
 	case len(nodes) == 1:
 		return nodes, Owned
+	case len(k.lingerers(bucket)) > 0: // also if Pacemaker does not answer: what is owned elsewhere lingers here no more
+		return nil, Lingering
 	case draining && k.Placement != nil:
 		return nil, Draining
 	case k.Placement != nil:

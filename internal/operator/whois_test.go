@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/services"
 )
@@ -67,6 +69,8 @@ func TestStates(t *testing.T) {
 	}
 	adopting := clusterip.Moves{Adopting: []clusterip.Adoption{{Bucket: bucket, Left: time.Minute, From: []string{"node2"}}}}
 	draining := clusterip.Moves{Draining: []clusterip.Drain{{Bucket: bucket, Left: time.Minute}}}
+	lingering := clusterip.Tables{Moves: draining, Lingering: []clusterip.Linger{{Bucket: bucket, Left: time.Second}}}
+	others := clusterip.Tables{Moves: draining, Lingering: []clusterip.Linger{{Bucket: bucket + 1, Left: time.Second}}}
 	owned := []clusterip.Bucket{bucket}
 	for name, row := range map[string]struct {
 		here      clusterip.Tables
@@ -81,6 +85,11 @@ func TestStates(t *testing.T) {
 		"elsewhere":                {clusterip.Tables{}, at("node2"), []string{"node2"}, Owned, ""},
 		"elsewhere, draining here": {clusterip.Tables{Moves: draining}, at("node2"), []string{"node2"}, Adopting, "drains"},
 		"only draining":            {clusterip.Tables{Moves: draining}, at(), []string{}, Draining, "drains"},
+		"lingering here":           {lingering, at(), []string{"node1"}, Lingering, "lingers"},
+		"lingering, nobody to ask": {lingering, nil, []string{"node1"}, Lingering, "lingers"},
+		"elsewhere, lingers here":  {lingering, at("node2"), []string{"node2"}, Adopting, "lingers"},
+		"lingering, not stopped":   {lingering, at("node1"), []string{"node1"}, Lingering, "lingers"},
+		"another bucket lingers":   {others, at(), []string{}, Draining, "drains"},
 		"nowhere":                  {clusterip.Tables{}, at(), []string{}, Unowned, ""},
 		"nobody to ask":            {clusterip.Tables{}, nil, []string{}, Unknown, ""},
 		"in two places":            {clusterip.Tables{Owned: owned}, at("node2"), []string{"node1", "node2"}, SeveralOwners, "answers"},
@@ -94,6 +103,101 @@ func TestStates(t *testing.T) {
 			want := Answer{Client: "192.0.2.7", Bucket: uint32(bucket), Nodes: row.nodes, State: row.state, Here: row.does}
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
+			}
+		})
+	}
+}
+
+// announced is a cluster in which nodes have announced this about each bucket.
+type announced struct {
+	Cluster
+	own     map[string]handover.Announcement
+	relayed map[string]handover.Relayed
+}
+
+func (c announced) Announcements(context.Context, netip.Addr, clusterip.Bucket) (map[string]handover.Announcement, error) {
+	return c.own, nil
+}
+
+func (c announced) Relayed(context.Context, netip.Addr, clusterip.Bucket) (map[string]handover.Relayed, error) {
+	return c.relayed, nil
+}
+
+// Which other node lingers is known from its own announcement.
+func TestWhoLingersElsewhere(t *testing.T) {
+	client := Client{Address: netip.MustParseAddr("192.0.2.7")}
+	known := knownOf(clusterip.SourceIP)
+	known.Layout.Drains = true
+	bucket := known.Layout.BucketOf(clusterip.Packet{Flow: clusterip.Flow{Source: client.Address}, Protocol: "tcp"})
+	lingers := handover.Announcement{
+		Drain: time.Minute, Layout: known.Layout.Identity(), Nonce: "n", Lingers: handover.Lingering{For: 3 * time.Second, Key: "k"},
+	}
+	drains, otherwise := lingers, lingers
+	drains.Lingers, otherwise.Layout = handover.Lingering{}, "of another hash"
+	here := clusterip.Tables{
+		Moves:     clusterip.Moves{Draining: []clusterip.Drain{{Bucket: bucket, Left: time.Minute}}},
+		Lingering: []clusterip.Linger{{Bucket: bucket, Left: time.Second}},
+	}
+	for name, row := range map[string]struct {
+		cluster   announced
+		here      clusterip.Tables
+		placement []string
+		nodes     []string
+		state     string
+	}{
+		"it lingers": {
+			announced{own: map[string]handover.Announcement{"node2": lingers, "node3": drains}},
+			clusterip.Tables{},
+			nil,
+			[]string{"node2"},
+			Lingering,
+		},
+		"it only drains": {
+			announced{own: map[string]handover.Announcement{"node2": drains}}, clusterip.Tables{}, nil, []string{}, Draining,
+		},
+		"it was taken over": {
+			announced{own: map[string]handover.Announcement{"node2": lingers}},
+			clusterip.Tables{},
+			[]string{"node3"},
+			[]string{"node3"},
+			Adopting,
+		},
+		"taken over by this node": {
+			announced{own: map[string]handover.Announcement{"node2": lingers}},
+			clusterip.Tables{Owned: []clusterip.Bucket{bucket}},
+			nil,
+			[]string{"node1"},
+			Owned,
+		},
+		"this node does now": {
+			announced{own: map[string]handover.Announcement{"node2": lingers}}, here, nil, []string{"node1"}, Lingering,
+		},
+		"of this node its kernel is right": {
+			announced{own: map[string]handover.Announcement{"node1": lingers}}, clusterip.Tables{}, nil, []string{}, Unowned,
+		},
+		"the bucket of another layout has other clients": {
+			announced{own: map[string]handover.Announcement{"node2": otherwise}}, clusterip.Tables{}, nil, []string{}, Draining,
+		},
+		"what is relayed may be over long since": {
+			announced{relayed: map[string]handover.Relayed{"node3": {
+				Drainers:  []handover.Drainer{{Node: "node2", Left: time.Minute}},
+				Lingering: []handover.Lingerer{{Node: "node2", Lingering: lingers.Lingers}},
+			}}},
+			clusterip.Tables{},
+			nil,
+			[]string{},
+			Draining,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			known := known
+			known.Here, known.Placement = row.here, map[clusterip.Bucket][]string{bucket: row.placement}
+			if err := known.LookForDrains(t.Context(), row.cluster, []clusterip.Bucket{bucket}); err != nil {
+				t.Fatal(err)
+			}
+			got, err := Whois(known, client, Target{Address: vip, Protocol: "tcp"})
+			if diff := cmp.Diff(row.nodes, got.Nodes); err != nil || diff != "" || got.State != row.state {
+				t.Errorf("state %s, want %s; %v; nodes (-want +got):\n%s", got.State, row.state, err, diff)
 			}
 		})
 	}
