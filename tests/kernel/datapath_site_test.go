@@ -51,7 +51,8 @@ func newUnwatchedSite(t *testing.T, o lan.Options, buckets int, p harness.Parame
 }
 
 // watch checks at the end of the test that each frame of a node had its interface's own MAC as Ethernet source, that nodes
-// announced only the shared MAC for the shared address by ARP, that no node forwarded a packet for it, and that the
+// announced only the shared MAC for the shared address by ARP, that no node forwarded a packet for it
+// (takeovers pass packets on, as broadcasts), and that the
 // switch learned the interfaces' own MACs only. It counts ahead of the bridge, which drops a frame whose source is a group
 // address, and so would not show it.
 func (s *site) watch(t *testing.T) {
@@ -67,7 +68,7 @@ func (s *site) watch(t *testing.T) {
 		for _, address := range s.spec.Addresses {
 			rules := `
 			arp saddr ip %[2]s arp saddr ether != %[3]s counter comment "%[1]s sent another MAC than the shared one by ARP"
-			ip daddr %[2]s counter comment "%[1]s forwarded a packet for the address"
+			ether daddr != ff:ff:ff:ff:ff:ff ip daddr %[2]s counter comment "%[1]s forwarded a packet for the address"
 `
 			if address.Is6() {
 				rules = `
@@ -75,7 +76,7 @@ func (s *site) watch(t *testing.T) {
 				counter comment "%[1]s advertised another MAC than the shared one"
 			icmpv6 type nd-neighbor-solicit ip6 saddr %[2]s @th,192,16 0x101 @th,208,48 != 0x%[5]x \
 				counter comment "%[1]s asked with another MAC than the shared one"
-			ip6 daddr %[2]s counter comment "%[1]s forwarded a packet for the address"
+			ether daddr != ff:ff:ff:ff:ff:ff ip6 daddr %[2]s counter comment "%[1]s forwarded a packet for the address"
 `
 			}
 			mac := s.spec.MACs.Of(address)

@@ -257,7 +257,8 @@ func TestAConnectionIsMadeWhileItsBucketMoves(t *testing.T) {
 			if address == shared {
 				inGuest(t, "data-path")
 			}
-			s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1, "ip", address.String())
+			// While it lingers, node1 answers after the stop, too.
+			s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 1, "ip", address.String(), "linger", "0")
 			check(t, s.startOn(0, 0))
 			check(t, s.Client.Resolve(t.Context(), lan.NIC, address))
 			warm := s.open(t, address, 29999, 4) // so that the nodes have resolved the way back

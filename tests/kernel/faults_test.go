@@ -260,7 +260,7 @@ func faults6() []fault {
 		},
 		{
 			name:   "a part of the stamp removed",
-			cause:  commands("nft delete element netdev " + ourTable + " schema { 0x1010001 }"),
+			cause:  commands("nft delete element netdev " + ourTable + " schema { 0x1010002 }"),
 			reason: "is incomplete",
 		},
 		{name: "whole ruleset flushed", cause: commands("nft flush ruleset"), reason: "this is left on the node", losesAll: true},
@@ -303,7 +303,7 @@ func TestEveryFaultOfADualStackResource(t *testing.T) {
 // TestEveryFaultOfMoves is found and repaired.
 func TestEveryFaultOfMoves(t *testing.T) {
 	t.Parallel()
-	p := newTestNode(t, webIP("drain", "60"))
+	p := newTestNode(t, webIP("drain", "60", "linger", "0"))
 	for _, w := range faultsOfMoves() {
 		t.Run(w.name, func(t *testing.T) {
 			p.startBoth(t)
@@ -433,7 +433,8 @@ func (p *testNode) ruleHandles(t *testing.T, family, chain string) []string {
 // TestEveryRuleIsMissed deletes each rule in turn, and puts another one in its place.
 func TestEveryRuleIsMissed(t *testing.T) {
 	t.Parallel()
-	p := newTestNode(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp", "drain", "60"))
+	p := newTestNode(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp",
+		"drain", "60", "linger", "0"))
 	p.startBoth(t)
 	rules := 0
 	for _, chain := range []string{

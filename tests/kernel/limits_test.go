@@ -33,7 +33,8 @@ func TestThirtyTwoAddresses(t *testing.T) {
 			}
 			p := newTestNode(
 				t,
-				webIP("ip", strings.Join(addresses, " "), "services", "tcp/80", "hashmode", "sourceip-sourceport-destport", "drain", "60"),
+				webIP("ip", strings.Join(addresses, " "), "services", "tcp/80", "hashmode", "sourceip-sourceport-destport",
+					"drain", "60", "linger", "0"),
 			)
 			check(t, status(p.start(2), ocf.Success))
 			check(t, status(p.start(5), ocf.Success))
@@ -48,7 +49,7 @@ func TestThirtyTwoAddresses(t *testing.T) {
 // A move rewrites the elements of all running moves.
 func TestAsManyBucketsAsThereCanBeOfALongName(t *testing.T) {
 	const buckets = 1024
-	p := newTestNode(t, webIP("drain", "3600"))
+	p := newTestNode(t, webIP("drain", "3600", "linger", "0"))
 	p.Buckets = buckets
 	resource := "web-ip-" + strings.Repeat("x", 83)
 	named := func(bucket int) string { return fmt.Sprintf("OCF_RESOURCE_INSTANCE=%s:%d", resource, bucket) }

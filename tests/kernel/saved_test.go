@@ -18,9 +18,9 @@ func TestASavedRulesetLoadsAgain(t *testing.T) {
 	for name, p := range map[string]harness.Parameters{
 		"one address": webIP(),
 		"everything": webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "hash_prefix4", "24", "hash_prefix6", "64",
-			"services", "tcp/80 tcp/443 tcp/8000-8080 udp/53 icmp", "drain", "60"),
-		"every port":      webIP("ip", dualStack, "hashmode", "sourceip-sourceport", "drain", "60"),
-		"on a bridge":     webIP("nic", ownBridge, "drain", "60"),
+			"services", "tcp/80 tcp/443 tcp/8000-8080 udp/53 icmp", "drain", "60", "linger", "1"),
+		"every port":      webIP("ip", dualStack, "hashmode", "sourceip-sourceport", "drain", "60", "linger", "1"),
+		"on a bridge":     webIP("nic", ownBridge, "drain", "60", "linger", "1"),
 		"like the target": webIP("hash_compat", "clusterip", "hash_seed", "0", "hashmode", "sourceip-sourceport"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestASavedRulesetLoadsAgain(t *testing.T) {
 
 // A firewall's reload loads what was saved in a running cluster, too. Other nodes may own by now what this one owned then.
 func TestBucketsOfASavedRulesetDoNotCount(t *testing.T) {
-	p := newTestNode(t, webIP("ip", dualStack, "drain", "60"))
+	p := newTestNode(t, webIP("ip", dualStack, "drain", "60", "linger", "1"))
 	p.startBoth(t)
 	file := filepath.Join(t.TempDir(), "nftables.conf")
 	check(t, os.WriteFile(file, []byte("flush ruleset\n"+p.by(t, "nft list ruleset")), 0o600))

@@ -109,6 +109,7 @@ func TestBadParameters(t *testing.T) {
 	rows = append(rows, each("arp_count", "-1", "1.5", "many", "4294967296")...)
 	rows = append(rows, each("early_drop", "on", "XDP", "native")...)
 	rows = append(rows, each("drain", "-1", "86401", "10m", "1.5")...)
+	rows = append(rows, each("linger", "-1", "11", "3s", "1.5")...)
 	rows = append(rows, each("arp_interval", "-1", "20ms", "4294967296")...)
 
 	n := newNode(t)
@@ -178,6 +179,8 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"arp_interval",
 		"x",
 		"drain",
+		"x",
+		"linger",
 		"x",
 		"early_drop",
 		"x",

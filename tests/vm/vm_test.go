@@ -51,6 +51,8 @@ var modules = []string{
 	"nft_ct",
 	"nft_limit",
 	"nft_counter",
+	"nft_dup_netdev",
+	"nft_socket",
 	"sch_ingress",
 	"cls_bpf",
 	"nf_conntrack_netlink",
