@@ -16,6 +16,8 @@ FUZZTIME ?= 10000x
 DEPTH    ?= 5
 # The parameter early_drop of the kernel tests, where they do not set it: xdp, tc or auto; empty: its default.
 EARLY_DROP ?=
+# Which of the kernel tests do not run: a regular expression, as for `go test -skip`.
+SKIP ?=
 # Which kernel test-vm boots: that of Debian bullseye (Linux 5.10), bookworm (6.1), trixie (6.12) or sid (7.2 and later); empty: of
 # the machine's own release. And in which guest: data-path, match, target or interfaces; empty: in all.
 KERNEL ?=
@@ -96,7 +98,7 @@ clean: ## removes what was built
 ##@ To see it work
 .PHONY: demo lab bench bench-packets bench-failover
 
-demo: ## a Pacemaker cluster, clients that ask all the time, failures: told step by step, with a picture (root; half a minute)
+demo: ## a Pacemaker cluster, clients that ask all the time, failures: told step by step, with a picture (root; a minute)
 	./tests/install-packages demo
 	$(MAKE) --no-print-directory build
 	$(GO) run ./tests/demo
@@ -149,7 +151,7 @@ unit: ## the packages' own tests, with the race detector; `go test ./...` withou
 		$(GO) test -C tools -json ./...
 	} | $(report)
 
-explore: ## the hand-over of connections: every order of up to DEPTH events in a model of a cluster (5: five minutes; 7: hours)
+explore: ## the hand-over of connections: every order of up to DEPTH events in a model of a cluster (4: four minutes; 5: a quarter of an hour)
 	@echo '== every order of up to $(DEPTH) events'
 	$(GO) test ./internal/agent -run TestEveryOrderOfEvents -count=1 -timeout 24h -v -depth '$(DEPTH)'
 
@@ -158,7 +160,8 @@ kernel: ## the OCF contract and the data path, on this kernel, in network namesp
 	packages=$$($(GO) list -tags system ./tests/... | grep -v -e /tests/lab -e /tests/vm)
 	packages="$$packages ./contrib ./internal/kernel/nftables ./internal/kernel/link ./internal/kernel/earlydrop"
 	if [ -n '$(EARLY_DROP)' ]; then packages=./tests/kernel; fi
-	CLUSTERIP_EARLY_DROP='$(EARLY_DROP)' $(GO) test -tags system -json -count=1 -p 2 -timeout 60m $$packages | $(report)
+	skip=$(if $(SKIP),-skip='$(SKIP)')
+	CLUSTERIP_EARLY_DROP='$(EARLY_DROP)' $(GO) test -tags system -json -count=1 -p 2 -timeout 60m $$skip $$packages | $(report)
 
 test-vm: ## the same on a Debian kernel, emulated: KERNEL=bullseye|bookworm|trixie|sid, GUEST=data-path for the short list
 	@echo '== tests on the kernel of a Debian release, emulated (the first run downloads 50 MB): five minutes, or twice that on a slow machine'

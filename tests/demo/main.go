@@ -1,6 +1,7 @@
 // Command demo shows the main job on one machine: a Pacemaker cluster of three nodes with fencing shares one address, clients
-// ask it all the time, a node is put in standby, another one dies, and both come back. Nodes, switches, power switch and
-// clients are namespaces that it makes and removes. It leaves a picture of what the clients saw, and the log.
+// ask it all the time, a node is put in standby, another one dies, both come back, and with drain the first one is in standby
+// again. Nodes, switches, power switch and clients are namespaces that it makes and removes. It leaves a picture of what the
+// clients saw, and the log.
 //
 // It needs root, Debian's pacemaker, corosync and pcs, and what `make build` has built. It exits with status 1 if a claim
 // does not hold.
