@@ -101,7 +101,9 @@ func withoutModules(t *testing.T, names ...string) {
 
 // nfTables are the modules of nf_tables.
 func nfTables() []string {
-	return []string{"nft_hash", "nft_limit", "nft_ct", "nft_counter", "nft_dup_netdev", "nf_dup_netdev", "nft_socket", "nft_compat", "nf_tables"}
+	return []string{
+		"nft_hash", "nft_limit", "nft_ct", "nft_counter", "nft_dup_netdev", "nf_dup_netdev", "nft_socket", "nft_compat", "nf_tables",
+	}
 }
 
 // With backend=auto the agent uses nftables, or the next backend that the kernel has, and logs why not the ones before.
