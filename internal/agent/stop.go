@@ -72,12 +72,13 @@ func (s *session) stop(ctx context.Context, announcement drainAnnouncement) (sto
 		s.trySettleEarlyDrop(ctx)
 		return done, nil
 	}
-	if announcement.linger != nil && done.moves.Drains(s.spec.Bucket) && before.Installed != nil && !before.Installed.Lingers.IsZero() {
-		done.lingers = true
-	} else {
-		announcement.linger = nil
+	linger := announcement.linger
+	// The tables may have changed since it was announced.
+	if !done.moves.Drains(s.spec.Bucket) || before.Installed == nil || before.Installed.Lingers.IsZero() {
+		linger = nil
 	}
-	if err := s.release(ctx, done.moves, announcement.linger); err != nil {
+	done.lingers = linger != nil
+	if err := s.release(ctx, done.moves, linger); err != nil {
 		return done, err
 	}
 	s.endConnections(ctx, before, before.NoLongerServed(others, done.moves))

@@ -47,11 +47,13 @@ func (s set) typeof() []byte {
 	}
 }
 
+// number appends a number to user data.
+func number(to []byte, kind userdata.Type, value uint32) []byte {
+	return userdata.Append(to, kind, binary.NativeEndian.AppendUint32(nil, value))
+}
+
 // typeofPayload shows nft(8) the type of `@nh,0,BITS`.
 func typeofPayload(length uint32) []byte {
-	number := func(to []byte, kind userdata.Type, value uint32) []byte {
-		return userdata.Append(to, kind, binary.NativeEndian.AppendUint32(nil, value))
-	}
 	payload := number(number(number(nil, payloadDescription, 0), payloadType, 0), payloadBase, networkHeader)
 	payload = number(number(payload, payloadOffset, 0), payloadLength, length*bitsPerByte)
 	return userdata.Append(number(nil, typeofExpression, expressionPayload), typeofData, payload)
@@ -62,9 +64,6 @@ func typeofPayload(length uint32) []byte {
 // names an expression of the type instead. That is a counter, which nft(8) supports since 0.9.8, because nft 1.0.6 fails on the hash
 // itself.
 func typeofBuckets(buckets uint32) []byte {
-	number := func(to []byte, kind userdata.Type, value uint32) []byte {
-		return userdata.Append(to, kind, binary.NativeEndian.AppendUint32(nil, value))
-	}
 	counter := number(number(number(nil, numgenKind, unix.NFT_NG_INCREMENTAL), numgenModulus, buckets), numgenOffset, 0)
 	return userdata.Append(nil, userdata.NFTNL_UDATA_SET_KEY_TYPEOF,
 		userdata.Append(number(nil, typeofExpression, expressionNumgen), typeofData, counter))
