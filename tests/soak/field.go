@@ -266,7 +266,7 @@ func (f *field) await(ctx context.Context, e event, before model) error {
 			if stops && n.Pending && h.place != withoutPacemaker {
 				return fmt.Errorf("%s is %s", f.Hosts[i].Name, n)
 			}
-			if stops && h.place == dying && (n.Online || n.Unclean) {
+			if stops && h.place == dying && (n.Unclean || !f.wasFenced(f.Hosts[i])) {
 				return fmt.Errorf("%s is %s, and not fenced yet", f.Hosts[i].Name, n)
 			}
 			if leaves && h.place == running && !online {
@@ -440,7 +440,7 @@ func (f *field) returns(ctx context.Context, h *lab.Host, members []*lab.Host) e
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	return f.waitFor(ctx, members, func(s *lab.Status) error {
-		if began := f.beganToDie(h.Name); !h.Fenced().After(began) {
+		if !f.wasFenced(h) {
 			return fmt.Errorf("%s was not fenced", h.Name)
 		}
 		if n := s.Nodes[h.Name]; !n.Online || n.Pending || n.Unclean {
@@ -449,6 +449,10 @@ func (f *field) returns(ctx context.Context, h *lab.Host, members []*lab.Host) e
 		return nil
 	})
 }
+
+// wasFenced reports whether a host was fenced since it began to die. Before the cluster misses it, it still looks like a member, and after
+// it was fenced it boots, and is one again.
+func (f *field) wasFenced(h *lab.Host) bool { return h.Fenced().After(f.beganToDie(h.Name)) }
 
 // beganToDie is when the last event was that made the cluster fence a host.
 func (f *field) beganToDie(node string) (last time.Time) {
