@@ -9,7 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/tests/harness"
@@ -26,7 +29,27 @@ func webIP(namesAndValues ...string) harness.Parameters {
 // agent is the resource agent on a node, for a test.
 type agent struct {
 	harness.Agent
-	ctx context.Context
+	ctx   context.Context
+	calls *calls
+}
+
+// calls are the last calls of an agent, for a test that fails.
+type calls struct {
+	mu   sync.Mutex
+	said []string
+}
+
+func (c *calls) add(format string, args ...any) {
+	const most = 40
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.said = append(c.said[max(0, len(c.said)-most+1):], strings.TrimSpace(fmt.Sprintf(format, args...)))
+}
+
+func (c *calls) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strings.Join(c.said, "\n")
 }
 
 // newAgent configures the resource on a node.
@@ -34,17 +57,27 @@ func newAgent(t testing.TB, h *lan.Host, buckets int, p harness.Parameters) *age
 	t.Helper()
 	program, err := harness.Program()
 	check(t, err)
+	tempDir := filepath.Join(t.TempDir(), "resource-agents")
 	a := &agent{
-		harness.Agent{Program: program, Host: h, TempDir: filepath.Join(t.TempDir(), "resource-agents"), Buckets: buckets, Parameters: p},
+		harness.Agent{Program: program, Host: h, TempDir: tempDir, Buckets: buckets, Parameters: p},
 		t.Context(),
+		&calls{},
 	}
-	t.Cleanup(a.endSweepers)
+	t.Cleanup(func() {
+		a.endSweepers()
+		if t.Failed() {
+			t.Logf("the last calls on %s:\n%s", h.Name, a.calls)
+		}
+	})
 	return a
 }
 
 // call runs an action for a bucket.
 func (a *agent) call(action string, bucket int, extra ...string) lan.Result {
-	return a.Call(a.ctx, action, bucket, extra...)
+	begin := time.Now()
+	r := a.Call(a.ctx, action, bucket, extra...)
+	a.calls.add("%s %s %d: %s after %s\n%s", begin.Format("05.000"), action, bucket, ocf.ExitCode(r.ExitCode), r.Duration, r.Stderr)
+	return r
 }
 
 func (a *agent) start(bucket int) lan.Result   { return a.call("start", bucket) }

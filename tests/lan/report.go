@@ -1,10 +1,12 @@
 package lan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -120,6 +122,41 @@ func (r *Report) Lost() int {
 		n -= len(e.answered())
 	}
 	return n
+}
+
+// LongestGaps describes, for each flow that lost packets, the most that it lost one after the other; the largest gaps first.
+func (r *Report) LongestGaps() string {
+	type gap struct {
+		text string
+		lost uint32
+	}
+	var gaps []gap
+	for _, e := range r.Exchanges {
+		answers := slices.SortedFunc(slices.Values(e.Answers), func(a, b Answer) int { return cmp.Compare(a.Seq, b.Seq) })
+		last, longest := Answer{}, gap{}
+		for _, a := range append(answers, Answer{Seq: e.Sent + 1}) {
+			if lost := a.Seq - min(a.Seq, last.Seq+1); lost > longest.lost {
+				longest = gap{fmt.Sprintf("%s: %d packets, between answers at %s and %s", e.Flow, lost, clock(last.Time), clock(a.Time)), lost}
+			}
+			last = a
+		}
+		if longest.lost > 0 {
+			gaps = append(gaps, longest)
+		}
+	}
+	slices.SortFunc(gaps, func(a, b gap) int { return cmp.Compare(b.lost, a.lost) })
+	var text []string
+	for _, g := range gaps[:min(len(gaps), maxFaults)] {
+		text = append(text, g.text)
+	}
+	return strings.Join(text, "\n")
+}
+
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Format("05.000")
 }
 
 // ExactlyOnce returns an error that names each flow that was not answered, was answered by another node than owner
