@@ -35,9 +35,10 @@ const (
 // The times of a takeover. The kernel counts in jiffies: they are multiples of 20 ms, which are whole jiffies at any usual HZ.
 const (
 	// PassTime is for how long, at most, the old owner's kernel passes new packets on after each request: the new owner may be busy.
-	PassTime = 400 * time.Millisecond
-	// SeenTime is for how long the new owner's kernel remembers a packet that it has not answered until it comes the other way, too.
-	SeenTime = 240 * time.Millisecond
+	PassTime = 800 * time.Millisecond
+	// SeenTime is for how long the new owner's kernel remembers a packet that it has not answered until it comes the other way, too: one of
+	// the two nodes may stand still for a moment. A set holds 65,535, some of which are of the last second before.
+	SeenTime = time.Second
 	// SettleTime is how long, at least, the new owner waits after the confirmation before it owns the bucket. What the old owner answered
 	// before it, the new owner's kernel must have seen by then: the queues of the two nodes' interfaces may differ by that much. On a busy
 	// node they may differ by more, and there confirmations take longer, too: it waits SettleLags times the longest, for LongestSettle at
@@ -46,7 +47,7 @@ const (
 	SettleLags    = 4
 	LongestSettle = time.Second
 	// TakenOverTime is for how long the new owner, when it owns the bucket, drops what is passed on and what it has answered itself.
-	TakenOverTime = time.Second
+	TakenOverTime = 2 * time.Second
 	// KeyTime is how much longer than the bucket lingers a request is confirmed: a node that asks late is told so at once.
 	KeyTime = 8 * time.Second
 )

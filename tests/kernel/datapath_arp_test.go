@@ -225,8 +225,12 @@ func askARP(h *lan.Host, from, about netip.Addr) error {
 
 // sendFrames sends frames as they are, by eth0.
 func sendFrames(h *lan.Host, frames ...ethernet.Frame) error {
+	return sendFramesBy(h, lan.NIC, frames...)
+}
+
+func sendFramesBy(h *lan.Host, nic string, frames ...ethernet.Frame) error {
 	return h.Do(func() error {
-		ifi, err := net.InterfaceByName(lan.NIC)
+		ifi, err := net.InterfaceByName(nic)
 		if err != nil {
 			return err
 		}

@@ -133,6 +133,7 @@ func (f family) remember(layout clusterip.Layout) chain {
 				newRule(kind.title+id.comment+": passed on before", is, id.take(passedOn)),
 				newRule(kind.title+id.comment, is, id.remember(direct)))
 		}
+		c.rules = append(c.rules, newRule(kind.title+": more than can be remembered", kind.protocol, kind.begins, countAndDrop()))
 		if kind.connected { // what begins the connection may have been passed on already
 			c.rules = append(c.rules, newRule("connections of this node", kind.protocol, toMAC(of(f, layout.MACs)), f.put(layout, adopting),
 				verdict(expr.VerdictAccept)))
@@ -153,6 +154,7 @@ func (f family) passed() chain {
 				newRule(kind.title+id.comment+": not yet here", is, id.remember(passedOn)))
 		}
 	}
+	c.rules = append(c.rules, newRule("more than can be remembered", countAndDrop()))
 	return c
 }
 
