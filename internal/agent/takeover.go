@@ -195,12 +195,17 @@ func (s *session) endExpecting(ctx context.Context) error {
 	return s.observeTables(ctx)
 }
 
-// lingering returns what this node is to publish of its lingering with a bucket that it releases; nothing if it may not linger.
+// lingering returns what this node is to publish of its lingering with a bucket that it releases; nothing if it may not linger. Before that
+// it waits until no other node passes on packets of the bucket any more: the next owner would accept those, and this node answers them.
 func (a Agent) lingering(ctx context.Context, spec clusterip.Spec, tables clusterip.Tables) (*clusterip.Linger, handover.Lingering) {
 	if spec.Linger == 0 || tables.Installed.Lingers.IsZero() {
 		return nil, handover.Lingering{}
 	}
+	passed := time.Now().Add(tables.PassesOn(spec.Bucket))
 	why := a.mayLinger(ctx, a.board(spec.Address(), spec.Bucket), tables.Installed.Identity())
+	if clusterip.Pause(ctx, time.Until(passed)) != nil {
+		why = "the node that it was taken over from may still pass packets on"
+	}
 	if why != "" {
 		a.Log.Infof("bucket %d of %s: nobody answers until it is started again, because %s", spec.Bucket, spec.Address(), why)
 		return nil, handover.Lingering{}

@@ -56,6 +56,7 @@ type Tables struct {
 	Lingering   []Linger // released, and answered for until another node takes them over
 	Lingered    []Bucket // lingering, or until a short while ago
 	Expecting   []Bucket // to be owned as soon as another node has confirmed the takeover
+	Takeovers   []Takeover
 	Faults      []string // what differs from what was installed, in words
 	Conflicting []string // conflicting tables: they have our name, and are not ours
 }

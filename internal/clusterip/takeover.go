@@ -46,8 +46,9 @@ const (
 	SettleTime    = 40 * time.Millisecond
 	SettleLags    = 4
 	LongestSettle = time.Second
-	// TakenOverTime is for how long the new owner, when it owns the bucket, drops what is passed on and what it has answered itself.
-	TakenOverTime = 2 * time.Second
+	// TakenOverTime is for how long the new owner, when it owns the bucket, drops what is passed on and what it has answered itself: longer
+	// than packets can be passed on, because the last request was sent before, and the old owner may be slow.
+	TakenOverTime = PassTime + 600*time.Millisecond
 	// KeyTime is how much longer than the bucket lingers a request is confirmed: a node that asks late is told so at once.
 	KeyTime = 8 * time.Second
 )
@@ -104,6 +105,19 @@ type Linger struct {
 	Bucket Bucket
 	Left   time.Duration
 	Key    TakeoverKey
+}
+
+// Takeover is a bucket that this node owns and has taken over a short while ago. The old owner may still pass packets on for the time that
+// is left.
+type Takeover struct {
+	Bucket Bucket
+	Left   time.Duration
+}
+
+// PassesOn returns for how long, at most, another node may still pass on packets of a bucket that this node has taken over.
+func (t Tables) PassesOn(bucket Bucket) time.Duration {
+	takeover, _ := find(t.Takeovers, func(t Takeover) bool { return t.Bucket == bucket })
+	return takeover.Left
 }
 
 // Lingers returns the lingering of a bucket, if it lingers here.

@@ -24,7 +24,7 @@ import (
 // A move loses no packet and answers none twice: while buckets move from node to node, every datagram and ping is answered once, and so is
 // every new connection.
 func TestMovesLoseNoPacket(t *testing.T) {
-	const buckets = 3
+	const buckets = 6 // so many that none moves again before a stop may
 	for name, p := range map[string][]string{
 		"IPv4, multicast":         {},
 		"IPv4, unicast, ports":    {"mac_mode", "unicast", "hashmode", "sourceip-sourceport"},
@@ -35,8 +35,8 @@ func TestMovesLoseNoPacket(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, _ := newDrainingSite(t, lan.Options{}, buckets, append(p, "linger", "5")...)
 			clean := s.dumps(t)
-			check(t, s.startAll(0, 1, 2))
-			if lost := s.moveUnderTraffic(t, load{rounds: 6, perSecond: 3000, connecting: 16}); lost > 0 {
+			check(t, s.startAll(0, 1, 2, 0, 1, 2))
+			if lost := s.moveUnderTraffic(t, load{rounds: 3, perSecond: 3000, connecting: 16}); lost > 0 {
 				t.Errorf("%d packets were lost", lost)
 			}
 			check(t, s.monitorAll())
@@ -202,10 +202,20 @@ func TestTakeoverFramesGetLost(t *testing.T) {
 
 // Half of the frames get lost: the requests are repeated, and nothing else is lost.
 func TestHalfOfTheTakeoverFramesGetLost(t *testing.T) {
-	s, _ := newDrainingSite(t, lan.Options{}, 3, "linger", "10")
-	check(t, s.startAll(0, 1, 2))
+	s, _ := newDrainingSite(t, lan.Options{}, 6, "linger", "10")
+	check(t, s.startAll(0, 1, 2, 0, 1, 2))
 	s.dropTakeovers(t, "numgen random mod 2 0")
-	if lost := s.moveUnderTraffic(t, load{rounds: 4, perSecond: 3000, connecting: 16}); lost > 0 {
+	if lost := s.moveUnderTraffic(t, load{rounds: 2, perSecond: 3000, connecting: 16}); lost > 0 {
+		t.Errorf("%d packets were lost", lost)
+	}
+}
+
+// A bucket moves on before the first of its owners has heard that nothing need be passed on any more.
+func TestTakeoversInAChain(t *testing.T) {
+	s, _ := newDrainingSite(t, lan.Options{}, 1, "linger", "10")
+	check(t, s.startAll(0))
+	s.dropTakeovers(t, fmt.Sprintf("@nh,96,32 %d", clusterip.TakeoverDone))
+	if lost := s.moveUnderTraffic(t, load{rounds: 9, perSecond: 1000, connecting: 16}); lost > 0 {
 		t.Errorf("%d packets were lost", lost)
 	}
 }

@@ -46,7 +46,7 @@ func judge(tables []table) clusterip.Tables {
 			"the tables were loaded from a file (nft -f), with the buckets that this node had when it was written: none of them counts",
 		}
 		judged.Owned, judged.Moves = nil, clusterip.Moves{}
-		judged.Lingering, judged.Lingered, judged.Expecting = nil, nil, nil
+		judged.Lingering, judged.Lingered, judged.Expecting, judged.Takeovers = nil, nil, nil, nil
 	default:
 		judged.Faults = damage(ours, tablesOf(layout))
 	}

@@ -268,6 +268,11 @@ func takeoversIn(tables []table, into *clusterip.Tables) {
 		for _, e := range t.ours(setExpecting) {
 			into.Expecting = append(into.Expecting, clusterip.Bucket(e.key))
 		}
+		for _, e := range t.ours(setTakingOver) {
+			if slices.Contains(into.Owned, clusterip.Bucket(e.key)) {
+				into.Takeovers = append(into.Takeovers, clusterip.Takeover{Bucket: clusterip.Bucket(e.key), Left: e.left})
+			}
+		}
 	}
 	into.Expecting = clusterip.Subtract(into.Expecting, into.Owned)
 	slices.Sort(into.Lingered)
