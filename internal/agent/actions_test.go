@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ocf-clusterip/internal/clusterip"
 
@@ -459,6 +460,14 @@ func TestMonitorNamesConflicts(t *testing.T) {
 	err := agent.Monitor(t.Context(), specOf(clusterip.Multicast, 1), NetworkLevel)
 	if err == nil || !strings.Contains(err.Error(), anyMAC.String()) {
 		t.Errorf("level 10: %v", err)
+	}
+	kernel.Tables.Takeovers = []clusterip.Takeover{{Bucket: 1, Left: time.Second}}
+	if err := agent.Monitor(t.Context(), specOf(clusterip.Multicast, 1), NetworkLevel); err != nil {
+		t.Errorf("level 10, just after it was taken over: another bucket has asked a short while ago: %v", err)
+	}
+	kernel.Tables.Owned = []clusterip.Bucket{1}
+	if err := agent.Monitor(t.Context(), specOf(clusterip.Multicast, 1), NetworkLevel); err == nil {
+		t.Error("level 10, just after it was taken over, with no other bucket: nobody has asked")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/ocf"
 )
 
@@ -45,11 +46,17 @@ func (a Agent) Monitor(ctx context.Context, spec clusterip.Spec, level CheckLeve
 			return err
 		}
 	}
-	// This takes a while, and Pacemaker runs few actions at once: for each bucket it would hold up the starts of others after a failure.
-	if level >= NetworkLevel {
+	if level >= NetworkLevel && !wasJustAdded(tables, spec.Bucket) {
 		return a.checkConflicts(ctx, layout)
 	}
 	return nil
+}
+
+// wasJustAdded reports whether a bucket was started a moment ago where others run, one of which has asked the network lately. Asking takes
+// a second, and on a busy node Pacemaker runs one action at a time: the first monitor would hold up the starts of other buckets.
+func wasJustAdded(tables clusterip.Tables, bucket clusterip.Bucket) bool {
+	adoption, _ := tables.Moves.Adoption(bucket)
+	return len(tables.Owned) > 1 && (slices.Contains(adoption.From, handover.AnyNode) || tables.PassesOn(bucket) > 0)
 }
 
 // judge returns the layout that is wanted, and nil only if the bucket runs and nothing is wrong.
