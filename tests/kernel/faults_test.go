@@ -436,15 +436,43 @@ func TestEveryRuleIsMissed(t *testing.T) {
 	p := newTestNode(t, webIP("ip", dualStack, "hashmode", "sourceip-sourceport-destport", "services", "tcp/80 udp/53 icmp",
 		"drain", "60", "linger", "0"))
 	p.startBoth(t)
-	rules := 0
-	for _, chain := range []string{
+	rules := p.missEachRule(t, []string{"delete rule %s %s %s handle %s", replaceRule},
 		"netdev ingress", "netdev ipv4", "netdev errors", "netdev ports", "netdev portless", "arp output", "ip overheard",
 		"netdev ipv6", "netdev errors6", "netdev ports6", "netdev portless6", "ip6 output", "ip6 overheard",
-		"ip moves", "ip draining", "ip adopting", "ip6 moves", "ip6 draining", "ip6 adopting",
-	} {
+		"ip moves", "ip draining", "ip adopting", "ip6 moves", "ip6 draining", "ip6 adopting")
+	if rules < 90 {
+		t.Errorf("only %d rules were found", rules)
+	}
+	p.checkNothingIsLeft(t)
+}
+
+// TestEveryRuleOfTakeoversIsMissed does the same with linger.
+func TestEveryRuleOfTakeoversIsMissed(t *testing.T) {
+	t.Parallel()
+	p := newTestNode(t, webIP("hashmode", "sourceip-sourceport-destport", "drain", "60"))
+	newAttributes(t, p.agent)
+	p.startBoth(t)
+	rules := p.missEachRule(t, []string{replaceRule},
+		"netdev takeovers", "netdev takeover_requests", "netdev ipv4_takeover", "netdev ports_takeover", "netdev portless_takeover",
+		"netdev pass_on", "netdev passed", "netdev remember", "ip lingering")
+	if rules < 70 {
+		t.Errorf("only %d rules were found", rules)
+	}
+	for _, bucket := range []int{2, 5} { // with drain, the sweeper would clear up
+		check(t, status(p.call("stop", bucket, "OCF_RESKEY_drain=0"), ocf.Success))
+	}
+	p.checkNothingIsLeft(t)
+}
+
+const replaceRule = "replace rule %s %s %s handle %s counter accept"
+
+// missEachRule makes each change to each rule of the chains. It returns the number of rules.
+func (p *testNode) missEachRule(t *testing.T, changes []string, chains ...string) (rules int) {
+	t.Helper()
+	for _, chain := range chains {
 		family, chain, _ := strings.Cut(chain, " ")
 		for i := range p.ruleHandles(t, family, chain) {
-			for _, change := range []string{"delete rule %s %s %s handle %s", "replace rule %s %s %s handle %s counter accept"} {
+			for _, change := range changes {
 				nft(t, p.Host, fmt.Sprintf(change, family, ourTable, chain, p.ruleHandles(t, family, chain)[i]))
 				w := fault{name: change, reason: "table " + family + " " + ourTable + ": chain " + chain + ": rule"}
 				p.checkRepair(t, w)
@@ -452,10 +480,7 @@ func TestEveryRuleIsMissed(t *testing.T) {
 			rules++
 		}
 	}
-	if rules < 90 {
-		t.Errorf("only %d rules were found", rules)
-	}
-	p.checkNothingIsLeft(t)
+	return rules
 }
 
 // TestCountersSurviveRepair: start repairs a table in place, so that nothing of the running buckets is lost.
