@@ -244,8 +244,8 @@ New TCP connections and datagrams are answered only while a local service listen
 			Kind:       Seconds,
 			Min:        0,
 			Max:        10,
-			Default:    "3",
-			Example:    "5",
+			Default:    "5",
+			Example:    "10",
 			Reloadable: true,
 		},
 		{

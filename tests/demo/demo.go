@@ -198,7 +198,7 @@ func (d *demo) maintain(ctx context.Context) (err error) {
 
 // drain lets node2 leave and return again, when moves are to cost nothing.
 func (d *demo) drain(ctx context.Context) error {
-	if err := d.types(ctx, d.Hosts[0], "pcs", "resource", "update", resource, "drain=600", "linger=3", "--wait=60"); err != nil {
+	if err := d.types(ctx, d.Hosts[0], "pcs", "resource", "update", resource, "drain=600", "linger=5", "--wait=60"); err != nil {
 		return err
 	}
 	var err error

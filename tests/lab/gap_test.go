@@ -25,7 +25,7 @@ import (
 var moveRounds = flag.Int("move-rounds", 1, "how often TestPlannedMovesLeaveNoGap makes all its moves")
 
 // linger is the parameter's default.
-const linger = 3 * time.Second
+const linger = 5 * time.Second
 
 // quickly is how many sources ask all the time, beside those of a drained.
 const quickly = 64
