@@ -203,7 +203,7 @@ func (a Agent) lingering(ctx context.Context, spec clusterip.Spec, tables cluste
 	}
 	passed := time.Now().Add(tables.PassesOn(spec.Bucket))
 	why := a.mayLinger(ctx, a.board(spec.Address(), spec.Bucket), tables.Installed.Identity())
-	if clusterip.Pause(ctx, time.Until(passed)) != nil {
+	if why == "" && clusterip.Pause(ctx, time.Until(passed)) != nil {
 		why = "the node that it was taken over from may still pass packets on"
 	}
 	if why != "" {

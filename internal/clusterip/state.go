@@ -53,12 +53,12 @@ type Tables struct {
 	Installed   *Layout  // as installed; nil if unknown
 	Owned       []Bucket // in order
 	Moves       Moves
-	Lingering   []Linger // released, and answered for until another node takes them over
-	Lingered    []Bucket // lingering, or until a short while ago
-	Expecting   []Bucket // to be owned as soon as another node has confirmed the takeover
-	Takeovers   []Takeover
-	Faults      []string // what differs from what was installed, in words
-	Conflicting []string // conflicting tables: they have our name, and are not ours
+	Lingering   []Linger   // released, and answered for until another node takes them over
+	Lingered    []Bucket   // lingering, or until a short while ago
+	Expecting   []Bucket   // to be owned as soon as another node has confirmed the takeover
+	Takeovers   []Takeover // of buckets that are owned
+	Faults      []string   // what differs from what was installed, in words
+	Conflicting []string   // conflicting tables: they have our name, and are not ours
 }
 
 // Of leaves out the filters and groups that do not belong to the spec's resource. Its own are the installed shared MAC on the interface
