@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -321,8 +322,8 @@ type delayed struct {
 func (s *site) delayPassedOn(t *testing.T, from, to int, by time.Duration) *delayed {
 	t.Helper()
 	is := func(f lan.Frame) bool {
-		_, isARP := f.ARP()
-		return !f.Outgoing && !isARP && f.EtherType != clusterip.TakeoverEtherType && f.Destination.String() == ethernet.Broadcast.String()
+		isIP := f.EtherType == ethernet.EtherTypeIPv4 || f.EtherType == ethernet.EtherTypeIPv6
+		return !f.Outgoing && isIP && bytes.Equal(f.Destination, ethernet.Broadcast)
 	}
 	capture, err := s.Switch.Capture(s.Nodes[from].Name, is)
 	check(t, err)

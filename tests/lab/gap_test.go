@@ -158,8 +158,9 @@ func (s *scenario) keep(log *probe.Log, name string) {
 // Planned moves cost no client anything: no answer is lost or late, none comes twice, no connection breaks. It prints how long the buckets
 // were silent, which nothing is asserted of. It has the machine to itself: what a busy one adds would hide the gaps.
 func TestPlannedMovesLeaveNoGap(t *testing.T) {
-	d := playDraining(t, Options{}, 600+120**moveRounds) // connections must not end with their drain
-	folder := t.ArtifactDir()                            // made before the cleanup below, so that it is removed after it
+	drain := 600 + 120*(*moveRounds) // connections must not end with it
+	d := playDraining(t, Options{}, drain)
+	folder := t.ArtifactDir() // made before the cleanup below, so that it is removed after it
 	t.Cleanup(func() { check(t, d.CopyLogs(folder)) })
 	all := []string{"node1", "node2", "node3"}
 	var inTime, tooLate, still []probe.Gap
