@@ -69,7 +69,7 @@ var advertised = []struct {
 	{name: "hash_prefix6", kind: "integer", deflt: "128"},
 	{name: "services", kind: "string"},
 	{name: "drain", kind: "integer", deflt: "0", reloadable: true},
-	{name: "linger", kind: "integer", deflt: "3", reloadable: true},
+	{name: "linger", kind: "integer", deflt: "5", reloadable: true},
 	{name: "early_drop", kind: "select", deflt: "auto", options: []string{"auto", "off", "xdp", "tc"}, reloadable: true},
 	{name: "check_link", kind: "boolean", deflt: "true", reloadable: true},
 	{name: "arp_count", kind: "integer", deflt: "3", reloadable: true},
