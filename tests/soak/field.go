@@ -196,10 +196,11 @@ func (f *field) happen(ctx context.Context, e event, before model) error {
 // lanesBefore are those of which the last event must be done before one begins. What happens to one host happens in turn. And while a
 // host's history is being refreshed, Pacemaker has no record of what runs there: a host that stops then leaves its buckets running, and is
 // fenced for it. Before a host leaves or dies, one that died earlier must be back: until the other nodes miss it, it still looks like a
-// member.
+// member. Failures are not cleaned up while Pacemaker stops somewhere: the history that is deleted then may be of the node that leaves, and
+// Pacemaker, which probes where it has no history, starts nothing until it can probe there.
 func lanesBefore(e event) []int {
 	switch {
-	case e.kind == refreshAll, e.kind == stopPacemaker, e.kind == stopCluster:
+	case e.kind == refreshAll, e.kind == cleanup, e.kind == stopPacemaker, e.kind == stopCluster:
 		return []int{everywhere, 0, 1, 2}
 	case e.kind.kills():
 		return []int{0, 1, 2}
