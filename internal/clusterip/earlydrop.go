@@ -26,6 +26,7 @@ type EarlyDropState struct {
 	// Addresses are those of the resource of which it has a record: it judges the packets to them.
 	Addresses []netip.Addr
 	Idle      bool     // it has no record of any address; or it is of another version, and was attached for the resource
+	Remembers int      // how many connections to all addresses of the interface it remembers at most
 	Passed    []Bucket // in order: the buckets that it passes to the tables, for each of the addresses
 	Dropped   Count    // what it dropped of the packets to the addresses
 	Faults    []string // what differs from what a layout needs, apart from Passed, in words

@@ -60,6 +60,7 @@ type Layout struct {
 	// Lingers is the interface's own MAC, from which packets are passed on, if buckets linger after a stop; else zero.
 	Lingers   MAC
 	Bridged   bool      // on a bridge, or on top of one, which may call iptables for its ports
+	Remember  int       // how many connections the program of EarlyDrop is to remember at least; a stamp does not tell
 	EarlyDrop EarlyDrop // as requested; in a stamp only whether the program is there: EarlyDropAuto, or else EarlyDropOff
 }
 

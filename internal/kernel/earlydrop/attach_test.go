@@ -118,7 +118,7 @@ func noRecords(*maps) error { return nil }
 
 func (s site) attach(as clusterip.EarlyDrop) (clusterip.EarlyDrop, []string) {
 	s.t.Helper()
-	attached, reasons, err := s.attachAs(s.nic, as, noRecords)
+	attached, reasons, err := s.attachAs(s.nic, clusterip.Layout{EarlyDrop: as}, false, noRecords)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -358,7 +358,7 @@ func TestAnotherXDPProgramStays(t *testing.T) {
 	if attached != clusterip.EarlyDropTC || len(reasons) != 1 || !strings.Contains(reasons[0], "another XDP program (somebody, id ") {
 		t.Errorf("attached as %s: %q", attached, reasons)
 	}
-	_, _, err := s.attachAs(s.nic, clusterip.EarlyDropXDP, noRecords)
+	_, _, err := s.attachAs(s.nic, clusterip.Layout{EarlyDrop: clusterip.EarlyDropXDP}, false, noRecords)
 	if ocf.CodeOf(err) != ocf.ErrInstalled || !strings.Contains(err.Error(), "somebody") {
 		t.Errorf("xdp: %v", err)
 	}
@@ -371,7 +371,7 @@ func TestAnotherXDPProgramStays(t *testing.T) {
 	if words := inWords(err); !strings.Contains(words, "another program") {
 		t.Errorf("in words: %s", words)
 	}
-	m, err := makeMaps()
+	m, err := makeMaps(testMemory)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,7 +420,7 @@ func TestOtherProgramsAtTCStay(t *testing.T) {
 			s := newSite(t, true)
 			s.tc(before...)
 			is := s.trafficControl()
-			attached, reasons, err := s.attachAs(s.nic, clusterip.EarlyDropTC, noRecords)
+			attached, reasons, err := s.attachAs(s.nic, clusterip.Layout{EarlyDrop: clusterip.EarlyDropTC}, false, noRecords)
 			if taken := name == "our priority is"; taken != (err != nil) || taken == (attached == clusterip.EarlyDropTC) {
 				t.Errorf("attached as %s: %q, %v", attached, reasons, err)
 			}
@@ -502,7 +502,7 @@ func TestLostTagsKeepTheProgramAtTC(t *testing.T) {
 	if len(seen.Faults) != 1 || !strings.Contains(seen.Faults[0], "only from Linux 6.8 on") {
 		t.Errorf("faults: %q", seen.Faults)
 	}
-	_, _, err := s.attachAs(s.nic, clusterip.EarlyDropXDP, noRecords)
+	_, _, err := s.attachAs(s.nic, clusterip.Layout{EarlyDrop: clusterip.EarlyDropXDP}, false, noRecords)
 	if ocf.CodeOf(err) != ocf.ErrInstalled {
 		t.Errorf("xdp: %v", err)
 	}
@@ -888,7 +888,7 @@ func TestAnotherFilterInOurPlaceStays(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	before := s.trafficControl()
-	if attached, _, err := s.attachAs(s.nic, clusterip.EarlyDropTC, noRecords); ocf.CodeOf(err) != ocf.ErrInstalled {
+	if attached, _, err := s.attachAs(s.nic, clusterip.Layout{EarlyDrop: clusterip.EarlyDropTC}, false, noRecords); ocf.CodeOf(err) != ocf.ErrInstalled {
 		t.Errorf("attached as %s: %v", attached, err)
 	}
 	if diff := cmp.Diff(before, s.trafficControl()); diff != "" {

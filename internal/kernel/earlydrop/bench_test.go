@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 )
@@ -32,6 +33,21 @@ func frameTo(layout clusterip.Layout, address, source netip.Addr) []byte {
 	copy(header[8:], source.AsSlice())
 	copy(header[24:], address.AsSlice())
 	return append(append(append(frame, 0x86, 0xdd), header...), udp...)
+}
+
+// segmentTo returns the frame of a TCP segment without data.
+func segmentTo(layout clusterip.Layout, c clusterip.Connection, flags byte) []byte {
+	frame := frameTo(layout, c.Local.Addr(), c.Client.Addr())
+	transport := frame[len(frame)-26:]
+	binary.BigEndian.PutUint16(transport, c.Client.Port())
+	binary.BigEndian.PutUint16(transport[2:], c.Local.Port())
+	transport[13] = flags
+	protocol := 14 + 9
+	if c.Local.Addr().Is6() {
+		protocol = 14 + 6
+	}
+	frame[protocol] = unix.IPPROTO_TCP
+	return frame
 }
 
 // BenchmarkPacket is what the kernel's own loop measures (BPF_PROG_TEST_RUN), beside a program that drops everything.
@@ -61,8 +77,18 @@ func BenchmarkPacket(b *testing.B) {
 					if err := all.maps.set(map[netip.Addr]record{address: recordOf(layout, address, pass)}); err != nil {
 						b.Fatal(err)
 					}
+					name := fmt.Sprintf("%s/%s/%s/%s", symbol, mode, family, what)
 					frame := frameTo(layout, address, clients[family])
-					b.Run(fmt.Sprintf("%s/%s/%s/%s", symbol, mode, family, what), func(b *testing.B) { run(b, all.programs[symbol], frame) })
+					b.Run(name, func(b *testing.B) { run(b, all.programs[symbol], frame) })
+					c := clusterip.Connection{
+						Client: netip.AddrPortFrom(clients[family], 40000), Local: netip.AddrPortFrom(address, 80),
+					}
+					for _, remembers := range []uint32{0, testMemory} {
+						b.Run(fmt.Sprintf("%s/TCP, remember=%d", name, remembers), func(b *testing.B) {
+							all.maps.Remembers = remembers
+							run(b, all.programs[symbol], segmentTo(layout, c, ack))
+						})
+					}
 				}
 			}
 		}

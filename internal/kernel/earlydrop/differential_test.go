@@ -38,7 +38,7 @@ type loadedPrograms struct {
 
 func loadAll(t testing.TB) loadedPrograms {
 	t.Helper()
-	m, err := makeMaps()
+	m, err := makeMaps(testMemory)
 	if err != nil {
 		t.Fatal(err)
 	}

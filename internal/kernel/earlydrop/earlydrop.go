@@ -136,7 +136,7 @@ func (c *Conn) observeOnce(nic int, addresses []netip.Addr, layout *clusterip.La
 			fault("the BPF program is attached as XDP, but %s", why)
 		}
 	}
-	state.Idle = p.maps.isIdle()
+	state.Idle, state.Remembers = p.maps.isIdle(), int(p.maps.Remembers)
 	return state, p.maps.describe(&state, addresses, layout, fault)
 }
 
@@ -182,7 +182,7 @@ func (c *Conn) AttachEarlyDrop(
 	nic, _ := state.NICAt(layout.NICIndex)
 	err = c.locked(ctx, func() error {
 		var added []netip.Addr
-		attached, reasons, err = c.attachAs(nic, layout.EarlyDrop, func(m *maps) (err error) {
+		attached, reasons, err = c.attachAs(nic, layout, false, func(m *maps) (err error) {
 			added, err = m.passAll(layout)
 			return err
 		})
@@ -194,10 +194,11 @@ func (c *Conn) AttachEarlyDrop(
 	return attached, reasons, err
 }
 
-// attachAs attaches the program as requested, with records, unless it is.
+// attachAs attaches the program as a layout requests it, with records, unless it is. With atLeast it may remember more than requested.
 func (c *Conn) attachAs(
-	nic clusterip.NIC, requested clusterip.EarlyDrop, fill func(*maps) error,
+	nic clusterip.NIC, layout clusterip.Layout, atLeast bool, fill func(*maps) error,
 ) (attached clusterip.EarlyDrop, reasons []string, err error) {
+	requested := layout.EarlyDrop
 	found, err := c.find(nic.Index)
 	if err != nil {
 		return clusterip.EarlyDropOff, nil, err
@@ -213,20 +214,33 @@ func (c *Conn) attachAs(
 	isFit := func(as clusterip.EarlyDrop) bool {
 		return (requested == as || requested == clusterip.EarlyDropAuto) && (as != clusterip.EarlyDropXDP || whyNoXDP() == "")
 	}
-	if has && isFit(current.place.earlyDrop()) {
-		return current.place.earlyDrop(), nil, c.detachAllBut(nic.Index, found, current.Program)
+	remembers := layout.Remember
+	if has && (atLeast || current.maps.isShared(layout.Addresses())) {
+		remembers = max(remembers, int(current.maps.Remembers))
 	}
+	places := []clusterip.EarlyDrop{clusterip.EarlyDropXDP, clusterip.EarlyDropTC}
 	onto := current.maps
-	if !has {
-		if onto, err = makeMaps(); err != nil {
+	switch {
+	case !has:
+		if onto, err = makeMaps(remembers); err != nil {
 			return cannot(nic, requested, []string{inWords(err)})
 		}
 		defer onto.close()
 		if err := fill(onto); err != nil {
 			return cannot(nic, requested, []string{inWords(err)})
 		}
+	case int(onto.Remembers) != remembers:
+		if onto, err = onto.withPlaceFor(remembers); err != nil {
+			return cannot(nic, requested, []string{inWords(err)})
+		}
+		defer func() { _ = onto.connections.Close() }()
+		if isFit(current.place.earlyDrop()) {
+			places = []clusterip.EarlyDrop{current.place.earlyDrop()}
+		}
+	case isFit(current.place.earlyDrop()):
+		return current.place.earlyDrop(), nil, c.detachAllBut(nic.Index, found, current.Program)
 	}
-	for _, as := range []clusterip.EarlyDrop{clusterip.EarlyDropXDP, clusterip.EarlyDropTC} {
+	for _, as := range places {
 		if requested != as && requested != clusterip.EarlyDropAuto {
 			continue
 		}
@@ -239,7 +253,11 @@ func (c *Conn) attachAs(
 			reasons = append(reasons, fmt.Sprintf("%s: %s", as, inWords(err)))
 			continue
 		}
-		return as, reasons, c.detachAllBut(nic.Index, found, replaced)
+		err = c.detachAllBut(nic.Index, found, replaced)
+		if has {
+			err = errors.Join(err, onto.takeConnections(current.maps, remembers))
+		}
+		return as, reasons, err
 	}
 	return cannot(nic, requested, reasons)
 }
@@ -338,7 +356,7 @@ func (c *Conn) set(step clusterip.SetEarlyDrop) error {
 		wanted[address] = recordOf(step.Layout, address, step.Pass)
 	}
 	nic := clusterip.NIC{Index: step.Layout.NICIndex, Name: step.Layout.NIC}
-	attached, reasons, err := c.attachAs(nic, step.Layout.EarlyDrop, func(m *maps) error { return m.set(wanted) })
+	attached, reasons, err := c.attachAs(nic, step.Layout, true, func(m *maps) error { return m.set(wanted) })
 	if err == nil && attached == clusterip.EarlyDropOff {
 		err = fmt.Errorf("the BPF program cannot be attached: %s", strings.Join(reasons, "; "))
 	}

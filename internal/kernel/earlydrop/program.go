@@ -247,6 +247,7 @@ func load(v variant, onto *maps) (*ebpf.Program, error) {
 	if err != nil {
 		return nil, err
 	}
+	read.Maps[nameConnections].MaxEntries = onto.connections.MaxEntries()
 	wanted := read.Programs[v.symbol]
 	wanted.Name = v.name
 	if v.nic != 0 {
@@ -260,7 +261,7 @@ func load(v variant, onto *maps) (*ebpf.Program, error) {
 	read.Programs, read.Variables = map[string]*ebpf.ProgramSpec{v.symbol: wanted}, nil
 	loaded, err := withMemory(func() (*ebpf.Collection, error) {
 		return ebpf.NewCollectionWithOptions(read, ebpf.CollectionOptions{
-			MapReplacements: map[string]*ebpf.Map{symbolTable: onto.inTable, nameDropped: onto.dropped},
+			MapReplacements: map[string]*ebpf.Map{symbolTable: onto.inTable, nameDropped: onto.dropped, nameConnections: onto.connections},
 		})
 	})
 	if err != nil {

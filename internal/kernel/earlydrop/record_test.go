@@ -49,6 +49,9 @@ func TestTheObjectsAreAsExpected(t *testing.T) {
 		if have, want := read.Maps[nameDropped].ValueSize, uint32(unsafe.Sizeof(count{})); have != want {
 			t.Errorf("%s: a counter has %d bytes, here %d", file, have, want)
 		}
+		if have, want := read.Maps[nameConnections].KeySize, uint32(unsafe.Sizeof(connection{})); have != want {
+			t.Errorf("%s: a connection has %d bytes, here %d", file, have, want)
+		}
 		for _, symbol := range []string{nameXDP, symbolXDPFrags, nameTC} {
 			if p := read.Programs[symbol]; p == nil || p.License != "Apache-2.0" {
 				t.Errorf("%s: %s is %+v", file, symbol, p)
@@ -56,7 +59,7 @@ func TestTheObjectsAreAsExpected(t *testing.T) {
 		}
 	}
 	const longest = 15 // of a name in the kernel
-	for _, name := range []string{nameXDP, nameTC, nameTable, nameDropped} {
+	for _, name := range []string{nameXDP, nameTC, nameTable, nameDropped, nameConnections} {
 		if len(name) > longest {
 			t.Errorf("the kernel cuts %s", name)
 		}

@@ -17,7 +17,7 @@ import (
 )
 
 // version is that of the table's layout. A program with another one is replaced.
-const version = 1
+const version = 2
 
 // What bpf/earlydrop.c has too.
 const (
@@ -26,6 +26,7 @@ const (
 	perIndex  = 4
 	laneBits  = 16
 	lane      = 1<<laneBits - 1
+	slotBits  = 16
 )
 
 // table is struct table of the program: memory that it reads while we write. So a word that it may read is written at once (sync/atomic).
@@ -33,9 +34,12 @@ type table struct {
 	Version   uint32
 	MadeQdisc uint32 // 1: the clsact qdisc is ours
 	Next      uint32 // the record that is used next, so that one is used again as late as possible
-	_         [13]uint32
+	Remembers uint32 // how many connections the program remembers at most; 0: none
+	_         [12]uint32
 	Index     [1 << indexBits]uint64
 	Record    [records]record
+	Told      [records]told
+	Slot      [1 << slotBits]uint32 // the program's own
 }
 
 // tableHeader is what every version's table begins with.
@@ -43,8 +47,9 @@ type tableHeader struct{ Version, MadeQdisc uint32 }
 
 // The maps' names: as the kernel keeps them, 15 characters; and in the object.
 const (
-	nameTable   = "clusterip_table"
-	nameDropped = "clusterip_drop"
+	nameTable       = "clusterip_table"
+	nameDropped     = "clusterip_drop"
+	nameConnections = "clusterip_conns"
 
 	symbolTable = ".bss"
 )
@@ -52,16 +57,31 @@ const (
 // maps are those of a program, or of several that follow each other on an interface.
 type maps struct {
 	*table
-	memory  []byte
-	inTable *ebpf.Map
-	dropped *ebpf.Map
+	memory []byte
+	mapSet
 }
+
+// mapSet are the maps themselves. Each may be nil, which can be closed.
+type mapSet struct {
+	inTable     *ebpf.Map
+	dropped     *ebpf.Map
+	connections *ebpf.Map
+}
+
+// all returns pointers to the maps, by their names.
+func (s *mapSet) all() map[string]**ebpf.Map {
+	return map[string]**ebpf.Map{nameTable: &s.inTable, nameDropped: &s.dropped, nameConnections: &s.connections}
+}
+
+func (s *mapSet) isWhole() bool { return s.inTable != nil && s.dropped != nil && s.connections != nil }
+
+func (s *mapSet) close() { _, _, _ = s.inTable.Close(), s.dropped.Close(), s.connections.Close() }
 
 // count is struct count, of one CPU.
 type count struct{ Packets, Bytes uint64 }
 
-// makeMaps makes empty ones.
-func makeMaps() (*maps, error) {
+// makeMaps makes empty ones, for that many connections.
+func makeMaps(remembers int) (*maps, error) {
 	read, err := spec()
 	if err != nil {
 		return nil, err
@@ -77,6 +97,10 @@ func makeMaps() (*maps, error) {
 		m.close()
 		return nil, fmt.Errorf("make the map %s: %w", nameDropped, err)
 	}
+	if m.connections, err = makeConnections(remembers); err != nil {
+		m.close()
+		return nil, err
+	}
 	if err = m.mapMemory(); err == nil {
 		err = m.canBeFound()
 	}
@@ -84,7 +108,7 @@ func makeMaps() (*maps, error) {
 		m.close()
 		return nil, err
 	}
-	m.Version = version
+	m.Version, m.Remembers = version, uint32(remembers)
 	return m, nil
 }
 
@@ -102,59 +126,57 @@ func hasBPF() bool {
 // canBeFound returns an error unless this process finds the maps by their numbers and names. CAP_BPF and CAP_NET_ADMIN suffice to attach a
 // program, but without CAP_SYS_ADMIN nobody could find and detach it.
 func (m *maps) canBeFound() error {
-	ids := make([]ebpf.MapID, 0, 2) //nolint:mnd // two maps
-	for _, each := range []*ebpf.Map{m.inTable, m.dropped} {
-		info, err := each.Info()
+	var ids []ebpf.MapID
+	for _, each := range m.all() {
+		info, err := (*each).Info()
 		if err != nil {
 			return fmt.Errorf("read a new map: %w", err)
 		}
 		id, _ := info.ID()
 		ids = append(ids, id)
 	}
-	inTable, dropped, err := openByName(ids)
-	if err == nil && (inTable == nil || dropped == nil) {
+	found, err := openByName(ids)
+	if err == nil && !found.isWhole() {
 		err = errors.New("the kernel keeps them without their names")
 	}
-	_, _ = inTable.Close(), dropped.Close()
+	found.close()
 	if err != nil {
-		return fmt.Errorf("find the new maps %s and %s: %w", nameTable, nameDropped, err)
+		return fmt.Errorf("find the new maps %s, %s and %s: %w", nameTable, nameDropped, nameConnections, err)
 	}
 	return nil
 }
 
 // openByName opens those maps that have our names.
-func openByName(ids []ebpf.MapID) (inTable, dropped *ebpf.Map, err error) {
+func openByName(ids []ebpf.MapID) (found mapSet, err error) {
 	defer func() {
 		if err != nil {
-			_, _ = inTable.Close(), dropped.Close() // both may be nil
-			inTable, dropped = nil, nil
+			found.close()
+			found = mapSet{}
 		}
 	}()
 	for _, id := range ids {
 		each, err := ebpf.NewMapFromID(id)
 		if err != nil {
-			return inTable, dropped, fmt.Errorf("open the map %d: %w", id, err)
+			return found, fmt.Errorf("open the map %d: %w", id, err)
 		}
 		info, err := each.Info()
-		switch {
-		case err == nil && info.Name == nameTable && inTable == nil:
-			inTable = each
-		case err == nil && info.Name == nameDropped && dropped == nil:
-			dropped = each
-		default:
+		if err != nil {
+			_ = each.Close()
+			return found, fmt.Errorf("read the map %d: %w", id, err)
+		}
+		if ours := found.all()[info.Name]; ours != nil && *ours == nil {
+			*ours = each
+		} else {
 			_ = each.Close()
 		}
-		if err != nil {
-			return inTable, dropped, fmt.Errorf("read the map %d: %w", id, err)
-		}
 	}
-	return inTable, dropped, nil
+	return found, nil
 }
 
 // openMaps opens the maps of a loaded program. It returns none if they are of another version, but always the header if there is one.
 func openMaps(ids []ebpf.MapID) (opened *maps, header tableHeader, err error) {
 	m := &maps{}
-	if m.inTable, m.dropped, err = openByName(ids); err != nil {
+	if m.mapSet, err = openByName(ids); err != nil {
 		return nil, header, err
 	}
 	defer func() {
@@ -169,7 +191,7 @@ func openMaps(ids []ebpf.MapID) (opened *maps, header tableHeader, err error) {
 		return nil, header, nil
 	}
 	header = tableHeader{binary.NativeEndian.Uint32(m.memory), binary.NativeEndian.Uint32(m.memory[4:])}
-	if header.Version != version || m.dropped == nil || m.table == nil {
+	if header.Version != version || !m.isWhole() || m.table == nil {
 		return nil, header, nil
 	}
 	return m, header, nil
@@ -198,8 +220,7 @@ func (m *maps) close() {
 		_ = unix.Munmap(m.memory)
 		m.memory, m.table = nil, nil
 	}
-	_ = m.inTable.Close() // both may be nil
-	_ = m.dropped.Close()
+	m.mapSet.close()
 }
 
 // indexOf returns the place of an address in the index.
@@ -304,14 +325,16 @@ func (m *maps) pass(address netip.Addr, want record) error {
 	return nil
 }
 
-// inherit gives a record what was counted with the one before it.
+// inherit gives a record what was counted and told with the one before it.
 func (m *maps) inherit(free, old uint32, hasOld bool) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("count the processors: %w", err)
 	}
 	counted := make([]count, cpus)
+	m.Told[free] = told{}
 	if hasOld {
+		m.Told[free] = m.Told[old]
 		if err := m.dropped.Lookup(old, &counted); err != nil {
 			return fmt.Errorf("read what was dropped: %w", err)
 		}

@@ -3,6 +3,8 @@
 // Drops packets to a shared address that are surely of another node's bucket. Everything else passes on to our rules in nf_tables, which
 // decide (internal/kernel/nftables/ingress.go). So whatever is rare or odd passes: it need not be judged here.
 //
+// It also remembers the TCP connections of all nodes, so that this node can tell the clients of one that has died.
+//
 // It must load on Linux 5.10 and without BTF. It reads ports and addresses as nft_hash does: as words in the kernel's byte order.
 
 #include <linux/bpf.h>
@@ -29,6 +31,7 @@
 #define BITMAP_WORDS 32
 #define MAX_SERVICES 32
 #define TOO_MANY_SERVICES 255
+#define SLOT_BITS 16
 
 struct service {
 	__u16 first, last; /* ports */
@@ -54,15 +57,24 @@ struct record {
 	struct service service[MAX_SERVICES];
 };
 
+/* What the agent has told clients. The program does not use it. */
+struct told {
+	__u64 connections, when, took;
+};
+
 /* The table is one value of memory that the agent maps, and changes while packets are judged. */
 struct table {
 	__u32 version;
 	__u32 made_qdisc; /* the program uses only what is below these three */
 	__u32 next;
-	__u32 unused[13];
+	__u32 remembers; /* connections */
+	__u32 unused[12];
 	/* By a hash of the address, the numbers of up to four records, counted from 1; the lowest 16 bits first. */
 	__u64 index[1 << INDEX_BITS];
 	struct record record[RECORDS];
+	struct told told[RECORDS];
+	/* By a hash of a connection: its mark and its progress. Connections that have the same place there take turns. */
+	__u32 slot[1 << SLOT_BITS];
 };
 
 struct table table;
@@ -76,9 +88,20 @@ struct map_definition {
 	__u32 type, key_size, value_size, max_entries, flags;
 };
 
+/* A TCP connection, in network byte order. An IPv4 address is the last word. */
+struct connection {
+	__u32 client[4], address[4];
+	__u16 client_port, port;
+};
+
+/* The agent decides how many connections it holds. */
+struct map_definition SECTION("maps") clusterip_conns = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct connection), 4, 1, 0};
+
 struct map_definition SECTION("maps") clusterip_drop = {BPF_MAP_TYPE_PERCPU_ARRAY, 4, sizeof(struct count), RECORDS, 0};
 
 static void *(*map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static long (*map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)BPF_FUNC_map_update_elem;
+static long (*map_delete_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
 static long (*skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)BPF_FUNC_skb_pull_data;
 static __u64 (*xdp_get_buff_len)(struct xdp_md *ctx) = (void *)BPF_FUNC_xdp_get_buff_len;
 /* bpf_xdp_metadata_rx_vlan_tag, from Linux 6.8 on. It is no helper: the loader puts the kernel's own number in place of this one. */
@@ -111,6 +134,14 @@ union transport {
 	} port;
 	__u8 icmp_type;
 };
+
+struct tcp {
+	__u16 source, destination;
+	__u32 sequence, acknowledgment;
+	__u8 offset, flags;
+};
+
+enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 };
 
 enum { IPV4 = 0x0800, IPV6 = 0x86dd };
 enum { ICMP = 1, TCP = 6, UDP = 17, DCCP = 33, ICMPV6 = 58, SCTP = 132, UDPLITE = 136 };
@@ -271,6 +302,60 @@ INLINE int is_foreign(const struct record *record, __u32 a, __u32 b, __u32 c, __
 	return is_service(record, protocol, is_icmp, port) != passes_hashed;
 }
 
+/* is_tagged: the interface has taken the tag of another VLAN off the frame. The VLAN 0 is only a priority. */
+INLINE int is_tagged(struct xdp_md *ctx)
+{
+	__u16 protocol, tci = 0;
+
+	return rx_vlan_tag(ctx, &protocol, &tci) == 0 && (tci & 0x0fff);
+}
+
+/* A connection's progress, in the lowest bits of its slot. */
+enum { BEGUN = 1, REMEMBERED = 2, ENDED = 3, PROGRESS = 3 };
+
+/* remember keeps track of a connection by a client's segment. Its first segment only marks the slot, so a flood of them fills nothing else:
+ * the connection is remembered when another one finds that mark. It is so too if this node has not seen its beginning. */
+INLINE void remember(void *ctx, enum kind kind, const struct tcp *tcp, const __u32 *client, const __u32 *address, int words)
+{
+	__u32 client_word = client[words - 1], address_word = address[words - 1], mark, *slot;
+	__u64 hash;
+
+	if (words == 4) {
+		client_word ^= rotate(client[0], 7) ^ rotate(client[1], 13) ^ rotate(client[2], 19);
+		address_word ^= address[0] ^ address[1] ^ address[2];
+	}
+	hash = ((__u64)(client_word ^ rotate(address_word, 16)) << 32 | ((__u32)tcp->source << 16 | tcp->destination)) * 0x9e3779b97f4a7c15;
+	hash = (hash ^ hash >> 32) * 0x9e3779b97f4a7c15;
+	slot = &table.slot[hash >> (64 - SLOT_BITS)];
+	mark = (__u32)(hash >> 8) & ~PROGRESS;
+	if (LIKELY(*slot == (mark | REMEMBERED) && !(tcp->flags & (SYN | RST | FIN))))
+		return;
+	if (!(tcp->flags & (RST | FIN))) {
+		if (*slot == (mark | ENDED) && !(tcp->flags & SYN))
+			return;
+		if (*slot != (mark | BEGUN) || tcp->flags & SYN) {
+			*slot = mark | BEGUN;
+			return;
+		}
+	}
+	if (kind == XDP_TAGS && is_tagged(ctx))
+		return;
+	struct connection connection = {.client_port = tcp->source, .port = tcp->destination};
+	for (int i = 0; i < words; i++) {
+		connection.client[4 - words + i] = client[i];
+		connection.address[4 - words + i] = address[i];
+	}
+	if (tcp->flags & (RST | FIN)) {
+		*slot = mark | ENDED;
+		map_delete_elem(&clusterip_conns, &connection);
+	} else {
+		__u32 nothing = 0;
+
+		*slot = mark | REMEMBERED;
+		map_update_elem(&clusterip_conns, &connection, &nothing, BPF_ANY);
+	}
+}
+
 /* foreign4 returns the number of the record by which an IPv4 packet is foreign; RECORDS: it passes. The packet is known to reach to the
  * first bytes behind a header without options. */
 INLINE __u32 foreign4(void *ctx, enum kind kind, void *data, void *end)
@@ -295,6 +380,8 @@ INLINE __u32 foreign4(void *ctx, enum kind kind, void *data, void *end)
 	if (has_ports(protocol)) {
 		ports = transport->port.source;
 		destination_port = transport->port.destination;
+		if (protocol == TCP && table.remembers && (void *)transport + sizeof(struct tcp) <= end)
+			remember(ctx, kind, (void *)transport, &packet->source, &packet->destination, 1);
 	} else if (protocol == ICMP && is_for_all(transport->icmp_type)) {
 		return RECORDS;
 	}
@@ -334,6 +421,8 @@ INLINE __u32 foreign6(void *ctx, enum kind kind, void *data, void *end)
 	if (has_ports(protocol)) {
 		ports = transport->port.source;
 		destination_port = transport->port.destination;
+		if (protocol == TCP && table.remembers && (void *)transport + sizeof(struct tcp) <= end)
+			remember(ctx, kind, (void *)transport, packet->source, packet->destination, 4);
 	} else if (protocol == ICMPV6 ? is_for_all6(transport->icmp_type) : is_extension(protocol)) {
 		return RECORDS;
 	}
@@ -344,14 +433,6 @@ INLINE __u32 foreign6(void *ctx, enum kind kind, void *data, void *end)
 			NETWORK16(destination_port)))
 		return RECORDS;
 	return number;
-}
-
-/* is_tagged: the interface has taken the tag of another VLAN off the frame. The VLAN 0 is only a priority. */
-INLINE int is_tagged(struct xdp_md *ctx)
-{
-	__u16 protocol, tci = 0;
-
-	return rx_vlan_tag(ctx, &protocol, &tci) == 0 && (tci & 0x0fff);
 }
 
 /* judge returns whether to drop a packet, and counts it then. */

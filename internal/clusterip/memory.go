@@ -1,0 +1,40 @@
+package clusterip
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// MemoryKernel is the part of a Kernel that remembers clients' TCP connections to all nodes, and tells clients that theirs are over. It
+// needs the BPF program of the early drop.
+type MemoryKernel interface {
+	// Remembered returns the connections to the layout's addresses that are remembered, as the clients send them, in no order. Without the
+	// program, or with Layout.Remember=0 on the interface, there are none.
+	Remembered(ctx context.Context, layout Layout) ([]Connection, error)
+	// Forget forgets connections.
+	Forget(ctx context.Context, layout Layout, connections []Connection) error
+	// Told returns what was told to clients of the layout's addresses since the program was attached.
+	Told(ctx context.Context, layout Layout) (Told, error)
+	// AddTold adds to it.
+	AddTold(ctx context.Context, layout Layout, more Told) error
+}
+
+// Connection is a TCP connection of a client to a shared address.
+type Connection struct {
+	Client, Local netip.AddrPort
+}
+
+// BucketOfConnection returns the bucket of a connection's segments.
+func (l Layout) BucketOfConnection(c Connection) Bucket {
+	return l.BucketOf(Packet{Protocol: "tcp", Flow: Flow{
+		Source: c.Client.Addr(), SourcePort: c.Client.Port(), DestinationPort: c.Local.Port(),
+	}})
+}
+
+// Told is what a node has told clients whose connections were those of another node.
+type Told struct {
+	Connections int           // how many, altogether; 0: the rest is zero
+	When        time.Time     // when the last ones were told
+	Took        time.Duration // how long that took, for all buckets that were taken over then
+}

@@ -1,0 +1,208 @@
+package earlydrop
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// connection is struct connection of the program.
+type connection struct {
+	Client, Address  [16]byte // an IPv4 address is the last four bytes
+	ClientPort, Port [2]byte
+}
+
+// told is struct told of the program.
+type told struct {
+	Connections  uint64
+	When         int64 // Unix time in nanoseconds, when the last ones were told
+	Microseconds uint64
+}
+
+// makeConnections makes the map of connections. One for no connections has one element, which the program leaves alone.
+func makeConnections(remembers int) (*ebpf.Map, error) {
+	read, err := spec()
+	if err != nil {
+		return nil, err
+	}
+	of := read.Maps[nameConnections]
+	of.MaxEntries = uint32(max(remembers, 1))
+	made, err := newMap(of)
+	if err != nil {
+		return nil, fmt.Errorf("make the map %s for %d connections (remember): %w", nameConnections, remembers, err)
+	}
+	return made, nil
+}
+
+// withPlaceFor returns the same maps, but a new one for that many connections.
+func (m *maps) withPlaceFor(remembers int) (*maps, error) {
+	with := *m
+	made, err := makeConnections(remembers)
+	with.connections = made
+	return &with, err
+}
+
+// takeConnections makes the program that has replaced another one remember the other's connections, as far as there is place.
+func (m *maps) takeConnections(of *maps, remembers int) error {
+	if of.connections == m.connections {
+		return nil
+	}
+	m.Remembers = uint32(remembers)
+	all, err := of.list()
+	if remembers == 0 || err != nil {
+		return err
+	}
+	for _, each := range all {
+		if err := m.connections.Put(each, uint32(0)); err != nil {
+			return fmt.Errorf("remember a connection: %w", err)
+		}
+	}
+	return nil
+}
+
+// isShared reports whether another address has a record, too.
+func (t *table) isShared(addresses []netip.Addr) bool {
+	var own, all int
+	for _, address := range addresses {
+		if _, _, has := t.find(address); has {
+			own++
+		}
+	}
+	for _, numbers := range t.Index {
+		for ; numbers != 0; numbers >>= laneBits {
+			all++
+		}
+	}
+	return all > own
+}
+
+// list returns all connections, of any address.
+func (m *maps) list() ([]connection, error) {
+	const atOnce = 4096
+	var all []connection
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([]connection, atOnce), make([]uint32, atOnce)
+	for {
+		n, err := m.connections.BatchLookup(&cursor, keys, values, nil)
+		all = append(all, keys[:n]...)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return all, nil
+		}
+		if err != nil {
+			return all, fmt.Errorf("read the remembered connections: %w", err)
+		}
+	}
+}
+
+func keyOf(c clusterip.Connection) connection {
+	key := connection{Client: bytesOf(c.Client.Addr()), Address: bytesOf(c.Local.Addr())}
+	binary.BigEndian.PutUint16(key.ClientPort[:], c.Client.Port())
+	binary.BigEndian.PutUint16(key.Port[:], c.Local.Port())
+	return key
+}
+
+func bytesOf(address netip.Addr) (b [16]byte) {
+	raw := address.AsSlice()
+	copy(b[len(b)-len(raw):], raw)
+	return b
+}
+
+// to returns it as a connection to an address, which has the same bytes.
+func (c connection) to(address netip.Addr) clusterip.Connection {
+	client, _ := netip.AddrFromSlice(c.Client[len(c.Client)-len(address.AsSlice()):])
+	return clusterip.Connection{
+		Client: netip.AddrPortFrom(client, binary.BigEndian.Uint16(c.ClientPort[:])),
+		Local:  netip.AddrPortFrom(address, binary.BigEndian.Uint16(c.Port[:])),
+	}
+}
+
+// with calls a function with the maps of the program on the layout's interface, if that is of this version.
+func (c *Conn) with(layout clusterip.Layout, do func(*maps) error) error {
+	if err := c.checkNamespace(); err != nil {
+		return err
+	}
+	found, err := c.find(layout.NICIndex)
+	if err != nil {
+		return err
+	}
+	defer found.close()
+	if p, known := found.current(); known {
+		return do(p.maps)
+	}
+	return nil
+}
+
+// Remembered implements clusterip.MemoryKernel.
+func (c *Conn) Remembered(_ context.Context, layout clusterip.Layout) (remembered []clusterip.Connection, err error) {
+	addresses := map[[16]byte]netip.Addr{}
+	for _, address := range layout.Addresses() {
+		addresses[bytesOf(address)] = address
+	}
+	err = c.with(layout, func(m *maps) error {
+		if m.Remembers == 0 {
+			return nil
+		}
+		all, err := m.list()
+		for _, each := range all {
+			if address, ours := addresses[each.Address]; ours {
+				remembered = append(remembered, each.to(address))
+			}
+		}
+		return err
+	})
+	return remembered, err
+}
+
+// Forget implements clusterip.MemoryKernel.
+func (c *Conn) Forget(_ context.Context, layout clusterip.Layout, connections []clusterip.Connection) error {
+	return c.with(layout, func(m *maps) error {
+		for _, each := range connections {
+			if err := m.connections.Delete(keyOf(each)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return fmt.Errorf("forget a connection: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// Told implements clusterip.MemoryKernel.
+func (c *Conn) Told(_ context.Context, layout clusterip.Layout) (sum clusterip.Told, err error) {
+	err = c.with(layout, func(m *maps) error {
+		if number, _, has := m.find(layout.Address()); has {
+			sum = m.Told[number].inGo()
+		}
+		return nil
+	})
+	return sum, err
+}
+
+// AddTold implements clusterip.MemoryKernel.
+func (c *Conn) AddTold(ctx context.Context, layout clusterip.Layout, more clusterip.Told) error {
+	return c.locked(ctx, func() error {
+		return c.with(layout, func(m *maps) error {
+			if number, _, has := m.find(layout.Address()); has {
+				t := &m.Told[number]
+				t.Connections += uint64(more.Connections)
+				t.When, t.Microseconds = more.When.UnixNano(), uint64(more.Took.Microseconds())
+			}
+			return nil
+		})
+	})
+}
+
+func (t told) inGo() clusterip.Told {
+	if t.Connections == 0 {
+		return clusterip.Told{}
+	}
+	return clusterip.Told{
+		Connections: int(t.Connections), When: time.Unix(0, t.When), Took: time.Duration(t.Microseconds) * time.Microsecond,
+	}
+}
+

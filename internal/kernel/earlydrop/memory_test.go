@@ -1,0 +1,182 @@
+//go:build system
+
+package earlydrop
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// testMemory is the default of the parameter remember.
+const testMemory = 65536
+
+// Bits of a TCP header.
+const fin, syn, rst, push, ack = 0x01, 0x02, 0x04, 0x08, 0x10
+
+func sameConnections(want, have []clusterip.Connection) string {
+	less := func(a, b clusterip.Connection) int {
+		if c := a.Client.Compare(b.Client); c != 0 {
+			return c
+		}
+		return a.Local.Compare(b.Local)
+	}
+	want, have = slices.SortedFunc(slices.Values(want), less), slices.SortedFunc(slices.Values(have), less)
+	return cmp.Diff(want, have, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }))
+}
+
+func connect(client, address string) clusterip.Connection {
+	return clusterip.Connection{Client: netip.MustParseAddrPort(client), Local: netip.MustParseAddrPort(address)}
+}
+
+// Which segments make the program remember a connection, and which forget it.
+func TestConnectionsAreRemembered(t *testing.T) {
+	all := loadAll(t)
+	layout := layoutOf(shared4, shared6)
+	if all.set(t, layout, buckets(0, 3)) {
+		t.Fatal("too many addresses")
+	}
+	port := uint16(1000) // each time another one
+	for symbol := range all.programs {
+		for _, address := range []netip.Addr{shared4, shared6} {
+			client := "198.51.100.7"
+			if address.Is6() {
+				client = "2001:db8:99::7"
+			}
+			for _, tt := range []struct {
+				name  string
+				flags []byte
+				want  bool
+			}{
+				{"only a SYN", []byte{syn}, false},
+				{"a SYN that is repeated", []byte{syn, syn, syn}, false},
+				{"a handshake", []byte{syn, ack}, true},
+				{"with a request", []byte{syn, ack, ack | push}, true},
+				{"it began before the program saw it", []byte{ack | push, ack}, true},
+				{"one segment of an unknown one", []byte{ack}, false},
+				{"closed by the client", []byte{syn, ack, fin | ack}, false},
+				{"closed, the last ACKs follow", []byte{syn, ack, fin | ack, ack, ack, ack}, false},
+				{"aborted by the client", []byte{syn, ack, rst}, false},
+				{"made again from the same port", []byte{syn, ack, fin | ack, ack, syn, ack}, true},
+				{"made again without an end", []byte{syn, ack, syn}, true},
+				{"refused: the client answers an old SYN-ACK", []byte{syn, rst, ack, ack}, false},
+				{"in ECN's words", []byte{syn | 0xc0, ack}, true},
+			} {
+				t.Run(fmt.Sprintf("%s/%s/%s", symbol, address, tt.name), func(t *testing.T) {
+					port++
+					c := clusterip.Connection{
+						Client: netip.AddrPortFrom(netip.MustParseAddr(client), port), Local: netip.AddrPortFrom(address, 80),
+					}
+					for _, flags := range tt.flags {
+						all.drops(t, symbol, segmentTo(layout, c, flags))
+					}
+					have, err := all.maps.list()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got := slices.Contains(have, keyOf(c)); got != tt.want {
+						t.Errorf("remembered: %t, want %t", got, tt.want)
+					}
+					_ = all.maps.connections.Delete(keyOf(c))
+				})
+			}
+		}
+	}
+}
+
+// A flood of first segments from ever other ports takes no place from what lives.
+func TestAFloodTakesNoPlace(t *testing.T) {
+	all := loadAll(t)
+	layout := layoutOf(shared4)
+	all.set(t, layout, buckets(0))
+	var living []clusterip.Connection
+	for i := range 100 {
+		c := connect(fmt.Sprintf("198.51.100.7:%d", 2000+i), "192.168.10.3:80")
+		living = append(living, c)
+		all.drops(t, nameXDP, segmentTo(layout, c, syn))
+		all.drops(t, nameXDP, segmentTo(layout, c, ack))
+	}
+	for network, flags := range map[byte]byte{203: syn, 204: ack} {
+		for i := range 2 * testMemory {
+			from := netip.AddrFrom4([4]byte{network, byte(i >> 16), byte(i >> 8), byte(i)})
+			c := clusterip.Connection{Client: netip.AddrPortFrom(from, uint16(i)), Local: netip.AddrPortFrom(shared4, 80)}
+			all.drops(t, nameXDP, segmentTo(layout, c, flags))
+		}
+	}
+	have, err := all.maps.list()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []clusterip.Connection
+	for _, each := range have {
+		got = append(got, each.to(shared4))
+	}
+	if diff := sameConnections(living, got); diff != "" {
+		t.Errorf("remembered (-want +got):\n%s", diff)
+	}
+}
+
+// remember says how many connections an interface's program remembers, whatever it is changed to, and what it had remembered stays.
+func TestTheMemoryGrowsAndShrinks(t *testing.T) {
+	for name, way := range ways(t) {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, way.oldTC)
+			layout, other := layoutOf(shared4), layoutOf(other4)
+			layout.EarlyDrop, other.EarlyDrop = way.as, way.as
+			var known []clusterip.Connection
+			for i := range 10 {
+				known = append(known, connect(fmt.Sprintf("198.51.100.7:%d", 2000+i), "192.168.10.3:80"))
+			}
+			attach := func(layout clusterip.Layout, remember, want int) {
+				t.Helper()
+				layout.Remember = remember
+				if _, _, err := s.AttachEarlyDrop(t.Context(), s.state(), layout); err != nil {
+					t.Fatal(err)
+				}
+				seen := s.observe(layout)
+				if seen.Remembers != want || seen.Attached != way.as || !seen.Judges() {
+					t.Errorf("remember=%d: %+v, want %d", remember, seen, want)
+				}
+			}
+			attach(layout, 0, 0)
+			attach(layout, 1000, 1000)
+			for _, c := range known {
+				if err := s.found().maps.connections.Put(keyOf(c), uint32(0)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			attach(layout, 2000, 2000)
+			attach(layout, 500, 500)
+			attach(other, 100, 500) // which another resource needs
+			attach(other, 0, 500)
+			s.apply(clusterip.SetEarlyDrop{Layout: layout, Pass: buckets(1)}) // which does not know it
+			have, err := s.Remembered(t.Context(), layout)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := sameConnections(known, have); diff != "" {
+				t.Errorf("remembered (-want +got):\n%s", diff)
+			}
+			if have, err := s.Remembered(t.Context(), other); err != nil || len(have) > 0 {
+				t.Errorf("of the other resource: %v, %v", have, err)
+			}
+			if err := s.Forget(t.Context(), layout, append(known[:4:4], known[0])); err != nil {
+				t.Error(err)
+			}
+			have, _ = s.Remembered(t.Context(), layout)
+			if diff := sameConnections(known[4:], have); diff != "" {
+				t.Errorf("after some were forgotten (-want +got):\n%s", diff)
+			}
+			s.apply(clusterip.RemoveEarlyDrop{NICIndex: 2, Addresses: other.Addresses()})
+			attach(layout, 0, 0)
+			if have, err := s.Remembered(t.Context(), layout); err != nil || len(have) > 0 {
+				t.Errorf("with remember=0: %v, %v", have, err)
+			}
+		})
+	}
+}
