@@ -123,6 +123,22 @@ func (c *call) sweep(ctx context.Context) error {
 	})
 }
 
+// tell is a background process: it tells clients that their connections are over.
+func (c *call) tell(ctx context.Context) error {
+	spec, err := c.spec()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, agent.TellTime)
+	defer cancel()
+	lock, err := c.locks().Teller(ctx, spec.Address())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = errors.Join(lock.Remove(), lock.Release()) }() // the process ends anyway
+	return c.connected(func(a agent.Agent) error { return a.Tell(ctx, spec) })
+}
+
 // withAgent runs an action, which ends before Pacemaker would end it.
 func (c *call) withAgent(ctx context.Context, do func(context.Context, agent.Agent) error) error {
 	const marginShare = 10 // of the timeout: to give up, to print the reason and to exit
@@ -138,6 +154,7 @@ func (c *call) connected(do func(agent.Agent) error) error {
 			Kernel: k.Host, Log: c.log, Lock: c.locks().Lock,
 			Cluster: pacemaker.Cluster{Environ: c.environ}, Node: c.environment.Meta["on_node"],
 			StartSweeper: func() error { return locks.StartSweeper(c.environ) },
+			StartTeller:  func() error { return locks.StartTeller(c.environ) },
 		})
 	})
 }

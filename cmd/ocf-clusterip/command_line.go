@@ -45,6 +45,7 @@ func (c *call) commandLine() *cli.Command {
 			action("monitor", "check what is installed (OCF_CHECK_LEVEL 0 or 10)", c.monitor),
 			action("validate-all", "check the parameters (OCF_CHECK_LEVEL=10: and this node)", c.validateAll),
 			action("reload-agent", "apply changed reloadable parameters", c.withSpec(agent.Agent.Reload)),
+			hidden(action("tell", "tell clients that their connections are over", c.tell)),
 			hidden(action("sweep", "wait until all drains have ended, and clean up", c.sweep)),
 			action("notify", "does nothing", func(context.Context) error { return nil }),
 			action("meta-data", "print the agent's description as XML", c.metaData),

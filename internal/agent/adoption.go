@@ -30,7 +30,13 @@ func (a Agent) followUp(ctx context.Context, spec clusterip.Spec, tables cluster
 	if slices.Equal(remaining.From, adoption.From) && remaining.Left == adoption.Left {
 		return nil
 	}
-	return a.updateAdoption(ctx, spec, adoption, remaining)
+	if err := a.updateAdoption(ctx, spec, adoption, remaining); err != nil || len(remaining.From) > 0 {
+		return err
+	}
+	if tables.Installed.DropsEarly() && spec.Remember > 0 {
+		a.startTeller(spec)
+	}
+	return nil
 }
 
 // remaining returns what remains of an adoption. It also publishes what it has found out: if this node crashes, the next owner must know.

@@ -25,6 +25,8 @@ type Agent struct {
 
 	Cluster Cluster
 	Node    string // this node's name in the cluster; "" if unknown
+	// StartTeller has Tell run in the background.
+	StartTeller func() error
 	// StartSweeper has Sweep run in the background.
 	StartSweeper func() error
 }

@@ -11,7 +11,7 @@ import (
 // needsEarlyDrop reports whether the BPF program has to be attached as a layout requests it.
 func (s *session) needsEarlyDrop(layout clusterip.Layout) bool {
 	early := s.state.EarlyDrop
-	return layout.DropsEarly() && (!early.Judges() || early.NICIndex != layout.NICIndex ||
+	return layout.DropsEarly() && (!early.Judges() || early.NICIndex != layout.NICIndex || early.Remembers < layout.Remember ||
 		layout.EarlyDrop != clusterip.EarlyDropAuto && layout.EarlyDrop != early.Attached)
 }
 

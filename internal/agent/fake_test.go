@@ -39,6 +39,11 @@ type fakeKernel struct {
 	handshakes     []clusterip.Bucket // whose handshakes were ended
 	lingersUntil   time.Time          // when all lingering ends; zero: it goes on
 	noLinger       error              // why nothing can linger
+
+	remembered, openHere, told, toldAgain []clusterip.Connection
+	cannotList                            error  // why openHere cannot be read
+	onTell                                func() // is called after clients were told
+	sum                                   clusterip.Told
 }
 
 var (
@@ -101,6 +106,7 @@ func (k *fakeKernel) AttachEarlyDrop(
 	}
 	k.EarlyDrop = clusterip.EarlyDropState{
 		NICIndex: layout.NICIndex, Attached: attached, Addresses: layout.Addresses(), Passed: k.EarlyDrop.Passed,
+		Remembers: layout.Remember,
 	}
 	return attached, nil, nil
 }
@@ -292,6 +298,43 @@ func (k *fakeKernel) EndConnections(_ context.Context, _ clusterip.Layout, bucke
 	return nil
 }
 
+func (k *fakeKernel) OpenConnections(context.Context, clusterip.Layout) ([]clusterip.Connection, error) {
+	return k.openHere, k.cannotList
+}
+
+func (k *fakeKernel) Remembered(context.Context, clusterip.Layout) ([]clusterip.Connection, error) {
+	return slices.Clone(k.remembered), nil
+}
+
+func (k *fakeKernel) Forget(_ context.Context, _ clusterip.Layout, connections []clusterip.Connection) error {
+	k.remembered = slices.DeleteFunc(k.remembered, func(c clusterip.Connection) bool { return slices.Contains(connections, c) })
+	return nil
+}
+
+func (k *fakeKernel) TellClients(
+	_ context.Context, _ clusterip.Layout, connections []clusterip.Connection, again bool, _ int,
+) (told int, err error) {
+	if again {
+		k.toldAgain = append(k.toldAgain, connections...)
+	} else {
+		k.told = append(k.told, connections...)
+	}
+	if k.onTell != nil {
+		k.onTell()
+	}
+	return len(connections), nil
+}
+
+func (k *fakeKernel) Told(context.Context, clusterip.Layout) (clusterip.Told, error) {
+	return k.sum, nil
+}
+
+func (k *fakeKernel) AddTold(_ context.Context, _ clusterip.Layout, more clusterip.Told) error {
+	more.Connections += k.sum.Connections
+	k.sum = more
+	return nil
+}
+
 type unlockFunc func(last bool) error
 
 func (f unlockFunc) Unlock(last bool) error { return f(last) }
@@ -301,7 +344,7 @@ func agentOn(kernel clusterip.Kernel) (agent Agent, lockRemoved *bool) {
 	lockRemoved = new(bool)
 	return Agent{Kernel: kernel, Log: ocf.NewLogger(io.Discard, false), Lock: func(context.Context, netip.Addr) (Unlocker, error) {
 		return unlockFunc(func(last bool) error { *lockRemoved = last; return nil }), nil
-	}}, lockRemoved
+	}, StartTeller: func() error { return nil }}, lockRemoved
 }
 
 // exitCode returns the exit code of an action. A process that was killed has none.

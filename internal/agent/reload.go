@@ -25,7 +25,8 @@ func (a Agent) Reload(ctx context.Context, spec clusterip.Spec) error {
 		}
 		sameDrains := installed.Drains == (spec.Drain > 0 || s.state.DrainsContinue(*installed))
 		sameLingers := !installed.Lingers.IsZero() == (installed.Drains && spec.Linger > 0)
-		if sameDrains && sameLingers && installed.DropsEarly() == requested.DropsEarly() && !s.needsEarlyDrop(requested) {
+		sameMemory := !installed.DropsEarly() || s.state.EarlyDrop.Remembers == spec.Remember
+		if sameDrains && sameLingers && sameMemory && installed.DropsEarly() == requested.DropsEarly() && !s.needsEarlyDrop(requested) {
 			return nil
 		}
 		layout, err := spec.Admit(s.state)
@@ -33,7 +34,7 @@ func (a Agent) Reload(ctx context.Context, spec clusterip.Spec) error {
 			return err
 		}
 		layout.Lingers = s.canLinger(ctx, layout)
-		if s.needsEarlyDrop(layout) {
+		if s.needsEarlyDrop(layout) || !sameMemory && layout.DropsEarly() {
 			if layout.EarlyDrop, err = s.attachEarlyDrop(ctx, layout); err != nil {
 				return err
 			}

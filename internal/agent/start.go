@@ -36,6 +36,9 @@ func (a Agent) Start(ctx context.Context, spec clusterip.Spec) error {
 				strings.Join(takeover.nodes, ", "), clusterip.PassTime, err)
 		}
 	}
+	if done.over {
+		a.startTeller(spec)
+	}
 	if !done.addressIsNew {
 		return nil
 	}
@@ -51,6 +54,7 @@ type started struct {
 	drained      []clusterip.Bucket // they drained here until now
 	addressIsNew bool               // neighbours may know another MAC for it
 	takenOver    bool               // other nodes have confirmed that, and pass packets on
+	over         bool               // nobody serves connections of before
 }
 
 func (s *session) start(ctx context.Context) (started, error) {
@@ -96,6 +100,7 @@ func (s *session) start(ctx context.Context) (started, error) {
 	}
 	s.endConnections(ctx, before.Tables, released)
 	done.takenOver = s.takenOver
+	done.over = s.state.EarlyDrop.Remembers > 0 && slices.Contains(s.state.Tables.Settled(), s.spec.Bucket)
 	done.addressIsNew = slices.ContainsFunc(steps, concernsNeighbours)
 	s.Log.Infof("bucket %d of %s runs on %s", s.spec.Bucket, s.spec.Address(), layout.NIC)
 	return done, nil

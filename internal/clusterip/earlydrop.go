@@ -71,6 +71,7 @@ type EarlyDropKernel interface {
 	WhyNoXDP(ctx context.Context, nic NIC) (string, error)
 	// ApplyEarlyDrop carries out SetEarlyDrop or RemoveEarlyDrop.
 	ApplyEarlyDrop(ctx context.Context, step Step) error
+	MemoryKernel
 }
 
 // DropsEarly reports whether the program is requested, or installed.

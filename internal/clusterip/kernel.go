@@ -26,6 +26,7 @@ type Kernel interface {
 	EarlyDropKernel
 	TrafficKernel
 	TakeoverKernel
+	ClientKernel
 	// WhyNoLinger returns why buckets cannot linger on this kernel; nil if they can.
 	WhyNoLinger(ctx context.Context, layout Layout) error
 	// Choose returns the backend for a layout, and why not another one. See Backends.
@@ -55,12 +56,15 @@ type LinkKernel interface {
 	Advertise(ctx context.Context, layout Layout, announcements Advertisements) error
 	Conflicts(ctx context.Context, layout Layout) ([]Conflict, error)
 	TakeoverKernel
+	ClientKernel
 }
 
 // ConnectionKernel is the part of a Kernel that tracks connections.
 type ConnectionKernel interface {
 	// Connections counts the open connections to the layout's addresses on this node, by bucket.
 	Connections(ctx context.Context, layout Layout) (map[Bucket]int, error)
+	// OpenConnections lists the open TCP connections to the layout's addresses on this node, as the clients send them.
+	OpenConnections(ctx context.Context, layout Layout) ([]Connection, error)
 	// KeepEntries makes conntrack keep entries, for that long at least, for the connections of buckets that have a socket on this node.
 	KeepEntries(ctx context.Context, layout Layout, left map[Bucket]time.Duration) error
 	// EndHandshakes waits for a moment for clients' answers to SYN-ACKs, and then deletes the handshakes that are still incomplete. The

@@ -20,6 +20,14 @@ type MemoryKernel interface {
 	AddTold(ctx context.Context, layout Layout, more Told) error
 }
 
+// ClientKernel is the part of a Kernel that tells clients that their connections are over.
+type ClientKernel interface {
+	// TellClients sends a segment to each client, so many a second, to which its TCP answers. This node, which has no such connection, answers
+	// that with a reset. A second call, with again, tells those that the first one may have missed. It returns how many segments were sent: a
+	// client that cannot be reached is left out.
+	TellClients(ctx context.Context, layout Layout, connections []Connection, again bool, rate int) (told int, err error)
+}
+
 // Connection is a TCP connection of a client to a shared address.
 type Connection struct {
 	Client, Local netip.AddrPort

@@ -90,6 +90,14 @@ func (t Tables) NoLongerServed(owned []Bucket, moves Moves) []Bucket {
 	return Subtract(Subtract(slices.Concat(t.Owned, t.Moves.DrainingBuckets()), owned), moves.DrainingBuckets())
 }
 
+// Settled returns the buckets that the node owns, and of which no other node may still serve connections.
+func (t Tables) Settled() []Bucket {
+	return slices.DeleteFunc(slices.Clone(t.Owned), func(b Bucket) bool {
+		_, adopts := t.Moves.Adoption(b)
+		return adopts
+	})
+}
+
 // Adoption returns the adoption of a bucket, if it is adopted.
 func (m Moves) Adoption(bucket Bucket) (Adoption, bool) {
 	return find(m.Adopting, func(a Adoption) bool { return a.Bucket == bucket })

@@ -37,6 +37,8 @@ type Spec struct {
 	Advertisements Advertisements
 	Probe          bool // the monitor is Pacemaker's probe
 	EarlyDrop      EarlyDrop
+	Remember       int           // how many connections of clients a node remembers; 0: none
+	TellRate       int           // how many clients a second it tells that their connections are over
 	Drain          time.Duration // how long an old owner keeps serving connections; 0: not at all
 	Linger         time.Duration // how long, at most, it goes on answering everything until the bucket is taken over; 0: not at all
 }
@@ -62,6 +64,8 @@ func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, er
 	count, _ := values.Uint32("arp_count")
 	prefix4, _ := values.Uint32("hash_prefix4")
 	prefix6, _ := values.Uint32("hash_prefix6")
+	remember, _ := values.Uint32("remember")
+	tellRate, _ := values.Uint32("tell_rate")
 
 	spec := Spec{
 		Resource: resource, Bucket: Bucket(clone.Bucket), Buckets: clone.Buckets,
@@ -73,6 +77,8 @@ func NewSpec(values metadata.Values, resource string, clone ocf.Clone) (Spec, er
 		Services:       values.Services("services"),
 		CheckLink:      values.Bool("check_link"),
 		EarlyDrop:      EarlyDrop(values.String("early_drop")),
+		Remember:       int(remember),
+		TellRate:       int(tellRate),
 		Drain:          values.Duration("drain"),
 		Linger:         values.Duration("linger"),
 		Advertisements: Advertisements{Count: count, Interval: values.Duration("arp_interval")},
@@ -279,7 +285,7 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 func (s Spec) Layout() Layout {
 	layout := Layout{
 		Resource: s.Resource, MACMode: s.MACMode, MACs: s.MACs, HashMode: s.HashMode, HashCompat: s.HashCompat, HashPrefixes: s.HashPrefixes,
-		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services, Drains: s.Drain > 0, EarlyDrop: s.EarlyDrop,
+		Seed: s.Seed, Buckets: s.Buckets, Services: s.Services, Drains: s.Drain > 0, EarlyDrop: s.EarlyDrop, Remember: s.Remember,
 	}
 	if s.Backend != Auto {
 		layout.Backend = s.Backend

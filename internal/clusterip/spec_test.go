@@ -21,6 +21,7 @@ func valuesOf(given map[string]any) metadata.Values {
 		"hashmode": "sourceip", "hash_seed": nil, "hash_compat": "xt_cluster",
 		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil,
 		"check_link": true, "arp_count": uint32(3), "arp_interval": nil, "drain": nil, "linger": nil, "early_drop": "auto",
+		"remember": uint32(0), "tell_rate": uint32(10000),
 	}
 	maps.Copy(all, given)
 	return metadata.NewValues(all)

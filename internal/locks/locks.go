@@ -1,4 +1,5 @@
-// Package locks has the locks of an address on a node: one for actions, one for the sweeper. It also starts the sweeper.
+// Package locks has the locks of an address on a node: one for actions, and one for each process in the
+// background, the sweeper and the teller. It also starts those.
 package locks
 
 import (
@@ -19,7 +20,7 @@ func (d Dir) Lock(ctx context.Context, address netip.Addr) (agent.Unlocker, erro
 	if err != nil {
 		return nil, err
 	}
-	return unlocker{lock, func() error { return d.removeSweeperLock(address) }}, nil
+	return unlocker{lock, func() error { return d.removeOtherLocks(address) }}, nil
 }
 
 // LockIfPossible does without a lock where none can be made, and calls warn with the reason. It fails where another action has the lock.

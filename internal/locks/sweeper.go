@@ -16,25 +16,37 @@ import (
 
 // StartSweeper runs this program's action sweep as a process of its own, which outlives the action, and Pacemaker too. It needs no
 // output, because its work is in the kernel.
-func StartSweeper(environ []string) error {
+func StartSweeper(environ []string) error { return startInBackground("sweep", environ) }
+
+// StartTeller likewise runs the action tell.
+func StartTeller(environ []string) error { return startInBackground("tell", environ) }
+
+func startInBackground(action string, environ []string) error {
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("start a sweeper: %w", err)
+		return fmt.Errorf("start %s in the background: %w", action, err)
 	}
-	command := exec.Command(self, "sweep") //nolint:gosec // our own program
+	command := exec.Command(self, action) //nolint:gosec // our own program
 	command.Dir, command.Env = "/", environ
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := command.Start(); err != nil {
-		return fmt.Errorf("start a sweeper: %w", err)
+		return fmt.Errorf("start %s in the background: %w", action, err)
 	}
 	return command.Process.Release()
 }
 
+// Teller waits until no other teller works on the address, and returns the lock.
+func (d Dir) Teller(ctx context.Context, address netip.Addr) (*ocf.Lock, error) {
+	return ocf.AcquireLock(ctx, string(d), tellerName(address))
+}
+
 // Sweeper returns the lock of the only sweeper of an address; nil if another sweeper has it.
-func (d Dir) Sweeper(address netip.Addr) (*ocf.Lock, error) {
+func (d Dir) Sweeper(address netip.Addr) (*ocf.Lock, error) { return d.ifFree(sweeperName(address)) }
+
+func (d Dir) ifFree(name string) (*ocf.Lock, error) {
 	atOnce, cancel := context.WithCancel(context.Background())
 	cancel()
-	lock, err := ocf.AcquireLock(atOnce, string(d), sweeperName(address))
+	lock, err := ocf.AcquireLock(atOnce, string(d), name)
 	if _, held := errors.AsType[*ocf.HeldError](err); held {
 		return nil, nil
 	}
@@ -43,12 +55,18 @@ func (d Dir) Sweeper(address netip.Addr) (*ocf.Lock, error) {
 
 func sweeperName(address netip.Addr) string { return "clusterip-" + address.String() + ".sweeper" }
 
-// removeSweeperLock removes the file that a killed sweeper has left behind.
-func (d Dir) removeSweeperLock(address netip.Addr) error {
-	if _, err := os.Lstat(filepath.Join(string(d), sweeperName(address)+".lock")); errors.Is(err, fs.ErrNotExist) {
+func tellerName(address netip.Addr) string { return "clusterip-" + address.String() + ".teller" }
+
+// removeOtherLocks removes the files that a sweeper or a teller has left behind which was killed.
+func (d Dir) removeOtherLocks(address netip.Addr) error {
+	return errors.Join(d.removeLeft(sweeperName(address)), d.removeLeft(tellerName(address)))
+}
+
+func (d Dir) removeLeft(name string) error {
+	if _, err := os.Lstat(filepath.Join(string(d), name+".lock")); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	lock, err := d.Sweeper(address)
+	lock, err := d.ifFree(name)
 	if lock == nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func TestParseFillsInDefaults(t *testing.T) {
 		"ip": addrs("192.168.10.3"), "cidr_netmask": nil, "nic": nil, "backend": "auto", "mac_mode": "multicast", "mac": nil,
 		"hashmode": "sourceip", "hash_seed": nil, "drain": nil, "linger": 5 * time.Second, "early_drop": "auto", "hash_compat": "xt_cluster",
 		"hash_prefix4": uint32(32), "hash_prefix6": uint32(128), "services": nil, "check_link": true,
-		"arp_count": uint32(3), "arp_interval": 20 * time.Millisecond,
+		"remember": uint32(65536), "tell_rate": uint32(10000), "arp_count": uint32(3), "arp_interval": 20 * time.Millisecond,
 	}
 	if diff := cmp.Diff(want, values(v), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("values (-want +got):\n%s", diff)

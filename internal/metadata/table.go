@@ -273,6 +273,35 @@ drops them on a node that has lost its tables (nft flush ruleset). It needs back
 			Reloadable: true,
 		},
 		{
+			Name:  "remember",
+			Short: "How many TCP connections of clients a node remembers",
+			Long: `
+The BPF program of early_drop can remember which TCP connections all clients have, whichever node serves them. When a node has died, the
+new owners of its buckets tell its clients at once that their connections are over, also those clients that have nothing to send and would
+wait for an answer for minutes. The new owner does the same after a move without drain. Memory is reserved for that many connections of all
+resources on the interface: about 112 bytes each, 7 MB for the default. If there are more, those are forgotten that began first. 0 switches
+it off. Without the program (early_drop=off, or a kernel that lacks it) nothing is remembered; status shows it.`,
+			Kind:       Unsigned,
+			Min:        0,
+			Max:        4194304,
+			Default:    "65536",
+			Example:    "262144",
+			Reloadable: true,
+		},
+		{
+			Name:  "tell_rate",
+			Short: "How many clients a second are told that their connections are over",
+			Long: `
+A new owner sends each client whose connection is over a TCP segment of 40 bytes (IPv6: 60), the client answers with one, and the node with
+a reset. This many a second are sent, and all of them again after a second, because some may be lost.`,
+			Kind:       Unsigned,
+			Min:        100,
+			Max:        1000000,
+			Default:    "10000",
+			Example:    "2000",
+			Reloadable: true,
+		},
+		{
 			Name:  "check_link",
 			Short: "Monitor the link of the interface",
 			Long: `

@@ -71,6 +71,8 @@ var advertised = []struct {
 	{name: "drain", kind: "integer", deflt: "0", reloadable: true},
 	{name: "linger", kind: "integer", deflt: "5", reloadable: true},
 	{name: "early_drop", kind: "select", deflt: "auto", options: []string{"auto", "off", "xdp", "tc"}, reloadable: true},
+	{name: "remember", kind: "integer", deflt: "65536", reloadable: true},
+	{name: "tell_rate", kind: "integer", deflt: "10000", reloadable: true},
 	{name: "check_link", kind: "boolean", deflt: "true", reloadable: true},
 	{name: "arp_count", kind: "integer", deflt: "3", reloadable: true},
 	{name: "arp_interval", kind: "integer", deflt: "20", reloadable: true},

@@ -33,6 +33,32 @@ func (Kernel) Connections(ctx context.Context, layout clusterip.Layout) (map[clu
 	return seen.count(), nil
 }
 
+// OpenConnections implements clusterip.ConnectionKernel.
+func (Kernel) OpenConnections(ctx context.Context, layout clusterip.Layout) ([]clusterip.Connection, error) {
+	s, err := open(ctx, layout)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	seen, err := s.observe(true)
+	if err != nil {
+		return nil, err
+	}
+	var all []clusterip.Connection
+	add := func(from tuple) {
+		all = append(all, clusterip.Connection{Client: from.source, Local: from.destination})
+	}
+	for _, client := range seen.sockets {
+		add(client.tuple())
+	}
+	for _, e := range seen.entries {
+		if e.orig.protocol == unix.IPPROTO_TCP && e.isOpen() {
+			add(s.incoming(e))
+		}
+	}
+	return all, nil
+}
+
 // refreshBelow is the remaining lifetime below which an entry is prolonged: several times the longest pause between two calls of Keep.
 const refreshBelow = time.Minute
 

@@ -222,7 +222,11 @@ func (c *Conn) attachAs(
 	onto := current.maps
 	switch {
 	case !has:
-		if onto, err = makeMaps(remembers); err != nil {
+		if onto, err = makeMaps(remembers); err != nil && remembers > 0 {
+			reasons = append(reasons, inWords(err))
+			onto, err = makeMaps(0)
+		}
+		if err != nil {
 			return cannot(nic, requested, []string{inWords(err)})
 		}
 		defer onto.close()
@@ -230,10 +234,14 @@ func (c *Conn) attachAs(
 			return cannot(nic, requested, []string{inWords(err)})
 		}
 	case int(onto.Remembers) != remembers:
-		if onto, err = onto.withPlaceFor(remembers); err != nil {
-			return cannot(nic, requested, []string{inWords(err)})
+		larger, err := onto.withPlaceFor(remembers)
+		if err != nil && isFit(current.place.earlyDrop()) {
+			return current.place.earlyDrop(), []string{inWords(err)}, c.detachAllBut(nic.Index, found, current.Program)
 		}
-		defer func() { _ = onto.connections.Close() }()
+		if err == nil {
+			onto = larger
+			defer func() { _ = onto.connections.Close() }()
+		}
 		if isFit(current.place.earlyDrop()) {
 			places = []clusterip.EarlyDrop{current.place.earlyDrop()}
 		}

@@ -205,4 +205,3 @@ func (t told) inGo() clusterip.Told {
 		Connections: int(t.Connections), When: time.Unix(0, t.When), Took: time.Duration(t.Microseconds) * time.Microsecond,
 	}
 }
-

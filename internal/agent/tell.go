@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"ocf-clusterip/internal/clusterip"
+)
+
+// TellTime is how long a teller works at most, and waits for another one.
+const TellTime = 2 * time.Minute
+
+// tellAgainAfter is the pause before clients are told again: the first segment may have been lost.
+const tellAgainAfter = time.Second
+
+// startTeller has the clients told whose connections nobody serves any more.
+func (a Agent) startTeller(spec clusterip.Spec) {
+	if err := a.StartTeller(); err != nil {
+		a.Log.Warningf("clients of a node that has died are not told that their connections to %s are over: %v", spec.Address(), err)
+	}
+}
+
+// Tell tells the clients whose connections to buckets of this node were those of another node, which does not serve them any more, and
+// forgets them. Such a client may have nothing to send, and would wait for an answer until its own patience ends.
+func (a Agent) Tell(ctx context.Context, spec clusterip.Spec) error {
+	begin := time.Now()
+	o, err := a.over(ctx, spec)
+	if err != nil || len(o.connections) == 0 {
+		return err
+	}
+	// Before they are told, so that another teller does not tell them too. A client may come again from the same port.
+	if err := a.Kernel.Forget(ctx, o.layout, o.remembered); err != nil {
+		return err
+	}
+	told, err := a.Kernel.TellClients(ctx, o.layout, o.connections, false, spec.TellRate)
+	took := time.Since(begin)
+	a.Log.Infof("buckets %s of %s: told %d clients in %s that their connections to another node are over",
+		clusterip.FormatBuckets(o.buckets), spec.Address(), told, took.Round(time.Millisecond))
+	if err == nil {
+		err = a.Kernel.AddTold(ctx, o.layout, clusterip.Told{Connections: told, When: time.Now(), Took: took})
+	}
+	if err != nil {
+		return err
+	}
+	if err := clusterip.Pause(ctx, tellAgainAfter); err != nil {
+		return err
+	}
+	again, err := a.stillOver(ctx, spec, o)
+	if err != nil || len(again) == 0 {
+		return err
+	}
+	_, err = a.Kernel.TellClients(ctx, o.layout, again, true, spec.TellRate)
+	return err
+}
+
+// over is what a teller has found.
+type over struct {
+	layout      clusterip.Layout
+	buckets     []clusterip.Bucket     // which this node has settled
+	remembered  []clusterip.Connection // of these buckets
+	connections []clusterip.Connection // of these, those that are over
+}
+
+// over finds the connections that are over. Those of this node are looked for last, so that one which was made meanwhile is not missed.
+func (a Agent) over(ctx context.Context, spec clusterip.Spec) (over, error) {
+	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
+	if err != nil || tables.Installed == nil {
+		return over{}, err
+	}
+	o := over{layout: *tables.Installed, buckets: tables.Settled()}
+	all, err := a.Kernel.Remembered(ctx, o.layout)
+	if err != nil {
+		return over{}, err
+	}
+	o.remembered = slices.DeleteFunc(all, func(c clusterip.Connection) bool {
+		return !slices.Contains(o.buckets, o.layout.BucketOfConnection(c))
+	})
+	o.connections, err = a.withoutOpen(ctx, o.layout, o.remembered)
+	return o, err
+}
+
+// stillOver returns those connections that are over still: a client may have come again from the same port, or its bucket may have moved.
+func (a Agent) stillOver(ctx context.Context, spec clusterip.Spec, o over) ([]clusterip.Connection, error) {
+	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
+	if err != nil || tables.Installed == nil || tables.Installed.Identity() != o.layout.Identity() {
+		return nil, err
+	}
+	settled := tables.Settled()
+	still := slices.DeleteFunc(slices.Clone(o.connections), func(c clusterip.Connection) bool {
+		return !slices.Contains(settled, o.layout.BucketOfConnection(c))
+	})
+	return a.withoutOpen(ctx, o.layout, still)
+}
+
+// withoutOpen leaves out the connections that are open on this node.
+func (a Agent) withoutOpen(
+	ctx context.Context, layout clusterip.Layout, connections []clusterip.Connection,
+) ([]clusterip.Connection, error) {
+	if len(connections) == 0 {
+		return nil, nil
+	}
+	open, err := a.Kernel.OpenConnections(ctx, layout)
+	if err != nil {
+		return nil, fmt.Errorf("cannot tell clients that their connections are over: %w", err)
+	}
+	isOpen := make(map[clusterip.Connection]bool, len(open))
+	for _, each := range open {
+		isOpen[each] = true
+	}
+	return slices.DeleteFunc(slices.Clone(connections), func(c clusterip.Connection) bool { return isOpen[c] }), nil
+}

@@ -1,0 +1,183 @@
+//go:build system
+
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/tests/lan"
+)
+
+// hear waits for what comes from the server without sending anything.
+func hear(sessions []*session) []error {
+	errs := make([]error, len(sessions))
+	var all sync.WaitGroup
+	for i, c := range sessions {
+		all.Go(func() {
+			if errs[i] = c.conn.SetDeadline(time.Now().Add(testTimeout)); errs[i] == nil {
+				_, errs[i] = c.reader.ReadByte()
+			}
+		})
+	}
+	all.Wait()
+	return errs
+}
+
+// toldOf expects that each connection gets a reset although its client sends nothing.
+func toldOf(t *testing.T, what string, sessions []*session) {
+	t.Helper()
+	missing := 0
+	for i, err := range hear(sessions) {
+		if !errors.Is(err, unix.ECONNRESET) {
+			if missing++; missing <= 3 {
+				t.Errorf("%s: connection from %s to %s: %v, want a reset", what, sessions[i].flow.Src, sessions[i].node, err)
+			}
+		}
+	}
+	t.Logf("%s: %d of %d clients were told", what, len(sessions)-missing, len(sessions))
+}
+
+// servedBy parts connections by the node that has them.
+func (s *site) servedBy(node int, sessions []*session) (there, elsewhere []*session) {
+	for _, c := range sessions {
+		if c.node == s.Nodes[node].Name {
+			there = append(there, c)
+		} else {
+			elsewhere = append(elsewhere, c)
+		}
+	}
+	return there, elsewhere
+}
+
+// crash takes a node off the LAN for good, and starts its buckets on the next nodes.
+func (s *site) crash(t *testing.T, cluster attributes, node int, drains bool) {
+	t.Helper()
+	check(t, s.UnplugNode(node, lan.NIC))
+	cluster.lose(t, s.Nodes[node], isFenced)
+	for bucket, at := range s.at {
+		if at != node {
+			continue
+		}
+		next := (node + 1 + bucket%(len(s.Nodes)-1)) % len(s.Nodes)
+		check(t, s.startOn(next, bucket))
+		if drains {
+			check(t, status(s.agents[next].monitor(bucket), ocf.Success))
+		}
+	}
+}
+
+// A client that waits for an answer of a node that has died is told so, and nobody else.
+func TestWaitingClientsAreTold(t *testing.T) {
+	const buckets, count = 6, 48
+	for name, p := range map[string][]string{
+		"IPv4, multicast":     {"early_drop", "tc"},
+		"IPv4, unicast":       {"mac_mode", "unicast", "hashmode", "sourceip-sourceport", "drain", "0"},
+		"IPv6, igmp":          {"ip", shared6.String(), "mac_mode", "igmp", "hashmode", "sourceip-sourceport-destport"},
+		"IPv6, without drain": {"ip", shared6.String(), "drain", "0", "early_drop", "tc"},
+		"dual stack":          {"ip", dualStack, "hash_compat", "clusterip"},
+		"IPv4, services":      {"services", "tcp/7,tcp/80", "drain", "0"},
+		"a slow rate":         {"tell_rate", "100", "drain", "0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "IPv4, multicast" {
+				inGuest(t, "data-path")
+			}
+			s, cluster := newDrainingSite(t, lan.Options{}, buckets, p...)
+			check(t, s.startAll(0, 1, 2, 0, 1, 2))
+			var waiting, others []*session
+			for i, target := range s.spec.Addresses {
+				all := s.open(t, target, uint16(30000+i), count)
+				dead, living := s.servedBy(0, all)
+				if len(dead) == 0 || len(living) == 0 {
+					t.Fatalf("%d connections to node1, %d to others", len(dead), len(living))
+				}
+				waiting, others = append(waiting, dead...), append(others, living...)
+			}
+			s.crash(t, cluster, 0, s.spec.Drain > 0)
+			toldOf(t, "node1 has crashed", waiting)
+			kept(t, "of the other nodes", others)
+		})
+	}
+}
+
+// tickles counts the segments by which clients were told, by the client's port: acknowledgments of no window.
+func tickles(frames []lan.Frame) map[uint16]map[netip.Addr]int {
+	counts := map[uint16]map[netip.Addr]int{}
+	for _, f := range frames {
+		header, payload, ok := f.IPv4()
+		if !ok || header.Protocol != unix.IPPROTO_TCP || len(payload) < 20 || payload[13] != 0x10 || payload[14] != 0 || payload[15] != 0 {
+			continue
+		}
+		to, _ := netip.AddrFromSlice(header.Dst.To4())
+		port := binary.BigEndian.Uint16(payload[2:])
+		if counts[port] == nil {
+			counts[port] = map[netip.Addr]int{}
+		}
+		counts[port][to]++
+	}
+	return counts
+}
+
+// Connections that have ended are not told of. Who comes again from the same port is not told again. Nobody minds a client that is gone.
+func TestWhoIsTold(t *testing.T) {
+	const count = 8
+	s, cluster := newDrainingSite(t, lan.Options{Nodes: 2}, 2, "drain", "0")
+	check(t, s.startAll(0, 1)) // a node without a bucket hears of nothing
+	var kinds [5][]*session
+	const closed, aborted, gone, waiting, returning = 0, 1, 2, 3, 4
+	port := func(kind int) uint16 { return uint16(31000 + kind) }
+	for kind := range kinds {
+		kinds[kind], _ = s.servedBy(0, s.open(t, shared, port(kind), 2*count))
+	}
+	for _, c := range kinds[aborted] {
+		check(t, c.conn.(*net.TCPConn).SetLinger(0))
+	}
+	closeAll(kinds[closed])
+	closeAll(kinds[aborted])
+	nft(t, s.Client, fmt.Sprintf(`table inet gone {
+		chain in { type filter hook input priority -10; tcp dport %d drop; }
+	}`, port(gone)))
+	seen := capture(t, s.Client, lan.NIC, func(f lan.Frame) bool { _, _, ok := f.IPv4(); return ok })
+	s.crash(t, cluster, 0, false)
+	toldOf(t, "node1 has crashed, waiting", kinds[waiting])
+	toldOf(t, "node1 has crashed, returning", kinds[returning])
+	closeAll(kinds[returning])
+	var again []*session
+	for _, c := range kinds[returning] {
+		made := &session{flow: c.flow}
+		check(t, made.open(t.Context(), s.Client))
+		again = append(again, made)
+	}
+	t.Cleanup(func() { closeAll(again) })
+	eventually(t, "the second round", func() error {
+		if n := len(tickles(seen.Frames())[port(waiting)]); n < len(kinds[waiting]) {
+			return fmt.Errorf("%d clients", n)
+		}
+		for _, n := range tickles(seen.Frames())[port(waiting)] {
+			if n < 2 {
+				return errors.New("not all clients were told again")
+			}
+		}
+		return nil
+	})
+	kept(t, "made again", again)
+	counts := tickles(captured(t, seen))
+	for kind, want := range []int{closed: 0, aborted: 0, gone: 2, waiting: 2, returning: 1} {
+		for _, c := range kinds[kind] {
+			if got := counts[port(kind)][c.flow.Src]; got != want {
+				t.Errorf("the client at %s port %d was told %d times, want %d", c.flow.Src, port(kind), got, want)
+			}
+		}
+	}
+}
