@@ -99,6 +99,22 @@ func (s Status) metrics(version string) []metric {
 			func(r ResourceStatus) (float64, bool) { return r.EarlyDropped.packets() }),
 		resource("clusterip_early_dropped_bytes_total", counter, "Bytes of these packets.",
 			func(r ResourceStatus) (float64, bool) { return r.EarlyDropped.bytes() }),
+		resource("clusterip_remembered_connections", gauge, "TCP connections of clients to all nodes that this node remembers.",
+			func(r ResourceStatus) (float64, bool) {
+				return r.Memory.metric(func(m MemoryStatus) float64 { return float64(m.Connections) })
+			}),
+		resource("clusterip_remembered_connections_limit", gauge, "How many it remembers at most, for all resources on the interface.",
+			func(r ResourceStatus) (float64, bool) {
+				return r.Memory.metric(func(m MemoryStatus) float64 { return float64(m.Limit) })
+			}),
+		resource("clusterip_told_connections_total", counter, "Connections to other nodes that were over, as this node has told their clients.",
+			func(r ResourceStatus) (float64, bool) {
+				return r.Memory.metric(func(m MemoryStatus) float64 { return float64(m.Told) })
+			}),
+		resource("clusterip_told_seconds", gauge, "How long it took to tell the last ones.",
+			func(r ResourceStatus) (float64, bool) {
+				return r.Memory.metric(func(m MemoryStatus) float64 { return m.ToldSeconds })
+			}),
 
 		bucket("clusterip_bucket_owned", gauge, "Whether this node owns the bucket, from its kernel.", s.owned),
 		bucket("clusterip_bucket_adopting", gauge, "Whether this node adopts the bucket: old owners may still serve its older "+
@@ -245,6 +261,13 @@ func (s Status) drainConnections(b BucketStatus) (float64, bool) {
 		return 0, false
 	}
 	return float64(*drain.Connections), true
+}
+
+func (m *MemoryStatus) metric(value func(MemoryStatus) float64) (float64, bool) {
+	if m == nil {
+		return 0, false
+	}
+	return value(*m), true
 }
 
 func (t *Traffic) packets() (float64, bool) {

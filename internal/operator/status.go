@@ -85,11 +85,22 @@ type ResourceStatus struct {
 	BackendReason   string         `json:"backend_reason"`
 	EarlyDrop       string         `json:"early_drop"` // on this node: xdp, tc or off
 	EarlyDropReason string         `json:"early_drop_reason"`
+	Memory          *MemoryStatus  `json:"memory"`        // of clients' connections, on this node; null: there is none
 	DrainSeconds    *float64       `json:"drain_seconds"` // 0: connections do not survive moves; null: they do, for an unknown time
 	Shares          []Share        `json:"shares"`
 	Foreign         *Traffic       `json:"foreign"`       // packets of other nodes' buckets, dropped by this one; null: not counted
 	EarlyDropped    *Traffic       `json:"early_dropped"` // of these, what the BPF program of early_drop has dropped; null: it is not there
 	Buckets         []BucketStatus `json:"buckets"`
+}
+
+// MemoryStatus is what this node remembers of clients' TCP connections, and has told clients that their connections are over, since the
+// BPF program of early_drop was attached.
+type MemoryStatus struct {
+	Connections int        `json:"connections"`  // remembered, to all nodes
+	Limit       int        `json:"limit"`        // for all resources on the interface
+	Told        int        `json:"told"`         // clients
+	ToldAt      *time.Time `json:"told_at"`      // when the last ones were; null: none were
+	ToldSeconds float64    `json:"told_seconds"` // how long that took
 }
 
 // Share is how many buckets a node owns.
@@ -237,6 +248,12 @@ func (r Resource) status(survey Survey) ResourceStatus {
 	status.EarlyDrop, status.EarlyDropReason = string(clusterip.EarlyDropOff), r.EarlyDrop
 	if r.Early.Judges() {
 		status.EarlyDrop = string(r.Early.Attached)
+	}
+	if m := r.Memory; m != nil {
+		status.Memory = &MemoryStatus{Connections: m.Connections, Limit: m.Limit, Told: m.Told.Connections, ToldSeconds: m.Told.Took.Seconds()}
+		if m.Told.Connections > 0 {
+			status.Memory.ToldAt = &m.Told.When
+		}
 	}
 	if limit := r.Spec.Drain.Seconds(); r.Configured != nil || !layout.Drains {
 		status.DrainSeconds = &limit

@@ -72,6 +72,9 @@ func surveyOf(change ...func(*Survey)) Survey {
 				Early:   clusterip.Count{Packets: 98000, Bytes: 11 << 20},
 			},
 			EarlyDrop: "auto: the first choice",
+			Memory: &Memory{Connections: 1234, Limit: 65536, Told: clusterip.Told{
+				Connections: 250, When: now.Add(-time.Hour), Took: 45 * time.Millisecond,
+			}},
 		}},
 	}
 	for _, do := range change {

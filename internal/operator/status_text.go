@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
+	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/handover"
 	"ocf-clusterip/internal/operator/style"
 	"ocf-clusterip/internal/text"
@@ -113,9 +115,25 @@ func (r ResourceStatus) write(w io.Writer, look style.Style) {
 			early += fmt.Sprintf(": %s of these", r.EarlyDropped)
 		}
 		field(w, look, "early drop", early)
+		field(w, look, "memory", r.memory())
 	}
 	_, _ = fmt.Fprintln(w)
 	r.writeBuckets(w, look)
+}
+
+func (r ResourceStatus) memory() string {
+	m := r.Memory
+	switch {
+	case m == nil && r.EarlyDrop == string(clusterip.EarlyDropOff):
+		return "none, because early drop is off: clients of a node that dies are not told"
+	case m == nil:
+		return "none (remember=0): clients of a node that dies are not told"
+	case m.ToldAt == nil:
+		return fmt.Sprintf("%d of at most %d connections", m.Connections, m.Limit)
+	}
+	took := time.Duration(m.ToldSeconds * float64(time.Second)).Round(time.Millisecond)
+	return fmt.Sprintf("%d of at most %d connections; %d clients were told that theirs were over, the last ones at %s within %s",
+		m.Connections, m.Limit, m.Told, m.ToldAt.Format(time.DateTime), took)
 }
 
 func on(nic string) string {

@@ -49,6 +49,7 @@ type Resource struct {
 	Left          []string
 	Connections   map[clusterip.Bucket]int // of this node's buckets, if connections survive moves; nil: not counted
 	Traffic       *clusterip.Traffic       // on this node; nil: not counted
+	Memory        *Memory                  // of this node; nil: it remembers no connections, or they could not be read
 	Backend       string                   // why this node has its backend
 	EarlyDrop     string                   // why the program of early_drop is, or is not, attached as it is
 	Unread        []error                  // what could not be read
@@ -165,6 +166,9 @@ func (r *Resource) look(ctx context.Context, agent agent.Agent, survey *Survey) 
 	if r.Traffic, err = agent.Kernel.Traffic(ctx, r.Layout); err != nil {
 		r.Unread = append(r.Unread, err)
 	}
+	if r.Memory, err = r.lookAtMemory(ctx, agent); err != nil {
+		r.Unread = append(r.Unread, err)
+	}
 	if r.Layout.Drains {
 		if r.Connections, err = agent.Kernel.Connections(ctx, r.Layout); err != nil {
 			r.Unread = append(r.Unread, err)
@@ -179,6 +183,25 @@ func (r *Resource) look(ctx context.Context, agent agent.Agent, survey *Survey) 
 		r.Unread = append(r.Unread, err)
 	}
 	return nil
+}
+
+// Memory is what this node remembers of clients' connections, and has told clients whose connections were those of another node.
+type Memory struct {
+	Connections int // to the resource's addresses, on all nodes
+	Limit       int // for all resources of the interface
+	Told        clusterip.Told
+}
+
+func (r Resource) lookAtMemory(ctx context.Context, agent agent.Agent) (*Memory, error) {
+	if !r.Early.Judges() || r.Early.Remembers == 0 {
+		return nil, nil
+	}
+	remembered, err := agent.Kernel.Remembered(ctx, r.Layout)
+	if err != nil {
+		return nil, err
+	}
+	told, err := agent.Kernel.Told(ctx, r.Layout)
+	return &Memory{len(remembered), r.Early.Remembers, told}, err
 }
 
 // whyEarlyDrop returns why the BPF program is attached as it is on this node.
