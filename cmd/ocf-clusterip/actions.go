@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"ocf-clusterip/internal/agent"
@@ -135,8 +136,13 @@ func (c *call) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = errors.Join(lock.Remove(), lock.Release()) }() // the process ends anyway
-	return c.connected(func(a agent.Agent) error { return a.Tell(ctx, spec) })
+	done := sync.OnceFunc(func() {
+		if err := errors.Join(lock.Remove(), lock.Release()); err != nil {
+			c.log.Warningf("%v", err)
+		}
+	})
+	defer done()
+	return c.connected(func(a agent.Agent) error { return a.Tell(ctx, spec, done) })
 }
 
 // withAgent runs an action, which ends before Pacemaker would end it.

@@ -36,8 +36,14 @@ func (a Agent) Start(ctx context.Context, spec clusterip.Spec) error {
 				strings.Join(takeover.nodes, ", "), clusterip.PassTime, err)
 		}
 	}
-	if done.over {
+	switch {
+	case done.over:
 		a.startTeller(spec)
+	case takeover.alone:
+		// The old owner has probably died. The first monitor would find that out too, but its clients wait.
+		if err := a.followUp(ctx, spec, done.tables); err != nil {
+			a.Log.Warningf("bucket %d of %s: %v; the next monitor tries it again", spec.Bucket, spec.Address(), err)
+		}
 	}
 	if !done.addressIsNew {
 		return nil
@@ -51,6 +57,7 @@ func (a Agent) Start(ctx context.Context, spec clusterip.Spec) error {
 // started is what is left to be done after the lock was released.
 type started struct {
 	layout       clusterip.Layout
+	tables       clusterip.Tables
 	drained      []clusterip.Bucket // they drained here until now
 	addressIsNew bool               // neighbours may know another MAC for it
 	takenOver    bool               // other nodes have confirmed that, and pass packets on
@@ -99,7 +106,7 @@ func (s *session) start(ctx context.Context) (started, error) {
 		return done, err
 	}
 	s.endConnections(ctx, before.Tables, released)
-	done.takenOver = s.takenOver
+	done.takenOver, done.tables = s.takenOver, s.state.Tables
 	done.over = s.state.EarlyDrop.Remembers > 0 && slices.Contains(s.state.Tables.Settled(), s.spec.Bucket)
 	done.addressIsNew = slices.ContainsFunc(steps, concernsNeighbours)
 	s.Log.Infof("bucket %d of %s runs on %s", s.spec.Bucket, s.spec.Address(), layout.NIC)

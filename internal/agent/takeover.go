@@ -30,6 +30,7 @@ type takeover struct {
 	nodes  []string  // their names
 	ends   time.Time // until then, nodes may linger that cannot be asked; zero: there are none
 	drains bool      // this node's own announcement, published anew, says that it drains
+	alone  bool      // no other node is known to drain the bucket
 }
 
 // isNone reports whether nobody may linger.
@@ -61,7 +62,7 @@ func (a Agent) findLingerers(ctx context.Context, spec clusterip.Spec) takeover 
 	b := a.board(spec.Address(), spec.Bucket)
 	view, longest, err := b.lingerers(ctx, spec)
 	now := time.Now()
-	t := takeover{drains: view.Announcements[a.Node].Drain > 0}
+	t := takeover{drains: view.Announcements[a.Node].Drain > 0, alone: err == nil && len(view.Drainers()) == 0}
 	if err == nil && view.HidesLingerers() {
 		longest = max(longest, spec.Linger)
 	}

@@ -23,25 +23,12 @@ func (a Agent) startTeller(spec clusterip.Spec) {
 }
 
 // Tell tells the clients whose connections to buckets of this node were those of another node, which does not serve them any more, and
-// forgets them. Such a client may have nothing to send, and would wait for an answer until its own patience ends.
-func (a Agent) Tell(ctx context.Context, spec clusterip.Spec) error {
-	begin := time.Now()
-	o, err := a.over(ctx, spec)
+// forgets them. Such a client may have nothing to send, and would wait for an answer until its own patience ends. It calls done as soon as
+// another teller may work.
+func (a Agent) Tell(ctx context.Context, spec clusterip.Spec, done func()) error {
+	o, err := a.tell(ctx, spec)
+	done()
 	if err != nil || len(o.connections) == 0 {
-		return err
-	}
-	// Before they are told, so that another teller does not tell them too. A client may come again from the same port.
-	if err := a.Kernel.Forget(ctx, o.layout, o.remembered); err != nil {
-		return err
-	}
-	told, err := a.Kernel.TellClients(ctx, o.layout, o.connections, false, spec.TellRate)
-	took := time.Since(begin)
-	a.Log.Infof("buckets %s of %s: told %d clients in %s that their connections to another node are over",
-		clusterip.FormatBuckets(o.buckets), spec.Address(), told, took.Round(time.Millisecond))
-	if err == nil {
-		err = a.Kernel.AddTold(ctx, o.layout, clusterip.Told{Connections: told, When: time.Now(), Took: took})
-	}
-	if err != nil {
 		return err
 	}
 	if err := clusterip.Pause(ctx, tellAgainAfter); err != nil {
@@ -53,6 +40,27 @@ func (a Agent) Tell(ctx context.Context, spec clusterip.Spec) error {
 	}
 	_, err = a.Kernel.TellClients(ctx, o.layout, again, true, spec.TellRate)
 	return err
+}
+
+// tell tells them for the first time.
+func (a Agent) tell(ctx context.Context, spec clusterip.Spec) (over, error) {
+	begin := time.Now()
+	o, err := a.over(ctx, spec)
+	if err != nil || len(o.connections) == 0 {
+		return o, err
+	}
+	// Before they are told, so that another teller does not tell them too. A client may come again from the same port.
+	if err := a.Kernel.Forget(ctx, o.layout, o.remembered); err != nil {
+		return o, err
+	}
+	told, err := a.Kernel.TellClients(ctx, o.layout, o.connections, false, spec.TellRate)
+	took := time.Since(begin)
+	a.Log.Infof("buckets %s of %s: told %d clients in %s that their connections to another node are over",
+		clusterip.FormatBuckets(o.buckets), spec.Address(), told, took.Round(time.Millisecond))
+	if err == nil {
+		err = a.Kernel.AddTold(ctx, o.layout, clusterip.Told{Connections: told, When: time.Now(), Took: took})
+	}
+	return o, err
 }
 
 // over is what a teller has found.

@@ -56,7 +56,7 @@ func TestClientsAreTold(t *testing.T) {
 				}
 			}
 			a, _ := agentOn(k)
-			if err := a.Tell(t.Context(), specOf(clusterip.Multicast, 1)); err != nil {
+			if err := a.Tell(t.Context(), specOf(clusterip.Multicast, 1), func() {}); err != nil {
 				t.Fatal(err)
 			}
 			same := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
@@ -79,7 +79,7 @@ func TestClientsAreTold(t *testing.T) {
 	t.Run("nobody while this node's connections cannot be read", func(t *testing.T) {
 		k := &fakeKernel{State: state, remembered: slices.Clone(remembered), cannotList: errUnreadable}
 		a, _ := agentOn(k)
-		if err := a.Tell(t.Context(), specOf(clusterip.Multicast, 1)); !errors.Is(err, errUnreadable) {
+		if err := a.Tell(t.Context(), specOf(clusterip.Multicast, 1), func() {}); !errors.Is(err, errUnreadable) {
 			t.Errorf("error: %v", err)
 		}
 		if len(k.told) > 0 || len(k.remembered) != len(remembered) {
