@@ -25,6 +25,9 @@ var (
 	clients = netip.MustParsePrefix("192.168.64.0/18")
 )
 
+// nodeDies is the mark of node3's death.
+const nodeDies = "node3 dies"
+
 const (
 	buckets  = 8
 	resource = "web-ip"
@@ -232,7 +235,7 @@ func (d *demo) die(ctx context.Context) error {
 	node := d.Hosts[2]
 	begin := time.Now()
 	d.say("The other nodes get no notice. They miss its messages for a second, fence it, and start its buckets.")
-	d.probe.Mark("node3 dies")
+	d.probe.Mark(nodeDies)
 	if err := node.Off(); err != nil {
 		return err
 	}
@@ -296,9 +299,21 @@ func (d *demo) results(ctx context.Context) error {
 	d.claim(ctx, none(gentle.Broken, "connections broke"), "node2's standby and return broke %d connections; with drain none", plain.Broken)
 	d.claim(ctx, fewer(gentle.Unanswered(), plain.Unanswered()), "they cost the clients %d answers, and with drain %d", plain.Unanswered(),
 		gentle.Unanswered())
+	d.told(summary)
 	d.say("The picture:  %s", d.paint(bold, filepath.Join(d.out, "answers.svg")+" (and .png)"))
 	d.say("Every event:  %s, and what the power switch did: power.log", filepath.Join(d.out, "probe.log"))
 	return nil
+}
+
+// told says how soon clients with an open connection to the node that died knew.
+func (d *demo) told(summary *probe.Summary) {
+	for _, e := range summary.Effects {
+		if e.Text == nodeDies {
+			later := (e.Longest[probe.Stream] - e.Longest[probe.ICMP]).Seconds()
+			d.say("node3's death: new questions had answers again after %.2f s; open connections were reset, and made again, %.2f s later",
+				e.Longest[probe.ICMP].Seconds(), max(later, 0))
+		}
+	}
 }
 
 // cost counts what happened in a part of the time.
