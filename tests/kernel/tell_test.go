@@ -5,6 +5,7 @@ package kernel
 import (
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/ocf"
@@ -180,4 +182,106 @@ func TestWhoIsTold(t *testing.T) {
 			}
 		}
 	}
+}
+
+var floodSeconds = flag.Int("flood-seconds", 3, "how long TestTheMemoryWithstandsAFlood sends SYNs from ever other sources")
+
+// A flood of SYNs pushes nothing out of the memory: clients that were there before are told.
+func TestTheMemoryWithstandsAFlood(t *testing.T) {
+	const eachSecond = 200_000
+	for _, early := range attachments(t) {
+		t.Run(string(early), func(t *testing.T) {
+			s, cluster := newDrainingSite(t, lan.Options{}, 6, "drain", "0", "early_drop", string(early))
+			check(t, s.startAll(0, 1, 2, 0, 1, 2))
+			before, _ := s.servedBy(0, s.open(t, shared, 30000, 48))
+			stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+			check(t, err)
+			defer stats.Close()
+			var sending sync.WaitGroup
+			sent := 0
+			begin := time.Now()
+			sending.Go(func() { sent, err = s.flood(shared, eachSecond, time.Duration(*floodSeconds)*time.Second) })
+			time.Sleep(time.Second)
+			during, _ := s.servedBy(0, s.open(t, shared, 31000, 48))
+			sending.Wait()
+			check(t, err)
+			t.Logf("%d SYNs in %s", sent, time.Since(begin).Round(time.Millisecond))
+			programs := attached(t, s.Nodes[1])
+			program := openProgram(t, append(programs.XDP, programs.TC...)[0])
+			figures, err := program.Stats()
+			check(t, err)
+			t.Logf("node2's program ran %d times, %.0f ns each", figures.RunCount, float64(figures.Runtime)/float64(figures.RunCount))
+			connections := earlyMap(t, s.Nodes[1], "clusterip_conns")
+			bytes, _ := mapInfo(t, connections).Memlock()
+			t.Logf("memory for %d connections: %d bytes, %d each", connections.MaxEntries(), bytes, bytes/uint64(connections.MaxEntries()))
+			s.crash(t, cluster, 0, false)
+			toldOf(t, "before the flood", before)
+			told := 0
+			for _, err := range hear(during) {
+				if errors.Is(err, unix.ECONNRESET) {
+					told++
+				}
+			}
+			t.Logf("of %d connections that were made during the flood %d clients were told", len(during), told)
+		})
+	}
+}
+
+func mapInfo(t *testing.T, m *ebpf.Map) *ebpf.MapInfo {
+	t.Helper()
+	info, err := m.Info()
+	check(t, err)
+	return info
+}
+
+// flood sends SYNs from the client's interface, from sources that are nobody's. Their TCP checksum is wrong, so no TCP answers them.
+func (s *site) flood(target netip.Addr, eachSecond int, long time.Duration) (sent int, err error) {
+	err = s.Client.Do(func() error {
+		socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Close(socket) }()
+		nic, err := net.InterfaceByName(lan.NIC)
+		if err != nil {
+			return err
+		}
+		to := &unix.SockaddrLinklayer{Ifindex: nic.Index}
+		mac := s.spec.MACs.Of(target)
+		frame := append(append(mac[:], s.Client.MAC...), 0x08, 0x00)
+		frame = append(frame, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, unix.IPPROTO_TCP, 0, 0)
+		frame = append(append(frame, 0, 0, 0, 0), target.AsSlice()...)
+		segment := make([]byte, 20)
+		binary.BigEndian.PutUint16(segment[2:], lan.EchoPort)
+		segment[12], segment[13] = 5<<4, 0x02
+		frame = append(frame, segment...)
+		const ip, tcp = 14, 34
+		for begin := time.Now(); time.Since(begin) < long; {
+			if ahead := time.Duration(sent)*time.Second/time.Duration(eachSecond) - time.Since(begin); ahead > time.Millisecond {
+				time.Sleep(ahead)
+			}
+			binary.BigEndian.PutUint32(frame[ip+12:], 0xcb000000|uint32(sent)&0xffffff) // 203.0.0.0/8
+			binary.BigEndian.PutUint16(frame[tcp:], uint16(1024+sent>>8))
+			binary.BigEndian.PutUint16(frame[ip+10:], 0)
+			binary.BigEndian.PutUint16(frame[ip+10:], headerChecksum(frame[ip:tcp]))
+			if err := unix.Sendto(socket, frame, 0, to); err != nil && !errors.Is(err, unix.ENOBUFS) {
+				return err
+			}
+			sent++
+		}
+		return nil
+	})
+	return sent, err
+}
+
+// headerChecksum is that of an IPv4 header (RFC 1071).
+func headerChecksum(header []byte) uint16 {
+	var sum uint32
+	for i := 0; i < len(header); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(header[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
 }
