@@ -249,7 +249,22 @@ func udpFrame(from, to endpoint) []byte {
 	return slices.Concat(to.mac, from.mac, etherType, header, datagram)
 }
 
+// tcpFrame is a segment in the middle of a connection, in an IPv4 packet. Its checksum is wrong, so that TCP drops it without an answer.
+func tcpFrame(from, to endpoint) []byte {
+	const ack = 0x10
+	frame := udpFrame(from, to)
+	header := frame[ethernetLen : ethernetLen+ipv4Len]
+	header[9], header[10], header[11] = unix.IPPROTO_TCP, 0, 0
+	binary.BigEndian.PutUint16(header[10:], checksum(header))
+	segment := frame[ethernetLen+ipv4Len:]
+	clear(segment[4:])
+	const headerWords = 5
+	segment[12], segment[13], segment[17] = headerWords<<4, ack, 1
+	return frame
+}
+
 const (
+	ipv4Len     = 20
 	ethernetLen = 14
 	ipv6Len     = 40
 )

@@ -38,11 +38,11 @@ func settings() []setting {
 	for _, ipv6 := range []bool{false, true} {
 		for _, buckets := range []int{1, 8, 64} {
 			for _, addresses := range []int{1, 32} {
-				all = append(all, setting{ipv6, buckets, addresses})
+				all = append(all, setting{ipv6: ipv6, buckets: buckets, addresses: addresses})
 			}
 		}
 	}
-	return all
+	return append(all, setting{tcp: true, buckets: 8, addresses: 1}, setting{tcp: true, buckets: 64, addresses: 32})
 }
 
 // measurePackets measures one setting after the other: with each, every receiver has a node of its own, so that all of them can be measured
@@ -228,29 +228,29 @@ func (c *packetCosts) report() string {
 One packet on a node, with the generator's work: ns, medians of %d rounds of %d packets of %d bytes, in %.0f s
 
   A node owns %d buckets: of 8, as in a cluster of two nodes, or of 64, as in one of sixteen. Its interface is the end of a cable with GRO,
-  and so with NAPI. Own packets end at the full buffer of a socket. The columns are numbers of buckets and addresses. Behind each
+  and so with NAPI. Own packets end at the full buffer of a socket, own TCP segments at TCP, because their checksum is wrong. The columns are numbers of buckets and addresses. Behind each
   figure: how many times that of %s, or of own packets that of %s; and that of %s.
 `, c.rounds, c.packets, frameLen, c.took.Seconds(), ownedBuckets, xdpDropName, offName, peerName)
 	if c.missing != "" {
 		fmt.Fprintf(&b, "  Without rows for early_drop=tc and xdp: %s.\n", c.missing)
 	}
-	for _, ipv6 := range []bool{false, true} {
+	for _, packets := range []struct {
+		name      string
+		ipv6, tcp bool
+	}{{"packets, IPv4", false, false}, {"packets, IPv6", true, false}, {"TCP segments, IPv4", false, true}} {
 		for _, foreign := range []bool{true, false} {
-			kind, family := "Own", "IPv4"
+			kind := "Own"
 			if foreign {
 				kind = "Foreign"
 			}
-			if ipv6 {
-				family = "IPv6"
-			}
-			fmt.Fprintf(&b, "\n%s packets, %s\n\n%s", kind, family, c.table(ipv6, foreign))
+			fmt.Fprintf(&b, "\n%s %s\n\n%s", kind, packets.name, c.table(packets.ipv6, packets.tcp, foreign))
 		}
 	}
 	return b.String()
 }
 
 // table shows the packets of a kind.
-func (c *packetCosts) table(ipv6, foreign bool) string {
+func (c *packetCosts) table(ipv6, tcp, foreign bool) string {
 	references := []string{offName, peerName}
 	titles := []string{"/off", "/nft"}
 	if foreign {
@@ -260,7 +260,7 @@ func (c *packetCosts) table(ipv6, foreign bool) string {
 	var sites []*packetSite
 	head := []string{"buckets/addresses"}
 	for _, t := range c.sites {
-		if t.setting.ipv6 == ipv6 && (t.setting.hasForeign() || !foreign) {
+		if t.setting.ipv6 == ipv6 && t.setting.tcp == tcp && (t.setting.hasForeign() || !foreign) {
 			sites = append(sites, t)
 			head = append(append(head, fmt.Sprintf("%d/%d", t.setting.buckets, t.setting.addresses)), titles...)
 		}
@@ -268,7 +268,7 @@ func (c *packetCosts) table(ipv6, foreign bool) string {
 	var out table
 	out.row(head...)
 	for _, r := range c.receivers {
-		if r.fate(foreign) == unmeasured {
+		if r.fate(foreign) == unmeasured || r.onlyTCP && !tcp || r.noTCP && tcp {
 			continue
 		}
 		row := []string{r.name}
@@ -306,6 +306,10 @@ var targets = []struct {
 	{xdpName, xdpDropName, true, 1.30},
 	{xdpName, offName, false, 1.05},
 	{tcName, offName, false, 1.05},
+	{xdpName, xdpForgets, true, 1.05},
+	{xdpName, xdpForgets, false, 1.05},
+	{tcName, tcForgets, true, 1.05},
+	{tcName, tcForgets, false, 1.05},
 }
 
 // verdicts returns a row for each target, and whether all that were measured are met.

@@ -26,7 +26,10 @@ const fewPackets = 2000
 
 // Every receiver drops and delivers what it should, which each measurement itself checks, and what is measured is in the tables.
 func TestEveryReceiverIsMeasured(t *testing.T) {
-	few := []setting{{false, 8, 2}, {true, 8, 2}, {false, 64, 1}, {true, 1, 1}}
+	few := []setting{
+		{buckets: 8, addresses: 2}, {ipv6: true, buckets: 8, addresses: 2}, {buckets: 64, addresses: 1},
+		{ipv6: true, buckets: 1, addresses: 1}, {tcp: true, buckets: 8, addresses: 1},
+	}
 	c, err := measurePackets(t.Context(), newProgress(os.Stderr), program(t), t.TempDir(), few, 1, fewPackets)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +68,7 @@ func TestWrongFates(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			r := all[slices.IndexFunc(all, func(r receiver) bool { return r.name == test.receiver })]
 			r.foreign, r.own = test.foreign, test.own
-			site := packetSite{setting: setting{false, 8, 1}}
+			site := packetSite{setting: setting{buckets: 8, addresses: 1}}
 			err := site.measure(t.Context(), []receiver{r}, t.TempDir(), func(int) {}, 1, fewPackets)
 			if err == nil || !strings.Contains(err.Error(), test.wantErrorWith) {
 				t.Errorf("got %v, want an error with %q", err, test.wantErrorWith)

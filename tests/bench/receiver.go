@@ -25,6 +25,7 @@ import (
 // A setting is what nodes are measured with.
 type setting struct {
 	ipv6      bool
+	tcp       bool // the packets are TCP segments, else datagrams
 	buckets   int
 	addresses int
 }
@@ -68,6 +69,9 @@ func (s setting) String() string {
 	if s.ipv6 {
 		family = "IPv6"
 	}
+	if s.tcp {
+		family += ", TCP"
+	}
 	return fmt.Sprintf("%s, %s, %s", family, count(s.buckets, "bucket", "buckets"), count(s.addresses, "address", "addresses"))
 }
 
@@ -84,7 +88,7 @@ type fate int
 const (
 	unmeasured fate = iota // the receiver does not tell these packets from others
 	dropped
-	delivered // to the socket
+	delivered // to the socket, or to TCP
 )
 
 // A receiver is one thing that a node can be set up with.
@@ -93,6 +97,8 @@ type receiver struct {
 	foreign, own fate // of packets of buckets that the node does not own, and owns
 	group        bool // packets go to the shared MAC, not to the node's own
 	maxBuckets   int  // 0: no limit
+	onlyTCP      bool // it makes a difference only for TCP
+	noTCP        bool // it asks conntrack, for which the segments are invalid
 	// bucket returns the bucket of a client. Without it there are no buckets.
 	bucket  func(s setting, client netip.Addr) clusterip.Bucket
 	install func(ctx context.Context, n *receiverNode) error
@@ -105,6 +111,10 @@ const (
 	offName     = "ours, early_drop=off"
 	tcName      = "ours, early_drop=tc"
 	xdpName     = "ours, early_drop=xdp"
+
+	// Without a memory of TCP connections.
+	tcForgets  = "ours, early_drop=tc, remember=0"
+	xdpForgets = "ours, early_drop=xdp, remember=0"
 )
 
 // receivers returns all that the agent can do, and why some are missing.
@@ -118,7 +128,7 @@ func receivers(ctx context.Context, agent string) (all []receiver, missing strin
 			bucket: func(s setting, client netip.Addr) clusterip.Bucket { return bucketOf(s, client, peerSeed) }, install: installPeerNFT,
 		},
 		{
-			name: "IPaddr2, xt_cluster", foreign: dropped, own: delivered, group: true, maxBuckets: 32,
+			name: "IPaddr2, xt_cluster", foreign: dropped, own: delivered, group: true, maxBuckets: 32, noTCP: true,
 			bucket: func(s setting, client netip.Addr) clusterip.Bucket {
 				if client.Is6() { // the match hashes its first 32 bits only (xt_cluster_hash_ipv6 in net/netfilter/xt_cluster.c)
 					b := client.As16()
@@ -129,8 +139,11 @@ func receivers(ctx context.Context, agent string) (all []receiver, missing strin
 			install: installPeerXT,
 		},
 	}
-	names := []string{offName, tcName, xdpName}
-	parameters := map[string][]string{offName: {"early_drop", "off"}, tcName: {"early_drop", "tc"}, xdpName: {"early_drop", "xdp"}}
+	names := []string{offName, tcName, tcForgets, xdpName, xdpForgets}
+	parameters := map[string][]string{
+		offName: {"early_drop", "off"}, tcName: {"early_drop", "tc"}, xdpName: {"early_drop", "xdp"},
+		tcForgets: {"early_drop", "tc", "remember", "0"}, xdpForgets: {"early_drop", "xdp", "remember", "0"},
+	}
 	out, err := exec.CommandContext(ctx, agent, "meta-data").Output()
 	if err != nil {
 		return nil, "", fmt.Errorf("%s meta-data: %w", agent, err)
@@ -141,7 +154,7 @@ func receivers(ctx context.Context, agent string) (all []receiver, missing strin
 	}
 	for _, name := range names {
 		all = append(all, receiver{
-			name: name, foreign: dropped, own: delivered, group: true,
+			name: name, foreign: dropped, own: delivered, group: true, onlyTCP: name == tcForgets || name == xdpForgets,
 			bucket: func(s setting, client netip.Addr) clusterip.Bucket {
 				return bucketOf(s, client, clusterip.DefaultSeed(s.all()[0]))
 			},
@@ -158,7 +171,9 @@ func bucketOf(s setting, client netip.Addr, seed clusterip.Seed) clusterip.Bucke
 }
 
 // fits reports whether the receiver can be set up so.
-func (r *receiver) fits(s setting) bool { return r.maxBuckets == 0 || s.buckets <= r.maxBuckets }
+func (r *receiver) fits(s setting) bool {
+	return (r.maxBuckets == 0 || s.buckets <= r.maxBuckets) && (!r.onlyTCP || s.tcp) && (!r.noTCP || !s.tcp)
+}
 
 // fate returns what becomes of foreign or own packets.
 func (r *receiver) fate(foreign bool) fate {
@@ -249,7 +264,7 @@ func (n *receiverNode) listen() (err error) {
 	return errors.Join(unix.SetsockoptInt(n.socket, unix.SOL_SOCKET, unix.SO_RCVBUF, 1), unix.Bind(n.socket, address))
 }
 
-// frames returns what the generator is to send: datagrams of clients to all addresses in turns.
+// frames returns what the generator is to send: datagrams or segments of clients to all addresses in turns.
 func (n *receiverNode) frames(foreign bool, from net.HardwareAddr) ([][]byte, error) {
 	mac := n.host.MAC
 	if n.group {
@@ -263,10 +278,12 @@ func (n *receiverNode) frames(foreign bool, from net.HardwareAddr) ([][]byte, er
 		if n.bucket != nil && n.owns(n.setting, client) == foreign {
 			continue
 		}
-		frames = append(frames, udpFrame(
-			endpoint{from, client, uint16(20000 + i%20000)},
-			endpoint{mac, addresses[len(frames)%len(addresses)], discard},
-		))
+		source, target := endpoint{from, client, uint16(20000 + i%20000)}, endpoint{mac, addresses[len(frames)%len(addresses)], discard}
+		if n.setting.tcp {
+			frames = append(frames, tcpFrame(source, target))
+		} else {
+			frames = append(frames, udpFrame(source, target))
+		}
 		if len(frames) == framesPerSet {
 			return frames, nil
 		}
@@ -290,7 +307,7 @@ func (n *receiverNode) client(i int) netip.Addr {
 type counters struct {
 	received  uint64 // frames by its interface, those that an XDP program drops included
 	lost      uint64 // frames for which there was no room or no memory
-	delivered uint64 // datagrams to the socket, whose buffer is full
+	delivered uint64 // datagrams to the socket, whose buffer is full; or segments to TCP, which drops them for their checksum
 }
 
 func (n *receiverNode) counters() (c counters, err error) {
@@ -300,26 +317,35 @@ func (n *receiverNode) counters() (c counters, err error) {
 	}
 	c.received, c.lost = nic.Attrs().Statistics.RxPackets, nic.Attrs().Statistics.RxDropped
 	err = n.host.Do(func() error {
-		c.delivered, err = fullBuffers(n.setting.ipv6)
+		switch {
+		case n.setting.tcp:
+			c.delivered, err = fromSNMP("Tcp", "InCsumErrors")
+		case n.setting.ipv6:
+			c.delivered, err = fullBuffers6()
+		default:
+			c.delivered, err = fromSNMP("Udp", "RcvbufErrors")
+		}
 		return err
 	})
 	return c, err
 }
 
-// fullBuffers returns how many datagrams met a full buffer, in the calling thread's namespace.
-func fullBuffers(ipv6 bool) (n uint64, err error) {
-	if ipv6 {
-		text, err := os.ReadFile("/proc/thread-self/net/snmp6")
-		if err != nil {
-			return 0, err
-		}
-		for line := range strings.Lines(string(text)) {
-			if _, err := fmt.Sscanf(line, "Udp6RcvbufErrors %d", &n); err == nil {
-				return n, nil
-			}
-		}
-		return 0, errors.New("/proc/net/snmp6 has no Udp6RcvbufErrors")
+// fullBuffers6 returns how many datagrams of IPv6 met a full buffer, in the calling thread's namespace.
+func fullBuffers6() (n uint64, err error) {
+	text, err := os.ReadFile("/proc/thread-self/net/snmp6")
+	if err != nil {
+		return 0, err
 	}
+	for line := range strings.Lines(string(text)) {
+		if _, err := fmt.Sscanf(line, "Udp6RcvbufErrors %d", &n); err == nil {
+			return n, nil
+		}
+	}
+	return 0, errors.New("/proc/net/snmp6 has no Udp6RcvbufErrors")
+}
+
+// fromSNMP returns a counter of a protocol, in the calling thread's namespace.
+func fromSNMP(protocol, counter string) (n uint64, err error) {
 	text, err := os.ReadFile("/proc/thread-self/net/snmp")
 	if err != nil {
 		return 0, err
@@ -327,18 +353,18 @@ func fullBuffers(ipv6 bool) (n uint64, err error) {
 	var names []string // the first of two lines has the names
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0] != "Udp:" {
+		if len(fields) == 0 || fields[0] != protocol+":" {
 			continue
 		}
 		for i, name := range names {
-			if name == "RcvbufErrors" && i < len(fields) {
+			if name == counter && i < len(fields) {
 				_, err := fmt.Sscan(fields[i], &n)
 				return n, err
 			}
 		}
 		names = fields
 	}
-	return 0, errors.New("/proc/net/snmp has no RcvbufErrors of Udp")
+	return 0, fmt.Errorf("/proc/net/snmp has no %s of %s", counter, protocol)
 }
 
 // keep lets close close what an installed receiver needs.
