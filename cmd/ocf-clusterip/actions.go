@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/syslog"
 	"net/netip"
 	"sync"
 	"time"
@@ -122,6 +124,20 @@ func (c *call) sweep(ctx context.Context) error {
 			}
 		})
 	})
+}
+
+// inBackground is a process that nobody waits for: it logs to syslog, too.
+func (c *call) inBackground(do func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if system, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_NOTICE, "ocf-clusterip"); err == nil { // the message names its level
+			c.log = ocf.NewLogger(io.MultiWriter(c.stderr, system), c.environment.Debug)
+		}
+		err := do(ctx)
+		if err != nil {
+			c.log.Errorf("%v", err)
+		}
+		return err
+	}
 }
 
 // tell is a background process: it tells clients that their connections are over.

@@ -32,15 +32,25 @@ func TestLastUnlockRemovesAll(t *testing.T) {
 	if second, err := d.Sweeper(address); second != nil || err != nil {
 		t.Errorf("a second sweeper: %v, %v", second, err)
 	}
+	teller, err := d.Teller(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.Teller(over, address); !errors.As(err, new(*ocf.HeldError)) {
+		t.Errorf("a second teller: %v", err)
+	}
 	for _, tt := range []struct {
 		name    string
 		prepare func() error
 		last    bool
 		left    int
 	}{
-		{"others run on", func() error { return nil }, false, 2},
-		{"the sweeper still runs", func() error { return nil }, true, 1},
-		{"the sweeper was killed", sweeper.Release, true, 0},
+		{"others run on", func() error { return nil }, false, 3},
+		{"both still run", func() error { return nil }, true, 2},
+		{"the sweeper was killed", sweeper.Release, true, 1},
+		{"the teller was killed", teller.Release, true, 0},
 	} {
 		if err := tt.prepare(); err != nil {
 			t.Fatal(err)
@@ -87,24 +97,26 @@ func TestLockIfPossible(t *testing.T) {
 	}
 }
 
-func TestStartSweeper(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "started")
-	if err := StartSweeper(append(os.Environ(), started+"="+file)); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if text, err := os.ReadFile(file); err == nil && string(text) == "/ sweep" {
-			return
+func TestBackgroundProcessesAreStarted(t *testing.T) {
+	for action, start := range map[string]func([]string) error{"sweep": StartSweeper, "tell": StartTeller} {
+		file := filepath.Join(t.TempDir(), "started")
+		if err := start(append(os.Environ(), started+"="+file)); err != nil {
+			t.Fatal(err)
 		}
-		if t.Context().Err() != nil {
-			t.Fatal("no sweeper was started")
+		for {
+			if text, err := os.ReadFile(file); err == nil && string(text) == "/ "+action {
+				break
+			}
+			if t.Context().Err() != nil {
+				t.Fatalf("%s was not started", action)
+			}
+			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
-// started names the variable that makes this program a sweeper: it writes to the file how it was started.
-const started = "SWEEPER_OF_TEST"
+// started names the variable that makes this program such a process: it writes to the file how it was started.
+const started = "BACKGROUND_OF_TEST"
 
 func TestMain(m *testing.M) {
 	if file := os.Getenv(started); file != "" {

@@ -14,8 +14,8 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// StartSweeper runs this program's action sweep as a process of its own, which outlives the action, and Pacemaker too. It needs no
-// output, because its work is in the kernel.
+// StartSweeper runs this program's action sweep as a process of its own, which outlives the action, and Pacemaker too. It has no
+// output: it logs to syslog.
 func StartSweeper(environ []string) error { return startInBackground("sweep", environ) }
 
 // StartTeller likewise runs the action tell.

@@ -228,8 +228,8 @@ func (c *packetCosts) report() string {
 One packet on a node, with the generator's work: ns, medians of %d rounds of %d packets of %d bytes, in %.0f s
 
   A node owns %d buckets: of 8, as in a cluster of two nodes, or of 64, as in one of sixteen. Its interface is the end of a cable with GRO,
-  and so with NAPI. Own packets end at the full buffer of a socket, own TCP segments at TCP, because their checksum is wrong. The columns are numbers of buckets and addresses. Behind each
-  figure: how many times that of %s, or of own packets that of %s; and that of %s.
+  and so with NAPI. Own packets end at the full buffer of a socket, own TCP segments at TCP, because their checksum is wrong. The columns
+  are numbers of buckets and addresses. Behind each figure: how many times that of %s, or of own packets that of %s; and that of %s.
 `, c.rounds, c.packets, frameLen, c.took.Seconds(), ownedBuckets, xdpDropName, offName, peerName)
 	if c.missing != "" {
 		fmt.Fprintf(&b, "  Without rows for early_drop=tc and xdp: %s.\n", c.missing)

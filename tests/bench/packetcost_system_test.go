@@ -27,8 +27,11 @@ const fewPackets = 2000
 // Every receiver drops and delivers what it should, which each measurement itself checks, and what is measured is in the tables.
 func TestEveryReceiverIsMeasured(t *testing.T) {
 	few := []setting{
-		{buckets: 8, addresses: 2}, {ipv6: true, buckets: 8, addresses: 2}, {buckets: 64, addresses: 1},
-		{ipv6: true, buckets: 1, addresses: 1}, {tcp: true, buckets: 8, addresses: 1},
+		{buckets: 8, addresses: 2},
+		{ipv6: true, buckets: 8, addresses: 2},
+		{buckets: 64, addresses: 1},
+		{ipv6: true, buckets: 1, addresses: 1},
+		{tcp: true, buckets: 8, addresses: 1},
 	}
 	c, err := measurePackets(t.Context(), newProgress(os.Stderr), program(t), t.TempDir(), few, 1, fewPackets)
 	if err != nil {

@@ -49,10 +49,10 @@ func toldOf(t *testing.T, what string, sessions []*session) {
 	t.Logf("%s: %d of %d clients were told", what, len(sessions)-missing, len(sessions))
 }
 
-// servedBy parts connections by the node that has them.
-func (s *site) servedBy(node int, sessions []*session) (there, elsewhere []*session) {
+// byNode parts connections: those to the first node, and the others.
+func (s *site) byNode(sessions []*session) (there, elsewhere []*session) {
 	for _, c := range sessions {
-		if c.node == s.Nodes[node].Name {
+		if c.node == s.Nodes[0].Name {
 			there = append(there, c)
 		} else {
 			elsewhere = append(elsewhere, c)
@@ -100,7 +100,7 @@ func TestWaitingClientsAreTold(t *testing.T) {
 			var waiting, others []*session
 			for i, target := range s.spec.Addresses {
 				all := s.open(t, target, uint16(30000+i), count)
-				dead, living := s.servedBy(0, all)
+				dead, living := s.byNode(all)
 				if len(dead) == 0 || len(living) == 0 {
 					t.Fatalf("%d connections to node1, %d to others", len(dead), len(living))
 				}
@@ -140,7 +140,7 @@ func TestWhoIsTold(t *testing.T) {
 	const closed, aborted, gone, waiting, returning = 0, 1, 2, 3, 4
 	port := func(kind int) uint16 { return uint16(31000 + kind) }
 	for kind := range kinds {
-		kinds[kind], _ = s.servedBy(0, s.open(t, shared, port(kind), 2*count))
+		kinds[kind], _ = s.byNode(s.open(t, shared, port(kind), 2*count))
 	}
 	for _, c := range kinds[aborted] {
 		check(t, c.conn.(*net.TCPConn).SetLinger(0))
@@ -193,7 +193,7 @@ func TestTheMemoryWithstandsAFlood(t *testing.T) {
 		t.Run(string(early), func(t *testing.T) {
 			s, cluster := newDrainingSite(t, lan.Options{}, 6, "drain", "0", "early_drop", string(early))
 			check(t, s.startAll(0, 1, 2, 0, 1, 2))
-			before, _ := s.servedBy(0, s.open(t, shared, 30000, 48))
+			before, _ := s.byNode(s.open(t, shared, 30000, 48))
 			stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 			check(t, err)
 			defer stats.Close()
@@ -202,7 +202,7 @@ func TestTheMemoryWithstandsAFlood(t *testing.T) {
 			begin := time.Now()
 			sending.Go(func() { sent, err = s.flood(shared, eachSecond, time.Duration(*floodSeconds)*time.Second) })
 			time.Sleep(time.Second)
-			during, _ := s.servedBy(0, s.open(t, shared, 31000, 48))
+			during, _ := s.byNode(s.open(t, shared, 31000, 48))
 			sending.Wait()
 			check(t, err)
 			t.Logf("%d SYNs in %s", sent, time.Since(begin).Round(time.Millisecond))

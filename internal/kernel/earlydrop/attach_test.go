@@ -888,7 +888,8 @@ func TestAnotherFilterInOurPlaceStays(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	before := s.trafficControl()
-	if attached, _, err := s.attachAs(s.nic, clusterip.Layout{EarlyDrop: clusterip.EarlyDropTC}, false, noRecords); ocf.CodeOf(err) != ocf.ErrInstalled {
+	attached, _, err := s.attachAs(s.nic, clusterip.Layout{EarlyDrop: clusterip.EarlyDropTC}, false, noRecords)
+	if ocf.CodeOf(err) != ocf.ErrInstalled {
 		t.Errorf("attached as %s: %v", attached, err)
 	}
 	if diff := cmp.Diff(before, s.trafficControl()); diff != "" {

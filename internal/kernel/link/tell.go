@@ -20,8 +20,8 @@ import (
 // TellClients implements clusterip.ClientKernel.
 //
 // An acknowledgment whose sequence number is out of the window makes the client acknowledge what it has received (RFC 9293 section
-// 3.10.7.4). This node has no socket for that, and its kernel answers with a reset, whose number the client accepts. Samba's CTDB calls such
-// a segment a tickle ACK. It leaves through a packet socket: conntrack would take it for the beginning of a connection of this node.
+// 3.10.7.4). This node has no socket for that, and its kernel answers with a reset, whose number the client accepts. Samba's CTDB calls
+// such a segment a tickle ACK. It leaves through a packet socket: conntrack would take it for the beginning of a connection of this node.
 func (c *Conn) TellClients(
 	ctx context.Context, layout clusterip.Layout, connections []clusterip.Connection, again bool, rate int,
 ) (told int, err error) {
