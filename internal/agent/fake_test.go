@@ -40,10 +40,11 @@ type fakeKernel struct {
 	lingersUntil   time.Time          // when all lingering ends; zero: it goes on
 	noLinger       error              // why nothing can linger
 
-	remembered, openHere, told, toldAgain []clusterip.Connection
-	cannotList                            error  // why openHere cannot be read
-	onTell                                func() // is called after clients were told
-	sum                                   clusterip.Told
+	remembered, told, toldAgain []clusterip.Remembered
+	openHere                    []clusterip.Connection
+	cannotList                  error  // why openHere cannot be read
+	onTell                      func() // is called after clients were told
+	sum                         clusterip.Told
 }
 
 var (
@@ -302,17 +303,17 @@ func (k *fakeKernel) OpenConnections(context.Context, clusterip.Layout) ([]clust
 	return k.openHere, k.cannotList
 }
 
-func (k *fakeKernel) Remembered(context.Context, clusterip.Layout) ([]clusterip.Connection, error) {
+func (k *fakeKernel) Remembered(context.Context, clusterip.Layout) ([]clusterip.Remembered, error) {
 	return slices.Clone(k.remembered), nil
 }
 
-func (k *fakeKernel) Forget(_ context.Context, _ clusterip.Layout, connections []clusterip.Connection) error {
-	k.remembered = slices.DeleteFunc(k.remembered, func(c clusterip.Connection) bool { return slices.Contains(connections, c) })
+func (k *fakeKernel) Forget(_ context.Context, _ clusterip.Layout, connections []clusterip.Remembered) error {
+	k.remembered = slices.DeleteFunc(k.remembered, func(c clusterip.Remembered) bool { return slices.Contains(connections, c) })
 	return nil
 }
 
 func (k *fakeKernel) TellClients(
-	_ context.Context, _ clusterip.Layout, connections []clusterip.Connection, again bool, _ int,
+	_ context.Context, _ clusterip.Layout, connections []clusterip.Remembered, again bool, _ int,
 ) (told int, err error) {
 	if again {
 		k.toldAgain = append(k.toldAgain, connections...)

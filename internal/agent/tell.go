@@ -67,8 +67,8 @@ func (a Agent) tell(ctx context.Context, spec clusterip.Spec) (over, error) {
 type over struct {
 	layout      clusterip.Layout
 	buckets     []clusterip.Bucket     // which this node has settled
-	remembered  []clusterip.Connection // of these buckets
-	connections []clusterip.Connection // of these, those that are over
+	remembered  []clusterip.Remembered // of these buckets
+	connections []clusterip.Remembered // of these, those that are over
 }
 
 // over finds the connections that are over. Those of this node are looked for last, so that one which was made meanwhile is not missed.
@@ -82,30 +82,30 @@ func (a Agent) over(ctx context.Context, spec clusterip.Spec) (over, error) {
 	if err != nil {
 		return over{}, err
 	}
-	o.remembered = slices.DeleteFunc(all, func(c clusterip.Connection) bool {
-		return !slices.Contains(o.buckets, o.layout.BucketOfConnection(c))
+	o.remembered = slices.DeleteFunc(all, func(c clusterip.Remembered) bool {
+		return !slices.Contains(o.buckets, o.layout.BucketOfConnection(c.Connection))
 	})
 	o.connections, err = a.withoutOpen(ctx, o.layout, o.remembered)
 	return o, err
 }
 
 // stillOver returns those connections that are over still: a client may have come again from the same port, or its bucket may have moved.
-func (a Agent) stillOver(ctx context.Context, spec clusterip.Spec, o over) ([]clusterip.Connection, error) {
+func (a Agent) stillOver(ctx context.Context, spec clusterip.Spec, o over) ([]clusterip.Remembered, error) {
 	tables, err := a.Kernel.ObserveTables(ctx, spec.Address())
 	if err != nil || tables.Installed == nil || tables.Installed.Identity() != o.layout.Identity() {
 		return nil, err
 	}
 	settled := tables.Settled()
-	still := slices.DeleteFunc(slices.Clone(o.connections), func(c clusterip.Connection) bool {
-		return !slices.Contains(settled, o.layout.BucketOfConnection(c))
+	still := slices.DeleteFunc(slices.Clone(o.connections), func(c clusterip.Remembered) bool {
+		return !slices.Contains(settled, o.layout.BucketOfConnection(c.Connection))
 	})
 	return a.withoutOpen(ctx, o.layout, still)
 }
 
 // withoutOpen leaves out the connections that are open on this node.
 func (a Agent) withoutOpen(
-	ctx context.Context, layout clusterip.Layout, connections []clusterip.Connection,
-) ([]clusterip.Connection, error) {
+	ctx context.Context, layout clusterip.Layout, connections []clusterip.Remembered,
+) ([]clusterip.Remembered, error) {
 	if len(connections) == 0 {
 		return nil, nil
 	}
@@ -117,5 +117,5 @@ func (a Agent) withoutOpen(
 	for _, each := range open {
 		isOpen[each] = true
 	}
-	return slices.DeleteFunc(slices.Clone(connections), func(c clusterip.Connection) bool { return isOpen[c] }), nil
+	return slices.DeleteFunc(slices.Clone(connections), func(c clusterip.Remembered) bool { return isOpen[c.Connection] }), nil
 }

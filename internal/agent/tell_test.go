@@ -14,16 +14,23 @@ import (
 )
 
 // connectionsOf returns connections of clients whose packets belong to a bucket.
-func connectionsOf(layout clusterip.Layout, bucket clusterip.Bucket, n int) []clusterip.Connection {
-	var all []clusterip.Connection
+func connectionsOf(layout clusterip.Layout, bucket clusterip.Bucket, n int) []clusterip.Remembered {
+	var all []clusterip.Remembered
 	for i := 1; len(all) < n; i++ {
-		c := clusterip.Connection{
+		c := clusterip.Remembered{Connection: clusterip.Connection{
 			Client: netip.MustParseAddrPort(fmt.Sprintf("198.51.%d.%d:40000", 100+i/250, 1+i%250)),
 			Local:  netip.AddrPortFrom(layout.Address(), 80),
-		}
-		if layout.BucketOfConnection(c) == bucket {
+		}}
+		if layout.BucketOfConnection(c.Connection) == bucket {
 			all = append(all, c)
 		}
+	}
+	return all
+}
+
+func connections(of []clusterip.Remembered) (all []clusterip.Connection) {
+	for _, each := range of {
+		all = append(all, each.Connection)
 	}
 	return all
 }
@@ -37,9 +44,9 @@ func TestClientsAreTold(t *testing.T) {
 	remembered := slices.Concat(foreign, settled, adopted)
 	for _, tt := range []struct {
 		name             string
-		open, afterwards []clusterip.Connection // on this node
+		open, afterwards []clusterip.Remembered // on this node
 		leaves           bool                   // the bucket, after they were told
-		told, again      []clusterip.Connection
+		told, again      []clusterip.Remembered
 	}{
 		{"all", nil, nil, false, settled, settled},
 		{"but those of this node", settled[:2], settled[:2], false, settled[2:], settled[2:]},
@@ -48,9 +55,9 @@ func TestClientsAreTold(t *testing.T) {
 		{"nobody", settled, settled, false, nil, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			k := &fakeKernel{State: state, remembered: slices.Clone(remembered), openHere: tt.open}
+			k := &fakeKernel{State: state, remembered: slices.Clone(remembered), openHere: connections(tt.open)}
 			k.onTell = func() {
-				k.openHere = tt.afterwards
+				k.openHere = connections(tt.afterwards)
 				if tt.leaves {
 					k.Tables.Owned = []clusterip.Bucket{2}
 				}

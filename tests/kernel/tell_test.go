@@ -20,13 +20,14 @@ import (
 	"ocf-clusterip/tests/lan"
 )
 
-// hear waits for what comes from the server without sending anything.
+// hear waits for what comes from the server without sending anything, not even TCP's keep-alives.
 func hear(sessions []*session) []error {
 	errs := make([]error, len(sessions))
 	var all sync.WaitGroup
 	for i, c := range sessions {
 		all.Go(func() {
-			if errs[i] = c.conn.SetDeadline(time.Now().Add(testTimeout)); errs[i] == nil {
+			errs[i] = errors.Join(c.conn.(*net.TCPConn).SetKeepAlive(false), c.conn.SetDeadline(time.Now().Add(testTimeout)))
+			if errs[i] == nil {
 				_, errs[i] = c.reader.ReadByte()
 			}
 		})
@@ -113,6 +114,44 @@ func TestWaitingClientsAreTold(t *testing.T) {
 	}
 }
 
+// A firewall on the way that lets nothing pass which does not fit a connection, or translates addresses, does not keep clients from being
+// told.
+func TestClientsBehindAFirewallAreTold(t *testing.T) {
+	const count = 24
+	for name, rules := range map[string]string{
+		"firewall": `table inet firewall { chain forward { type filter hook forward priority 0;
+			ct state invalid drop
+		}
+		}`,
+		"address translation": `table ip firewall { chain post { type nat hook postrouting priority 100;
+			oifname "eth0" masquerade
+		}
+		}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inGuest(t, "data-path")
+			s, cluster := newDrainingSite(t, lan.Options{}, 6, "hashmode", "sourceip-sourceport", "drain", "0", "early_drop", "tc")
+			check(t, s.AddRouter(t.Context(), 1500))
+			nft(t, s.Router, rules)
+			check(t, s.startAll(0, 1, 2, 0, 1, 2))
+			var all []*session
+			for i := range count {
+				c := &session{flow: lan.Flow{
+					Proto: lan.TCP, Src: s.Far.Addr, Dst: shared, SrcPort: uint16(30000 + 7*i), DstPort: lan.EchoPort,
+				}}
+				check(t, c.open(t.Context(), s.Far))
+				all = append(all, c)
+			}
+			t.Cleanup(func() { closeAll(all) })
+			waiting, others := s.byNode(all)
+			kept(t, "before the crash", waiting[:len(waiting)/2]) // what these got is part of the numbers
+			s.crash(t, cluster, 0, false)
+			toldOf(t, "node1 has crashed", waiting)
+			kept(t, "of the other nodes", others)
+		})
+	}
+}
+
 // tickles counts the segments by which clients were told, by the client's port: acknowledgments of no window.
 func tickles(frames []lan.Frame) map[uint16]map[netip.Addr]int {
 	counts := map[uint16]map[netip.Addr]int{}
@@ -184,11 +223,13 @@ func TestWhoIsTold(t *testing.T) {
 	}
 }
 
-var floodSeconds = flag.Int("flood-seconds", 3, "how long TestTheMemoryWithstandsAFlood sends SYNs from ever other sources")
+var (
+	floodSeconds = flag.Int("flood-seconds", 3, "how long TestTheMemoryWithstandsAFlood sends SYNs from ever other sources")
+	floodRate    = flag.Int("flood-rate", 20_000, "how many a second")
+)
 
 // A flood of SYNs pushes nothing out of the memory: clients that were there before are told.
 func TestTheMemoryWithstandsAFlood(t *testing.T) {
-	const eachSecond = 200_000
 	for _, early := range attachments(t) {
 		t.Run(string(early), func(t *testing.T) {
 			s, cluster := newDrainingSite(t, lan.Options{}, 6, "drain", "0", "early_drop", string(early))
@@ -200,7 +241,7 @@ func TestTheMemoryWithstandsAFlood(t *testing.T) {
 			var sending sync.WaitGroup
 			sent := 0
 			begin := time.Now()
-			sending.Go(func() { sent, err = s.flood(shared, eachSecond, time.Duration(*floodSeconds)*time.Second) })
+			sending.Go(func() { sent, err = s.flood(shared, *floodRate, time.Duration(*floodSeconds)*time.Second) })
 			time.Sleep(time.Second)
 			during, _ := s.byNode(s.open(t, shared, 31000, 48))
 			sending.Wait()

@@ -110,7 +110,7 @@ func TestBadParameters(t *testing.T) {
 	rows = append(rows, each("early_drop", "on", "XDP", "native")...)
 	rows = append(rows, each("drain", "-1", "86401", "10m", "1.5")...)
 	rows = append(rows, each("linger", "-1", "11", "3s", "1.5")...)
-	rows = append(rows, each("remember", "-1", "4194305", "64k")...)
+	rows = append(rows, each("remember", "-1", "1048577", "64k")...)
 	rows = append(rows, each("tell_rate", "0", "99", "1000001", "fast")...)
 	rows = append(rows, each("arp_interval", "-1", "20ms", "4294967296")...)
 

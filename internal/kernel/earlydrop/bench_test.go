@@ -35,13 +35,16 @@ func frameTo(layout clusterip.Layout, address, source netip.Addr) []byte {
 	return append(append(append(frame, 0x86, 0xdd), header...), udp...)
 }
 
-// segmentTo returns the frame of a TCP segment without data.
+// segmentData is how many bytes of data a segment of segmentTo has.
+const segmentData = 6
+
+// segmentTo returns the frame of a TCP segment.
 func segmentTo(layout clusterip.Layout, c clusterip.Connection, flags byte) []byte {
 	frame := frameTo(layout, c.Local.Addr(), c.Client.Addr())
-	transport := frame[len(frame)-26:]
+	transport := frame[len(frame)-20-segmentData:]
 	binary.BigEndian.PutUint16(transport, c.Client.Port())
 	binary.BigEndian.PutUint16(transport[2:], c.Local.Port())
-	transport[13] = flags
+	transport[12], transport[13] = 5<<4, flags
 	protocol := 14 + 9
 	if c.Local.Addr().Is6() {
 		protocol = 14 + 6

@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -17,6 +19,42 @@ import (
 type connection struct {
 	Client, Address  [16]byte // an IPv4 address is the last four bytes
 	ClientPort, Port [2]byte
+}
+
+// slot is struct slot of the program.
+type slot struct{ Mark, Next, Expected, _ uint32 }
+
+// The lowest bits of a slot's mark.
+const (
+	progress   = 3
+	remembered = 2
+)
+
+// slotOf returns the slot of a connection, and its mark if the connection is remembered.
+func (t *table) slotOf(c connection) (s *slot, mark uint32) {
+	word := func(b [16]byte) (words [4]uint32) {
+		for i := range words {
+			words[i] = binary.NativeEndian.Uint32(b[i*wordBytes:])
+		}
+		return words
+	}
+	client, address := word(c.Client), word(c.Address)
+	// In an IPv4 address the first three words are 0, which change nothing.
+	from := client[3] ^ bits.RotateLeft32(client[0], 7) ^ bits.RotateLeft32(client[1], 13) ^ bits.RotateLeft32(client[2], 19)
+	to := address[0] ^ address[1] ^ address[2] ^ address[3]
+	ports := uint32(binary.NativeEndian.Uint16(c.ClientPort[:]))<<16 | uint32(binary.NativeEndian.Uint16(c.Port[:]))
+	const factor = 0x9e3779b97f4a7c15 // 2^64 by the golden ratio
+	hash := (uint64(from^bits.RotateLeft32(to, 16))<<32 | uint64(ports)) * factor
+	hash = (hash ^ hash>>32) * factor
+	return &t.Slot[hash>>(64-slotBits)], uint32(hash>>8)&^progress | remembered
+}
+
+// numbersOf returns what the client's last segment showed.
+func (t *table) numbersOf(c connection) clusterip.Numbers {
+	s, mark := t.slotOf(c)
+	n := clusterip.Numbers{Next: s.Next, Expected: s.Expected}
+	n.Known = atomic.LoadUint32(&s.Mark) == mark
+	return n
 }
 
 // told is struct told of the program.
@@ -140,7 +178,7 @@ func (c *Conn) with(layout clusterip.Layout, do func(*maps) error) error {
 }
 
 // Remembered implements clusterip.MemoryKernel.
-func (c *Conn) Remembered(_ context.Context, layout clusterip.Layout) (remembered []clusterip.Connection, err error) {
+func (c *Conn) Remembered(_ context.Context, layout clusterip.Layout) (all []clusterip.Remembered, err error) {
 	addresses := map[[16]byte]netip.Addr{}
 	for _, address := range layout.Addresses() {
 		addresses[bytesOf(address)] = address
@@ -149,22 +187,22 @@ func (c *Conn) Remembered(_ context.Context, layout clusterip.Layout) (remembere
 		if m.Remembers == 0 {
 			return nil
 		}
-		all, err := m.list()
-		for _, each := range all {
+		listed, err := m.list()
+		for _, each := range listed {
 			if address, ours := addresses[each.Address]; ours {
-				remembered = append(remembered, each.to(address))
+				all = append(all, clusterip.Remembered{Connection: each.to(address), Numbers: m.numbersOf(each)})
 			}
 		}
 		return err
 	})
-	return remembered, err
+	return all, err
 }
 
 // Forget implements clusterip.MemoryKernel.
-func (c *Conn) Forget(_ context.Context, layout clusterip.Layout, connections []clusterip.Connection) error {
+func (c *Conn) Forget(_ context.Context, layout clusterip.Layout, connections []clusterip.Remembered) error {
 	return c.with(layout, func(m *maps) error {
 		for _, each := range connections {
-			if err := m.connections.Delete(keyOf(each)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			if err := m.connections.Delete(keyOf(each.Connection)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				return fmt.Errorf("forget a connection: %w", err)
 			}
 		}

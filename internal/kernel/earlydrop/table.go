@@ -26,7 +26,7 @@ const (
 	perIndex  = 4
 	laneBits  = 16
 	lane      = 1<<laneBits - 1
-	slotBits  = 16
+	slotBits  = 17
 )
 
 // table is struct table of the program: memory that it reads while we write. So a word that it may read is written at once (sync/atomic).
@@ -39,7 +39,7 @@ type table struct {
 	Index     [1 << indexBits]uint64
 	Record    [records]record
 	Told      [records]told
-	Slot      [1 << slotBits]uint32 // the program's own
+	Slot      [1 << slotBits]slot
 }
 
 // tableHeader is what every version's table begins with.

@@ -19,11 +19,14 @@ import (
 
 // TellClients implements clusterip.ClientKernel.
 //
-// An acknowledgment whose sequence number is out of the window makes the client acknowledge what it has received (RFC 9293 section
-// 3.10.7.4). This node has no socket for that, and its kernel answers with a reset, whose number the client accepts. Samba's CTDB calls
-// such a segment a tickle ACK. It leaves through a packet socket: conntrack would take it for the beginning of a connection of this node.
+// A segment whose sequence number is not in the window makes the client acknowledge what it has received (RFC 9293 section 3.10.7.4). This
+// node has no socket for that, and its kernel answers with a reset, whose number the client accepts. Samba's CTDB calls such a segment a
+// tickle ACK. It leaves through a packet socket: conntrack would take it for the beginning of a connection of this node.
+//
+// The number is the one before that which the client expects, as in a keep-alive (RFC 9293 section 3.8.4): firewalls and address
+// translation on the way let that pass. Where it is not known, or the second time, it is any number.
 func (c *Conn) TellClients(
-	ctx context.Context, layout clusterip.Layout, connections []clusterip.Connection, again bool, rate int,
+	ctx context.Context, layout clusterip.Layout, connections []clusterip.Remembered, again bool, rate int,
 ) (told int, err error) {
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -32,10 +35,7 @@ func (c *Conn) TellClients(
 	defer func() { _ = unix.Close(socket) }()
 	t := &teller{
 		Conn: c, socket: socket, pace: newPace(rate), sequence: rand.Uint32(), //nolint:gosec // any number does
-		hops: map[netip.Addr]hop{}, links: map[int]*netlink.LinkAttrs{},
-	}
-	if again { // whatever the first number was, one of the two is out of the window
-		t.sequence += 1 << 31
+		hops: map[netip.Addr]hop{}, links: map[int]*netlink.LinkAttrs{}, again: again,
 	}
 	return t.tell(ctx, connections)
 }
@@ -53,6 +53,7 @@ type teller struct {
 	sequence uint32
 	hops     map[netip.Addr]hop // by client
 	links    map[int]*netlink.LinkAttrs
+	again    bool
 	told     int
 }
 
@@ -64,11 +65,11 @@ const (
 )
 
 // tell tells the clients first whose next hop has a MAC that is known: most of them, if they are behind a router.
-func (t *teller) tell(ctx context.Context, connections []clusterip.Connection) (int, error) {
-	byHop := map[hop][]clusterip.Connection{}
+func (t *teller) tell(ctx context.Context, connections []clusterip.Remembered) (int, error) {
+	byHop := map[hop][]clusterip.Remembered{}
 	var order []hop
 	for _, each := range connections {
-		next, err := t.hopTo(each)
+		next, err := t.hopTo(each.Connection)
 		if err != nil {
 			return t.told, err
 		}
@@ -121,7 +122,7 @@ func (t *teller) hopTo(c clusterip.Connection) (hop, error) {
 }
 
 // tellKnown tells the clients behind those hops whose MAC is known, and returns the other hops.
-func (t *teller) tellKnown(ctx context.Context, hops []hop, byHop map[hop][]clusterip.Connection) (unknown []hop, err error) {
+func (t *teller) tellKnown(ctx context.Context, hops []hop, byHop map[hop][]clusterip.Remembered) (unknown []hop, err error) {
 	macs, err := t.neighbours(ctx, hops)
 	if err != nil {
 		return nil, err
@@ -216,7 +217,7 @@ func (t *teller) ask(hops []hop) error {
 	return nil
 }
 
-func (t *teller) send(nic int, mac net.HardwareAddr, c clusterip.Connection) error {
+func (t *teller) send(nic int, mac net.HardwareAddr, c clusterip.Remembered) error {
 	to := &unix.SockaddrLinklayer{Ifindex: nic, Halen: uint8(len(mac))}
 	copy(to.Addr[:], mac)
 	protocol := uint16(unix.ETH_P_IPV6)
@@ -224,7 +225,7 @@ func (t *teller) send(nic int, mac net.HardwareAddr, c clusterip.Connection) err
 		protocol = unix.ETH_P_IP
 	}
 	to.Protocol = binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, protocol))
-	err := unix.Sendto(t.socket, tickle(c, t.sequence), 0, to)
+	err := unix.Sendto(t.socket, tickle(c.Connection, t.numbers(c)), 0, to)
 	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.ENXIO) {
 		return nil // as if it were lost on the way
 	}
@@ -234,6 +235,20 @@ func (t *teller) send(nic int, mac net.HardwareAddr, c clusterip.Connection) err
 	return nil
 }
 
+// numbers returns the sequence and acknowledgment numbers to send.
+func (t *teller) numbers(c clusterip.Remembered) clusterip.Numbers {
+	switch {
+	case c.Known && !t.again:
+		return clusterip.Numbers{Next: c.Expected - 1, Expected: c.Next}
+	case c.Known:
+		return clusterip.Numbers{Next: c.Expected + 1<<31, Expected: c.Next}
+	case t.again: // whatever the first number was, one of the two is out of the window
+		return clusterip.Numbers{Next: t.sequence + 1<<31}
+	default:
+		return clusterip.Numbers{Next: t.sequence}
+	}
+}
+
 // Lengths of headers, in bytes.
 const (
 	ipv6Header = 40
@@ -241,12 +256,13 @@ const (
 )
 
 // tickle returns an IP packet with a TCP acknowledgment from the connection's server.
-func tickle(c clusterip.Connection, sequence uint32) []byte {
+func tickle(c clusterip.Connection, n clusterip.Numbers) []byte {
 	const acknowledges, wordsShift, ttl = 0x10, 4, 64
 	segment := make([]byte, tcpHeader)
 	binary.BigEndian.PutUint16(segment, c.Local.Port())
 	binary.BigEndian.PutUint16(segment[2:], c.Client.Port())
-	binary.BigEndian.PutUint32(segment[4:], sequence)
+	binary.BigEndian.PutUint32(segment[4:], n.Next)
+	binary.BigEndian.PutUint32(segment[8:], n.Expected)
 	segment[12], segment[13] = tcpHeader/4<<wordsShift, acknowledges //nolint:mnd // words of four bytes
 	addresses := append(c.Local.Addr().AsSlice(), c.Client.Addr().AsSlice()...)
 	pseudo := append(append([]byte{}, addresses...), 0, unix.IPPROTO_TCP, 0, tcpHeader) // RFC 9293 section 3.1

@@ -31,7 +31,7 @@
 #define BITMAP_WORDS 32
 #define MAX_SERVICES 32
 #define TOO_MANY_SERVICES 255
-#define SLOT_BITS 16
+#define SLOT_BITS 17
 
 struct service {
 	__u16 first, last; /* ports */
@@ -62,6 +62,14 @@ struct told {
 	__u64 connections, when, took;
 };
 
+/* A slot is of the connection that used it last: its mark and progress, and the numbers of the client's last segment. */
+struct slot {
+	__u32 mark;
+	__u32 next;	/* the sequence number behind that segment */
+	__u32 expected; /* its acknowledgment number */
+	__u32 unused;
+};
+
 /* The table is one value of memory that the agent maps, and changes while packets are judged. */
 struct table {
 	__u32 version;
@@ -73,8 +81,8 @@ struct table {
 	__u64 index[1 << INDEX_BITS];
 	struct record record[RECORDS];
 	struct told told[RECORDS];
-	/* By a hash of a connection: its mark and its progress. Connections that have the same place there take turns. */
-	__u32 slot[1 << SLOT_BITS];
+	/* By a hash of a connection. Connections that have the same place there take turns. */
+	struct slot slot[1 << SLOT_BITS];
 };
 
 struct table table;
@@ -310,14 +318,24 @@ INLINE int is_tagged(struct xdp_md *ctx)
 	return rx_vlan_tag(ctx, &protocol, &tci) == 0 && (tci & 0x0fff);
 }
 
-/* A connection's progress, in the lowest bits of its slot. */
+/* A connection's progress, in the lowest bits of its slot's mark. */
 enum { BEGUN = 1, REMEMBERED = 2, ENDED = 3, PROGRESS = 3 };
+
+/* note keeps the numbers of a segment of that length. The agent takes them for those of the connection whose mark the slot has. */
+INLINE void note(struct slot *slot, const struct tcp *tcp, __u32 length)
+{
+	slot->next = NETWORK32(tcp->sequence) + length - (tcp->offset >> 4) * 4;
+	slot->expected = NETWORK32(tcp->acknowledgment);
+}
 
 /* remember keeps track of a connection by a client's segment. Its first segment only marks the slot, so a flood of them fills nothing else:
  * the connection is remembered when another one finds that mark. It is so too if this node has not seen its beginning. */
-INLINE void remember(void *ctx, enum kind kind, const struct tcp *tcp, const __u32 *client, const __u32 *address, int words)
+INLINE void remember(
+	void *ctx, enum kind kind, const struct tcp *tcp, __u32 length, const __u32 *client, const __u32 *address, int words
+)
 {
-	__u32 client_word = client[words - 1], address_word = address[words - 1], mark, *slot;
+	__u32 client_word = client[words - 1], address_word = address[words - 1], mark;
+	struct slot *slot;
 	__u64 hash;
 
 	if (words == 4) {
@@ -328,13 +346,15 @@ INLINE void remember(void *ctx, enum kind kind, const struct tcp *tcp, const __u
 	hash = (hash ^ hash >> 32) * 0x9e3779b97f4a7c15;
 	slot = &table.slot[hash >> (64 - SLOT_BITS)];
 	mark = (__u32)(hash >> 8) & ~PROGRESS;
-	if (LIKELY(*slot == (mark | REMEMBERED) && !(tcp->flags & (SYN | RST | FIN))))
+	if (LIKELY(slot->mark == (mark | REMEMBERED) && !(tcp->flags & (SYN | RST | FIN)))) {
+		note(slot, tcp, length);
 		return;
+	}
 	if (!(tcp->flags & (RST | FIN))) {
-		if (*slot == (mark | ENDED) && !(tcp->flags & SYN))
+		if (slot->mark == (mark | ENDED) && !(tcp->flags & SYN))
 			return;
-		if (*slot != (mark | BEGUN) || tcp->flags & SYN) {
-			*slot = mark | BEGUN;
+		if (slot->mark != (mark | BEGUN) || tcp->flags & SYN) {
+			slot->mark = mark | BEGUN;
 			return;
 		}
 	}
@@ -346,12 +366,13 @@ INLINE void remember(void *ctx, enum kind kind, const struct tcp *tcp, const __u
 		connection.address[4 - words + i] = address[i];
 	}
 	if (tcp->flags & (RST | FIN)) {
-		*slot = mark | ENDED;
+		slot->mark = mark | ENDED;
 		map_delete_elem(&clusterip_conns, &connection);
 	} else {
 		__u32 nothing = 0;
 
-		*slot = mark | REMEMBERED;
+		slot->mark = mark | REMEMBERED;
+		note(slot, tcp, length);
 		map_update_elem(&clusterip_conns, &connection, &nothing, BPF_ANY);
 	}
 }
@@ -381,7 +402,7 @@ INLINE __u32 foreign4(void *ctx, enum kind kind, void *data, void *end)
 		ports = transport->port.source;
 		destination_port = transport->port.destination;
 		if (protocol == TCP && table.remembers && (void *)transport + sizeof(struct tcp) <= end)
-			remember(ctx, kind, (void *)transport, &packet->source, &packet->destination, 1);
+			remember(ctx, kind, (void *)transport, length - sizeof(*packet), &packet->source, &packet->destination, 1);
 	} else if (protocol == ICMP && is_for_all(transport->icmp_type)) {
 		return RECORDS;
 	}
@@ -422,7 +443,7 @@ INLINE __u32 foreign6(void *ctx, enum kind kind, void *data, void *end)
 		ports = transport->port.source;
 		destination_port = transport->port.destination;
 		if (protocol == TCP && table.remembers && (void *)transport + sizeof(struct tcp) <= end)
-			remember(ctx, kind, (void *)transport, packet->source, packet->destination, 4);
+			remember(ctx, kind, (void *)transport, length, packet->source, packet->destination, 4);
 	} else if (protocol == ICMPV6 ? is_for_all6(transport->icmp_type) : is_extension(protocol)) {
 		return RECORDS;
 	}
