@@ -9,8 +9,9 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// TellTime is how long a teller works at most, and waits for another one.
-const TellTime = 2 * time.Minute
+// TellTime is how long a teller works at most, and waits for another one: with the lowest rate and the default of remember, the first round
+// takes eleven minutes.
+const TellTime = 15 * time.Minute
 
 // tellAgainAfter is the pause before clients are told again: the first segment may have been lost.
 const tellAgainAfter = time.Second

@@ -261,11 +261,12 @@ func (c *Conn) attachAs(
 			reasons = append(reasons, fmt.Sprintf("%s: %s", as, inWords(err)))
 			continue
 		}
-		err = c.detachAllBut(nic.Index, found, replaced)
 		if has {
-			err = errors.Join(err, onto.takeConnections(current.maps, remembers))
+			if err := onto.takeConnections(current.maps, remembers); err != nil {
+				reasons = append(reasons, inWords(err))
+			}
 		}
-		return as, reasons, err
+		return as, reasons, c.detachAllBut(nic.Index, found, replaced)
 	}
 	return cannot(nic, requested, reasons)
 }

@@ -22,7 +22,7 @@ type connection struct {
 }
 
 // slot is struct slot of the program.
-type slot struct{ Mark, Next, Expected, _ uint32 }
+type slot struct{ Mark, Next, Expected, Renewed uint32 }
 
 // The lowest bits of a slot's mark.
 const (

@@ -108,6 +108,38 @@ func TestConnectionsAreRemembered(t *testing.T) {
 	}
 }
 
+// A connection that goes on is remembered again after the map had to forget it for others, and becomes the youngest.
+func TestConnectionsAreRenewed(t *testing.T) {
+	all := loadAll(t)
+	layout := layoutOf(shared4)
+	all.set(t, layout, buckets(0))
+	c := connect("198.51.100.7:999", "192.168.10.3:80")
+	isRemembered := func() bool {
+		have, err := all.maps.list()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(have, keyOf(c))
+	}
+	for symbol := range all.programs {
+		all.drops(t, symbol, segmentTo(layout, c, syn))
+		all.drops(t, symbol, segmentTo(layout, c, ack))
+		if err := all.maps.connections.Delete(keyOf(c)); err != nil {
+			t.Fatal(err)
+		}
+		all.drops(t, symbol, segmentTo(layout, c, ack))
+		if isRemembered() {
+			t.Errorf("%s: each segment is looked up", symbol)
+		}
+		slot, _ := all.maps.slotOf(keyOf(c))
+		slot.Renewed -= 1 << 14
+		all.drops(t, symbol, segmentTo(layout, c, ack))
+		if !isRemembered() {
+			t.Errorf("%s: it is not renewed", symbol)
+		}
+	}
+}
+
 // A flood of first segments from ever other ports takes no place from what lives.
 func TestAFloodTakesNoPlace(t *testing.T) {
 	all := loadAll(t)

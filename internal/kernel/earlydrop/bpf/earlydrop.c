@@ -67,7 +67,7 @@ struct slot {
 	__u32 mark;
 	__u32 next;	/* the sequence number behind that segment */
 	__u32 expected; /* its acknowledgment number */
-	__u32 unused;
+	__u32 renewed;	/* in jiffies, when the map was told that the connection lives */
 };
 
 /* The table is one value of memory that the agent maps, and changes while packets are judged. */
@@ -110,6 +110,7 @@ struct map_definition SECTION("maps") clusterip_drop = {BPF_MAP_TYPE_PERCPU_ARRA
 static void *(*map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)BPF_FUNC_map_update_elem;
 static long (*map_delete_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
+static __u64 (*jiffies64)(void) = (void *)BPF_FUNC_jiffies64;
 static long (*skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)BPF_FUNC_skb_pull_data;
 static __u64 (*xdp_get_buff_len)(struct xdp_md *ctx) = (void *)BPF_FUNC_xdp_get_buff_len;
 /* bpf_xdp_metadata_rx_vlan_tag, from Linux 6.8 on. It is no helper: the loader puts the kernel's own number in place of this one. */
@@ -321,6 +322,9 @@ INLINE int is_tagged(struct xdp_md *ctx)
 /* A connection's progress, in the lowest bits of its slot's mark. */
 enum { BEGUN = 1, REMEMBERED = 2, ENDED = 3, PROGRESS = 3 };
 
+/* How often the map is told that a connection lives, so that it forgets others first: every 16 s (HZ=1000) to 3 minutes (HZ=100). */
+enum { RENEW = 1 << 14 };
+
 /* note keeps the numbers of a segment of that length. The agent takes them for those of the connection whose mark the slot has. */
 INLINE void note(struct slot *slot, const struct tcp *tcp, __u32 length)
 {
@@ -348,9 +352,9 @@ INLINE void remember(
 	mark = (__u32)(hash >> 8) & ~PROGRESS;
 	if (LIKELY(slot->mark == (mark | REMEMBERED) && !(tcp->flags & (SYN | RST | FIN)))) {
 		note(slot, tcp, length);
-		return;
-	}
-	if (!(tcp->flags & (RST | FIN))) {
+		if (LIKELY((__u32)jiffies64() - slot->renewed < RENEW))
+			return;
+	} else if (!(tcp->flags & (RST | FIN))) {
 		if (slot->mark == (mark | ENDED) && !(tcp->flags & SYN))
 			return;
 		if (slot->mark != (mark | BEGUN) || tcp->flags & SYN) {
@@ -372,6 +376,7 @@ INLINE void remember(
 		__u32 nothing = 0;
 
 		slot->mark = mark | REMEMBERED;
+		slot->renewed = jiffies64();
 		note(slot, tcp, length);
 		map_update_elem(&clusterip_conns, &connection, &nothing, BPF_ANY);
 	}
