@@ -96,7 +96,7 @@ clean: ## removes what was built
 	rm -rf '$(BIN)'
 
 ##@ To see it work
-.PHONY: demo lab bench bench-packets bench-failover
+.PHONY: demo lab bench bench-packets bench-failover bench-flood
 
 demo: ## a Pacemaker cluster, clients that ask all the time, failures: told step by step, with a picture (root; a minute)
 	./tests/install-packages demo
@@ -122,6 +122,10 @@ bench-failover: ## the time from a node's death to the last start elsewhere, bes
 	./tests/install-packages bench
 	$(MAKE) --no-print-directory build
 	$(GO) run ./tests/failover
+
+bench-flood: ## two minutes of 200,000 SYNs a second from false sources: what they cost, and that clients of a dead node are told (root)
+	./tests/install-packages test
+	$(GO) test -tags system -count=1 -v -timeout 10m ./tests/kernel -run '^TestTheMemoryWithstandsAFlood$$' -flood-seconds 60 -flood-rate 200000
 
 ##@ To test (as root on Debian 12; installs what it needs)
 .PHONY: test packages lint vet unit explore kernel test-vm cluster soak fuzz
