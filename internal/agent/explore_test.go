@@ -154,7 +154,7 @@ func (w *world) clone() *world {
 	for i := range c.nodes {
 		n := &c.nodes[i]
 		n.state.Addresses, n.state.Groups = slices.Clone(n.state.Addresses), slices.Clone(n.state.Groups)
-		n.state.Filters = slices.Clone(n.state.Filters)
+		n.state.Filters, n.state.Routes = slices.Clone(n.state.Filters), slices.Clone(n.state.Routes)
 		n.state.Tables.Owned = slices.Clone(n.state.Tables.Owned)
 		n.state.Tables.Moves = n.state.Tables.Moves.Without()
 		n.state.Tables.Lingering, n.keys = slices.Clone(n.state.Tables.Lingering), slices.Clone(n.keys)

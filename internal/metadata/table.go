@@ -278,9 +278,10 @@ drops them on a node that has lost its tables (nft flush ruleset). It needs back
 			Long: `
 The BPF program of early_drop can remember which TCP connections all clients have, whichever node serves them. When a node has died, the
 new owners of its buckets tell its clients at once that their connections are over, also those clients that have nothing to send and would
-wait for an answer for minutes. The new owner does the same after a move without drain. Memory is reserved for that many connections of all
-resources on the interface: about 112 bytes each, 7 MB for the default, and 2 MB for all. If there are more, those are forgotten that have been quiet for the longest time. 0 switches
-it off. Without the program (early_drop=off, or a kernel that lacks it) nothing is remembered; status shows it.`,
+wait for an answer for minutes. The new owner does the same after a move without drain. Memory is reserved for that many connections of
+all resources on the interface: about 112 bytes each, 7 MB for the default, and 2 MB for all. If there are more, those are forgotten that
+have been quiet for the longest time. 0 switches it off. Without the program (early_drop=off, or a kernel that lacks it) nothing is
+remembered; status shows it.`,
 			Kind:       Unsigned,
 			Min:        0,
 			Max:        1048576,

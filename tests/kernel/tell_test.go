@@ -62,16 +62,17 @@ func (s *site) byNode(sessions []*session) (there, elsewhere []*session) {
 	return there, elsewhere
 }
 
-// crash takes a node off the LAN for good, and starts its buckets on the next nodes.
-func (s *site) crash(t *testing.T, cluster attributes, node int, drains bool) {
+// crash takes the first node off the LAN for good, and starts its buckets on the others.
+func (s *site) crash(t *testing.T, cluster attributes, drains bool) {
 	t.Helper()
+	const node = 0
 	check(t, s.UnplugNode(node, lan.NIC))
 	cluster.lose(t, s.Nodes[node], isFenced)
 	for bucket, at := range s.at {
 		if at != node {
 			continue
 		}
-		next := (node + 1 + bucket%(len(s.Nodes)-1)) % len(s.Nodes)
+		next := 1 + bucket%(len(s.Nodes)-1)
 		check(t, s.startOn(next, bucket))
 		if drains {
 			check(t, status(s.agents[next].monitor(bucket), ocf.Success))
@@ -107,7 +108,7 @@ func TestWaitingClientsAreTold(t *testing.T) {
 				}
 				waiting, others = append(waiting, dead...), append(others, living...)
 			}
-			s.crash(t, cluster, 0, s.spec.Drain > 0)
+			s.crash(t, cluster, s.spec.Drain > 0)
 			toldOf(t, "node1 has crashed", waiting)
 			kept(t, "of the other nodes", others)
 		})
@@ -145,7 +146,7 @@ func TestClientsBehindAFirewallAreTold(t *testing.T) {
 			t.Cleanup(func() { closeAll(all) })
 			waiting, others := s.byNode(all)
 			kept(t, "before the crash", waiting[:len(waiting)/2]) // what these got is part of the numbers
-			s.crash(t, cluster, 0, false)
+			s.crash(t, cluster, false)
 			toldOf(t, "node1 has crashed", waiting)
 			kept(t, "of the other nodes", others)
 		})
@@ -190,7 +191,7 @@ func TestWhoIsTold(t *testing.T) {
 		chain in { type filter hook input priority -10; tcp dport %d drop; }
 	}`, port(gone)))
 	seen := capture(t, s.Client, lan.NIC, func(f lan.Frame) bool { _, _, ok := f.IPv4(); return ok })
-	s.crash(t, cluster, 0, false)
+	s.crash(t, cluster, false)
 	toldOf(t, "node1 has crashed, waiting", kinds[waiting])
 	toldOf(t, "node1 has crashed, returning", kinds[returning])
 	closeAll(kinds[returning])
@@ -255,7 +256,7 @@ func TestTheMemoryWithstandsAFlood(t *testing.T) {
 			connections := earlyMap(t, s.Nodes[1], "clusterip_conns")
 			bytes, _ := mapInfo(t, connections).Memlock()
 			t.Logf("memory for %d connections: %d bytes, %d each", connections.MaxEntries(), bytes, bytes/uint64(connections.MaxEntries()))
-			s.crash(t, cluster, 0, false)
+			s.crash(t, cluster, false)
 			toldOf(t, "before the flood", before)
 			told := 0
 			for _, err := range hear(during) {
