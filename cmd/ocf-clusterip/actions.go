@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/syslog"
 	"net/netip"
 	"sync"
 	"time"
@@ -129,7 +128,7 @@ func (c *call) sweep(ctx context.Context) error {
 // inBackground is a process that nobody waits for: it logs to syslog, too.
 func (c *call) inBackground(do func(context.Context) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if system, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_NOTICE, "ocf-clusterip"); err == nil { // the message names its level
+		if system, err := openSystemLog(); err == nil {
 			c.log = ocf.NewLogger(io.MultiWriter(c.stderr, system), c.environment.Debug)
 		}
 		err := do(ctx)
@@ -146,12 +145,14 @@ func (c *call) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, agent.TellTime)
+	waiting, cancel := context.WithTimeout(ctx, agent.TellTime)
 	defer cancel()
-	lock, err := c.locks().Teller(ctx, spec.Address())
-	if err != nil {
+	lock, err := c.locks().Teller(waiting, spec.Address())
+	if lock == nil {
 		return err
 	}
+	ctx, cancel = context.WithTimeout(ctx, agent.TellTime)
+	defer cancel()
 	done := sync.OnceFunc(func() {
 		if err := errors.Join(lock.Remove(), lock.Release()); err != nil {
 			c.log.Warningf("%v", err)

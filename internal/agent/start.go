@@ -36,22 +36,30 @@ func (a Agent) Start(ctx context.Context, spec clusterip.Spec) error {
 				strings.Join(takeover.nodes, ", "), clusterip.PassTime, err)
 		}
 	}
-	switch {
-	case done.over:
-		a.startTeller(spec)
-	case takeover.alone:
-		// The old owner has probably died. The first monitor would find that out too, but its clients wait.
-		if err := a.followUp(ctx, spec, done.tables); err != nil {
-			a.Log.Warningf("bucket %d of %s: %v; the next monitor tries it again", spec.Bucket, spec.Address(), err)
-		}
-	}
 	if !done.addressIsNew {
+		a.afterCrash(ctx, spec, done, takeover)
 		return nil
 	}
 	if err := a.Kernel.Advertise(ctx, done.layout, spec.Advertisements); err != nil {
 		a.Log.Warningf("%v; neighbours with an old entry learn the shared MAC only when the entry expires", err)
 	}
 	return nil
+}
+
+// afterCrash has the clients of the old owner told, if it may have died. Where the address is new, nothing is remembered.
+func (a Agent) afterCrash(ctx context.Context, spec clusterip.Spec, done started, takeover takeover) {
+	ctx, cancel := context.WithTimeout(ctx, clusterTime)
+	defer cancel()
+	switch {
+	case !done.remembers:
+	case slices.Contains(done.tables.Settled(), spec.Bucket):
+		a.startTeller(spec)
+	case takeover.alone:
+		// The first monitor would find out, too, that nobody serves them, but they wait.
+		if err := a.followUp(ctx, spec, done.tables); err != nil {
+			a.Log.Warningf("bucket %d of %s: %v; the next monitor tries it again", spec.Bucket, spec.Address(), err)
+		}
+	}
 }
 
 // started is what is left to be done after the lock was released.
@@ -61,7 +69,7 @@ type started struct {
 	drained      []clusterip.Bucket // they drained here until now
 	addressIsNew bool               // neighbours may know another MAC for it
 	takenOver    bool               // other nodes have confirmed that, and pass packets on
-	over         bool               // nobody serves connections of before
+	remembers    bool               // the node may remember connections of the bucket
 }
 
 func (s *session) start(ctx context.Context) (started, error) {
@@ -107,7 +115,7 @@ func (s *session) start(ctx context.Context) (started, error) {
 	}
 	s.endConnections(ctx, before.Tables, released)
 	done.takenOver, done.tables = s.takenOver, s.state.Tables
-	done.over = s.state.EarlyDrop.Remembers > 0 && slices.Contains(s.state.Tables.Settled(), s.spec.Bucket)
+	done.remembers = s.spec.Remember > 0 && s.state.EarlyDrop.Judges()
 	done.addressIsNew = slices.ContainsFunc(steps, concernsNeighbours)
 	s.Log.Infof("bucket %d of %s runs on %s", s.spec.Bucket, s.spec.Address(), layout.NIC)
 	return done, nil

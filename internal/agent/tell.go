@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -9,9 +10,12 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// TellTime is how long a teller works at most, and waits for another one: with the lowest rate and the default of remember, the first round
-// takes eleven minutes.
+// TellTime is how long a teller works at most, and how long it waits for another one: with the lowest rate and the default of remember, the
+// first round takes eleven minutes.
 const TellTime = 15 * time.Minute
+
+// tellAtOnce is how many connections are forgotten at once, before their clients are told.
+const tellAtOnce = 1024
 
 // tellAgainAfter is the pause before clients are told again: the first segment may have been lost.
 const tellAgainAfter = time.Second
@@ -24,8 +28,8 @@ func (a Agent) startTeller(spec clusterip.Spec) {
 }
 
 // Tell tells the clients whose connections to buckets of this node were those of another node, which does not serve them any more, and
-// forgets them. Such a client may have nothing to send, and would wait for an answer until its own patience ends. It calls done as soon as
-// another teller may work.
+// forgets those connections. Such a client may have nothing to send, and would wait for an answer until its own timeout. It calls done as
+// soon as another teller may work.
 func (a Agent) Tell(ctx context.Context, spec clusterip.Spec, done func()) error {
 	o, err := a.tell(ctx, spec)
 	done()
@@ -50,26 +54,29 @@ func (a Agent) tell(ctx context.Context, spec clusterip.Spec) (over, error) {
 	if err != nil || len(o.connections) == 0 {
 		return o, err
 	}
-	// Before they are told, so that another teller does not tell them too. A client may come again from the same port.
-	if err := a.Kernel.Forget(ctx, o.layout, o.remembered); err != nil {
-		return o, err
+	told := 0
+	for chunk := range slices.Chunk(o.connections, tellAtOnce) {
+		// Before they are told: a client may come again from the same port. If this process ends meanwhile, the next teller goes on.
+		if err = a.Kernel.Forget(ctx, o.layout, chunk); err != nil {
+			break
+		}
+		var n int
+		n, err = a.Kernel.TellClients(ctx, o.layout, chunk, false, spec.TellRate)
+		if told += n; err != nil {
+			break
+		}
 	}
-	told, err := a.Kernel.TellClients(ctx, o.layout, o.connections, false, spec.TellRate)
 	took := time.Since(begin)
 	a.Log.Infof("buckets %s of %s: told %d clients in %s that their connections to another node are over",
 		clusterip.FormatBuckets(o.buckets), spec.Address(), told, took.Round(time.Millisecond))
-	if err == nil {
-		err = a.Kernel.AddTold(ctx, o.layout, clusterip.Told{Connections: told, When: time.Now(), Took: took})
-	}
-	return o, err
+	return o, errors.Join(err, a.Kernel.AddTold(ctx, o.layout, clusterip.Told{Connections: told, When: time.Now(), Took: took}))
 }
 
 // over is what a teller has found.
 type over struct {
 	layout      clusterip.Layout
 	buckets     []clusterip.Bucket     // which this node has settled
-	remembered  []clusterip.Remembered // of these buckets
-	connections []clusterip.Remembered // of these, those that are over
+	connections []clusterip.Remembered // of these buckets
 }
 
 // over finds the connections that are over. Those of this node are looked for last, so that one which was made meanwhile is not missed.
@@ -83,10 +90,10 @@ func (a Agent) over(ctx context.Context, spec clusterip.Spec) (over, error) {
 	if err != nil {
 		return over{}, err
 	}
-	o.remembered = slices.DeleteFunc(all, func(c clusterip.Remembered) bool {
+	remembered := slices.DeleteFunc(all, func(c clusterip.Remembered) bool {
 		return !slices.Contains(o.buckets, o.layout.BucketOfConnection(c.Connection))
 	})
-	o.connections, err = a.withoutOpen(ctx, o.layout, o.remembered)
+	o.connections, err = a.withoutOpen(ctx, o.layout, remembered)
 	return o, err
 }
 

@@ -73,10 +73,8 @@ func TestClientsAreTold(t *testing.T) {
 			if diff := cmp.Diff(tt.again, k.toldAgain, same); diff != "" {
 				t.Errorf("told again (-want +got):\n%s", diff)
 			}
-			if len(tt.told) > 0 {
-				if diff := cmp.Diff(slices.Concat(foreign, adopted), k.remembered, same); diff != "" {
-					t.Errorf("still remembered (-want +got):\n%s", diff)
-				}
+			if diff := cmp.Diff(slices.Concat(foreign, tt.open, adopted), k.remembered, same); diff != "" {
+				t.Errorf("still remembered (-want +got):\n%s", diff)
 			}
 			if k.sum.Connections != len(tt.told) {
 				t.Errorf("counted: %+v", k.sum)
@@ -110,13 +108,19 @@ func TestClientsAreToldWhenNobodyServesThem(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			kernel := &fakeKernel{State: freshNode()}
-			cluster := &fakeCluster{presence: map[string]handover.NodeState{
+			cluster := &fakeCluster{}
+			agent := drainingAgent(kernel, cluster)
+			first := tt.spec(1) // where the address is new, nothing is remembered
+			first.Remember = tt.remember
+			if err := agent.Start(t.Context(), first); err != nil {
+				t.Fatal(err)
+			}
+			*cluster = fakeCluster{presence: map[string]handover.NodeState{
 				"node1": {Membership: handover.Member}, "node2": {Membership: handover.Member},
 			}}
 			cluster.announcements = map[clusterip.Bucket]map[string]handover.Announcement{2: {
 				"node2": {Drain: long, Layout: drainingSpec(2).Layout().Identity(), Nonce: "n", Complete: true},
 			}}
-			agent := drainingAgent(kernel, cluster)
 			started := 0
 			agent.StartTeller = func() error { started++; return nil }
 			spec := tt.spec(2)

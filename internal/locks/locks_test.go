@@ -36,9 +36,20 @@ func TestLastUnlockRemovesAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	over, cancel := context.WithCancel(t.Context())
+	waiting, cancel := context.WithCancel(t.Context())
+	second := make(chan error)
+	go func() {
+		_, err := d.Teller(waiting, address)
+		second <- err
+	}()
+	for files(t, d) < 3 { // until it waits
+		time.Sleep(time.Millisecond)
+	}
+	if third, err := d.Teller(t.Context(), address); third != nil || err != nil {
+		t.Errorf("a third teller: %v, %v", third, err)
+	}
 	cancel()
-	if _, err := d.Teller(over, address); !errors.As(err, new(*ocf.HeldError)) {
+	if err := <-second; !errors.As(err, new(*ocf.HeldError)) {
 		t.Errorf("a second teller: %v", err)
 	}
 	for _, tt := range []struct {

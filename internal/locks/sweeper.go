@@ -35,9 +35,15 @@ func startInBackground(action string, environ []string) error {
 	return command.Process.Release()
 }
 
-// Teller waits until no other teller works on the address, and returns the lock.
+// Teller waits until no other teller works on the address, and returns the lock; nil if one waits already, which will see whatever this one
+// would.
 func (d Dir) Teller(ctx context.Context, address netip.Addr) (*ocf.Lock, error) {
-	return ocf.AcquireLock(ctx, string(d), tellerName(address))
+	waits, err := d.ifFree(nextTellerName(address))
+	if waits == nil {
+		return nil, err
+	}
+	lock, err := ocf.AcquireLock(ctx, string(d), tellerName(address))
+	return lock, errors.Join(err, waits.Remove(), waits.Release())
 }
 
 // Sweeper returns the lock of the only sweeper of an address; nil if another sweeper has it.
@@ -57,9 +63,13 @@ func sweeperName(address netip.Addr) string { return "clusterip-" + address.Stri
 
 func tellerName(address netip.Addr) string { return "clusterip-" + address.String() + ".teller" }
 
+func nextTellerName(address netip.Addr) string { return tellerName(address) + ".next" }
+
 // removeOtherLocks removes the files that a sweeper or a teller has left behind which was killed.
 func (d Dir) removeOtherLocks(address netip.Addr) error {
-	return errors.Join(d.removeLeft(sweeperName(address)), d.removeLeft(tellerName(address)))
+	return errors.Join(
+		d.removeLeft(sweeperName(address)), d.removeLeft(tellerName(address)), d.removeLeft(nextTellerName(address)),
+	)
 }
 
 func (d Dir) removeLeft(name string) error {

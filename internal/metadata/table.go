@@ -253,8 +253,8 @@ New TCP connections and datagrams are answered only while a local service listen
 			Short: "Where packets of other nodes' buckets are dropped early",
 			Long: `
 A small BPF program can drop most packets of other nodes' buckets before nftables and the rest of the kernel see them, which costs much
-less. The tables of nftables still decide about everything that the program passes, so without it nothing but speed is lost. It also
-drops them on a node that has lost its tables (nft flush ruleset). It needs backend=nftables.`,
+less. The tables of nftables still decide about everything that the program passes, so without it packets only cost more. It also
+remembers connections (remember). It also drops them on a node that has lost its tables (nft flush ruleset). It needs backend=nftables.`,
 			Kind: Select,
 			Options: []Option{
 				{
@@ -276,12 +276,12 @@ drops them on a node that has lost its tables (nft flush ruleset). It needs back
 			Name:  "remember",
 			Short: "How many TCP connections of clients a node remembers",
 			Long: `
-The BPF program of early_drop can remember which TCP connections all clients have, whichever node serves them. When a node has died, the
-new owners of its buckets tell its clients at once that their connections are over, also those clients that have nothing to send and would
-wait for an answer for minutes. The new owner does the same after a move without drain. Memory is reserved for that many connections of
-all resources on the interface: about 112 bytes each, 7 MB for the default, and 2 MB for all. If there are more, those are forgotten that
-have been quiet for the longest time. 0 switches it off. Without the program (early_drop=off, or a kernel that lacks it) nothing is
-remembered; status shows it.`,
+The BPF program of early_drop can remember the TCP connections of all clients, whichever node serves them. When a node has died, the new
+owners of its buckets tell its clients at once that their connections are over, also those clients that have nothing to send and would
+wait for an answer for minutes. The new owner does the same after a move without drain. Set it larger than the number of open connections
+of all nodes together: if there are more, a node forgets those that have been quiet for the longest time. Memory is reserved for all
+resources of the interface together, and the largest value counts: about 112 bytes for each connection, 7 MB for the default. 0 switches
+it off for this resource. Without the program (early_drop=off, or a kernel that lacks it) nothing is remembered; status shows it.`,
 			Kind:       Unsigned,
 			Min:        0,
 			Max:        1048576,
@@ -291,7 +291,7 @@ remembered; status shows it.`,
 		},
 		{
 			Name:  "tell_rate",
-			Short: "How many clients a second are told that their connections are over",
+			Short: "How many connections a second a node tells clients of",
 			Long: `
 A new owner sends each client whose connection is over a TCP segment of 40 bytes (IPv6: 60), the client answers with one, and the node with
 a reset. This many a second are sent, and all of them again after a second, because some may be lost.`,

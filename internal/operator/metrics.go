@@ -107,7 +107,7 @@ func (s Status) metrics(version string) []metric {
 			func(r ResourceStatus) (float64, bool) {
 				return r.Memory.metric(func(m MemoryStatus) float64 { return float64(m.Limit) })
 			}),
-		resource("clusterip_told_connections_total", counter, "Connections to other nodes that were over, as this node has told their clients.",
+		resource("clusterip_told_connections_total", counter, "Connections to other nodes whose clients this node has told that they are over.",
 			func(r ResourceStatus) (float64, bool) {
 				return r.Memory.metric(func(m MemoryStatus) float64 { return float64(m.Told) })
 			}),

@@ -127,7 +127,7 @@ func (r ResourceStatus) memory() string {
 	case m == nil && r.EarlyDrop == string(clusterip.EarlyDropOff):
 		return "none, because early drop is off: clients of a node that dies are not told"
 	case m == nil:
-		return "none (remember=0): clients of a node that dies are not told"
+		return "none (remember=0, or too little memory): clients of a node that dies are not told"
 	case m.ToldAt == nil:
 		return fmt.Sprintf("%d of at most %d connections", m.Connections, m.Limit)
 	}

@@ -268,6 +268,9 @@ func (c *Conn) attachAs(
 		}
 		return as, reasons, c.detachAllBut(nic.Index, found, replaced)
 	}
+	if has && isFit(current.place.earlyDrop()) { // with the memory that it has
+		return current.place.earlyDrop(), reasons, c.detachAllBut(nic.Index, found, current.Program)
+	}
 	return cannot(nic, requested, reasons)
 }
 

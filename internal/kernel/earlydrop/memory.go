@@ -28,6 +28,7 @@ type slot struct{ Mark, Next, Expected, Renewed uint32 }
 const (
 	progress   = 3
 	remembered = 2
+	ended      = 3
 )
 
 // slotOf returns the slot of a connection, and its mark if the connection is remembered.
@@ -205,6 +206,9 @@ func (c *Conn) Forget(_ context.Context, layout clusterip.Layout, connections []
 			if err := m.connections.Delete(keyOf(each.Connection)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				return fmt.Errorf("forget a connection: %w", err)
 			}
+			// Else the client's answer would renew it.
+			s, mark := m.slotOf(keyOf(each.Connection))
+			atomic.CompareAndSwapUint32(&s.Mark, mark, mark|ended)
 		}
 		return nil
 	})

@@ -34,7 +34,7 @@ func (c *Conn) TellClients(
 	}
 	defer func() { _ = unix.Close(socket) }()
 	t := &teller{
-		Conn: c, socket: socket, pace: newPace(rate), sequence: rand.Uint32(), //nolint:gosec // any number does
+		Conn: c, nic: layout.NICIndex, socket: socket, pace: newPace(rate), sequence: rand.Uint32(), //nolint:gosec // any number does
 		hops: map[netip.Addr]hop{}, links: map[int]*netlink.LinkAttrs{}, again: again,
 	}
 	return t.tell(ctx, connections)
@@ -48,6 +48,7 @@ type hop struct {
 
 type teller struct {
 	*Conn
+	nic      int // the layout's
 	socket   int
 	pace     pace
 	sequence uint32
@@ -57,11 +58,13 @@ type teller struct {
 	told     int
 }
 
-// How many neighbours are asked for their MAC at once (of gc_thresh3, 1024 by default), and how long they are waited for.
+// How many neighbours are asked for their MAC at once, and how long they are waited for. When the kernel's table is full (gc_thresh3, 1024
+// by default), it forgets those that are older than five seconds (neigh_forced_gc in net/core/neighbour.c).
 const (
 	askAtOnce  = 256
 	askTime    = 500 * time.Millisecond
 	askedPause = 5 * time.Millisecond
+	fullTries  = 20 // times askTime
 )
 
 // tell tells the clients first whose next hop has a MAC that is known: most of them, if they are behind a router.
@@ -69,6 +72,9 @@ func (t *teller) tell(ctx context.Context, connections []clusterip.Remembered) (
 	byHop := map[hop][]clusterip.Remembered{}
 	var order []hop
 	for _, each := range connections {
+		if err := ctx.Err(); err != nil {
+			return t.told, err
+		}
 		next, err := t.hopTo(each.Connection)
 		if err != nil {
 			return t.told, err
@@ -82,10 +88,15 @@ func (t *teller) tell(ctx context.Context, connections []clusterip.Remembered) (
 		byHop[next] = append(byHop[next], each)
 	}
 	unknown, err := t.tellKnown(ctx, order, byHop)
-	for len(unknown) > 0 && err == nil {
-		chunk := unknown[:min(len(unknown), askAtOnce)]
-		unknown = unknown[len(chunk):]
-		err = t.ask(chunk)
+	for tries := 0; len(unknown) > 0 && err == nil && tries < fullTries; {
+		var asked int
+		if asked, err = t.ask(ctx, unknown[:min(len(unknown), askAtOnce)]); asked == 0 && err == nil {
+			tries++
+			err = clusterip.Pause(ctx, askTime)
+			continue
+		}
+		chunk := unknown[:asked]
+		unknown, tries = unknown[asked:], 0
 		for deadline := deadlineIn(ctx, askTime); len(chunk) > 0 && err == nil && time.Now().Before(deadline); {
 			if err = clusterip.Pause(ctx, askedPause); err == nil {
 				chunk, err = t.tellKnown(ctx, chunk, byHop)
@@ -102,7 +113,11 @@ func (t *teller) hopTo(c clusterip.Connection) (hop, error) {
 		return known, nil
 	}
 	var next hop
-	routes, err := t.netlink.RouteGetWithOptions(client.AsSlice(), &netlink.RouteGetOptions{SrcAddr: c.Local.Addr().AsSlice()})
+	options := &netlink.RouteGetOptions{SrcAddr: c.Local.Addr().AsSlice()}
+	if client.IsLinkLocalUnicast() { // each interface has this network
+		options.OifIndex = t.nic
+	}
+	routes, err := t.netlink.RouteGetWithOptions(client.AsSlice(), options)
 	isUnreachable := errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) ||
 		errors.Is(err, unix.EINVAL)
 	if err != nil && !isUnreachable {
@@ -141,7 +156,7 @@ func (t *teller) tellKnown(ctx context.Context, hops []hop, byHop map[hop][]clus
 			if err := t.pace.wait(ctx); err != nil {
 				return nil, err
 			}
-			if err := t.send(next.nic, mac, each); err != nil {
+			if err := t.send(ctx, next.nic, mac, each); err != nil {
 				return nil, err
 			}
 			t.told++
@@ -187,14 +202,18 @@ func (t *teller) neighbours(ctx context.Context, hops []hop) (map[hop]net.Hardwa
 	return macs, nil
 }
 
-// ask has the kernel ask neighbours for their MACs, as if it had a packet for them (NTF_USE, neigh_add in net/core/neighbour.c).
-func (t *teller) ask(hops []hop) error {
+// ask has the kernel ask neighbours for their MACs, as if it had a packet for them (NTF_USE, neigh_add in net/core/neighbour.c). It returns
+// how many it could ask, the first ones, before the kernel's table was full.
+func (t *teller) ask(ctx context.Context, hops []hop) (asked int, err error) {
 	conn, err := mdlayher.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
-		return fmt.Errorf("connect to rtnetlink: %w", err)
+		return 0, fmt.Errorf("connect to rtnetlink: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	for _, next := range hops {
+	if err := conn.SetDeadline(deadlineIn(ctx, askTime)); err != nil {
+		return 0, fmt.Errorf("connect to rtnetlink: %w", err)
+	}
+	for i, next := range hops {
 		const stateOffset, flagsOffset = 8, 10
 		message := make([]byte, unix.SizeofNdMsg)
 		message[0] = byte(familyOf(next.to))
@@ -210,14 +229,19 @@ func (t *teller) ask(hops []hop) error {
 				Data:   append(message, attributes...),
 			})
 		}
-		if err != nil {
-			return fmt.Errorf("ask for the MAC of %s: %w", next.to, err)
+		switch {
+		case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+			return i, nil
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENETDOWN): // this one cannot be asked
+		case err != nil:
+			return i, fmt.Errorf("ask for the MAC of %s: %w", next.to, err)
 		}
 	}
-	return nil
+	return len(hops), nil
 }
 
-func (t *teller) send(nic int, mac net.HardwareAddr, c clusterip.Remembered) error {
+// send sends a segment. Where the interface has no room for it, it waits.
+func (t *teller) send(ctx context.Context, nic int, mac net.HardwareAddr, c clusterip.Remembered) error {
 	to := &unix.SockaddrLinklayer{Ifindex: nic, Halen: uint8(len(mac))}
 	copy(to.Addr[:], mac)
 	protocol := uint16(unix.ETH_P_IPV6)
@@ -225,7 +249,14 @@ func (t *teller) send(nic int, mac net.HardwareAddr, c clusterip.Remembered) err
 		protocol = unix.ETH_P_IP
 	}
 	to.Protocol = binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, protocol))
-	err := unix.Sendto(t.socket, tickle(c.Connection, t.numbers(c)), 0, to)
+	segment := tickle(c.Connection, t.numbers(c))
+	err := unix.Sendto(t.socket, segment, unix.MSG_DONTWAIT, to)
+	for errors.Is(err, unix.EAGAIN) {
+		if err := clusterip.Pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+		err = unix.Sendto(t.socket, segment, unix.MSG_DONTWAIT, to)
+	}
 	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENETDOWN) || errors.Is(err, unix.ENXIO) {
 		return nil // as if it were lost on the way
 	}

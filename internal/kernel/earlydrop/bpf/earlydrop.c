@@ -156,6 +156,7 @@ enum { IPV4 = 0x0800, IPV6 = 0x86dd };
 enum { ICMP = 1, TCP = 6, UDP = 17, DCCP = 33, ICMPV6 = 58, SCTP = 132, UDPLITE = 136 };
 enum { LINK = sizeof(struct ethernet), TRANSPORT = sizeof(union transport) };
 enum { LONGEST = LINK + sizeof(struct ipv6) + TRANSPORT };
+enum { LONGEST_TCP = LINK + sizeof(struct ipv6) + sizeof(struct tcp) };
 
 /* Which program it is. All functions are inlined, so it is a constant. */
 enum kind { XDP, XDP_TAGS, XDP_FRAGS, TC };
@@ -521,8 +522,8 @@ SECTION("tc") int clusterip_tc(struct __sk_buff *skb)
 		return TC_PASS;
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
-	if (UNLIKELY(data + LONGEST > end)) {
-		if (skb_pull_data(skb, skb->len < LONGEST ? skb->len : LONGEST))
+	if (UNLIKELY(data + LONGEST_TCP > end && (skb->len >= LONGEST_TCP || data + LONGEST > end))) {
+		if (skb_pull_data(skb, skb->len < LONGEST_TCP ? skb->len : LONGEST_TCP))
 			return TC_PASS;
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
