@@ -484,6 +484,7 @@ func (w *world) actFor(life *life, i int, do func(Agent, clusterip.Spec) error) 
 	agent, _ := agentOn(worldKernel{kernel, w, i, life, new(time.Time)})
 	agent.Cluster, agent.Node, agent.StartSweeper = worldCluster{w, life, i}, nodeName(i), func() error { return nil }
 	spec := drainingSpec(worldBucket)
+	spec.Remember = 1 // with other buckets, a start itself ends its adoption, if it can
 	if spec.Linger = lingerTime; !w.linger || w.nodes[i].former {
 		spec.Linger = 0
 	}
@@ -1016,6 +1017,8 @@ func TestEveryOrderOfEvents(t *testing.T) {
 		{3, true, false, false, "a client of node1", 0},
 		{3, false, true, false, "a client of node1", 0},
 		{4, true, true, false, "a client of node1", 0},
+		{2, true, true, false, "other buckets", 1},
+		{3, true, true, false, "other buckets", 0},
 	} {
 		name := fmt.Sprintf("%d nodes, drain at first %t, linger %t, former version %t, begin with %s",
 			row.nodes, row.drain, row.linger, row.former, row.begins)
@@ -1027,6 +1030,11 @@ func TestEveryOrderOfEvents(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // so that an action that waits takes no time
 				w := newWorld(row.nodes, row.drain, row.linger)
 				w.nodes[row.nodes-1].former = row.former
+				if row.begins == "other buckets" {
+					if err := w.occupy(); err != nil {
+						t.Fatal(err)
+					}
+				}
 				if row.begins != "nothing" {
 					if err := w.begin(); err != nil {
 						t.Fatal(err)
@@ -1043,6 +1051,21 @@ func TestEveryOrderOfEvents(t *testing.T) {
 			)
 		})
 	}
+}
+
+// occupy gives each node another bucket, which neither moves nor has clients. (They have no announcements of their own here.)
+func (w *world) occupy() error {
+	for i := range w.nodes {
+		other := newWorld(1, w.drain, w.linger)
+		if err := other.start(0); err != nil {
+			return err
+		}
+		state, bucket := other.nodes[0].state, worldBucket+1+clusterip.Bucket(i)
+		state.Tables.Owned, state.Tables.Moves = []clusterip.Bucket{bucket}, clusterip.Moves{}
+		state.EarlyDrop.Passed = slices.Clone(state.Tables.Owned)
+		w.nodes[i].state = state
+	}
+	return nil
 }
 
 // begin starts the bucket on the first node, where it serves a client.
