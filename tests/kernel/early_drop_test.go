@@ -308,7 +308,7 @@ func passEverything(t *testing.T) *ebpf.Program {
 // A start with another interface is killed when the program may be attached there already, while the tables name the old interface. The
 // stop that ends the resource finds both.
 func TestStartOnAnotherNICIsKilled(t *testing.T) {
-	const most = 100
+	const most = 150
 	ways := attachments(t)
 	p := newTestNode(t, webIP("early_drop", string(ways[len(ways)-1])))
 	for _, command := range []string{
