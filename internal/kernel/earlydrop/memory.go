@@ -31,8 +31,8 @@ const (
 	ended      = 3
 )
 
-// slotOf returns the slot of a connection, and its mark if the connection is remembered.
-func (t *table) slotOf(c connection) (s *slot, mark uint32) {
+// placesOf returns where the program keeps the slot and the mark of a connection, and the mark, without the progress.
+func (t *table) placesOf(c connection) (s *slot, at *uint32, mark uint32) {
 	word := func(b [16]byte) (words [4]uint32) {
 		for i := range words {
 			words[i] = binary.NativeEndian.Uint32(b[i*wordBytes:])
@@ -44,17 +44,23 @@ func (t *table) slotOf(c connection) (s *slot, mark uint32) {
 	from := client[3] ^ bits.RotateLeft32(client[0], 7) ^ bits.RotateLeft32(client[1], 13) ^ bits.RotateLeft32(client[2], 19)
 	to := address[0] ^ address[1] ^ address[2] ^ address[3]
 	ports := uint32(binary.NativeEndian.Uint16(c.ClientPort[:]))<<16 | uint32(binary.NativeEndian.Uint16(c.Port[:]))
-	const factor = 0x9e3779b97f4a7c15 // 2^64 by the golden ratio
-	hash := (uint64(from^bits.RotateLeft32(to, 16))<<32 | uint64(ports)) * factor
-	hash = (hash ^ hash>>32) * factor
-	return &t.Slot[hash>>(64-slotBits)], uint32(hash>>8)&^progress | remembered
+	hash := scatter(uint64(from^bits.RotateLeft32(to, 16))<<32 | uint64(ports))
+	return &t.Slot[hash>>(64-slotBits)], &t.Mark[hash>>(64-slotBits-markBits)&(1<<markBits-1)], uint32(hash) &^ progress
+}
+
+// scatter is that of the program.
+func scatter(word uint64) uint64 {
+	const shift, first, second = 33, 0xff51afd7ed558ccd, 0xc4ceb9fe1a85ec53
+	word = (word ^ word>>shift) * first
+	word = (word ^ word>>shift) * second
+	return word ^ word>>shift
 }
 
 // numbersOf returns what the client's last segment showed.
 func (t *table) numbersOf(c connection) clusterip.Numbers {
-	s, mark := t.slotOf(c)
+	s, _, mark := t.placesOf(c)
 	n := clusterip.Numbers{Next: s.Next, Expected: s.Expected}
-	n.Known = atomic.LoadUint32(&s.Mark) == mark
+	n.Known = atomic.LoadUint32(&s.Mark) == mark|remembered
 	return n
 }
 
@@ -207,8 +213,9 @@ func (c *Conn) Forget(_ context.Context, layout clusterip.Layout, connections []
 				return fmt.Errorf("forget a connection: %w", err)
 			}
 			// Else the client's answer would renew it.
-			s, mark := m.slotOf(keyOf(each.Connection))
-			atomic.CompareAndSwapUint32(&s.Mark, mark, mark|ended)
+			s, at, mark := m.placesOf(keyOf(each.Connection))
+			atomic.StoreUint32(at, mark|ended)
+			atomic.CompareAndSwapUint32(&s.Mark, mark|remembered, 0)
 		}
 		return nil
 	})

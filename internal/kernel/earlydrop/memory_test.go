@@ -131,7 +131,7 @@ func TestConnectionsAreRenewed(t *testing.T) {
 		if isRemembered() {
 			t.Errorf("%s: each segment is looked up", symbol)
 		}
-		slot, _ := all.maps.slotOf(keyOf(c))
+		slot, _, _ := all.maps.placesOf(keyOf(c))
 		slot.Renewed -= 1 << 14
 		all.drops(t, symbol, segmentTo(layout, c, ack))
 		if !isRemembered() {
@@ -166,6 +166,9 @@ func TestAFloodTakesNoPlace(t *testing.T) {
 	var got []clusterip.Connection
 	for _, each := range have {
 		got = append(got, each.to(shared4))
+		if !all.maps.numbersOf(each).Known {
+			t.Errorf("the numbers of %+v are lost", each)
+		}
 	}
 	if diff := sameConnections(living, got); diff != "" {
 		t.Errorf("remembered (-want +got):\n%s", diff)

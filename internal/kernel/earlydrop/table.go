@@ -17,7 +17,7 @@ import (
 )
 
 // version is that of the table's layout. A program with another one is replaced.
-const version = 2
+const version = 3
 
 // What bpf/earlydrop.c has too.
 const (
@@ -27,6 +27,7 @@ const (
 	laneBits  = 16
 	lane      = 1<<laneBits - 1
 	slotBits  = 17
+	markBits  = 16
 )
 
 // table is struct table of the program: memory that it reads while we write. So a word that it may read is written at once (sync/atomic).
@@ -40,6 +41,7 @@ type table struct {
 	Record    [records]record
 	Told      [records]told
 	Slot      [1 << slotBits]slot
+	Mark      [1 << markBits]uint32
 }
 
 // tableHeader is what every version's table begins with.

@@ -32,6 +32,7 @@
 #define MAX_SERVICES 32
 #define TOO_MANY_SERVICES 255
 #define SLOT_BITS 17
+#define MARK_BITS 16
 
 struct service {
 	__u16 first, last; /* ports */
@@ -62,7 +63,7 @@ struct told {
 	__u64 connections, when, took;
 };
 
-/* A slot is of the connection that used it last: its mark and progress, and the numbers of the client's last segment. */
+/* A slot is of the remembered connection that used it last: its mark, and the numbers of the client's last segment. */
 struct slot {
 	__u32 mark;
 	__u32 next;	/* the sequence number behind that segment */
@@ -81,8 +82,10 @@ struct table {
 	__u64 index[1 << INDEX_BITS];
 	struct record record[RECORDS];
 	struct told told[RECORDS];
-	/* By a hash of a connection. Connections that have the same place there take turns. */
+	/* By a hash of a connection. Connections that have the same place there take turns. The marks are apart, so that a flood of connections
+	 * that only begin takes no slot from one that is remembered. */
 	struct slot slot[1 << SLOT_BITS];
+	__u32 mark[1 << MARK_BITS]; /* with the progress */
 };
 
 struct table table;
@@ -320,7 +323,7 @@ INLINE int is_tagged(struct xdp_md *ctx)
 	return rx_vlan_tag(ctx, &protocol, &tci) == 0 && (tci & 0x0fff);
 }
 
-/* A connection's progress, in the lowest bits of its slot's mark. */
+/* A connection's progress, in the lowest bits of its mark. */
 enum { BEGUN = 1, REMEMBERED = 2, ENDED = 3, PROGRESS = 3 };
 
 /* How often the map is told that a connection lives, so that it forgets others first: every 16 s (HZ=1000) to 3 minutes (HZ=100). */
@@ -333,13 +336,22 @@ INLINE void note(struct slot *slot, const struct tcp *tcp, __u32 length)
 	slot->expected = NETWORK32(tcp->acknowledgment);
 }
 
-/* remember keeps track of a connection by a client's segment. Its first segment only marks the slot, so a flood of them fills nothing else:
+/* scatter is fmix64, the finalizer of Austin Appleby's MurmurHash3: different words have different results. */
+INLINE __u64 scatter(__u64 word)
+{
+	word = (word ^ word >> 33) * 0xff51afd7ed558ccd;
+	word = (word ^ word >> 33) * 0xc4ceb9fe1a85ec53;
+	return word ^ word >> 33;
+}
+
+/* remember keeps track of a connection by a client's segment. Its first segment only leaves a mark, so a flood of them fills nothing else:
  * the connection is remembered when another one finds that mark. It is so too if this node has not seen its beginning. */
 INLINE void remember(
 	void *ctx, enum kind kind, const struct tcp *tcp, __u32 length, const __u32 *client, const __u32 *address, int words
 )
 {
-	__u32 client_word = client[words - 1], address_word = address[words - 1], mark;
+	__u32 client_word = client[words - 1], address_word = address[words - 1], mark, *progress;
+	int begins = tcp->flags & SYN, ends = tcp->flags & (RST | FIN);
 	struct slot *slot;
 	__u64 hash;
 
@@ -347,19 +359,22 @@ INLINE void remember(
 		client_word ^= rotate(client[0], 7) ^ rotate(client[1], 13) ^ rotate(client[2], 19);
 		address_word ^= address[0] ^ address[1] ^ address[2];
 	}
-	hash = ((__u64)(client_word ^ rotate(address_word, 16)) << 32 | ((__u32)tcp->source << 16 | tcp->destination)) * 0x9e3779b97f4a7c15;
-	hash = (hash ^ hash >> 32) * 0x9e3779b97f4a7c15;
+	hash = scatter((__u64)(client_word ^ rotate(address_word, 16)) << 32 | ((__u32)tcp->source << 16 | tcp->destination));
 	slot = &table.slot[hash >> (64 - SLOT_BITS)];
-	mark = (__u32)(hash >> 8) & ~PROGRESS;
-	if (LIKELY(slot->mark == (mark | REMEMBERED) && !(tcp->flags & (SYN | RST | FIN)))) {
+	mark = (__u32)hash & ~PROGRESS;
+	if (LIKELY(slot->mark == (mark | REMEMBERED) && !begins && !ends)) {
 		note(slot, tcp, length);
 		if (LIKELY((__u32)jiffies64() - slot->renewed < RENEW))
 			return;
-	} else if (!(tcp->flags & (RST | FIN))) {
-		if (slot->mark == (mark | ENDED) && !(tcp->flags & SYN))
-			return;
-		if (slot->mark != (mark | BEGUN) || tcp->flags & SYN) {
-			slot->mark = mark | BEGUN;
+	} else {
+		progress = &table.mark[hash >> (64 - SLOT_BITS - MARK_BITS) & ((1 << MARK_BITS) - 1)];
+		if (ends) {
+			*progress = mark | ENDED;
+			if (slot->mark == (mark | REMEMBERED))
+				slot->mark = 0;
+		} else if (begins || *progress != (mark | BEGUN)) {
+			if (begins || *progress != (mark | ENDED))
+				*progress = mark | BEGUN;
 			return;
 		}
 	}
@@ -370,15 +385,16 @@ INLINE void remember(
 		connection.client[4 - words + i] = client[i];
 		connection.address[4 - words + i] = address[i];
 	}
-	if (tcp->flags & (RST | FIN)) {
-		slot->mark = mark | ENDED;
+	if (ends) {
 		map_delete_elem(&clusterip_conns, &connection);
-	} else {
+		return;
+	}
+	slot->mark = mark | REMEMBERED;
+	slot->renewed = jiffies64();
+	note(slot, tcp, length);
+	if (!map_lookup_elem(&clusterip_conns, &connection)) { /* which also tells the map that it lives */
 		__u32 nothing = 0;
 
-		slot->mark = mark | REMEMBERED;
-		slot->renewed = jiffies64();
-		note(slot, tcp, length);
 		map_update_elem(&clusterip_conns, &connection, &nothing, BPF_ANY);
 	}
 }
