@@ -306,7 +306,7 @@ var targets = []struct {
 	{xdpName, xdpDropName, true, 1.30},
 	{xdpName, offName, false, 1.05},
 	{tcName, offName, false, 1.05},
-	{xdpName, xdpForgets, true, 1.05},
+	{xdpName, xdpForgets, true, 1.10},
 	{xdpName, xdpForgets, false, 1.05},
 	{tcName, tcForgets, true, 1.05},
 	{tcName, tcForgets, false, 1.05},
