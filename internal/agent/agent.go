@@ -1,5 +1,5 @@
-// Package agent carries out the actions of the resource agent on one node: start, stop, monitor, reload, validate-all, and sweep, which
-// runs in the background after a hand-over.
+// Package agent carries out the actions of the resource agent on one node: start, stop, monitor, reload, validate-all, and two that
+// run in the background: sweep after a hand-over, and tell when a node has died.
 //
 // Every action observes the node, plans with package clusterip, applies one step after the other, and observes again before it returns
 // success. The kernel is the only store. What nodes publish about drains goes through Cluster; package handover decides what it means.
@@ -20,13 +20,13 @@ type Agent struct {
 	Log    *ocf.Logger
 	// Lock keeps other actions on the address away until Unlock. Pacemaker starts several instances of a resource at once.
 	Lock func(ctx context.Context, address netip.Addr) (Unlocker, error)
+	// StartTeller has Tell run in the background.
+	StartTeller func() error
 
 	// The rest is used only with Spec.Drain above 0.
 
 	Cluster Cluster
 	Node    string // this node's name in the cluster; "" if unknown
-	// StartTeller has Tell run in the background.
-	StartTeller func() error
 	// StartSweeper has Sweep run in the background.
 	StartSweeper func() error
 }

@@ -90,10 +90,7 @@ func (a Agent) over(ctx context.Context, spec clusterip.Spec) (over, error) {
 	if err != nil {
 		return over{}, err
 	}
-	remembered := slices.DeleteFunc(all, func(c clusterip.Remembered) bool {
-		return !slices.Contains(o.buckets, o.layout.BucketOfConnection(c.Connection))
-	})
-	o.connections, err = a.withoutOpen(ctx, o.layout, remembered)
+	o.connections, err = a.unserved(ctx, tables, all)
 	return o, err
 }
 
@@ -103,18 +100,18 @@ func (a Agent) stillOver(ctx context.Context, spec clusterip.Spec, o over) ([]cl
 	if err != nil || tables.Installed == nil || tables.Installed.Identity() != o.layout.Identity() {
 		return nil, err
 	}
-	settled := tables.Settled()
-	still := slices.DeleteFunc(slices.Clone(o.connections), func(c clusterip.Remembered) bool {
-		return !slices.Contains(settled, o.layout.BucketOfConnection(c.Connection))
-	})
-	return a.withoutOpen(ctx, o.layout, still)
+	return a.unserved(ctx, tables, o.connections)
 }
 
-// withoutOpen leaves out the connections that are open on this node.
-func (a Agent) withoutOpen(
-	ctx context.Context, layout clusterip.Layout, connections []clusterip.Remembered,
+// unserved returns those of the connections whose bucket this node has settled, and which are not open on it.
+func (a Agent) unserved(
+	ctx context.Context, tables clusterip.Tables, connections []clusterip.Remembered,
 ) ([]clusterip.Remembered, error) {
-	if len(connections) == 0 {
+	layout, settled := *tables.Installed, tables.Settled()
+	unserved := slices.DeleteFunc(slices.Clone(connections), func(c clusterip.Remembered) bool {
+		return !slices.Contains(settled, layout.BucketOfConnection(c.Connection))
+	})
+	if len(unserved) == 0 {
 		return nil, nil
 	}
 	open, err := a.Kernel.OpenConnections(ctx, layout)
@@ -125,5 +122,5 @@ func (a Agent) withoutOpen(
 	for _, each := range open {
 		isOpen[each] = true
 	}
-	return slices.DeleteFunc(slices.Clone(connections), func(c clusterip.Remembered) bool { return isOpen[c.Connection] }), nil
+	return slices.DeleteFunc(unserved, func(c clusterip.Remembered) bool { return isOpen[c.Connection] }), nil
 }

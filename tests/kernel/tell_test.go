@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/ocf"
@@ -300,23 +302,18 @@ func (s *site) flood(target netip.Addr, network byte, eachSecond int, long time.
 		}
 		to := &unix.SockaddrLinklayer{Ifindex: nic.Index}
 		mac := s.spec.MACs.Of(target)
-		frame := append(append(mac[:], s.Client.MAC...), 0x08, 0x00)
-		frame = append(frame, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, unix.IPPROTO_TCP, 0, 0)
-		frame = append(append(frame, 0, 0, 0, 0), target.AsSlice()...)
+		ethernet := append(append(mac[:], s.Client.MAC...), 0x08, 0x00)
+		header := ipv4.Header{Protocol: unix.IPPROTO_TCP, TTL: 64, Src: make([]byte, 4), Dst: target.AsSlice()}
 		segment := make([]byte, 20)
 		binary.BigEndian.PutUint16(segment[2:], lan.EchoPort)
 		segment[12], segment[13] = 5<<4, 0x02
-		frame = append(frame, segment...)
-		const ip, tcp = 14, 34
 		for begin := time.Now(); time.Since(begin) < long; {
 			if ahead := time.Duration(sent)*time.Second/time.Duration(eachSecond) - time.Since(begin); ahead > time.Millisecond {
 				time.Sleep(ahead)
 			}
-			binary.BigEndian.PutUint32(frame[ip+12:], uint32(network)<<24|uint32(sent)&0xffffff)
-			binary.BigEndian.PutUint16(frame[tcp:], uint16(1024+sent>>8))
-			binary.BigEndian.PutUint16(frame[ip+10:], 0)
-			binary.BigEndian.PutUint16(frame[ip+10:], headerChecksum(frame[ip:tcp]))
-			if err := unix.Sendto(socket, frame, 0, to); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			binary.BigEndian.PutUint32(header.Src, uint32(network)<<24|uint32(sent)&0xffffff)
+			binary.BigEndian.PutUint16(segment, uint16(1024+sent>>8))
+			if err := unix.Sendto(socket, slices.Concat(ethernet, packetOf(header, segment)), 0, to); err != nil && !errors.Is(err, unix.ENOBUFS) {
 				return err
 			}
 			sent++
@@ -324,16 +321,4 @@ func (s *site) flood(target netip.Addr, network byte, eachSecond int, long time.
 		return nil
 	})
 	return sent, err
-}
-
-// headerChecksum is that of an IPv4 header (RFC 1071).
-func headerChecksum(header []byte) uint16 {
-	var sum uint32
-	for i := 0; i < len(header); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(header[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }

@@ -154,17 +154,22 @@ func echo(id, sequence uint16) []byte {
 
 // echoFrame is a frame with an ICMP message in an IP packet.
 func echoFrame(fromMAC, toMAC net.HardwareAddr, from, to netip.Addr, message []byte) ([]byte, error) {
+	return (&ethernet.Frame{
+		Destination: toMAC, Source: fromMAC, EtherType: ethernet.EtherTypeIPv4, Payload: ipv4Packet(from, to, unix.IPPROTO_ICMP, 0, message),
+	}).MarshalBinary()
+}
+
+// ipv4Packet puts a header before a payload (RFC 791 section 3.1). flags are the header's byte that begins with them.
+func ipv4Packet(from, to netip.Addr, protocol, flags byte, payload []byte) []byte {
 	const version4, ttl = 0x40, 64
 	header := make([]byte, ipv4Header)
 	header[0] = version4 | ipv4Header/4
-	binary.BigEndian.PutUint16(header[2:], uint16(len(header)+len(message)))
-	header[8], header[9] = ttl, unix.IPPROTO_ICMP
+	binary.BigEndian.PutUint16(header[2:], uint16(len(header)+len(payload)))
+	header[6], header[8], header[9] = flags, ttl, protocol
 	copy(header[12:], from.AsSlice())
 	copy(header[16:], to.AsSlice())
 	binary.BigEndian.PutUint16(header[10:], checksum(header))
-	return (&ethernet.Frame{
-		Destination: toMAC, Source: fromMAC, EtherType: ethernet.EtherTypeIPv4, Payload: append(header, message...),
-	}).MarshalBinary()
+	return append(header, payload...)
 }
 
 // checksum is that of RFC 1071, of an even number of bytes.

@@ -288,7 +288,7 @@ const (
 
 // tickle returns an IP packet with a TCP acknowledgment from the connection's server.
 func tickle(c clusterip.Connection, n clusterip.Numbers) []byte {
-	const acknowledges, wordsShift, ttl = 0x10, 4, 64
+	const acknowledges, wordsShift = 0x10, 4
 	segment := make([]byte, tcpHeader)
 	binary.BigEndian.PutUint16(segment, c.Local.Port())
 	binary.BigEndian.PutUint16(segment[2:], c.Client.Port())
@@ -298,19 +298,14 @@ func tickle(c clusterip.Connection, n clusterip.Numbers) []byte {
 	addresses := append(c.Local.Addr().AsSlice(), c.Client.Addr().AsSlice()...)
 	pseudo := append(append([]byte{}, addresses...), 0, unix.IPPROTO_TCP, 0, tcpHeader) // RFC 9293 section 3.1
 	binary.BigEndian.PutUint16(segment[16:], checksum(append(pseudo, segment...)))
-	if c.Client.Addr().Is6() {
-		header := make([]byte, ipv6Header-len(addresses))
-		const version6 = 0x60
-		header[0], header[5], header[6], header[7] = version6, tcpHeader, unix.IPPROTO_TCP, ttl
-		return append(append(header, addresses...), segment...)
+	if c.Client.Addr().Is4() {
+		const dontFragment = 0x40
+		return ipv4Packet(c.Local.Addr(), c.Client.Addr(), unix.IPPROTO_TCP, dontFragment, segment)
 	}
-	header := make([]byte, ipv4Header-len(addresses))
-	const version4, dontFragment = 0x40, 0x40
-	header[0], header[6], header[8], header[9] = version4|ipv4Header/4, dontFragment, ttl, unix.IPPROTO_TCP
-	header[3] = ipv4Header + tcpHeader
-	header = append(header, addresses...)
-	binary.BigEndian.PutUint16(header[10:], checksum(header))
-	return append(header, segment...)
+	const version6, ttl = 0x60, 64
+	header := make([]byte, ipv6Header-len(addresses))
+	header[0], header[5], header[6], header[7] = version6, tcpHeader, unix.IPPROTO_TCP, ttl
+	return append(append(header, addresses...), segment...)
 }
 
 // pace lets through so many a second, in bursts of ten milliseconds.
