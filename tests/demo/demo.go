@@ -143,11 +143,11 @@ func (d *demo) status(ctx context.Context, h *lab.Host) error {
 
 // settles waits until the buckets are spread evenly over exactly those nodes, and prints how long that took.
 func (d *demo) settles(ctx context.Context, since time.Time, nodes ...string) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	waiting, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	status, err := d.WaitFor(ctx, func(s *lab.Status) error { return s.Even(resource, buckets, nodes...) })
+	status, err := d.WaitFor(waiting, func(s *lab.Status) error { return s.Even(resource, buckets, nodes...) })
 	if err == nil {
-		err = d.WaitIdle(ctx)
+		err = d.WaitIdle(waiting)
 	}
 	var shares []string
 	if status != nil {
@@ -160,9 +160,9 @@ func (d *demo) settles(ctx context.Context, since time.Time, nodes ...string) {
 
 // answered waits until every client is answered by every means.
 func (d *demo) answered(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	waiting, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	d.claim(ctx, d.probe.WaitAnswered(ctx, time.Now()), "every client is answered")
+	d.claim(ctx, d.probe.WaitAnswered(waiting, time.Now()), "every client is answered")
 }
 
 func (d *demo) create(ctx context.Context) error {
@@ -239,9 +239,9 @@ func (d *demo) die(ctx context.Context) error {
 	if err := node.Off(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	waiting, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	_, err := d.WaitFor(ctx, func(s *lab.Status) error { return placedWithout(s, node.Name) })
+	_, err := d.WaitFor(waiting, func(s *lab.Status) error { return placedWithout(s, node.Name) })
 	d.claim(ctx, err, "its buckets run elsewhere, after %.1f s (fenced after %.1f s)",
 		time.Since(begin).Seconds(), node.Fenced().Sub(begin).Seconds())
 	d.answered(ctx)
@@ -346,10 +346,10 @@ func (d *demo) remove(ctx context.Context) error {
 		return err
 	}
 	d.say("The last connections have ended. Each node notices that within 15 s, and removes what served them:")
-	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	waiting, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	fault := d.left()
-	for fault != nil && clusterip.Pause(ctx, pollInterval) == nil {
+	for fault != nil && clusterip.Pause(waiting, pollInterval) == nil {
 		fault = d.left()
 	}
 	d.claim(ctx, fault, "on each node every rule, address, route, MAC filter and sysctl is as before")
