@@ -82,17 +82,18 @@ func (s *site) crash(t *testing.T, cluster attributes, drains bool) {
 	}
 }
 
-// A client that waits for an answer of a node that has died is told so, and nobody else.
+// A client that waits for an answer of a node that has died is told so, and nobody else. Only early drop remembers clients, so the rows set it:
+// `make kernel EARLY_DROP=off` changes its default.
 func TestWaitingClientsAreTold(t *testing.T) {
 	const buckets, count = 6, 48
 	for name, p := range map[string][]string{
 		"IPv4, multicast":     {"early_drop", "tc"},
-		"IPv4, unicast":       {"mac_mode", "unicast", "hashmode", "sourceip-sourceport", "drain", "0"},
-		"IPv6, igmp":          {"ip", shared6.String(), "mac_mode", "igmp", "hashmode", "sourceip-sourceport-destport"},
+		"IPv4, unicast":       {"mac_mode", "unicast", "hashmode", "sourceip-sourceport", "drain", "0", "early_drop", "auto"},
+		"IPv6, igmp":          {"ip", shared6.String(), "mac_mode", "igmp", "hashmode", "sourceip-sourceport-destport", "early_drop", "auto"},
 		"IPv6, without drain": {"ip", shared6.String(), "drain", "0", "early_drop", "tc"},
-		"dual stack":          {"ip", dualStack, "hash_compat", "clusterip"},
-		"IPv4, services":      {"services", "tcp/7,tcp/80", "drain", "0"},
-		"a slow rate":         {"tell_rate", "100", "drain", "0"},
+		"dual stack":          {"ip", dualStack, "hash_compat", "clusterip", "early_drop", "auto"},
+		"IPv4, services":      {"services", "tcp/7,tcp/80", "drain", "0", "early_drop", "auto"},
+		"a slow rate":         {"tell_rate", "100", "drain", "0", "early_drop", "auto"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -178,7 +179,7 @@ func tickles(frames []lan.Frame) map[uint16]map[netip.Addr]int {
 // Connections that have ended are not told of. Who comes again from the same port is not told again. Nobody minds a client that is gone.
 func TestWhoIsTold(t *testing.T) {
 	const count = 8
-	s, cluster := newDrainingSite(t, lan.Options{Nodes: 2}, 2, "drain", "0")
+	s, cluster := newDrainingSite(t, lan.Options{Nodes: 2}, 2, "drain", "0", "early_drop", "auto")
 	check(t, s.startAll(0, 1)) // a node without a bucket hears of nothing
 	var kinds [5][]*session
 	const closed, aborted, gone, waiting, returning = 0, 1, 2, 3, 4
