@@ -544,3 +544,28 @@ func TestDrainIsReloadable(t *testing.T) {
 	check(t, s.stopAll())
 	check(t, s.isClean(1, clean[1]))
 }
+
+// Where nothing else uses conntrack, it sees only what happens while a bucket drains, is adopted or lingers. Of a connection that ends at
+// another time its entry says for days that it is established. No drain waits for that.
+func TestConnectionsThatConntrackDidNotSeeEnd(t *testing.T) {
+	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, 2)
+	clean := s.dumps(t)
+	check(t, s.startAll(0, 0))
+	sessions := s.open(t, shared, 30000, 16)
+	reload := func(drain string) {
+		s.agents[0].Parameters = s.agents[0].Parameters.With("drain", drain)
+		for bucket := range 2 {
+			check(t, status(s.agents[0].call("reload-agent", bucket), ocf.Success))
+		}
+		check(t, status(s.agents[0].monitor(0), ocf.Success))
+	}
+	reload("0")
+	closeAll(sessions)
+	if known := s.trackedOn(t, 0); len(known) != len(sessions) {
+		t.Fatalf("conntrack knows %d connections, want the %d that it has not seen end", len(known), len(sessions))
+	}
+	reload("3600")
+	check(t, s.move(0, 1))
+	check(t, s.move(1, 1))
+	eventually(t, "the drain ends", func() error { return s.isClean(0, clean[0]) })
+}

@@ -82,8 +82,8 @@ func (s *site) crash(t *testing.T, cluster attributes, drains bool) {
 	}
 }
 
-// A client that waits for an answer of a node that has died is told so, and nobody else. Only early drop remembers clients, so the rows set it:
-// `make kernel EARLY_DROP=off` changes its default.
+// A client that waits for an answer of a node that has died is told so, and nobody else. Only early drop remembers clients, so the rows set
+// it: `make kernel EARLY_DROP=off` changes its default.
 func TestWaitingClientsAreTold(t *testing.T) {
 	const buckets, count = 6, 48
 	for name, p := range map[string][]string{

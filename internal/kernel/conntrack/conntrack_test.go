@@ -254,6 +254,31 @@ func TestCount(t *testing.T) {
 	}
 }
 
+// A connection without a socket has ended, if it had none before the entries were read, nor after that.
+func TestEndsThatConntrackDidNotSee(t *testing.T) {
+	s := here(t)
+	translated := tracked(owned, 4, nl.TCP_CONNTRACK_ESTABLISHED)
+	translated.reply.source = netip.AddrPortFrom(internal, 8080)
+	association := tracked(owned, 5, 0)
+	association.orig.protocol, association.reply.protocol = unix.IPPROTO_SCTP, unix.IPPROTO_SCTP
+	seen := s.snapshotOf([]socket{socketOf(owned, 1)}, []entry{
+		tracked(owned, 1, nl.TCP_CONNTRACK_ESTABLISHED),
+		tracked(owned, 2, nl.TCP_CONNTRACK_ESTABLISHED), // was made while the entries were read
+		tracked(owned, 3, nl.TCP_CONNTRACK_FIN_WAIT),    // its socket no longer waits for data, but for the client's FIN
+		translated,
+		association,
+		{orig: incoming(owned, 6).inverted(), reply: incoming(owned, 6), state: nl.TCP_CONNTRACK_ESTABLISHED, replied: true},
+		tracked(owned, 7, nl.TCP_CONNTRACK_ESTABLISHED),
+	})
+	seen.markUnseenEnds([]socket{socketOf(owned, 2)})
+	for _, e := range seen.entries {
+		port := s.incoming(e).source.Port()
+		if want := port < 6; e.isOpen() != want {
+			t.Errorf("the connection from port %d: open is %t", port, !want)
+		}
+	}
+}
+
 func TestJudgeHandshake(t *testing.T) {
 	s := here(t)
 	bucket := s.bucketOf(incoming(owned, 1))

@@ -28,6 +28,7 @@ type entry struct {
 	state       uint8 // of TCP: nl.TCP_CONNTRACK_*
 	left        time.Duration
 	replied     bool // conntrack has seen packets in both directions
+	endedUnseen bool // it takes a connection for established that has ended (snapshot.lacksSocket)
 
 	key []byte // the attributes by which the kernel finds this entry, and not a later one of the same addresses and ports
 }
@@ -36,7 +37,7 @@ type entry struct {
 // without a reply is not this node's: on a bridge that calls iptables, conntrack also sees the clients' packets to other nodes.
 func (e entry) isOpen() bool {
 	switch {
-	case !e.replied:
+	case !e.replied, e.endedUnseen:
 		return false
 	case e.orig.protocol == unix.IPPROTO_TCP:
 		return e.state >= nl.TCP_CONNTRACK_SYN_RECV && e.state <= nl.TCP_CONNTRACK_LAST_ACK

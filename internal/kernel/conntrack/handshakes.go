@@ -65,7 +65,7 @@ func (s session) endHandshakes(ctx context.Context, bucket clusterip.Bucket, ent
 
 // endWithSocket ends the handshakes that have a socket, and leaves the others in entries.
 func (s session) endWithSocket(bucket clusterip.Bucket, entries map[tuple]entry, mayWait bool) (waits bool, err error) {
-	sockets, err := s.sockets.list(s.layout.Addresses(), unix.BPF_TCP_SYN_RECV)
+	sockets, _, err := s.sockets.list(s.layout.Addresses(), unix.BPF_TCP_SYN_RECV)
 	if err != nil {
 		return false, err
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
@@ -70,7 +71,7 @@ func (Kernel) KeepEntries(ctx context.Context, layout clusterip.Layout, left map
 		return err
 	}
 	defer s.close()
-	clients, err := s.clients()
+	clients, _, err := s.clients()
 	if err != nil {
 		return err
 	}
@@ -129,16 +130,41 @@ type snapshot struct {
 	sockets []socket        // connected to clients
 	entries []entry         // of the addresses
 	tracked map[tuple]entry // the same by their outgoing direction
+
+	hasSocket map[tuple]bool // by the outgoing direction
 }
 
 // observe reads the sockets first: a socket that is closed in the meantime leaves an entry in a closed state.
 func (s session) observe(alsoOutgoing bool) (snapshot, error) {
-	sockets, err := s.clients()
+	sockets, answered, err := s.clients()
 	if err != nil {
 		return snapshot{}, err
 	}
 	entries, err := s.tracked(alsoOutgoing)
-	return s.snapshotOf(sockets, entries), err
+	seen := s.snapshotOf(sockets, entries)
+	if err != nil || !answered || !slices.ContainsFunc(entries, seen.lacksSocket) {
+		return seen, err
+	}
+	after, _, err := s.clients()
+	seen.markUnseenEnds(after)
+	return seen, err
+}
+
+// lacksSocket reports whether conntrack takes a connection for established that has no socket, although nothing translates its addresses.
+// Where no other rules use conntrack, it sees only what happens while a bucket drains, is adopted or lingers. Of a connection that ends at
+// another time the entry says for days that it is established. Entries in closing states soon expire.
+func (s snapshot) lacksSocket(e entry) bool {
+	return e.orig.protocol == unix.IPPROTO_TCP && e.state == nl.TCP_CONNTRACK_ESTABLISHED && e.reply == e.orig.inverted() &&
+		!s.hasSocket[s.outgoing(e)]
+}
+
+// markUnseenEnds marks the entries whose connection had no socket before they were read, nor after that: those in between may have been
+// made meanwhile.
+func (s snapshot) markUnseenEnds(after []socket) {
+	later := s.snapshotOf(after, nil)
+	for i, e := range s.entries {
+		s.entries[i].endedUnseen = s.lacksSocket(e) && later.lacksSocket(e)
+	}
 }
 
 func (s session) snapshotOf(sockets []socket, entries []entry) snapshot {
@@ -146,7 +172,11 @@ func (s session) snapshotOf(sockets []socket, entries []entry) snapshot {
 	for _, e := range entries {
 		tracked[s.outgoing(e)] = e
 	}
-	return snapshot{s, sockets, entries, tracked}
+	hasSocket := map[tuple]bool{}
+	for _, client := range sockets {
+		hasSocket[client.tuple().inverted()] = true
+	}
+	return snapshot{s, sockets, entries, tracked, hasSocket}
 }
 
 // bucketOfSocket is that of the client's packets as they come in, before address translation.
@@ -160,13 +190,11 @@ func (s snapshot) bucketOfSocket(client socket) clusterip.Bucket {
 // count counts the open connections by bucket, each once: the sockets, and the clients' connections that have none on this node.
 func (s snapshot) count() map[clusterip.Bucket]int {
 	counts := map[clusterip.Bucket]int{}
-	counted := map[tuple]bool{}
 	for _, client := range s.sockets {
 		counts[s.bucketOfSocket(client)]++
-		counted[client.tuple().inverted()] = true
 	}
 	for _, e := range s.entries {
-		if e.isOpen() && !counted[s.outgoing(e)] {
+		if e.isOpen() && !s.hasSocket[s.outgoing(e)] {
 			counts[s.bucketOf(e.orig)]++
 		}
 	}

@@ -60,10 +60,10 @@ func (s session) close() {
 	_, _ = s.table.Close(), s.sockets.Close() // every request was answered
 }
 
-// clients are the sockets that are connected to clients.
-func (s session) clients() ([]socket, error) {
-	all, err := s.sockets.list(s.layout.Addresses(), slices.Collect(maps.Keys(socketStates))...)
-	return slices.DeleteFunc(all, func(one socket) bool { return s.origins.bypassBuckets(one.remote.Addr()) }), err
+// clients are the sockets that are connected to clients, if the kernel lists sockets.
+func (s session) clients() (found []socket, answered bool, err error) {
+	all, answered, err := s.sockets.list(s.layout.Addresses(), slices.Collect(maps.Keys(socketStates))...)
+	return slices.DeleteFunc(all, func(one socket) bool { return s.origins.bypassBuckets(one.remote.Addr()) }), answered, err
 }
 
 // tracked are the entries of connections to the addresses; on request also of those that begin with a packet of this node.

@@ -42,14 +42,14 @@ var socketStates = map[uint8]uint8{
 // tuple is the direction of the client's packets as they reach the socket.
 func (s socket) tuple() tuple { return tuple{unix.IPPROTO_TCP, s.remote, s.local} }
 
-// list lists the sockets in one of the states whose local address is one of these. The kernel leaves out all others.
-func (t socketTable) list(addresses []netip.Addr, states ...uint8) ([]socket, error) {
+// list lists the sockets in one of the states whose local address is one of these. The kernel leaves out all others. A kernel without the
+// module tcp_diag lists none, and answered is false.
+func (t socketTable) list(addresses []netip.Addr, states ...uint8) (found []socket, answered bool, err error) {
 	const attrBytecode = 1 // INET_DIAG_REQ_BYTECODE
 	if len(addresses) == 0 {
-		return nil, nil
+		return nil, true, nil
 	}
 	filter := attribute(attrBytecode, localIsOneOf(addresses))
-	var found []socket
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} { // a socket for IPv6 may have IPv4 clients
 		answers, err := t.Execute(netlink.Message{
 			Header: netlink.Header{Type: nl.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
@@ -59,17 +59,18 @@ func (t socketTable) list(addresses []netip.Addr, states ...uint8) ([]socket, er
 			continue // a kernel without IPv6
 		}
 		if err != nil {
-			return nil, fmt.Errorf("list the TCP sockets: %w", err)
+			return nil, false, fmt.Errorf("list the TCP sockets: %w", err)
 		}
+		answered = true
 		for _, answer := range answers {
 			one, err := decodeSocket(answer.Data)
 			if err != nil {
-				return nil, fmt.Errorf("list the TCP sockets: %w", err)
+				return nil, false, fmt.Errorf("list the TCP sockets: %w", err)
 			}
 			found = append(found, one)
 		}
 	}
-	return found, nil
+	return found, answered, nil
 }
 
 // destroy ends a socket, if the kernel can (CONFIG_INET_DIAG_DESTROY): its program gets ECONNABORTED, and the peer a reset. A socket with
