@@ -67,6 +67,9 @@ func (a Agent) tell(ctx context.Context, spec clusterip.Spec) (over, error) {
 		}
 	}
 	took := time.Since(begin)
+	if told == 0 && err != nil {
+		return o, err
+	}
 	a.Log.Infof("buckets %s of %s: told %d clients in %s that their connections to another node are over",
 		clusterip.FormatBuckets(o.buckets), spec.Address(), told, took.Round(time.Millisecond))
 	return o, errors.Join(err, a.Kernel.AddTold(ctx, o.layout, clusterip.Told{Connections: told, When: time.Now(), Took: took}))
