@@ -6,17 +6,21 @@
 //	                                                               ├── node2 (192.168.10.12)
 //	                                                               └── node3 (192.168.10.13)
 //
-// It needs root, and leaves nothing behind: New removes what a killed process has left.
+// It needs root, and leaves nothing behind but a higher limit of neighbours (allowNeighbours): New removes what a killed process has left.
 package lan
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -129,8 +133,36 @@ func prepare(o Options) (*Network, error) {
 	if err := sweep(); err != nil {
 		return nil, fmt.Errorf("remove what crashed runs left: %w", err)
 	}
+	if err := allowNeighbours(); err != nil {
+		return nil, fmt.Errorf("allow many neighbours: %w", err)
+	}
 	return &Network{Options: o, prefix: fmt.Sprintf("cip%d-%d-", os.Getpid(), networks.Add(1))}, nil
 }
+
+// allowNeighbours raises how many neighbours the machine may know. All network namespaces share the table, whose 1024 entries are few for
+// networks side by side: whoever finds it full drops packets. Only the first namespace of a machine has the sysctl; in a container, whoever
+// runs it sets it.
+var allowNeighbours = sync.OnceValue(func() error {
+	const enough = 65536
+	for _, family := range []string{"ipv4", "ipv6"} {
+		name := "/proc/sys/net/" + family + "/neigh/default/gc_thresh3"
+		read, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		most, parseErr := strconv.Atoi(strings.TrimSpace(string(read)))
+		if err := errors.Join(err, parseErr); err != nil {
+			return err
+		}
+		if most >= enough {
+			continue
+		}
+		if err := os.WriteFile(name, []byte(strconv.Itoa(enough)), 0); err != nil && !errors.Is(err, unix.EROFS) {
+			return err
+		}
+	}
+	return nil
+})
 
 func (n *Network) build(ctx context.Context) error {
 	var err error

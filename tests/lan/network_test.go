@@ -150,6 +150,16 @@ func TestBridgeFDB(t *testing.T) {
 	}
 }
 
+// All network namespaces share one table of neighbours, with room for 1024 by default: beside other networks, a node would lose answers to
+// clients that have none.
+func TestManyNeighbours(t *testing.T) {
+	n := Start(t, Options{Nodes: 1})
+	traffic := Traffic{Target: n.Nodes[0].Addr, Sources: n.Sources(1500), Protos: []Proto{ICMP}, Timeout: testTimeout}
+	if err := probe(t, n, traffic).ExactlyOnce(always(0)); err != nil {
+		t.Error(err)
+	}
+}
+
 // A Linux bridge that snoops and has a querier keeps every frame of a multicast shared MAC to itself.
 func TestSnoopingSwitchWithQuerier(t *testing.T) {
 	n := Start(t, Options{Nodes: 1, Snooping: true, Querier: true})
