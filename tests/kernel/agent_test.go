@@ -64,7 +64,7 @@ func newAgent(t testing.TB, h *lan.Host, buckets int, p harness.Parameters) *age
 		&calls{},
 	}
 	t.Cleanup(func() {
-		a.endSweepers()
+		a.endBackground()
 		if t.Failed() {
 			t.Logf("the last calls on %s:\n%s", h.Name, a.calls)
 		}

@@ -407,14 +407,33 @@ func sweeper(a *agent) (int, error) {
 	return a.holderOf(filepath.Join(a.TempDir, "clusterip-"+shared.String()+".sweeper.lock"))
 }
 
-// endSweepers ends those that a test leaves because something still drains when it ends. They would make files in its folder.
-func (a *agent) endSweepers() {
-	locks, _ := filepath.Glob(filepath.Join(a.TempDir, "*.sweeper.lock"))
-	for _, lock := range locks {
-		if pid, err := a.holderOf(lock); err == nil {
-			_ = unix.Kill(pid, unix.SIGKILL)
+// endBackground ends the sweepers and tellers that still work when a test ends. They would make files in its folder. One that was just
+// started has no lock yet, so they are found by their environment.
+func (a *agent) endBackground() {
+	const tries, pause = 200, 10 * time.Millisecond
+	for range tries {
+		ended := true
+		environments, _ := filepath.Glob("/proc/[0-9]*/environ")
+		for _, name := range environments {
+			environment, err := os.ReadFile(name)
+			if err != nil || !a.isMine(environment) {
+				continue
+			}
+			ended = false
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
 		}
+		if ended {
+			return
+		}
+		time.Sleep(pause)
 	}
+}
+
+// isMine reports whether a process with that environment is one of the agent's.
+func (a *agent) isMine(environment []byte) bool {
+	return slices.Contains(strings.Split(string(environment), "\x00"), "HA_RSCTMP="+a.TempDir)
 }
 
 // holderOf is the agent's process that holds a lock.
@@ -431,7 +450,7 @@ func (a *agent) holderOf(lock string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !slices.Contains(strings.Split(string(environment), "\x00"), "HA_RSCTMP="+a.TempDir) {
+	if !a.isMine(environment) {
 		return 0, fmt.Errorf("process %d is no sweeper of %s", pid, a.Host.Name)
 	}
 	return pid, nil
