@@ -136,7 +136,7 @@ func (c *Conn) observeOnce(nic int, addresses []netip.Addr, layout *clusterip.La
 			fault("the BPF program is attached as XDP, but %s", why)
 		}
 	}
-	state.Idle, state.Remembers = p.maps.isIdle(), int(p.maps.Remembers)
+	state.Idle, state.Remembers = p.maps.isIdle(), p.maps.remembered()
 	return state, p.maps.describe(&state, addresses, layout, fault)
 }
 
@@ -216,7 +216,7 @@ func (c *Conn) attachAs(
 	}
 	remembers := layout.Remember
 	if has && (atLeast || current.maps.isShared(layout.Addresses())) {
-		remembers = max(remembers, int(current.maps.Remembers))
+		remembers = max(remembers, current.maps.remembered())
 	}
 	places := []clusterip.EarlyDrop{clusterip.EarlyDropXDP, clusterip.EarlyDropTC}
 	onto := current.maps
@@ -233,14 +233,17 @@ func (c *Conn) attachAs(
 		if err := fill(onto); err != nil {
 			return cannot(nic, requested, []string{inWords(err)})
 		}
-	case int(onto.Remembers) != remembers:
+	case onto.remembered() != remembers, onto.memory == nil && !isFit(current.place.earlyDrop()):
 		larger, err := onto.withPlaceFor(remembers)
+		defer larger.closeBut(current.maps)
 		if err != nil && isFit(current.place.earlyDrop()) {
 			return current.place.earlyDrop(), []string{inWords(err)}, c.detachAllBut(nic.Index, found, current.Program)
 		}
+		if err != nil && onto.memory == nil {
+			return cannot(nic, requested, []string{inWords(err)})
+		}
 		if err == nil {
 			onto = larger
-			defer func() { _ = onto.connections.Close() }()
 		}
 		if isFit(current.place.earlyDrop()) {
 			places = []clusterip.EarlyDrop{current.place.earlyDrop()}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/clusterip"
 )
@@ -32,7 +33,7 @@ const (
 )
 
 // placesOf returns where the program keeps the slot and the mark of a connection, and the mark, without the progress.
-func (t *table) placesOf(c connection) (s *slot, at *uint32, mark uint32) {
+func (m *memory) placesOf(c connection) (s *slot, at *uint32, mark uint32) {
 	word := func(b [16]byte) (words [4]uint32) {
 		for i := range words {
 			words[i] = binary.NativeEndian.Uint32(b[i*wordBytes:])
@@ -45,7 +46,7 @@ func (t *table) placesOf(c connection) (s *slot, at *uint32, mark uint32) {
 	to := address[0] ^ address[1] ^ address[2] ^ address[3]
 	ports := uint32(binary.NativeEndian.Uint16(c.ClientPort[:]))<<16 | uint32(binary.NativeEndian.Uint16(c.Port[:]))
 	hash := scatter(uint64(from^bits.RotateLeft32(to, 16))<<32 | uint64(ports))
-	return &t.Slot[hash>>(64-slotBits)], &t.Mark[hash>>(64-slotBits-markBits)&(1<<markBits-1)], uint32(hash) &^ progress
+	return &m.Slot[hash>>(64-slotBits)], &m.Mark[hash>>(64-slotBits-markBits)&(1<<markBits-1)], uint32(hash) &^ progress
 }
 
 // scatter is that of the program.
@@ -57,8 +58,8 @@ func scatter(word uint64) uint64 {
 }
 
 // numbersOf returns what the client's last segment showed.
-func (t *table) numbersOf(c connection) clusterip.Numbers {
-	s, _, mark := t.placesOf(c)
+func (m *memory) numbersOf(c connection) clusterip.Numbers {
+	s, _, mark := m.placesOf(c)
 	n := clusterip.Numbers{Next: s.Next, Expected: s.Expected}
 	n.Known = atomic.LoadUint32(&s.Mark) == mark|remembered
 	return n
@@ -86,12 +87,64 @@ func makeConnections(remembers int) (*ebpf.Map, error) {
 	return made, nil
 }
 
-// withPlaceFor returns the same maps, but a new one for that many connections.
+// makeMemory makes an empty memory, for that many connections.
+func (m *maps) makeMemory(remembers int) error {
+	read, err := spec()
+	if err != nil {
+		return err
+	}
+	if m.inMemory, err = newMap(read.Maps[nameMemory]); err != nil {
+		return fmt.Errorf("make the map %s: %w", nameMemory, err)
+	}
+	if m.memory, err = mapValue[memory](m, m.inMemory); err != nil {
+		return err
+	}
+	m.MemoryVersion = memoryVersion
+	m.connections, err = makeConnections(remembers)
+	return err
+}
+
+// openMemory opens that of a loaded program, unless it is of another version.
+func (m *maps) openMemory() {
+	if m.inMemory == nil || m.connections == nil {
+		return
+	}
+	opened, err := mapValue[memory](m, m.inMemory)
+	if err == nil && opened != nil && opened.MemoryVersion == memoryVersion {
+		m.memory = opened
+	}
+}
+
+// remembered returns how many connections the program remembers at most, as far as this version can tell.
+func (m *maps) remembered() int {
+	if m.memory == nil {
+		return 0
+	}
+	return int(m.Remembers)
+}
+
+// withPlaceFor returns the same maps, but a new one for that many connections; and a new memory in place of one of another version.
 func (m *maps) withPlaceFor(remembers int) (*maps, error) {
-	with := *m
+	with := &maps{table: m.table, memory: m.memory, mapSet: m.mapSet}
+	if m.memory == nil {
+		return with, with.makeMemory(remembers)
+	}
 	made, err := makeConnections(remembers)
 	with.connections = made
-	return &with, err
+	return with, err
+}
+
+// closeBut closes what another one does not have, too.
+func (m *maps) closeBut(other *maps) {
+	for _, each := range m.mapped {
+		_ = unix.Munmap(each)
+	}
+	have := other.all()
+	for name, each := range m.all() {
+		if *each != *have[name] {
+			_ = (*each).Close()
+		}
+	}
 }
 
 // takeConnections makes the program that has replaced another one remember the other's connections, as far as there is place.
@@ -100,6 +153,9 @@ func (m *maps) takeConnections(of *maps, remembers int) error {
 		return nil
 	}
 	m.Remembers = uint32(remembers)
+	if of.memory == nil {
+		return nil
+	}
 	all, err := of.list()
 	if remembers == 0 || err != nil {
 		return err
@@ -168,8 +224,8 @@ func (c connection) to(address netip.Addr) clusterip.Connection {
 	}
 }
 
-// with calls a function with the maps of the program on the layout's interface, if that is of this version.
-func (c *Conn) with(layout clusterip.Layout, do func(*maps) error) error {
+// inMemory calls a function with the maps of the program on the layout's interface, if its memory is of this version.
+func (c *Conn) inMemory(layout clusterip.Layout, do func(*maps) error) error {
 	if err := c.checkNamespace(); err != nil {
 		return err
 	}
@@ -178,7 +234,7 @@ func (c *Conn) with(layout clusterip.Layout, do func(*maps) error) error {
 		return err
 	}
 	defer found.close()
-	if p, known := found.current(); known {
+	if p, known := found.current(); known && p.maps.memory != nil {
 		return do(p.maps)
 	}
 	return nil
@@ -190,7 +246,7 @@ func (c *Conn) Remembered(_ context.Context, layout clusterip.Layout) (all []clu
 	for _, address := range layout.Addresses() {
 		addresses[bytesOf(address)] = address
 	}
-	err = c.with(layout, func(m *maps) error {
+	err = c.inMemory(layout, func(m *maps) error {
 		if m.Remembers == 0 {
 			return nil
 		}
@@ -207,7 +263,7 @@ func (c *Conn) Remembered(_ context.Context, layout clusterip.Layout) (all []clu
 
 // Forget implements clusterip.MemoryKernel.
 func (c *Conn) Forget(_ context.Context, layout clusterip.Layout, connections []clusterip.Remembered) error {
-	return c.with(layout, func(m *maps) error {
+	return c.inMemory(layout, func(m *maps) error {
 		for _, each := range connections {
 			if err := m.connections.Delete(keyOf(each.Connection)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				return fmt.Errorf("forget a connection: %w", err)
@@ -223,7 +279,7 @@ func (c *Conn) Forget(_ context.Context, layout clusterip.Layout, connections []
 
 // Told implements clusterip.MemoryKernel.
 func (c *Conn) Told(_ context.Context, layout clusterip.Layout) (sum clusterip.Told, err error) {
-	err = c.with(layout, func(m *maps) error {
+	err = c.inMemory(layout, func(m *maps) error {
 		if number, _, has := m.find(layout.Address()); has {
 			sum = m.Told[number].inGo()
 		}
@@ -235,7 +291,7 @@ func (c *Conn) Told(_ context.Context, layout clusterip.Layout) (sum clusterip.T
 // AddTold implements clusterip.MemoryKernel.
 func (c *Conn) AddTold(ctx context.Context, layout clusterip.Layout, more clusterip.Told) error {
 	return c.locked(ctx, func() error {
-		return c.with(layout, func(m *maps) error {
+		return c.inMemory(layout, func(m *maps) error {
 			if number, _, has := m.find(layout.Address()); has {
 				t := &m.Told[number]
 				t.Connections += uint64(more.Connections)

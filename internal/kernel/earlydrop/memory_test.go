@@ -235,3 +235,67 @@ func TestTheMemoryGrowsAndShrinks(t *testing.T) {
 		})
 	}
 }
+
+// After an update, the program may have a memory of another version. It still drops what it should, which the monitor sees. The next start
+// replaces the memory, and nothing else.
+func TestAMemoryOfAnotherVersion(t *testing.T) {
+	for name, way := range ways(t) {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, way.oldTC)
+			layout, other := layoutOf(shared4), layoutOf(other4)
+			layout.EarlyDrop, other.EarlyDrop = way.as, way.as
+			layout.Remember, other.Remember = 1000, 1000
+			attach := func(layout clusterip.Layout) {
+				t.Helper()
+				attached, reasons, err := s.AttachEarlyDrop(t.Context(), s.state(), layout)
+				if err != nil || len(reasons) > 0 || attached != layout.EarlyDrop {
+					t.Errorf("attached as %s: %q, %v", attached, reasons, err)
+				}
+			}
+			expect := func(layout clusterip.Layout, remembers int, passed ...clusterip.Bucket) {
+				t.Helper()
+				seen := s.observe(layout)
+				if len(seen.Faults) > 0 || seen.Remembers != remembers || !slices.Equal(seen.Passed, passed) {
+					t.Errorf("%+v, want no fault, %d connections and buckets %v", seen, remembers, passed)
+				}
+			}
+			updated := func(passed ...clusterip.Bucket) {
+				t.Helper()
+				s.found().maps.MemoryVersion++
+				expect(layout, 0, passed...)
+				expect(other, 0, 2)
+				if known, err := s.Remembered(t.Context(), layout); err != nil || len(known) > 0 {
+					t.Errorf("remembered: %v, %v", known, err)
+				}
+				if err := s.AddTold(t.Context(), layout, clusterip.Told{Connections: 1}); err != nil {
+					t.Error(err)
+				}
+				if told, err := s.Told(t.Context(), layout); err != nil || told.Connections > 0 {
+					t.Errorf("told: %+v, %v", told, err)
+				}
+			}
+			attach(layout)
+			attach(other)
+			s.apply(clusterip.SetEarlyDrop{Layout: layout, Pass: buckets(1)})
+			s.apply(clusterip.SetEarlyDrop{Layout: other, Pass: buckets(2)})
+			s.count(other4, clusterip.Count{Packets: 3, Bytes: 100})
+			updated(1)
+			attach(layout)
+			expect(layout, 1000, 1)
+			updated(1)
+			s.apply(clusterip.SetEarlyDrop{Layout: layout, Pass: buckets(1, 3)})
+			expect(layout, 1000, 1, 3)
+			updated(1, 3)
+			layout.Remember = 0
+			if way.as == clusterip.EarlyDropXDP { // to another place, with a memory that cannot be taken along
+				layout.EarlyDrop, other.EarlyDrop = clusterip.EarlyDropTC, clusterip.EarlyDropTC
+			}
+			attach(layout)
+			expect(layout, 0, 1, 3)
+			expect(other, 0, 2)
+			if seen := s.observe(other); seen.Dropped != (clusterip.Count{Packets: 3, Bytes: 100}) {
+				t.Errorf("dropped: %+v", seen.Dropped)
+			}
+		})
+	}
+}

@@ -261,7 +261,9 @@ func load(v variant, onto *maps) (*ebpf.Program, error) {
 	read.Programs, read.Variables = map[string]*ebpf.ProgramSpec{v.symbol: wanted}, nil
 	loaded, err := withMemory(func() (*ebpf.Collection, error) {
 		return ebpf.NewCollectionWithOptions(read, ebpf.CollectionOptions{
-			MapReplacements: map[string]*ebpf.Map{symbolTable: onto.inTable, nameDropped: onto.dropped, nameConnections: onto.connections},
+			MapReplacements: map[string]*ebpf.Map{
+				symbolTable: onto.inTable, nameMemory: onto.inMemory, nameDropped: onto.dropped, nameConnections: onto.connections,
+			},
 		})
 	})
 	if err != nil {

@@ -2,7 +2,6 @@ package earlydrop
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -16,8 +15,12 @@ import (
 	"ocf-clusterip/internal/clusterip"
 )
 
-// version is that of the table's layout. A program with another one is replaced.
-const version = 3
+// The versions of what follows. A program with another table is replaced, and the monitor fails before that: so the table changes as little
+// as possible. Another memory only means that nothing is known of connections until the next start.
+const (
+	tableVersion  = 4
+	memoryVersion = 1
+)
 
 // What bpf/earlydrop.c has too.
 const (
@@ -35,21 +38,28 @@ type table struct {
 	Version   uint32
 	MadeQdisc uint32 // 1: the clsact qdisc is ours
 	Next      uint32 // the record that is used next, so that one is used again as late as possible
-	Remembers uint32 // how many connections the program remembers at most; 0: none
-	_         [12]uint32
+	_         [13]uint32
 	Index     [1 << indexBits]uint64
 	Record    [records]record
-	Told      [records]told
-	Slot      [1 << slotBits]slot
-	Mark      [1 << markBits]uint32
 }
 
 // tableHeader is what every version's table begins with.
 type tableHeader struct{ Version, MadeQdisc uint32 }
 
+// memory is struct memory of the program, which every version's begins with its version.
+type memory struct {
+	MemoryVersion uint32
+	Remembers     uint32 // how many connections the program remembers at most; 0: none
+	_             [14]uint32
+	Told          [records]told
+	Slot          [1 << slotBits]slot
+	Mark          [1 << markBits]uint32
+}
+
 // The maps' names: as the kernel keeps them, 15 characters; and in the object.
 const (
 	nameTable       = "clusterip_table"
+	nameMemory      = "clusterip_mem"
 	nameDropped     = "clusterip_drop"
 	nameConnections = "clusterip_conns"
 
@@ -59,25 +69,31 @@ const (
 // maps are those of a program, or of several that follow each other on an interface.
 type maps struct {
 	*table
-	memory []byte
+	*memory // nil: it is of another version
+	mapped  [][]byte
 	mapSet
 }
 
 // mapSet are the maps themselves. Each may be nil, which can be closed.
 type mapSet struct {
 	inTable     *ebpf.Map
+	inMemory    *ebpf.Map
 	dropped     *ebpf.Map
 	connections *ebpf.Map
 }
 
 // all returns pointers to the maps, by their names.
 func (s *mapSet) all() map[string]**ebpf.Map {
-	return map[string]**ebpf.Map{nameTable: &s.inTable, nameDropped: &s.dropped, nameConnections: &s.connections}
+	return map[string]**ebpf.Map{
+		nameTable: &s.inTable, nameMemory: &s.inMemory, nameDropped: &s.dropped, nameConnections: &s.connections,
+	}
 }
 
-func (s *mapSet) isWhole() bool { return s.inTable != nil && s.dropped != nil && s.connections != nil }
-
-func (s *mapSet) close() { _, _, _ = s.inTable.Close(), s.dropped.Close(), s.connections.Close() }
+func (s *mapSet) close() {
+	for _, each := range s.all() {
+		_ = (*each).Close()
+	}
+}
 
 // count is struct count, of one CPU.
 type count struct{ Packets, Bytes uint64 }
@@ -99,18 +115,17 @@ func makeMaps(remembers int) (*maps, error) {
 		m.close()
 		return nil, fmt.Errorf("make the map %s: %w", nameDropped, err)
 	}
-	if m.connections, err = makeConnections(remembers); err != nil {
-		m.close()
-		return nil, err
+	if err = m.makeMemory(remembers); err == nil {
+		m.table, err = mapValue[table](m, m.inTable)
 	}
-	if err = m.mapMemory(); err == nil {
+	if err == nil {
 		err = m.canBeFound()
 	}
 	if err != nil {
 		m.close()
 		return nil, err
 	}
-	m.Version, m.Remembers = version, uint32(remembers)
+	m.Version, m.Remembers = tableVersion, uint32(remembers)
 	return m, nil
 }
 
@@ -138,12 +153,14 @@ func (m *maps) canBeFound() error {
 		ids = append(ids, id)
 	}
 	found, err := openByName(ids)
-	if err == nil && !found.isWhole() {
-		err = errors.New("the kernel keeps them without their names")
+	for name, each := range found.all() {
+		if err == nil && *each == nil {
+			err = fmt.Errorf("the kernel keeps %s without its name", name)
+		}
 	}
 	found.close()
 	if err != nil {
-		return fmt.Errorf("find the new maps %s, %s and %s: %w", nameTable, nameDropped, nameConnections, err)
+		return fmt.Errorf("find the new maps: %w", err)
 	}
 	return nil
 }
@@ -175,7 +192,7 @@ func openByName(ids []ebpf.MapID) (found mapSet, err error) {
 	return found, nil
 }
 
-// openMaps opens the maps of a loaded program. It returns none if they are of another version, but always the header if there is one.
+// openMaps opens the maps of a loaded program. It returns none if their table is of another version, but always the header if there is one.
 func openMaps(ids []ebpf.MapID) (opened *maps, header tableHeader, err error) {
 	m := &maps{}
 	if m.mapSet, err = openByName(ids); err != nil {
@@ -186,42 +203,46 @@ func openMaps(ids []ebpf.MapID) (opened *maps, header tableHeader, err error) {
 			m.close()
 		}
 	}()
-	if m.inTable == nil || m.inTable.ValueSize() < uint32(unsafe.Sizeof(header)) {
+	if m.inTable == nil {
 		return nil, header, nil
 	}
-	if err := m.mapMemory(); err != nil { // of a version whose table is no memory, or frozen by somebody
+	start, err := mapValue[tableHeader](m, m.inTable)
+	if err != nil || start == nil { // of a version whose table is no memory, or frozen by somebody
 		return nil, header, nil
 	}
-	header = tableHeader{binary.NativeEndian.Uint32(m.memory), binary.NativeEndian.Uint32(m.memory[4:])}
-	if header.Version != version || !m.isWhole() || m.table == nil {
+	if header = *start; header.Version != tableVersion || m.dropped == nil {
 		return nil, header, nil
 	}
+	if m.table, err = mapValue[table](m, m.inTable); err != nil || m.table == nil {
+		return nil, header, nil
+	}
+	m.openMemory()
 	return m, header, nil
 }
 
-// mapMemory maps the table. One of another size is of another version: of that, there is only the memory.
-func (m *maps) mapMemory() error {
-	page := os.Getpagesize()
-	size := (int(m.inTable.ValueSize()) + page - 1) / page * page
-	memory, err := unix.Mmap(m.inTable.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+// mapValue maps the one value of a map. It returns nil if that is shorter than the type.
+func mapValue[T any](m *maps, in *ebpf.Map) (*T, error) {
+	var value *T
+	size, page := int(in.ValueSize()), os.Getpagesize()
+	if size < int(unsafe.Sizeof(*value)) {
+		return nil, nil
+	}
+	mapped, err := unix.Mmap(in.FD(), 0, (size+page-1)/page*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return fmt.Errorf("map the memory of the map %s: %w", nameTable, err)
+		return nil, fmt.Errorf("map the memory of a map: %w", err)
 	}
-	m.memory = memory
-	if m.inTable.ValueSize() == uint32(unsafe.Sizeof(table{})) {
-		m.table = (*table)(unsafe.Pointer(&memory[0])) //nolint:gosec // it is memory that the program reads meanwhile
-	}
-	return nil
+	m.mapped = append(m.mapped, mapped)
+	return (*T)(unsafe.Pointer(&mapped[0])), nil //nolint:gosec // it is memory that the program reads meanwhile
 }
 
 func (m *maps) close() {
 	if m == nil {
 		return
 	}
-	if m.memory != nil {
-		_ = unix.Munmap(m.memory)
-		m.memory, m.table = nil, nil
+	for _, each := range m.mapped {
+		_ = unix.Munmap(each)
 	}
+	m.mapped, m.table, m.memory = nil, nil, nil
 	m.mapSet.close()
 }
 
@@ -334,9 +355,13 @@ func (m *maps) inherit(free, old uint32, hasOld bool) error {
 		return fmt.Errorf("count the processors: %w", err)
 	}
 	counted := make([]count, cpus)
-	m.Told[free] = told{}
+	if m.memory != nil {
+		m.Told[free] = told{}
+	}
 	if hasOld {
-		m.Told[free] = m.Told[old]
+		if m.memory != nil {
+			m.Told[free] = m.Told[old]
+		}
 		if err := m.dropped.Lookup(old, &counted); err != nil {
 			return fmt.Errorf("read what was dropped: %w", err)
 		}

@@ -76,19 +76,25 @@ struct table {
 	__u32 version;
 	__u32 made_qdisc; /* the program uses only what is below these three */
 	__u32 next;
-	__u32 remembers; /* connections */
-	__u32 unused[12];
+	__u32 unused[13];
 	/* By a hash of the address, the numbers of up to four records, counted from 1; the lowest 16 bits first. */
 	__u64 index[1 << INDEX_BITS];
 	struct record record[RECORDS];
+};
+
+struct table table;
+
+/* The memory of connections is apart, so that another version of it does not keep an agent from reading and changing the table. */
+struct memory {
+	__u32 version;
+	__u32 remembers; /* connections at most; 0: none */
+	__u32 unused[14];
 	struct told told[RECORDS];
 	/* By a hash of a connection. Connections that have the same place there take turns. The marks are apart, so that a flood of connections
 	 * that only begin takes no slot from one that is remembered. */
 	struct slot slot[1 << SLOT_BITS];
 	__u32 mark[1 << MARK_BITS]; /* with the progress */
 };
-
-struct table table;
 
 struct count {
 	__u64 packets, bytes;
@@ -107,6 +113,8 @@ struct connection {
 
 /* The agent decides how many connections it holds. */
 struct map_definition SECTION("maps") clusterip_conns = {BPF_MAP_TYPE_LRU_HASH, sizeof(struct connection), 4, 1, 0};
+
+struct map_definition SECTION("maps") clusterip_mem = {BPF_MAP_TYPE_ARRAY, 4, sizeof(struct memory), 1, BPF_F_MMAPABLE};
 
 struct map_definition SECTION("maps") clusterip_drop = {BPF_MAP_TYPE_PERCPU_ARRAY, 4, sizeof(struct count), RECORDS, 0};
 
@@ -350,24 +358,27 @@ INLINE void remember(
 	void *ctx, enum kind kind, const struct tcp *tcp, __u32 length, const __u32 *client, const __u32 *address, int words
 )
 {
-	__u32 client_word = client[words - 1], address_word = address[words - 1], mark, *progress;
+	__u32 client_word = client[words - 1], address_word = address[words - 1], first = 0, mark, *progress;
 	int begins = tcp->flags & SYN, ends = tcp->flags & (RST | FIN);
+	struct memory *memory = map_lookup_elem(&clusterip_mem, &first);
 	struct slot *slot;
 	__u64 hash;
 
+	if (!memory || !memory->remembers)
+		return;
 	if (words == 4) {
 		client_word ^= rotate(client[0], 7) ^ rotate(client[1], 13) ^ rotate(client[2], 19);
 		address_word ^= address[0] ^ address[1] ^ address[2];
 	}
 	hash = scatter((__u64)(client_word ^ rotate(address_word, 16)) << 32 | ((__u32)tcp->source << 16 | tcp->destination));
-	slot = &table.slot[hash >> (64 - SLOT_BITS)];
+	slot = &memory->slot[hash >> (64 - SLOT_BITS)];
 	mark = (__u32)hash & ~PROGRESS;
 	if (LIKELY(slot->mark == (mark | REMEMBERED) && !begins && !ends)) {
 		note(slot, tcp, length);
 		if (LIKELY((__u32)jiffies64() - slot->renewed < RENEW))
 			return;
 	} else {
-		progress = &table.mark[hash >> (64 - SLOT_BITS - MARK_BITS) & ((1 << MARK_BITS) - 1)];
+		progress = &memory->mark[hash >> (64 - SLOT_BITS - MARK_BITS) & ((1 << MARK_BITS) - 1)];
 		if (ends) {
 			*progress = mark | ENDED;
 			if (slot->mark == (mark | REMEMBERED))
@@ -423,7 +434,7 @@ INLINE __u32 foreign4(void *ctx, enum kind kind, void *data, void *end)
 	if (has_ports(protocol)) {
 		ports = transport->port.source;
 		destination_port = transport->port.destination;
-		if (protocol == TCP && table.remembers && (void *)transport + sizeof(struct tcp) <= end)
+		if (protocol == TCP && (void *)transport + sizeof(struct tcp) <= end)
 			remember(ctx, kind, (void *)transport, length - sizeof(*packet), &packet->source, &packet->destination, 1);
 	} else if (protocol == ICMP && is_for_all(transport->icmp_type)) {
 		return RECORDS;
@@ -464,7 +475,7 @@ INLINE __u32 foreign6(void *ctx, enum kind kind, void *data, void *end)
 	if (has_ports(protocol)) {
 		ports = transport->port.source;
 		destination_port = transport->port.destination;
-		if (protocol == TCP && table.remembers && (void *)transport + sizeof(struct tcp) <= end)
+		if (protocol == TCP && (void *)transport + sizeof(struct tcp) <= end)
 			remember(ctx, kind, (void *)transport, length, packet->source, packet->destination, 4);
 	} else if (protocol == ICMPV6 ? is_for_all6(transport->icmp_type) : is_extension(protocol)) {
 		return RECORDS;
