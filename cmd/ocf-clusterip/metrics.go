@@ -44,7 +44,7 @@ func (c *call) metrics(ctx context.Context, command *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	status, err := c.readStatus(ctx, address, false)
+	status, err := c.readStatus(ctx, address, operator.DrainsOfNone)
 	if _, none := errors.AsType[*operator.NotSharedError](err); none && (!address.IsValid() || status.Cluster == nil) {
 		// Pacemaker may have been stopped on this node: the metrics show that, and replace older ones. But an address that the
 		// cluster does not have was mistyped.

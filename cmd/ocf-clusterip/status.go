@@ -53,7 +53,7 @@ func (c *call) status(ctx context.Context, command *cli.Command) error {
 	case command.Bool("watch"):
 		return c.watch(ctx, address, screen)
 	}
-	status, err := c.readStatus(ctx, address, true)
+	status, err := c.readStatus(ctx, address, operator.DrainsOfAll)
 	if err != nil {
 		return err
 	}
@@ -90,9 +90,9 @@ func parseAddress(flag, text string) (netip.Addr, error) {
 }
 
 // readStatus reads the status; see gather.Status.
-func (c *call) readStatus(ctx context.Context, address netip.Addr, drainsElsewhere bool) (status operator.Status, err error) {
+func (c *call) readStatus(ctx context.Context, address netip.Addr, elsewhere operator.Drains) (status operator.Status, err error) {
 	err = c.withAgent(ctx, func(ctx context.Context, a agent.Agent) error {
-		status, err = gather.Status(ctx, a, c.patientCluster(), address, drainsElsewhere)
+		status, err = gather.Status(ctx, a, c.patientCluster(), address, elsewhere)
 		return err
 	})
 	return status, err
@@ -103,7 +103,7 @@ func (c *call) watch(ctx context.Context, address netip.Addr, screen output.Scre
 	const clearScreen = "\x1b[H\x1b[2J" // ECMA-48: cursor to the first line and column; erase all
 	var before operator.Status
 	for {
-		status, err := c.readStatus(ctx, address, true)
+		status, err := c.readStatus(ctx, address, operator.DrainsOfAll)
 		if err != nil {
 			return err
 		}

@@ -231,8 +231,8 @@ func (s Status) adopting(b BucketStatus) (float64, bool) {
 	return truth(owned == 1 && b.State == Adopting), true
 }
 
-// drain returns this node's drain of a bucket.
-func (s Status) drain(b BucketStatus) (DrainStatus, bool) {
+// DrainHere returns this node's drain of a bucket.
+func (s Status) DrainHere(b BucketStatus) (DrainStatus, bool) {
 	i := slices.IndexFunc(b.Drains, func(d DrainStatus) bool { return d.Node == nameOf(s.Node) })
 	if i < 0 {
 		return DrainStatus{}, false
@@ -241,22 +241,22 @@ func (s Status) drain(b BucketStatus) (DrainStatus, bool) {
 }
 
 func (s Status) draining(b BucketStatus) (float64, bool) {
-	_, drains := s.drain(b)
+	_, drains := s.DrainHere(b)
 	return truth(drains), true
 }
 
 func (s Status) lingering(b BucketStatus) (float64, bool) {
-	drain, _ := s.drain(b)
+	drain, _ := s.DrainHere(b)
 	return truth(drain.LingersSeconds > 0), true
 }
 
 func (s Status) drainRemaining(b BucketStatus) (float64, bool) {
-	drain, drains := s.drain(b)
+	drain, drains := s.DrainHere(b)
 	return drain.Seconds, drains
 }
 
 func (s Status) drainConnections(b BucketStatus) (float64, bool) {
-	drain, _ := s.drain(b)
+	drain, _ := s.DrainHere(b)
 	if drain.Connections == nil {
 		return 0, false
 	}

@@ -16,12 +16,14 @@ import (
 	"ocf-clusterip/internal/text"
 )
 
-func (h Health) colour() style.Colour {
+// Colour returns the colour in which a health is shown.
+func (h Health) Colour() style.Colour {
 	return [...]style.Colour{style.Green, style.Yellow, style.Red}[h]
 }
 
-func stateColour(state string) style.Colour {
-	switch state {
+// Colour returns the colour in which the state of a bucket is shown.
+func (b BucketStatus) Colour() style.Colour {
+	switch b.State {
 	case Owned:
 		return style.Green
 	case Adopting, Lingering, Unknown:
@@ -71,7 +73,7 @@ func field(w io.Writer, look style.Style, name, value string) {
 
 func (r ResourceStatus) write(w io.Writer, look style.Style) {
 	title := look.Paint(style.Bold, cmp.Or(r.Name, "(no name)"))
-	_, _ = fmt.Fprintf(w, "%s %s: %s\n", title, text.Join(r.Addresses, " "), look.Paint(r.Health.colour(), r.Health.String()))
+	_, _ = fmt.Fprintf(w, "%s %s: %s\n", title, text.Join(r.Addresses, " "), look.Paint(r.Health.Colour(), r.Health.String()))
 	writeProblems(w, look, r.Problems)
 	if len(r.Buckets) == 0 {
 		return
@@ -144,15 +146,15 @@ func on(nic string) string {
 }
 
 func (t Traffic) String() string {
-	text := fmt.Sprintf("%d packets, %s", t.Packets, bytesOf(float64(t.Bytes)))
+	text := fmt.Sprintf("%d packets, %s", t.Packets, Bytes(float64(t.Bytes)))
 	if t.PacketsPerSecond != nil && t.BytesPerSecond != nil {
-		text += fmt.Sprintf(" (%.0f and %s a second)", *t.PacketsPerSecond, bytesOf(*t.BytesPerSecond))
+		text += fmt.Sprintf(" (%.0f and %s a second)", *t.PacketsPerSecond, Bytes(*t.BytesPerSecond))
 	}
 	return text
 }
 
-// bytesOf returns a number of bytes in the units of IEC 80000-13.
-func bytesOf(n float64) string {
+// Bytes returns a number of bytes in the units of IEC 80000-13.
+func Bytes(n float64) string {
 	const step = 1024
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 	i := 0
@@ -190,18 +192,19 @@ func (r ResourceStatus) writeBuckets(w io.Writer, look style.Style) {
 	for _, b := range r.Buckets {
 		packets, bytes, packetRate, byteRate := "-", "-", "-", "-"
 		if t := b.Traffic; t != nil {
-			packets, bytes = fmt.Sprint(t.Packets), bytesOf(float64(t.Bytes))
+			packets, bytes = fmt.Sprint(t.Packets), Bytes(float64(t.Bytes))
 			if t.PacketsPerSecond != nil && t.BytesPerSecond != nil {
-				packetRate, byteRate = fmt.Sprintf("%.0f", *t.PacketsPerSecond), bytesOf(*t.BytesPerSecond)
+				packetRate, byteRate = fmt.Sprintf("%.0f", *t.PacketsPerSecond), Bytes(*t.BytesPerSecond)
 			}
 		}
-		row(fmt.Sprint(b.Bucket), cmp.Or(strings.Join(b.Nodes, ","), "-"), look.Paint(stateColour(b.State), b.State), b.drains(),
+		row(fmt.Sprint(b.Bucket), cmp.Or(strings.Join(b.Nodes, ","), "-"), look.Paint(b.Colour(), b.State), b.DrainsOn(),
 			packets, bytes, packetRate, byteRate)
 	}
 	_ = table.Flush() // to a strings.Builder
 }
 
-func (b BucketStatus) drains() string {
+// DrainsOn returns the nodes that drain a bucket, for people.
+func (b BucketStatus) DrainsOn() string {
 	var all []string
 	for _, d := range b.Drains {
 		node := d.Node
@@ -224,7 +227,7 @@ func (b BucketStatus) drains() string {
 func writeProblems(w io.Writer, look style.Style, problems []Problem) {
 	for _, p := range problems {
 		text := text.Wrap(p.Text, indent+indent, look.Width)
-		_, _ = fmt.Fprintf(w, "%s%s %s\n", indent, look.Paint(p.Health.colour(), "!"), strings.TrimPrefix(text, indent+indent))
+		_, _ = fmt.Fprintf(w, "%s%s %s\n", indent, look.Paint(p.Health.Colour(), "!"), strings.TrimPrefix(text, indent+indent))
 		if p.Command != "" {
 			_, _ = fmt.Fprintf(w, "%s%s$ %s\n", indent, indent, p.Command)
 		}

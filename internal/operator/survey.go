@@ -279,6 +279,14 @@ func (k *Known) LookForDrains(ctx context.Context, cluster Cluster, buckets []cl
 	return queries.Wait()
 }
 
+// unowned returns the buckets that no node owns.
+func (k Known) unowned() []clusterip.Bucket {
+	return slices.DeleteFunc(k.buckets(), func(bucket clusterip.Bucket) bool {
+		nodes, _ := k.owner(bucket)
+		return len(nodes) > 0
+	})
+}
+
 // buckets returns all buckets of the layout.
 func (k Known) buckets() []clusterip.Bucket {
 	all := make([]clusterip.Bucket, k.Layout.Buckets)
@@ -300,11 +308,30 @@ func (s Survey) Only() (Resource, error) {
 	return Resource{}, ocf.Errorf(ocf.ErrArgs, "several addresses are shared; choose one with --to: %s", strings.Join(there, ", "))
 }
 
-// LookForDrains reads the drains of all buckets of all resources.
-func (s *Survey) LookForDrains(ctx context.Context, cluster Cluster) {
+// Drains is for which buckets a status reads the drains on other nodes. For each bucket it asks Pacemaker twice.
+type Drains int
+
+// The choices, from the one that asks least.
+const (
+	DrainsOfNone    Drains = iota
+	DrainsOfUnowned        // of the buckets that no node owns: another node may linger with them, so that clients are answered
+	DrainsOfAll
+)
+
+// LookForDrains reads the drains of all resources.
+func (s *Survey) LookForDrains(ctx context.Context, cluster Cluster, of Drains) {
 	for i := range s.Resources {
 		r := &s.Resources[i]
-		if err := r.LookForDrains(ctx, cluster, r.buckets()); err != nil {
+		var buckets []clusterip.Bucket
+		switch of {
+		case DrainsOfNone:
+			continue
+		case DrainsOfUnowned:
+			buckets = r.unowned()
+		case DrainsOfAll:
+			buckets = r.buckets()
+		}
+		if err := r.LookForDrains(ctx, cluster, buckets); err != nil {
 			r.Unread = append(r.Unread, err)
 		}
 	}

@@ -18,10 +18,10 @@ const (
 	settleTime = 300 * time.Millisecond
 )
 
-// Status reads the status of the address, or of all. What drains on other nodes costs a question for each bucket and is read only if that
-// is wanted. What is broken must be so twice: an action may be half done. With an operator.NotSharedError the status has the rest.
+// Status reads the status of the address, or of all. What is broken must be so twice: an action may be half done. With an
+// operator.NotSharedError the status has the rest.
 func Status(
-	ctx context.Context, a agent.Agent, cluster operator.Cluster, address netip.Addr, drainsElsewhere bool,
+	ctx context.Context, a agent.Agent, cluster operator.Cluster, address netip.Addr, elsewhere operator.Drains,
 ) (operator.Status, error) {
 	var status operator.Status
 	for attempt := 1; ; attempt++ {
@@ -29,9 +29,7 @@ func Status(
 		if _, none := errors.AsType[*operator.NotSharedError](err); err != nil && !none {
 			return status, err
 		}
-		if drainsElsewhere {
-			survey.LookForDrains(ctx, cluster)
-		}
+		survey.LookForDrains(ctx, cluster, elsewhere)
 		before := status
 		status = operator.Judge(survey, time.Now())
 		if status.Health != operator.Broken || attempt == maxLooks || before.IsConfirmedBy(status) {
