@@ -1,0 +1,78 @@
+package top
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator"
+)
+
+// history is what has moved since the first reading.
+type history struct {
+	since   time.Time
+	holders map[place]string
+	moves   []move // the newest last
+}
+
+// place is a bucket of a resource. With another number of buckets, the same number is another bucket.
+type place struct {
+	address string
+	buckets int
+	bucket  clusterip.Bucket
+}
+
+type move struct {
+	when     time.Time
+	resource string
+	bucket   clusterip.Bucket
+	from, to string
+}
+
+func (m move) String() string {
+	return fmt.Sprintf("%s %s bucket %d: %s -> %s", m.when.Format(time.TimeOnly), m.resource, m.bucket, m.from, m.to)
+}
+
+// maxMoves is more than a screen shows.
+const maxMoves = 100
+
+// add compares a status with the one before.
+func (h history) add(status operator.Status) history {
+	next := history{since: h.since, holders: map[place]string{}, moves: slices.Clone(h.moves)}
+	if h.holders == nil {
+		next.since = status.Time
+	}
+	for _, r := range status.Resources {
+		for _, b := range r.Buckets {
+			at := place{addressOf(r), len(r.Buckets), b.Bucket}
+			before, known := h.holders[at]
+			now, certain := holder(b)
+			switch {
+			case !certain && known:
+				now = before
+			case !certain:
+				continue
+			case known && now != before:
+				next.moves = append(next.moves, move{status.Time, nameOf(r), b.Bucket, before, now})
+			}
+			next.holders[at] = now
+		}
+	}
+	next.moves = next.moves[max(0, len(next.moves)-maxMoves):]
+	return next
+}
+
+// holder returns the nodes that answer for a bucket, or that none does. While it lingers it is on the way, and its old owner answers.
+func holder(b operator.BucketStatus) (who string, certain bool) {
+	switch b.State {
+	case operator.Unknown, operator.Lingering:
+		return "", false
+	case operator.Unowned, operator.Draining:
+		return operator.Unowned, true
+	default:
+		return ocf.OneLine(strings.Join(b.Nodes, "+")), true
+	}
+}
