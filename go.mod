@@ -29,6 +29,7 @@ require (
 	charm.land/bubbletea/v2 v2.1.1
 	github.com/charmbracelet/x/ansi v0.11.9
 	github.com/cpuguy83/go-md2man/v2 v2.0.7
+	github.com/creack/pty v1.1.24
 	github.com/safchain/ethtool v0.7.0
 	github.com/urfave/cli/v3 v3.14.0
 	golang.org/x/sync v0.25.0

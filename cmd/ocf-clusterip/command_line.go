@@ -51,6 +51,7 @@ func (c *call) commandLine() *cli.Command {
 			action("meta-data", "print the agent's description as XML", c.metaData),
 			c.usageAction(),
 			c.statusCommand(),
+			c.topCommand(),
 			c.whoisCommand(),
 			c.networkCommand(),
 			c.planCommand(),

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/creack/pty"
 )
 
 func TestReplaceFile(t *testing.T) {
@@ -50,6 +52,30 @@ func TestCheckFile(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		case fault != "" && (err == nil || !strings.Contains(err.Error(), fault) || !strings.Contains(err.Error(), "--output")):
 			t.Errorf("%s: %v, want %q", name, err, fault)
+		}
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	far, near, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	defer near.Close()
+	if err := pty.Setsize(near, &pty.Winsize{Cols: 100, Rows: 30}); err != nil {
+		t.Fatal(err)
+	}
+	if !IsTerminal(near) || IsTerminal(os.DevNull) || IsTerminal(nil) {
+		t.Error("a terminal is not told from what is none")
+	}
+	for environ, want := range map[string]struct{ colour, movesCursor bool }{
+		"TERM=xterm": {true, true}, "TERM=xterm NO_COLOR=1": {false, true}, "TERM=xterm NO_COLOR=": {true, true},
+		"TERM=dumb": {false, false}, "TERM=": {true, false}, "": {true, false},
+	} {
+		s := ScreenOf(near, strings.Fields(environ))
+		if !s.IsTerminal || s.Width != 100 || s.Colour != want.colour || s.MovesCursor != want.movesCursor {
+			t.Errorf("%s: %+v", environ, s)
 		}
 	}
 }

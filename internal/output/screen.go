@@ -19,6 +19,7 @@ const pipeWidth = 80
 type Screen struct {
 	style.Style // colour only on a terminal, unless NO_COLOR is set (no-color.org)
 	IsTerminal  bool
+	MovesCursor bool // a terminal that can show a picture, going by TERM
 }
 
 // ScreenOf returns the screen behind a writer, in a process with this environment.
@@ -32,16 +33,24 @@ func ScreenOf(to io.Writer, environ []string) Screen {
 	if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 {
 		s.Width = width
 	}
-	s.Colour = !slices.ContainsFunc(environ, func(variable string) bool {
-		value, isIt := strings.CutPrefix(variable, "NO_COLOR=")
-		return isIt && value != "" || variable == "TERM=dumb"
-	})
+	isSet := func(name string) bool {
+		return slices.ContainsFunc(environ, func(variable string) bool {
+			value, isIt := strings.CutPrefix(variable, name+"=")
+			return isIt && value != ""
+		})
+	}
+	isDumb := slices.Contains(environ, "TERM=dumb")
+	s.MovesCursor = isSet("TERM") && !isDumb
+	s.Colour = !isSet("NO_COLOR") && !isDumb
 	return s
 }
 
-// terminal returns the terminal that a writer is; nil if it is none.
-func terminal(to io.Writer) *os.File {
-	if file, ok := to.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+// IsTerminal reports whether a stream of the process is a terminal.
+func IsTerminal(stream any) bool { return terminal(stream) != nil }
+
+// terminal returns the terminal that a stream is; nil if it is none.
+func terminal(stream any) *os.File {
+	if file, ok := stream.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		return file
 	}
 	return nil

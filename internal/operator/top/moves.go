@@ -13,9 +13,9 @@ import (
 
 // history is what has moved since the first reading.
 type history struct {
-	since   time.Time
-	holders map[place]string
-	moves   []move // the newest last
+	since  time.Time
+	owners map[place]string
+	moves  []move // the newest last
 }
 
 // place is a bucket of a resource. With another number of buckets, the same number is another bucket.
@@ -41,15 +41,15 @@ const maxMoves = 100
 
 // add compares a status with the one before.
 func (h history) add(status operator.Status) history {
-	next := history{since: h.since, holders: map[place]string{}, moves: slices.Clone(h.moves)}
-	if h.holders == nil {
+	next := history{since: h.since, owners: map[place]string{}, moves: slices.Clone(h.moves)}
+	if h.owners == nil {
 		next.since = status.Time
 	}
 	for _, r := range status.Resources {
 		for _, b := range r.Buckets {
 			at := place{addressOf(r), len(r.Buckets), b.Bucket}
-			before, known := h.holders[at]
-			now, certain := holder(b)
+			before, known := h.owners[at]
+			now, certain := ownersOf(b)
 			switch {
 			case !certain && known:
 				now = before
@@ -58,15 +58,15 @@ func (h history) add(status operator.Status) history {
 			case known && now != before:
 				next.moves = append(next.moves, move{status.Time, nameOf(r), b.Bucket, before, now})
 			}
-			next.holders[at] = now
+			next.owners[at] = now
 		}
 	}
 	next.moves = next.moves[max(0, len(next.moves)-maxMoves):]
 	return next
 }
 
-// holder returns the nodes that answer for a bucket, or that none does. While it lingers it is on the way, and its old owner answers.
-func holder(b operator.BucketStatus) (who string, certain bool) {
+// ownersOf returns the nodes that answer for a bucket, or that none does. While it lingers it is on the way, and its old owner answers.
+func ownersOf(b operator.BucketStatus) (who string, certain bool) {
 	switch b.State {
 	case operator.Unknown, operator.Lingering:
 		return "", false
