@@ -10,6 +10,7 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/colorprofile"
 	"github.com/urfave/cli/v3"
 
 	"ocf-clusterip/internal/ocf"
@@ -75,7 +76,7 @@ func (c *call) top(ctx context.Context, command *cli.Command) error {
 	if once {
 		return c.topOnce(ctx, view, read, interval, screen)
 	}
-	return c.showTop(ctx, view)
+	return c.showTop(ctx, view, screen.Colour)
 }
 
 // isFullScreen reports whether input and output are a terminal that moves its cursor.
@@ -100,9 +101,14 @@ func (c *call) topOnce(
 }
 
 // showTop shows the view until a key or a signal ends it. Log lines would break the picture: what is wrong is in the status.
-func (c *call) showTop(ctx context.Context, view top.Model) error {
+func (c *call) showTop(ctx context.Context, view top.Model, colour bool) error {
 	c.log = ocf.NewLogger(io.Discard, false)
+	colours := colorprofile.ASCII
+	if colour {
+		colours = colorprofile.ANSI
+	}
 	program := tea.NewProgram(view, tea.WithInput(c.stdin), tea.WithOutput(c.stdout), tea.WithEnvironment(c.environ),
+		tea.WithColorProfile(colours), // the library would run tmux, as root, to find out
 		tea.WithoutSignalHandler())
 	defer context.AfterFunc(ctx, program.Quit)()
 	_, err := program.Run()
