@@ -194,7 +194,7 @@ fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	done <<<"$$targets"
 
 ##@ To develop
-.PHONY: fmt generate check-generated bpf-objects update-golden update-picture matrix record-answers help
+.PHONY: fmt generate check-generated bpf-objects update-golden update-picture update-top-picture matrix record-answers help
 
 fmt: ## formats all Go code
 	$(golangci) fmt ./...
@@ -234,6 +234,10 @@ record-answers: ## writes what Pacemaker's programs of RELEASE answer to interna
 
 update-picture: demo ## writes docs/demo.svg, the README's picture, anew
 	cp demo-out/answers.svg docs/demo.svg
+
+update-top-picture: ## writes docs/top.txt and docs/top.png, what top shows in a cluster, anew (root)
+	./tests/install-packages demo
+	$(lab-test) -run '^TestTopInACluster$$' ./tests/lab -pictures '$(CURDIR)/docs'
 
 help:
 	@awk 'BEGIN {FS = ":.*## "}
