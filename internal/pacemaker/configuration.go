@@ -3,8 +3,10 @@ package pacemaker
 import (
 	"cmp"
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -16,7 +18,7 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Resource is a configured resource of this agent: a clone whose instances are the buckets, or an address that is not shared.
+// Resource is a configured resource that may be a shared address: a clone whose instances are the buckets, or an address that is not shared.
 type Resource struct {
 	Name       string            // of the primitive, without an instance number
 	Clone      string            // of the clone around it; "" if there is none
@@ -50,7 +52,7 @@ func (c Cluster) Configuration(ctx context.Context) (*etree.Element, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseConfiguration(text)
+	return ParseConfiguration(text)
 }
 
 // Configured is the part of a configuration that concerns shared addresses.
@@ -68,21 +70,64 @@ func (c Cluster) Configured(ctx context.Context) (Configured, error) {
 	return Configured{Resources(configuration), FencingOff(configuration)}, nil
 }
 
-func parseConfiguration(text string) (*etree.Element, error) {
+// deepest is the depth of elements to which a CIB is read. Rules within rules are the deepest that tools write.
+const deepest = 64
+
+// ParseConfiguration returns the element configuration of a CIB, of which there may be nothing else.
+func ParseConfiguration(text string) (*etree.Element, error) {
+	if err := checkDepth(text); err != nil {
+		return nil, fmt.Errorf("the configuration of the CIB: %w", err)
+	}
 	document := etree.NewDocument()
 	if err := document.ReadFromString(text); err != nil {
 		return nil, fmt.Errorf("the configuration of the CIB: %w", err)
 	}
-	configuration := document.FindElement("//configuration")
-	if configuration == nil {
+	root := document.Root()
+	if root != nil && root.Tag == "cib" {
+		root = root.SelectElement("configuration")
+	}
+	if root == nil || root.Tag != "configuration" {
 		return nil, errors.New("the CIB has no configuration")
 	}
-	return configuration, nil
+	return root, nil
 }
 
-// Resources returns the agent's resources in a configuration. It does not evaluate rules: if a name occurs twice, the first value counts,
-// in the order in which Pacemaker reads them.
+// checkDepth refuses what would only cost memory: etree has no limit of its own.
+func checkDepth(text string) error {
+	decoder := xml.NewDecoder(strings.NewReader(text))
+	for depth := 0; ; {
+		token, err := decoder.RawToken()
+		switch token.(type) {
+		case xml.StartElement:
+			depth++
+		case xml.EndElement:
+			depth--
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case depth > deepest:
+			return fmt.Errorf("elements are nested in more than %d others", deepest)
+		}
+	}
+}
+
+// An Agent is a resource agent's place in the CIB.
+type Agent struct {
+	Provider string // "": any
+	Type     string
+}
+
+// Resources returns the resources of this agent in a configuration.
 func Resources(configuration *etree.Element) []Resource {
+	return ResourcesOf(configuration, Agent{Type: agentType})
+}
+
+// ResourcesOf returns the resources of an OCF agent. It does not evaluate rules: if a name occurs twice, the first value counts, in the
+// order in which Pacemaker reads them.
+func ResourcesOf(configuration *etree.Element, agent Agent) []Resource {
 	var all []Resource
 	defaults := map[string]string{}
 	for _, e := range configuration.SelectElements("rsc_defaults") {
@@ -97,7 +142,7 @@ func Resources(configuration *etree.Element) []Resource {
 			}
 		}
 		last := sources[len(sources)-1] // a template determines the agent
-		if last.SelectAttrValue("class", "") != "ocf" || last.SelectAttrValue("type", "") != agentType {
+		if !agent.is(last) {
 			continue
 		}
 		resource := Resource{Name: primitive.SelectAttrValue("id", ""), Parameters: map[string]string{}, Meta: map[string]string{}, Buckets: 1}
@@ -122,6 +167,12 @@ func Resources(configuration *etree.Element) []Resource {
 		all = append(all, resource)
 	}
 	return all
+}
+
+// is reports whether an element names the agent.
+func (a Agent) is(e *etree.Element) bool {
+	return e.SelectAttrValue("class", "") == "ocf" && e.SelectAttrValue("type", "") == a.Type &&
+		(a.Provider == "" || e.SelectAttrValue("provider", "") == a.Provider)
 }
 
 // isOfClone reports whether only a clone has a meta attribute.

@@ -62,7 +62,7 @@ func TestResourcesOfThisAgent(t *testing.T) {
 			Unique: clusterip.Yes, Buckets: 3,
 		},
 	}
-	configuration, err := parseConfiguration(someConfiguration)
+	configuration, err := ParseConfiguration(someConfiguration)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,8 +76,12 @@ func TestResourcesOfThisAgent(t *testing.T) {
 	if got[1].Disabled() || got[1].ID() != "lone" || got[1].Instance(0) != "lone" {
 		t.Errorf("lone: disabled %t, %s, %s", got[1].Disabled(), got[1].ID(), got[1].Instance(0))
 	}
-	for _, text := range []string{"", "<cib/>", "no XML <"} {
-		if got, err := parseConfiguration(text); err == nil {
+	for _, text := range []string{
+		"", "<cib/>", "no XML <", "<html><configuration/></html>",
+		"<configuration>" + strings.Repeat("<rule>", deepest) + strings.Repeat("</rule>", deepest) +
+			"</configuration>",
+	} {
+		if got, err := ParseConfiguration(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
 		}
 	}
@@ -91,7 +95,7 @@ func TestBucketsThatCannotBe(t *testing.T) {
 		`<nvpair name="clone-max" value="many"/><nvpair name="globally-unique" value="true"/>`: 1,
 		`<nvpair name="clone-max" value="8"/>`:                                                 8,
 	} {
-		configuration, err := parseConfiguration(fmt.Sprintf(`<configuration><resources><clone id="c">
+		configuration, err := ParseConfiguration(fmt.Sprintf(`<configuration><resources><clone id="c">
 			<primitive id="p" class="ocf" provider="custom" type="clusterip"/>
 			<meta_attributes>%s</meta_attributes></clone></resources></configuration>`, meta))
 		if err != nil {
@@ -122,7 +126,7 @@ func TestInstancesThatAreToldApart(t *testing.T) {
 		"switched on":                        {"", `<nvpair name="globally-unique" value="1"/>`, clusterip.Yes},
 	} {
 		t.Run(name, func(t *testing.T) {
-			configuration, err := parseConfiguration(strings.Replace(crmConfig(row.version), "</configuration>",
+			configuration, err := ParseConfiguration(strings.Replace(crmConfig(row.version), "</configuration>",
 				`<resources><clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/><meta_attributes>
 					<nvpair name="clone-max" value="8"/>`+
 					row.meta+`</meta_attributes></clone></resources></configuration>`, 1))
@@ -158,7 +162,7 @@ func TestWhichOfSeveralValuesCounts(t *testing.T) {
 		"a node each, where unset": {"", "", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			configuration, err := parseConfiguration(`<configuration><nodes><node/><node/></nodes><resources>` +
+			configuration, err := ParseConfiguration(`<configuration><nodes><node/><node/></nodes><resources>` +
 				`<clone id="c"><primitive id="p" class="ocf" provider="custom" type="clusterip"/>` +
 				row.sets + `</clone></resources>` + row.defaults + `</configuration>`)
 			if err != nil {

@@ -325,7 +325,7 @@ func FuzzParseAnswers(f *testing.F) {
 			t.Errorf("%v with an error", values)
 		}
 		_, _ = ParseView(text)
-		if configuration, err := parseConfiguration(text); err == nil {
+		if configuration, err := ParseConfiguration(text); err == nil {
 			Resources(configuration)
 		}
 		if nodes, err := ParseNodeStates(text); err == nil {

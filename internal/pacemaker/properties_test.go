@@ -58,7 +58,7 @@ func TestFencingOff(t *testing.T) {
 
 func fencingOff(t *testing.T, text string) []string {
 	t.Helper()
-	configuration, err := parseConfiguration(text)
+	configuration, err := ParseConfiguration(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestSchedulerVersion(t *testing.T) {
 		"2.1.9-1.el9-49aab9983":                 {2, 1, 9}, "2.1.10": {2, 1, 10}, "3.0": {}, "": {},
 		"3.0.x": {}, "3..1": {}, "9999999999999999999999.0.0": {},
 	} {
-		configuration, err := parseConfiguration(crmConfig("dc-version=" + text))
+		configuration, err := ParseConfiguration(crmConfig("dc-version=" + text))
 		if err != nil {
 			t.Fatal(err)
 		}

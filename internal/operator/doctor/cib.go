@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -95,7 +94,7 @@ func (c cib) operations(resource string) []operation {
 	}
 	standard := defaultTimeout
 	if text, ok := first(c.find("./op_defaults/meta_attributes/nvpair"), "timeout"); ok {
-		if t, ok := parseTime(text); ok {
+		if t, ok := pacemaker.ParseTime(text); ok {
 			standard = t
 		}
 	}
@@ -112,29 +111,13 @@ func (c cib) operations(resource string) []operation {
 			id: element.SelectAttrValue("id", ""), name: value("name", ""), level: level, timeout: standard,
 			enabled: ocf.IsTrue(value("enabled", "true")), onFail: value("on-fail", ""),
 		}
-		op.interval, _ = parseTime(value("interval", "0"))
-		if t, ok := parseTime(value("timeout", "")); ok {
+		op.interval, _ = pacemaker.ParseTime(value("interval", "0"))
+		if t, ok := pacemaker.ParseTime(value("timeout", "")); ok {
 			op.timeout = t
 		}
 		all = append(all, op)
 	}
 	return all
-}
-
-// parseTime reads a time as Pacemaker does (crm_parse_interval_spec): a number with a unit, by default seconds, or a duration of ISO 8601.
-func parseTime(text string) (time.Duration, bool) {
-	text = strings.TrimSpace(text)
-	if iso := regexp.MustCompile(`^PT((\d+H)?(\d+M)?(\d+S)?)$`).FindStringSubmatch(text); iso != nil {
-		duration, err := time.ParseDuration(strings.ToLower(iso[1]))
-		return duration, err == nil
-	}
-	units := map[string]string{
-		"": "s", "s": "s", "sec": "s", "ms": "ms", "msec": "ms", "us": "us", "usec": "us", "m": "m", "min": "m", "h": "h", "hr": "h",
-	}
-	rest := strings.TrimLeft(text, "0123456789")
-	unit, known := units[strings.ToLower(strings.TrimSpace(rest))]
-	duration, err := time.ParseDuration(strings.TrimSuffix(text, rest) + unit)
-	return duration, known && err == nil
 }
 
 // A partner is another clone in a constraint with ours that can make its instances start or stop.

@@ -11,6 +11,7 @@ import (
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
 	"ocf-clusterip/internal/text"
 )
 
@@ -175,7 +176,7 @@ func judgeFailureTimeout(s subject) answer {
 	const shortest = 30 * time.Second // enough for hundreds of buckets to move
 	do := fmt.Sprintf("pcs resource meta %s failure-timeout=2min", s.name())
 	text, where, given := s.meta("failure-timeout")
-	timeout, isTime := parseTime(text)
+	timeout, isTime := pacemaker.ParseTime(text)
 	switch {
 	case !given || isTime && timeout == 0:
 		return ok("none: failures stay until pcs resource cleanup")

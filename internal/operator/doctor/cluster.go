@@ -133,7 +133,7 @@ func judgeWatchdog(s subject) answer {
 	settings, _, set := pacemaker.FencingSettings(s.cib.configuration, "fencing-watchdog-timeout", "stonith-watchdog-timeout")
 	for _, setting := range settings {
 		// A negative one stands for twice the watchdog's own timeout. Versions differ in how they read other values.
-		timeout, isTime := parseTime(strings.TrimPrefix(setting.Value, "-"))
+		timeout, isTime := pacemaker.ParseTime(strings.TrimPrefix(setting.Value, "-"))
 		switch {
 		case isTime && timeout == 0:
 			return answer{}
