@@ -221,7 +221,7 @@ bpf-objects:
 	done
 
 update-golden: ## writes docs/parameters.md and the golden texts anew: read the diff
-	$(GO) test ./internal/metadata ./internal/manual ./internal/operator ./internal/operator/doctor ./internal/operator/network ./internal/operator/plan ./internal/operator/top -update
+	$(GO) test ./internal/metadata ./internal/manual ./internal/operator ./internal/operator/convert ./internal/operator/doctor ./internal/operator/network ./internal/operator/plan ./internal/operator/top -update
 
 matrix: ## runs all of that on four releases of Debian and their kernels, for hours, and writes docs/compatibility.md; ROWS='sid linux-sid'
 	./tests/install-packages test

@@ -55,6 +55,7 @@ func (c *call) commandLine() *cli.Command {
 			c.whoisCommand(),
 			c.networkCommand(),
 			c.planCommand(),
+			c.convertCommand(),
 			c.doctorCommand(),
 			c.metricsCommand(),
 		}, c.makers()...),

@@ -18,7 +18,7 @@ import (
 	"ocf-clusterip/internal/ocf"
 )
 
-// Resource is a configured resource that may be a shared address: a clone whose instances are the buckets, or an address that is not shared.
+// Resource is a configured address: a clone whose instances are the buckets, or an address that is not shared.
 type Resource struct {
 	Name       string            // of the primitive, without an instance number
 	Clone      string            // of the clone around it; "" if there is none
@@ -134,9 +134,10 @@ func ResourcesOf(configuration *etree.Element, agent Agent) []Resource {
 		pairs(defaults, e, "meta_attributes")
 	}
 	maps.DeleteFunc(defaults, func(name, _ string) bool { return !isOfClone(name) })
+	templates, nodes := configuration.FindElements("./resources/template"), len(configuration.FindElements("./nodes/node"))
 	for _, primitive := range configuration.FindElements("./resources//primitive") {
 		sources := []*etree.Element{primitive}
-		for _, template := range configuration.FindElements("./resources/template") {
+		for _, template := range templates {
 			if template.SelectAttrValue("id", "") == primitive.SelectAttrValue("template", "") {
 				sources = append(sources, template)
 			}
@@ -161,7 +162,7 @@ func ResourcesOf(configuration *etree.Element, agent Agent) []Resource {
 						resource.Meta[name] = value
 					}
 				}
-				resource.countBuckets(len(configuration.FindElements("./nodes/node")), SchedulerVersion(configuration))
+				resource.countBuckets(nodes, SchedulerVersion(configuration))
 			}
 		}
 		all = append(all, resource)

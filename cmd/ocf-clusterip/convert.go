@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/beevik/etree"
+	"github.com/urfave/cli/v3"
+
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator"
+	"ocf-clusterip/internal/operator/convert"
+	"ocf-clusterip/internal/operator/gather"
+)
+
+const convertDescription = `Prints the commands that bring a shared address from a clone of
+ocf:heartbeat:IPaddr2 to this agent, what becomes of each of its
+parameters, and the way back. It changes nothing itself. Everything that
+names the resource, such as constraints, stays as it is.
+
+    ocf-clusterip convert                  # of the running cluster
+    ocf-clusterip convert --cib cib.xml    # cibadmin --query >cib.xml
+
+No node answers while the commands run, mostly for a few seconds. Node by
+node is not possible; the output says why. It is a script, with all prose
+as comments: read it, then paste it line by line.
+
+The exit code is 0 if there are commands for each address, and 2 if not:
+then the output says what is in the way. docs/upgrade.md has an example.`
+
+// agentIPaddr2 is where packages install the agent (OCF developer's guide, "Installing and packaging resource agents").
+const agentIPaddr2 = "/usr/lib/ocf/resource.d/heartbeat/IPaddr2"
+
+func (c *call) convertCommand() *cli.Command {
+	return c.forAdministrators(&cli.Command{
+		Name: "convert", Usage: "commands that replace a clone of IPaddr2 by this agent", Description: convertDescription,
+		Flags: []cli.Flag{
+			fileFlag("cib", "read the CIB in `FILE` instead of the running cluster's; - is the standard input"),
+			textFlag("resource", "convert only the resource or clone with this `NAME`"),
+			&cli.StringFlag{Name: "for", Usage: "the commands of `TOOL`, one of " + strings.Join(convert.Tools(), ", "), Value: string(convert.PCS)},
+			numberFlag("buckets", "the new number of buckets, `N` (clone-max); by default as many as the clone has", 0),
+			&cli.BoolFlag{Name: "keep-hash", Usage: "keep each client in its bucket, for nodes with kernels before and after 6.3 side by side"},
+			&cli.BoolFlag{Name: "json", Usage: "write JSON (docs/schema/convert.schema.json)"},
+		},
+		Action: c.convert,
+	})
+}
+
+func (c *call) convert(ctx context.Context, command *cli.Command) error {
+	options, err := convertOptions(command)
+	if err != nil {
+		return err
+	}
+	configuration, err := c.configurationToConvert(ctx, command, &options)
+	if err != nil {
+		return err
+	}
+	report, err := convert.Cluster(configuration, options)
+	if err != nil {
+		return err
+	}
+	if command.Bool("json") {
+		err = operator.WriteJSON(c.stdout, report)
+	} else {
+		err = report.Write(c.stdout, c.screen().Width)
+	}
+	if err == nil && !report.Complete() {
+		err = result(ocf.ErrArgs)
+	}
+	return err
+}
+
+// convertOptions reads the flags. The error has everything that is wrong with them.
+func convertOptions(command *cli.Command) (convert.Options, error) {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, ocf.Errorf(ocf.ErrArgs, format, args...)) }
+	if command.Args().Present() {
+		fault("%s is not a flag; see ocf-clusterip convert --help", ocf.Quote(command.Args().First()))
+	}
+	tool, buckets := command.String("for"), command.Uint("buckets")
+	if !slices.Contains(convert.Tools(), tool) {
+		fault("--for %s is not one of %s", ocf.Quote(tool), strings.Join(convert.Tools(), ", "))
+	}
+	if command.IsSet("buckets") && (buckets == 0 || buckets > ocf.MaxBuckets) {
+		fault("--buckets %d is not a number from 1 to %d", buckets, ocf.MaxBuckets)
+	}
+	return convert.Options{
+		Resource: command.String("resource"), Tool: convert.Tool(tool), Buckets: uint32(min(buckets, ocf.MaxBuckets)),
+		KeepHash: command.Bool("keep-hash"), Agent: convert.Unknown,
+	}, errors.Join(faults...)
+}
+
+// configurationToConvert returns the configuration that --cib names, or else that of this node's cluster, whose IPaddr2 is installed here.
+func (c *call) configurationToConvert(ctx context.Context, command *cli.Command, options *convert.Options) (*etree.Element, error) {
+	if command.IsSet("cib") {
+		return gather.CIB(command.String("cib"), c.stdin)
+	}
+	options.Agent = gather.InstalledIPaddr2(agentIPaddr2)
+	return gather.RunningCIB(ctx, c.patientCluster())
+}

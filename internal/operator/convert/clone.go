@@ -1,0 +1,237 @@
+package convert
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/beevik/etree"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
+	"ocf-clusterip/internal/text"
+)
+
+// A clone is a resource of IPaddr2, most likely one of a clone.
+type clone struct {
+	pacemaker.Resource
+	configuration *etree.Element
+	options       Options
+	primitive     *etree.Element
+	around        *etree.Element // the element of the clone; nil if there is none
+}
+
+func convertClone(resource pacemaker.Resource, configuration *etree.Element, o Options) Conversion {
+	c := clone{Resource: resource, configuration: configuration, options: o}
+	for _, primitive := range configuration.FindElements("./resources//primitive") {
+		if primitive.SelectAttrValue("id", "") == resource.Name {
+			c.primitive = primitive
+		}
+	}
+	for e := c.primitive; e != nil; e = e.Parent() {
+		if e.Tag == "clone" || e.Tag == "master" {
+			c.around = e
+		}
+	}
+	result := Conversion{
+		Resource: resource.Name, Clone: resource.Clone, Address: resource.Parameters["ip"], Buckets: c.buckets(),
+		Parameters: []Parameter{}, Remarks: []string{}, Steps: []Step{}, WayBack: []string{},
+	}
+	if c.around == nil {
+		result.Faults = []string{"it is not a clone: one node has the whole address. ocf:heartbeat:IPaddr2 is right for that"}
+		return result
+	}
+	generation, unclear := generationOf(resource.Parameters, o.Agent)
+	t := translation{old: maps.Clone(resource.Parameters), generation: generation, options: o}
+	t.translate()
+	result.Generation, result.Parameters, result.Remarks = generation, t.rows, append(result.Remarks, t.remarks...)
+	result.Faults = append([]string{}, slices.Concat(c.unreadable(), unclear, t.faults, c.contradictions(generation))...)
+	layout, err := check(t.now, resource.Name, max(1, result.Buckets))
+	if _, hasAddress := t.old["ip"]; hasAddress {
+		result.Faults = append(result.Faults, split(err)...)
+	}
+	if len(result.Faults) == 0 {
+		result.Remarks = append(result.Remarks, c.remarks(layout, t)...)
+		c.describe(&result, t.now)
+	}
+	return result
+}
+
+// buckets returns the number of buckets after the conversion.
+func (c clone) buckets() uint32 {
+	if c.options.Buckets > 0 {
+		return c.options.Buckets
+	}
+	return c.Buckets
+}
+
+// generationOf tells the generation by the agent that is installed here or, if that is unknown, by the parameters that only one of them
+// has.
+func generationOf(parameters map[string]string, installed Generation) (Generation, []string) {
+	if installed == Target || installed == Match {
+		return installed, nil
+	}
+	var newer []string
+	for _, name := range []string{"clusterip_firewall", "clusterip_hash_seed", "clusterip_table", "clusterip_chain", "clusterip_mac_mangle"} {
+		if _, set := parameters[name]; set {
+			newer = append(newer, name)
+		}
+	}
+	_, isTarget := parameters["clusterip_hash"]
+	switch {
+	case isTarget && len(newer) > 0:
+		return Unknown, []string{fmt.Sprintf("clusterip_hash is a parameter of IPaddr2 with the target CLUSTERIP, and %s of the one since "+
+			"June 2026. Remove what the installed one does not have, or run convert on a node of the cluster, without --cib",
+			strings.Join(newer, ", "))}
+	case isTarget:
+		return Target, nil
+	case len(newer) > 0 || strings.Contains(parameters["ip"], ":"): // the target has no IPv6
+		return Match, nil
+	default:
+		return Unknown, nil
+	}
+}
+
+// unreadable returns why the CIB does not tell what holds for the resource.
+func (c clone) unreadable() []string {
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	if template := c.primitive.SelectAttrValue("template", ""); template != "" {
+		fault("it is made from the template %s, which may have other resources, and may be in constraints. Write what it needs of the "+
+			"template into the resource itself", ocf.Quote(template))
+	}
+	for e := c.primitive; e != nil && e.Tag != "resources"; e = e.Parent() {
+		for _, child := range e.ChildElements() {
+			if child.Tag == "primitive" && e != c.primitive || child.Tag == "group" {
+				continue
+			}
+			for _, inner := range append(child.FindElements(".//*"), child) {
+				if reference := inner.SelectAttrValue("id-ref", ""); reference != "" {
+					fault("%s of %s is a reference to %s, which others may share. Write what is in it into the resource itself", inner.Tag,
+						ocf.Quote(e.SelectAttrValue("id", "")), ocf.Quote(reference))
+				}
+				if inner.Tag == "rule" {
+					fault("%s of %s has a rule, so the CIB does not tell which values hold. Remove the rule", ocf.Quote(child.SelectAttrValue("id", "")),
+						ocf.Quote(e.SelectAttrValue("id", "")))
+				}
+			}
+		}
+	}
+	return append(faults, c.twice()...)
+}
+
+// twice names the parameters that have several values.
+func (c clone) twice() []string {
+	values := map[string][]string{}
+	for _, pair := range c.primitive.FindElements("./instance_attributes/nvpair") {
+		name, value := pair.SelectAttrValue("name", ""), pair.SelectAttrValue("value", "")
+		if !slices.Contains(values[name], value) {
+			values[name] = append(values[name], value)
+		}
+	}
+	var faults []string
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if len(values[name]) > 1 {
+			var quoted []string
+			for _, value := range values[name] {
+				quoted = append(quoted, ocf.Quote(value))
+			}
+			faults = append(faults, fmt.Sprintf("%s has several values, %s. Leave one", ocf.Quote(name), strings.Join(quoted, " and ")))
+		}
+	}
+	return faults
+}
+
+// contradictions returns what is wrong with the clone.
+func (c clone) contradictions(generation Generation) []string {
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	id := text.ShellQuote(c.Clone)
+	for _, name := range []string{c.Name, c.Clone} {
+		if !isID(name) {
+			fault("%s is not the ID of a resource: letters, digits and . - _, with a letter in front", ocf.Quote(name))
+		}
+	}
+	if c.around.Tag == "master" || ocf.IsTrue(c.Meta["promotable"]) {
+		fault("the clone is promotable, but IPaddr2 has no roles. Remove promotable")
+	}
+	if parent := c.primitive.Parent(); parent.Tag == "group" {
+		fault("the clone contains the group %s: its other members would be as many instances as there are buckets. Take the address out of "+
+			"the group, make it a clone of its own, and convert that", ocf.Quote(parent.SelectAttrValue("id", "")))
+	}
+	if c.Fault != nil {
+		fault("%v. If the address is to be shared: pcs resource meta %s globally-unique=true clone-max=8", c.Fault, id)
+	} else if c.Unique != clusterip.Yes {
+		fault("the clone is not globally unique, so nothing is shared. If it is to be shared: pcs resource meta %s globally-unique=true", id)
+	}
+	if c.Fault == nil && c.Buckets == 1 && c.options.Buckets == 0 {
+		fault("clone-max=1: one node has the whole address. Give the number of buckets, such as --buckets 8")
+	}
+	if c.options.KeepHash && c.options.Buckets > 0 && c.options.Buckets != c.Buckets {
+		fault("--buckets %d changes the hash, which --keep-hash keeps: the clone has %d instances", c.options.Buckets, c.Buckets)
+	}
+	if c.options.KeepHash && generation == Target && c.buckets() > clusterip.MaxTargetBuckets {
+		fault("--keep-hash: the target CLUSTERIP has at most %d buckets, and the clone has %d", clusterip.MaxTargetBuckets, c.buckets())
+	}
+	maintenance, _ := pacemaker.Property(c.configuration, "maintenance-mode")
+	_, managed := c.Meta["is-managed"]
+	if ocf.IsTrue(maintenance) || ocf.IsTrue(c.Meta["maintenance"]) || managed && !ocf.IsTrue(c.Meta["is-managed"]) {
+		fault("Pacemaker does not manage it now (maintenance-mode, maintenance or is-managed), so it would not stop it")
+	}
+	return faults
+}
+
+// isID reports whether a text is an ID of a CIB (NCName in Namespaces in XML 1.0): it is in commands, where no option begins like it.
+func isID(text string) bool {
+	for i, r := range text {
+		isFirst := unicode.IsLetter(r) || r == '_'
+		if !isFirst && (i == 0 || !unicode.IsDigit(r) && !strings.ContainsRune(".-", r)) {
+			return false
+		}
+	}
+	return text != ""
+}
+
+// split returns the texts of joined errors.
+func split(err error) []string {
+	if err == nil {
+		return nil
+	}
+	var several interface{ Unwrap() []error }
+	if !errors.As(err, &several) {
+		return []string{err.Error()}
+	}
+	var all []string
+	for _, one := range several.Unwrap() {
+		all = append(all, split(one)...)
+	}
+	return all
+}
+
+// remarks returns what an administrator should know before.
+func (c clone) remarks(layout clusterip.Layout, t translation) []string {
+	var remarks []string
+	remark := func(format string, args ...any) { remarks = append(remarks, fmt.Sprintf(format, args...)) }
+	if !t.sameMAC {
+		remark("The shared MAC address becomes %s. Routers and clients learn it from gratuitous ARP when the address starts; static entries in "+
+			"switches and routers must be changed (ocf-clusterip network --ip %s).", text.Join(layout.AllMACs(), ", "), layout.Address())
+	}
+	nodes := len(c.configuration.FindElements("./nodes/node"))
+	if advised := 4 * nodes; nodes > 1 && int(c.buckets()) < advised && !t.options.KeepHash {
+		remark("For %d nodes, %d buckets are advised, so that the work of a failed node is spread. The number can only be changed while the "+
+			"resource is stopped, as it is here: --buckets %d.", nodes, advised, advised)
+	}
+	if c.Disabled() {
+		remark("The resource is disabled now. Leave out the start if it is to stay so.")
+	}
+	for _, name := range []string{"interleave", "notify", "ordered"} {
+		if ocf.IsTrue(c.Meta[name]) {
+			remark("The clone keeps %s=%s; see what ocf-clusterip doctor thinks of it.", name, ocf.Quote(c.Meta[name]))
+		}
+	}
+	return remarks
+}

@@ -1,0 +1,362 @@
+package convert
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/beevik/etree"
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func read(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func parse(t testing.TB, text string) *etree.Element {
+	t.Helper()
+	configuration, err := pacemaker.ParseConfiguration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return configuration
+}
+
+func written(t testing.TB, r Report) string {
+	t.Helper()
+	var b strings.Builder
+	if err := r.Write(&b, 80); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// reports are one of each kind.
+func reports(t testing.TB) map[string]Report {
+	t.Helper()
+	all := map[string]Report{}
+	for name, q := range map[string]struct {
+		cib     string
+		options Options
+	}{
+		"target-pcs":       {"target.xml", Options{Tool: PCS, Buckets: 12}},
+		"target-crm":       {"target.xml", Options{Tool: CRM}},
+		"target-keep-hash": {"target.xml", Options{Tool: PCS, KeepHash: true}},
+		"match-pcs":        {"match.xml", Options{Tool: PCS}},
+		"match-keep-hash":  {"match.xml", Options{Tool: PCS, KeepHash: true, Resource: "four"}},
+		"not-a-clone":      {"match.xml", Options{Tool: PCS, Resource: "plain"}},
+	} {
+		report, err := Cluster(parse(t, read(t, q.cib)), q.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = report
+	}
+	return all
+}
+
+func TestScripts(t *testing.T) {
+	for name, report := range reports(t) {
+		got, file := written(t, report), name+".txt"
+		if *update {
+			if err := os.WriteFile(filepath.Join("testdata", file), []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if diff := cmp.Diff(read(t, file), got); diff != "" {
+			t.Errorf("%s is out of date: go test ./internal/operator/convert -update (-file +program):\n%s", file, diff)
+		}
+	}
+}
+
+// What is written as JSON is what docs/schema says, and the schema leaves no field out.
+func TestJSONKeepsItsSchema(t *testing.T) {
+	schema, err := jsonschema.NewCompiler().Compile("../../../docs/schema/convert.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, report := range reports(t) {
+		text, err := json.Marshal(report)
+		if err != nil {
+			t.Fatal(err)
+		}
+		instance, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(instance); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
+		instance.(map[string]any)["surprise"] = true
+		if schema.Validate(instance) == nil {
+			t.Error("the schema accepts anything")
+		}
+	}
+}
+
+// cibWith returns a clone of IPaddr2 with these parameters, more in the primitive, and meta attributes; by default good ones.
+func cibWith(parameters map[string]string, primitive, meta string) string {
+	document := etree.NewDocument()
+	set := document.CreateElement("instance_attributes")
+	set.CreateAttr("id", "p")
+	for name, value := range parameters {
+		pair := set.CreateElement("nvpair")
+		pair.CreateAttr("name", name)
+		pair.CreateAttr("value", value)
+	}
+	text, err := document.WriteToString()
+	if err != nil {
+		panic(err)
+	}
+	if meta == "" {
+		meta = `<nvpair name="clone-max" value="8"/><nvpair name="globally-unique" value="true"/>`
+	}
+	return `<configuration><nodes><node uname="a"/><node uname="b"/></nodes><resources><clone id="x-clone">` +
+		`<primitive id="x" class="ocf" provider="heartbeat" type="IPaddr2">` + text + primitive + `</primitive>` +
+		`<meta_attributes id="m">` + meta + `</meta_attributes></clone></resources></configuration>`
+}
+
+func faults(t testing.TB, cib string, o Options) []string {
+	t.Helper()
+	o.Tool = PCS
+	report, err := Cluster(parse(t, cib), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range report.Conversions {
+		if (len(c.Faults) == 0) != (len(c.Steps) > 0) {
+			t.Errorf("%d faults and %d steps", len(c.Faults), len(c.Steps))
+		}
+	}
+	return report.Conversions[0].Faults
+}
+
+func TestWhatCannotBeConverted(t *testing.T) {
+	good := map[string]string{"ip": "192.168.10.3"}
+	with := func(pairs ...string) map[string]string {
+		all := map[string]string{"ip": "192.168.10.3"}
+		for i := 0; i < len(pairs); i += 2 {
+			all[pairs[i]] = pairs[i+1]
+		}
+		return all
+	}
+	const unique = `<nvpair name="globally-unique" value="true"/>`
+	keep := Options{KeepHash: true}
+	plain := func(parameters map[string]string) string { return cibWith(parameters, "", "") }
+	cloned := func(meta string) string { return cibWith(good, "", meta) }
+	const one, eight = `<nvpair name="clone-max" value="1"/>`, `<nvpair name="clone-max" value="8"/>`
+	derived := []string{"clusterip_firewall", "nft", "cidr_netmask", "24", "broadcast", "192.168.10.255"}
+	for name, row := range map[string]struct {
+		cib     string
+		options Options
+		want    string // "": it can
+	}{
+		"good":              {plain(good), Options{}, ""},
+		"no address":        {plain(nil), Options{}, "ip is not set"},
+		"no real address":   {plain(with("ip", "192.168.10.300")), Options{}, "192.168.10.300"},
+		"two masks":         {plain(with("cidr_netmask", "24", "netmask", "255.255.0.0")), Options{}, "contradicts cidr_netmask=24"},
+		"one mask twice":    {plain(with("cidr_netmask", "24", "netmask", "255.255.255.0")), Options{}, ""},
+		"a torn mask":       {plain(with("cidr_netmask", "255.0.255.0")), Options{}, "ones of a netmask"},
+		"no group address":  {plain(with("mac", "02:02:03:04:05:06")), Options{}, "mac=02:02:03:04:05:06"},
+		"no MAC":            {plain(with("mac", "0102")), Options{}, "0102"},
+		"unique addresses":  {plain(with("unique_clone_address", "true")), Options{}, "address of its own"},
+		"LVS":               {plain(with("lvs_support", "yes")), Options{}, "lvs_support=yes"},
+		"loopback":          {plain(with("nic", "lo")), Options{}, "real servers of LVS"},
+		"another namespace": {plain(with("network_namespace", "blue")), Options{}, "network namespace"},
+		"no hash":           {plain(with("clusterip_hash", "destip")), Options{}, "clusterip_hash=destip"},
+		"IPv6 with target":  {plain(with("ip", "2001:db8::3", "clusterip_hash", "sourceip")), Options{}, "has no IPv6"},
+		"both generations": {
+			plain(with("clusterip_hash", "sourceip", "clusterip_hash_seed", "1")), Options{}, "clusterip_hash_seed of the one since",
+		},
+		"one is installed":  {plain(with("clusterip_hash", "sourceip", "clusterip_hash_seed", "1")), Options{Agent: Match}, ""},
+		"no packets":        {plain(with("arp_count", "0")), Options{}, "arp_count=0"},
+		"anonymous":         {cloned(eight), Options{}, "globally-unique"},
+		"anonymous, one":    {cloned(one), Options{Buckets: 8}, "not globally unique"},
+		"one instance":      {cloned(one + unique), Options{}, "--buckets 8"},
+		"one becomes eight": {cloned(one + unique), Options{Buckets: 8}, ""},
+		"too many":          {cloned(`<nvpair name="clone-max" value="9999"/>` + unique), Options{}, "clone-max="},
+		"promotable":        {cloned(`<nvpair name="promotable" value="true"/>` + eight + unique), Options{}, "promotable"},
+		"unmanaged":         {cloned(`<nvpair name="is-managed" value="false"/>` + eight + unique), Options{}, "does not manage"},
+		"rule of the clone": {cloned(`<rule id="r"/>` + eight + unique), Options{}, "rule"},
+		"rule":              {cibWith(good, `<instance_attributes id="q"><rule id="r"/></instance_attributes>`, ""), Options{}, "rule"},
+		"reference":         {cibWith(good, `<operations id-ref="other"/>`, ""), Options{}, `"other"`},
+		"a value twice": {
+			cibWith(good, `<instance_attributes id="q"><nvpair name="ip" value="192.168.10.4"/></instance_attributes>`, ""),
+			Options{},
+			`"192.168.10.3" and "192.168.10.4"`,
+		},
+		"group": {
+			strings.NewReplacer("<primitive", `<group id="g"><primitive`, "</primitive>", "</primitive></group>").Replace(plain(good)),
+			Options{},
+			`group "g"`,
+		},
+		"template": {
+			strings.Replace(plain(good), "<clone ", `<template id="t" class="ocf" provider="heartbeat" type="IPaddr2"/><clone `, 1),
+			Options{},
+			"",
+		},
+		"made from a template": {
+			strings.NewReplacer("<clone ", `<template id="t" class="ocf" provider="heartbeat" type="IPaddr2"/><clone `,
+				"<primitive ", `<primitive template="t" `).Replace(plain(good)),
+			Options{},
+			`template "t"`,
+		},
+		"an ID that is an option": {strings.Replace(plain(good), `id="x-clone"`, `id="--force"`, 1), Options{}, "--force"},
+		"keep what is unknown":    {plain(good), keep, "--keep-hash"},
+		"keep the target's":       {plain(with("clusterip_hash", "sourceip")), keep, ""},
+		"keep all ports":          {plain(with("clusterip_hash", "sourceip-sourceport-destport")), keep, "hash_seed"},
+		"keep too many": {
+			cibWith(with("clusterip_hash", "sourceip"), "", `<nvpair name="clone-max" value="17"/>`+unique), keep, "at most 16",
+		},
+		"keep another number":  {plain(with("clusterip_hash", "sourceip")), Options{KeepHash: true, Buckets: 9}, "--buckets 9"},
+		"keep a derived seed":  {plain(with(derived...)), keep, ""},
+		"keep an unknown seed": {plain(with("clusterip_firewall", "nft", "cidr_netmask", "24")), keep, "derives it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := faults(t, row.cib, row.options)
+			if row.want == "" && len(got) > 0 || row.want != "" && !strings.Contains(strings.Join(got, "\n"), row.want) {
+				t.Errorf("%q, want %q", got, row.want)
+			}
+		})
+	}
+}
+
+// All that is wrong is named at once, and nothing twice.
+func TestAllFaultsAtOnce(t *testing.T) {
+	cib := cibWith(map[string]string{"ip": "nonsense", "mac": "02:00:00:00:00:01", "lvs_support": "true", "arp_count": "-1"},
+		`<instance_attributes id="q"><rule id="r"/></instance_attributes>`, `<nvpair name="clone-max" value="1"/>`)
+	got := faults(t, cib, Options{})
+	for _, want := range []string{"nonsense", "02:00:00:00:00:01", "lvs_support", "arp_count", "rule", "globally unique", "clone-max=1"} {
+		named := 0
+		for _, fault := range got {
+			if strings.Contains(fault, want) {
+				named++
+			}
+		}
+		if named != 1 {
+			t.Errorf("%s is named %d times in %q", want, named, got)
+		}
+	}
+}
+
+func TestWhatIsChosen(t *testing.T) {
+	configuration := parse(t, read(t, "match.xml"))
+	for name, row := range map[string]struct {
+		resource string
+		want     []string
+		fault    string
+	}{
+		"all clones": {"", []string{"four", "six"}, ""},
+		"resource":   {"six", []string{"six"}, ""},
+		"clone":      {"c-four", []string{"four"}, ""},
+		"nothing":    {"none", nil, `"none": no resource`},
+	} {
+		report, err := Cluster(configuration, Options{Tool: PCS, Resource: row.resource})
+		var got []string
+		for _, c := range report.Conversions {
+			got = append(got, c.Resource)
+		}
+		if diff := cmp.Diff(row.want, got); diff != "" || !strings.Contains(fmt.Sprint(err), row.fault) || err != nil && row.fault == "" {
+			t.Errorf("%s: %v %s", name, err, diff)
+		}
+	}
+	for text, want := range map[string]string{
+		"<configuration/>": "no clone",
+		`<configuration><resources><primitive class="ocf" provider="custom" type="clusterip"/></resources></configuration>`: "already",
+	} {
+		_, err := Cluster(parse(t, text), Options{Tool: PCS})
+		if !strings.Contains(fmt.Sprint(err), want) || ocf.CodeOf(err) != ocf.ErrArgs {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// The values are those of IPaddr2's own pipeline (ip_init), run in a shell.
+func TestDerivedMAC(t *testing.T) {
+	for ip, row := range map[string]struct{ netmask, broadcast, mac, seed string }{
+		"192.168.10.3": {"24", "192.168.10.255", "c1:7a:92:19:af:fb", "0xc17a9219"},
+		"192.168.10.4": {"24", "192.168.10.255", "f7:5c:ce:5a:6a:4a", "0xf75cce5a"},
+		"10.0.0.2":     {"8", "10.255.255.255", "01:23:5b:61:6f:7d", "0x06235b61"},
+	} {
+		tr := translation{old: map[string]string{"ip": ip, "broadcast": row.broadcast}, now: map[string]string{"cidr_netmask": row.netmask}}
+		digest, known := tr.digest()
+		if got := derivedMAC(digest, netip.MustParseAddr(ip)).String(); !known || got != row.mac {
+			t.Errorf("%s: %s, %t, want %s", ip, got, known, row.mac)
+		}
+		tr.matchHash("")
+		tr.options.KeepHash = true
+		tr.matchHash("")
+		if got := tr.now["hash_seed"]; got != row.seed {
+			t.Errorf("%s: seed %s, want %s", ip, got, row.seed)
+		}
+	}
+}
+
+// bare returns what a shell sees outside single quotes and comments.
+func bare(script string) string {
+	var b strings.Builder
+	quoted, comment, atStart := false, false, true
+	for _, r := range script {
+		switch {
+		case atStart && !quoted && r == '#':
+			comment = true
+		case r == '\n' && comment:
+			comment = false
+		case comment:
+		case r == '\'':
+			quoted = !quoted
+		case !quoted:
+			b.WriteRune(r)
+		}
+		atStart = r == '\n'
+	}
+	return b.String()
+}
+
+// Whatever the CIB is: no crash, and nothing of it that a shell or a terminal takes for a command.
+func FuzzCluster(f *testing.F) {
+	f.Add(read(f, "target.xml"), false)
+	f.Add(read(f, "match.xml"), true)
+	f.Add(cibWith(map[string]string{"ip": "192.168.10.3", "nic": "$(x)'`y`"},
+		`<operations><op name="mon'itor"/><op name="stop" description="'&#10;;x"/></operations>`, ""), false)
+	f.Fuzz(func(t *testing.T, text string, keep bool) {
+		configuration, err := pacemaker.ParseConfiguration(text)
+		if err != nil {
+			return
+		}
+		for _, tool := range []Tool{PCS, CRM} {
+			report, err := Cluster(configuration, Options{Tool: tool, KeepHash: keep})
+			if err != nil {
+				continue
+			}
+			script := written(t, report)
+			if i := strings.IndexFunc(script, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+				t.Errorf("%q is not printable", script[i:])
+			}
+			for line := range strings.Lines(bare(script)) {
+				own := strings.HasPrefix(line, "(umask 077; set -C; cibadmin --query >")
+				if !own && strings.ContainsAny(line, "`$;|&<>()\"*?[]!~#") {
+					t.Errorf("%q is a command of the CIB's", line)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,110 @@
+package convert
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/beevik/etree"
+
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/text"
+)
+
+// backup returns the command that saves the CIB. Passwords of fencing devices are in it, and an earlier backup is not to be replaced by
+// what is half converted.
+func backup(resource string) string {
+	return "(umask 077; set -C; cibadmin --query >" + text.ShellQuote("cib-before-"+resource+".xml") + ")"
+}
+
+const (
+	whyBefore = "The program must be installed on all nodes. doctor may name the present rules and address as conflicts."
+	whyBackup = "If a command fails, in this step or a later one, stop there. The backup has the whole CIB, and replaces no earlier one."
+	whyStop   = "From here on no node answers until the address runs again: mostly for a few seconds. Go on only when the resource is " +
+		"stopped on all nodes."
+	whyRefresh = "The last command makes Pacemaker forget the failures of the former agent."
+	whyStart   = "Clients repeat what was not answered meanwhile. An open connection survives if its bucket starts on the node that had it; " +
+		"else the client gets a reset and connects again."
+	whyWayBack = "The way back, if it is needed, with the same break:"
+)
+
+// describe sets the steps.
+func (c clone) describe(result *Conversion, parameters map[string]string) {
+	tool := c.options.Tool
+	replacement, remarks := c.replacement(parameters)
+	result.Remarks = append(result.Remarks, remarks...)
+	forward, err := replaceCommand(replacement)
+	back, backErr := replaceCommand(c.primitive)
+	if err != nil || backErr != nil {
+		result.Faults = append(result.Faults, fmt.Sprintf("it cannot be written as XML: %v, %v", err, backErr))
+		return
+	}
+	changed, former := c.metaChanges()
+	why := []string{whyRefresh}
+	if c.changesStickiness() {
+		why = append(why, "resource-stickiness=0 lets buckets move back when a node returns.")
+	}
+	result.Steps = []Step{
+		before(result, parameters["ip"]),
+		{Title: "Stop the address", Why: []string{whyStop}, Commands: tool.stop(c.Clone)},
+		{
+			Title: "Replace the agent; constraints, tags and everything else that names the resource stay", Why: why,
+			Commands: slices.Concat(tool.setMeta(c.Clone, changed), []string{forward, tool.refresh(c.Clone), wait}),
+		},
+		{Title: "Start it", Why: []string{whyStart}, Commands: tool.start(c.Clone)},
+		after(parameters["ip"]),
+	}
+	result.WayBack = slices.Concat(
+		tool.stop(c.Clone), []string{back}, tool.setMeta(c.Clone, former), []string{tool.refresh(c.Clone), wait}, tool.start(c.Clone),
+	)
+}
+
+func before(result *Conversion, ip string) Step {
+	return Step{
+		Title: "Before",
+		Why:   []string{whyBefore, whyBackup},
+		EachNode: []string{
+			fmt.Sprintf("ocf-clusterip doctor --ip %s --buckets %d", text.ShellQuote(ip), result.Buckets),
+		},
+		Commands: []string{backup(result.Resource)},
+	}
+}
+
+func after(ip string) Step {
+	return Step{
+		Title:    "Check it",
+		Why:      []string{fmt.Sprintf("ocf-clusterip whois --to %s CLIENT prints which node answers a client.", ip)},
+		Commands: []string{"ocf-clusterip status"},
+	}
+}
+
+// wantedMeta returns the meta attributes of a clone of the agent.
+func wantedMeta(buckets uint32) []attribute {
+	number := strconv.Itoa(int(buckets))
+	return []attribute{{"clone-max", number}, {"clone-node-max", number}, {"globally-unique", "true"}, {"resource-stickiness", "0"}}
+}
+
+// metaChanges returns the meta attributes of the clone that change, and what they are now.
+func (c clone) metaChanges() (changed, former []attribute) {
+	for _, wanted := range wantedMeta(c.buckets()) {
+		value := ownMeta(c.around, wanted.name)
+		if value == wanted.value || wanted.name == "globally-unique" && ocf.IsTrue(value) {
+			continue
+		}
+		changed = append(changed, wanted)
+		former = append(former, attribute{wanted.name, value})
+	}
+	return changed, former
+}
+
+func (c clone) changesStickiness() bool { return ownMeta(c.around, "resource-stickiness") != "0" }
+
+// ownMeta returns a meta attribute that an element has itself.
+func ownMeta(e *etree.Element, name string) string {
+	for _, pair := range e.FindElements("./meta_attributes/nvpair") {
+		if pair.SelectAttrValue("name", "") == name {
+			return pair.SelectAttrValue("value", "")
+		}
+	}
+	return ""
+}

@@ -1,0 +1,89 @@
+package gather
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/beevik/etree"
+	"golang.org/x/sys/unix"
+
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator/convert"
+	"ocf-clusterip/internal/pacemaker"
+)
+
+// MaxInput is the largest CIB or list of rules that is read, in bytes. Large clusters have CIBs of a few megabytes.
+const MaxInput = 32 << 20
+
+// Text reads a file that a flag names, as a whole; the name - is the standard input.
+func Text(flag, name string, stdin io.Reader) (string, error) {
+	from, shown := stdin, "the standard input"
+	if name != "-" {
+		shown = ocf.Quote(name)
+		// Without O_NONBLOCK, a pipe without a writer would be waited for.
+		file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) //nolint:gosec // the administrator names it
+		if err != nil {
+			return "", ocf.Errorf(ocf.ErrArgs, "%s: %w", flag, err)
+		}
+		defer file.Close() //nolint:errcheck // it was only read
+		from = file
+	}
+	text, err := io.ReadAll(io.LimitReader(from, MaxInput+1))
+	switch {
+	case err != nil:
+		return "", ocf.Errorf(ocf.ErrArgs, "%s: %s: %w", flag, shown, err)
+	case len(text) > MaxInput:
+		return "", ocf.Errorf(ocf.ErrArgs, "%s: %s has more than %d MiB", flag, shown, MaxInput>>20)
+	case len(bytes.TrimSpace(text)) == 0:
+		return "", ocf.Errorf(ocf.ErrArgs, "%s: %s is empty", flag, shown)
+	}
+	return string(text), nil
+}
+
+// CIB reads the configuration in a file that --cib names.
+func CIB(name string, stdin io.Reader) (*etree.Element, error) {
+	text, err := Text("--cib", name, stdin)
+	if err != nil {
+		return nil, err
+	}
+	configuration, err := pacemaker.ParseConfiguration(text)
+	if err != nil {
+		return nil, ocf.Errorf(ocf.ErrArgs, "--cib: %s is no CIB, as cibadmin --query prints it: %w", ocf.Quote(name), err)
+	}
+	return configuration, nil
+}
+
+// InstalledIPaddr2 tells which ocf:heartbeat:IPaddr2 is installed on this node, by the parameters that its program names.
+func InstalledIPaddr2(path string) convert.Generation {
+	const largest = 1 << 20
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) //nolint:gosec // main names it
+	if err != nil {
+		return convert.Unknown
+	}
+	defer file.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(io.LimitReader(file, largest))
+	switch {
+	case err != nil:
+		return convert.Unknown
+	case bytes.Contains(text, []byte("clusterip_hash_seed")):
+		return convert.Match
+	case bytes.Contains(text, []byte("clusterip_hash")):
+		return convert.Target
+	default:
+		return convert.Unknown
+	}
+}
+
+// RunningCIB reads the configuration of this node's cluster.
+func RunningCIB(ctx context.Context, cluster pacemaker.Cluster) (*etree.Element, error) {
+	ctx, cancel := context.WithTimeout(ctx, ocf.DefaultTimeout)
+	defer cancel()
+	configuration, err := cluster.Configuration(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the CIB of this node's cluster: %w; --cib reads one from a file", err)
+	}
+	return configuration, nil
+}
