@@ -16,12 +16,13 @@ import (
 )
 
 const convertDescription = `Prints the commands that bring a shared address from a clone of
-ocf:heartbeat:IPaddr2 to this agent, what becomes of each of its
-parameters, and the way back. It changes nothing itself. Everything that
-names the resource, such as constraints, stays as it is.
+ocf:heartbeat:IPaddr2, or from rules of iptables, to this agent; what
+becomes of each parameter; and the way back. It changes nothing itself.
+Everything that names the resource, such as constraints, stays as it is.
 
     ocf-clusterip convert                  # of the running cluster
     ocf-clusterip convert --cib cib.xml    # cibadmin --query >cib.xml
+    iptables-save | ocf-clusterip convert --iptables -
 
 No node answers while the commands run, mostly for a few seconds. Node by
 node is not possible; the output says why. It is a script, with all prose
@@ -35,12 +36,13 @@ const agentIPaddr2 = "/usr/lib/ocf/resource.d/heartbeat/IPaddr2"
 
 func (c *call) convertCommand() *cli.Command {
 	return c.forAdministrators(&cli.Command{
-		Name: "convert", Usage: "commands that replace a clone of IPaddr2 by this agent", Description: convertDescription,
+		Name: "convert", Usage: "commands that bring an address from IPaddr2 or iptables to this agent", Description: convertDescription,
 		Flags: []cli.Flag{
 			fileFlag("cib", "read the CIB in `FILE` instead of the running cluster's; - is the standard input"),
+			fileFlag("iptables", "read the rules in `FILE`, saved with iptables-save on one node, instead of a CIB; - is the standard input"),
 			textFlag("resource", "convert only the resource or clone with this `NAME`"),
 			&cli.StringFlag{Name: "for", Usage: "the commands of `TOOL`, one of " + strings.Join(convert.Tools(), ", "), Value: string(convert.PCS)},
-			numberFlag("buckets", "the new number of buckets, `N` (clone-max); by default as many as the clone has", 0),
+			numberFlag("buckets", "the new number of buckets, `N` (clone-max); by default as many as there are", 0),
 			&cli.BoolFlag{Name: "keep-hash", Usage: "keep each client in its bucket, for nodes with kernels before and after 6.3 side by side"},
 			&cli.BoolFlag{Name: "json", Usage: "write JSON (docs/schema/convert.schema.json)"},
 		},
@@ -53,11 +55,7 @@ func (c *call) convert(ctx context.Context, command *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	configuration, err := c.configurationToConvert(ctx, command, &options)
-	if err != nil {
-		return err
-	}
-	report, err := convert.Cluster(configuration, options)
+	report, err := c.conversions(ctx, command, options)
 	if err != nil {
 		return err
 	}
@@ -86,17 +84,38 @@ func convertOptions(command *cli.Command) (convert.Options, error) {
 	if command.IsSet("buckets") && (buckets == 0 || buckets > ocf.MaxBuckets) {
 		fault("--buckets %d is not a number from 1 to %d", buckets, ocf.MaxBuckets)
 	}
+	if command.IsSet("iptables") {
+		for _, other := range []string{"cib", "resource"} {
+			if command.IsSet(other) {
+				fault("--%s is about a CIB, and --iptables about rules that no resource has added: give one of them", other)
+			}
+		}
+	}
 	return convert.Options{
 		Resource: command.String("resource"), Tool: convert.Tool(tool), Buckets: uint32(min(buckets, ocf.MaxBuckets)),
 		KeepHash: command.Bool("keep-hash"), Agent: convert.Unknown,
 	}, errors.Join(faults...)
 }
 
-// configurationToConvert returns the configuration that --cib names, or else that of this node's cluster, whose IPaddr2 is installed here.
-func (c *call) configurationToConvert(ctx context.Context, command *cli.Command, options *convert.Options) (*etree.Element, error) {
-	if command.IsSet("cib") {
-		return gather.CIB(command.String("cib"), c.stdin)
+// conversions reads what the flags name: rules, a CIB in a file, or else that of this node's cluster, whose IPaddr2 is installed here.
+func (c *call) conversions(ctx context.Context, command *cli.Command, options convert.Options) (convert.Report, error) {
+	if command.IsSet("iptables") {
+		rules, err := gather.Rules(command.String("iptables"), c.stdin)
+		if err != nil {
+			return convert.Report{}, err
+		}
+		return convert.Rules(rules, options)
 	}
-	options.Agent = gather.InstalledIPaddr2(agentIPaddr2)
-	return gather.RunningCIB(ctx, c.patientCluster())
+	var configuration *etree.Element
+	var err error
+	if command.IsSet("cib") {
+		configuration, err = gather.CIB(command.String("cib"), c.stdin)
+	} else {
+		options.Agent = gather.InstalledIPaddr2(agentIPaddr2)
+		configuration, err = gather.RunningCIB(ctx, c.patientCluster())
+	}
+	if err != nil {
+		return convert.Report{}, err
+	}
+	return convert.Cluster(configuration, options)
 }

@@ -54,6 +54,8 @@ func TestConvert(t *testing.T) {
 		{"no CIB", []string{"convert", "--cib", "/etc/passwd"}, []string{"/etc/passwd", "no CIB"}},
 		{"a tool that is none", []string{"convert", "--cib", target, "--for", "hb_gui"}, []string{`"hb_gui"`, "pcs, crm"}},
 		{"another resource", []string{"convert", "--cib", target, "--resource", "x"}, []string{`"x"`, `"old-ip"`}},
+		{"no rules", []string{"convert", "--iptables", "/etc/passwd"}, []string{"/etc/passwd", "no list of rules"}},
+		{"two sources", []string{"convert", "--iptables", "x", "--cib", "y", "--resource", "z"}, []string{"--cib", "--resource", "--iptables"}},
 		{"an empty file", []string{"convert", "--cib", ""}, []string{"--cib"}},
 		{
 			"several faults",

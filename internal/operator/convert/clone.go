@@ -38,7 +38,7 @@ func convertClone(resource pacemaker.Resource, configuration *etree.Element, o O
 		}
 	}
 	result := Conversion{
-		Resource: resource.Name, Clone: resource.Clone, Address: resource.Parameters["ip"], Buckets: c.buckets(),
+		Resource: resource.Name, Clone: resource.Clone, Form: "ocf:heartbeat:IPaddr2", Address: resource.Parameters["ip"], Buckets: c.buckets(),
 		Parameters: []Parameter{}, Remarks: []string{}, Steps: []Step{}, WayBack: []string{},
 	}
 	if c.around == nil {
@@ -48,6 +48,7 @@ func convertClone(resource pacemaker.Resource, configuration *etree.Element, o O
 	generation, unclear := generationOf(resource.Parameters, o.Agent)
 	t := translation{old: maps.Clone(resource.Parameters), generation: generation, options: o}
 	t.translate()
+	result.Form = "ocf:heartbeat:IPaddr2 with " + generation.form()
 	result.Generation, result.Parameters, result.Remarks = generation, t.rows, append(result.Remarks, t.remarks...)
 	result.Faults = append([]string{}, slices.Concat(c.unreadable(), unclear, t.faults, c.contradictions(generation))...)
 	layout, err := check(t.now, resource.Name, max(1, result.Buckets))
@@ -212,13 +213,18 @@ func split(err error) []string {
 	return all
 }
 
+// newMAC returns what another MAC address means.
+func newMAC(layout clusterip.Layout) string {
+	return fmt.Sprintf("The shared MAC address becomes %s. Routers and clients learn it from gratuitous ARP when the address starts; static "+
+		"entries in switches and routers must be changed (ocf-clusterip network --ip %s).", text.Join(layout.AllMACs(), ", "), layout.Address())
+}
+
 // remarks returns what an administrator should know before.
 func (c clone) remarks(layout clusterip.Layout, t translation) []string {
 	var remarks []string
 	remark := func(format string, args ...any) { remarks = append(remarks, fmt.Sprintf(format, args...)) }
 	if !t.sameMAC {
-		remark("The shared MAC address becomes %s. Routers and clients learn it from gratuitous ARP when the address starts; static entries in "+
-			"switches and routers must be changed (ocf-clusterip network --ip %s).", text.Join(layout.AllMACs(), ", "), layout.Address())
+		remarks = append(remarks, newMAC(layout))
 	}
 	nodes := len(c.configuration.FindElements("./nodes/node"))
 	if advised := 4 * nodes; nodes > 1 && int(c.buckets()) < advised && !t.options.KeepHash {

@@ -52,6 +52,7 @@ type Conversion struct {
 	Resource   string      `json:"resource"`
 	Clone      string      `json:"clone,omitempty"`
 	Generation Generation  `json:"generation,omitempty"`
+	Form       string      `json:"form"`    // what shares the address now
 	Address    string      `json:"address"` // as it is written
 	Buckets    uint32      `json:"buckets"`
 	Parameters []Parameter `json:"parameters"`
@@ -88,8 +89,20 @@ type Step struct {
 	Commands []string `json:"commands"`            // for one node; may have several lines
 }
 
+// form returns what shares an address in a generation.
+func (g Generation) form() string {
+	switch g {
+	case Target:
+		return "iptables' target CLUSTERIP"
+	case Match:
+		return "nft or iptables' match cluster"
+	default:
+		return "the target CLUSTERIP or, since June 2026, nft or the match cluster: unknown"
+	}
+}
+
 const notNodeByNode = "A conversion node by node, unnoticed by clients, is not possible. Pacemaker decides which instance of a clone " +
-	"runs on which node, and has no rule by which a bucket runs either in the old clone or in the new one. With both at once, some clients " +
+	"runs on which node, and has no rule by which a bucket runs either in the old way or in the new one. With both at once, some clients " +
 	"would get two answers and others none. So the address is stopped on all nodes and started again."
 
 // ipaddr2 is the agent that is converted.

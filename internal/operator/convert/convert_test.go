@@ -70,7 +70,25 @@ func reports(t testing.TB) map[string]Report {
 		}
 		all[name] = report
 	}
+	for name, o := range map[string]Options{"target": {Tool: PCS, KeepHash: true}, "match": {Tool: CRM, Buckets: 8}} {
+		report, err := Rules(rulesIn(read(t, name+".rules")), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all["rules-"+name] = report
+	}
 	return all
+}
+
+// rulesIn returns the rules in a text, all in table mangle. Words end at blanks.
+func rulesIn(text string) []Rule {
+	var rules []Rule
+	for line := range strings.Lines(text) {
+		if i := strings.Index(line, "-A "); i >= 0 {
+			rules = append(rules, Rule{Table: "mangle", Words: strings.Fields(line[i:])})
+		}
+	}
+	return rules
 }
 
 func TestScripts(t *testing.T) {
@@ -289,6 +307,59 @@ func TestWhatIsChosen(t *testing.T) {
 	}
 }
 
+func TestRulesThatCannotBeConverted(t *testing.T) {
+	const (
+		target = "-A INPUT -d 192.168.10.3/32 -i eth0 -j CLUSTERIP --new --hashmode sourceip --clustermac 01:02:03:04:05:06 " +
+			"--total-nodes 8 --local-node 1 --hash-init 0\n"
+		match = "-A PREROUTING -d 192.168.10.3/32 -i eth0 -m cluster --cluster-total-nodes 8 --cluster-local-node 1 --cluster-hash-seed 5\n"
+		six   = "-A PREROUTING -d 2001:db8::3/128 -m cluster --cluster-total-nodes 8 --cluster-local-node 1 --cluster-hash-seed 5\n"
+	)
+	keep := Options{KeepHash: true}
+	for name, row := range map[string]struct {
+		rules   string
+		options Options
+		want    string // "": they can
+	}{
+		"target":            {target, Options{}, ""},
+		"keep the target's": {target, keep, ""},
+		"match":             {match + strings.Replace(match, "node 1", "node 2", 1), Options{}, ""},
+		"keep the match's":  {match, keep, ""},
+		"IPv6":              {six, Options{}, ""},
+		"keep IPv6":         {six, keep, "IPv6"},
+		"both":              {target + match, Options{}, "at once"},
+		"two seeds":         {match + strings.Replace(match, "seed 5", "seed 6", 1), Options{}, `"5" and "6"`},
+		"two interfaces":    {match + strings.Replace(match, "eth0", "eth1", 1), Options{}, `"eth0" and "eth1"`},
+		"two totals":        {match + strings.Replace(match, "nodes 8", "nodes 9", 1), Options{}, `"8" and "9"`},
+		"no total":          {"-A INPUT -d 192.168.10.3/32 -j CLUSTERIP\n", Options{}, "--new"},
+		"too many":          {strings.Replace(target, "nodes 8", "nodes 17", 1), Options{}, "from 1 to 16"},
+		"no group address":  {strings.Replace(target, "01:02", "02:02", 1), Options{}, "02:02:03:04:05:06"},
+		"another number":    {target, Options{KeepHash: true, Buckets: 9}, "--buckets 9"},
+		"a new number":      {target, Options{Buckets: 24}, ""},
+	} {
+		row.options.Tool = PCS
+		report, err := Rules(rulesIn(row.rules), row.options)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got := report.Conversions[0].Faults
+		if row.want == "" && len(got) > 0 || row.want != "" && !strings.Contains(strings.Join(got, "\n"), row.want) {
+			t.Errorf("%s: %q, want %q", name, got, row.want)
+		}
+		if (len(got) == 0) != (len(report.Conversions[0].Steps) > 0) {
+			t.Errorf("%s: %d faults and %d steps", name, len(got), len(report.Conversions[0].Steps))
+		}
+	}
+	for text, want := range map[string]string{
+		"-A INPUT -j ACCEPT": "no rule", "-A clusterip-192.168.10.3 -d 192.168.10.3/32 -m cluster --cluster-total-nodes 8": "no rule",
+		strings.Replace(match, "/32", "/24", 1): "-d must be one", strings.Replace(match, "-d ", "! -d ", 1): "-d must be one",
+		strings.Replace(match, "eth0", "eth\x1b0", 1): "printable",
+	} {
+		if _, err := Rules(rulesIn(text), Options{Tool: PCS}); !strings.Contains(fmt.Sprint(err), want) || ocf.CodeOf(err) != ocf.ErrArgs {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
 // The values are those of IPaddr2's own pipeline (ip_init), run in a shell.
 func TestDerivedMAC(t *testing.T) {
 	for ip, row := range map[string]struct{ netmask, broadcast, mac, seed string }{
@@ -313,7 +384,7 @@ func TestDerivedMAC(t *testing.T) {
 // bare returns what a shell sees outside single quotes and comments.
 func bare(script string) string {
 	var b strings.Builder
-	quoted, comment, atStart := false, false, true
+	quoted, comment, escaped, atStart := false, false, false, true
 	for _, r := range script {
 		switch {
 		case atStart && !quoted && r == '#':
@@ -321,6 +392,10 @@ func bare(script string) string {
 		case r == '\n' && comment:
 			comment = false
 		case comment:
+		case escaped:
+			escaped = false
+		case r == '\\' && !quoted:
+			escaped = true
 		case r == '\'':
 			quoted = !quoted
 		case !quoted:
@@ -347,16 +422,36 @@ func FuzzCluster(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			script := written(t, report)
-			if i := strings.IndexFunc(script, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
-				t.Errorf("%q is not printable", script[i:])
-			}
-			for line := range strings.Lines(bare(script)) {
-				own := strings.HasPrefix(line, "(umask 077; set -C; cibadmin --query >")
-				if !own && strings.ContainsAny(line, "`$;|&<>()\"*?[]!~#") {
-					t.Errorf("%q is a command of the CIB's", line)
-				}
+			harmless(t, written(t, report))
+		}
+	})
+}
+
+// Likewise whatever the rules are.
+func FuzzRules(f *testing.F) {
+	f.Add(read(f, "target.rules"), false)
+	f.Add(read(f, "match.rules"), true)
+	f.Add("-A INPUT -d 192.168.10.3/32 -i $(x)'`y` -j CLUSTERIP --new --clustermac 01:00:00:00:00:01 --total-nodes 8", false)
+	f.Fuzz(func(t *testing.T, text string, keep bool) {
+		for _, tool := range []Tool{PCS, CRM} {
+			if report, err := Rules(rulesIn(text), Options{Tool: tool, KeepHash: keep}); err == nil {
+				harmless(t, written(t, report))
 			}
 		}
 	})
+}
+
+// harmless expects a script without anything that a shell or a terminal takes for a command of somebody else's.
+func harmless(t *testing.T, script string) {
+	t.Helper()
+	if i := strings.IndexFunc(script, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }); i >= 0 {
+		t.Errorf("%q is not printable", script[i:])
+	}
+	for line := range strings.Lines(bare(script)) {
+		line = strings.TrimPrefix(line, "(umask 077; set -C; cibadmin --query >")
+		line = strings.TrimSuffix(line, " | crm configure load update -\n")
+		if strings.ContainsAny(line, "`$;|&<>(\"*?[]!~#") {
+			t.Errorf("%q is a command of somebody else's", line)
+		}
+	}
 }

@@ -102,6 +102,15 @@ func operationsOfAgent() []operation {
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d/time.Second)) + "s" }
 
+// crm returns the operation as crmsh writes it.
+func (o operation) crm() string {
+	s := fmt.Sprintf("op %s interval=%s timeout=%s", o.Name, seconds(o.Interval), seconds(o.Timeout))
+	if o.level != "" {
+		s += " op_params OCF_CHECK_LEVEL=" + o.level
+	}
+	return s
+}
+
 // setOperations keeps the operations that the agent has too, with at least its timeouts, and adds what is missing. It returns what it has
 // changed in those that were there.
 func setOperations(primitive *etree.Element, ids ids) []string {

@@ -55,7 +55,7 @@ func (w *writer) conversion(c Conversion) {
 		}
 		return
 	}
-	w.prose("", fmt.Sprintf("%s, address %s: %s", name, c.Address, c.from()))
+	w.prose("", fmt.Sprintf("%s, address %s: %s. It becomes ocf:custom:clusterip with %d buckets.", name, c.Address, c.Form, c.Buckets))
 	for _, p := range c.Parameters {
 		w.prose("- ", p.String())
 	}
@@ -83,16 +83,6 @@ func (w *writer) conversion(c Conversion) {
 	for _, command := range c.WayBack {
 		w.comment(command)
 	}
-}
-
-// from says what the present form is.
-func (c Conversion) from() string {
-	forms := map[Generation]string{
-		Target:  "ocf:heartbeat:IPaddr2 with iptables' target CLUSTERIP",
-		Match:   "ocf:heartbeat:IPaddr2 with nft or iptables' match cluster",
-		Unknown: "ocf:heartbeat:IPaddr2; whether before or since June 2026 is unknown",
-	}
-	return fmt.Sprintf("%s. It becomes ocf:custom:clusterip with %d buckets.", forms[c.Generation], c.Buckets)
 }
 
 // String implements fmt.Stringer.

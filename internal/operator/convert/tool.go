@@ -2,6 +2,8 @@ package convert
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"ocf-clusterip/internal/text"
@@ -66,4 +68,29 @@ func (t Tool) setMeta(resource string, attributes []attribute) []string {
 		return crm
 	}
 	return []string{fmt.Sprintf("pcs resource meta %s %s", id, strings.Join(assignments, " "))}
+}
+
+// create returns the commands that create a clone that is disabled.
+func (t Tool) create(resource string, parameters map[string]string, attributes []attribute) []string {
+	name, clone := text.ShellQuote(resource), text.ShellQuote(resource+"-clone")
+	var settings, meta, operations []string
+	for _, parameter := range slices.Sorted(maps.Keys(parameters)) {
+		settings = append(settings, parameter+"="+text.ShellQuote(parameters[parameter]))
+	}
+	for _, a := range attributes {
+		meta = append(meta, a.name+"="+text.ShellQuote(a.value))
+	}
+	if t == PCS {
+		return []string{
+			fmt.Sprintf("pcs resource create %s ocf:custom:clusterip %s --disabled", name, strings.Join(settings, " ")),
+			fmt.Sprintf("pcs resource clone %s meta %s", name, strings.Join(meta, " ")),
+		}
+	}
+	for _, o := range operationsOfAgent() {
+		operations = append(operations, o.crm())
+	}
+	// Both at once, because a primitive alone would start. crmsh splits lines into words as a shell does.
+	primitive := strings.Join(slices.Concat([]string{"primitive", name, "ocf:custom:clusterip", "params"}, settings, operations), " ")
+	cloned := strings.Join(slices.Concat([]string{"clone", clone, name, "meta"}, meta, []string{"target-role=Stopped"}), " ")
+	return []string{fmt.Sprintf("printf '%%s\\n' %s %s | crm configure load update -", text.ShellQuote(primitive), text.ShellQuote(cloned))}
 }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/beevik/etree"
 	"golang.org/x/sys/unix"
 
+	"ocf-clusterip/internal/kernel/xtables"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/convert"
 	"ocf-clusterip/internal/pacemaker"
@@ -86,4 +88,35 @@ func RunningCIB(ctx context.Context, cluster pacemaker.Cluster) (*etree.Element,
 		return nil, fmt.Errorf("read the CIB of this node's cluster: %w; --cib reads one from a file", err)
 	}
 	return configuration, nil
+}
+
+// Rules reads the rules that may share an address in a file that --iptables names: the output of iptables-save or ip6tables-save.
+func Rules(name string, stdin io.Reader) ([]convert.Rule, error) {
+	text, err := Text("--iptables", name, stdin)
+	if err != nil {
+		return nil, err
+	}
+	var rules []convert.Rule
+	table, isSaved := "filter", false
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if named, isTable := strings.CutPrefix(line, "*"); isTable {
+			table, isSaved = named, true
+		}
+		_, rule, counted := strings.Cut(line, "] ") // iptables-save -c
+		if !counted || !strings.HasPrefix(line, "[") {
+			rule = line
+		}
+		if !strings.HasPrefix(rule, "-A ") {
+			continue
+		}
+		isSaved = true
+		if strings.Contains(rule, "CLUSTERIP") || strings.Contains(rule, "--cluster-") {
+			rules = append(rules, convert.Rule{Table: table, Words: xtables.ParseRule(rule)})
+		}
+	}
+	if !isSaved {
+		return nil, ocf.Errorf(ocf.ErrArgs, "--iptables: %s is no list of rules, as iptables-save prints it", ocf.Quote(name))
+	}
+	return rules, nil
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/convert"
 )
@@ -87,5 +89,28 @@ func TestInstalledIPaddr2(t *testing.T) {
 	}
 	if got := InstalledIPaddr2(filepath.Join(folder, "none")); got != convert.Unknown {
 		t.Errorf("none: %s", got)
+	}
+}
+
+func TestRules(t *testing.T) {
+	const saved = "*mangle\n:PREROUTING ACCEPT [0:0]\n[1:2] -A PREROUTING -d 192.168.10.3/32 -m comment --comment \"a b\" -m cluster " +
+		"--cluster-total-nodes 2\n-A PREROUTING -j ACCEPT\nCOMMIT\n*filter\n-A INPUT -j CLUSTERIP\nCOMMIT\n"
+	rules, err := Rules("-", strings.NewReader(saved))
+	want := []convert.Rule{
+		{Table: "mangle", Words: []string{
+			"-A", "PREROUTING", "-d", "192.168.10.3/32", "-m", "comment", "--comment", "a b", "-m", "cluster", "--cluster-total-nodes", "2",
+		}},
+		{Table: "filter", Words: []string{"-A", "INPUT", "-j", "CLUSTERIP"}},
+	}
+	if diff := cmp.Diff(want, rules); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	for text, want := range map[string]string{"buy milk": "no list of rules", "": "empty", "<cib/>": "no list of rules"} {
+		if _, err := Rules("-", strings.NewReader(text)); !strings.Contains(fmt.Sprint(err), want) || ocf.CodeOf(err) != ocf.ErrArgs {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if rules, err := Rules("-", strings.NewReader("*filter\nCOMMIT\n")); err != nil || len(rules) > 0 {
+		t.Errorf("no rules: %v, %v", rules, err)
 	}
 }

@@ -1,0 +1,249 @@
+package convert
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/text"
+)
+
+// A Rule is one of iptables or ip6tables, in words: "-A", its chain, and what follows.
+type Rule struct {
+	Table string
+	Words []string
+}
+
+// option returns the word behind an option; "" without it.
+func (r Rule) option(name string) string {
+	i := slices.Index(r.Words, name)
+	if i < 0 || i == len(r.Words)-1 {
+		return ""
+	}
+	return r.Words[i+1]
+}
+
+// generation tells what shares an address with the rule; ok is false if nothing does, or the rule is this agent's own.
+func (r Rule) generation() (generation Generation, ok bool) {
+	_, stamp, _ := strings.Cut(r.option("--comment"), " ") // behind the version of the rules
+	switch {
+	case strings.HasPrefix(r.option("-A"), "clusterip-"), clusterip.IsStamp(stamp):
+		return Unknown, false
+	case r.option("-j") == "CLUSTERIP":
+		return Target, true
+	default:
+		return Match, slices.ContainsFunc(r.Words, func(word string) bool { return strings.HasPrefix(word, "--cluster-total-nodes") })
+	}
+}
+
+// address returns the one address of the rule.
+func (r Rule) address() (netip.Addr, bool) {
+	prefix, err := netip.ParsePrefix(r.option("-d"))
+	return prefix.Addr(), err == nil && prefix.IsSingleIP() && !slices.Contains(r.Words, "!")
+}
+
+// remove returns the command that removes the rule.
+func (r Rule) remove(address netip.Addr) string {
+	program := "iptables"
+	if address.Is6() {
+		program = "ip6tables"
+	}
+	words := []string{program, "-t", text.ShellQuote(r.Table), "-D"}
+	for _, word := range r.Words[1:] { // without -A
+		words = append(words, text.ShellQuote(word))
+	}
+	return strings.Join(words, " ")
+}
+
+// byHand is a shared address that rules make, with all of them.
+type byHand struct {
+	address    netip.Addr
+	generation Generation
+	rules      []Rule
+}
+
+// Rules converts the rules of a node that share addresses.
+func Rules(rules []Rule, o Options) (Report, error) {
+	var all []*byHand
+	var faults []error
+	for _, rule := range rules {
+		generation, shares := rule.generation()
+		if !shares {
+			continue
+		}
+		address, ok := rule.address()
+		if line := strings.Join(rule.Words, " "); !ok || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--iptables: rule %s shares no address: -d must be one, and all characters printable",
+				ocf.Quote(line)))
+			continue
+		}
+		i := slices.IndexFunc(all, func(b *byHand) bool { return b.address == address })
+		if i < 0 {
+			all, i = append(all, &byHand{address: address, generation: generation}), len(all)
+		}
+		all[i].rules = append(all[i].rules, rule)
+		if all[i].generation != generation {
+			all[i].generation = Unknown
+		}
+	}
+	if len(all) == 0 && len(faults) == 0 {
+		return Report{}, ocf.Errorf(ocf.ErrArgs, "--iptables: no rule has the target CLUSTERIP or the match cluster, except this agent's own")
+	}
+	if len(faults) > 0 {
+		return Report{}, errors.Join(faults...)
+	}
+	report := Report{Tool: o.Tool, NotNodeByNode: notNodeByNode, Conversions: []Conversion{}}
+	for _, b := range all {
+		report.Conversions = append(report.Conversions, b.convert(o))
+	}
+	return report, nil
+}
+
+// only returns the value of an option that all rules with it must have in common.
+func (b *byHand) only(option string, faults *[]string) string {
+	var values []string
+	for _, rule := range b.rules {
+		if value := rule.option(option); value != "" && !slices.Contains(values, value) {
+			values = append(values, value)
+		}
+	}
+	switch len(values) {
+	case 0:
+		return ""
+	case 1:
+		return values[0]
+	default:
+		var quoted []string
+		for _, value := range values {
+			quoted = append(quoted, ocf.Quote(value))
+		}
+		*faults = append(*faults, fmt.Sprintf("%s has several values, %s", option, strings.Join(quoted, " and ")))
+		return ""
+	}
+}
+
+// An optionOf is an option of a rule that becomes a parameter.
+type optionOf struct {
+	option, parameter string
+	hash              bool // only with KeepHash
+}
+
+func (b *byHand) options() []optionOf {
+	nic, mac := optionOf{option: "-i", parameter: "nic"}, optionOf{option: "--clustermac", parameter: "mac"}
+	if b.generation == Target {
+		return []optionOf{nic, {option: "--hashmode", parameter: "hashmode"}, mac, {option: "--hash-init", parameter: "hash_seed", hash: true}}
+	}
+	return []optionOf{nic, {option: "--cluster-hash-seed", parameter: "hash_seed", hash: true}}
+}
+
+func (b *byHand) convert(o Options) Conversion {
+	name := "ip-" + strings.NewReplacer(".", "-", ":", "-").Replace(b.address.String())
+	result := Conversion{
+		Resource: name, Clone: name + "-clone", Generation: b.generation, Form: "rules with " + b.generation.form(), Address: b.address.String(),
+		Parameters: []Parameter{}, Faults: []string{}, Remarks: []string{}, Steps: []Step{}, WayBack: []string{},
+	}
+	if b.generation == Unknown {
+		result.Faults = append(result.Faults, "rules with the target CLUSTERIP and with the match cluster share it at once")
+		return result
+	}
+	parameters := map[string]string{"ip": b.address.String()}
+	result.Parameters = append(result.Parameters, Parameter{Old: "-d " + result.Address, New: setting("ip", result.Address), Fate: Kept})
+	for _, each := range b.options() {
+		value := b.only(each.option, &result.Faults)
+		row := Parameter{Old: each.option + " " + value, Fate: Dropped, Why: "the seed is derived from ip; --keep-hash takes it over"}
+		if value == "" {
+			continue
+		}
+		if !each.hash || o.KeepHash {
+			parameters[each.parameter] = value
+			row = Parameter{Old: row.Old, New: setting(each.parameter, value), Fate: Kept}
+		}
+		result.Parameters = append(result.Parameters, row)
+	}
+	if o.KeepHash {
+		b.keepHash(parameters, &result)
+	}
+	result.Buckets = b.buckets(o, &result.Faults)
+	layout, err := check(parameters, name, max(1, result.Buckets))
+	result.Faults = append(result.Faults, split(err)...)
+	if len(result.Faults) == 0 {
+		b.describe(&result, parameters, layout, o)
+	}
+	return result
+}
+
+// keepHash adds what --keep-hash needs beyond the options that are taken over.
+func (b *byHand) keepHash(parameters map[string]string, result *Conversion) {
+	add := func(name, value, why string) {
+		if _, set := parameters[name]; !set {
+			parameters[name] = value
+			result.Parameters = append(result.Parameters, Parameter{New: setting(name, value), Fate: Added, Why: why})
+		}
+	}
+	switch {
+	case b.generation == Target:
+		add("hash_compat", string(clusterip.ClusterIP), "the hash of the target")
+		add("hash_seed", "0", "--hash-init is 0 unless it is given")
+	case b.address.Is6():
+		result.Faults = append(result.Faults, "--keep-hash: iptables' match cluster hashes a part of an IPv6 address, which nothing else does")
+	}
+}
+
+// buckets returns the number of buckets after the conversion; 0 with a fault.
+func (b *byHand) buckets(o Options, faults *[]string) uint32 {
+	option, most := "--total-nodes", uint64(clusterip.MaxTargetBuckets)
+	if b.generation == Match {
+		option, most = "--cluster-total-nodes", clusterip.MaxMatchBuckets
+	}
+	value := b.only(option, faults)
+	total, err := strconv.ParseUint(value, 10, 32)
+	switch {
+	case value == "" && len(*faults) == 0:
+		*faults = append(*faults, fmt.Sprintf("no rule has %s; of the target's rules only the one with --new has it", option))
+	case value != "" && (err != nil || total < 1 || total > most):
+		*faults = append(*faults, fmt.Sprintf("%s %s is not a number from 1 to %d", option, ocf.Quote(value), most))
+		return 0
+	case o.KeepHash && o.Buckets > 0 && uint64(o.Buckets) != total:
+		*faults = append(*faults, fmt.Sprintf("--buckets %d changes the hash, which --keep-hash keeps: %s is %d", o.Buckets, option, total))
+	case o.Buckets > 0:
+		return o.Buckets
+	}
+	return uint32(total)
+}
+
+const (
+	whyIPaddr2 = "If ocf:heartbeat:IPaddr2 has added these rules, convert its resource instead: leave out --iptables."
+	whyRemove  = "From here on no node answers until the address runs again. These are the rules of the node that was saved; other nodes " +
+		"have the same with other numbers. Whatever adds them at boot, with the address, must be removed too. start refuses to run beside them."
+	whyCreate = "The clone is created disabled, so nothing happens yet."
+)
+
+// describe sets remarks, steps and way back.
+func (b *byHand) describe(result *Conversion, parameters map[string]string, layout clusterip.Layout, o Options) {
+	result.Remarks = append(result.Remarks, whyIPaddr2)
+	if parameters["mac"] == "" {
+		result.Remarks = append(result.Remarks, newMAC(layout))
+	}
+	var remove []string
+	for _, rule := range b.rules {
+		remove = append(remove, rule.remove(b.address))
+	}
+	remove = append(remove, "ip address show to "+b.address.String()+"   # then: ip address delete ADDRESS/LENGTH dev INTERFACE")
+	result.Steps = []Step{
+		before(result, b.address.String()),
+		{
+			Title: "Create the clone", Why: []string{whyCreate},
+			Commands: o.Tool.create(result.Resource, parameters, wantedMeta(result.Buckets)),
+		},
+		{Title: "Remove the rules and the address", Why: []string{whyRemove}, EachNode: remove, Commands: []string{}},
+		{Title: "Start the clone", Why: []string{whyStart}, Commands: o.Tool.start(result.Clone)},
+		after(b.address.String()),
+	}
+	result.WayBack = append(o.Tool.stop(result.Clone), "# then add the rules and the address on each node again")
+}
