@@ -33,7 +33,7 @@ func convertClone(resource pacemaker.Resource, configuration *etree.Element, o O
 		}
 	}
 	for e := c.primitive; e != nil; e = e.Parent() {
-		if e.Tag == "clone" || e.Tag == "master" {
+		if e.Tag == "clone" {
 			c.around = e
 		}
 	}
@@ -157,7 +157,10 @@ func (c clone) contradictions(generation Generation) []string {
 			fault("%s is not the ID of a resource: letters, digits and . - _, with a letter in front", ocf.Quote(name))
 		}
 	}
-	if c.around.Tag == "master" || ocf.IsTrue(c.Meta["promotable"]) {
+	if len(c.around.SelectElements("meta_attributes")) > 1 {
+		fault("the clone has several sets of meta attributes. Leave one, so that the commands change what counts")
+	}
+	if ocf.IsTrue(c.Meta["promotable"]) {
 		fault("the clone is promotable, but IPaddr2 has no roles. Remove promotable")
 	}
 	if parent := c.primitive.Parent(); parent.Tag == "group" {

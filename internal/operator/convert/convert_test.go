@@ -213,9 +213,16 @@ func TestWhatCannotBeConverted(t *testing.T) {
 		"too many":          {cloned(`<nvpair name="clone-max" value="9999"/>` + unique), Options{}, "clone-max="},
 		"promotable":        {cloned(`<nvpair name="promotable" value="true"/>` + eight + unique), Options{}, "promotable"},
 		"unmanaged":         {cloned(`<nvpair name="is-managed" value="false"/>` + eight + unique), Options{}, "does not manage"},
-		"rule of the clone": {cloned(`<rule id="r"/>` + eight + unique), Options{}, "rule"},
-		"rule":              {cibWith(good, `<instance_attributes id="q"><rule id="r"/></instance_attributes>`, ""), Options{}, "rule"},
-		"reference":         {cibWith(good, `<operations id-ref="other"/>`, ""), Options{}, `"other"`},
+		"maintenance": {
+			strings.Replace(plain(good), "<nodes>", `<crm_config><cluster_property_set id="p"><nvpair name="maintenance-mode" value="true"/>`+
+				`</cluster_property_set></crm_config><nodes>`, 1),
+			Options{},
+			"does not manage",
+		},
+		"several sets of the clone": {cloned(eight + unique + `</meta_attributes><meta_attributes id="n">`), Options{}, "several sets"},
+		"rule of the clone":         {cloned(`<rule id="r"/>` + eight + unique), Options{}, "rule"},
+		"rule":                      {cibWith(good, `<instance_attributes id="q"><rule id="r"/></instance_attributes>`, ""), Options{}, "rule"},
+		"reference":                 {cibWith(good, `<operations id-ref="other"/>`, ""), Options{}, `"other"`},
 		"a value twice": {
 			cibWith(good, `<instance_attributes id="q"><nvpair name="ip" value="192.168.10.4"/></instance_attributes>`, ""),
 			Options{},
@@ -254,6 +261,24 @@ func TestWhatCannotBeConverted(t *testing.T) {
 				t.Errorf("%q, want %q", got, row.want)
 			}
 		})
+	}
+}
+
+// IDs that others have are not taken, and what a terminal might obey is written as references to characters.
+func TestReplacement(t *testing.T) {
+	const operations = `<operations><op name="stop" description="&#155;2J"/></operations>`
+	cib := strings.Replace(cibWith(map[string]string{"ip": "192.168.10.3"}, operations, ""), "</configuration>",
+		`<constraints><rsc_order id="x-start-interval-0s"/></constraints></configuration>`, 1)
+	report, err := Cluster(parse(t, cib), Options{Tool: PCS})
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := written(t, report)
+	harmless(t, script)
+	for _, want := range []string{`id="x-start-interval-0s-2"`, `description="&#155;2J"`} {
+		if !strings.Contains(script, want) {
+			t.Errorf("no %s in\n%s", want, script)
+		}
 	}
 }
 
