@@ -29,7 +29,7 @@ node is not possible; the output says why. It is a script, with all prose
 as comments: read it, then paste it line by line.
 
 The exit code is 0 if there are commands for each address, and 2 if not:
-then the output says what is in the way. docs/upgrade.md has an example.`
+then the output says what is in the way. docs/upgrade.md explains it.`
 
 // agentIPaddr2 is where packages install the agent (OCF developer's guide, "Installing and packaging resource agents").
 const agentIPaddr2 = "/usr/lib/ocf/resource.d/heartbeat/IPaddr2"

@@ -15,6 +15,7 @@ import (
 
 	"ocf-clusterip/internal/manual"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/operator/convert"
 	"ocf-clusterip/internal/operator/network"
 	"ocf-clusterip/internal/services"
 )
@@ -34,7 +35,7 @@ func (c *call) writeManual(_ context.Context, command *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	values := map[string][]string{"protocol": services.Protocols(), "vendor": network.Vendors()}
+	values := map[string][]string{"protocol": services.Protocols(), "vendor": network.Vendors(), "for": convert.Tools()}
 	files, err := manual.Program{Command: command.Root(), Values: values, Time: date}.Files()
 	if err != nil {
 		return err
