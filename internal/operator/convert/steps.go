@@ -18,7 +18,7 @@ func backup(resource string) string {
 }
 
 const (
-	whyBefore = "The program must be installed on all nodes. doctor may name the present rules and address as conflicts."
+	whyBefore = "The program must be installed on all nodes. doctor names the present address and rules as conflicts; do not remove them yet."
 	whyBackup = "If a command fails, in this step or a later one, stop there. The backup has the whole CIB, and replaces no earlier one."
 	whyStop   = "From here on no node answers until the address runs again: mostly for a few seconds. Go on only when the resource is " +
 		"stopped on all nodes."
