@@ -24,9 +24,10 @@ Everything that names the resource, such as constraints, stays as it is.
     ocf-clusterip convert --cib cib.xml    # cibadmin --query >cib.xml
     iptables-save | ocf-clusterip convert --iptables -
 
-No node answers while the commands run, mostly for a few seconds. Node by
-node is not possible; the output says why. It is a script, with all prose
-as comments: read it, then paste it line by line.
+No node answers from the stop to the start, for about ten seconds if you
+paste without a pause. Node by node is not possible; the output says why.
+It is a script, with all prose as comments: read it, then paste it line by
+line.
 
 The exit code is 0 if there are commands for each address, and 2 if not:
 then the output says what is in the way. docs/upgrade.md explains it.`

@@ -20,8 +20,8 @@ func backup(resource string) string {
 const (
 	whyBefore = "The program must be installed on all nodes. doctor names the present address and rules as conflicts; do not remove them yet."
 	whyBackup = "If a command fails, in this step or a later one, stop there. The backup has the whole CIB, and replaces no earlier one."
-	whyStop   = "From here on no node answers until the address runs again: mostly for a few seconds. Go on only when the resource is " +
-		"stopped on all nodes."
+	whyStop   = "From here on no node answers until the address runs again: for about ten seconds if you paste without a pause. Go on " +
+		"only when the resource is stopped on all nodes."
 	whyRefresh = "The last command makes Pacemaker forget the failures of the former agent."
 	whyStart   = "Clients repeat what was not answered meanwhile. An open connection survives if its bucket starts on the node that had it; " +
 		"else the client gets a reset and connects again."
