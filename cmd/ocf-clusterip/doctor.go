@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"time"
 
@@ -59,7 +60,8 @@ func (c *call) doctor(ctx context.Context, command *cli.Command) error {
 	var facts doctor.Facts
 	err = c.withKernel(func(k kernel.Kernel) error {
 		facts, err = gather.Doctor{
-			Kernel: k, Cluster: c.patientCluster(), CorosyncConf: c.corosyncConf(), Wait: time.Duration(command.Uint("wait")) * time.Second,
+			Kernel: k, Cluster: c.patientCluster(), Files: os.DirFS("/"), CorosyncConf: c.corosyncConf(),
+			Wait: time.Duration(command.Uint("wait")) * time.Second,
 		}.Facts(ctx, described)
 		return err
 	})

@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"context"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ const (
 type planted struct {
 	name   string
 	plant  func(t *testing.T, s *site)
+	files  map[string]string           // that the node has too; see site.files
 	repair func(t *testing.T, s *site) // nil: the cluster's files are restored anyway
 	args   []string
 	want   map[string]string // results of the checks that find it; all others are ok
@@ -517,6 +519,82 @@ func onTheNode() []planted {
 	}
 }
 
+// The files of services that manage networks and firewalls.
+const (
+	nftablesUnit = "/usr/lib/systemd/system/nftables.service"
+	enabled      = "/etc/systemd/system/sysinit.target.wants/nftables.service"
+	loadsRules   = "[Service]\nExecStart=/usr/sbin/nft -f /etc/nftables.conf\n"
+	networkdUnit = "/run/systemd/units/invocation:systemd-networkd.service"
+	networkFile  = "/etc/systemd/network/10-eth0.network"
+	networkMatch = "[Match]\nName=eth0\n[Network]\nAddress=192.168.10.11/24\n"
+	managerUnit  = "/run/systemd/units/invocation:NetworkManager.service"
+)
+
+// inServices are faults of services that manage the node's network and firewall. They need not run: their files show what they do.
+func inServices(nicIndex string) []planted {
+	link := map[string]string{
+		networkdUnit: "", "/run/systemd/netif/links/" + nicIndex: "ADMIN_STATE=configured\nNETWORK_FILE=" + networkFile + "\n",
+	}
+	networkd := func(files map[string]string) map[string]string {
+		maps.Copy(files, link)
+		return files
+	}
+	return []planted{
+		{
+			name: "networkd removes addresses", files: networkd(map[string]string{networkFile: networkMatch}),
+			want: only("networkd", warning), text: "/etc/systemd/network/10-eth0.network.d/clusterip.conf",
+		},
+		{
+			name: "networkd removes routes", files: networkd(map[string]string{
+				networkFile: networkMatch, networkFile + ".d/clusterip.conf": "[Network]\nKeepConfiguration=static\n",
+			}),
+			want: only("networkd", warning), text: "ManageForeignRoutes=no",
+		},
+		{
+			name: "networkd keeps both", files: networkd(map[string]string{
+				networkFile: networkMatch, networkFile + ".d/clusterip.conf": "[Network]\nKeepConfiguration=static\n",
+				"/etc/systemd/networkd.conf.d/clusterip.conf": "[Network]\nManageForeignRoutes=no\n",
+			}),
+		},
+		{
+			name: "networkd that shows nothing", files: map[string]string{networkdUnit: ""},
+			want: only("networkd", warning), text: "unknown: ",
+		},
+		{
+			name:  "NetworkManager manages the interface",
+			files: map[string]string{managerUnit: "", "/run/NetworkManager/devices/" + nicIndex: "[device]\nmanaged=true\n"},
+			want:  only("networkmanager", warning), text: "unmanaged-devices=interface-name:%s",
+		},
+		{
+			name:  "NetworkManager leaves the interface alone",
+			files: map[string]string{managerUnit: "", "/run/NetworkManager/devices/" + nicIndex: "[device]\nmanaged=false\n"},
+		},
+		{
+			name:  "nftables.service loads a flush",
+			files: map[string]string{enabled: "", nftablesUnit: loadsRules, "/etc/nftables.conf": "flush ruleset\n"},
+			want:  only("flush", warning), text: "/etc/nftables.conf has flush ruleset",
+		},
+		{
+			name: "nftables.service flushes at its end",
+			files: map[string]string{
+				enabled: "", nftablesUnit: loadsRules + "ExecStop=/usr/sbin/nft flush ruleset\n", "/etc/nftables.conf": "table inet filter\n",
+			},
+			want: only("flush", warning), text: "systemctl edit nftables.service",
+		},
+		{
+			name: "saved rules of iptables while the agent uses nftables",
+			files: map[string]string{
+				"/etc/systemd/system/multi-user.target.wants/netfilter-persistent.service": "", "/etc/iptables/rules.v4": "*mangle\nCOMMIT\n",
+			},
+		},
+		{
+			name:  "conntrack's table is nearly full",
+			files: map[string]string{"/proc/sys/net/netfilter/nf_conntrack_count": "99", "/proc/sys/net/netfilter/nf_conntrack_max": "100"},
+			want:  only("conntrack", failure), text: "99 of 100 entries",
+		},
+	}
+}
+
 // TestPlanted expects that the check for a fault finds it, and that no other check does.
 func TestPlanted(t *testing.T) {
 	s := newSite(t)
@@ -539,6 +617,11 @@ func TestPlanted(t *testing.T) {
 			t.Run(row.name, func(t *testing.T) { row.find(t, s) })
 		}
 	})
+	t.Run("in services", func(t *testing.T) {
+		for _, row := range inServices(strings.TrimSpace(s.shell(t, s.Nodes[0], "cat /sys/class/net/eth0/ifindex"))) {
+			t.Run(row.name, func(t *testing.T) { row.find(t, s) })
+		}
+	})
 	if bad := s.doctor(t); len(bad.bad()) > 0 {
 		t.Errorf("after all of this, the good cluster is found fault with:\n%s", bad.text())
 	}
@@ -546,11 +629,15 @@ func TestPlanted(t *testing.T) {
 
 func (p planted) find(t *testing.T, s *site) {
 	t.Helper()
-	p.plant(t, s)
+	if p.plant != nil {
+		p.plant(t, s)
+	}
+	with := *s
+	with.files = p.files
 	if p.repair != nil {
 		defer p.repair(t, s)
 	}
-	p.compare(t, s.doctor(t))
+	p.compare(t, with.doctor(t))
 }
 
 func (p planted) compare(t *testing.T, r report) {

@@ -36,7 +36,8 @@ const (
 type site struct {
 	*lan.Network
 	program string
-	folder  string // of the cluster's files, and the agents' locks
+	folder  string            // of the cluster's files, and the agents' locks
+	files   map[string]string // of node1, by their paths: below /etc, /usr/lib and /proc/sys beside those of the machine, below /run alone
 }
 
 // newSite makes a good cluster: all buckets run, dealt to the nodes, and clients can come through a router.
@@ -146,11 +147,31 @@ func hidden(file string, argv ...string) []string {
 	return append([]string{"/usr/bin/unshare", "--mount", "/bin/sh", "-c", hide, filepath.Dir(file)}, argv...)
 }
 
+// among runs something in a mount namespace in which the node has its files. What the machine has below /run is about the interfaces of the
+// machine, whose indexes are also those of the node's.
+func (s *site) among(t *testing.T, argv ...string) []string {
+	t.Helper()
+	folder := t.TempDir()
+	for name, text := range s.files {
+		file := filepath.Join(folder, name)
+		check(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		check(t, os.WriteFile(file, []byte(text), 0o644))
+	}
+	const enter = `mount -t tmpfs none /run
+if test -d "$0/run"; then cp -r "$0/run/." /run; fi
+for folder in /etc /usr/lib; do
+	if test -d "$0$folder"; then mount -t overlay -o "lowerdir=$0$folder:$folder" none $folder; fi
+done
+for file in $(find "$0/proc" -type f 2>/dev/null); do mount --bind "$file" "${file#"$0"}"; done
+exec "$@"`
+	return append([]string{"/usr/bin/unshare", "--mount", "/bin/sh", "-ec", enter, folder}, argv...)
+}
+
 func (s *site) report(t *testing.T, argv ...string) report {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), hung)
 	defer cancel()
-	r := s.Nodes[0].Run(ctx, s.environ(), argv...)
+	r := s.Nodes[0].Run(ctx, s.environ(), s.among(t, argv...)...)
 	if r.Err != nil {
 		t.Fatalf("%v\n%s", r.Err, r.Stderr)
 	}

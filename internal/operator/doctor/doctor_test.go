@@ -244,6 +244,16 @@ func TestChecks(t *testing.T) {
 			r.State.Value.Filters = []clusterip.Filter{{NICIndex: eth0, MAC: layout.MACs.IPv4, Static: true}}
 		})
 	}
+	networkd := func(value Networkd) func(*Facts) {
+		return resource(func(r *Resource) { r.Networkd.Value = value })
+	}
+	flush := func(one Flush) func(*Facts) {
+		one.Unit = "nftables.service"
+		return func(f *Facts) { f.Flushes.Value = append(f.Flushes.Value, one) }
+	}
+	replaced := func(table string) func(*Facts) {
+		return flush(Flush{Where: "/etc/iptables/rules.v4", IsFile: true, IPTables: []string{table}})
+	}
 	match := resource(func(r *Resource) {
 		r.Spec.Backend, r.Spec.Drain = clusterip.Match, 0
 		r.Capabilities = []clusterip.Capability{{Backend: clusterip.Match, Answer: clusterip.Yes}}
@@ -636,11 +646,27 @@ func TestChecks(t *testing.T) {
 			resource(func(r *Resource) { r.Router.Value = RouterAnswer{} }), map[string]Result{"router": Warning},
 		},
 		"a router that cannot be asked": {resource(func(r *Resource) { r.Router.Err = errUnread }), map[string]Result{"router": Warning}},
-		"a querier":                     {igmp(true, nil, 0), nil},
-		"nobody has listened":           {igmp(false, nil, 0), map[string]Result{"querier": Warning}},
-		"nobody has listened for long":  {igmp(false, nil, time.Second), map[string]Result{"querier": Warning}},
-		"no querier":                    {igmp(false, nil, 130*time.Second), map[string]Result{"querier": Failure}},
-		"nobody could listen":           {igmp(false, errUnread, 0), map[string]Result{"querier": Warning}},
+		"networkd removes addresses and routes": {
+			networkd(Networkd{File: "/etc/systemd/network/10-eth0.network"}), map[string]Result{"networkd": Warning},
+		},
+		"networkd removes routes": {
+			networkd(Networkd{File: "/etc/systemd/network/10-eth0.network", KeepsAddresses: true}), map[string]Result{"networkd": Warning},
+		},
+		"networkd keeps everything":    {networkd(Networkd{"/etc/systemd/network/10-eth0.network", true, true}), nil},
+		"networkd is unread":           {resource(func(r *Resource) { r.Networkd.Err = errUnread }), map[string]Result{"networkd": Warning}},
+		"NetworkManager manages it":    {resource(func(r *Resource) { r.NM.Value = true }), map[string]Result{"networkmanager": Warning}},
+		"NetworkManager is unread":     {resource(func(r *Resource) { r.NM.Err = errUnread }), map[string]Result{"networkmanager": Warning}},
+		"a service flushes at stop":    {flush(Flush{Where: "ExecStop=nft flush ruleset"}), map[string]Result{"flush": Warning}},
+		"a service loads a flush":      {flush(Flush{Where: "/etc/nftables.conf", IsFile: true}), map[string]Result{"flush": Warning}},
+		"services are unread":          {func(f *Facts) { f.Flushes.Err = errUnread }, map[string]Result{"flush": Warning}},
+		"iptables are replaced":        {replaced("mangle"), nil},
+		"the match's table is":         {also(match, replaced("mangle")), map[string]Result{"flush": Warning}},
+		"another table of the match's": {also(match, replaced("filter")), nil},
+		"a querier":                    {igmp(true, nil, 0), nil},
+		"nobody has listened":          {igmp(false, nil, 0), map[string]Result{"querier": Warning}},
+		"nobody has listened for long": {igmp(false, nil, time.Second), map[string]Result{"querier": Warning}},
+		"no querier":                   {igmp(false, nil, 130*time.Second), map[string]Result{"querier": Failure}},
+		"nobody could listen":          {igmp(false, errUnread, 0), map[string]Result{"querier": Warning}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			facts := good(t)
@@ -722,6 +748,13 @@ func TestWhatToType(t *testing.T) {
 			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, "<crm_config/>",
 				`<crm_config><cluster_property_set id="p"><nvpair id="x" name="fencing-enabled" value="0"/></cluster_property_set></crm_config>`, 1))
 		}, "pcs property unset fencing-enabled"},
+		"a file of networkd whose name needs quotes": {
+			"networkd", func(f *Facts) { f.Resources[0].Networkd.Value.File = "/etc/systemd/network/my net.network" },
+			`mkdir -p '/etc/systemd/network/my net.network.d' && printf '[Network]\nKeepConfiguration=static\n' ` +
+				`>'/etc/systemd/network/my net.network.d'/clusterip.conf; ` +
+				`mkdir -p /etc/systemd/networkd.conf.d && printf '[Network]\nManageForeignRoutes=no\n' ` +
+				`>/etc/systemd/networkd.conf.d/clusterip.conf; systemctl restart systemd-networkd`,
+		},
 		"what is not managed": {
 			"managed", func(f *Facts) { f.Resources[0].Configured.Meta["is-managed"] = "false" }, "pcs resource manage web-ip",
 		},

@@ -32,7 +32,8 @@ type Facts struct {
 	Configuration Fact[*etree.Element] // the element configuration of the CIB
 	Corosync      Fact[string]         // the text of corosync.conf
 	Resources     []Resource
-	InstalledErr  error // why it is unknown what is installed here
+	InstalledErr  error         // why it is unknown what is installed here
+	Flushes       Fact[[]Flush] // services that remove rules of others
 }
 
 // Resource is what was read about one resource. A fact that depends on another one is missing if that one could not be read.
@@ -46,6 +47,8 @@ type Resource struct {
 	State        Fact[clusterip.State]
 	Capabilities []clusterip.Capability
 	Around       Fact[Surroundings]
+	Networkd     Fact[Networkd]
+	NM           Fact[bool]              // whether NetworkManager manages the interface
 	Sysctls      map[string]Fact[string] // see Sysctls
 	Obstacles    Fact[[]Obstacle]
 	NoXDP        Fact[string]                     // why early_drop cannot use XDP; empty if nothing speaks against it
@@ -54,6 +57,21 @@ type Resource struct {
 	Waited       time.Duration                    // for a querier
 	Router       *Fact[RouterAnswer]              // nil: not asked
 	RouterAt     netip.Addr                       // the router that was asked
+}
+
+// Networkd is how systemd-networkd manages an interface.
+type Networkd struct {
+	File           string // its .network file; empty if it leaves the interface alone
+	KeepsAddresses bool   // that it has not configured itself
+	KeepsRoutes    bool
+}
+
+// Flush is why a service removes rules of others when it is reloaded or restarted.
+type Flush struct {
+	Unit     string
+	Where    string   // the command, or the file that is loaded
+	IsFile   bool     // Where is a file
+	IPTables []string // these tables of iptables are replaced; if there are none, all tables of nf_tables are removed
 }
 
 // Surroundings are the parts of a node that are not its resources', and may interfere with them.

@@ -29,6 +29,12 @@ func firewallChecks() []check {
 			},
 		},
 		{
+			group, "flush",
+			"When these rules are loaded anew, the tables of the address are removed too. Until the next monitor, the node answers no client or, " +
+				"without early drop, those of other nodes as well.",
+			hasNIC, judgeFlushes,
+		},
+		{
 			group, "notrack", "A connection without a conntrack entry does not survive a hand-over, and the match cluster drops it.",
 			both(hasNIC, tracks),
 			func(s subject) answer {

@@ -159,6 +159,18 @@ func nicChecks() []check {
 		},
 		{group, "link", "Without a link no client reaches this node, and its buckets move away.", hasNIC, judgeLink},
 		{
+			group, "networkd",
+			"When systemd-networkd configures the interface anew (networkctl reconfigure, netplan apply), it removes addresses and routes that it " +
+				"has not configured itself; newer ones (systemd 262) do so at each start, as with an upgrade of systemd.",
+			hasNIC, judgeNetworkd,
+		},
+		{
+			group, "networkmanager",
+			"Whenever NetworkManager activates the interface's connection anew (nmcli connection up, a link that was lost for seconds), it " +
+				"removes addresses and routes that it has not configured itself. Until the next monitor, clients get no answer.",
+			hasNIC, judgeNetworkManager,
+		},
+		{
 			group, "snooping",
 			"A Linux bridge with multicast snooping that has heard a querier delivers unicast packets in frames to a group MAC to no port: the " +
 				"node then receives nothing from any client.",

@@ -24,6 +24,7 @@ import (
 type Doctor struct {
 	Kernel       kernel.Kernel
 	Cluster      pacemaker.Cluster
+	Files        fs.FS         // the root of the node's files
 	CorosyncConf string        // the path of Corosync's configuration
 	Wait         time.Duration // how long to listen for a querier
 }
@@ -32,6 +33,7 @@ type Doctor struct {
 // has its own. A resource that flags describe is the only one that is read.
 func (d Doctor) Facts(ctx context.Context, described *doctor.Resource) (doctor.Facts, error) {
 	facts := d.cluster(ctx, described)
+	facts.Flushes = doctor.NewFact(d.files().flushes())
 	if len(facts.Resources) == 0 && !facts.Pacemaker {
 		if facts.InstalledErr != nil {
 			return facts, facts.InstalledErr
@@ -45,6 +47,8 @@ func (d Doctor) Facts(ctx context.Context, described *doctor.Resource) (doctor.F
 	}
 	return facts, nil
 }
+
+func (d Doctor) files() nodeFiles { return nodeFiles{d.Files} }
 
 // cluster reads the cluster, and which resources there are.
 func (d Doctor) cluster(ctx context.Context, described *doctor.Resource) doctor.Facts {
@@ -114,6 +118,8 @@ func (d Doctor) resource(ctx context.Context, r *doctor.Resource, queriers liste
 	if layout.NICIndex == 0 {
 		return
 	}
+	r.Networkd = doctor.NewFact(d.files().networkd(layout.NICIndex))
+	r.NM = doctor.NewFact(d.files().networkManager(layout.NICIndex))
 	r.Capabilities = d.Kernel.Capabilities(limit, layout)
 	layout, _ = r.Layout() // with a backend
 	if nic, ok := r.State.Value.NICAt(layout.NICIndex); ok {
