@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -123,8 +125,25 @@ func planQuestion(command *cli.Command) (plan.Question, clusterip.Layout, error)
 		}
 	}
 	return plan.Question{
-		Nodes: int(nodes), Buckets: int(buckets), Fail: int(fail), Monitors: monitors, Resource: resource,
+		Nodes: int(nodes), Buckets: int(buckets), Fail: int(fail), Monitors: monitors, Resource: resource, Secret: secretFor(layout),
 	}, layout, errors.Join(faults...)
+}
+
+// secretFor returns a random seed for a resource with a public address whose seed can be guessed.
+func secretFor(layout clusterip.Layout) *clusterip.Seed {
+	if _, public := clusterip.FirstPublic(layout.Addresses()); !public {
+		return nil
+	}
+	seed := layout.Seed
+	for clusterip.IsGuessable(seed, layout.Address()) {
+		var random [4]byte
+		_, _ = rand.Read(random[:]) // never fails
+		seed = clusterip.Seed(binary.NativeEndian.Uint32(random[:]))
+	}
+	if seed == layout.Seed {
+		return nil
+	}
+	return &seed
 }
 
 // plannedResource reads the flags that are the resource's parameters.

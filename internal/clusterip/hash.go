@@ -187,3 +187,23 @@ func ZeroSeedFits(mode HashMode) bool { return mode.PortWords() < maxPortWords }
 func DefaultSeed(address netip.Addr) Seed {
 	return max(1, Seed(Jhash(defaultSeedInitval, wordsOf(address, binary.LittleEndian)...)))
 }
+
+// IsGuessable reports whether somebody who knows the first shared address finds the seed with few attempts.
+func IsGuessable(seed Seed, address netip.Addr) bool {
+	const attempts = 1 << 16
+	return seed < attempts || seed == DefaultSeed(address)
+}
+
+// FirstPublic returns the first of the addresses that can be reached from the Internet (IANA's registries of special-purpose addresses).
+func FirstPublic(addresses []netip.Addr) (netip.Addr, bool) {
+	for _, address := range addresses {
+		isSpecial := func(network string) bool { return netip.MustParsePrefix(network).Contains(address) }
+		if address.IsGlobalUnicast() && !address.IsPrivate() && !slices.ContainsFunc([]string{
+			"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+			"64:ff9b:1::/48", "100::/64", "2001:2::/48", "2001:db8::/32", "3fff::/20", "5f00::/16",
+		}, isSpecial) {
+			return address, true
+		}
+	}
+	return netip.Addr{}, false
+}

@@ -129,3 +129,16 @@ func TestDefaultSeedIsNeverZero(t *testing.T) {
 		}
 	}
 }
+
+func TestFirstPublic(t *testing.T) {
+	for address, want := range map[string]bool{
+		"9.9.9.9": true, "10.0.0.1": false, "172.16.0.1": false, "192.168.10.3": false, "100.64.0.1": false, "100.128.0.1": true,
+		"169.254.0.1": false, "192.0.2.1": false, "224.0.0.1": false, "240.0.0.1": false, "2606:4700::1": true, "2001:db8::1": false,
+		"fd00::1": false, "fe80::1": false,
+	} {
+		got, is := FirstPublic([]netip.Addr{netip.MustParseAddr("192.168.10.3"), netip.MustParseAddr(address)})
+		if is != want || is && got.String() != address {
+			t.Errorf("%s: %s, %t", address, got, is)
+		}
+	}
+}

@@ -232,6 +232,14 @@ func inTheCluster() []planted {
 			text:  "resource meta web-ip-clone maintenance=",
 		},
 		{
+			name: "a public address with the default seed",
+			plant: on(create("resources", `<primitive id="public-ip" class="ocf" provider="custom" type="clusterip">`+
+				`<instance_attributes id="p"><nvpair id="p1" name="ip" value="9.9.9.9"/></instance_attributes></primitive>`)),
+			// It is not shared either, and this node is not in its network.
+			want: map[string]string{"hash-seed": warning, "unique": warning, "monitor": failure, "interface": failure},
+			text: "proposes a random one",
+		},
+		{
 			name:  "a parameter that is wrong",
 			plant: on("crm_resource --resource web-ip --set-parameter hashmode --parameter-value random"),
 			want:  only("parameters", failure),

@@ -21,6 +21,12 @@ func cloneChecks() []check {
 	return []check{
 		{group, "parameters", "With wrong parameters no bucket starts on any node.", always, judgeParameters},
 		{
+			group, "hash-seed",
+			"Who knows the seed can choose source addresses whose packets all reach one node. The default seed follows from the address, which " +
+				"everybody knows.",
+			func(s subject) bool { return len(s.Spec.Addresses) > 0 }, judgeSeed,
+		},
+		{
 			group, "unique", "Each instance is one bucket of the hash. Only the instances of a globally unique clone share the work.",
 			isConfigured, judgeUnique,
 		},
@@ -62,6 +68,20 @@ func cloneChecks() []check {
 			isConfigured, judgeTimeouts,
 		},
 		{group, "managed", "Pacemaker does not start, stop or repair an unmanaged resource.", isConfigured, judgeManaged},
+	}
+}
+
+func judgeSeed(s subject) answer {
+	public, is := clusterip.FirstPublic(s.Spec.Addresses)
+	switch {
+	case !is:
+		return ok("the address is not public")
+	case clusterip.IsGuessable(s.Spec.Seed, s.Spec.Address()):
+		return warn(fmt.Sprintf("%s is a public address, and the seed can be guessed", public),
+			"ocf-clusterip plan --nodes 3 --to "+public.String()+"   # proposes a random one",
+			"# another seed needs all buckets stopped: disable the resource first", s.update("hash_seed=…"))
+	default:
+		return ok("not the default")
 	}
 }
 

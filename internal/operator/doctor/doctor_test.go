@@ -684,6 +684,31 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+func TestSeeds(t *testing.T) {
+	const secret = 0x9ab01234
+	for name, row := range map[string]struct {
+		addresses []string
+		seed      clusterip.Seed
+		want      Result
+	}{
+		"a public address":                 {[]string{"9.9.9.9"}, clusterip.DefaultSeed(netip.MustParseAddr("9.9.9.9")), Warning},
+		"one public address of two":        {[]string{"10.0.0.3", "2606:4::1"}, clusterip.DefaultSeed(netip.MustParseAddr("10.0.0.3")), Warning},
+		"a public address, a small seed":   {[]string{"9.9.9.9"}, 1, Warning},
+		"a public address, a secret seed":  {[]string{"9.9.9.9"}, secret, OK},
+		"a private address, a small seed":  {[]string{"10.0.0.3"}, 1, OK},
+		"an example address, a small seed": {[]string{"2001:db8::3"}, 1, OK},
+	} {
+		var spec clusterip.Spec
+		for _, address := range row.addresses {
+			spec.Addresses = append(spec.Addresses, netip.MustParseAddr(address))
+		}
+		spec.Seed = row.seed
+		if got := judgeSeed(subject{Resource: Resource{Spec: spec}}); got.result != row.want {
+			t.Errorf("%s: %s, %s", name, got.result, got.seen)
+		}
+	}
+}
+
 // What is no fault by itself, and may be one for some clients, is said all the same.
 func TestNotes(t *testing.T) {
 	for name, row := range map[string]struct {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/metadata"
 )
 
@@ -16,7 +17,8 @@ type Question struct {
 	Fail     int // up to so many nodes fail at once; less than Nodes
 	Monitors []Monitor
 	Resource Resource
-	Log      *Log // of the clients' requests; nil: not known
+	Log      *Log            // of the clients' requests; nil: not known
+	Secret   *clusterip.Seed // a random seed to propose; nil: none is needed
 }
 
 // MaxFail is the largest Fail.
@@ -66,6 +68,7 @@ type Plan struct {
 	Advice       Advice    `json:"advice"`
 	Clients      *Clients  `json:"clients,omitempty"`
 	Commands     Commands  `json:"commands"`
+	Secret       string    `json:"proposed_hash_seed,omitempty"`
 
 	question    Question
 	nodes       int
@@ -125,6 +128,9 @@ func Make(q Question) Plan {
 	}
 	p.Cost = costOf(p.Buckets, q.Nodes, q.Monitors)
 	p.Commands = q.Resource.commands(p.Buckets, q.Monitors)
+	if q.Secret != nil {
+		p.Secret = q.Secret.String()
+	}
 	return p
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/operator/style"
 )
@@ -66,9 +67,13 @@ func questions(t *testing.T) map[string]Question {
 	t.Helper()
 	slow := question(2, 8, 1)
 	slow.Monitors[0], slow.Monitors[1] = slow.Monitors[0].Every(30*time.Second), slow.Monitors[1].Every(5*time.Minute)
+	public := question(2, 8, 1)
+	secret := clusterip.Seed(0x9ab01234)
+	public.Resource.Address, public.Secret = "9.9.9.9", &secret
 	slow.Resource = Resource{Address: "2001:db8::3", Parameters: []Parameter{{"hash_prefix6", "64"}, {"services", "tcp/80 tcp/443"}}}
 	return map[string]Question{
 		"two-nodes":      slow,
+		"public-address": public,
 		"three-nodes":    question(3, 12, 2),
 		"sixteen-nodes":  question(16, 64, 2),
 		"forty-nodes":    question(40, 100, 3),

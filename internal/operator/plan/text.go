@@ -275,6 +275,12 @@ func (p *Plan) writeCommands(w *writer) {
 	for _, command := range p.Commands.Change {
 		w.line("%s", command)
 	}
+	if p.Secret != "" {
+		w.line("")
+		w.prose("The address is public, and the seed can be guessed: by default it follows from the address. Who knows the seed can choose " +
+			"source addresses whose packets all reach one node. A random seed, for the first command:")
+		w.line("hash_seed=%s", p.Secret)
+	}
 }
 
 // A writer collects the text.
