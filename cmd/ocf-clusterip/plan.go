@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 
@@ -31,10 +33,16 @@ It asks neither the cluster nor the network, and changes nothing.
         ocf-clusterip plan --nodes 4 --to 192.168.10.3 --clients -
 
 The first address of each line of the log counts as one request.
-docs/planning.md explains the answer.`
+
+For a running resource, with what its nodes have counted: the files are
+those of "metrics", or of "status --json", two of each node for rates:
+
+    ocf-clusterip plan --measured node1.prom node2.prom node3.prom
+
+docs/planning.md explains the answers.`
 
 func (c *call) planCommand() *cli.Command {
-	nodes := numberFlag("nodes", "number of nodes, `N`; required", 0)
+	nodes := numberFlag("nodes", "number of nodes, `N`; required without --measured", 0)
 	buckets := numberFlag("buckets", "number of buckets, `N` (clone-max)", 0)
 	buckets.DefaultText, buckets.HideDefault = "as many as are advised", false
 	flags := []cli.Flag{
@@ -42,17 +50,21 @@ func (c *call) planCommand() *cli.Command {
 		numberFlag("fail", fmt.Sprintf("up to `N` nodes fail at once, at most %d", plan.MaxFail), 1),
 		fileFlag("clients", "spread the clients in `FILE`, addresses or any log; - is the standard input. Needs --to"),
 		fileFlag("svg", "draw a picture into `FILE`"),
-		&cli.BoolFlag{Name: "json", Usage: "write JSON (docs/schema/plan.schema.json)"},
+		&cli.BoolFlag{Name: measured, Usage: "judge a running resource by the files with its counters; with --to, that of several"},
+		&cli.BoolFlag{Name: "json", Usage: "write JSON (docs/schema/plan.schema.json, measured.schema.json)"},
 		textFlag("to", "the shared `ADDRESS`, or a list of them: the first one determines the seed"),
 		textFlag("monitor-interval", "`INTERVALS` of the monitors of OCF_CHECK_LEVEL 0 and 10, such as 30s,300s; by default the agent's"),
 	}
 	return c.forAdministrators(&cli.Command{
-		Name: "plan", Usage: "what nodes serve, also after failures; how clients spread", Description: planDescription,
+		Name: "plan", Usage: "what nodes serve, also after failures; how clients spread", ArgsUsage: "[FILE...]", Description: planDescription,
 		Flags: append(flags, parameterFlags("", hashParameters())...), Action: c.plan,
 	})
 }
 
 func (c *call) plan(_ context.Context, command *cli.Command) error {
+	if command.Bool(measured) {
+		return c.planMeasured(command)
+	}
 	question, layout, err := planQuestion(command)
 	picture := command.String("svg")
 	if picture != "" {
@@ -82,13 +94,60 @@ func (c *call) plan(_ context.Context, command *cli.Command) error {
 	return answer.WriteText(c.stdout, c.screen().Style)
 }
 
+// measured is the flag for a running resource.
+const measured = "measured"
+
+func (c *call) planMeasured(command *cli.Command) error {
+	question, err := measureQuestion(command)
+	if err != nil {
+		return err
+	}
+	if question.Snapshots, err = gather.Snapshots(command.Args().Slice()); err != nil {
+		return err
+	}
+	answer, err := plan.Measure(question)
+	if err != nil {
+		return err
+	}
+	if command.Bool("json") {
+		return operator.WriteJSON(c.stdout, answer)
+	}
+	return answer.WriteText(c.stdout, c.screen().Style)
+}
+
+// measureQuestion reads all flags that are used with --measured. The error has everything that is wrong with them.
+func measureQuestion(command *cli.Command) (plan.MeasureQuestion, error) {
+	question := plan.MeasureQuestion{Fail: int(command.Uint("fail"))}
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, ocf.Errorf(ocf.ErrArgs, format, args...)) }
+	if !command.Args().Present() {
+		fault("--%s: no files are given; name those of ocf-clusterip metrics or ocf-clusterip status --json of each node", measured)
+	}
+	fitting := []string{measured, "json", "to", "fail"}
+	for _, flag := range command.Flags {
+		if name := flag.Names()[0]; flag.IsSet() && !slices.Contains(fitting, name) {
+			fault("--%s and --%s exclude each other: what it sets is in the files; these are used with it: %s", measured, name,
+				"--"+strings.Join(fitting[1:], ", --"))
+		}
+	}
+	if question.Fail > plan.MaxFail {
+		fault("--fail %d is not a number from 0 to %d", question.Fail, plan.MaxFail)
+	}
+	if command.IsSet("to") {
+		address, err := parseAddress("--to ", command.String("to"))
+		faults = append(faults, err)
+		question.Address = address.String()
+	}
+	return question, errors.Join(faults...)
+}
+
 // planQuestion reads all flags. The error has everything that is wrong with them.
 func planQuestion(command *cli.Command) (plan.Question, clusterip.Layout, error) {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, ocf.Errorf(ocf.ErrArgs, format, args...)) }
 
 	if command.Args().Present() {
-		fault("%s is not a flag; plan takes nothing else", ocf.Quote(command.Args().First()))
+		fault("%s is not a flag; plan takes files with --measured only", ocf.Quote(command.Args().First()))
 	}
 	nodes, buckets, fail := command.Uint("nodes"), command.Uint("buckets"), command.Uint("fail")
 	switch {

@@ -91,6 +91,16 @@ func TestPlan(t *testing.T) {
 		t.Errorf("from a pipe:\n%s", out)
 	}
 
+	counters, err := os.ReadFile("../../internal/operator/testdata/metrics.prom")
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics := file("metrics.prom", string(counters))
+	r = n.run(t, vars{}, planned("--measured", metrics, "--to", "192.168.10.3")...)
+	if want := "web-ip, 192.168.10.3: 8 buckets on 3 nodes, totals"; r.ExitCode != 0 || !strings.HasPrefix(r.Stdout, want) {
+		t.Errorf("exit status %d, stderr %q; %q does not begin\n%s", r.ExitCode, r.Stderr, want, r.Stdout)
+	}
+
 	for _, tt := range []struct {
 		name  string
 		args  []string
@@ -104,6 +114,19 @@ func TestPlan(t *testing.T) {
 			[]string{"--nodes", "3", "--fail", "9", "--buckets", "5000", "--to", "here", "more"},
 			[]string{"--fail 9", "1024", `--to "here"`, `"more"`},
 		},
+		{"files of a plan", []string{"--nodes", "3", metrics}, []string{"metrics.prom", "--measured"}},
+		{"measured without files", []string{"--measured"}, []string{"--measured", "no files"}},
+		{
+			"measured, and several faults",
+			[]string{"--measured", "--nodes", "3", "--hash-seed", "1", "--fail", "9", "--to", "here", metrics},
+			[]string{"--nodes", "--hash-seed", "--fail 9", `--to "here"`},
+		},
+		{
+			"measured files that are none",
+			[]string{"--measured", access, "/nowhere", file("cut.json", "{\n\"node\": 5}")},
+			[]string{"access.log", "/nowhere", "cut.json, line 2"},
+		},
+		{"measured for another address", []string{"--measured", "--to", "10.0.0.1", metrics}, []string{"--to 10.0.0.1", "192.168.10.3"}},
 		{"all fail", []string{"--nodes", "3", "--fail", "3"}, []string{"at most 2"}},
 		{"monitors alike", []string{"--nodes", "3", "--monitor-interval", "30s,30s"}, []string{"--monitor-interval", "30s,300s"}},
 		{"a monitor that is no time", []string{"--nodes", "3", "--monitor-interval", "soon"}, []string{"soon"}},
