@@ -239,27 +239,31 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 		unowned = "Unowned buckets"
 		several = "Buckets with several owners"
 		buckets = "Owners of each bucket"
+		a       = `job="node",instance="a"`
+		b       = `job="node",instance="b"`
+		c       = `job="node",instance="c",cluster="other"`
 		fresh   = "0+15x40"
 		stale   = "0+0x40"
 	)
 	is := func(value float64) []answer { return []answer{{"{}", value}} }
 	unknown := []answer{}
+	// Where Pacemaker does not answer, these labels are missing.
+	named := map[string]string{a: `,node="node1",clone="web-ip-clone"`, c: `,node="node1",clone="web-ip-clone"`}
 	node := func(instance, lastRun string, more ...string) []series {
 		all := []series{{"clusterip_last_run_timestamp_seconds{" + instance + "}", lastRun}}
 		for _, sample := range more {
 			at := strings.LastIndex(sample, " ")
 			name, labels, _ := strings.Cut(strings.TrimSuffix(sample[:at], "}"), "{")
+			if strings.HasPrefix(name, "bucket_") {
+				labels += named[instance]
+			}
 			all = append(all, series{"clusterip_" + name + "{" + instance + "," + labels + "}", sample[at+1:] + "+0x40"})
 		}
 		return all
 	}
 	const (
-		a = `job="node",instance="a"`
-		b = `job="node",instance="b"`
-		c = `job="node",instance="c",cluster="other"`
-
-		bucket0 = `resource="web-ip",address="192.0.2.1",bucket="0"`
-		bucket1 = `resource="web-ip",address="192.0.2.1",bucket="1"`
+		bucket0 = `resource="web-ip:0",address="192.0.2.1",bucket="0"`
+		bucket1 = `resource="web-ip:1",address="192.0.2.1",bucket="1"`
 		owned0  = `bucket_owned{` + bucket0 + `} `
 		owned1  = `bucket_owned{` + bucket1 + `} `
 		nodes0  = `cluster_bucket_nodes{` + bucket0 + `} `
@@ -358,6 +362,38 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 			ask(t, situation{tt.name, "15s", slices.Concat(tt.node...), asked})
 		})
 	}
+}
+
+// The questions in the README that join with ha_cluster_exporter's metrics are valid, and find what they should.
+func TestJoins(t *testing.T) {
+	questions := regexp.MustCompile("(?s)```promql\n(.*?)```").FindAllStringSubmatch(read(t, "README.md"), -1)
+	if len(questions) != 2 {
+		t.Fatalf("the README has %d questions", len(questions))
+	}
+	bucket := func(name, node, number string) string {
+		return fmt.Sprintf(`clusterip_bucket_%s{job="node",instance="%s:9100",node=%[2]q,resource="web-ip:%[3]s",clone="web-ip-clone",`+
+			`address="192.168.10.3",bucket="%[3]s"}`, name, node, number)
+	}
+	pacemaker := func(exporter string) series {
+		return series{fmt.Sprintf(`ha_cluster_pacemaker_resources{job="ha",instance="%s:9664",agent="ocf::custom:clusterip",`+
+			`clone="web-ip-clone",group="",managed="true",node="node1",resource="web-ip:0",role="started",status="active"}`, exporter), "1+0x40"}
+	}
+	const labels = `{job="node",instance="node1:9100",node="node1",resource="web-ip:0",clone="web-ip-clone",address="192.168.10.3",` +
+		`bucket="0",role="started",agent="ocf::custom:clusterip"}`
+	ask(t, situation{
+		Interval: "15s",
+		Given: []series{
+			pacemaker("node1"), pacemaker("node2"),
+			{bucket("packets_total", "node1", "0"), "0+150x40"},
+			{bucket("owned", "node1", "0"), "1+0x40"},
+			{bucket("owned", "node2", "0"), "0+0x40"},
+			{bucket("owned", "node2", "1"), "1+0x40"},
+		},
+		Questions: []question{
+			{Expr: questions[0][1], At: "9m", Want: []answer{{labels, 10}}},
+			{Expr: questions[1][1], At: "9m", Want: []answer{{bucket("owned", "node2", "1"), 1}}},
+		},
+	})
 }
 
 // systemd has every setting that the units use.

@@ -52,8 +52,9 @@ func (s Status) metrics(version string) []metric {
 	resource := func(name, kind, help string, value func(ResourceStatus) (float64, bool)) metric {
 		return metric{name, kind, help, s.resources(value)}
 	}
+	onNode := []label{{"node", s.Node}}
 	bucket := func(name, kind, help string, value func(BucketStatus) (float64, bool)) metric {
-		return metric{name, kind, help, s.buckets(value)}
+		return metric{name, kind, help, s.buckets(onNode, value)}
 	}
 	cluster := func(name, help string, is func(ClusterStatus) bool) metric {
 		return metric{name, gauge, help, s.cluster(is)}
@@ -78,8 +79,10 @@ func (s Status) metrics(version string) []metric {
 			func(c ClusterStatus) bool { return c.Maintenance }),
 		{"clusterip_cluster_node_state", gauge, "The state of each node in Pacemaker: 1 for the state that it is in, 0 for the " +
 			"others.", s.nodes()},
-		bucket("clusterip_cluster_bucket_nodes", gauge, "The number of nodes that own the bucket, from Pacemaker and this node's kernel: 1 is "+
-			"right, 0 is unowned, more are several owners.", bucketNodes),
+		{
+			"clusterip_cluster_bucket_nodes", gauge, "The number of nodes that own the bucket, from Pacemaker and this node's kernel: 1 is " +
+				"right, 0 is unowned, more are several owners.", s.buckets(nil, bucketNodes),
+		},
 
 		{
 			"clusterip_resource_info", gauge, "The resource as installed or configured. All labels but nic and backend must be the same on all " +
@@ -175,20 +178,24 @@ func (s Status) nodes() []sample {
 	return samples
 }
 
+// address returns the label that names the address; "" if the configuration is wrong.
+func (r ResourceStatus) address() string {
+	if len(r.Addresses) == 0 {
+		return ""
+	}
+	return r.Addresses[0].String()
+}
+
 // labels returns the labels that name the resource, and more.
 func (r ResourceStatus) labels(more ...label) []label {
-	address := ""
-	if len(r.Addresses) > 0 { // no address if the configuration is wrong
-		address = r.Addresses[0].String()
-	}
-	return append([]label{{"resource", r.Name}, {"address", address}}, more...)
+	return append([]label{{"resource", r.Name}, {"address", r.address()}}, more...)
 }
 
 func (s Status) resourceInfo() []sample {
 	var samples []sample
 	for _, r := range s.Resources {
 		samples = append(samples, one(1, r.labels(
-			label{"addresses", text.Join(r.Addresses, " ")}, label{"nic", r.NIC}, label{"backend", r.Backend},
+			label{"clone", r.Clone}, label{"addresses", text.Join(r.Addresses, " ")}, label{"nic", r.NIC}, label{"backend", r.Backend},
 			label{"mac_mode", r.MACMode}, label{"macs", strings.Join(r.MACs, " ")},
 			label{"hashmode", r.HashMode}, label{"hash_compat", r.HashCompat},
 			label{"hash_prefix4", strconv.Itoa(r.HashPrefix4)}, label{"hash_prefix6", strconv.Itoa(r.HashPrefix6)},
@@ -208,12 +215,15 @@ func (s Status) resources(value func(ResourceStatus) (value float64, known bool)
 	return samples
 }
 
-func (s Status) buckets(value func(BucketStatus) (value float64, known bool)) []sample {
+// buckets returns a sample for each bucket. Its labels node, resource and clone are those of ha_cluster_exporter, so that both join.
+func (s Status) buckets(of []label, value func(BucketStatus) (value float64, known bool)) []sample {
 	var samples []sample
 	for _, r := range s.Resources {
 		for _, b := range r.Buckets {
 			if value, known := value(b); known {
-				samples = append(samples, sample{r.labels(label{"bucket", fmt.Sprint(b.Bucket)}), value})
+				samples = append(samples, sample{slices.Concat(of, []label{
+					{"resource", b.Instance}, {"clone", r.Clone}, {"address", r.address()}, {"bucket", fmt.Sprint(b.Bucket)},
+				}), value})
 			}
 		}
 	}

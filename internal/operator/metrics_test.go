@@ -92,8 +92,9 @@ const absent = -1
 
 func TestMetrics(t *testing.T) {
 	bucket := func(number string) []string {
-		return []string{"resource", "web-ip", "address", "192.168.10.3", "bucket", number}
+		return []string{"resource", "web-ip:" + number, "address", "192.168.10.3", "bucket", number}
 	}
+	onAddress := []string{"resource", "web-ip", "address", "192.168.10.3"}
 	noPacemaker := func(s *Survey) {
 		s.Node, s.Cluster, s.ClusterErr = "", nil, errors.New("refused")
 		s.Resources[0].Node, s.Resources[0].Placement = "", nil
@@ -110,6 +111,12 @@ func TestMetrics(t *testing.T) {
 		labels []string
 		want   float64
 	}{
+		"a bucket has the labels of ha_cluster_exporter": {
+			moving, "clusterip_bucket_owned", []string{"node", "node1", "resource", "web-ip:0", "clone", "web-ip-clone"}, 1,
+		},
+		"which Pacemaker has to know": {
+			noPacemaker, "clusterip_bucket_owned", []string{"node", "", "resource", "web-ip:0", "bucket", "0"}, 1,
+		},
 		"an owned bucket is owned":                {moving, "clusterip_bucket_owned", bucket("0"), 1},
 		"another node's is not":                   {moving, "clusterip_bucket_owned", bucket("1"), 0},
 		"without Pacemaker the kernel still says": {noPacemaker, "clusterip_bucket_owned", bucket("0"), 1},
@@ -161,8 +168,8 @@ func TestMetrics(t *testing.T) {
 		"no packet is a number":                      {moving, "clusterip_bucket_packets_total", bucket("6"), 0},
 		"others' are not counted":                    {moving, "clusterip_bucket_packets_total", bucket("1"), absent},
 		"where the backend counts nothing, none are": {nobodyCounts, "clusterip_bucket_packets_total", bucket("3"), absent},
-		"foreign packets":                            {moving, "clusterip_foreign_packets_total", bucket("")[:4], 98765},
-		"foreign bytes":                              {moving, "clusterip_foreign_bytes_total", bucket("")[:4], 12 << 20},
+		"foreign packets":                            {moving, "clusterip_foreign_packets_total", onAddress, 98765},
+		"foreign bytes":                              {moving, "clusterip_foreign_bytes_total", onAddress, 12 << 20},
 		"where nobody counts, no foreign ones":       {nobodyCounts, "clusterip_foreign_packets_total", nil, absent},
 		"healthy":                                    {moving, "clusterip_health", nil, 0},
 		"degraded":                                   {noPacemaker, "clusterip_health", nil, 1},

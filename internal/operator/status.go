@@ -68,7 +68,8 @@ type NodeStatus struct {
 
 // ResourceStatus is the status of one resource.
 type ResourceStatus struct {
-	Name            string         `json:"name"` // "" if it is not known
+	Name            string         `json:"name"`  // "" if it is not known
+	Clone           string         `json:"clone"` // "" if it is not known, or there is none
 	Health          Health         `json:"health"`
 	Problems        []Problem      `json:"problems"`
 	Addresses       []netip.Addr   `json:"addresses"`
@@ -111,11 +112,12 @@ type Share struct {
 
 // BucketStatus is the status of one bucket.
 type BucketStatus struct {
-	Bucket  clusterip.Bucket `json:"bucket"`
-	State   string           `json:"state"` // see the constants
-	Nodes   []string         `json:"nodes"` // the owners
-	Drains  []DrainStatus    `json:"drains"`
-	Traffic *Traffic         `json:"traffic"` // on this node; null: another one owns the bucket, or it is not counted
+	Bucket   clusterip.Bucket `json:"bucket"`
+	Instance string           `json:"instance"` // Pacemaker's name for it; "" if the name of the resource is not known
+	State    string           `json:"state"`    // see the constants
+	Nodes    []string         `json:"nodes"`    // the owners
+	Drains   []DrainStatus    `json:"drains"`
+	Traffic  *Traffic         `json:"traffic"` // on this node; null: another one owns the bucket, or it is not counted
 }
 
 // DrainStatus is a node that drains a bucket.
@@ -227,6 +229,18 @@ func fingerprint(seed clusterip.Seed) string {
 	return fmt.Sprintf("%02x", uint8(clusterip.Jhash(constant, uint32(seed))))
 }
 
+// instance returns Pacemaker's name of an instance. What is installed without being configured is taken for a clone.
+func (r Resource) instance(name string, bucket clusterip.Bucket) string {
+	switch {
+	case r.Configured != nil:
+		return r.Configured.Instance(bucket)
+	case name == "":
+		return ""
+	default:
+		return fmt.Sprintf("%s:%d", name, bucket)
+	}
+}
+
 func (r Resource) status(survey Survey) ResourceStatus {
 	layout := r.Layout
 	status := ResourceStatus{
@@ -264,12 +278,16 @@ func (r Resource) status(survey Survey) ResourceStatus {
 			status.EarlyDropped = trafficOf(r.Traffic.Early)
 		}
 	}
+	if r.Configured != nil {
+		status.Clone = r.Configured.Clone
+	}
 	shares := map[string]int{}
 	if r.Configured == nil && !r.Here.Present { // their number is not known
 		layout.Buckets, r.Layout.Buckets = 0, 0
 	}
 	for _, bucket := range r.buckets() {
 		b := r.bucket(bucket)
+		b.Instance = r.instance(status.Name, bucket)
 		for _, node := range b.Nodes {
 			shares[node]++
 		}

@@ -140,13 +140,14 @@ func (s *scenario) metrics(hosts ...*Host) {
 	for _, h := range hosts {
 		for line := range strings.Lines(run(s.t, h, "ocf-clusterip", "metrics")) {
 			if sample, is := strings.CutPrefix(line, "clusterip_bucket_owned{"); is && strings.HasSuffix(sample, "} 1\n") {
-				owners[sample]++
+				_, bucket, _ := strings.Cut(sample, ",bucket=") // what is before differs: the node
+				owners[bucket]++
 			}
 		}
 	}
-	for sample, count := range owners {
+	for bucket, count := range owners {
 		if count != 1 {
-			s.t.Errorf("%d hosts own {%s", count, sample)
+			s.t.Errorf("%d hosts own the bucket %s", count, bucket)
 		}
 	}
 	if len(owners) != buckets {

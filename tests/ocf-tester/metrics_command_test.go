@@ -36,7 +36,7 @@ func TestMetrics(t *testing.T) {
 		}
 		return r.Stdout
 	}
-	const owned = `clusterip_bucket_owned{resource="web-ip",address="192.168.10.3",bucket="3"} `
+	const owned = `clusterip_bucket_owned{node="",resource="web-ip:3",clone="",address="192.168.10.3",bucket="3"} `
 
 	// As after a stop of Pacemaker: the earlier metrics are no longer true.
 	nothing := metrics(t)
@@ -51,7 +51,7 @@ func TestMetrics(t *testing.T) {
 			t,
 			metrics(t, args...),
 			owned+"1",
-			strings.ReplaceAll(owned, `"3"`, `"4"`)+"0",
+			strings.NewReplacer(`:3"`, `:4"`, `"3"`, `"4"`).Replace(owned)+"0",
 			`clusterip_resource_buckets{resource="web-ip",address="192.168.10.3"} 8`,
 			`clusterip_resource_health{resource="web-ip",address="192.168.10.3"} 0`,
 			`clusterip_foreign_packets_total{resource="web-ip",address="192.168.10.3"} 0`,
