@@ -33,6 +33,7 @@ require (
 	github.com/charmbracelet/x/vt v0.1.0
 	github.com/cpuguy83/go-md2man/v2 v2.0.7
 	github.com/creack/pty v1.1.24
+	github.com/grafana/grafana-foundation-sdk/go v0.0.22
 	github.com/safchain/ethtool v0.7.0
 	github.com/urfave/cli/v3 v3.14.0
 	golang.org/x/image v0.48.0

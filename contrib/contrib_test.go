@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	grafana "github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -162,6 +164,19 @@ func TestDashboard(t *testing.T) {
 		if p.Title == "" || p.Type != "row" && (p.Description == "" || len(p.Targets) == 0 || p.Datasource.UID != "${datasource}") {
 			t.Errorf("panel %d lacks something: %+v", p.ID, p)
 		}
+	}
+}
+
+// Grafana has every setting of the dashboard, and misses none: its own types, which are made of its schema, read it strictly.
+func TestDashboardFitsGrafana(t *testing.T) {
+	plugins.RegisterDefaultPlugins()
+	var board grafana.Dashboard //nolint:staticcheck // no Grafana before 12 reads the newer form
+	err := board.UnmarshalJSONStrict([]byte(read(t, dashboard)))
+	if err != nil && err.Error() != "" { // it is an empty list of errors otherwise
+		t.Error(err)
+	}
+	if len(board.Panels) != len(panels(t)) {
+		t.Errorf("Grafana reads %d panels of %d", len(board.Panels), len(panels(t)))
 	}
 }
 
