@@ -128,11 +128,11 @@ bench-flood: ## two minutes of 200,000 SYNs a second from false sources: what th
 	$(GO) test -tags system -count=1 -v -timeout 10m ./tests/kernel -run '^TestTheMemoryWithstandsAFlood$$' -flood-seconds 60 -flood-rate 200000
 
 ##@ To test (as root on Debian 12; installs what it needs)
-.PHONY: test packages lint vet unit explore kernel test-vm cluster soak fuzz
+.PHONY: test prerequisites lint vet unit explore kernel test-vm cluster soak fuzz
 
-test: packages vet build-all unit test-vm kernel cluster fuzz ## all that follow but lint, explore and soak, in this order: 25 minutes on two processors
+test: prerequisites vet build-all unit test-vm kernel cluster fuzz ## all that follow but lint, explore and soak, in this order: 25 minutes on two processors
 
-packages: ## installs the Debian packages of tests/packages.txt that are missing
+prerequisites: ## installs the Debian packages of tests/packages.txt that are missing
 	@echo '== Debian packages'
 	./tests/install-packages test
 
