@@ -30,6 +30,11 @@ bashdir  := /usr/share/bash-completion/completions
 zshdir   := /usr/share/zsh/vendor-completions
 fishdir  := /usr/share/fish/vendor_completions.d
 
+# Where the packages go, for which architectures (GOARCH), and who maintains them: whoever publishes packages puts their name here.
+DIST          ?= dist
+ARCHITECTURES ?= amd64 arm64 s390x
+MAINTAINER    ?= ocf-clusterip maintainers <maintainers@users.noreply.r-seed-1635347c.example>
+
 version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # Static and reproducible. Pacemaker starts the program for each action, so it must be small: without symbol and debug tables (-s -w; a
@@ -68,7 +73,7 @@ build: ## bin/ocf-clusterip, a static binary
 	$(compile) -o '$(BIN)/ocf-clusterip' ./cmd/ocf-clusterip
 
 build-all: ## bin/<arch>/ocf-clusterip for amd64, arm64 and s390x
-	for arch in amd64 arm64 s390x; do
+	for arch in $(ARCHITECTURES); do
 		GOOS=linux GOARCH=$$arch $(compile) -o "$(BIN)/$$arch/ocf-clusterip" ./cmd/ocf-clusterip
 	done
 
@@ -93,7 +98,15 @@ uninstall: ## removes what install has installed
 	if [ -d '$(DESTDIR)$(agentdir)' ]; then rmdir --ignore-fail-on-non-empty '$(DESTDIR)$(agentdir)'; fi
 
 clean: ## removes what was built
-	rm -rf '$(BIN)'
+	rm -rf '$(BIN)' '$(DIST)'
+
+##@ To release
+.PHONY: packages
+
+packages: ## dist: deb and rpm for amd64, arm64 and s390x, what is in them (SBOM), and checksums
+	@echo '== packages (the first run on a machine builds the tools: two minutes)'
+	export SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' MAINTAINER='$(MAINTAINER)' GIT_VERSION='$(version)'
+	./packaging/build '$(DIST)' $(ARCHITECTURES)
 
 ##@ To see it work
 .PHONY: demo lab bench bench-packets bench-failover bench-flood
