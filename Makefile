@@ -101,12 +101,24 @@ clean: ## removes what was built
 	rm -rf '$(BIN)' '$(DIST)'
 
 ##@ To release
-.PHONY: packages
+.PHONY: packages test-packages release
 
 packages: ## dist: deb and rpm for amd64, arm64 and s390x, what is in them (SBOM), and checksums
 	@echo '== packages (the first run on a machine builds the tools: two minutes)'
 	export SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' MAINTAINER='$(MAINTAINER)' GIT_VERSION='$(version)'
 	./packaging/build '$(DIST)' $(ARCHITECTURES)
+
+test-packages: packages ## builds them again elsewhere: the same bytes; installs, upgrades, removes them on three Debian releases (root)
+	@echo '== tests of the packages'
+	./tests/install-packages packages
+	$(GO) test -tags system -json -count=1 -timeout 60m ./tests/packages -dist '$(abspath $(DIST))' | $(report)
+
+release: ## the packages of what is committed, tested, in dist; it sets no tag and publishes nothing (root)
+	@case '$(version)' in
+		*-dirty | unknown) echo "make release: '$(version)' is no commit: commit first, in a git repository" >&2; exit 1 ;;
+	esac
+	$(MAKE) --no-print-directory test-packages
+	cat '$(DIST)/SHA256SUMS'
 
 ##@ To see it work
 .PHONY: demo lab bench bench-packets bench-failover bench-flood
@@ -174,7 +186,7 @@ explore: ## the hand-over of connections: every order of up to DEPTH events in a
 
 kernel: ## the OCF contract and the data path, on this kernel, in network namespaces; EARLY_DROP=off, tc or xdp: only the kernel tests, with that
 	@echo '== $(if $(EARLY_DROP),kernel tests with early_drop=$(EARLY_DROP),contract and kernel tests), in network namespaces'
-	packages=$$($(GO) list -tags system ./tests/... | grep -v -e /tests/lab -e /tests/vm)
+	packages=$$($(GO) list -tags system ./tests/... | grep -v -e /tests/lab -e /tests/vm -e /tests/packages)
 	packages="$$packages ./contrib ./internal/kernel/nftables ./internal/kernel/link ./internal/kernel/earlydrop"
 	if [ -n '$(EARLY_DROP)' ]; then packages=./tests/kernel; fi
 	skip=$(if $(SKIP),-skip='$(SKIP)')
