@@ -110,8 +110,9 @@ packages: ## dist: deb and rpm for amd64, arm64 and s390x, what is in them (SBOM
 
 test-packages: packages ## builds them again elsewhere: the same bytes; installs, upgrades, removes them on three Debian releases (root)
 	@echo '== tests of the packages'
+	./tests/install-packages demo
 	./tests/install-packages packages
-	$(GO) test -tags system -json -count=1 -timeout 60m ./tests/packages -dist '$(abspath $(DIST))' | $(report)
+	$(lab-test) -json ./tests/packages -dist '$(abspath $(DIST))' | $(report)
 
 release: ## the packages of what is committed, tested, in dist; it sets no tag and publishes nothing (root)
 	@case '$(version)' in

@@ -118,7 +118,15 @@ func mountAll(config initConfig) error {
 		mounts = append(mounts, mount{filepath.Join(config.Disk, from), to, "none", unix.MS_BIND, ""})
 	}
 	for under, over := range config.Overlays {
-		mounts = append(mounts, mount{"overlay", under, "overlay", 0, "lowerdir=" + over + ":" + under})
+		// What a package installs there is on the host's disk.
+		changes := filepath.Join(config.Disk, "overlays", under)
+		work := changes + ".work"
+		if err := errors.Join(os.MkdirAll(changes, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+			return err
+		}
+		mounts = append(mounts, mount{
+			"overlay", under, "overlay", 0, "lowerdir=" + over + ":" + under + ",upperdir=" + changes + ",workdir=" + work,
+		})
 	}
 	for _, m := range mounts {
 		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.options); err != nil {

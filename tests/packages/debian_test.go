@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/tests/harness"
 )
 
 // installedFiles are those of a deb.
@@ -46,13 +48,20 @@ const (
 	readOnly = "read-only"
 )
 
+// madeRoot returns the root file system that tests/make-root makes of a release.
+func madeRoot(t *testing.T, release string) string {
+	t.Helper()
+	folder := strings.TrimSpace(mustRun(t, "../make-root", release))
+	if folder == "/" {
+		t.Fatalf("%s is this machine's own release: run the tests on Debian 12", release)
+	}
+	return folder
+}
+
 // newRoot returns a root in which some files are in the folder /mnt.
 func newRoot(t *testing.T, release string, files ...string) root {
 	t.Helper()
-	r := root{folder: strings.TrimSpace(mustRun(t, "../make-root", release)), changes: t.TempDir(), usr: writable}
-	if r.folder == "/" {
-		t.Fatalf("%s is this machine's own release: run the tests on Debian 12", release)
-	}
+	r := root{folder: madeRoot(t, release), changes: t.TempDir(), usr: writable}
 	mustRun(t, "mkdir", "-p", r.outside("/mnt"))
 	mustRun(t, append([]string{"cp", "--target-directory", r.outside("/mnt")}, files...)...)
 	return r
@@ -101,7 +110,9 @@ func (r root) installed(t *testing.T) string {
 func newer(t *testing.T) (deb, version string) {
 	t.Helper()
 	folder := t.TempDir()
-	mustRun(t, "make", "-C", source, "packages", "version=v999.0.0", "DIST="+folder, "ARCHITECTURES="+architecture(t))
+	if err := harness.Make("packages", "version=v999.0.0", "DIST="+folder, "ARCHITECTURES="+architecture(t)); err != nil {
+		t.Fatal(err)
+	}
 	return built(t, folder, "*.deb"), "999.0.0"
 }
 

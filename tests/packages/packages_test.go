@@ -21,6 +21,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"ocf-clusterip/tests/lab"
 )
 
 // source is the folder of the module.
@@ -29,6 +31,9 @@ const source = "../.."
 var dist = flag.String("dist", "", "the folder of the packages to test, as an absolute path")
 
 func TestMain(m *testing.M) {
+	if status, taken := lab.Inside(); taken {
+		os.Exit(status)
+	}
 	flag.Parse()
 	if _, err := os.Stat(filepath.Join(*dist, "SHA256SUMS")); err != nil {
 		fmt.Fprintf(os.Stderr, "-dist %q: it has no packages: %v; run make test-packages\n", *dist, err)
