@@ -33,7 +33,7 @@ fishdir  := /usr/share/fish/vendor_completions.d
 # Where the packages go, for which architectures (GOARCH), and who maintains them: whoever publishes packages puts their name here.
 DIST          ?= dist
 ARCHITECTURES ?= amd64 arm64 s390x
-MAINTAINER    ?= ocf-clusterip maintainers <maintainers@users.noreply.r-seed-1635347c.example>
+MAINTAINER    ?= ocf-clusterip maintainers <maintainers@ocf-clusterip.example>
 
 version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 

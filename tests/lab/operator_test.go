@@ -184,7 +184,7 @@ func (s *scenario) notices(h *Host, lost string) {
 	defer cancel()
 	for {
 		status := s.status(h, shared)
-		_, unclean := has(status, operator.Degraded, lost+" is lost and not yet fenced")
+		_, unclean := has(status, operator.Degraded, lost+" is lost and not fenced yet")
 		_, offline := has(status, operator.Degraded, lost+" is offline")
 		if unclean || offline {
 			return
