@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,6 +51,49 @@ func (s *site) accept(t *testing.T, node int, target netip.Addr, count int) []ac
 		all = append(all, accepted{server.(*net.TCPConn), client})
 	}
 	return all
+}
+
+// A server that wants to see a client's first data before it accepts a connection, as Apache httpd does, has no connected socket until then.
+func TestAConnectionThatWaitsForDataSurvivesAMove(t *testing.T) {
+	const count, buckets = 8, 2
+	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, buckets)
+	check(t, s.startAll(0, 0))
+	deferring := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		const seconds = 60
+		controlErr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, seconds) })
+		return errors.Join(err, controlErr)
+	}}
+	var listener net.Listener
+	check(t, s.Nodes[0].Do(func() (err error) {
+		listener, err = deferring.Listen(t.Context(), "tcp", fmt.Sprintf(":%d", slowPort))
+		return err
+	}))
+	t.Cleanup(func() { listener.Close() })
+	var clients []net.Conn
+	for _, source := range s.Sources(count) {
+		client, err := s.Client.Dial(t.Context(), netip.AddrPortFrom(source, 0), netip.AddrPortFrom(shared, slowPort))
+		check(t, err)
+		t.Cleanup(func() { client.Close() })
+		clients = append(clients, client)
+	}
+	for bucket := range buckets {
+		check(t, s.move(bucket, 1))
+	}
+	time.Sleep(3 * time.Second) // longer than the sweeper's first pauses
+	check(t, listener.(*net.TCPListener).SetDeadline(time.Now().Add(testTimeout)))
+	for i, client := range clients {
+		if _, err := io.WriteString(client, "x"); err != nil {
+			t.Errorf("client %d: %v", i, err)
+		}
+		server, err := listener.Accept()
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		t.Cleanup(func() { server.Close() })
+		if err := send(server, client); err != nil {
+			t.Errorf("connection %d: %v", i, err)
+		}
+	}
 }
 
 // send sends a word over a connection.

@@ -261,7 +261,10 @@ func TestEndsThatConntrackDidNotSee(t *testing.T) {
 	translated.reply.source = netip.AddrPortFrom(internal, 8080)
 	association := tracked(owned, 5, 0)
 	association.orig.protocol, association.reply.protocol = unix.IPPROTO_SCTP, unix.IPPROTO_SCTP
-	seen := s.snapshotOf([]socket{socketOf(owned, 1)}, []entry{
+	waiting := socketOf(owned, 0) // for data, before the program accepts it
+	waiting.state = unix.BPF_TCP_SYN_RECV
+	seen := s.snapshotOf([]socket{waiting, socketOf(owned, 1)}, []entry{
+		tracked(owned, 0, nl.TCP_CONNTRACK_ESTABLISHED),
 		tracked(owned, 1, nl.TCP_CONNTRACK_ESTABLISHED),
 		tracked(owned, 2, nl.TCP_CONNTRACK_ESTABLISHED), // was made while the entries were read
 		tracked(owned, 3, nl.TCP_CONNTRACK_FIN_WAIT),    // its socket no longer waits for data, but for the client's FIN
@@ -276,6 +279,9 @@ func TestEndsThatConntrackDidNotSee(t *testing.T) {
 		if want := port < 6; e.isOpen() != want {
 			t.Errorf("the connection from port %d: open is %t", port, !want)
 		}
+	}
+	if got, want := seen.count(), map[clusterip.Bucket]int{s.bucketOf(incoming(owned, 1)): 6}; !maps.Equal(got, want) {
+		t.Errorf("counted: %v, want %v", got, want)
 	}
 }
 

@@ -131,12 +131,12 @@ type snapshot struct {
 	entries []entry         // of the addresses
 	tracked map[tuple]entry // the same by their outgoing direction
 
-	hasSocket map[tuple]bool // by the outgoing direction
+	hasSocket map[tuple]bool // by the outgoing direction; also sockets that a program has not accepted
 }
 
 // observe reads the sockets first: a socket that is closed in the meantime leaves an entry in a closed state.
 func (s session) observe(alsoOutgoing bool) (snapshot, error) {
-	sockets, answered, err := s.clients()
+	sockets, answered, err := s.clients(unix.BPF_TCP_SYN_RECV)
 	if err != nil {
 		return snapshot{}, err
 	}
@@ -145,7 +145,7 @@ func (s session) observe(alsoOutgoing bool) (snapshot, error) {
 	if err != nil || !answered || !slices.ContainsFunc(entries, seen.lacksSocket) {
 		return seen, err
 	}
-	after, _, err := s.clients()
+	after, _, err := s.clients(unix.BPF_TCP_SYN_RECV)
 	seen.markUnseenEnds(after)
 	return seen, err
 }
@@ -167,6 +167,8 @@ func (s snapshot) markUnseenEnds(after []socket) {
 	}
 }
 
+// snapshotOf takes sockets in the state SYN_RECV, too. The client is connected to one, as conntrack has it, if the program wants to see data
+// first (TCP_DEFER_ACCEPT, tcp(7)), or accepts too slowly.
 func (s session) snapshotOf(sockets []socket, entries []entry) snapshot {
 	tracked := map[tuple]entry{}
 	for _, e := range entries {
@@ -176,7 +178,8 @@ func (s session) snapshotOf(sockets []socket, entries []entry) snapshot {
 	for _, client := range sockets {
 		hasSocket[client.tuple().inverted()] = true
 	}
-	return snapshot{s, sockets, entries, tracked, hasSocket}
+	connected := slices.DeleteFunc(slices.Clone(sockets), func(one socket) bool { return one.state == unix.BPF_TCP_SYN_RECV })
+	return snapshot{s, connected, entries, tracked, hasSocket}
 }
 
 // bucketOfSocket is that of the client's packets as they come in, before address translation.
@@ -190,11 +193,13 @@ func (s snapshot) bucketOfSocket(client socket) clusterip.Bucket {
 // count counts the open connections by bucket, each once: the sockets, and the clients' connections that have none on this node.
 func (s snapshot) count() map[clusterip.Bucket]int {
 	counts := map[clusterip.Bucket]int{}
+	counted := map[tuple]bool{}
 	for _, client := range s.sockets {
 		counts[s.bucketOfSocket(client)]++
+		counted[client.tuple().inverted()] = true
 	}
 	for _, e := range s.entries {
-		if e.isOpen() && !s.hasSocket[s.outgoing(e)] {
+		if e.isOpen() && !counted[s.outgoing(e)] {
 			counts[s.bucketOf(e.orig)]++
 		}
 	}

@@ -60,9 +60,9 @@ func (s session) close() {
 	_, _ = s.table.Close(), s.sockets.Close() // every request was answered
 }
 
-// clients are the sockets that are connected to clients, if the kernel lists sockets.
-func (s session) clients() (found []socket, answered bool, err error) {
-	all, answered, err := s.sockets.list(s.layout.Addresses(), slices.Collect(maps.Keys(socketStates))...)
+// clients are the sockets that are connected to clients, or in one of these states too, if the kernel lists sockets.
+func (s session) clients(alsoIn ...uint8) (found []socket, answered bool, err error) {
+	all, answered, err := s.sockets.list(s.layout.Addresses(), slices.AppendSeq(alsoIn, maps.Keys(socketStates))...)
 	return slices.DeleteFunc(all, func(one socket) bool { return s.origins.bypassBuckets(one.remote.Addr()) }), answered, err
 }
 
