@@ -216,7 +216,7 @@ func (c *Conn) attachAs(
 	}
 	remembers := layout.Remember
 	if has && (atLeast || current.maps.isShared(layout.Addresses())) {
-		remembers = max(remembers, current.maps.remembered())
+		remembers = max(remembers, current.maps.size())
 	}
 	places := []clusterip.EarlyDrop{clusterip.EarlyDropXDP, clusterip.EarlyDropTC}
 	onto := current.maps

@@ -123,6 +123,14 @@ func (m *maps) remembered() int {
 	return int(m.Remembers)
 }
 
+// size returns how many connections the maps have place for, also if the memory is of another version.
+func (m *maps) size() int {
+	if m.memory == nil && m.connections != nil && m.connections.MaxEntries() > 1 {
+		return int(m.connections.MaxEntries())
+	}
+	return m.remembered()
+}
+
 // withPlaceFor returns the same maps, but a new one for that many connections; and a new memory in place of one of another version.
 func (m *maps) withPlaceFor(remembers int) (*maps, error) {
 	with := &maps{table: m.table, memory: m.memory, mapSet: m.mapSet}

@@ -280,8 +280,10 @@ func TestAMemoryOfAnotherVersion(t *testing.T) {
 			s.apply(clusterip.SetEarlyDrop{Layout: other, Pass: buckets(2)})
 			s.count(other4, clusterip.Count{Packets: 3, Bytes: 100})
 			updated(1)
-			attach(layout)
-			expect(layout, 1000, 1)
+			small := layout
+			small.Remember = 10
+			attach(small)
+			expect(layout, 1000, 1) // which the other resource needs
 			updated(1)
 			s.apply(clusterip.SetEarlyDrop{Layout: layout, Pass: buckets(1, 3)})
 			expect(layout, 1000, 1, 3)
@@ -291,8 +293,8 @@ func TestAMemoryOfAnotherVersion(t *testing.T) {
 				layout.EarlyDrop, other.EarlyDrop = clusterip.EarlyDropTC, clusterip.EarlyDropTC
 			}
 			attach(layout)
-			expect(layout, 0, 1, 3)
-			expect(other, 0, 2)
+			expect(layout, 1000, 1, 3)
+			expect(other, 1000, 2)
 			if seen := s.observe(other); seen.Dropped != (clusterip.Count{Packets: 3, Bytes: 100}) {
 				t.Errorf("dropped: %+v", seen.Dropped)
 			}
