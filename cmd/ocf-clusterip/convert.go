@@ -37,7 +37,7 @@ const agentIPaddr2 = "/usr/lib/ocf/resource.d/heartbeat/IPaddr2"
 
 func (c *call) convertCommand() *cli.Command {
 	return c.forAdministrators(&cli.Command{
-		Name: "convert", Usage: "commands that bring an address from IPaddr2 or iptables to this agent", Description: convertDescription,
+		Name: "convert", Usage: "the commands that replace IPaddr2 by this agent", Description: convertDescription,
 		Flags: []cli.Flag{
 			fileFlag("cib", "read the CIB in `FILE` instead of the running cluster's; - is the standard input"),
 			fileFlag("iptables", "read the rules in `FILE`, saved with iptables-save on one node, instead of a CIB; - is the standard input"),
