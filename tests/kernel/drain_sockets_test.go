@@ -53,7 +53,8 @@ func (s *site) accept(t *testing.T, node int, target netip.Addr, count int) []ac
 	return all
 }
 
-// A server that wants to see a client's first data before it accepts a connection, as Apache httpd does, has no connected socket until then.
+// A server that wants to see a client's first data before it accepts a connection, as Apache httpd does, has no connected socket until
+// then.
 func TestAConnectionThatWaitsForDataSurvivesAMove(t *testing.T) {
 	const count, buckets = 8, 2
 	s, _ := newDrainingSite(t, lan.Options{Nodes: 2}, buckets)

@@ -167,8 +167,8 @@ func (s snapshot) markUnseenEnds(after []socket) {
 	}
 }
 
-// snapshotOf takes sockets in the state SYN_RECV, too. The client is connected to one, as conntrack has it, if the program wants to see data
-// first (TCP_DEFER_ACCEPT, tcp(7)), or accepts too slowly.
+// snapshotOf takes sockets in the state SYN_RECV, too. The client is connected to one, as conntrack has it, if the program wants to see
+// data first (TCP_DEFER_ACCEPT, tcp(7)), or accepts too slowly.
 func (s session) snapshotOf(sockets []socket, entries []entry) snapshot {
 	tracked := map[tuple]entry{}
 	for _, e := range entries {
