@@ -34,8 +34,9 @@ fishdir  := /usr/share/fish/vendor_completions.d
 DIST          ?= dist
 ARCHITECTURES ?= amd64 arm64 s390x
 MAINTAINER    ?= ocf-clusterip maintainers <maintainers@ocf-clusterip.example>
+export MAINTAINER # as it is: a name may have an apostrophe
 
-version := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+version := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 
 # Static and reproducible. Pacemaker starts the program for each action, so it must be small: without symbol and debug tables (-s -w; a
 # panic still prints its stack), and without text/template in the cli library, which keeps the linker from dropping unused methods.
@@ -45,7 +46,7 @@ compile := CGO_ENABLED=0 $(GO) build $(flags) -tags urfave_cli_no_template
 
 # A build of the program with the tag manual writes its manual. That build is for this machine, whichever machine the program is for.
 # The date of the pages is that of the commit, so that the same source always makes the same pages (reproducible-builds.org).
-SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date --reference=CHANGELOG.md +%s)
 write-manual := GOOS= GOARCH= CGO_ENABLED=0 SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' $(GO) run $(flags) -tags manual ./cmd/ocf-clusterip manual
 
 golangci := $(GO) tool -modfile=tools/go.mod golangci-lint
@@ -105,7 +106,7 @@ clean: ## removes what was built
 
 packages: ## dist: deb and rpm for amd64, arm64 and s390x, what is in them (SBOM), and checksums
 	@echo '== packages (the first run on a machine builds the tools: two minutes)'
-	export SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' MAINTAINER='$(MAINTAINER)' GIT_VERSION='$(version)'
+	export SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' GIT_VERSION='$(version)'
 	./packaging/build '$(DIST)' $(ARCHITECTURES)
 
 test-packages: packages ## builds them again elsewhere: the same bytes; installs, upgrades, removes them on three Debian releases (root)

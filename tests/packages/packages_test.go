@@ -114,7 +114,8 @@ func TestTheSameSourceMakesTheSameBytes(t *testing.T) {
 	}
 	const script = `
 		set -euo pipefail
-		tar --create --directory "$1" --exclude ./bin --exclude ./dist . | tar --extract --directory "$2"
+		copied() { (($? == 1)); } # tar: a file of git's has changed meanwhile
+		{ tar --create --directory "$1" --exclude ./bin --exclude ./dist . || copied; } | tar --extract --directory "$2"
 		cd "$2"
 		umask 077
 		env TZ=Asia/Kathmandu LC_ALL=C GOCACHE="$2/.cache" make packages DIST=dist`
@@ -190,6 +191,7 @@ func TestVersions(t *testing.T) {
 	}
 	// What git describe prints, oldest first.
 	rows := []struct{ described, commits, want string }{
+		{"unknown", "", "0~0.unknown"},
 		{"c828441", "474", "0~474.gc828441"},
 		{"c828441-dirty", "474", "0~474.gc828441.dirty"},
 		{"0123456", "1005", "0~1005.g0123456"},
@@ -222,7 +224,7 @@ func TestVersions(t *testing.T) {
 			t.Errorf("rpm: %s is not older than %s: %s", before, row.want, order)
 		}
 	}
-	for _, described := range []string{"", "unknown", "1.0.0", "v1.0", "v1.0.0 x", "v1.0.0-rc1;", "v1.0.0_1", "c828"} {
+	for _, described := range []string{"", "1.0.0", "v1.0", "v1.0.0 x", "v1.0.0-rc1;", "v1.0.0_1", "c828"} {
 		if got, err := version(described, "474"); err == nil {
 			t.Errorf("%q: %s", described, got)
 		}
