@@ -282,6 +282,27 @@ func TestReplacement(t *testing.T) {
 	}
 }
 
+// A primitive's own target-role outranks the clone's: the instances would run on while the agent is replaced, or start too early on the way
+// back.
+func TestTargetRoleOfThePrimitive(t *testing.T) {
+	const started = `<meta_attributes id="r"><nvpair id="r1" name="target-role" value="Started"/></meta_attributes>`
+	for tool, want := range map[Tool]string{PCS: "pcs resource disable x-clone x", CRM: "crm resource stop x-clone"} {
+		report, err := Cluster(parse(t, cibWith(map[string]string{"ip": "192.168.10.3"}, started, "")), Options{Tool: tool})
+		if err != nil {
+			t.Fatal(err)
+		}
+		back := strings.Join(report.Conversions[0].WayBack, "\n")
+		for where, text := range map[string]string{"step 2": strings.Join(report.Conversions[0].Steps[1].Commands, "\n"), "way back": back} {
+			if !strings.HasPrefix(text, want) {
+				t.Errorf("%s, %s: no %q in\n%s", tool, where, want, text)
+			}
+		}
+		if !strings.Contains(back, `name="target-role" value="Stopped"`) || strings.Contains(back, `"Started"`) {
+			t.Errorf("%s: the way back starts it too early:\n%s", tool, back)
+		}
+	}
+}
+
 // All that is wrong is named at once, and nothing twice.
 func TestAllFaultsAtOnce(t *testing.T) {
 	cib := cibWith(map[string]string{"ip": "nonsense", "mac": "02:00:00:00:00:01", "lvs_support": "true", "arp_count": "-1"},

@@ -31,7 +31,7 @@ func (c clone) replacement(parameters map[string]string) (*etree.Element, []stri
 	}
 	for _, set := range e.SelectElements("meta_attributes") {
 		for _, pair := range set.SelectElements("nvpair") {
-			if slices.Contains([]string{"target-role", "resource-stickiness"}, pair.SelectAttrValue("name", "")) {
+			if slices.Contains([]string{targetRole, "resource-stickiness"}, pair.SelectAttrValue("name", "")) {
 				set.RemoveChild(pair)
 			}
 		}

@@ -245,5 +245,5 @@ func (b *byHand) describe(result *Conversion, parameters map[string]string, layo
 		{Title: "Start the clone", Why: []string{whyStart}, Commands: o.Tool.start(result.Clone)},
 		after(b.address.String()),
 	}
-	result.WayBack = append(o.Tool.stop(result.Clone), "# then add the rules and the address on each node again")
+	result.WayBack = append(o.Tool.stop(result.Clone, result.Resource, false), "# then add the rules and the address on each node again")
 }

@@ -34,19 +34,20 @@ func (c clone) describe(result *Conversion, parameters map[string]string) {
 	replacement, remarks := c.replacement(parameters)
 	result.Remarks = append(result.Remarks, remarks...)
 	forward, err := replaceCommand(replacement)
-	back, backErr := replaceCommand(c.primitive)
+	back, backErr := replaceCommand(c.stoppedPrimitive())
 	if err != nil || backErr != nil {
 		result.Faults = append(result.Faults, fmt.Sprintf("it cannot be written as XML: %v, %v", err, backErr))
 		return
 	}
 	changed, former := c.metaChanges()
+	stop := tool.stop(c.Clone, c.Name, ownMeta(c.primitive, targetRole) != "")
 	why := []string{whyRefresh}
 	if c.changesStickiness() {
 		why = append(why, "resource-stickiness=0 lets buckets move back when a node returns.")
 	}
 	result.Steps = []Step{
 		before(result, parameters["ip"]),
-		{Title: "Stop the address", Why: []string{whyStop}, Commands: tool.stop(c.Clone)},
+		{Title: "Stop the address", Why: []string{whyStop}, Commands: stop},
 		{
 			Title: "Replace the agent; constraints, tags and everything else that names the resource stay", Why: why,
 			Commands: slices.Concat(tool.setMeta(c.Clone, changed), []string{forward, tool.refresh(c.Clone), wait}),
@@ -55,7 +56,7 @@ func (c clone) describe(result *Conversion, parameters map[string]string) {
 		after(parameters["ip"]),
 	}
 	result.WayBack = slices.Concat(
-		tool.stop(c.Clone), []string{back}, tool.setMeta(c.Clone, former), []string{tool.refresh(c.Clone), wait}, tool.start(c.Clone),
+		stop, []string{back}, tool.setMeta(c.Clone, former), []string{tool.refresh(c.Clone), wait}, tool.start(c.Clone),
 	)
 }
 
@@ -98,6 +99,20 @@ func (c clone) metaChanges() (changed, former []attribute) {
 }
 
 func (c clone) changesStickiness() bool { return ownMeta(c.around, "resource-stickiness") != "0" }
+
+const targetRole = "target-role"
+
+// stoppedPrimitive returns the primitive as it is, but for a target-role of its own: with that, the way back would start it before its clone
+// is as it was.
+func (c clone) stoppedPrimitive() *etree.Element {
+	e := c.primitive.Copy()
+	for _, pair := range e.FindElements("./meta_attributes/nvpair") {
+		if pair.SelectAttrValue("name", "") == targetRole {
+			pair.CreateAttr("value", "Stopped")
+		}
+	}
+	return e
+}
 
 // ownMeta returns a meta attribute that an element has itself.
 func ownMeta(e *etree.Element, name string) string {

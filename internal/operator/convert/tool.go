@@ -24,13 +24,20 @@ func Tools() []string { return []string{string(PCS), string(CRM)} }
 // wait follows a command that starts or stops something. pcs's own --wait is deprecated from 0.12 on.
 const wait = "crm_resource --wait --timeout=60s"
 
-func (t Tool) stop(resource string) []string {
-	if t == CRM {
-		return []string{"crm resource stop " + text.ShellQuote(resource), wait}
+// stop returns the commands that stop a clone. If its primitive has a target-role of its own, that one outranks the clone's: crm removes it,
+// but pcs changes only what it is given.
+func (t Tool) stop(clone, primitive string, hasTargetRole bool) []string {
+	switch {
+	case t == CRM:
+		return []string{"crm resource stop " + text.ShellQuote(clone), wait}
+	case hasTargetRole:
+		return []string{"pcs resource disable " + text.ShellQuote(clone) + " " + text.ShellQuote(primitive), wait}
+	default:
+		return []string{"pcs resource disable " + text.ShellQuote(clone), wait}
 	}
-	return []string{"pcs resource disable " + text.ShellQuote(resource), wait}
 }
 
+// start returns the commands that start a clone. Both tools remove its primitive's target-role.
 func (t Tool) start(resource string) []string {
 	if t == CRM {
 		return []string{"crm resource start " + text.ShellQuote(resource), wait}
