@@ -84,8 +84,9 @@ func reports(t testing.TB) map[string]Report {
 func rulesIn(text string) []Rule {
 	var rules []Rule
 	for line := range strings.Lines(text) {
-		if i := strings.Index(line, "-A "); i >= 0 {
-			rules = append(rules, Rule{Table: "mangle", Words: strings.Fields(line[i:])})
+		i := max(strings.Index(line, "-A "), strings.Index(line, "-P "))
+		if words := strings.Fields(line[max(0, i):]); i >= 0 && len(words) > 1 {
+			rules = append(rules, Rule{Table: "mangle", Words: words})
 		}
 	}
 	return rules
@@ -403,6 +404,70 @@ func TestRulesThatCannotBeConverted(t *testing.T) {
 		if _, err := Rules(rulesIn(text), Options{Tool: PCS}); !strings.Contains(fmt.Sprint(err), want) || ocf.CodeOf(err) != ocf.ErrArgs {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
+	}
+}
+
+// A rule that drops what the match has not accepted or marked must not be left behind: it would drop everything.
+func TestRulesBesideTheMatch(t *testing.T) {
+	const (
+		chain  = "-A PREROUTING -d 192.168.10.3/32 -i eth0 "
+		match  = chain + "-m cluster --cluster-total-nodes 2 --cluster-local-node 1 --cluster-hash-seed 5 "
+		accept = match + "-j ACCEPT\n"
+		mark   = match + "-j MARK --set-xmark 0xffff/0xffffffff\n"
+		other  = "-m mark ! --mark 0xffff -j DROP"
+	)
+	removal := func(rules ...string) string {
+		var all []string
+		for _, rule := range rules {
+			all = append(all, "iptables -t mangle -D "+strings.TrimSpace(strings.ReplaceAll(rule[3:], " ! ", " '!' ")))
+		}
+		return strings.Join(all, "\n")
+	}
+	for name, row := range map[string]struct {
+		rules   string
+		removes string // in this order
+		fault   string
+	}{
+		"alone":                   {accept, removal(accept), ""},
+		"a drop":                  {accept + chain + "-j DROP\n", removal(chain+"-j DROP", accept), ""},
+		"a drop with less":        {accept + "-A PREROUTING -d 192.168.10.3/32 -j DROP\n", removal("-A PREROUTING -d 192.168.10.3/32 -j DROP", accept), ""},
+		"a mark":                  {mark + chain + other + "\n", removal(chain+other, mark), ""},
+		"a mark that is accepted": {mark + chain + "-m mark --mark 0xffff -j ACCEPT\n", removal(mark, chain+"-m mark --mark 0xffff -j ACCEPT"), ""},
+		"an inverted match": {
+			strings.Replace(match, "--cluster-local", "! --cluster-local", 1) + "-j DROP\n",
+			removal(strings.Replace(match, "--cluster-local", "! --cluster-local", 1) + "-j DROP"), "",
+		},
+		"the manual page's drop": {mark + "-A PREROUTING -i eth0 " + other + "\n", "", `rule "-A PREROUTING -i eth0 ` + other + `"`},
+		"a network's drop":       {mark + "-A PREROUTING -d 192.168.10.0/24 " + other + "\n", "", "give it the same -d"},
+		"a firewall's drop":      {accept + chain + "-p tcp -j DROP\n", "", "-p tcp -j DROP"},
+		"in another chain":       {accept + chain + "-j others\n-A others -j last\n-A last -j DROP\n", "", `-j others" in table "mangle"`},
+		"a chain without drops":  {accept + chain + "-j others\n-A others -j others\n", removal(accept), ""},
+		"a policy":               {accept + "-P PREROUTING DROP\n", "", `policy of chain "PREROUTING"`},
+		"a policy elsewhere":     {accept + "-P INPUT DROP\n-P PREROUTING ACCEPT\n", removal(accept), ""},
+		"in front":               {chain + "-p tcp -j DROP\n" + accept, removal(accept), ""},
+		"of another address":     {accept + "-A PREROUTING -d 192.168.10.4/32 -j DROP\n", removal(accept), ""},
+		"of another chain":       {accept + "-A INPUT -j DROP\n", removal(accept), ""},
+		"of all but it":          {accept + "-A PREROUTING ! -d 192.168.10.3/32 -j DROP\n", "", "! -d 192.168.10.3/32"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			report, err := Rules(rulesIn(row.rules), Options{Tool: PCS})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := report.Conversions[0]
+			if row.fault != "" {
+				if faults := strings.Join(got.Faults, "\n"); !strings.Contains(faults, row.fault) || len(got.Steps) > 0 {
+					t.Errorf("%d steps, faults %q, want %q", len(got.Steps), faults, row.fault)
+				}
+				return
+			}
+			if len(got.Faults) > 0 {
+				t.Fatalf("%q", got.Faults)
+			}
+			if diff := cmp.Diff(row.removes, strings.Join(got.Steps[2].EachNode[1:], "\n")); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -14,16 +15,20 @@ import (
 	"ocf-clusterip/internal/text"
 )
 
-// A Rule is one of iptables or ip6tables, in words: "-A", its chain, and what follows.
+// A Rule is one of iptables or ip6tables, in words: "-A", its chain, and what follows. The policy of a chain is "-P", its chain and the
+// target. Both have at least a chain.
 type Rule struct {
 	Table string
 	Words []string
 }
 
+// agentsChain is how the names of the chains begin that this agent installs.
+const agentsChain = "clusterip-"
+
 // option returns the word behind an option; "" without it.
 func (r Rule) option(name string) string {
 	i := slices.Index(r.Words, name)
-	if i < 0 || i == len(r.Words)-1 {
+	if r.isPolicy() || i < 0 || i == len(r.Words)-1 {
 		return ""
 	}
 	return r.Words[i+1]
@@ -33,7 +38,7 @@ func (r Rule) option(name string) string {
 func (r Rule) generation() (generation Generation, ok bool) {
 	_, stamp, _ := strings.Cut(r.option("--comment"), " ") // behind the version of the rules
 	switch {
-	case strings.HasPrefix(r.option("-A"), "clusterip-"), clusterip.IsStamp(stamp):
+	case strings.HasPrefix(r.option("-A"), agentsChain), clusterip.IsStamp(stamp):
 		return Unknown, false
 	case r.option("-j") == "CLUSTERIP":
 		return Target, true
@@ -42,10 +47,43 @@ func (r Rule) generation() (generation Generation, ok bool) {
 	}
 }
 
+// destination returns the addresses that the rule is for; ok is false if -d does not name them.
+func (r Rule) destination() (prefix netip.Prefix, ok bool) {
+	prefix, err := netip.ParsePrefix(r.option("-d"))
+	i := slices.Index(r.Words, "-d")
+	return prefix, err == nil && r.Words[i-1] != "!"
+}
+
 // address returns the one address of the rule.
 func (r Rule) address() (netip.Addr, bool) {
-	prefix, err := netip.ParsePrefix(r.option("-d"))
-	return prefix.Addr(), err == nil && prefix.IsSingleIP() && !slices.Contains(r.Words, "!")
+	prefix, ok := r.destination()
+	return prefix.Addr(), ok && prefix.IsSingleIP()
+}
+
+// chain returns the chain that the rule is in.
+func (r Rule) chain() string { return r.Words[1] }
+
+// isBeside reports whether two rules are in the same chain.
+func (r Rule) isBeside(other Rule) bool { return r.Table == other.Table && r.chain() == other.chain() }
+
+// jump returns the target of the rule, or the chain that it goes to; for the policy of a chain ("-P", the chain, and the target), that.
+func (r Rule) jump() string {
+	if r.isPolicy() {
+		return r.Words[len(r.Words)-1]
+	}
+	return cmp.Or(r.option("-j"), r.option("-g"))
+}
+
+// isPrintable reports whether a terminal shows all of the rule as it is.
+func (r Rule) isPrintable() bool {
+	return !strings.ContainsFunc(strings.Join(r.Words, " "), func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+func (r Rule) isPolicy() bool { return r.Words[0] == "-P" }
+
+// marks reports whether the rule sets a mark of packets or connections, or matches one.
+func (r Rule) marks() bool {
+	return slices.Contains([]string{"MARK", "CONNMARK"}, r.jump()) || slices.Contains(r.Words, "--mark")
 }
 
 // remove returns the command that removes the rule.
@@ -65,7 +103,80 @@ func (r Rule) remove(address netip.Addr) string {
 type byHand struct {
 	address    netip.Addr
 	generation Generation
-	rules      []Rule
+	rules      []Rule // with the target or the match
+	drops      []Rule // drop what these have not accepted or marked
+	marks      []Rule // others about marks
+	faults     []string
+}
+
+// gather finds the rules that share the address together with those of the match: most likely one that drops the packets of other nodes. If
+// only the rule of the match were removed, it would drop all. (The target drops them itself.)
+func (b *byHand) gather(all []Rule) {
+	if b.generation != Match {
+		return
+	}
+	for i, rule := range all {
+		isOfAgent := strings.HasPrefix(rule.jump(), agentsChain)
+		if prefix, ok := rule.destination(); ok && !prefix.Contains(b.address) || !slices.ContainsFunc(b.rules, rule.isBeside) || b.has(rule) || isOfAgent {
+			continue
+		}
+		isBehind := rule.isPolicy() || slices.ContainsFunc(all[:i], func(r Rule) bool { return r.isBeside(rule) && b.has(r) })
+		address, ok := rule.address()
+		isOwn := ok && address == b.address && b.matchesNoMore(rule) && rule.isPrintable()
+		switch isDrop := isBehind && drops(rule, all); {
+		case isDrop && isOwn && rule.jump() == "DROP":
+			b.drops = append(b.drops, rule)
+		case isDrop && rule.isPolicy():
+			b.faults = append(b.faults, fmt.Sprintf("the policy of chain %s of table %s is DROP: it drops all packets to the address that no rule "+
+				"accepts, so all of them once these rules are removed. Change that first", ocf.Quote(rule.chain()), ocf.Quote(rule.Table)))
+		case isDrop:
+			b.faults = append(b.faults, fmt.Sprintf("rule %s in table %s may drop packets to the address once the rules in front of it are removed. "+
+				"If it is a part of what shares the address, give it the same -d; else move it in front of them",
+				ocf.Quote(strings.Join(rule.Words, " ")), ocf.Quote(rule.Table)))
+		case isOwn && rule.marks():
+			b.marks = append(b.marks, rule)
+		}
+	}
+}
+
+// has reports whether a rule is one with the match for the address.
+func (b *byHand) has(rule Rule) bool {
+	return slices.ContainsFunc(b.rules, func(own Rule) bool { return own.Table == rule.Table && slices.Equal(own.Words, rule.Words) })
+}
+
+
+// matchesNoMore reports whether a rule matches only what a rule of the match matches too, apart from marks: it is no rule of a firewall.
+func (b *byHand) matchesNoMore(rule Rule) bool {
+	end := slices.IndexFunc(rule.Words, func(word string) bool { return word == "-j" || word == "-g" })
+	if end < 0 {
+		return false
+	}
+	words := slices.Clone(rule.Words[:end])
+	for _, option := range []string{"--mark", "--comment"} {
+		if i := slices.Index(words, option); i > 0 && i < len(words)-1 {
+			words = slices.Delete(words, i, i+2) // with its value
+		}
+	}
+	words = slices.DeleteFunc(words, func(word string) bool { return slices.Contains([]string{"mark", "connmark", "comment", "!"}, word) })
+	return slices.ContainsFunc(b.rules, func(own Rule) bool {
+		return !slices.ContainsFunc(words, func(word string) bool { return !slices.Contains(own.Words, word) })
+	})
+}
+
+// drops reports whether a rule may drop packets: itself, or in the chain that it goes to.
+func drops(rule Rule, all []Rule) bool {
+	seen := map[string]bool{}
+	var chainDrops func(chain string) bool
+	chainDrops = func(chain string) bool {
+		if chain == "DROP" || seen[chain] {
+			return chain == "DROP"
+		}
+		seen[chain] = true
+		return slices.ContainsFunc(all, func(r Rule) bool {
+			return r.Table == rule.Table && r.chain() == chain && !r.isPolicy() && chainDrops(r.jump())
+		})
+	}
+	return chainDrops(rule.jump())
 }
 
 // Rules converts the rules of a node that share addresses.
@@ -78,9 +189,9 @@ func Rules(rules []Rule, o Options) (Report, error) {
 			continue
 		}
 		address, ok := rule.address()
-		if line := strings.Join(rule.Words, " "); !ok || strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if !ok || !rule.isPrintable() {
 			faults = append(faults, ocf.Errorf(ocf.ErrArgs, "--iptables: rule %s shares no address: -d must be one, and all characters printable",
-				ocf.Quote(line)))
+				ocf.Quote(strings.Join(rule.Words, " "))))
 			continue
 		}
 		i := slices.IndexFunc(all, func(b *byHand) bool { return b.address == address })
@@ -100,6 +211,7 @@ func Rules(rules []Rule, o Options) (Report, error) {
 	}
 	report := Report{Tool: o.Tool, NotNodeByNode: notNodeByNode, Conversions: []Conversion{}}
 	for _, b := range all {
+		b.gather(rules)
 		report.Conversions = append(report.Conversions, b.convert(o))
 	}
 	return report, nil
@@ -152,6 +264,7 @@ func (b *byHand) convert(o Options) Conversion {
 		result.Faults = append(result.Faults, "rules with the target CLUSTERIP and with the match cluster share it at once")
 		return result
 	}
+	result.Faults = append(result.Faults, b.faults...)
 	parameters := map[string]string{"ip": b.address.String()}
 	result.Parameters = append(result.Parameters, Parameter{Old: "-d " + result.Address, New: setting("ip", result.Address), Fate: Kept})
 	for _, each := range b.options() {
@@ -230,18 +343,18 @@ func (b *byHand) describe(result *Conversion, parameters map[string]string, layo
 	if parameters["mac"] == "" {
 		result.Remarks = append(result.Remarks, newMAC(layout))
 	}
-	var remove []string
-	for _, rule := range b.rules {
+	// The address first, so that no two nodes answer a client. Then what drops, which alone would drop all packets to the address.
+	remove := []string{"ip address show to " + b.address.String() + "   # then: ip address delete ADDRESS/LENGTH dev INTERFACE"}
+	for _, rule := range slices.Concat(b.drops, b.rules, b.marks) {
 		remove = append(remove, rule.remove(b.address))
 	}
-	remove = append(remove, "ip address show to "+b.address.String()+"   # then: ip address delete ADDRESS/LENGTH dev INTERFACE")
 	result.Steps = []Step{
 		before(result, b.address.String()),
 		{
 			Title: "Create the clone", Why: []string{whyCreate},
 			Commands: o.Tool.create(result.Resource, parameters, wantedMeta(result.Buckets)),
 		},
-		{Title: "Remove the rules and the address", Why: []string{whyRemove}, EachNode: remove, Commands: []string{}},
+		{Title: "Remove the address and the rules", Why: []string{whyRemove}, EachNode: remove, Commands: []string{}},
 		{Title: "Start the clone", Why: []string{whyStart}, Commands: o.Tool.start(result.Clone)},
 		after(b.address.String()),
 	}

@@ -90,7 +90,7 @@ func RunningCIB(ctx context.Context, cluster pacemaker.Cluster) (*etree.Element,
 	return configuration, nil
 }
 
-// Rules reads the rules that may share an address in a file that --iptables names: the output of iptables-save or ip6tables-save.
+// Rules reads the rules and policies in a file that --iptables names: the output of iptables-save or ip6tables-save.
 func Rules(name string, stdin io.Reader) ([]convert.Rule, error) {
 	text, err := Text("--iptables", name, stdin)
 	if err != nil {
@@ -103,6 +103,9 @@ func Rules(name string, stdin io.Reader) ([]convert.Rule, error) {
 		if named, isTable := strings.CutPrefix(line, "*"); isTable {
 			table, isSaved = named, true
 		}
+		if policy := strings.Fields(line); len(policy) > 1 && strings.HasPrefix(line, ":") && policy[1] != "-" {
+			rules = append(rules, convert.Rule{Table: table, Words: []string{"-P", policy[0][1:], policy[1]}})
+		}
 		_, rule, counted := strings.Cut(line, "] ") // iptables-save -c
 		if !counted || !strings.HasPrefix(line, "[") {
 			rule = line
@@ -111,9 +114,7 @@ func Rules(name string, stdin io.Reader) ([]convert.Rule, error) {
 			continue
 		}
 		isSaved = true
-		if strings.Contains(rule, "CLUSTERIP") || strings.Contains(rule, "--cluster-") {
-			rules = append(rules, convert.Rule{Table: table, Words: xtables.ParseRule(rule)})
-		}
+		rules = append(rules, convert.Rule{Table: table, Words: xtables.ParseRule(rule)})
 	}
 	if !isSaved {
 		return nil, ocf.Errorf(ocf.ErrArgs, "--iptables: %s is no list of rules, as iptables-save prints it", ocf.Quote(name))

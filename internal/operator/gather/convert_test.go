@@ -97,9 +97,11 @@ func TestRules(t *testing.T) {
 		"--cluster-total-nodes 2\n-A PREROUTING -j ACCEPT\nCOMMIT\n*filter\n-A INPUT -j CLUSTERIP\nCOMMIT\n"
 	rules, err := Rules("-", strings.NewReader(saved))
 	want := []convert.Rule{
+		{Table: "mangle", Words: []string{"-P", "PREROUTING", "ACCEPT"}},
 		{Table: "mangle", Words: []string{
 			"-A", "PREROUTING", "-d", "192.168.10.3/32", "-m", "comment", "--comment", "a b", "-m", "cluster", "--cluster-total-nodes", "2",
 		}},
+		{Table: "mangle", Words: []string{"-A", "PREROUTING", "-j", "ACCEPT"}},
 		{Table: "filter", Words: []string{"-A", "INPUT", "-j", "CLUSTERIP"}},
 	}
 	if diff := cmp.Diff(want, rules); diff != "" || err != nil {
