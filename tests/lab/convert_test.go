@@ -30,7 +30,7 @@ var oldClone = []string{
 	"pcs resource enable " + resource,
 }
 
-// commandsOf returns the commands of a script, which may have several lines, without its comments.
+// commandsOf returns the commands of a script, which may have several lines, without its comments. A chain is one command.
 func commandsOf(script string) []string {
 	var commands []string
 	var command strings.Builder
@@ -39,7 +39,7 @@ func commandsOf(script string) []string {
 			continue
 		}
 		command.WriteString(line)
-		if strings.Count(command.String(), "'")%2 == 0 {
+		if strings.Count(command.String(), "'")%2 == 0 && !strings.HasSuffix(line, " &&\n") {
 			commands = append(commands, strings.TrimSuffix(command.String(), "\n"))
 			command.Reset()
 		}

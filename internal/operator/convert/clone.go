@@ -235,7 +235,7 @@ func (c clone) remarks(layout clusterip.Layout, t translation) []string {
 			"resource is stopped, as it is here: --buckets %d.", nodes, advised, advised)
 	}
 	if c.Disabled() {
-		remark("The resource is disabled now. Leave out the start if it is to stay so.")
+		remark("The resource is disabled now, and stays so.")
 	}
 	for _, name := range []string{"interleave", "notify", "ordered"} {
 		if ocf.IsTrue(c.Meta[name]) {

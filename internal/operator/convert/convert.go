@@ -86,6 +86,7 @@ type Step struct {
 	Title    string   `json:"title"`
 	Why      []string `json:"why"`                 // paragraphs
 	EachNode []string `json:"each_node,omitempty"` // commands for every node
+	ByHand   bool     `json:"by_hand,omitempty"`   // the commands are not to be run with those of other steps: the script has them as comments
 	Commands []string `json:"commands"`            // for one node; may have several lines
 }
 

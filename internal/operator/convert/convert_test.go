@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -283,6 +284,69 @@ func TestReplacement(t *testing.T) {
 	}
 }
 
+// Whoever pastes all at once: if the stop fails, if it does not stop the resource, or if the backup cannot be written, nothing is replaced.
+func TestFailureEndsTheChain(t *testing.T) {
+	const log, running = `echo "${0##*/} $*" >>log`, `case $* in *--locate) echo "resource x-clone is running on: node1";; esac`
+	good := map[string]string{"pcs": log, "cibadmin": log, "crm_resource": log, "ocf-clusterip": log}
+	for name, row := range map[string]struct {
+		program, script string // instead of a good one
+		replaces        bool
+	}{
+		"all is well":         {"pcs", log, true},
+		"no backup":           {"cibadmin", log + "; exit 1", false},
+		"it cannot stop":      {"crm_resource", log + "; case $* in --wait*) exit 124;; esac", false},
+		"an instance runs on": {"crm_resource", log + "; " + running, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := t.TempDir()
+			for program, script := range good {
+				if program == row.program {
+					script = row.script
+				}
+				//nolint:gosec // a program
+				if err := os.WriteFile(filepath.Join(folder, program), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			report, err := Cluster(parse(t, cibWith(map[string]string{"ip": "192.168.10.3"}, "", "")), Options{Tool: PCS})
+			if err != nil {
+				t.Fatal(err)
+			}
+			shell := exec.CommandContext(t.Context(), "sh")
+			shell.Dir, shell.Stdin = folder, strings.NewReader(written(t, report))
+			shell.Env = []string{"PATH=" + folder + ":" + os.Getenv("PATH")}
+			if output, err := shell.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, output)
+			}
+			called, err := os.ReadFile(filepath.Join(folder, "log"))
+			if err != nil && row.program != "cibadmin" {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(string(called), "--replace"); got != row.replaces {
+				t.Errorf("replaced: %t, want %t\n%s", got, row.replaces, called)
+			}
+		})
+	}
+}
+
+// What was disabled is not started: neither by the script nor by its way back. Rules are removed by hand before the start.
+func TestStartByHand(t *testing.T) {
+	all := reports(t)
+	for name, conversion := range map[string]Conversion{
+		"disabled": all["match-pcs"].Conversions[1], "rules": all["rules-match"].Conversions[0], "rules of the target": all["rules-target"].Conversions[0],
+	} {
+		for _, step := range conversion.Steps {
+			commands := strings.Join(step.Commands, "\n")
+			if starts := strings.Contains(commands, "resource enable") || strings.Contains(commands, "resource start"); starts != step.ByHand {
+				t.Errorf("%s: by hand %t: %s", name, step.ByHand, commands)
+			}
+		}
+		if back := strings.Join(conversion.WayBack, "\n"); strings.Contains(back, "resource enable") {
+			t.Errorf("%s: the way back starts it:\n%s", name, back)
+		}
+	}
+}
+
 // A primitive's own target-role outranks the clone's: the instances would run on while the agent is replaced, or start too early on the way
 // back.
 func TestTargetRoleOfThePrimitive(t *testing.T) {
@@ -294,7 +358,7 @@ func TestTargetRoleOfThePrimitive(t *testing.T) {
 		}
 		back := strings.Join(report.Conversions[0].WayBack, "\n")
 		for where, text := range map[string]string{"step 2": strings.Join(report.Conversions[0].Steps[1].Commands, "\n"), "way back": back} {
-			if !strings.HasPrefix(text, want) {
+			if !strings.Contains("\n"+text, "\n"+want+" &&\n") {
 				t.Errorf("%s, %s: no %q in\n%s", tool, where, want, text)
 			}
 		}
@@ -559,8 +623,13 @@ func harmless(t *testing.T, script string) {
 		t.Errorf("%q is not printable", script[i:])
 	}
 	for line := range strings.Lines(bare(script)) {
+		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), " &&")
 		line = strings.TrimPrefix(line, "(umask 077; set -C; cibadmin --query >")
-		line = strings.TrimSuffix(line, " | crm configure load update -\n")
+		line = strings.TrimSuffix(line, "$(date +%Y%m%d-%H%M%S).xml)")
+		if negated, found := strings.CutPrefix(line, "! crm_resource --resource "); found {
+			line = strings.TrimSuffix(negated, " --locate | grep ")
+		}
+		line = strings.TrimSuffix(line, " | crm configure load update -")
 		if strings.ContainsAny(line, "`$;|&<>(\"*?[]!~#") {
 			t.Errorf("%q is a command of somebody else's", line)
 		}

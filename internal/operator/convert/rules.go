@@ -144,7 +144,6 @@ func (b *byHand) has(rule Rule) bool {
 	return slices.ContainsFunc(b.rules, func(own Rule) bool { return own.Table == rule.Table && slices.Equal(own.Words, rule.Words) })
 }
 
-
 // matchesNoMore reports whether a rule matches only what a rule of the match matches too, apart from marks: it is no rule of a firewall.
 func (b *byHand) matchesNoMore(rule Rule) bool {
 	end := slices.IndexFunc(rule.Words, func(word string) bool { return word == "-j" || word == "-g" })
@@ -334,7 +333,8 @@ const (
 	whyIPaddr2 = "If ocf:heartbeat:IPaddr2 has added these rules, convert its resource instead: leave out --iptables."
 	whyRemove  = "From here on no node answers until the address runs again. These are the rules of the node that was saved; other nodes " +
 		"have the same with other numbers. Whatever adds them at boot, with the address, must be removed too. start refuses to run beside them."
-	whyCreate = "The clone is created disabled, so nothing happens yet."
+	whyCreate = "The clone is created disabled, so nothing happens yet. If a command fails, those behind it are not run."
+	whyByHand = "Only when the address and the rules are removed on all nodes:"
 )
 
 // describe sets remarks, steps and way back.
@@ -352,11 +352,11 @@ func (b *byHand) describe(result *Conversion, parameters map[string]string, layo
 		before(result, b.address.String()),
 		{
 			Title: "Create the clone", Why: []string{whyCreate},
-			Commands: o.Tool.create(result.Resource, parameters, wantedMeta(result.Buckets)),
+			Commands: []string{chain(append([]string{backup(result.Resource)}, o.Tool.create(result.Resource, parameters, wantedMeta(result.Buckets))...)...)},
 		},
 		{Title: "Remove the address and the rules", Why: []string{whyRemove}, EachNode: remove, Commands: []string{}},
-		{Title: "Start the clone", Why: []string{whyStart}, Commands: o.Tool.start(result.Clone)},
+		{Title: "Start the clone", Why: []string{whyStart, whyByHand}, ByHand: true, Commands: []string{o.Tool.start(result.Clone)}},
 		after(b.address.String()),
 	}
-	result.WayBack = append(o.Tool.stop(result.Clone, result.Resource, false), "# then add the rules and the address on each node again")
+	result.WayBack = append([]string{chain(o.Tool.stop(result.Clone, result.Resource, false)...)}, "# then add the rules and the address on each node again")
 }

@@ -14,15 +14,17 @@ import (
 // backup returns the command that saves the CIB. Passwords of fencing devices are in it, and an earlier backup is not to be replaced by
 // what is half converted.
 func backup(resource string) string {
-	return "(umask 077; set -C; cibadmin --query >" + text.ShellQuote("cib-before-"+resource+".xml") + ")"
+	return "(umask 077; set -C; cibadmin --query >" + text.ShellQuote("cib-before-"+resource+"-") + "$(date +%Y%m%d-%H%M%S).xml)"
 }
 
 const (
 	whyBefore = "The program must be installed on all nodes. doctor names the present address and rules as conflicts; do not remove them yet."
-	whyBackup = "If a command fails, in this step or a later one, stop there. The backup has the whole CIB, and replaces no earlier one."
-	whyStop   = "From here on no node answers until the address runs again: for about ten seconds if you paste without a pause. Go on " +
-		"only when the resource is stopped on all nodes."
-	whyRefresh = "The last command makes Pacemaker forget the failures of the former agent."
+	whyStop   = "From here on no node answers until the address runs again: for about ten seconds if you paste without a pause."
+	whyChain  = "These commands are one chain: the first that fails ends it. Find out why before you go on. If instances still run, the " +
+		"grep prints where. The agent is replaced only if none does; until then, the start below starts the former one."
+	whyBackup  = "The file cib-before-… has the whole CIB. Each attempt writes a new one."
+	whyRefresh = "refresh makes Pacemaker forget the failures of the former agent."
+	whyStopped = "The resource was disabled before, so it stays disabled. To start it:"
 	whyStart   = "Clients repeat what was not answered meanwhile. An open connection survives if its bucket starts on the node that had it; " +
 		"else the client gets a reset and connects again."
 	whyWayBack = "The way back, if it is needed, with the same break:"
@@ -41,33 +43,39 @@ func (c clone) describe(result *Conversion, parameters map[string]string) {
 	}
 	changed, former := c.metaChanges()
 	stop := tool.stop(c.Clone, c.Name, ownMeta(c.primitive, targetRole) != "")
-	why := []string{whyRefresh}
+	// The agent comes before the meta attributes: whichever command fails, what is configured then can be started.
+	replace := func(command string, meta []attribute) []string {
+		return slices.Concat([]string{command}, tool.setMeta(c.Clone, meta), []string{tool.refresh(c.Clone), wait})
+	}
+	why := []string{whyStop, whyChain, whyBackup, whyRefresh}
 	if c.changesStickiness() {
 		why = append(why, "resource-stickiness=0 lets buckets move back when a node returns.")
 	}
 	result.Steps = []Step{
 		before(result, parameters["ip"]),
-		{Title: "Stop the address", Why: []string{whyStop}, Commands: stop},
 		{
-			Title: "Replace the agent; constraints, tags and everything else that names the resource stay", Why: why,
-			Commands: slices.Concat(tool.setMeta(c.Clone, changed), []string{forward, tool.refresh(c.Clone), wait}),
+			Title: "Stop the address and replace the agent; constraints, tags and everything else that names the resource stay", Why: why,
+			Commands: []string{chain(slices.Concat([]string{backup(result.Resource)}, stop, replace(forward, changed))...)},
 		},
-		{Title: "Start it", Why: []string{whyStart}, Commands: tool.start(c.Clone)},
+		{Title: "Start it", Why: []string{whyStart}, Commands: []string{tool.start(c.Clone)}},
 		after(parameters["ip"]),
 	}
-	result.WayBack = slices.Concat(
-		stop, []string{back}, tool.setMeta(c.Clone, former), []string{tool.refresh(c.Clone), wait}, tool.start(c.Clone),
-	)
+	result.WayBack = []string{chain(append(stop, replace(back, former)...)...), tool.start(c.Clone)}
+	if c.Disabled() {
+		result.Steps[1].Why = why[1:]
+		result.Steps[2].Why, result.Steps[2].ByHand = []string{whyStopped}, true
+		result.WayBack = result.WayBack[:1]
+	}
 }
 
 func before(result *Conversion, ip string) Step {
 	return Step{
 		Title: "Before",
-		Why:   []string{whyBefore, whyBackup},
+		Why:   []string{whyBefore},
 		EachNode: []string{
 			fmt.Sprintf("ocf-clusterip doctor --ip %s --buckets %d", text.ShellQuote(ip), result.Buckets),
 		},
-		Commands: []string{backup(result.Resource)},
+		Commands: []string{},
 	}
 }
 

@@ -75,7 +75,11 @@ func (w *writer) conversion(c Conversion) {
 			w.comment(command)
 		}
 		for _, command := range step.Commands {
-			w.line(command)
+			if step.ByHand {
+				w.comment(command)
+			} else {
+				w.line(command)
+			}
 		}
 	}
 	w.line("")

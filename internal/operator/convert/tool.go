@@ -24,25 +24,34 @@ func Tools() []string { return []string{string(PCS), string(CRM)} }
 // wait follows a command that starts or stops something. pcs's own --wait is deprecated from 0.12 on.
 const wait = "crm_resource --wait --timeout=60s"
 
-// stop returns the commands that stop a clone. If its primitive has a target-role of its own, that one outranks the clone's: crm removes it,
+// chain joins commands so that a failed one ends them all.
+func chain(commands ...string) string { return strings.Join(commands, " &&\n") }
+
+// isStopped returns the command that fails if a resource runs anywhere, and prints where. Pacemaker also ends its waiting when a stop has
+// failed and there is no fencing.
+func isStopped(resource string) string {
+	return "! crm_resource --resource " + text.ShellQuote(resource) + " --locate | grep 'is running on'"
+}
+
+// stop returns the commands that stop a clone and fail if it is not stopped. If its primitive has a target-role of its own, that one outranks the clone's: crm removes it,
 // but pcs changes only what it is given.
 func (t Tool) stop(clone, primitive string, hasTargetRole bool) []string {
+	command := "pcs resource disable " + text.ShellQuote(clone)
 	switch {
 	case t == CRM:
-		return []string{"crm resource stop " + text.ShellQuote(clone), wait}
+		command = "crm resource stop " + text.ShellQuote(clone)
 	case hasTargetRole:
-		return []string{"pcs resource disable " + text.ShellQuote(clone) + " " + text.ShellQuote(primitive), wait}
-	default:
-		return []string{"pcs resource disable " + text.ShellQuote(clone), wait}
+		command += " " + text.ShellQuote(primitive)
 	}
+	return []string{command, wait, isStopped(clone)}
 }
 
 // start returns the commands that start a clone. Both tools remove its primitive's target-role.
-func (t Tool) start(resource string) []string {
+func (t Tool) start(resource string) string {
 	if t == CRM {
-		return []string{"crm resource start " + text.ShellQuote(resource), wait}
+		return chain("crm resource start "+text.ShellQuote(resource), wait)
 	}
-	return []string{"pcs resource enable " + text.ShellQuote(resource), wait}
+	return chain("pcs resource enable "+text.ShellQuote(resource), wait)
 }
 
 // refresh returns the command that makes Pacemaker forget what the former agent's actions returned.
