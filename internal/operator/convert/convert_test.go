@@ -347,6 +347,28 @@ func TestStartByHand(t *testing.T) {
 	}
 }
 
+// What is to be removed by hand is saved first.
+func TestRulesAreSavedFirst(t *testing.T) {
+	const six = "-A PREROUTING -d 2001:db8::3/128 -m cluster --cluster-total-nodes 8 --cluster-local-node 1 --cluster-hash-seed 5 -j ACCEPT"
+	report, err := Rules(rulesIn(six), Options{Tool: PCS})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := reports(t)
+	for want, report := range map[string]Report{
+		"(umask 077; set -C; iptables-save >rules-before-192.168.10.3)": all["rules-target"],
+		"(umask 077; set -C; ip6tables-save >rules-before-2001:db8::3)": report,
+	} {
+		c := report.Conversions[0]
+		if got := c.Steps[0].EachNode[0]; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if back, file := c.WayBack[len(c.WayBack)-1], "rules-before-"+c.Address; !strings.Contains(back, file) {
+			t.Errorf("no %s in %s", file, back)
+		}
+	}
+}
+
 // A primitive's own target-role outranks the clone's: the instances would run on while the agent is replaced, or start too early on the way
 // back.
 func TestTargetRoleOfThePrimitive(t *testing.T) {

@@ -333,6 +333,8 @@ const (
 	whyIPaddr2 = "If ocf:heartbeat:IPaddr2 has added these rules, convert its resource instead: leave out --iptables."
 	whyRemove  = "From here on no node answers until the address runs again. These are the rules of the node that was saved; other nodes " +
 		"have the same with other numbers. Whatever adds them at boot, with the address, must be removed too. start refuses to run beside them."
+	whyRemoveMAC = "Rules with the match cluster also need a shared MAC address: remove it from the interface (ip maddress delete), and the rules of " +
+		"arptables that write it into ARP (arptables-save prints them)."
 	whyCreate = "The clone is created disabled, so nothing happens yet. If a command fails, those behind it are not run."
 	whyByHand = "Only when the address and the rules are removed on all nodes:"
 )
@@ -348,15 +350,42 @@ func (b *byHand) describe(result *Conversion, parameters map[string]string, layo
 	for _, rule := range slices.Concat(b.drops, b.rules, b.marks) {
 		remove = append(remove, rule.remove(b.address))
 	}
+	whyRemoved := []string{whyRemove}
+	if b.generation == Match {
+		whyRemoved = append(whyRemoved, whyRemoveMAC)
+	}
+	first := before(result, b.address.String())
+	first.EachNode = append(b.save(), first.EachNode...)
 	result.Steps = []Step{
-		before(result, b.address.String()),
+		first,
 		{
 			Title: "Create the clone", Why: []string{whyCreate},
 			Commands: []string{chain(append([]string{backup(result.Resource)}, o.Tool.create(result.Resource, parameters, wantedMeta(result.Buckets))...)...)},
 		},
-		{Title: "Remove the address and the rules", Why: []string{whyRemove}, EachNode: remove, Commands: []string{}},
+		{Title: "Remove the address and the rules", Why: whyRemoved, EachNode: remove, Commands: []string{}},
 		{Title: "Start the clone", Why: []string{whyStart, whyByHand}, ByHand: true, Commands: []string{o.Tool.start(result.Clone)}},
 		after(b.address.String()),
 	}
-	result.WayBack = append([]string{chain(o.Tool.stop(result.Clone, result.Resource, false)...)}, "# then add the rules and the address on each node again")
+	result.WayBack = append([]string{chain(o.Tool.stop(result.Clone, result.Resource, false)...)}, fmt.Sprintf("# then, on each node, add the rules in %s and what is in %s again", b.file("rules"), b.file("addresses")))
+}
+
+// file returns the name of the file in which something of a node is saved.
+func (b *byHand) file(what string) string { return what + "-before-" + b.address.String() }
+
+// save returns the commands that save what the way back needs on a node.
+func (b *byHand) save() []string {
+	program, more := "iptables-save", ""
+	if b.address.Is6() {
+		program = "ip6tables-save"
+	}
+	if b.generation == Match { // the kernel's target has no such rules
+		more = "; ip maddress show"
+		if b.address.Is4() {
+			more += "; arptables-save"
+		}
+	}
+	return []string{
+		fmt.Sprintf("(umask 077; set -C; %s >%s)", program, b.file("rules")),
+		fmt.Sprintf("(umask 077; set -C; (ip address show to %s%s) >%s)", b.address, more, b.file("addresses")),
+	}
 }
