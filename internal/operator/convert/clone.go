@@ -181,12 +181,40 @@ func (c clone) contradictions(generation Generation) []string {
 	if c.options.KeepHash && generation == Target && c.buckets() > clusterip.MaxTargetBuckets {
 		fault("--keep-hash: the target CLUSTERIP has at most %d buckets, and the clone has %d", clusterip.MaxTargetBuckets, c.buckets())
 	}
-	maintenance, _ := pacemaker.Property(c.configuration, "maintenance-mode")
-	_, managed := c.Meta["is-managed"]
-	if ocf.IsTrue(maintenance) || ocf.IsTrue(c.Meta["maintenance"]) || managed && !ocf.IsTrue(c.Meta["is-managed"]) {
-		fault("Pacemaker does not manage it now (maintenance-mode, maintenance or is-managed), so it would not stop it")
+	if why := c.unmanaged(); len(why) > 0 {
+		fault("Pacemaker does not manage it now, so it would not stop it: %s. End that first", strings.Join(why, ", "))
 	}
 	return faults
+}
+
+// unmanaged returns the settings because of which Pacemaker does not manage the clone, or not everywhere.
+func (c clone) unmanaged() []string {
+	var why []string
+	isOff := func(name, value string) bool { return ocf.IsTrue(value) == (name == "maintenance") }
+	if value, _ := pacemaker.Property(c.configuration, "maintenance-mode"); ocf.IsTrue(value) {
+		why = append(why, "property maintenance-mode="+ocf.Quote(value))
+	}
+	for _, name := range []string{"is-managed", "maintenance"} {
+		if value, set := c.Meta[name]; set {
+			if isOff(name, value) {
+				why = append(why, fmt.Sprintf("meta attribute %s=%s", name, ocf.Quote(value)))
+			}
+			continue // the default does not count
+		}
+		for _, pair := range c.configuration.FindElements("./rsc_defaults/meta_attributes/nvpair") {
+			if value := pair.SelectAttrValue("value", ""); pair.SelectAttrValue("name", "") == name && isOff(name, value) {
+				why = append(why, fmt.Sprintf("resource default %s=%s", name, ocf.Quote(value)))
+			}
+		}
+	}
+	for _, node := range c.configuration.FindElements("./nodes/node") {
+		for _, pair := range node.FindElements("./instance_attributes/nvpair") {
+			if value := pair.SelectAttrValue("value", ""); pair.SelectAttrValue("name", "") == "maintenance" && ocf.IsTrue(value) {
+				why = append(why, fmt.Sprintf("attribute maintenance=%s of node %s", ocf.Quote(value), ocf.Quote(node.SelectAttrValue("uname", ""))))
+			}
+		}
+	}
+	return why
 }
 
 // isID reports whether a text is an ID of a CIB (NCName in Namespaces in XML 1.0): it is in commands, where no option begins like it.

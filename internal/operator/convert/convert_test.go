@@ -183,6 +183,9 @@ func TestWhatCannotBeConverted(t *testing.T) {
 	plain := func(parameters map[string]string) string { return cibWith(parameters, "", "") }
 	cloned := func(meta string) string { return cibWith(good, "", meta) }
 	const one, eight = `<nvpair name="clone-max" value="1"/>`, `<nvpair name="clone-max" value="8"/>`
+	withDefaults := func(pairs string) string {
+		return strings.Replace(plain(good), "</resources>", `</resources><rsc_defaults><meta_attributes id="d">`+pairs+`</meta_attributes></rsc_defaults>`, 1)
+	}
 	derived := []string{"clusterip_firewall", "nft", "cidr_netmask", "24", "broadcast", "192.168.10.255"}
 	for name, row := range map[string]struct {
 		cib     string
@@ -220,6 +223,21 @@ func TestWhatCannotBeConverted(t *testing.T) {
 				`</cluster_property_set></crm_config><nodes>`, 1),
 			Options{},
 			"does not manage",
+		},
+		"unmanaged by default": {
+			withDefaults(`<nvpair name="is-managed" value="false"/>`), Options{}, `resource default is-managed="false"`,
+		},
+		"maintenance by default": {
+			withDefaults(`<nvpair name="maintenance" value="true"/>`), Options{}, `resource default maintenance="true"`,
+		},
+		"managed by default": {withDefaults(`<nvpair name="is-managed" value="true"/><nvpair name="maintenance" value="false"/>`), Options{}, ""},
+		"managed itself": {
+			strings.Replace(withDefaults(`<nvpair name="is-managed" value="false"/>`), `<meta_attributes id="m">`,
+				`<meta_attributes id="m"><nvpair name="is-managed" value="true"/>`, 1), Options{}, "",
+		},
+		"a node in maintenance": {
+			strings.Replace(plain(good), `<node uname="b"/>`, `<node uname="b"><instance_attributes id="b"><nvpair name="maintenance" value="on"/>`+
+				`</instance_attributes></node>`, 1), Options{}, `maintenance="on" of node "b"`,
 		},
 		"several sets of the clone": {cloned(eight + unique + `</meta_attributes><meta_attributes id="n">`), Options{}, "several sets"},
 		"rule of the clone":         {cloned(`<rule id="r"/>` + eight + unique), Options{}, "rule"},
