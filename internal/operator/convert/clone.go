@@ -151,7 +151,9 @@ func (c clone) twice() []string {
 func (c clone) contradictions(generation Generation) []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	id := text.ShellQuote(c.Clone)
+	toShare := func(attributes ...attribute) string {
+		return strings.Join(c.options.Tool.setMeta(c.Clone, attributes), "; ")
+	}
 	for _, name := range []string{c.Name, c.Clone} {
 		if !isID(name) {
 			fault("%s is not the ID of a resource: letters, digits and . - _, with a letter in front", ocf.Quote(name))
@@ -168,9 +170,9 @@ func (c clone) contradictions(generation Generation) []string {
 			"the group, make it a clone of its own, and convert that", ocf.Quote(parent.SelectAttrValue("id", "")))
 	}
 	if c.Fault != nil {
-		fault("%v. If the address is to be shared: pcs resource meta %s globally-unique=true clone-max=8", c.Fault, id)
+		fault("%v. If the address is to be shared: %s", c.Fault, toShare(attribute{"globally-unique", "true"}, attribute{"clone-max", "8"}))
 	} else if c.Unique != clusterip.Yes {
-		fault("the clone is not globally unique, so nothing is shared. If it is to be shared: pcs resource meta %s globally-unique=true", id)
+		fault("the clone is not globally unique, so nothing is shared. If it is to be shared: %s", toShare(attribute{"globally-unique", "true"}))
 	}
 	if c.Fault == nil && c.Buckets == 1 && c.options.Buckets == 0 {
 		fault("clone-max=1: one node has the whole address. Give the number of buckets, such as --buckets 8")

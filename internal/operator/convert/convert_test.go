@@ -408,6 +408,20 @@ func TestTargetRoleOfThePrimitive(t *testing.T) {
 	}
 }
 
+// The advice is for the tool that is in use.
+func TestAdviceForTheTool(t *testing.T) {
+	cib := cibWith(map[string]string{"ip": "192.168.10.3"}, "", `<nvpair name="clone-max" value="8"/>`)
+	for tool, want := range map[Tool]string{
+		PCS: "pcs resource meta x-clone globally-unique=true clone-max=8",
+		CRM: "crm resource meta x-clone set globally-unique true; crm resource meta x-clone set clone-max 8",
+	} {
+		report, err := Cluster(parse(t, cib), Options{Tool: tool})
+		if got := report.Conversions[0].Faults; err != nil || len(got) != 1 || !strings.HasSuffix(got[0], ": "+want) {
+			t.Errorf("%s: %q, %v, want %s", tool, got, err, want)
+		}
+	}
+}
+
 // All that is wrong is named at once, and nothing twice.
 func TestAllFaultsAtOnce(t *testing.T) {
 	cib := cibWith(map[string]string{"ip": "nonsense", "mac": "02:00:00:00:00:01", "lvs_support": "true", "arp_count": "-1"},
