@@ -4,7 +4,6 @@ package convert
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -164,11 +163,15 @@ func check(parameters map[string]string, resource string, buckets uint32) (clust
 	return spec.Layout(), nil
 }
 
-// setting returns a parameter as it is shown: a value with unusual characters in quotes.
+// setting returns a parameter as it is shown: a name or a value with unusual characters in quotes.
 func setting(name, value string) string {
+	return quoteUnusual(name) + "=" + quoteUnusual(value)
+}
+
+func quoteUnusual(word string) string {
 	const harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:,+"
-	if strings.Trim(value, harmless) != "" || value == "" {
-		value = ocf.Quote(value)
+	if strings.Trim(word, harmless) != "" || word == "" {
+		return ocf.Quote(word)
 	}
-	return fmt.Sprintf("%s=%s", name, value)
+	return word
 }

@@ -641,6 +641,7 @@ func FuzzCluster(f *testing.F) {
 	f.Add(read(f, "match.xml"), true)
 	f.Add(cibWith(map[string]string{"ip": "192.168.10.3", "nic": "$(x)'`y`"},
 		`<operations><op name="mon'itor"/><op name="stop" description="'&#10;;x"/></operations>`, ""), false)
+	f.Add(cibWith(map[string]string{"ip": "192.168.10.3", "\u009b2J": "x", "\u202e": "x"}, "", ""), false)
 	f.Fuzz(func(t *testing.T, text string, keep bool) {
 		configuration, err := pacemaker.ParseConfiguration(text)
 		if err != nil {
