@@ -25,12 +25,12 @@ Everything that names the resource, such as constraints, stays as it is.
     iptables-save | ocf-clusterip convert --iptables -
 
 No node answers from the stop to the start, for about ten seconds if you
-paste without a pause. Node by node is not possible; the output says why.
-It is a script, with all prose as comments: read it, then paste it line by
-line.
+paste without a pause. Node by node is not possible; the output gives the
+reason. It is a script, with all prose as comments: read it, then paste it
+step by step.
 
 The exit code is 0 if there are commands for each address, and 2 if not:
-then the output says what is in the way. docs/upgrade.md explains it.`
+then the output names what is in the way. docs/upgrade.md explains it.`
 
 // agentIPaddr2 is where packages install the agent (OCF developer's guide, "Installing and packaging resource agents").
 const agentIPaddr2 = "/usr/lib/ocf/resource.d/heartbeat/IPaddr2"

@@ -184,7 +184,8 @@ func TestWhatCannotBeConverted(t *testing.T) {
 	cloned := func(meta string) string { return cibWith(good, "", meta) }
 	const one, eight = `<nvpair name="clone-max" value="1"/>`, `<nvpair name="clone-max" value="8"/>`
 	withDefaults := func(pairs string) string {
-		return strings.Replace(plain(good), "</resources>", `</resources><rsc_defaults><meta_attributes id="d">`+pairs+`</meta_attributes></rsc_defaults>`, 1)
+		return strings.Replace(plain(good), "</resources>",
+			`</resources><rsc_defaults><meta_attributes id="d">`+pairs+`</meta_attributes></rsc_defaults>`, 1)
 	}
 	derived := []string{"clusterip_firewall", "nft", "cidr_netmask", "24", "broadcast", "192.168.10.255"}
 	for name, row := range map[string]struct {
@@ -321,7 +322,6 @@ func TestFailureEndsTheChain(t *testing.T) {
 				if program == row.program {
 					script = row.script
 				}
-				//nolint:gosec // a program
 				if err := os.WriteFile(filepath.Join(folder, program), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
 					t.Fatal(err)
 				}
@@ -351,7 +351,8 @@ func TestFailureEndsTheChain(t *testing.T) {
 func TestStartByHand(t *testing.T) {
 	all := reports(t)
 	for name, conversion := range map[string]Conversion{
-		"disabled": all["match-pcs"].Conversions[1], "rules": all["rules-match"].Conversions[0], "rules of the target": all["rules-target"].Conversions[0],
+		"disabled": all["match-pcs"].Conversions[1], "rules": all["rules-match"].Conversions[0],
+		"rules of the target": all["rules-target"].Conversions[0],
 	} {
 		for _, step := range conversion.Steps {
 			commands := strings.Join(step.Commands, "\n")
@@ -532,6 +533,8 @@ func TestRulesBesideTheMatch(t *testing.T) {
 		match  = chain + "-m cluster --cluster-total-nodes 2 --cluster-local-node 1 --cluster-hash-seed 5 "
 		accept = match + "-j ACCEPT\n"
 		mark   = match + "-j MARK --set-xmark 0xffff/0xffffffff\n"
+		marked = chain + "-m mark --mark 0xffff -j ACCEPT\n"
+		less   = "-A PREROUTING -d 192.168.10.3/32 -j DROP\n"
 		other  = "-m mark ! --mark 0xffff -j DROP"
 	)
 	removal := func(rules ...string) string {
@@ -548,9 +551,9 @@ func TestRulesBesideTheMatch(t *testing.T) {
 	}{
 		"alone":                   {accept, removal(accept), ""},
 		"a drop":                  {accept + chain + "-j DROP\n", removal(chain+"-j DROP", accept), ""},
-		"a drop with less":        {accept + "-A PREROUTING -d 192.168.10.3/32 -j DROP\n", removal("-A PREROUTING -d 192.168.10.3/32 -j DROP", accept), ""},
+		"a drop with less":        {accept + less, removal(less, accept), ""},
 		"a mark":                  {mark + chain + other + "\n", removal(chain+other, mark), ""},
-		"a mark that is accepted": {mark + chain + "-m mark --mark 0xffff -j ACCEPT\n", removal(mark, chain+"-m mark --mark 0xffff -j ACCEPT"), ""},
+		"a mark that is accepted": {mark + marked, removal(mark, marked), ""},
 		"an inverted match": {
 			strings.Replace(match, "--cluster-local", "! --cluster-local", 1) + "-j DROP\n",
 			removal(strings.Replace(match, "--cluster-local", "! --cluster-local", 1) + "-j DROP"), "",

@@ -117,7 +117,10 @@ func (b *byHand) gather(all []Rule) {
 	}
 	for i, rule := range all {
 		isOfAgent := strings.HasPrefix(rule.jump(), agentsChain)
-		if prefix, ok := rule.destination(); ok && !prefix.Contains(b.address) || !slices.ContainsFunc(b.rules, rule.isBeside) || b.has(rule) || isOfAgent {
+		if prefix, ok := rule.destination(); ok && !prefix.Contains(b.address) || isOfAgent {
+			continue
+		}
+		if !slices.ContainsFunc(b.rules, rule.isBeside) || b.has(rule) {
 			continue
 		}
 		isBehind := rule.isPolicy() || slices.ContainsFunc(all[:i], func(r Rule) bool { return r.isBeside(rule) && b.has(r) })
@@ -130,8 +133,8 @@ func (b *byHand) gather(all []Rule) {
 			b.faults = append(b.faults, fmt.Sprintf("the policy of chain %s of table %s is DROP: it drops all packets to the address that no rule "+
 				"accepts, so all of them once these rules are removed. Change that first", ocf.Quote(rule.chain()), ocf.Quote(rule.Table)))
 		case isDrop:
-			b.faults = append(b.faults, fmt.Sprintf("rule %s in table %s may drop packets to the address once the rules in front of it are removed. "+
-				"If it is a part of what shares the address, give it the same -d; else move it in front of them",
+			b.faults = append(b.faults, fmt.Sprintf("rule %s in table %s may drop packets to the address once the rules in front of it are "+
+				"removed. If it is a part of what shares the address, give it the same -d; else move it in front of them",
 				ocf.Quote(strings.Join(rule.Words, " ")), ocf.Quote(rule.Table)))
 		case isOwn && rule.marks():
 			b.marks = append(b.marks, rule)
@@ -333,8 +336,8 @@ const (
 	whyIPaddr2 = "If ocf:heartbeat:IPaddr2 has added these rules, convert its resource instead: leave out --iptables."
 	whyRemove  = "From here on no node answers until the address runs again. These are the rules of the node that was saved; other nodes " +
 		"have the same with other numbers. Whatever adds them at boot, with the address, must be removed too. start refuses to run beside them."
-	whyRemoveMAC = "Rules with the match cluster also need a shared MAC address: remove it from the interface (ip maddress delete), and the rules of " +
-		"arptables that write it into ARP (arptables-save prints them)."
+	whyRemoveMAC = "Rules with the match cluster also need a shared MAC address: remove it from the interface (ip maddress delete), and the " +
+		"rules of arptables that write it into ARP (arptables-save prints them)."
 	whyCreate = "The clone is created disabled, so nothing happens yet. If a command fails, those behind it are not run."
 	whyByHand = "Only when the address and the rules are removed on all nodes:"
 )
@@ -356,17 +359,21 @@ func (b *byHand) describe(result *Conversion, parameters map[string]string, layo
 	}
 	first := before(result, b.address.String())
 	first.EachNode = append(b.save(), first.EachNode...)
+	create := append([]string{backup(result.Resource)}, o.Tool.create(result.Resource, parameters, wantedMeta(result.Buckets))...)
 	result.Steps = []Step{
 		first,
 		{
 			Title: "Create the clone", Why: []string{whyCreate},
-			Commands: []string{chain(append([]string{backup(result.Resource)}, o.Tool.create(result.Resource, parameters, wantedMeta(result.Buckets))...)...)},
+			Commands: []string{chain(create...)},
 		},
 		{Title: "Remove the address and the rules", Why: whyRemoved, EachNode: remove, Commands: []string{}},
 		{Title: "Start the clone", Why: []string{whyStart, whyByHand}, ByHand: true, Commands: []string{o.Tool.start(result.Clone)}},
 		after(b.address.String()),
 	}
-	result.WayBack = append([]string{chain(o.Tool.stop(result.Clone, result.Resource, false)...)}, fmt.Sprintf("# then, on each node, add the rules in %s and what is in %s again", b.file("rules"), b.file("addresses")))
+	result.WayBack = []string{
+		chain(o.Tool.stop(result.Clone, result.Resource, false)...),
+		fmt.Sprintf("# then, on each node, add the rules in %s and what is in %s again", b.file("rules"), b.file("addresses")),
+	}
 }
 
 // file returns the name of the file in which something of a node is saved.

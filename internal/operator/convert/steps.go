@@ -18,6 +18,7 @@ func backup(resource string) string {
 }
 
 const (
+	whyAgain  = "The commands are for the configuration as it is now. If it changes before you run them, run convert again."
 	whyBefore = "The program must be installed on all nodes. doctor names the present address and rules as conflicts; do not remove them yet."
 	whyStop   = "From here on no node answers until the address runs again: for about ten seconds if you paste without a pause."
 	whyChain  = "These commands are one chain: the first that fails ends it. Find out why before you go on. If instances still run, the " +
@@ -71,7 +72,7 @@ func (c clone) describe(result *Conversion, parameters map[string]string) {
 func before(result *Conversion, ip string) Step {
 	return Step{
 		Title: "Before",
-		Why:   []string{whyBefore},
+		Why:   []string{whyBefore, whyAgain},
 		EachNode: []string{
 			fmt.Sprintf("ocf-clusterip doctor --ip %s --buckets %d", text.ShellQuote(ip), result.Buckets),
 		},
@@ -110,8 +111,8 @@ func (c clone) changesStickiness() bool { return ownMeta(c.around, "resource-sti
 
 const targetRole = "target-role"
 
-// stoppedPrimitive returns the primitive as it is, but for a target-role of its own: with that, the way back would start it before its clone
-// is as it was.
+// stoppedPrimitive returns the primitive as it is, but for a target-role of its own: with that, the way back would start it before its
+// clone is as it was.
 func (c clone) stoppedPrimitive() *etree.Element {
 	e := c.primitive.Copy()
 	for _, pair := range e.FindElements("./meta_attributes/nvpair") {

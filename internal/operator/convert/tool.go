@@ -33,8 +33,8 @@ func isStopped(resource string) string {
 	return "! crm_resource --resource " + text.ShellQuote(resource) + " --locate | grep 'is running on'"
 }
 
-// stop returns the commands that stop a clone and fail if it is not stopped. If its primitive has a target-role of its own, that one outranks the clone's: crm removes it,
-// but pcs changes only what it is given.
+// stop returns the commands that stop a clone and fail if it is not stopped. If its primitive has a target-role of its own, that one
+// outranks the clone's: crm removes it, but pcs changes only what it is given.
 func (t Tool) stop(clone, primitive string, hasTargetRole bool) []string {
 	command := "pcs resource disable " + text.ShellQuote(clone)
 	switch {
