@@ -97,7 +97,7 @@ func Rules(name string, stdin io.Reader) ([]convert.Rule, error) {
 		return nil, err
 	}
 	var rules []convert.Rule
-	table, isSaved := "filter", false
+	table, isSaved := "", false
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if named, isTable := strings.CutPrefix(line, "*"); isTable {
@@ -113,7 +113,10 @@ func Rules(name string, stdin io.Reader) ([]convert.Rule, error) {
 		if !strings.HasPrefix(rule, "-A ") {
 			continue
 		}
-		isSaved = true
+		if table == "" {
+			return nil, ocf.Errorf(ocf.ErrArgs, "--iptables: rule %s is in no table, which a line such as *mangle would name: give it the output of "+
+				"iptables-save, not that of iptables -S", ocf.Quote(rule))
+		}
 		rules = append(rules, convert.Rule{Table: table, Words: xtables.ParseRule(rule)})
 	}
 	if !isSaved {
