@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/beevik/etree"
@@ -252,6 +254,9 @@ func newMAC(layout clusterip.Layout) string {
 		"entries in switches and routers must be changed (ocf-clusterip network --ip %s).", text.Join(layout.AllMACs(), ", "), layout.Address())
 }
 
+// slowStart is from when on the time of a start is worth a remark.
+const slowStart = time.Second
+
 // remarks returns what an administrator should know before.
 func (c clone) remarks(layout clusterip.Layout, t translation) []string {
 	var remarks []string
@@ -264,6 +269,14 @@ func (c clone) remarks(layout clusterip.Layout, t translation) []string {
 		remark("For %d nodes, %d buckets are advised, so that the work of a failed node is spread. The number can only be changed while the "+
 			"resource is stopped, as it is here: --buckets %d.", nodes, advised, advised)
 	}
+	if takes := t.advertising(); takes >= slowStart {
+		remark("On each node, the start of the first bucket takes %s, in which it sends gratuitous ARP (arp_count, arp_interval). The address "+
+			"answers meanwhile. With smaller numbers, what is ordered after the address starts earlier.", takes)
+	}
+	if dependents := c.dependents(); len(dependents) > 0 {
+		remark("These resources are ordered after the address or colocated with it, so they stop and start with it: %s. So does what "+
+			"depends on them.", strings.Join(dependents, ", "))
+	}
 	if c.Disabled() {
 		remark("The resource is disabled now, and stays so.")
 	}
@@ -274,3 +287,54 @@ func (c clone) remarks(layout clusterip.Layout, t translation) []string {
 	}
 	return remarks
 }
+
+// dependents returns the resources that the constraints stop with the clone: those that are ordered after it or colocated with it. It does
+// not evaluate the sets of a constraint, but names all that are in one with the clone.
+func (c clone) dependents() []string {
+	names := []string{c.Name, c.Clone}
+	for _, tag := range c.configuration.FindElements("./tags/tag") {
+		for _, reference := range tag.SelectElements("obj_ref") {
+			if slices.Contains(names, reference.SelectAttrValue("id", "")) {
+				names = append(names, tag.SelectAttrValue("id", ""))
+			}
+		}
+	}
+	var all []string
+	add := func(name string) {
+		if isID(name) && !slices.Contains(names, name) && !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	for _, constraint := range c.configuration.FindElements("./constraints/*") {
+		first, then := "first", "then"
+		switch {
+		case constraint.Tag == "rsc_colocation":
+			first, then = "with-rsc", "rsc"
+		case constraint.Tag != "rsc_order":
+			continue
+		}
+		if kind := constraint.SelectAttrValue("kind", "Mandatory"); kind != "Mandatory" {
+			continue
+		}
+		score := strings.TrimPrefix(constraint.SelectAttrValue("score", "INFINITY"), "+")
+		if slices.Contains(names, constraint.SelectAttrValue(first, "")) && isMandatory(score) {
+			add(constraint.SelectAttrValue(then, ""))
+		}
+		references := constraint.FindElements("./resource_set/resource_ref")
+		isOurs := func(e *etree.Element) bool { return slices.Contains(names, e.SelectAttrValue("id", "")) }
+		if slices.ContainsFunc(references, isOurs) && isMandatory(score) {
+			for _, reference := range references {
+				add(reference.SelectAttrValue("id", ""))
+			}
+		}
+	}
+	return all
+}
+
+// isMandatory reports whether a constraint with the score stops resources (pcmk__parse_score).
+func isMandatory(score string) bool {
+	number, err := strconv.Atoi(score)
+	return strings.EqualFold(score, "INFINITY") || err == nil && number >= infinity
+}
+
+const infinity = 1000000 // PCMK_SCORE_INFINITY

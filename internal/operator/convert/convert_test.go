@@ -423,6 +423,83 @@ func TestAdviceForTheTool(t *testing.T) {
 	}
 }
 
+// Other resources stop with the address.
+func TestDependents(t *testing.T) {
+	for constraint, want := range map[string]string{
+		``: "",
+		`<rsc_order id="c" first="x-clone" then="web"/>`:                          "web",
+		`<rsc_order id="c" first="web" then="x-clone"/>`:                          "",
+		`<rsc_order id="c" first="x-clone" then="web" kind="Optional"/>`:          "",
+		`<rsc_order id="c" first="x-clone" then="web" score="0"/>`:                "",
+		`<rsc_colocation id="c" rsc="web" with-rsc="x"/>`:                         "web",
+		`<rsc_colocation id="c" rsc="x-clone" with-rsc="web"/>`:                   "",
+		`<rsc_colocation id="c" rsc="web" with-rsc="x-clone" score="-INFINITY"/>`: "",
+		`<rsc_colocation id="c" rsc="web" with-rsc="x-clone" score="+INFINITY"/>`: "web",
+		`<rsc_colocation id="c" rsc="web" with-rsc="x-clone" score="50"/>`:        "",
+		`<rsc_location id="c" rsc="x-clone" node="a" score="INFINITY"/>`:          "",
+		`<rsc_order id="c"><resource_set><resource_ref id="x-clone"/><resource_ref id="web"/>` +
+			`</resource_set><resource_set><resource_ref id="db"/></resource_set></rsc_order>`: "web, db",
+		`<rsc_order id="c" first="t" then="web"/></constraints><tags><tag id="t"><obj_ref id="x-clone"/></tag></tags><constraints>`: "web",
+	} {
+		cib := strings.Replace(cibWith(map[string]string{"ip": "192.168.10.3"}, "", ""), "</configuration>",
+			"<constraints>"+constraint+"</constraints></configuration>", 1)
+		report, err := Cluster(parse(t, cib), Options{Tool: PCS})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Join(report.Conversions[0].Remarks, "\n")
+		if want == "" && strings.Contains(got, "ordered") || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", constraint, got, want)
+		}
+	}
+}
+
+// What is taken over may make a start slow.
+func TestSlowStart(t *testing.T) {
+	for count, want := range map[string]string{"11": "takes 5s", "2": "", "50": "takes 9.5s"} {
+		cib := cibWith(map[string]string{"ip": "192.168.10.3", "arp_count": count, "arp_interval": "500"}, "", "")
+		report, err := Cluster(parse(t, cib), Options{Tool: PCS})
+		got := strings.Join(report.Conversions[0].Remarks, "\n")
+		if err != nil || want == "" && strings.Contains(got, "takes") || !strings.Contains(got, want) {
+			t.Errorf("arp_count=%s: %q, %v, want %q", count, got, err, want)
+		}
+	}
+}
+
+// What --keep-hash cannot keep for IPv6, and advice that fits what is set.
+func TestIPv6(t *testing.T) {
+	six := func(pairs ...string) map[string]string {
+		all := map[string]string{"ip": "2001:db8::3", "clusterip_hash_seed": "5"}
+		for i := 0; i < len(pairs); i += 2 {
+			all[pairs[i]] = pairs[i+1]
+		}
+		return all
+	}
+	const remark = "change their bucket"
+	for name, row := range map[string]struct {
+		parameters map[string]string
+		keep, want bool
+	}{
+		"default": {six(), true, true},
+		"auto":    {six("clusterip_firewall", "auto"), true, true},
+		"nft":     {six("clusterip_firewall", "nft"), true, false},
+		"another": {six(), false, false},
+		"IPv4":    {map[string]string{"ip": "192.168.10.3", "clusterip_hash_seed": "5"}, true, false},
+	} {
+		report, err := Cluster(parse(t, cibWith(row.parameters, "", "")), Options{Tool: PCS, KeepHash: row.keep})
+		got := report.Conversions[0]
+		if err != nil || strings.Contains(strings.Join(got.Remarks, "\n"), remark) != row.want || len(got.Faults) > 0 {
+			t.Errorf("%s: %v, %q, %q", name, err, got.Remarks, got.Faults)
+		}
+	}
+	for mode, want := range map[string]string{"": ". Remove the clone", "sourceip": ". Remove clusterip_hash, or the clone"} {
+		got := faults(t, cibWith(map[string]string{"ip": "2001:db8::3", "clusterip_hash": mode}, "", ""), Options{Agent: Target})
+		if len(got) != 1 || !strings.HasSuffix(got[0], want) {
+			t.Errorf("clusterip_hash=%q: %q, want %q", mode, got, want)
+		}
+	}
+}
+
 // All that is wrong is named at once, and nothing twice.
 func TestAllFaultsAtOnce(t *testing.T) {
 	cib := cibWith(map[string]string{"ip": "nonsense", "mac": "02:00:00:00:00:01", "lvs_support": "true", "arp_count": "-1"},

@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"ocf-clusterip/internal/clusterip"
+	"ocf-clusterip/internal/metadata"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/text"
 )
@@ -50,7 +52,7 @@ func needless() map[string]string {
 		"clusterip_chain":      ownTables,
 		"clusterip_mac_mangle": "ARP for the address always contains the shared MAC address",
 		"arp_count_refresh":    "the shared MAC address is the same on all nodes, so entries of neighbours stay right",
-		"arp_bg":               sendsARP + ", within start, in a fraction of a second",
+		"arp_bg":               sendsARP + ", within start",
 		"arp_sender":           sendsARP,
 		"send_arp_opts":        sendsARP,
 		"flush_routes":         "Linux has had no cache of IPv4 routes since 3.6",
@@ -76,6 +78,13 @@ func (t *translation) translate() {
 	}
 	t.hash()
 	t.sharedMAC()
+}
+
+// advertising returns how long the start of a node's first bucket sends gratuitous ARP. IPaddr2 sends it in the background.
+func (t *translation) advertising() time.Duration {
+	values, _, _ := metadata.Parse(t.now) // check returns its faults
+	count, _ := values.Uint32("arp_count")
+	return time.Duration(max(1, count)-1) * values.Duration("arp_interval")
 }
 
 func (t *translation) row(name string, fate Fate, now, why string) {
@@ -222,8 +231,11 @@ func (t *translation) targetHash(mode string) {
 		t.keep("clusterip_hash", "hashmode", mode, "")
 	}
 	if address, err := netip.ParseAddr(t.old["ip"]); err == nil && address.Is6() {
-		t.faults = append(t.faults, setting("ip", t.old["ip"])+": the target CLUSTERIP has no IPv6, so this clone cannot have run. "+
-			"Remove clusterip_hash, or the clone")
+		remove := "Remove the clone"
+		if mode != "" {
+			remove = "Remove clusterip_hash, or the clone"
+		}
+		t.faults = append(t.faults, setting("ip", t.old["ip"])+": the target CLUSTERIP has no IPv6, so this clone cannot have run. "+remove)
 	}
 	if t.options.KeepHash {
 		t.add("hash_compat", string(clusterip.ClusterIP), "the hash of the target")
@@ -232,9 +244,15 @@ func (t *translation) targetHash(mode string) {
 }
 
 func (t *translation) matchHash(seed string) {
-	if strings.Contains(t.old["ip"], ":") && t.options.KeepHash && t.old["clusterip_firewall"] == "iptables" {
-		t.faults = append(t.faults, "--keep-hash: iptables' match cluster hashes a part of an IPv6 address, which nothing else does")
-		return
+	if strings.Contains(t.old["ip"], ":") && t.options.KeepHash {
+		switch t.old["clusterip_firewall"] {
+		case "iptables":
+			t.faults = append(t.faults, "--keep-hash: iptables' match cluster hashes a part of an IPv6 address, which nothing else does")
+			return
+		case "", "auto":
+			t.remarks = append(t.remarks, "clusterip_firewall=auto: IPaddr2 uses nft or iptables, whichever it finds on a node. --keep-hash keeps "+
+				"the hash of nft. Where IPaddr2 uses iptables (ip6tables -t mangle -S shows its rules), clients of an IPv6 address change their bucket.")
+		}
 	}
 	switch {
 	case !t.options.KeepHash && seed == "":

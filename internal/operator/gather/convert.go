@@ -114,8 +114,8 @@ func Rules(name string, stdin io.Reader) ([]convert.Rule, error) {
 			continue
 		}
 		if table == "" {
-			return nil, ocf.Errorf(ocf.ErrArgs, "--iptables: rule %s is in no table, which a line such as *mangle would name: give it the output of "+
-				"iptables-save, not that of iptables -S", ocf.Quote(rule))
+			return nil, ocf.Errorf(ocf.ErrArgs, "--iptables: rule %s is in no table, which a line such as *mangle would name: give it the "+
+				"output of iptables-save, not that of iptables -S", ocf.Quote(rule))
 		}
 		rules = append(rules, convert.Rule{Table: table, Words: xtables.ParseRule(rule)})
 	}

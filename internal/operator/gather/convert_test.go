@@ -107,8 +107,10 @@ func TestRules(t *testing.T) {
 	if diff := cmp.Diff(want, rules); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
 	}
-	for text, want := range map[string]string{"buy milk": "no list of rules", "": "empty", "<cib/>": "no list of rules",
-		"-P PREROUTING ACCEPT\n-A PREROUTING -j DROP\n": "iptables-save, not"} {
+	for text, want := range map[string]string{
+		"buy milk": "no list of rules", "": "empty", "<cib/>": "no list of rules",
+		"-P PREROUTING ACCEPT\n-A PREROUTING -j DROP\n": "iptables-save, not",
+	} {
 		if _, err := Rules("-", strings.NewReader(text)); !strings.Contains(fmt.Sprint(err), want) || ocf.CodeOf(err) != ocf.ErrArgs {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
