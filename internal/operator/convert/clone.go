@@ -72,8 +72,8 @@ func (c clone) buckets() uint32 {
 	return c.Buckets
 }
 
-// generationOf tells the generation by the agent that is installed here or, if that is unknown, by the parameters that only one of them
-// has.
+// generationOf returns the generation of the agent that is installed here. If that is unknown, the parameters show it: some belong to one
+// generation only.
 func generationOf(parameters map[string]string, installed Generation) (Generation, []string) {
 	if installed == Target || installed == Match {
 		return installed, nil
@@ -87,9 +87,9 @@ func generationOf(parameters map[string]string, installed Generation) (Generatio
 	_, isTarget := parameters["clusterip_hash"]
 	switch {
 	case isTarget && len(newer) > 0:
-		return Unknown, []string{fmt.Sprintf("clusterip_hash is a parameter of IPaddr2 with the target CLUSTERIP, and %s of the one since "+
-			"June 2026. Remove what the installed one does not have, or run convert on a node of the cluster, without --cib",
-			strings.Join(newer, ", "))}
+		return Unknown, []string{fmt.Sprintf("only IPaddr2 with the target CLUSTERIP has clusterip_hash, and only IPaddr2 since June 2026 "+
+			"has %s. Remove the parameters that the installed one does not have. Or run convert without --cib on a node of the cluster: there "+
+			"it reads which one is installed", strings.Join(newer, ", "))}
 	case isTarget:
 		return Target, nil
 	case len(newer) > 0 || strings.Contains(parameters["ip"], ":"): // the target has no IPv6
@@ -99,7 +99,7 @@ func generationOf(parameters map[string]string, installed Generation) (Generatio
 	}
 }
 
-// unreadable returns why the CIB does not tell what holds for the resource.
+// unreadable returns why the CIB does not show which values are in effect.
 func (c clone) unreadable() []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
@@ -118,8 +118,8 @@ func (c clone) unreadable() []string {
 						ocf.Quote(e.SelectAttrValue("id", "")), ocf.Quote(reference))
 				}
 				if inner.Tag == "rule" {
-					fault("%s of %s has a rule, so the CIB does not tell which values hold. Remove the rule", ocf.Quote(child.SelectAttrValue("id", "")),
-						ocf.Quote(e.SelectAttrValue("id", "")))
+					fault("%s of %s has a rule, so the CIB does not show which values are in effect. Remove the rule",
+						ocf.Quote(child.SelectAttrValue("id", "")), ocf.Quote(e.SelectAttrValue("id", "")))
 				}
 			}
 		}
@@ -282,7 +282,7 @@ func (c clone) remarks(layout clusterip.Layout, t translation) []string {
 	}
 	for _, name := range []string{"interleave", "notify", "ordered"} {
 		if ocf.IsTrue(c.Meta[name]) {
-			remark("The clone keeps %s=%s; see what ocf-clusterip doctor thinks of it.", name, ocf.Quote(c.Meta[name]))
+			remark("The clone keeps %s=%s. ocf-clusterip doctor checks that.", name, ocf.Quote(c.Meta[name]))
 		}
 	}
 	return remarks

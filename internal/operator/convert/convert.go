@@ -15,14 +15,14 @@ import (
 	"ocf-clusterip/internal/pacemaker"
 )
 
-// Generation is what an IPaddr2 filters packets with. Its parameters show it, or else the agent that is installed.
+// Generation is what an IPaddr2 filters packets with. The agent that is installed shows it, or else the parameters.
 type Generation string
 
 // The generations.
 const (
 	Target  Generation = "target"  // iptables' target CLUSTERIP: the agent of all releases of resource-agents up to 4.18
 	Match   Generation = "match"   // nft's jhash or iptables' match cluster: the agent since June 2026
-	Unknown Generation = "unknown" // neither shows
+	Unknown Generation = "unknown" // neither shows it
 )
 
 // Options are what the administrator wants.
@@ -97,7 +97,7 @@ func (g Generation) form() string {
 	case Match:
 		return "nft or iptables' match cluster"
 	default:
-		return "the target CLUSTERIP or, since June 2026, nft or the match cluster: unknown"
+		return "the target CLUSTERIP, nft or the match cluster (its parameters do not show which)"
 	}
 }
 

@@ -107,7 +107,7 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// What is written as JSON is what docs/schema says, and the schema leaves no field out.
+// The JSON matches its schema, and the schema leaves no field out.
 func TestJSONKeepsItsSchema(t *testing.T) {
 	schema, err := jsonschema.NewCompiler().Compile("../../../docs/schema/convert.schema.json")
 	if err != nil {
@@ -208,7 +208,7 @@ func TestWhatCannotBeConverted(t *testing.T) {
 		"no hash":           {plain(with("clusterip_hash", "destip")), Options{}, "clusterip_hash=destip"},
 		"IPv6 with target":  {plain(with("ip", "2001:db8::3", "clusterip_hash", "sourceip")), Options{}, "has no IPv6"},
 		"both generations": {
-			plain(with("clusterip_hash", "sourceip", "clusterip_hash_seed", "1")), Options{}, "clusterip_hash_seed of the one since",
+			plain(with("clusterip_hash", "sourceip", "clusterip_hash_seed", "1")), Options{}, "only IPaddr2 since June 2026 has clusterip_hash_seed",
 		},
 		"one is installed":  {plain(with("clusterip_hash", "sourceip", "clusterip_hash_seed", "1")), Options{Agent: Match}, ""},
 		"no packets":        {plain(with("arp_count", "0")), Options{}, "arp_count=0"},

@@ -251,7 +251,8 @@ func (t *translation) matchHash(seed string) {
 			return
 		case "", "auto":
 			t.remarks = append(t.remarks, "clusterip_firewall=auto: IPaddr2 uses nft or iptables, whichever it finds on a node. --keep-hash keeps "+
-				"the hash of nft. Where IPaddr2 uses iptables (ip6tables -t mangle -S shows its rules), clients of an IPv6 address change their bucket.")
+				"the hash of nft. Where IPaddr2 uses iptables (ip6tables -t mangle -S shows its rules), clients of an IPv6 address change "+
+				"their bucket.")
 		}
 	}
 	switch {

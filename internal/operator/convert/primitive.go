@@ -148,7 +148,7 @@ func hasOperation(operations *etree.Element, wanted operation) bool {
 	})
 }
 
-// addOperation adds an operation, with an interval that no other one of that name has: Pacemaker tells them apart by it.
+// addOperation adds an operation, with an interval that no other one of that name has: Pacemaker distinguishes them by it.
 func addOperation(operations *etree.Element, wanted operation, resource string, ids ids) {
 	interval := wanted.Interval
 	isTaken := func(op *etree.Element) bool {

@@ -34,7 +34,7 @@ func (r Rule) option(name string) string {
 	return r.Words[i+1]
 }
 
-// generation tells what shares an address with the rule; ok is false if nothing does, or the rule is this agent's own.
+// generation returns what shares an address in the rule; ok is false if the rule shares none, or is this agent's own.
 func (r Rule) generation() (generation Generation, ok bool) {
 	_, stamp, _ := strings.Cut(r.option("--comment"), " ") // behind the version of the rules
 	switch {
@@ -334,8 +334,9 @@ func (b *byHand) buckets(o Options, faults *[]string) uint32 {
 
 const (
 	whyIPaddr2 = "If ocf:heartbeat:IPaddr2 has added these rules, convert its resource instead: leave out --iptables."
-	whyRemove  = "From here on no node answers until the address runs again. These are the rules of the node that was saved; other nodes " +
-		"have the same with other numbers. Whatever adds them at boot, with the address, must be removed too. start refuses to run beside them."
+	whyRemove  = "From here on no node answers until the clone runs. The commands are for the node whose rules were saved. The same " +
+		"rules of the other nodes contain another number of the node. Also remove what adds the rules and the address at boot: start " +
+		"refuses to run beside such rules."
 	whyRemoveMAC = "Rules with the match cluster also need a shared MAC address: remove it from the interface (ip maddress delete), and the " +
 		"rules of arptables that write it into ARP (arptables-save prints them)."
 	whyCreate = "The clone is created disabled, so nothing happens yet. If a command fails, those behind it are not run."

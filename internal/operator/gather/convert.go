@@ -58,7 +58,7 @@ func CIB(name string, stdin io.Reader) (*etree.Element, error) {
 	return configuration, nil
 }
 
-// InstalledIPaddr2 tells which ocf:heartbeat:IPaddr2 is installed on this node, by the parameters that its program names.
+// InstalledIPaddr2 returns which ocf:heartbeat:IPaddr2 is installed on this node. The parameters that its program names show it.
 func InstalledIPaddr2(path string) convert.Generation {
 	const largest = 1 << 20
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) //nolint:gosec // main names it
