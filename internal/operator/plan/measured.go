@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -64,7 +63,7 @@ type Measured struct {
 	hash     Counters         // the settings of the hash
 	before   Placement
 	names    []string
-	weights  [measures][]uint64 // of the buckets
+	weights  [measures][]float64 // of the buckets
 }
 
 // MeasuredNode is the load of a node.
@@ -272,17 +271,11 @@ func (m *Measured) count(nodes []counting, snapshots []Snapshot) {
 	}
 	for measure := range measures {
 		for _, b := range m.Buckets {
-			m.weights[measure] = append(m.weights[measure], weightOf(b.Traffic.of(measure)))
+			m.weights[measure] = append(m.weights[measure], b.Traffic.of(measure))
 		}
 	}
 	m.listNodes(nodes)
 	m.listHeavy()
-}
-
-// weightOf makes a load an integer, with enough places for small rates.
-func weightOf(load float64) uint64 {
-	const places, most = 1000, 1 << 50 // a thousand buckets of the most fit into an integer
-	return uint64(math.Round(min(load*places, most)))
 }
 
 func ratio(a, b float64) float64 {
@@ -462,15 +455,15 @@ func (m *Measured) shares(placement Placement, how division, measure int) []floa
 	loads := make([]float64, len(m.names))
 	total := 0.0
 	for bucket, weight := range m.weights[measure] {
-		total += float64(weight)
+		total += weight
 		parts := placement[bucket*how.parts : (bucket+1)*how.parts]
 		for i, node := range parts {
 			switch {
 			case node == nowhere:
 			case !how.uneven:
-				loads[node] += float64(weight) / float64(how.parts)
+				loads[node] += weight / float64(how.parts)
 			case !slices.Contains(parts[:i], node):
-				loads[node] += float64(weight)
+				loads[node] += weight
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -104,6 +105,27 @@ func TestMeasuredLoads(t *testing.T) {
 	}
 	if len(m.Failures) != 3 || m.Failures[1].Moves.Packets != 170./total || m.Failures[1].Largest.Packets < 150./total {
 		t.Errorf("%+v", m.Failures)
+	}
+}
+
+// Totals of a busy cluster are large. A bucket of 10 TB is not as heavy as one of 1.2 TB.
+func TestMeasuredLargeTotals(t *testing.T) {
+	const heavy, light = 10e12, 1.2e12
+	counted := map[int]float64{}
+	for bucket := range 8 {
+		counted[bucket] = light / 100
+	}
+	counted[0] = heavy / 100
+	m, err := Measure(MeasureQuestion{Snapshots: []Snapshot{
+		snapshot("node1", 0, counted), snapshot("node2", 0, nil), snapshot("node3", 0, nil),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for measure := range measures {
+		if shares := m.shares(Placement{0, 1, 1, 1, 1, 1, 1, 1}, whole, measure); math.Abs(shares[0]-heavy/(heavy+7*light)) > 1e-9 {
+			t.Errorf("measure %d: bucket 0 has %v of the load", measure, shares[0])
+		}
 	}
 }
 
