@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,6 +63,7 @@ type Measured struct {
 	Advice   []string         `json:"advice"`
 	hash     Counters         // the settings of the hash
 	before   Placement
+	anew     Traffic // as Finer[0], if Pacemaker placed the buckets anew
 	names    []string
 	weights  [measures][]float64 // of the buckets
 }
@@ -412,7 +414,7 @@ func (m *Measured) moving(failed []int, measure int) float64 {
 }
 
 // refine compares this number of buckets with multiples of it, where each bucket of today is some whole buckets: the bucket of a packet is
-// its hash, scaled to their number.
+// its hash, scaled to their number. To change their number, all buckets stop. So they are placed anew, except those of today.
 func (m *Measured) refine(fail int) {
 	for _, parts := range []int{1, 2, 4} {
 		number := parts * m.hash.Buckets
@@ -422,22 +424,42 @@ func (m *Measured) refine(fail int) {
 		finer := Finer{Buckets: number}
 		evenly, unevenly := division{parts, false}, division{parts, true}
 		start := m.before
-		if parts > 1 { // all buckets stop meanwhile
+		if parts > 1 {
 			start = Start(number, len(m.names))
 		}
 		for count := range fail + 1 {
 			scheduler := newScheduler(len(m.names))
 			for failed := range failures(len(m.names), count, mostTried) {
 				after := scheduler.place(start, failed)
-				left := float64(len(m.names) - count)
-				ofEven := func(how division) Traffic {
-					return trafficOf(func(measure int) float64 { return left * slices.Max(m.shares(after, how, measure)) })
+				if parts == 1 {
+					m.anew = larger(m.anew, m.ofEven(after, count, whole))
 				}
-				finer.Best, finer.Worst = larger(finer.Best, ofEven(evenly)), larger(finer.Worst, ofEven(unevenly))
+				if count == 0 {
+					after = start
+				}
+				finer.Best = larger(finer.Best, m.ofEven(after, count, evenly))
+				finer.Worst = larger(finer.Worst, m.ofEven(after, count, unevenly))
 			}
 		}
 		m.Finer = append(m.Finer, finer)
 	}
+}
+
+// ofEven returns the largest share of a node when so many have failed, in even shares of the remaining ones.
+func (m *Measured) ofEven(placement Placement, failed int, how division) Traffic {
+	left := float64(len(m.names) - failed)
+	return trafficOf(func(measure int) float64 { return left * slices.Max(m.shares(placement, how, measure)) })
+}
+
+// isLess reports whether less would be shown for one of the measures: figures that are shown as equal lead to no advice.
+func (t Traffic) isLess(than Traffic) bool {
+	return asShown(t.Packets) < asShown(than.Packets) || asShown(t.Bytes) < asShown(than.Bytes)
+}
+
+// asShown rounds as times does.
+func asShown(value float64) float64 {
+	rounded, _ := strconv.ParseFloat(times(value), 64) // of a number that was just written
+	return rounded
 }
 
 func larger(a, b Traffic) Traffic { return Traffic{max(a.Packets, b.Packets), max(a.Bytes, b.Bytes)} }
@@ -532,13 +554,19 @@ func (m *Measured) advise() {
 		return
 	}
 	now := m.Finer[0].Best
-	if max(now.Packets, now.Bytes) <= fair {
+	if asShown(max(now.Packets, now.Bytes)) <= fair {
 		add("No node has more than %s even shares, also after these failures: change nothing.", times(max(now.Packets, now.Bytes)))
 		return
 	}
 	add("The most loaded node has %s even shares of the packets and %s of the bytes, in the worst of these failures or without one.",
 		times(now.Packets), times(now.Bytes))
-	helps := slices.IndexFunc(m.Finer[1:], func(f Finer) bool { return f.Best.Packets < now.Packets || f.Best.Bytes < now.Bytes })
+	if m.anew.isLess(now) && !now.isLess(m.anew) {
+		add("If Pacemaker placed the same buckets anew, it would have %s and %s. Something keeps them where they are: resource-stickiness (a "+
+			"clone has 1 if it is not set) or a constraint (pcs constraint). Change that first, and more buckets only if new files show that they are needed.",
+			times(m.anew.Packets), times(m.anew.Bytes))
+		return
+	}
+	helps := slices.IndexFunc(m.Finer[1:], func(f Finer) bool { return f.Best.isLess(now) })
 	switch {
 	case len(m.Finer) == 1:
 		add("More buckets are not possible (at most %d).", ocf.MaxBuckets)

@@ -53,7 +53,13 @@ func snapshots() map[string][]Snapshot {
 		counters.Prefix4 = 24
 		networks[i].Resources = []Counters{counters}
 	}
+	all := map[int]float64{0: 600, 1: 600, 2: 600, 3: 600, 4: 600, 5: 600, 6: 600, 7: 600}
+	sticky := []Snapshot{
+		snapshot("node1", 0, nil), snapshot("node1", 60, nil), snapshot("node2", 0, map[int]float64{0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0}),
+		snapshot("node2", 60, all), snapshot("node3", 0, nil), snapshot("node3", 60, nil),
+	}
 	return map[string][]Snapshot{
+		"sticky": sticky,
 		"even": even, "heavy": heavy, "moved": moved, "one-node-missing": gone, "two-nodes-missing": even[:2],
 		"totals": {heavy[1], heavy[3], heavy[5]}, "one-without-rates": heavy[1:], "idle": {even[2]}, "networks": networks,
 	}
@@ -125,6 +131,37 @@ func TestMeasuredLargeTotals(t *testing.T) {
 	for measure := range measures {
 		if shares := m.shares(Placement{0, 1, 1, 1, 1, 1, 1, 1}, whole, measure); math.Abs(shares[0]-heavy/(heavy+7*light)) > 1e-9 {
 			t.Errorf("measure %d: bucket 0 has %v of the load", measure, shares[0])
+		}
+	}
+}
+
+// With the placement of today one node has all the load. More buckets are not what it lacks.
+func TestMeasuredPlacement(t *testing.T) {
+	m, err := Measure(MeasureQuestion{Snapshots: snapshots()["sticky"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Finer[0].Best.Packets; got != 3 {
+		t.Errorf("the most loaded node has %v even shares, want 3", got)
+	}
+	advice := strings.Join(m.Advice, "\n")
+	if !strings.Contains(advice, "placed the same buckets anew") || strings.Contains(advice, "change nothing") {
+		t.Error(advice)
+	}
+}
+
+// Figures that are shown as equal are no reason for more buckets.
+func TestLessAsShown(t *testing.T) {
+	for _, row := range []struct {
+		a, b Traffic
+		want bool
+	}{
+		{Traffic{1.641, 1}, Traffic{1.644, 1}, false},
+		{Traffic{1.634, 1}, Traffic{1.636, 1}, true},
+		{Traffic{2, 0.9}, Traffic{1, 1}, true},
+	} {
+		if got := row.a.isLess(row.b); got != row.want {
+			t.Errorf("%v less than %v: %t", row.a, row.b, got)
 		}
 	}
 }
