@@ -652,7 +652,7 @@ func TestChecks(t *testing.T) {
 		"networkd removes routes": {
 			networkd(Networkd{File: "/etc/systemd/network/10-eth0.network", KeepsAddresses: true}), map[string]Result{"networkd": Warning},
 		},
-		"networkd keeps everything":    {networkd(Networkd{"/etc/systemd/network/10-eth0.network", true, true}), nil},
+		"networkd keeps everything":    {networkd(Networkd{"/etc/systemd/network/10-eth0.network", true, true, false}), nil},
 		"networkd is unread":           {resource(func(r *Resource) { r.Networkd.Err = errUnread }), map[string]Result{"networkd": Warning}},
 		"NetworkManager manages it":    {resource(func(r *Resource) { r.NM.Value = true }), map[string]Result{"networkmanager": Warning}},
 		"NetworkManager is unread":     {resource(func(r *Resource) { r.NM.Err = errUnread }), map[string]Result{"networkmanager": Warning}},
@@ -779,6 +779,21 @@ func TestWhatToType(t *testing.T) {
 				`>'/etc/systemd/network/my net.network.d'/clusterip.conf; ` +
 				`mkdir -p /etc/systemd/networkd.conf.d && printf '[Network]\nManageForeignRoutes=no\n' ` +
 				`>/etc/systemd/networkd.conf.d/clusterip.conf; systemctl restart systemd-networkd`,
+		},
+		"networkd that protects leases": {
+			"networkd", func(f *Facts) {
+				f.Resources[0].Networkd.Value = Networkd{File: "/run/systemd/network/10-netplan-eth0.network", KeepsLeases: true}
+			},
+			`mkdir -p /etc/systemd/network/10-netplan-eth0.network.d && printf '[Network]\nKeepConfiguration=yes\n' ` +
+				`>/etc/systemd/network/10-netplan-eth0.network.d/clusterip.conf; systemctl restart systemd-networkd`,
+		},
+		"NetworkManager, which other files configure, too": {
+			"networkmanager", func(f *Facts) { f.Resources[0].NM.Value = true },
+			"# in use: avoid nmcli connection up and down on it, or put the node into standby first; " +
+				"# for good: put the node into standby first, for the reload may remove the interface's addresses; let another program " +
+				"configure the node's own address there; and then:; " +
+				`printf '[keyfile]\nunmanaged-devices+=interface-name:%s\n' eth0 >/etc/NetworkManager/conf.d/clusterip-eth0.conf; ` +
+				"systemctl reload NetworkManager",
 		},
 		"what is not managed": {
 			"managed", func(f *Facts) { f.Resources[0].Configured.Meta["is-managed"] = "false" }, "pcs resource manage web-ip",

@@ -64,6 +64,7 @@ type Networkd struct {
 	File           string // its .network file; empty if it leaves the interface alone
 	KeepsAddresses bool   // that it has not configured itself
 	KeepsRoutes    bool
+	KeepsLeases    bool // KeepConfiguration= has a value for them, such as dhcp
 }
 
 // Flush is why a service removes rules of others when it is reloaded or restarted.

@@ -25,12 +25,18 @@ func judgeNetworkd(s subject) answer {
 		folder = text.ShellQuote(path.Join("/etc/systemd", folder))
 		commands = append(commands, fmt.Sprintf(`mkdir -p %s && printf '[Network]\n%s\n' >%s/clusterip.conf`, folder, setting, folder))
 	}
+	keep := "static"
+	if networkd.KeepsLeases {
+		keep = "yes" // static would protect leases no more; yes also keeps routes
+	}
 	if !networkd.KeepsAddresses {
 		lost = append(lost, "addresses")
-		dropIn("network/"+path.Base(networkd.File)+".d", "KeepConfiguration=static")
+		dropIn("network/"+path.Base(networkd.File)+".d", "KeepConfiguration="+keep)
 	}
 	if !networkd.KeepsRoutes {
 		lost = append(lost, "routes")
+	}
+	if !networkd.KeepsRoutes && (networkd.KeepsAddresses || keep != "yes") {
 		dropIn("networkd.conf.d", "ManageForeignRoutes=no")
 	}
 	seen := fmt.Sprintf("systemd-networkd manages %s (%s), and removes foreign %s", s.nic.Name, networkd.File, strings.Join(lost, " and "))
@@ -44,11 +50,13 @@ func judgeNetworkManager(s subject) answer {
 	case !s.NM.Value:
 		return ok("does not manage %s", s.nic.Name)
 	}
+	// NetworkManager reads one value of unmanaged-devices: += adds to those of other files.
 	return warn(fmt.Sprintf("NetworkManager manages %s", s.nic.Name),
 		"# in use: avoid nmcli connection up and down on it, or put the node into standby first",
-		"# for good: let another program configure the node's own address there, and then:",
-		fmt.Sprintf(`printf '[keyfile]\nunmanaged-devices=interface-name:%%s\n' %s >/etc/NetworkManager/conf.d/clusterip.conf`,
-			text.ShellQuote(s.nic.Name)),
+		"# for good: put the node into standby first, for the reload may remove the interface's addresses; let another program configure "+
+			"the node's own address there; and then:",
+		fmt.Sprintf(`printf '[keyfile]\nunmanaged-devices+=interface-name:%%s\n' %s >%s`, text.ShellQuote(s.nic.Name),
+			text.ShellQuote("/etc/NetworkManager/conf.d/clusterip-"+s.nic.Name+".conf")),
 		"systemctl reload NetworkManager")
 }
 

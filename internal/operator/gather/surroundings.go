@@ -42,6 +42,7 @@ func (f nodeFiles) networkd(nicIndex int) (doctor.Networkd, error) {
 	managed.File = file
 	managed.KeepsAddresses = isYes(keep) || keep == "static"
 	managed.KeepsRoutes = isYes(keep) || routes != "" && !isYes(routes)
+	managed.KeepsLeases = strings.HasPrefix(keep, "dhcp") || strings.HasPrefix(keep, "dynamic")
 	return managed, nil
 }
 

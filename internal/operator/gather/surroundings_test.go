@@ -64,7 +64,8 @@ func TestNetworkd(t *testing.T) {
 			doctor.Networkd{File: file, KeepsAddresses: true},
 		},
 		"it keeps leases only": {
-			map[string]string{unit: active, link: state, network: match + "KeepConfiguration=dhcp\n"}, doctor.Networkd{File: file},
+			map[string]string{unit: active, link: state, network: match + "KeepConfiguration=dhcp-on-stop\n"},
+			doctor.Networkd{File: file, KeepsLeases: true},
 		},
 		"it keeps everything": {
 			map[string]string{unit: active, link: state, network: match + "KeepConfiguration=yes\n"},
