@@ -285,7 +285,8 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 		nodes1  = `cluster_bucket_nodes{` + bucket1 + `} `
 		healthy = `resource_health{resource="web-ip",address="192.0.2.1"} 0`
 	)
-	answered := func(bucket string, nodes float64) answer { return answer{`{job="node",` + bucket + `}`, nodes} }
+	unnamed := strings.NewReplacer(`resource="web-ip:0",`, "", `resource="web-ip:1",`, "") // the panel is about the address
+	answered := func(bucket string, nodes float64) answer { return answer{`{job="node",` + unnamed.Replace(bucket) + `}`, nodes} }
 	for _, tt := range []struct {
 		name string
 		node [][]series
@@ -337,6 +338,34 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 			map[string][]answer{unowned: is(0), several: is(1), buckets: {answered(bucket0, 2)}},
 		},
 		{
+			"an address without a clone, which Pacemaker has on another node than the one where it is stopped",
+			[][]series{
+				node(a, fresh, "cluster_quorate 1", `bucket_owned{resource="web-ip",address="192.0.2.1",bucket="0"} 1`,
+					`cluster_bucket_nodes{resource="web-ip",address="192.0.2.1",bucket="0"} 1`),
+				node(b, fresh, owned0+"0"),
+			},
+			map[string][]answer{unowned: is(0), several: is(0), buckets: {answered(bucket0, 1)}},
+		},
+		{
+			"an address without a clone, which the node has where Pacemaker is stopped, too",
+			[][]series{
+				node(a, fresh, "cluster_quorate 1", `bucket_owned{resource="web-ip",address="192.0.2.1",bucket="0"} 1`,
+					`cluster_bucket_nodes{resource="web-ip",address="192.0.2.1",bucket="0"} 1`),
+				node(b, fresh, owned0+"1"),
+			},
+			map[string][]answer{unowned: is(0), several: is(1), buckets: {answered(bucket0, 2)}},
+		},
+		{
+			"a resource was renamed, and the old one is still configured",
+			[][]series{
+				node(a, fresh, "cluster_quorate 1", owned0+"1", nodes0+"1", `bucket_owned{resource="old-ip:0",address="192.0.2.1",bucket="0"} 1`,
+					`cluster_bucket_nodes{resource="old-ip:0",address="192.0.2.1",bucket="0"} 0`),
+			},
+			map[string][]answer{
+				unowned: is(0), several: is(0), buckets: {answered(bucket0, 1)}, "Buckets of each node": {{`{instance="a"}`, 1}},
+			},
+		},
+		{
 			"a node is lost, and the address is healthy",
 			[][]series{node(a, fresh, "health 1", healthy)},
 			map[string][]answer{health: is(1)},
@@ -358,7 +387,7 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 			},
 			map[string][]answer{
 				unowned: is(0), several: is(0),
-				buckets:               {answered(bucket0, 1), {`{job="node",cluster="other",` + bucket0 + `}`, 1}},
+				buckets:               {answered(bucket0, 1), {`{job="node",cluster="other",` + unnamed.Replace(bucket0) + `}`, 1}},
 				"States of the nodes": {{`{job="node",node="node1"}`, 1}, {`{job="node",cluster="other",node="node1"}`, 2}},
 			},
 		},
