@@ -2,6 +2,7 @@ package top
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,11 +19,13 @@ type history struct {
 	moves  []move // the newest last
 }
 
-// place is a bucket of a resource. With another number of buckets, the same number is another bucket.
+// place is a bucket of a resource. With another number of buckets, the same number is another bucket. While a resource is renamed, two have
+// the same address.
 type place struct {
-	address string
-	buckets int
-	bucket  clusterip.Bucket
+	resource string
+	address  string
+	buckets  int
+	bucket   clusterip.Bucket
 }
 
 type move struct {
@@ -39,20 +42,18 @@ func (m move) String() string {
 // maxMoves is more than a screen shows.
 const maxMoves = 100
 
-// add compares a status with the one before.
+// add compares a status with the one before. What a status lacks, because it was not read, keeps its owners.
 func (h history) add(status operator.Status) history {
-	next := history{since: h.since, owners: map[place]string{}, moves: slices.Clone(h.moves)}
+	next := history{since: h.since, owners: maps.Clone(h.owners), moves: slices.Clone(h.moves)}
 	if h.owners == nil {
-		next.since = status.Time
+		next.since, next.owners = status.Time, map[place]string{}
 	}
 	for _, r := range status.Resources {
 		for _, b := range r.Buckets {
-			at := place{addressOf(r), len(r.Buckets), b.Bucket}
+			at := place{nameOf(r), addressOf(r), len(r.Buckets), b.Bucket}
 			before, known := h.owners[at]
 			now, certain := ownersOf(b)
 			switch {
-			case !certain && known:
-				now = before
 			case !certain:
 				continue
 			case known && now != before:

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -323,6 +324,14 @@ func TestMoves(t *testing.T) {
 		}
 	}
 	without := func(s *operator.Status) { s.Resources = nil }
+	renamed := func(s *operator.Status) {
+		old := s.Resources[0]
+		old.Name, old.Buckets = "old-ip", slices.Clone(old.Buckets)
+		for i := range old.Buckets {
+			old.Buckets[i].State, old.Buckets[i].Nodes = operator.Unowned, nil
+		}
+		s.Resources = append(s.Resources, old)
+	}
 	fewer := func(s *operator.Status) {
 		owned("node3")(s)
 		s.Resources[0].Buckets = s.Resources[0].Buckets[:4]
@@ -339,7 +348,9 @@ func TestMoves(t *testing.T) {
 		"moved meanwhile":           {[]func(*operator.Status){state(operator.Unknown), owned("node1")}, "node2 -> node1"},
 		"two owners":                {[]func(*operator.Status){owned("node1", "node2")}, "node2 -> node1+node2"},
 		"another number of buckets": {[]func(*operator.Status){fewer}, ""},
-		"the resource is gone":      {[]func(*operator.Status){without, owned("node1")}, ""},
+		"missing from one reading":  {[]func(*operator.Status){without, owned("node2")}, ""},
+		"moved, and once missing":   {[]func(*operator.Status){without, owned("node1")}, "node2 -> node1"},
+		"two with one address":      {[]func(*operator.Status){renamed, renamed, renamed}, ""},
 	} {
 		m := New(at(0, 8), nobody, time.Second, false)
 		for i, change := range row.changes {
