@@ -286,7 +286,9 @@ func TestPanelsAgreeWithAlerts(t *testing.T) {
 		healthy = `resource_health{resource="web-ip",address="192.0.2.1"} 0`
 	)
 	unnamed := strings.NewReplacer(`resource="web-ip:0",`, "", `resource="web-ip:1",`, "") // the panel is about the address
-	answered := func(bucket string, nodes float64) answer { return answer{`{job="node",` + unnamed.Replace(bucket) + `}`, nodes} }
+	answered := func(bucket string, nodes float64) answer {
+		return answer{`{job="node",` + unnamed.Replace(bucket) + `}`, nodes}
+	}
 	for _, tt := range []struct {
 		name string
 		node [][]series

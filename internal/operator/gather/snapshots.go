@@ -3,6 +3,7 @@ package gather
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -110,17 +111,11 @@ func parseStatus(content []byte) (plan.Snapshot, int, error) {
 		if len(r.Addresses) == 0 {
 			continue
 		}
-		if err := areBuckets(len(r.Buckets)); err != nil {
-			return snapshot, 0, err
-		}
 		counters := plan.Counters{
 			Name: r.Name, Address: r.Addresses[0].String(), Buckets: len(r.Buckets),
 			HashMode: r.HashMode, Prefix4: r.HashPrefix4, Prefix6: r.HashPrefix6, Counted: map[int]plan.Traffic{}, Owners: map[int][]string{},
 		}
 		for _, b := range r.Buckets {
-			if int(b.Bucket) >= len(r.Buckets) {
-				return snapshot, 0, fmt.Errorf("bucket %d of %d", b.Bucket, len(r.Buckets))
-			}
 			counters.Owners[int(b.Bucket)] = b.Nodes
 			if b.Traffic != nil && slices.Contains(b.Nodes, status.Node) {
 				counters.Counted[int(b.Bucket)] = plan.Traffic{Packets: float64(b.Traffic.Packets), Bytes: float64(b.Traffic.Bytes)}
@@ -135,22 +130,27 @@ func lineAt(content []byte, offset int64) int {
 	return 1 + bytes.Count(content[:min(max(0, offset), int64(len(content)))], []byte("\n"))
 }
 
-func areBuckets(number int) error {
-	if number < 1 || number > ocf.MaxBuckets {
-		return fmt.Errorf("%d is not a number of buckets from 1 to %d", number, ocf.MaxBuckets)
-	}
-	return nil
-}
-
 // A metricsFile collects the samples of a file. Others than those of `metrics` are skipped: files may be joined.
 type metricsFile struct {
 	plan.Snapshot
-	byAddress map[string]*plan.Counters
-	counted   map[string]map[int]map[string]float64 // address, bucket, metric
+	resources map[key]*plan.Counters
+	counted   map[key]map[int]map[string]float64 // by bucket and metric
+}
+
+// A key is a resource's. While a resource is renamed, two have the same address.
+type key struct{ address, name string }
+
+// keyOf returns whose a sample is, if a shared address is known. The label resource of a bucket's metrics is the instance: web-ip:3.
+func keyOf(labels map[string]string) (key, bool) {
+	name := labels["resource"]
+	if bucket := labels["bucket"]; bucket != "" {
+		name = strings.TrimSuffix(name, ":"+bucket)
+	}
+	return key{labels["address"], name}, labels["address"] != ""
 }
 
 func parseMetrics(content []byte) (plan.Snapshot, int, error) {
-	file := metricsFile{byAddress: map[string]*plan.Counters{}, counted: map[string]map[int]map[string]float64{}}
+	file := metricsFile{resources: map[key]*plan.Counters{}, counted: map[key]map[int]map[string]float64{}}
 	lines := bufio.NewScanner(bytes.NewReader(content))
 	lines.Buffer(nil, largestSnapshot)
 	number := 0
@@ -168,15 +168,12 @@ func parseMetrics(content []byte) (plan.Snapshot, int, error) {
 			return file.Snapshot, number, err
 		}
 	}
-	for _, address := range slices.Sorted(maps.Keys(file.byAddress)) {
-		counters := *file.byAddress[address]
-		if err := areBuckets(counters.Buckets); err != nil {
-			return file.Snapshot, 0, fmt.Errorf("%s: %w", address, err)
-		}
-		for bucket, counted := range file.counted[address] {
-			if bucket >= counters.Buckets {
-				return file.Snapshot, 0, fmt.Errorf("%s: bucket %d of %d", address, bucket, counters.Buckets)
-			}
+	keys := slices.SortedFunc(maps.Keys(file.resources), func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.address, b.address), cmp.Compare(a.name, b.name))
+	})
+	for _, of := range keys {
+		counters := *file.resources[of]
+		for bucket, counted := range file.counted[of] {
 			if counted[ownedMetric] == 0 {
 				continue
 			}
@@ -199,6 +196,7 @@ const (
 
 // add takes what a sample has.
 func (f *metricsFile) add(name string, labels map[string]string, value float64) error {
+	of, known := keyOf(labels)
 	switch name {
 	case "clusterip_node_info":
 		f.Node = labels["node"]
@@ -213,42 +211,46 @@ func (f *metricsFile) add(name string, labels map[string]string, value float64) 
 			f.Online = append(f.Online, labels["node"])
 		}
 	case "clusterip_resource_info":
-		r := f.resource(labels)
-		r.Name, r.HashMode = labels["resource"], labels["hashmode"]
-		r.Prefix4, _ = strconv.Atoi(labels["hash_prefix4"])
-		r.Prefix6, _ = strconv.Atoi(labels["hash_prefix6"])
+		if known {
+			r := f.resource(of)
+			r.HashMode = labels["hashmode"]
+			r.Prefix4, _ = strconv.Atoi(labels["hash_prefix4"])
+			r.Prefix6, _ = strconv.Atoi(labels["hash_prefix6"])
+		}
 	case "clusterip_resource_buckets":
-		f.resource(labels).Buckets = int(min(value, ocf.MaxBuckets+1))
+		if known {
+			f.resource(of).Buckets = int(min(value, ocf.MaxBuckets+1))
+		}
 	case ownedMetric, packetsMetric, bytesMetric:
-		return f.count(name, labels, value)
+		if known {
+			return f.count(of, name, labels["bucket"], value)
+		}
 	}
 	return nil
 }
 
-func (f *metricsFile) resource(labels map[string]string) *plan.Counters {
-	address := labels["address"]
-	if f.byAddress[address] == nil {
-		f.byAddress[address] = &plan.Counters{Address: address, Counted: map[int]plan.Traffic{}, Owners: map[int][]string{}}
+func (f *metricsFile) resource(of key) *plan.Counters {
+	if f.resources[of] == nil {
+		f.resources[of] = &plan.Counters{Name: of.name, Address: of.address, Counted: map[int]plan.Traffic{}, Owners: map[int][]string{}}
+		f.counted[of] = map[int]map[string]float64{}
 	}
-	return f.byAddress[address]
+	return f.resources[of]
 }
 
-func (f *metricsFile) count(name string, labels map[string]string, value float64) error {
-	bucket, err := strconv.ParseUint(labels["bucket"], 10, 16)
+func (f *metricsFile) count(of key, name, number string, value float64) error {
+	parsed, err := strconv.ParseUint(number, 10, 16)
 	if err != nil {
-		return fmt.Errorf("bucket %s is not a number", ocf.Quote(labels["bucket"]))
+		return fmt.Errorf("bucket %s is not a number", ocf.Quote(number))
 	}
-	address := f.resource(labels).Address
-	if f.counted[address] == nil {
-		f.counted[address] = map[int]map[string]float64{}
+	f.resource(of)
+	bucket := int(parsed)
+	if f.counted[of][bucket] == nil {
+		f.counted[of][bucket] = map[string]float64{}
 	}
-	if f.counted[address][int(bucket)] == nil {
-		f.counted[address][int(bucket)] = map[string]float64{}
-	}
-	if _, twice := f.counted[address][int(bucket)][name]; twice {
+	if _, twice := f.counted[of][bucket][name]; twice {
 		return fmt.Errorf("%s of bucket %d is there twice: one file is one node at one time", name, bucket)
 	}
-	f.counted[address][int(bucket)][name] = value
+	f.counted[of][bucket][name] = value
 	return nil
 }
 

@@ -52,6 +52,41 @@ func TestParseMetrics(t *testing.T) {
 	}
 }
 
+// While a resource is renamed, two have the address. One whose configuration is wrong has none.
+func TestParseMetricsOfRenamed(t *testing.T) {
+	good := metricsText(t)
+	var old strings.Builder
+	for line := range strings.Lines(good) {
+		if strings.Contains(line, `resource="web-ip`) {
+			line = strings.ReplaceAll(line, `resource="web-ip`, `resource="old-ip`)
+			if strings.HasPrefix(line, "clusterip_bucket_owned") {
+				line = line[:strings.LastIndex(line, " ")] + " 0\n"
+			}
+			old.WriteString(line + strings.ReplaceAll(line, `address="192.168.10.3"`, `address=""`))
+			if !strings.HasPrefix(line, "clusterip_resource_buckets") {
+				old.WriteString(strings.ReplaceAll(line, `address="192.168.10.3"`, `address="192.168.10.4"`))
+			}
+		}
+	}
+	snapshot, line, err := parseSnapshot([]byte(old.String() + good))
+	if err != nil {
+		t.Fatalf("line %d: %v", line, err)
+	}
+	var got []string
+	for _, r := range snapshot.Resources {
+		got = append(got, fmt.Sprintf("%s %s: %d buckets, %d counted", r.Name, r.Address, r.Buckets, len(r.Counted)))
+	}
+	if diff := cmp.Diff([]string{
+		"old-ip 192.168.10.3: 8 buckets, 0 counted", "web-ip 192.168.10.3: 8 buckets, 3 counted", "old-ip 192.168.10.4: 0 buckets, 0 counted",
+	}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	m, err := plan.Measure(plan.MeasureQuestion{Snapshots: []plan.Snapshot{snapshot}, Address: "192.168.10.3"})
+	if err != nil || m.Resource != "web-ip" {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
 func TestParseStatus(t *testing.T) {
 	status := operator.Status{Node: "node1", Time: time.Unix(1795658400, 0).UTC(), Cluster: &operator.ClusterStatus{
 		Nodes: []operator.NodeStatus{{Name: "node1", State: "online"}, {Name: "node2", State: "standby"}},
@@ -90,21 +125,21 @@ func TestWrongSnapshots(t *testing.T) {
 	at := 1 + strings.Count(good[:strings.Index(good, first)], "\n")
 	line := fmt.Sprintf("line %d: ", at)
 	for name, row := range map[string]struct{ text, want string }{
-		"nothing":            {"", "no metrics and no status of a shared address"},
-		"other metrics":      {"node_load1 0.5\n", "no metrics and no status"},
-		"no node":            {instead(`clusterip_node_info{`, `node_info{`), "the name of the node is missing"},
-		"no time":            {instead("\nclusterip_last_run_timestamp_seconds ", "\n# "), "the time is missing"},
-		"a time of its own":  {instead("_timestamp_seconds 1795658400", "_timestamp_seconds 1e99"), "is not a time"},
-		"no value":           {instead(first, "clusterip_bucket_packets_total\n"+first), line + "a sample without a value"},
-		"no number":          {instead(first, "clusterip_bucket_packets_total{} many\n"+first), line + `value "many" is not a number`},
-		"a negative one":     {instead(first, "clusterip_bucket_packets_total{} -1\n"+first), line + `value "-1" is not a number`},
-		"none at all":        {instead(first, "clusterip_bucket_packets_total{} NaN\n"+first), line + `value "NaN" is not a number`},
-		"an open label":      {instead(first, `clusterip_bucket_packets_total{bucket="1`+"\n"+first), line + "a label value without its"},
-		"a bare label":       {instead(first, "clusterip_bucket_packets_total{bucket=1} 1\n"+first), line + "a label without a value in quotes"},
-		"a bucket by name":   {instead(first, `clusterip_bucket_packets_total{bucket="x"} 1`+"\n"+first), line + `bucket "x" is not a number`},
+		"nothing":           {"", "no metrics and no status of a shared address"},
+		"other metrics":     {"node_load1 0.5\n", "no metrics and no status"},
+		"no node":           {instead(`clusterip_node_info{`, `node_info{`), "the name of the node is missing"},
+		"no time":           {instead("\nclusterip_last_run_timestamp_seconds ", "\n# "), "the time is missing"},
+		"a time of its own": {instead("_timestamp_seconds 1795658400", "_timestamp_seconds 1e99"), "is not a time"},
+		"no value":          {instead(first, "clusterip_bucket_packets_total\n"+first), line + "a sample without a value"},
+		"no number":         {instead(first, "clusterip_bucket_packets_total{} many\n"+first), line + `value "many" is not a number`},
+		"a negative one":    {instead(first, "clusterip_bucket_packets_total{} -1\n"+first), line + `value "-1" is not a number`},
+		"none at all":       {instead(first, "clusterip_bucket_packets_total{} NaN\n"+first), line + `value "NaN" is not a number`},
+		"an open label":     {instead(first, `clusterip_bucket_packets_total{bucket="1`+"\n"+first), line + "a label value without its"},
+		"a bare label":      {instead(first, "clusterip_bucket_packets_total{bucket=1} 1\n"+first), line + "a label without a value in quotes"},
+		"a bucket by name": {
+			instead(first, `clusterip_bucket_packets_total{address="192.168.10.3",bucket="x"} 1`+"\n"+first), line + `bucket "x" is not a number`,
+		},
 		"two files in one":   {good + good, "is there twice"},
-		"a bucket too many":  {instead(first, `clusterip_bucket_packets_total{address="192.168.10.3",bucket="8"} 1`+"\n"+first), "bucket 8 of 8"},
-		"no buckets":         {strings.ReplaceAll(good, "clusterip_resource_buckets", "buckets"), "0 is not a number of buckets"},
 		"JSON of others":     {"{}", "no metrics and no status"},
 		"JSON that is cut":   {"{\n\"node\": \"node1\",\n", "line 3: unexpected end"},
 		"JSON that is wrong": {"{\n\"node\": 5}", "line 2: "},
@@ -158,14 +193,12 @@ func FuzzParseSample(f *testing.F) {
 func FuzzParseSnapshot(f *testing.F) {
 	f.Add(metricsText(f))
 	f.Add(`{"node": "node1", "resources": [{"addresses": ["192.168.10.3"], "buckets": [{"bucket": 0, "nodes": []}]}]}`)
-	f.Fuzz(func(t *testing.T, text string) {
+	f.Fuzz(func(_ *testing.T, text string) {
 		snapshot, _, err := parseSnapshot([]byte(text))
 		if err != nil {
 			return
 		}
 		q := plan.MeasureQuestion{Snapshots: []plan.Snapshot{snapshot}, Address: snapshot.Resources[0].Address}
-		if _, err := plan.Measure(q); err != nil {
-			t.Error(err)
-		}
+		_, _ = plan.Measure(q) // it may refuse the buckets, but it ends
 	})
 }

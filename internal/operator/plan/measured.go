@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -176,6 +177,36 @@ func (q MeasureQuestion) address() (string, error) {
 	}
 }
 
+// name returns which resource with that address is meant, if there are several, as while a resource is renamed: the one of which most is
+// counted.
+func (q MeasureQuestion) name(address string) string {
+	counted := map[string]int{}
+	for _, s := range q.Snapshots {
+		for _, r := range s.Resources {
+			if r.Address == address {
+				counted[r.Name] += len(r.Counted)
+			}
+		}
+	}
+	names := slices.Sorted(maps.Keys(counted))
+	return slices.MaxFunc(names, func(a, b string) int { return cmp.Compare(counted[a], counted[b]) })
+}
+
+// check returns what is wrong with the buckets.
+func (c Counters) check() error {
+	if c.Buckets < 1 || c.Buckets > ocf.MaxBuckets {
+		return fmt.Errorf("%d is not a number of buckets from 1 to %d", c.Buckets, ocf.MaxBuckets)
+	}
+	for _, buckets := range []iter.Seq[int]{maps.Keys(c.Counted), maps.Keys(c.Owners)} {
+		for bucket := range buckets {
+			if bucket < 0 || bucket >= c.Buckets {
+				return fmt.Errorf("bucket %d of %d", bucket, c.Buckets)
+			}
+		}
+	}
+	return nil
+}
+
 // A counting is what one node has counted: between two snapshots, or until one.
 type counting struct {
 	node  string
@@ -196,13 +227,21 @@ func (q MeasureQuestion) nodes(address string) ([]counting, error) {
 	slices.SortStableFunc(snapshots, func(a, b Snapshot) int { return a.Time.Compare(b.Time) })
 	var settings *Counters
 	var settingsIn string
+	name := q.name(address)
 	for _, s := range snapshots {
-		i := slices.IndexFunc(s.Resources, func(r Counters) bool { return r.Address == address })
+		i := slices.IndexFunc(s.Resources, func(r Counters) bool { return r.Address == address && r.Name == name })
+		if i < 0 { // a file of the time before the resource was renamed
+			i = slices.IndexFunc(s.Resources, func(r Counters) bool { return r.Address == address })
+		}
 		if i < 0 {
 			faults = append(faults, fmt.Sprintf("%s does not have %s", s.File, address))
 			continue
 		}
 		counters := s.Resources[i]
+		if err := counters.check(); err != nil {
+			faults = append(faults, fmt.Sprintf("%s, %s: %s", s.File, address, err))
+			continue
+		}
 		if settings == nil {
 			settings, settingsIn = &counters, s.File
 		}

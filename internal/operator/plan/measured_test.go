@@ -60,7 +60,7 @@ func snapshots() map[string][]Snapshot {
 	}
 	return map[string][]Snapshot{
 		"sticky": sticky,
-		"even": even, "heavy": heavy, "moved": moved, "one-node-missing": gone, "two-nodes-missing": even[:2],
+		"even":   even, "heavy": heavy, "moved": moved, "one-node-missing": gone, "two-nodes-missing": even[:2],
 		"totals": {heavy[1], heavy[3], heavy[5]}, "one-without-rates": heavy[1:], "idle": {even[2]}, "networks": networks,
 	}
 }
@@ -135,6 +135,23 @@ func TestMeasuredLargeTotals(t *testing.T) {
 	}
 }
 
+// While a resource is renamed, two have the address, and a file of before has the old one only.
+func TestMeasuredRenamed(t *testing.T) {
+	before := snapshot("node1", 0, map[int]float64{0: 1})
+	before.Resources[0].Name = "old-ip"
+	after := snapshot("node1", 60, map[int]float64{0: 61, 1: 60})
+	old := snapshot("node1", 60, nil).Resources[0]
+	old.Name, old.Buckets = "old-ip", 0
+	after.Resources = append([]Counters{old}, after.Resources...)
+	m, err := Measure(MeasureQuestion{Snapshots: []Snapshot{before, after}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Buckets[0].Traffic.Packets; m.Resource != "web-ip" || got != 1 {
+		t.Errorf("%s: %v packets a second in bucket 0, want web-ip and 1", m.Resource, got)
+	}
+}
+
 // With the placement of today one node has all the load. More buckets are not what it lacks.
 func TestMeasuredPlacement(t *testing.T) {
 	m, err := Measure(MeasureQuestion{Snapshots: snapshots()["sticky"]})
@@ -189,10 +206,15 @@ func TestWrongSnapshots(t *testing.T) {
 	other.Resources[0].Buckets = 16
 	second := snapshot("node1", 0, nil)
 	second.Resources[0].Address = "192.168.10.4"
+	none := snapshot("node1", 0, nil)
+	none.Resources[0].Buckets = 0
+	outside := snapshot("node1", 0, map[int]float64{8: 1})
 	for name, row := range map[string]struct {
 		q    MeasureQuestion
 		want string
 	}{
+		"no buckets":                {MeasureQuestion{Snapshots: []Snapshot{none}}, "node1-0.prom, 192.168.10.3: 0 is not a number of buckets"},
+		"a bucket too many":         {MeasureQuestion{Snapshots: []Snapshot{outside}}, "bucket 8 of 8"},
 		"nothing":                   {MeasureQuestion{}, "no file has a shared address"},
 		"the same snapshot twice":   {MeasureQuestion{Snapshots: []Snapshot{one, one}}, "are the same snapshot of node1"},
 		"another number of buckets": {MeasureQuestion{Snapshots: []Snapshot{one, other}}, "has 16 buckets, and node1-0.prom has 8"},
