@@ -69,10 +69,11 @@ type Networkd struct {
 
 // Flush is why a service removes rules of others when it is reloaded or restarted.
 type Flush struct {
-	Unit     string
-	Where    string   // the command, or the file that is loaded
-	IsFile   bool     // Where is a file
-	IPTables []string // these tables of iptables are replaced; if there are none, all tables of nf_tables are removed
+	Unit        string
+	Where       string   // the command, or the file that is loaded
+	IsFile      bool     // Where is a file
+	IPTables    []string // these tables of iptables are replaced
+	AllIPTables bool     // a stop flushes all tables of iptables; without this and IPTables: all tables of nf_tables are removed
 }
 
 // Surroundings are the parts of a node that are not its resources', and may interfere with them.

@@ -61,14 +61,18 @@ func judgeNetworkManager(s subject) answer {
 }
 
 func judgeFlushes(s subject) answer {
-	if s.Flushes.Err != nil {
-		return unknown(s.Flushes.Err, "systemctl cat nftables netfilter-persistent iptables")
-	}
 	var answers []answer
+	if s.Flushes.Err != nil {
+		answers = append(answers, unknown(s.Flushes.Err, "systemctl cat nftables netfilter-persistent iptables"))
+	}
 	for _, flush := range s.Flushes.Value {
 		key, _, _ := strings.Cut(flush.Where, "=")
 		table := map[clusterip.Backend]string{clusterip.Match: "mangle", clusterip.Target: "filter"}[s.layout.Backend]
 		switch {
+		case flush.AllIPTables:
+			if table != "" {
+				answers = append(answers, flushesIPTables(flush, table))
+			}
 		case len(flush.IPTables) == 0 && !flush.IsFile:
 			answers = append(answers, warn(fmt.Sprintf("%s removes all tables of nf_tables (%s)", flush.Unit, flush.Where),
 				"# change rules with nft -f, without systemctl, or put the node into standby first; or clear the command:",
@@ -83,4 +87,15 @@ func judgeFlushes(s subject) answer {
 		}
 	}
 	return all("no service removes rules of others", answers...)
+}
+
+// flushesIPTables is about a service whose stop, and so its restart, flushes all tables of iptables.
+func flushesIPTables(flush Flush, table string) answer {
+	seen := fmt.Sprintf("%s flushes all tables at a stop and a restart, also %s, where the agent's rules are (%s)", flush.Unit, table,
+		flush.Where)
+	const how = "# change rules with iptables, without systemctl, or put the node into standby first; or "
+	if flush.IsFile {
+		return warn(seen, how+"set FLUSH_ON_STOP=0 in "+flush.Where)
+	}
+	return warn(seen, how+"clear the command:", fmt.Sprintf("systemctl edit %s   # add: [Service], and below it: ExecStop=", flush.Unit))
 }

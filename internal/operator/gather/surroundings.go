@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"ocf-clusterip/internal/operator/doctor"
@@ -89,13 +90,21 @@ func (f nodeFiles) nftFlushes() ([]doctor.Flush, error) {
 		return nil, fmt.Errorf("%s is enabled or active, but is in none of systemd's folders", unit)
 	}
 	var all []doctor.Flush
-	files := &ruleFiles{nodeFiles: f}
-	for _, key := range []string{"ExecStart", "ExecReload", "ExecStop"} {
+	files := &ruleFiles{nodeFiles: f, workIn: "/"}
+	if folder := service.last("Service.WorkingDirectory"); path.IsAbs(strings.TrimPrefix(folder, "-")) {
+		files.workIn = strings.TrimPrefix(folder, "-")
+	}
+	for _, key := range []string{"ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost"} {
 		for _, command := range service.all("Service." + key) {
-			if flushesOurs(command) {
-				all = append(all, doctor.Flush{Unit: unit, Where: key + "=" + command})
+			where := key + "=" + command
+			parsed, understood := parseNft(command)
+			switch {
+			case flushesOurs(command):
+				all = append(all, doctor.Flush{Unit: unit, Where: where})
+			case !understood:
+				files.faults = append(files.faults, fmt.Errorf("what %s loads with %s", unit, where))
 			}
-			files.load(fileOf(command))
+			files.run(parsed)
 		}
 	}
 	for _, file := range files.flushing {
@@ -104,22 +113,25 @@ func (f nodeFiles) nftFlushes() ([]doctor.Flush, error) {
 	return all, errors.Join(files.faults...)
 }
 
-// fileOf returns the file that a command of nft(8) loads, if it does.
-func fileOf(command string) string {
-	words := strings.Fields(command)
-	i := slices.IndexFunc(words, func(w string) bool { return w == "-f" || w == "--file" })
-	if i < 0 || i+1 == len(words) {
-		return ""
-	}
-	return words[i+1]
-}
-
 // A ruleFiles follows the include statements of nft(8).
 type ruleFiles struct {
 	nodeFiles
+	workIn   string   // the folder in which nft runs
+	paths    []string // where nft looks for files that are included
 	loaded   []string
 	flushing []string
 	faults   []error
+}
+
+// run loads what a command loads. nft looks for included files in the folders of -I and in /etc, and newer ones (libnftables: "add base
+// directory of -f/--filename to include path", June 2024) also beside the file of -f. Here all count.
+func (r *ruleFiles) run(command nftCommand) {
+	r.paths = append(slices.Clone(command.includes), "/etc")
+	if command.file != "" {
+		r.paths = append(r.paths, path.Dir(command.file))
+		r.load(command.file)
+	}
+	r.include("a command", command.text)
 }
 
 // mostIncluded is how many files are followed.
@@ -147,23 +159,41 @@ func (r *ruleFiles) load(name string) {
 
 // follow looks for flushes in the text of a file, and loads the files that it includes.
 func (r *ruleFiles) follow(name, text string) {
-	includes := regexp.MustCompile(`(?m)^\s*include\s+["']([^"']+)["']`)
 	if flushesOurs(text) {
 		r.flushing = append(r.flushing, name)
 	}
-	for _, include := range includes.FindAllStringSubmatch(text, -1) {
-		pattern := include[1]
-		if !path.IsAbs(pattern) {
-			pattern = path.Join(path.Dir(name), pattern)
-		}
-		matches, err := fs.Glob(r, strings.TrimPrefix(path.Clean(pattern), "/"))
-		if err != nil {
-			r.faults = append(r.faults, fmt.Errorf("%s includes %q: %w", name, pattern, err))
-		}
-		for _, match := range matches {
-			r.load("/" + match)
+	r.include(name, text)
+}
+
+// include loads the files that commands of nft(8) include.
+func (r *ruleFiles) include(by, commands string) {
+	includes := regexp.MustCompile(`(?m)(?:^|;)\s*["']?include\s+\\?["']([^"'\\]+)`)
+	for _, include := range includes.FindAllStringSubmatch(commands, -1) {
+		for _, pattern := range r.candidates(include[1]) {
+			matches, err := fs.Glob(r, strings.TrimPrefix(path.Clean(pattern), "/"))
+			if err != nil {
+				r.faults = append(r.faults, fmt.Errorf("%s includes %q: %w", by, pattern, err))
+			}
+			for _, match := range matches {
+				r.load("/" + match)
+			}
 		}
 	}
+}
+
+// candidates returns where nft looks for a file: in its include path, unless its name is absolute or begins with a dot.
+func (r *ruleFiles) candidates(name string) []string {
+	switch {
+	case path.IsAbs(name):
+		return []string{name}
+	case strings.HasPrefix(name, "./"), strings.HasPrefix(name, "../"):
+		return []string{path.Join(r.workIn, name)}
+	}
+	var all []string
+	for _, folder := range r.paths {
+		all = append(all, path.Join(folder, name))
+	}
+	return all
 }
 
 // flushesOurs reports whether commands of nft(8) remove all tables of a family that tables of the agent have.
@@ -181,37 +211,59 @@ func flushesOurs(commands string) bool {
 }
 
 // iptablesFlushes looks at the services that load what iptables-save has saved, of Debian, Fedora and Arch. iptables-restore replaces the
-// tables that the file has, also those that iptables-nft keeps in nf_tables.
+// tables that the file has, also those that iptables-nft keeps in nf_tables. A stop, which is half of a restart, flushes all tables: Arch's
+// iptables-flush and Fedora's iptables.init stop always do, Debian's netfilter-persistent with FLUSH_ON_STOP above 0.
 func (f nodeFiles) iptablesFlushes() ([]doctor.Flush, error) {
+	const (
+		persistent, options = "netfilter-persistent.service", "etc/default/netfilter-persistent"
+		iptables            = "iptables.service"
+	)
 	var all []doctor.Flush
-	for _, one := range []struct{ unit, file, options, keeps string }{
-		{"netfilter-persistent.service", "etc/iptables/rules.v4", "etc/default/netfilter-persistent", ".IPTABLES_RESTORE_NOFLUSH"},
-		{"iptables.service", "etc/sysconfig/iptables", "", ""},
-		{"iptables.service", "etc/iptables/iptables.rules", "", ""},
-	} {
-		if !f.matters(one.unit) {
-			continue
+	var faults []error
+	replaces := func(unit, file string) {
+		text, err := f.read(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, err)
 		}
-		text, err := f.read(one.file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return all, err
-		}
-		options := settings{}
-		if one.options != "" {
-			text, err := f.read(one.options)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return all, err
-			}
-			options.add(text)
-		}
-		if tables := tablesIn(text); len(tables) > 0 && !isYes(options.last(one.keeps)) {
-			all = append(all, doctor.Flush{Unit: one.unit, Where: "/" + one.file, IsFile: true, IPTables: tables})
+		if tables := tablesIn(text); len(tables) > 0 {
+			all = append(all, doctor.Flush{Unit: unit, Where: "/" + file, IsFile: true, IPTables: tables})
 		}
 	}
-	return all, nil
+	if f.matters(persistent) {
+		text, err := f.read(options)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, err)
+		}
+		set := settings{}
+		set.add(text)
+		if number, err := strconv.Atoi(shellValue(set.last(".FLUSH_ON_STOP"))); err == nil && number > 0 {
+			all = append(all, doctor.Flush{Unit: persistent, Where: "/" + options, IsFile: true, AllIPTables: true})
+		}
+		if shellValue(set.last(".IPTABLES_RESTORE_NOFLUSH")) != "yes" { // its script compares with nothing else
+			replaces(persistent, "etc/iptables/rules.v4")
+		}
+	}
+	if f.matters(iptables) {
+		service, err := f.settings("system/" + iptables)
+		switch {
+		case err != nil:
+			faults = append(faults, fmt.Errorf("read %s: %w", iptables, err))
+		case len(service) == 0:
+			faults = append(faults, fmt.Errorf("%s is enabled or active, but is in none of systemd's folders", iptables))
+		}
+		for _, command := range service.all("Service.ExecStop") {
+			all = append(all, doctor.Flush{Unit: iptables, Where: "ExecStop=" + command, AllIPTables: true})
+		}
+		replaces(iptables, "etc/sysconfig/iptables")
+		replaces(iptables, "etc/iptables/iptables.rules")
+	}
+	return all, errors.Join(faults...)
+}
+
+// shellValue returns the value of a variable in a file that a shell reads: without quotes and without a comment.
+func shellValue(assigned string) string {
+	word, _, _ := strings.Cut(assigned, " ")
+	return strings.Trim(word, `"'`)
 }
 
 // tablesIn returns the names of the tables that a file of iptables-save has.

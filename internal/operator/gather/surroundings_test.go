@@ -207,7 +207,61 @@ func TestFlushes(t *testing.T) {
 				"etc/default/netfilter-persistent": "# plugins\nIPTABLES_RESTORE_NOFLUSH=\"yes\"\n",
 			}, nil,
 		},
-		"iptables.service without rules": {map[string]string{"etc/systemd/system/basic.target.wants/iptables.service": active}, nil},
+		"netfilter-persistent that replaces, whatever it seems": {
+			map[string]string{
+				"etc/systemd/system/multi-user.target.wants/netfilter-persistent.service": active, "etc/iptables/rules.v4": saved,
+				"etc/default/netfilter-persistent": "FLUSH_ON_STOP=0\nIPTABLES_RESTORE_NOFLUSH=1\n",
+			},
+			[]doctor.Flush{{
+				Unit: "netfilter-persistent.service", Where: "/etc/iptables/rules.v4", IsFile: true, IPTables: []string{"mangle", "filter"},
+			}},
+		},
+		"netfilter-persistent that flushes at a stop": {
+			map[string]string{
+				"etc/systemd/system/multi-user.target.wants/netfilter-persistent.service": active,
+				"etc/default/netfilter-persistent":                                        "FLUSH_ON_STOP=1 # always\n",
+			},
+			[]doctor.Flush{{
+				Unit: "netfilter-persistent.service", Where: "/etc/default/netfilter-persistent", IsFile: true, AllIPTables: true,
+			}},
+		},
+		"Arch's iptables, whose rules have no table": {
+			map[string]string{
+				"etc/systemd/system/multi-user.target.wants/iptables.service": active, "etc/iptables/iptables.rules": "\n",
+				"usr/lib/systemd/system/iptables.service": "[Service]\nExecStart=/usr/bin/iptables-restore /etc/iptables/iptables.rules\n" +
+					"ExecStop=/usr/lib/systemd/scripts/iptables-flush\n",
+			},
+			[]doctor.Flush{{Unit: "iptables.service", Where: "ExecStop=/usr/lib/systemd/scripts/iptables-flush", AllIPTables: true}},
+		},
+		"iptables.service without rules and a stop": {
+			map[string]string{
+				"etc/systemd/system/basic.target.wants/iptables.service": active,
+				"usr/lib/systemd/system/iptables.service":                "[Service]\nExecStart=/usr/libexec/iptables/iptables.init start\n",
+			}, nil,
+		},
+		"a file after an equals sign": {
+			map[string]string{enabled: active, unit: "[Service]\nExecStart=-/usr/sbin/nft --file=/etc/nftables.conf\n", rules: flushing},
+			[]doctor.Flush{file},
+		},
+		"a file that is included by the commands": {
+			map[string]string{
+				enabled: active, unit: "[Service]\nExecStart=/usr/sbin/nft 'include \"nftables.conf\"'\n", rules: flushing,
+			},
+			[]doctor.Flush{file},
+		},
+		"a file in the include path": {
+			map[string]string{
+				enabled: active, unit: "[Service]\nExecStart=/usr/sbin/nft -I /srv/rules -f /etc/sysconfig/nftables.conf\n",
+				"etc/sysconfig/nftables.conf": "include \"a.nft\"\ninclude \"b.nft\"\ninclude \"./c.nft\"\n",
+				"srv/rules/a.nft":             "flush ruleset", "etc/b.nft": "flush ruleset", "c.nft": "flush ruleset",
+				"etc/c.nft": "flush ruleset", "etc/sysconfig/c.nft": "flush ruleset",
+			},
+			[]doctor.Flush{
+				{Unit: "nftables.service", Where: "/srv/rules/a.nft", IsFile: true},
+				{Unit: "nftables.service", Where: "/etc/b.nft", IsFile: true},
+				{Unit: "nftables.service", Where: "/c.nft", IsFile: true},
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := nodeWith(t, row.files).flushes()
@@ -216,8 +270,20 @@ func TestFlushes(t *testing.T) {
 			}
 		})
 	}
-	if _, err := nodeWith(t, map[string]string{enabled: active}).flushes(); err == nil {
-		t.Error("a service whose commands are not known is taken for harmless")
+	for _, enabled := range []string{enabled, "etc/systemd/system/basic.target.wants/iptables.service"} {
+		if _, err := nodeWith(t, map[string]string{enabled: active}).flushes(); err == nil {
+			t.Errorf("a service whose commands are not known is taken for harmless: %s", enabled)
+		}
+	}
+	for _, command := range []string{
+		"/bin/sh -c 'nft -f /etc/nftables.conf'", "/usr/libexec/load-nft-rules", "nft -f -", "nft -f $RULES", `nft -f "/etc/my rules"`,
+		"nft ${OPTIONS} -f /etc/nftables.conf", "@/sbin/nft nft -f /etc/nftables.conf", "nft -j -f /etc/nftables.json",
+		"nft -nf /etc/nftables.conf", "nft -f", "nft list ruleset ; nft -f /etc/nftables.conf",
+	} {
+		service := "[Service]\nExecStart=" + command + "\n"
+		if got, err := nodeWith(t, map[string]string{enabled: active, unit: service}).flushes(); err == nil {
+			t.Errorf("%s is taken for harmless: %v", command, got)
+		}
 	}
 	node := nodeWith(t, map[string]string{enabled: active, unit: debian, rules: strings.Repeat("#", largestFile+1)})
 	if _, err := node.flushes(); err == nil || errors.Is(err, os.ErrNotExist) {
