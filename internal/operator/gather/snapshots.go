@@ -102,7 +102,7 @@ func parseStatus(content []byte) (plan.Snapshot, int, error) {
 	snapshot := plan.Snapshot{Node: status.Node, Time: status.Time}
 	if status.Cluster != nil {
 		for _, node := range status.Cluster.Nodes {
-			if node.State == "online" {
+			if isOnline(node.State) {
 				snapshot.Online = append(snapshot.Online, node.Name)
 			}
 		}
@@ -125,6 +125,9 @@ func parseStatus(content []byte) (plan.Snapshot, int, error) {
 	}
 	return snapshot, 0, nil
 }
+
+// isOnline reports whether a node of that state owns buckets. In maintenance mode it keeps those that it has.
+func isOnline(state string) bool { return state == "online" || state == "maintenance" }
 
 func lineAt(content []byte, offset int64) int {
 	return 1 + bytes.Count(content[:min(max(0, offset), int64(len(content)))], []byte("\n"))
@@ -207,7 +210,7 @@ func (f *metricsFile) add(name string, labels map[string]string, value float64) 
 		}
 		f.Time = time.UnixMilli(int64(value * float64(time.Second/time.Millisecond))).UTC()
 	case "clusterip_cluster_node_state":
-		if labels["state"] == "online" && value == 1 {
+		if isOnline(labels["state"]) && value == 1 {
 			f.Online = append(f.Online, labels["node"])
 		}
 	case "clusterip_resource_info":

@@ -89,7 +89,7 @@ func TestParseMetricsOfRenamed(t *testing.T) {
 
 func TestParseStatus(t *testing.T) {
 	status := operator.Status{Node: "node1", Time: time.Unix(1795658400, 0).UTC(), Cluster: &operator.ClusterStatus{
-		Nodes: []operator.NodeStatus{{Name: "node1", State: "online"}, {Name: "node2", State: "standby"}},
+		Nodes: []operator.NodeStatus{{Name: "node1", State: "online"}, {Name: "node2", State: "standby"}, {Name: "node3", State: "maintenance"}},
 	}, Resources: []operator.ResourceStatus{{
 		Name: "web-ip", HashMode: "sourceip", Buckets: []operator.BucketStatus{
 			{Bucket: 0, Nodes: []string{"node1"}, Traffic: &operator.Traffic{Packets: 7, Bytes: 700}},
@@ -104,7 +104,7 @@ func TestParseStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	snapshot, _, err := parseSnapshot(text)
-	want := plan.Snapshot{Node: "node1", Time: status.Time, Online: []string{"node1"}, Resources: []plan.Counters{{
+	want := plan.Snapshot{Node: "node1", Time: status.Time, Online: []string{"node1", "node3"}, Resources: []plan.Counters{{
 		Name: "web-ip", Address: "192.168.10.3", Buckets: 2, HashMode: "sourceip",
 		Counted: map[int]plan.Traffic{0: {Packets: 7, Bytes: 700}}, Owners: map[int][]string{0: {"node1"}, 1: {"node2"}},
 	}}}

@@ -19,7 +19,7 @@ type Snapshot struct {
 	File      string
 	Node      string
 	Time      time.Time
-	Online    []string // the nodes that are online in the cluster; none: not known
+	Online    []string // the nodes that are online in the cluster, also those in maintenance mode; none: not known
 	Resources []Counters
 }
 
@@ -138,9 +138,10 @@ func Measure(q MeasureQuestion) (*Measured, error) {
 		Address: address, hash: nodes[0].last, Resource: nodes[0].last.Name,
 		Missing: []string{}, Heavy: []int{}, Failures: []MeasuredLoss{}, Finer: []Finer{}, Notes: []string{}, Advice: []string{},
 	}
-	m.Rates = !slices.ContainsFunc(nodes, func(n counting) bool { return n.first == nil })
-	m.count(nodes, q.Snapshots)
-	m.note(nodes)
+	var unused []counting
+	nodes, unused = m.choose(nodes, q.Snapshots)
+	m.count(nodes)
+	m.note(nodes, unused)
 	if slices.Contains(m.before, nowhere) {
 		return m, nil // the load of no node is known
 	}
@@ -274,24 +275,43 @@ func (q MeasureQuestion) nodes(address string) ([]counting, error) {
 	return all, nil
 }
 
-// count finds the owner and the load of each bucket.
-func (m *Measured) count(nodes []counting, snapshots []Snapshot) {
-	names := map[string]bool{}
+// choose finds which nodes there are: those that the newest snapshot lists as online, if it lists any. Others have counted what their
+// buckets had before they moved, which counts if it is in the same unit.
+func (m *Measured) choose(all []counting, snapshots []Snapshot) (used, unused []counting) {
 	newest := slices.MaxFunc(snapshots, func(a, b Snapshot) int { return a.Time.Compare(b.Time) })
+	names := map[string]bool{}
 	for _, name := range newest.Online {
 		names[name] = true
 	}
-	for _, n := range nodes {
-		if len(n.last.Counted) > 0 || len(newest.Online) == 0 {
+	var online []counting
+	for _, n := range all {
+		if len(newest.Online) == 0 {
 			names[n.node] = true
+		}
+		if names[n.node] {
+			online = append(online, n)
+		} else {
+			unused = append(unused, n)
 		}
 	}
 	m.names = slices.Sorted(maps.Keys(names))
 	for _, name := range m.names {
-		if !slices.ContainsFunc(nodes, func(n counting) bool { return n.node == name }) {
+		if !slices.ContainsFunc(all, func(n counting) bool { return n.node == name }) {
 			m.Missing = append(m.Missing, name)
 		}
 	}
+	isSingle := func(n counting) bool { return n.first == nil }
+	if len(online) == 0 {
+		m.Rates = !slices.ContainsFunc(all, isSingle)
+		return all, unused
+	}
+	m.hash, m.Resource = online[0].last, online[0].last.Name
+	m.Rates = !slices.ContainsFunc(online, isSingle)
+	return slices.DeleteFunc(slices.Clone(all), func(n counting) bool { return m.Rates && isSingle(n) }), unused
+}
+
+// count finds the owner and the load of each bucket.
+func (m *Measured) count(nodes []counting) {
 	known, sum := 0, Traffic{}
 	for bucket := range m.hash.Buckets {
 		b := m.measure(bucket, nodes)
@@ -344,7 +364,7 @@ func (m *Measured) measure(bucket int, nodes []counting) MeasuredBucket {
 			continue
 		}
 		counts++
-		if b.Node == "" || n.to.After(since) {
+		if slices.Contains(m.names, n.node) && (b.Node == "" || n.to.After(since)) {
 			b.Node, since = n.node, n.to
 		}
 		reset := traffic.Packets < before.Packets || traffic.Bytes < before.Bytes
@@ -535,7 +555,7 @@ func (m *Measured) shares(placement Placement, how division, measure int) []floa
 }
 
 // note collects what limits the figures.
-func (m *Measured) note(nodes []counting) {
+func (m *Measured) note(nodes, unused []counting) {
 	add := func(format string, args ...any) { m.Notes = append(m.Notes, fmt.Sprintf(format, args...)) }
 	var seconds float64
 	var single []string
@@ -553,6 +573,9 @@ func (m *Measured) note(nodes []counting) {
 			strings.Join(single, ", "))
 	default:
 		add("These are totals since each node owns the bucket, so a bucket that has moved seems light. Two snapshots of each node give rates.")
+	}
+	for _, n := range unused {
+		add("%s is not one of the nodes here, because the newest file does not list it as online (%s).", n.node, strings.Join(n.files, ", "))
 	}
 	if len(m.Missing) > 0 {
 		add("There is no snapshot of %s (online).", strings.Join(m.Missing, ", "))
@@ -601,7 +624,8 @@ func (m *Measured) advise() {
 		times(now.Packets), times(now.Bytes))
 	if m.anew.isLess(now) && !now.isLess(m.anew) {
 		add("If Pacemaker placed the same buckets anew, it would have %s and %s. Something keeps them where they are: resource-stickiness (a "+
-			"clone has 1 if it is not set) or a constraint (pcs constraint). Change that first, and more buckets only if new files show that they are needed.",
+			"clone has 1 if it is not set) or a constraint (pcs constraint). Change that first, and more buckets only if new files show "+
+			"that they are needed.",
 			times(m.anew.Packets), times(m.anew.Bytes))
 		return
 	}

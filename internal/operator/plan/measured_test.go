@@ -53,14 +53,21 @@ func snapshots() map[string][]Snapshot {
 		counters.Prefix4 = 24
 		networks[i].Resources = []Counters{counters}
 	}
+	offline := append([]Snapshot(nil), even...) // node2, whose buckets the others have now
+	offline[1] = snapshot("node1", 60, map[int]float64{0: 1600, 3: 600, 6: 650, 1: 20, 7: 20})
+	offline[5] = snapshot("node3", 60, map[int]float64{2: 607, 5: 600, 4: 20})
+	for i := range offline {
+		offline[i].Online = []string{"node1", "node3"}
+	}
 	all := map[int]float64{0: 600, 1: 600, 2: 600, 3: 600, 4: 600, 5: 600, 6: 600, 7: 600}
 	sticky := []Snapshot{
-		snapshot("node1", 0, nil), snapshot("node1", 60, nil), snapshot("node2", 0, map[int]float64{0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0}),
-		snapshot("node2", 60, all), snapshot("node3", 0, nil), snapshot("node3", 60, nil),
+		snapshot("node1", 0, nil), snapshot("node1", 60, nil),
+		snapshot("node2", 0, map[int]float64{0: 0, 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0}), snapshot("node2", 60, all),
+		snapshot("node3", 0, nil), snapshot("node3", 60, nil),
 	}
 	return map[string][]Snapshot{
-		"sticky": sticky,
-		"even":   even, "heavy": heavy, "moved": moved, "one-node-missing": gone, "two-nodes-missing": even[:2],
+		"sticky": sticky, "offline": offline, "offline-one-file": append(offline[:2:2], offline[3:]...),
+		"even": even, "heavy": heavy, "moved": moved, "one-node-missing": gone, "two-nodes-missing": even[:2],
 		"totals": {heavy[1], heavy[3], heavy[5]}, "one-without-rates": heavy[1:], "idle": {even[2]}, "networks": networks,
 	}
 }
