@@ -21,7 +21,8 @@ type Model struct {
 	status  operator.Status // the last one that could be read, with rates since the one before
 	err     error           // why the last reading failed; nil: it did not
 	now     time.Time
-	reading bool // in progress
+	reading bool      // in progress
+	due     time.Time // when the next reading starts, unless one is in progress then
 	history history
 	byLoad  bool // the order of the buckets
 	offset  int  // the first bucket that is shown
@@ -29,11 +30,11 @@ type Model struct {
 
 // New returns the view of a first reading. Those that follow come from read, after each interval.
 func New(first operator.Status, read func() (operator.Status, error), interval time.Duration, colour bool) Model {
-	m := Model{read: read, interval: interval, colour: colour}
+	m := Model{read: read, interval: interval, colour: colour, due: first.Time.Add(interval)}
 	return m.add(reading{first, nil, first.Time})
 }
 
-// tick says what time it is. (In a struct, so that nobody else's message is one.)
+// tick has the time. (In a struct, so that nobody else's message is one.)
 type tick struct{ now time.Time }
 
 // reading is what was read.
@@ -43,8 +44,9 @@ type reading struct {
 	ended  time.Time
 }
 
+// nextTick comes in a second, however long the interval is: the age of what is shown must be true, also while a reading hangs.
 func (m Model) nextTick() tea.Cmd {
-	return tea.Tick(m.interval, func(now time.Time) tea.Msg { return tick{now} })
+	return tea.Tick(min(m.interval, time.Second), func(now time.Time) tea.Msg { return tick{now} })
 }
 
 func (m Model) nextReading() tea.Cmd {
@@ -64,10 +66,10 @@ func (m Model) Update(message tea.Msg) (tea.Model, tea.Cmd) {
 		m.width, m.height = message.Width, message.Height
 	case tick:
 		m.now = message.now
-		if m.reading {
-			return m, m.nextTick()
+		if m.reading || m.now.Before(m.due) {
+			return m.scroll(0), m.nextTick()
 		}
-		m.reading = true
+		m.reading, m.due = true, m.now.Add(m.interval)
 		return m, tea.Batch(m.nextTick(), m.nextReading())
 	case reading:
 		m.reading = false

@@ -221,12 +221,13 @@ func TestOldIsNotHealthy(t *testing.T) {
 // A reading that takes longer than the interval takes the place of the next one.
 func TestReadingsDoNotOverlap(t *testing.T) {
 	m := New(at(0, 8), func() (operator.Status, error) { return at(1, 8), nil }, time.Nanosecond, false)
-	next, command := m.Update(tick{start})
+	now := start.Add(time.Second)
+	next, command := m.Update(tick{now})
 	started := messages(command)
 	if len(started) != 2 {
 		t.Fatalf("a tick leads to %v, want the next tick and a reading", started)
 	}
-	again, command := next.Update(tick{start})
+	again, command := next.Update(tick{now.Add(time.Second)})
 	if got := messages(command); len(got) != 1 {
 		t.Errorf("a tick during a reading leads to %v, want the next tick only", got)
 	}
@@ -235,8 +236,27 @@ func TestReadingsDoNotOverlap(t *testing.T) {
 			again, _ = again.Update(message)
 		}
 	}
-	if _, command = again.Update(tick{start}); len(messages(command)) != 2 {
+	if _, command = again.Update(tick{now.Add(2 * time.Second)}); len(messages(command)) != 2 {
 		t.Error("a tick after a reading starts no other one")
+	}
+}
+
+// Ticks come each second, and readings after the interval. So a reading that hangs is noticed soon.
+func TestTicksAreMoreThanReadings(t *testing.T) {
+	const interval = time.Minute
+	m := send(New(at(0, 8), nobody, interval, false), tea.WindowSizeMsg{Width: 80, Height: 24})
+	for second := 1; second <= 66; second++ {
+		m = send(m, tick{start.Add(time.Duration(second) * time.Second)})
+		if want := second >= 60; m.reading != want {
+			t.Fatalf("after %d s a reading is in progress: %t", second, m.reading)
+		}
+		if want := second > 63; (m.age() > 0) != want {
+			t.Fatalf("after %d s what is shown is old: %s", second, m.age())
+		}
+	}
+	began := time.Now()
+	if _, is := m.nextTick()().(tick); !is || time.Since(began) > interval/2 {
+		t.Errorf("the next tick comes after %s", time.Since(began))
 	}
 }
 
