@@ -102,7 +102,7 @@ func (m Model) wrap(indent, paragraph string) []string {
 	return lines
 }
 
-// atMost cuts a part of the frame to its share of the height. What more would be there says the last line.
+// atMost cuts a part of the frame to its share of the height. The last line shows that there is more.
 func (m Model) atMost(lines []string, share, least int, more string) []string {
 	most := max(m.height/share, least)
 	if m.all || len(lines) <= most {
@@ -145,7 +145,7 @@ func (m Model) nodes() string {
 	return ocf.OneLine("nodes: " + strings.Join(nodes, ", "))
 }
 
-// warning says that what follows is old.
+// warning returns the lines above a frame that is old, with its age and the reason.
 func (m Model) warning() []string {
 	age := m.age()
 	if age == 0 {

@@ -23,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden texts")
 
-// golden compares a text with what a file says it should be.
+// golden compares a text with that of a file.
 func golden(t *testing.T, file, text string) {
 	t.Helper()
 	file = filepath.Join("testdata", file)
@@ -260,7 +260,7 @@ func TestTicksAreMoreThanReadings(t *testing.T) {
 	}
 }
 
-// messages runs commands and returns what they say.
+// messages runs commands and returns their messages.
 func messages(command tea.Cmd) []tea.Msg {
 	switch message := command().(type) {
 	case tea.BatchMsg:
