@@ -25,8 +25,7 @@ func Text(flag, name string, stdin io.Reader) (string, error) {
 	from, shown := stdin, "the standard input"
 	if name != "-" {
 		shown = ocf.Quote(name)
-		// Without O_NONBLOCK, a pipe without a writer would be waited for.
-		file, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) //nolint:gosec // the administrator names it
+		file, err := openNamed(name)
 		if err != nil {
 			return "", ocf.Errorf(ocf.ErrArgs, "%s: %w", flag, err)
 		}
@@ -43,6 +42,11 @@ func Text(flag, name string, stdin io.Reader) (string, error) {
 		return "", ocf.Errorf(ocf.ErrArgs, "%s: %s is empty", flag, shown)
 	}
 	return string(text), nil
+}
+
+// openNamed opens a file that the administrator names. It does not wait for a pipe that nobody writes to, which then is empty.
+func openNamed(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) //nolint:gosec // the administrator names it
 }
 
 // CIB reads the configuration in a file that --cib names.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/operator/plan"
@@ -201,4 +202,18 @@ func FuzzParseSnapshot(f *testing.F) {
 		q := plan.MeasureQuestion{Snapshots: []plan.Snapshot{snapshot}, Address: snapshot.Resources[0].Address}
 		_, _ = plan.Measure(q) // it may refuse the buckets, but it ends
 	})
+}
+
+// A pipe that nobody writes to is a clear error, not a wait for ever.
+func TestAPipeThatNobodyWritesTo(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := Snapshots([]string{pipe}); err == nil {
+		t.Errorf("--measured: %v", all)
+	}
+	if text, err := Text("--cib", pipe, nil); err == nil {
+		t.Errorf("--cib: %q", text)
+	}
 }
