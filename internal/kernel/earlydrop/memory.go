@@ -96,9 +96,11 @@ func (m *maps) makeMemory(remembers int) error {
 	if m.inMemory, err = newMap(read.Maps[nameMemory]); err != nil {
 		return fmt.Errorf("make the map %s: %w", nameMemory, err)
 	}
-	if m.memory, err = mapValue[memory](m, m.inMemory); err != nil {
+	mapped, err := m.mapMemory(m.inMemory)
+	if err != nil {
 		return err
 	}
+	m.memory = valueIn[memory](mapped)
 	m.MemoryVersion = memoryVersion
 	m.connections, err = makeConnections(remembers)
 	return err
@@ -109,7 +111,8 @@ func (m *maps) openMemory() {
 	if m.inMemory == nil || m.connections == nil {
 		return
 	}
-	opened, err := mapValue[memory](m, m.inMemory)
+	mapped, err := m.mapMemory(m.inMemory)
+	opened := valueIn[memory](mapped)
 	if err == nil && opened != nil && opened.MemoryVersion == memoryVersion {
 		m.memory = opened
 	}
@@ -232,8 +235,8 @@ func (c connection) to(address netip.Addr) clusterip.Connection {
 	}
 }
 
-// inMemory calls a function with the maps of the program on the layout's interface, if its memory is of this version.
-func (c *Conn) inMemory(layout clusterip.Layout, do func(*maps) error) error {
+// withMemoryOf calls a function with the maps of the program on the layout's interface, if its memory is of this version.
+func (c *Conn) withMemoryOf(layout clusterip.Layout, do func(*maps) error) error {
 	if err := c.checkNamespace(); err != nil {
 		return err
 	}
@@ -254,7 +257,7 @@ func (c *Conn) Remembered(_ context.Context, layout clusterip.Layout) (all []clu
 	for _, address := range layout.Addresses() {
 		addresses[bytesOf(address)] = address
 	}
-	err = c.inMemory(layout, func(m *maps) error {
+	err = c.withMemoryOf(layout, func(m *maps) error {
 		if m.Remembers == 0 {
 			return nil
 		}
@@ -271,7 +274,7 @@ func (c *Conn) Remembered(_ context.Context, layout clusterip.Layout) (all []clu
 
 // Forget implements clusterip.MemoryKernel.
 func (c *Conn) Forget(_ context.Context, layout clusterip.Layout, connections []clusterip.Remembered) error {
-	return c.inMemory(layout, func(m *maps) error {
+	return c.withMemoryOf(layout, func(m *maps) error {
 		for _, each := range connections {
 			if err := m.connections.Delete(keyOf(each.Connection)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				return fmt.Errorf("forget a connection: %w", err)
@@ -287,7 +290,7 @@ func (c *Conn) Forget(_ context.Context, layout clusterip.Layout, connections []
 
 // Told implements clusterip.MemoryKernel.
 func (c *Conn) Told(_ context.Context, layout clusterip.Layout) (sum clusterip.Told, err error) {
-	err = c.inMemory(layout, func(m *maps) error {
+	err = c.withMemoryOf(layout, func(m *maps) error {
 		if number, _, has := m.find(layout.Address()); has {
 			sum = m.Told[number].inGo()
 		}
@@ -299,7 +302,7 @@ func (c *Conn) Told(_ context.Context, layout clusterip.Layout) (sum clusterip.T
 // AddTold implements clusterip.MemoryKernel.
 func (c *Conn) AddTold(ctx context.Context, layout clusterip.Layout, more clusterip.Told) error {
 	return c.locked(ctx, func() error {
-		return c.inMemory(layout, func(m *maps) error {
+		return c.withMemoryOf(layout, func(m *maps) error {
 			if number, _, has := m.find(layout.Address()); has {
 				t := &m.Told[number]
 				t.Connections += uint64(more.Connections)

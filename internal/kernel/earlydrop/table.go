@@ -115,8 +115,10 @@ func makeMaps(remembers int) (*maps, error) {
 		m.close()
 		return nil, fmt.Errorf("make the map %s: %w", nameDropped, err)
 	}
-	if err = m.makeMemory(remembers); err == nil {
-		m.table, err = mapValue[table](m, m.inTable)
+	mapped, err := m.mapMemory(m.inTable)
+	m.table = valueIn[table](mapped)
+	if err == nil {
+		err = m.makeMemory(remembers)
 	}
 	if err == nil {
 		err = m.canBeFound()
@@ -206,33 +208,37 @@ func openMaps(ids []ebpf.MapID) (opened *maps, header tableHeader, err error) {
 	if m.inTable == nil {
 		return nil, header, nil
 	}
-	start, err := mapValue[tableHeader](m, m.inTable)
+	mapped, err := m.mapMemory(m.inTable)
+	start := valueIn[tableHeader](mapped)
 	if err != nil || start == nil { // of a version whose table is no memory, or frozen by somebody
 		return nil, header, nil
 	}
-	if header = *start; header.Version != tableVersion || m.dropped == nil {
-		return nil, header, nil
-	}
-	if m.table, err = mapValue[table](m, m.inTable); err != nil || m.table == nil {
+	header, m.table = *start, valueIn[table](mapped)
+	if header.Version != tableVersion || m.dropped == nil || m.table == nil {
 		return nil, header, nil
 	}
 	m.openMemory()
 	return m, header, nil
 }
 
-// mapValue maps the one value of a map. It returns nil if that is shorter than the type.
-func mapValue[T any](m *maps, in *ebpf.Map) (*T, error) {
-	var value *T
-	size, page := int(in.ValueSize()), os.Getpagesize()
-	if size < int(unsafe.Sizeof(*value)) {
-		return nil, nil
-	}
-	mapped, err := unix.Mmap(in.FD(), 0, (size+page-1)/page*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+// mapMemory maps the one value of a map.
+func (m *maps) mapMemory(of *ebpf.Map) ([]byte, error) {
+	size, page := int(of.ValueSize()), os.Getpagesize()
+	mapped, err := unix.Mmap(of.FD(), 0, (size+page-1)/page*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map the memory of a map: %w", err)
 	}
 	m.mapped = append(m.mapped, mapped)
-	return (*T)(unsafe.Pointer(&mapped[0])), nil //nolint:gosec // it is memory that the program reads meanwhile
+	return mapped[:size], nil
+}
+
+// valueIn returns the value at the start of mapped memory; nil if that is shorter.
+func valueIn[T any](mapped []byte) *T {
+	var value *T
+	if len(mapped) < int(unsafe.Sizeof(*value)) {
+		return nil
+	}
+	return (*T)(unsafe.Pointer(&mapped[0])) //nolint:gosec // it is memory that the program reads meanwhile
 }
 
 func (m *maps) close() {
