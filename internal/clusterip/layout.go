@@ -20,7 +20,7 @@ import (
 
 // Schema is the newest version of the tables that this program knows. It accepts every older one as it is, so that a package
 // upgrade moves no bucket. ARCHITECTURE.md lists the versions.
-const Schema = 2
+const Schema = 3
 
 // PerFamily is a value for IPv4 and one for IPv6.
 type PerFamily[T any] struct{ IPv4, IPv6 T }

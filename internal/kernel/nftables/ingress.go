@@ -172,18 +172,37 @@ func (f family) bucketRules(comment string, layout clusterip.Layout, ports []exp
 		adopting = append(adopting, marked("adopted buckets", adoptingMark, lookup(setAdopting), lookup(setOwned)))
 		draining = append(draining, marked("draining buckets", drainingMark, lookup(setDraining)))
 	}
+	serving := slices.Concat(adopting, []rule{owned})
+	if layout.Schema >= schemaSettled {
+		serving = f.servingRules(comment, layout, ports, adopting)
+	}
 	if !takeover {
-		return slices.Concat(adopting, []rule{owned}, draining, []rule{foreignRule()})
+		return slices.Concat(serving, draining, []rule{foreignRule()})
 	}
 	passed := f.hashRule("passed on", layout, ports, lookup(setTakingOver), goTo(chainPassed+f.suffix))
 	passed.exprs = slices.Concat(packetTypeIs(unix.PACKET_BROADCAST), passed.exprs)
-	return slices.Concat([]rule{passed}, adopting, []rule{
-		owned,
+	return slices.Concat([]rule{passed}, serving, []rule{
 		f.hashRule("lingering buckets", layout, ports, lookup(setLingering), toMAC(of(f, layout.MACs)), f.put(layout, f.lingeringMark(layout)),
 			accept),
 		f.hashRule("buckets that were taken over", layout, ports, lookup(setPassing), jumpTo(chainPassOn+f.suffix)),
 		f.hashRule("buckets that are taken over", layout, ports, lookup(setExpecting), goTo(chainRemember+f.suffix)),
 	}, draining, []rule{foreignRule()})
+}
+
+// schemaSettled is the first schema with the rules of servingRules.
+const schemaSettled = 3
+
+// servingRules accept packets of owned buckets, or mark them if the bucket is adopted. A transaction may take effect between two lookups of
+// one packet. The first rule is for buckets that are owned and not adopted. A start adds a bucket to both sets, a stop removes it from
+// both: what was not adopted before the start may be owned after it, and what was owned before the stop may be adopted no longer after it.
+// So the rule looks up whether the bucket is adopted before and after it looks up whether it is owned. (Not the other way round: each
+// lookup of an owned bucket counts the packet.) The last rule is not for protocols with connections, so what the first one leaves is never
+// accepted unmarked.
+func (f family) servingRules(comment string, layout clusterip.Layout, ports []expr.Any, adopting []rule) []rule {
+	accept, notAdopted := verdict(expr.VerdictAccept), []expr.Any{&expr.Lookup{SourceRegister: register0, SetName: setAdopting, Invert: true}}
+	rest := f.hashRule("protocols without connections of "+comment, layout, ports, lookup(setOwned), accept)
+	rest.exprs = slices.Concat(withoutConnections(), rest.exprs)
+	return slices.Concat([]rule{f.hashRule(comment, layout, ports, notAdopted, lookup(setOwned), notAdopted, accept)}, adopting, []rule{rest})
 }
 
 // hashRule computes a packet's bucket: one hash and one lookup, however many buckets the node owns. Without ports it hashes only the source

@@ -34,6 +34,15 @@ var connectionProtocols = []struct {
 	{unix.IPPROTO_SCTP, "SCTP", sctpChunkType.is(sctpInit)},
 }
 
+// withoutConnections matches all other protocols.
+func withoutConnections() []expr.Any {
+	var others []expr.Any
+	for _, p := range connectionProtocols {
+		others = append(others, meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, p.number)...)
+	}
+	return others
+}
+
 // moveSets hold the buckets that move.
 func moveSets() []set {
 	return []set{

@@ -108,13 +108,17 @@ func replay(t *testing.T, raw *netlink.Conn, messages []netlink.Message) {
 // inNamespace moves the test into a network namespace of its own, with a NIC eth0 of index 2.
 func inNamespace(t *testing.T) {
 	t.Helper()
+	inNamespaceWith(t, &vishvananda.Bridge{LinkAttrs: vishvananda.LinkAttrs{Name: "eth0", Index: 2}})
+}
+
+func inNamespaceWith(t *testing.T, nic vishvananda.Link) {
+	t.Helper()
 	runtime.LockOSThread() // and never unlocked: the thread ends with the test's goroutine
 	namespace, err := netns.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { namespace.Close() })
-	nic := &vishvananda.Bridge{LinkAttrs: vishvananda.LinkAttrs{Name: "eth0", Index: 2}}
 	if err := vishvananda.LinkAdd(nic); err != nil {
 		t.Fatal(err)
 	}

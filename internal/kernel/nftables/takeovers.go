@@ -97,12 +97,10 @@ func (f family) passOn(layout clusterip.Layout) chain {
 // newPackets are those that a new owner answers: they begin a connection, or are of a protocol that has none.
 func newPackets() []newPacket {
 	var all []newPacket
-	var others []expr.Any
 	for _, p := range connectionProtocols {
 		all = append(all, newPacket{"new " + p.title + " connections", ipProtocolIs(p.number), p.begins, true})
-		others = append(others, meta(expr.MetaKeyL4PROTO, expr.CmpOpNeq, p.number)...)
 	}
-	return append(all, newPacket{"protocols without connections", others, nil, false})
+	return append(all, newPacket{"protocols without connections", withoutConnections(), nil, false})
 }
 
 type newPacket struct {

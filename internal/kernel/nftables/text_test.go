@@ -107,7 +107,7 @@ func exprsText(exprs []expr.Any) string {
 		case *expr.Hash:
 			loaded = []string{fmt.Sprintf("jhash %s mod %d seed %#x", all(), e.Modulus, e.Seed)}
 		case *expr.Lookup:
-			words = append(words, all()+" @"+e.SetName) // a second look-up takes the same
+			words = append(words, all()+map[bool]string{true: " !="}[e.Invert]+" @"+e.SetName) // a second look-up takes the same
 		case *expr.Cmp:
 			do("%s%s %s", all(), map[expr.CmpOp]string{expr.CmpOpNeq: " !="}[e.Op], valueText(all(), e.Data))
 		case *expr.Counter:
