@@ -4,6 +4,7 @@ package lab
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +15,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ocf-clusterip/tests/harness"
+	"ocf-clusterip/tests/lan"
 )
 
 // nginxConf is a whole one: nothing of it is outside the host's own /run.
@@ -89,8 +92,10 @@ const (
 	closed     = "closed before the answer"
 )
 
-// visit makes a new connection for each of many HTTP requests, until ctx ends, and returns how many ended how.
-func (s *scenario) visit(ctx context.Context) map[string]int {
+// visit makes a new connection for each of many HTTP requests, until ctx ends, and returns how many ended how. A node that goes into
+// standby stops its nginx, which closes connections of which it has not read the request yet, with a reset if the request has arrived.
+// Clients repeat such requests (RFC 9112 section 9.3.1). Nobody else may reset one: resets are the frames that the client received.
+func (s *scenario) visit(ctx context.Context, resets *lan.Capture, standby *atomic.Pointer[Host]) map[string]int {
 	ends := map[string]int{}
 	var lock sync.Mutex
 	var all sync.WaitGroup
@@ -99,9 +104,14 @@ func (s *scenario) visit(ctx context.Context) map[string]int {
 	sources := s.Network.SourcesLike(shared, streaming)
 	for i := 0; i < mostVisits && ctx.Err() == nil; i++ {
 		all.Go(func() {
-			end := s.visitOnce(sources[i%len(sources)])
-			if end == closed { // by an nginx that ends, which had not read the request yet; clients repeat it (RFC 9112 section 9.3.1)
-				end = s.visitOnce(sources[i%len(sources)])
+			from := func(firstPort int) netip.AddrPort {
+				return netip.AddrPortFrom(sources[i%len(sources)], uint16(firstPort+i/len(sources)))
+			}
+			client := from(10000)
+			end := s.visitOnce(client)
+			isReset := strings.HasSuffix(end, unix.ECONNRESET.Error())
+			if end == closed || isReset && s.resetBy(resets, client) == standby.Load() {
+				end = s.visitOnce(from(20000))
 			}
 			lock.Lock()
 			defer lock.Unlock()
@@ -113,11 +123,38 @@ func (s *scenario) visit(ctx context.Context) map[string]int {
 	return ends
 }
 
-// visitOnce makes one request, and returns how it ended.
-func (s *scenario) visitOnce(source netip.Addr) string {
+// resetBy returns the host that has reset a client's connection.
+func (s *scenario) resetBy(resets *lan.Capture, client netip.AddrPort) *Host {
 	ctx, cancel := context.WithTimeout(s.t.Context(), visitLasts)
 	defer cancel()
-	conn, err := s.Network.Client.Dial(ctx, netip.AddrPortFrom(source, 0), netip.AddrPortFrom(shared, 80))
+	frame, err := resets.Wait(ctx, func(f lan.Frame) bool {
+		header, segment, _ := f.IPv4()
+		return header.Dst.String() == client.Addr().String() && binary.BigEndian.Uint16(segment[2:]) == client.Port()
+	})
+	if err != nil {
+		s.t.Errorf("who has reset the connection of %s: %v", client, err)
+	}
+	i := slices.IndexFunc(s.Hosts, func(h *Host) bool { return slices.Equal(h.machine.MAC, frame.Source) })
+	if i < 0 {
+		s.t.Errorf("the connection of %s was reset by %s", client, frame.Source)
+		return nil
+	}
+	s.t.Logf("%5.1f s: %s has reset the connection of %s", frame.Time.Sub(s.begin).Seconds(), s.Hosts[i].Name, client)
+	return s.Hosts[i]
+}
+
+// isReset reports whether a frame has a TCP segment with RST, and was received.
+func isReset(f lan.Frame) bool {
+	const flags, rst = 13, 0x04
+	header, segment, ok := f.IPv4()
+	return ok && !f.Outgoing && header.Protocol == unix.IPPROTO_TCP && len(segment) > flags && segment[flags]&rst != 0
+}
+
+// visitOnce makes one request, and returns how it ended.
+func (s *scenario) visitOnce(client netip.AddrPort) string {
+	ctx, cancel := context.WithTimeout(s.t.Context(), visitLasts)
+	defer cancel()
+	conn, err := s.Network.Client.Dial(ctx, client, netip.AddrPortFrom(shared, 80))
 	if err != nil {
 		return howItFailed("connect", err)
 	}
@@ -158,7 +195,10 @@ func TestWebFarmNodeStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan map[string]int, 1)
-	go func() { ended <- s.visit(ctx) }()
+	resets, err := s.Network.Client.Capture(lan.NIC, isReset)
+	check(t, err)
+	var standby atomic.Pointer[Host]
+	go func() { ended <- s.visit(ctx, resets, &standby) }()
 	for _, step := range []struct {
 		command []string
 		nodes   []string
@@ -168,11 +208,16 @@ func TestWebFarmNodeStops(t *testing.T) {
 		{[]string{"standby", "node3"}, []string{"node1", "node2"}},
 	} {
 		t.Logf("%5.1f s: %s", time.Since(s.begin).Seconds(), step.command)
+		if step.command[0] == "standby" {
+			standby.Store(s.Host(step.command[1]))
+		}
 		s.pcs(append([]string{"node"}, step.command...)...)
 		s.even(many, step.nodes...)
 	}
 	cancel()
 	ends := <-ended
+	_, err = resets.Stop()
+	check(t, err)
 	t.Logf("%5.1f s: %v", time.Since(s.begin).Seconds(), ends)
 	if ends[served] == 0 {
 		t.Error("no request was served")

@@ -31,6 +31,8 @@ pcs constraint location web-ip-clone rule score=-INFINITY not_defined web-works 
 # order only counts when Pacemaker stops both anyway, so nginx's failure stops no bucket, and a bucket's failure does not keep nginx
 # running. symmetrical=false: with the reverse order for starts as well, a bucket on its way to any node would wait for every nginx that
 # is just starting. (To stop nginx alone, by a ban or disable, first move the buckets away: by themselves they leave after it.)
+# The agent of nginx kills it: of what nginx has not read or answered by then, clients get a reset, and must repeat the request. To avoid
+# that, move the buckets first, and wait (docs/draining.md).
 pcs constraint order stop web-ip-clone then stop web-group-clone kind=Optional symmetrical=false
 
 # Spread the buckets by their own number. By default Pacemaker balances the number of all resources: a node without its nginx would get
