@@ -538,6 +538,15 @@ const (
 	managerUnit  = "/run/systemd/units/invocation:NetworkManager.service"
 )
 
+// neighbourFiles are those of the machine's first network namespace. All others have none: that of the node gets them for a test.
+func neighbourFiles(limit6, statistics6 string) map[string]string {
+	const names = "entries  table_fulls\n"
+	return map[string]string{
+		"/proc/sys/net/ipv4/neigh/default/gc_thresh3": "1024\n", "/proc/net/stat/arp_cache": names + "00000002 00000000\n",
+		"/proc/sys/net/ipv6/neigh/default/gc_thresh3": limit6 + "\n", "/proc/net/stat/ndisc_cache": names + statistics6 + "\n",
+	}
+}
+
 // inServices are faults of services that manage the node's network and firewall. They need not run: their files show what they do.
 func inServices(nicIndex string) []planted {
 	link := map[string]string{
@@ -599,6 +608,21 @@ func inServices(nicIndex string) []planted {
 			name:  "conntrack's table is nearly full",
 			files: map[string]string{"/proc/sys/net/netfilter/nf_conntrack_count": "99", "/proc/sys/net/netfilter/nf_conntrack_max": "100"},
 			want:  only("conntrack", failure), text: "99 of 100 entries",
+		},
+		{
+			name:  "the table of IPv6 neighbours is nearly full",
+			files: neighbourFiles("1024", "000003f0 00000001"),
+			want:  only("neighbours", failure), text: "ipv6: 1008 of 1024 entries are used (98 %); packets that found it full since boot: 1",
+		},
+		{
+			name:  "the table of IPv6 neighbours was full once",
+			files: neighbourFiles("1024", "00000020 00000001"),
+		},
+		{
+			name:   "the table of IPv6 neighbours is full of those that do not count",
+			plant:  on("for i in 1 2 3; do ip neighbour add 2001:db8:10::7$i lladdr 02:00:00:00:00:7$i nud permanent dev eth0; done"),
+			repair: on("for i in 1 2 3; do ip neighbour delete 2001:db8:10::7$i dev eth0; done"),
+			files:  neighbourFiles("5", "00000005 00000000"),
 		},
 	}
 }

@@ -162,7 +162,12 @@ if test -d "$0/run"; then cp -r "$0/run/." /run; fi
 for folder in /etc /usr/lib; do
 	if test -d "$0$folder"; then mount -t overlay -o "lowerdir=$0$folder:$folder" none $folder; fi
 done
-for file in $(find "$0/proc" -type f 2>/dev/null); do mount --bind "$file" "${file#"$0"}"; done
+for file in $(find "$0/proc" -type f 2>/dev/null); do
+	target=${file#"$0"}
+	while ! test -e "$target"; do file=${file%/*} target=${target%/*}; done # of a file that is not there, the folder
+	case $target in /proc/net/*) file=$0/proc/net target=/proc/$$/net ;; esac # what is mounted below it is lost with the next lookup
+	mount --bind "$file" "$target"
+done
 exec "$@"`
 	return append([]string{"/usr/bin/unshare", "--mount", "/bin/sh", "-ec", enter, folder}, argv...)
 }

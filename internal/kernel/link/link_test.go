@@ -268,6 +268,22 @@ func TestNeighbourOf(t *testing.T) {
 	}
 }
 
+func TestIsExempt(t *testing.T) {
+	for name, row := range map[string]struct {
+		entry netlink.Neigh
+		want  bool
+	}{
+		"a client":                 {netlink.Neigh{State: netlink.NUD_REACHABLE}, false},
+		"one that does not answer": {netlink.Neigh{State: netlink.NUD_FAILED}, false},
+		"set by an admin":          {netlink.Neigh{State: netlink.NUD_PERMANENT}, true},
+		"set by a routing daemon":  {netlink.Neigh{State: netlink.NUD_REACHABLE, Flags: netlink.NTF_ROUTER | unix.NTF_EXT_LEARNED}, true},
+	} {
+		if got := isExempt(row.entry); got != row.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 func TestUnicastFilter(t *testing.T) {
 	self := netlink.Neigh{LinkIndex: 2, HardwareAddr: ownMAC[:], Flags: netlink.NTF_SELF}
 	bridge, learned, group := self, self, self

@@ -34,11 +34,23 @@ func (c *Conn) Surroundings(ctx context.Context) (doctor.Surroundings, error) {
 		return around, fmt.Errorf("list neighbours: %w", err)
 	}
 	for _, n := range neighbours {
+		switch {
+		case !isExempt(n):
+		case n.Family == netlink.FAMILY_V4:
+			around.Exempt.IPv4++
+		case n.Family == netlink.FAMILY_V6:
+			around.Exempt.IPv6++
+		}
 		if neighbour, ok := neighbourOf(n); ok {
 			around.Neighbours = append(around.Neighbours, neighbour)
 		}
 	}
 	return around, nil
+}
+
+// isExempt reports whether an entry does not count against gc_thresh3 (neigh_update_gc_list in net/core/neighbour.c, from Linux 5.0 on).
+func isExempt(n netlink.Neigh) bool {
+	return n.State&netlink.NUD_PERMANENT != 0 || n.Flags&unix.NTF_EXT_LEARNED != 0
 }
 
 func neighbourOf(n netlink.Neigh) (doctor.Neighbour, bool) {

@@ -28,6 +28,8 @@ var update = flag.Bool("update", false, "write the golden files")
 
 const eth0, eth1 = 2, 3
 
+const neighbourMax4, neighbourMax6 = "net/ipv4/neigh/default/gc_thresh3", "net/ipv6/neigh/default/gc_thresh3"
+
 var errUnread = errors.New("permission denied")
 
 func configuration(t *testing.T, text string) *etree.Element {
@@ -102,6 +104,7 @@ func good(t *testing.T) Facts {
 		sysctls[name] = NewFact("0", nil)
 	}
 	sysctls[conntrackMax], sysctls[conntrackLoose] = NewFact("1000", nil), NewFact("1", nil)
+	sysctls[neighbourMax4], sysctls[neighbourMax6] = NewFact("1024", nil), NewFact("1024", nil)
 	router := NewFact(RouterAnswer{Direct: true, To: []clusterip.MAC{{3, 0xc1, 192, 168, 10, 3}}}, nil)
 	conflicts := Fact[[]clusterip.Conflict]{}
 	return Facts{
@@ -181,6 +184,26 @@ func TestChecks(t *testing.T) {
 			}
 		})
 	}
+	unshown := func(names ...string) func(*Facts) {
+		return resource(func(r *Resource) {
+			for _, name := range names {
+				r.Sysctls[name] = NewFact("", fs.ErrNotExist)
+			}
+		})
+	}
+	neighbours := func(entries, overflows uint64) func(*Facts) {
+		return func(f *Facts) { f.Neighbours.IPv4.Value = NeighbourTable{entries, overflows} }
+	}
+	neighbours6 := func(entries uint64) func(*Facts) {
+		return func(f *Facts) { f.Neighbours.IPv6.Value.Entries = entries }
+	}
+	uncounted := func(err error) func(*Facts) { return func(f *Facts) { f.Neighbours.IPv4.Err = err } }
+	exempt := func(ipv4, ipv6 uint64) func(*Facts) {
+		return resource(func(r *Resource) { r.Around.Value.Exempt = clusterip.PerFamily[uint64]{IPv4: ipv4, IPv6: ipv6} })
+	}
+	dual := resource(func(r *Resource) {
+		r.Spec = specOf(t, map[string]string{"ip": "192.168.10.3 2001:db8:10::3", "nic": "eth0", "drain": "600"})
+	})
 	cib := func(old, replacement string) func(*Facts) {
 		return func(f *Facts) {
 			if !strings.Contains(goodCIB, old) {
@@ -450,19 +473,33 @@ func TestChecks(t *testing.T) {
 		"a backend that will not do": {
 			resource(func(r *Resource) { r.Spec.Backend, r.Spec.Drain = clusterip.Match, 0 }), map[string]Result{"backend": Failure},
 		},
-		"conntrack is rather full":       {sysctl("800", conntrackCount), map[string]Result{"conntrack": Warning}},
-		"conntrack is full":              {sysctl("1000", conntrackCount), map[string]Result{"conntrack": Failure}},
-		"conntrack that nobody may read": {unread(conntrackCount), map[string]Result{"conntrack": Warning}},
-		"conntrack that is not loaded": {resource(func(r *Resource) {
-			for _, n := range []string{conntrackCount, conntrackMax, conntrackLoose} {
-				r.Sysctls[n] = NewFact("", fs.ErrNotExist)
-			}
-		}), nil},
+		"conntrack is rather full":                  {sysctl("800", conntrackCount), map[string]Result{"conntrack": Warning}},
+		"conntrack is full":                         {sysctl("1000", conntrackCount), map[string]Result{"conntrack": Failure}},
+		"conntrack that nobody may read":            {unread(conntrackCount), map[string]Result{"conntrack": Warning}},
+		"conntrack that is not loaded":              {unshown(conntrackCount, conntrackMax, conntrackLoose), nil},
 		"conntrack is full, and the match needs it": {also(match, sysctl("1000", conntrackCount)), map[string]Result{"conntrack": Failure}},
 		"conntrack of no use without drain": {
 			also(sysctl("1000", conntrackCount), resource(func(r *Resource) { r.Spec.Drain = 0 })), nil,
 		},
-		"strict conntrack": {sysctl("0", conntrackLoose), map[string]Result{"conntrack-loose": Warning}},
+		"few neighbours":                      {neighbours(767, 0), nil},
+		"many neighbours":                     {neighbours(768, 0), map[string]Result{"neighbours": Warning}},
+		"a full table of neighbours":          {neighbours(1000, 0), map[string]Result{"neighbours": Failure}},
+		"a table that was full, and is again": {neighbours(512, 1), map[string]Result{"neighbours": Warning}},
+		"a table that was full":               {neighbours(511, 1), nil},
+		"neighbours that have a higher limit": {also(neighbours(1000, 70000), sysctl("4096", neighbourMax4)), nil},
+		"neighbours that do not count":        {also(neighbours(1000, 0), exempt(800, 0)), nil},
+		"neighbours that count in IPv6":       {also(neighbours(1000, 0), exempt(0, 800)), map[string]Result{"neighbours": Failure}},
+		"no place for a neighbour":            {also(neighbours(1, 1), sysctl("0", neighbourMax4)), map[string]Result{"neighbours": Failure}},
+		"a limit that nobody may read":        {unread(neighbourMax4), map[string]Result{"neighbours": Warning}},
+		"neighbours that nobody may count":    {uncounted(errUnread), map[string]Result{"neighbours": Warning}},
+		"IPv6 neighbours of an IPv4 address":  {neighbours6(1024), nil},
+		"IPv6 neighbours of an IPv6 address":  {also(dual, neighbours6(1024)), map[string]Result{"neighbours": Failure}},
+		"a kernel without IPv6, and an IPv6 address": {also(resource(func(r *Resource) {
+			r.Spec, r.Router = specOf(t, map[string]string{"ip": "2001:db8:10::3", "nic": "eth0"}), nil
+		}), unshown(neighbourMax6)), nil},
+		"a node in a container":                 {also(unshown(neighbourMax4, neighbourMax6), uncounted(fs.ErrNotExist)), nil},
+		"a kernel without IPv6, and neighbours": {also(dual, unshown(neighbourMax6), neighbours6(1024)), nil},
+		"strict conntrack":                      {sysctl("0", conntrackLoose), map[string]Result{"conntrack-loose": Warning}},
 		"untracked": {
 			obstacle(Obstacle{Table: "ip raw", Untracks: true, Certain: true}), map[string]Result{"notrack": Failure},
 		},
@@ -582,7 +619,9 @@ func TestChecks(t *testing.T) {
 		}), sysctl("2", "net/ipv4/conf/eth1/arp_announce")), nil},
 		"surroundings that cannot be read": {
 			resource(func(r *Resource) { r.Around = NewFact(Surroundings{}, errUnread) }),
-			map[string]Result{"reverse-path": Warning, "forwarding": Warning, "arp-announce": Warning, "promiscuous": Warning},
+			map[string]Result{
+				"neighbours": Warning, "reverse-path": Warning, "forwarding": Warning, "arp-announce": Warning, "promiscuous": Warning,
+			},
 		},
 		"IPv6 switched off": {also(resource(func(r *Resource) {
 			r.Spec = specOf(t, map[string]string{"ip": "192.168.10.3 2001:db8::3", "nic": "eth0"})
@@ -733,6 +772,17 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+func TestOverflowsAreShown(t *testing.T) {
+	facts := good(t)
+	facts.Neighbours.IPv4.Value = NeighbourTable{Entries: 300, Overflows: 2882}
+	for _, f := range Examine(facts) {
+		const want = "ipv4: 300 of 1024 entries are used (29 %); packets that found it full since boot: 2882"
+		if f.Check == "neighbours" && (f.Result != OK || f.Seen != want) {
+			t.Errorf("%s: %s, want ok: %s", f.Result, f.Seen, want)
+		}
+	}
+}
+
 // What is to be typed must be what helps.
 func TestWhatToType(t *testing.T) {
 	damaged := func(f *Facts) {
@@ -798,6 +848,10 @@ func TestWhatToType(t *testing.T) {
 				"configure the node's own address there; and then:; " +
 				`printf '[keyfile]\nunmanaged-devices+=interface-name:%s\n' eth0 >/etc/NetworkManager/conf.d/clusterip-eth0.conf; ` +
 				"systemctl reload NetworkManager",
+		},
+		"a full table of neighbours": {
+			"neighbours", func(f *Facts) { f.Neighbours.IPv4.Value.Entries = 1024 },
+			"sysctl -w net.ipv4.neigh.default.gc_thresh3=4096 net.ipv4.neigh.default.gc_thresh2=2048; # and in /etc/sysctl.d/, so that it lasts",
 		},
 		"what is not managed": {
 			"managed", func(f *Facts) { f.Resources[0].Configured.Meta["is-managed"] = "false" }, "pcs resource manage web-ip",

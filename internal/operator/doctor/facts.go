@@ -34,6 +34,13 @@ type Facts struct {
 	Resources     []Resource
 	InstalledErr  error         // why it is unknown what is installed here
 	Flushes       Fact[[]Flush] // services that remove rules of others
+	Neighbours    clusterip.PerFamily[Fact[NeighbourTable]]
+}
+
+// NeighbourTable is what the kernel counts in its neighbour table of a family. All network namespaces share the table.
+type NeighbourTable struct {
+	Entries   uint64
+	Overflows uint64 // how often it had no place for another entry since the kernel was booted
 }
 
 // Resource is what was read about one resource. A fact that depends on another one is missing if that one could not be read.
@@ -82,6 +89,7 @@ type Surroundings struct {
 	Routes      []clusterip.Route // connected ones, of both families
 	Gateways    []Gateway
 	Neighbours  []Neighbour
+	Exempt      clusterip.PerFamily[uint64] // how many entries of the neighbour table do not count against its limit
 }
 
 // Gateway is the router of a default route.
@@ -204,11 +212,12 @@ const (
 	conntrackCount = "net/netfilter/nf_conntrack_count"
 	conntrackMax   = "net/netfilter/nf_conntrack_max"
 	conntrackLoose = "net/netfilter/nf_conntrack_tcp_loose"
+	neighbourMax   = "net/%s/neigh/default/gc_thresh3" // of ipv4 or ipv6; only the first network namespace has it
 )
 
 // Sysctls lists the kernel parameters to be read on a node with these interfaces.
 func Sysctls(nics []clusterip.NIC) []string {
-	names := []string{conntrackCount, conntrackMax, conntrackLoose}
+	names := []string{conntrackCount, conntrackMax, conntrackLoose, fmt.Sprintf(neighbourMax, "ipv4"), fmt.Sprintf(neighbourMax, "ipv6")}
 	for _, nic := range append([]clusterip.NIC{{Name: "all"}}, nics...) {
 		for _, format := range []string{
 			reversePath, arpIgnore, arpFilter, routeLocalnet, arpAnnounce, forwards4, forwards6, dropsGroups4, dropsGroups6, disablesIPv6,

@@ -34,6 +34,12 @@ func kernelChecks() []check {
 			"Connections that are older than the drain setting survive a hand-over only if conntrack picks them up midway.",
 			drains, judgeLoose,
 		},
+		{
+			group, "neighbours",
+			"Each client in the node's own network needs an entry in the kernel's neighbour table. When the table is full, the kernel drops the " +
+				"answers to clients that have none.",
+			func(s subject) bool { return hasNIC(s) && len(s.neighbourFamilies()) > 0 }, judgeNeighbours,
+		},
 	}
 }
 
@@ -115,18 +121,73 @@ func judgeConntrack(s subject) answer {
 	if most == 0 {
 		return ok("not in use yet")
 	}
+	return judgeFilling(count, most, fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d   # about 300 bytes each", most*2))
+}
+
+// judgeFilling judges how many entries of a kernel's table are used. The commands in do raise its limit.
+func judgeFilling(count, most uint64, do ...string) answer {
 	const whole, full, much = 100, 95, 75
-	share := count * whole / most
+	share := count * whole / max(most, 1)
 	seen := fmt.Sprintf("%d of %d entries are used (%d %%)", count, most, share)
-	do := fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d   # about 300 bytes each", most*2)
 	switch {
 	case share >= full:
-		return fail(seen, do)
+		return fail(seen, do...)
 	case share >= much:
-		return warn(seen, do)
+		return warn(seen, do...)
 	default:
-		return ok("%s", seen)
+		return answer{seen: seen, do: do}
 	}
+}
+
+// neighbourFamilies returns the families of the address whose neighbour tables have a limit that can be read.
+func (s subject) neighbourFamilies() []string {
+	isOfFamily := map[string]func(netip.Addr) bool{"ipv4": netip.Addr.Is4, "ipv6": netip.Addr.Is6}
+	var families []string
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if s.layout.Has(isOfFamily[family]) && !errors.Is(s.Sysctls[fmt.Sprintf(neighbourMax, family)].Err, fs.ErrNotExist) {
+			families = append(families, family)
+		}
+	}
+	return families
+}
+
+func judgeNeighbours(s subject) answer {
+	var answers []answer
+	var seen []string
+	for _, family := range s.neighbourFamilies() {
+		table, exempt := s.Neighbours.IPv4, s.Around.Value.Exempt.IPv4
+		if family == "ipv6" {
+			table, exempt = s.Neighbours.IPv6, s.Around.Value.Exempt.IPv6
+		}
+		most, err := s.sysctl(neighbourMax, family)
+		if err := errors.Join(err, table.Err, s.Around.Err); err != nil {
+			answers = append(answers, unknown(err, "ip neighbour; cat /proc/net/stat/arp_cache /proc/net/stat/ndisc_cache", readSysctl))
+			continue
+		}
+		a := judgeNeighbourTable(table.Value, exempt, most, family)
+		answers, seen = append(answers, a), append(seen, a.seen)
+	}
+	return all(strings.Join(seen, "; "), answers...)
+}
+
+func judgeNeighbourTable(table NeighbourTable, exempt, most uint64, family string) answer {
+	const standard, more = 1024, 4 // the kernel's default limit, and how much more is advised
+	advised := max(most, standard) * more
+	count := table.Entries - min(table.Entries, exempt)
+	a := judgeFilling(count, most,
+		fmt.Sprintf("sysctl -w net.%[1]s.neigh.default.gc_thresh3=%[2]d net.%[1]s.neigh.default.gc_thresh2=%[3]d   # about 500 bytes each",
+			family, advised, advised/2),
+		"# and in /etc/sysctl.d/, so that it lasts")
+	a.seen = fmt.Sprintf("%s: %s", family, a.seen)
+	if table.Overflows > 0 {
+		a.seen += fmt.Sprintf("; packets that found it full since boot: %d", table.Overflows)
+		// With more clients than the limit, the kernel's garbage collection leaves at least gc_thresh2 entries, by default half of the limit.
+		// With fewer, the limit has been raised since, or the clients have gone.
+		if count >= most/2 {
+			a.result = max(a.result, Warning)
+		}
+	}
+	return a
 }
 
 func judgeLoose(s subject) answer {

@@ -34,6 +34,8 @@ type Doctor struct {
 func (d Doctor) Facts(ctx context.Context, described *doctor.Resource) (doctor.Facts, error) {
 	facts := d.cluster(ctx, described)
 	facts.Flushes = doctor.NewFact(d.files().flushes())
+	facts.Neighbours.IPv4 = doctor.NewFact(d.files().neighbourTable("arp_cache"))
+	facts.Neighbours.IPv6 = doctor.NewFact(d.files().neighbourTable("ndisc_cache"))
 	if len(facts.Resources) == 0 && !facts.Pacemaker {
 		if facts.InstalledErr != nil {
 			return facts, facts.InstalledErr

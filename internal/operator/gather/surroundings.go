@@ -62,6 +62,37 @@ func (f nodeFiles) networkManager(nicIndex int) (bool, error) {
 	return isYes(device.last("device.managed")), nil
 }
 
+// neighbourTable reads what the kernel counts of a family's neighbours: a line of names, and for each CPU a line of hexadecimal numbers
+// (neigh_stat_seq_show in net/core/neighbour.c). The number of entries is in each of these lines; all others are the CPU's own.
+func (f nodeFiles) neighbourTable(name string) (doctor.NeighbourTable, error) {
+	var table doctor.NeighbourTable
+	name = "proc/net/stat/" + name
+	text, err := f.read(name)
+	if err != nil {
+		return table, fmt.Errorf("read the kernel's neighbour statistics: %w", err)
+	}
+	names, rows, _ := strings.Cut(text, "\n")
+	read := func(row []string, name string) (uint64, error) {
+		i := slices.Index(strings.Fields(names), name)
+		if i < 0 || i >= len(row) {
+			return 0, fmt.Errorf("it has no %s", name)
+		}
+		return strconv.ParseUint(row[i], 16, 64)
+	}
+	if strings.TrimSpace(rows) == "" {
+		return table, fmt.Errorf("read /%s: it has no line for a CPU", name)
+	}
+	for row := range strings.Lines(rows) {
+		entries, err := read(strings.Fields(row), "entries")
+		overflows, overflowsErr := read(strings.Fields(row), "table_fulls")
+		if err := errors.Join(err, overflowsErr); err != nil {
+			return table, fmt.Errorf("read /%s: %w", name, err)
+		}
+		table.Entries, table.Overflows = entries, table.Overflows+overflows
+	}
+	return table, nil
+}
+
 // flushes returns the services that remove rules of others when they are reloaded or restarted.
 func (f nodeFiles) flushes() ([]doctor.Flush, error) {
 	var all []doctor.Flush

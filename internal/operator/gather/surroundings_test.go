@@ -2,6 +2,7 @@ package gather
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,6 +148,35 @@ func TestNetworkManager(t *testing.T) {
 		if got != row.want || (err != nil) != row.unknown {
 			t.Errorf("%s: %t, %v", name, got, err)
 		}
+	}
+}
+
+func TestNeighbourTable(t *testing.T) {
+	const names = "entries  allocs   destroys hash_grows lookups  hits     res_failed rcv_probes_mcast rcv_probes_ucast periodic_gc_runs " +
+		"forced_gc_runs unresolved_discards table_fulls\n"
+	const first = "000003fe 0006c716 0006a783 00000006   003b5150 000f6c9c 00000116   00000000         00000000         00000e9c         " +
+		"00000cbd       00001103            00000b42\n"
+	const second = "000003ff 000696ed 0006b680 00000003   0039c25d 000ef5c1 00000150   00000000         00000000         00000000         " +
+		"000009dd       0000127b            00000875\n"
+	const file = "proc/net/stat/arp_cache"
+	for name, row := range map[string]struct {
+		text, fault string
+		want        doctor.NeighbourTable
+	}{
+		"two CPUs":                {text: names + first + second, want: doctor.NeighbourTable{Entries: 0x3ff, Overflows: 0xb42 + 0x875}},
+		"no CPU":                  {text: names, fault: "no line for a CPU"},
+		"nothing":                 {text: "", fault: "no line for a CPU"},
+		"a line that is cut off":  {text: names + first + "000003ff 000696ed\n", fault: "it has no table_fulls"},
+		"a kernel of other names": {text: strings.Replace(names, "entries", "neighbours", 1) + first, fault: "it has no entries"},
+		"what is no number":       {text: names + strings.Replace(first, "000003fe", "many", 1), fault: `"many"`},
+	} {
+		got, err := nodeWith(t, map[string]string{file: row.text}).neighbourTable("arp_cache")
+		if row.fault == "" && (err != nil || got != row.want) || row.fault != "" && (err == nil || !strings.Contains(err.Error(), row.fault)) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if _, err := nodeWith(t, nil).neighbourTable("arp_cache"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
 	}
 }
 
