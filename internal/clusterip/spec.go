@@ -272,13 +272,27 @@ func (s Spec) Resolve(seen State) (Layout, error) {
 				faults, ocf.Errorf(ocf.ErrConfigured, "parameter ip: %s belongs to %s, which runs here too", address.Prefix.Addr(), address.Of),
 			)
 		default:
-			name := seen.NICName(address.NICIndex)
-			fault("%s is already on %s, where this resource did not put it; remove it there (ip address delete %s dev %s)",
-				address.Prefix, name, address.Prefix, name)
+			fault("%w", ForeignAddressError{address.Prefix, seen.NICName(address.NICIndex)})
 		}
 	}
 	layout.Schema = Schema
 	return layout, errors.Join(faults...)
+}
+
+// ForeignAddressError is why an address cannot be installed that is already on an interface.
+type ForeignAddressError struct {
+	Address netip.Prefix
+	NIC     string
+}
+
+// Error implements error.
+func (e ForeignAddressError) Error() string {
+	return fmt.Sprintf("%s; remove it there (ip address delete %s dev %s)", e.Seen(), e.Address, e.NIC)
+}
+
+// Seen returns the text of the error without what to do.
+func (e ForeignAddressError) Seen() string {
+	return fmt.Sprintf("%s is already on %s, where this resource did not put it", e.Address, e.NIC)
 }
 
 // Layout returns what follows from the spec alone, which is enough to know the bucket of a packet.

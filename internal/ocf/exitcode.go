@@ -1,6 +1,7 @@
 package ocf
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 )
@@ -94,6 +95,22 @@ func (e *Error) Unwrap() error { return e.Err }
 // Errorf is fmt.Errorf, %w included, for an error with an exit code.
 func Errorf(code ExitCode, format string, args ...any) error {
 	return &Error{Code: code, Err: fmt.Errorf(format, args...)}
+}
+
+// Split returns the errors that are joined in an error (errors.Join), or the error alone.
+func Split(err error) []error {
+	if err == nil {
+		return nil
+	}
+	var several interface{ Unwrap() []error }
+	if !errors.As(err, &several) {
+		return []error{err}
+	}
+	var all []error
+	for _, one := range several.Unwrap() {
+		all = append(all, Split(one)...)
+	}
+	return all
 }
 
 // CodeOf is the one place where an error becomes an exit code. No error is Success. The outermost *Error on a path through the wrapped

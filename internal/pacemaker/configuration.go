@@ -120,6 +120,9 @@ type Agent struct {
 	Type     string
 }
 
+// IPaddr2 returns the agent whose resources may have an address before this agent shares it.
+func IPaddr2() Agent { return Agent{Provider: "heartbeat", Type: "IPaddr2"} }
+
 // Resources returns the resources of this agent in a configuration.
 func Resources(configuration *etree.Element) []Resource {
 	return ResourcesOf(configuration, Agent{Type: agentType})

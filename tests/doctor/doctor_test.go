@@ -316,6 +316,9 @@ func inTheCluster() []planted {
 	}
 }
 
+const oldClone = `<clone id="old-clone"><primitive id="old" class="ocf" provider="heartbeat" type="IPaddr2">` +
+	`<instance_attributes id="old-a"><nvpair id="old-ip" name="ip" value="192.168.10.9"/></instance_attributes></primitive></clone>`
+
 // onTheNode are faults of node1's kernel, and of the network.
 func onTheNode() []planted {
 	return []planted{
@@ -461,6 +464,17 @@ func onTheNode() []planted {
 			plant:  on("echo 1 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"),
 			repair: on("echo 0 >/proc/sys/net/ipv6/conf/eth0/drop_unicast_in_l2_multicast"),
 			want:   only("group-frames", warning),
+		},
+		{
+			name:  "a clone of IPaddr2 has the address",
+			plant: on("ip address add 192.168.10.9/24 dev eth0; " + create("resources", oldClone)),
+			repair: func(t *testing.T, s *site) {
+				t.Helper()
+				s.shell(t, s.Nodes[0], "ip address delete 192.168.10.9/24 dev eth0")
+				s.reset(t)
+			},
+			args: []string{"--ip", "192.168.10.9", "--buckets", "8"}, want: only("interface", failure),
+			text: "ocf-clusterip convert --resource old-clone",
 		},
 		{
 			name:   "another host has the address",
@@ -669,7 +683,7 @@ func (p planted) find(t *testing.T, s *site) {
 	if p.repair != nil {
 		defer p.repair(t, s)
 	}
-	p.compare(t, with.doctor(t))
+	p.compare(t, with.doctor(t, p.args...))
 }
 
 func (p planted) compare(t *testing.T, r report) {

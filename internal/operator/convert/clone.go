@@ -1,7 +1,6 @@
 package convert
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -234,16 +233,9 @@ func isID(text string) bool {
 
 // split returns the texts of joined errors.
 func split(err error) []string {
-	if err == nil {
-		return nil
-	}
-	var several interface{ Unwrap() []error }
-	if !errors.As(err, &several) {
-		return []string{err.Error()}
-	}
 	var all []string
-	for _, one := range several.Unwrap() {
-		all = append(all, split(one)...)
+	for _, one := range ocf.Split(err) {
+		all = append(all, one.Error())
 	}
 	return all
 }

@@ -105,12 +105,9 @@ const notNodeByNode = "A conversion node by node, unnoticed by clients, is not p
 	"runs on which node, and has no rule by which a bucket runs either in the old way or in the new one. With both at once, some clients " +
 	"would get two answers and others none. So the address is stopped on all nodes and started again."
 
-// ipaddr2 is the agent that is converted.
-var ipaddr2 = pacemaker.Agent{Provider: "heartbeat", Type: "IPaddr2"}
-
 // Cluster converts the clones of IPaddr2 in a configuration.
 func Cluster(configuration *etree.Element, o Options) (Report, error) {
-	resources, err := chosen(pacemaker.ResourcesOf(configuration, ipaddr2), configuration, o)
+	resources, err := chosen(pacemaker.ResourcesOf(configuration, pacemaker.IPaddr2()), configuration, o)
 	if err != nil {
 		return Report{}, err
 	}

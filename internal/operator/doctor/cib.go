@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -58,6 +59,20 @@ func (c cib) primitive(name string) *etree.Element {
 		}
 	}
 	return nil
+}
+
+// ipaddr2 returns the resource of ocf:heartbeat:IPaddr2 that has an address, unless it is disabled.
+func (c cib) ipaddr2(address netip.Addr) (pacemaker.Resource, bool) {
+	if c.configuration == nil {
+		return pacemaker.Resource{}, false
+	}
+	for _, resource := range pacemaker.ResourcesOf(c.configuration, pacemaker.IPaddr2()) {
+		its, err := netip.ParseAddr(strings.TrimSpace(resource.Parameters["ip"]))
+		if err == nil && its == address && !resource.Disabled() {
+			return resource, true
+		}
+	}
+	return pacemaker.Resource{}, false
 }
 
 // template returns the template of a primitive, or the primitive itself.

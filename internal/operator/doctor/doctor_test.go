@@ -131,6 +131,15 @@ func good(t *testing.T) Facts {
 	}
 }
 
+// also makes several changes.
+func also(changes ...func(*Facts)) func(*Facts) {
+	return func(f *Facts) {
+		for _, change := range changes {
+			change(f)
+		}
+	}
+}
+
 // portOf makes eth0 a port of an interface of that kind.
 func portOf(r *Resource, kind string) {
 	const master = 9
@@ -238,13 +247,6 @@ func TestChecks(t *testing.T) {
 	secondWay := func(f *Facts) {
 		around := &f.Resources[0].Around.Value
 		around.Gateways = append(around.Gateways, Gateway{NICIndex: eth1})
-	}
-	also := func(changes ...func(*Facts)) func(*Facts) {
-		return func(f *Facts) {
-			for _, change := range changes {
-				change(f)
-			}
-		}
 	}
 	igmp := func(heard bool, err error, waited time.Duration) func(*Facts) {
 		return resource(func(r *Resource) {
@@ -789,6 +791,27 @@ func TestWhatToType(t *testing.T) {
 		f.Resources[0].State.Value.Tables = clusterip.Tables{Present: true, Faults: []string{"a rule is gone"}}
 	}
 	maintenance := func(f *Facts) { f.Resources[0].Configured.Meta["maintenance"] = "true" }
+	described := func(f *Facts) { f.Resources[0].Configured, f.Resources[0].Origin = nil, FromFlags }
+	held := func(f *Facts) {
+		f.Resources[0].State.Value.Addresses = []clusterip.Address{{NICIndex: eth0, Prefix: netip.MustParsePrefix("192.168.10.3/24")}}
+	}
+	answered := func(f *Facts) {
+		f.Resources[0].Conflicts.Value = []clusterip.Conflict{
+			{Address: f.Resources[0].Spec.Address(), MAC: clusterip.MAC{2, 0, 0, 0, 2, 1}},
+		}
+	}
+	const anywhere = "ip -brief address; ip -brief link"
+	ipaddr2 := func(cloned bool, address, role string) func(*Facts) {
+		text := `<primitive id="old" class="ocf" provider="heartbeat" type="IPaddr2"><instance_attributes id="a">` +
+			`<nvpair id="a1" name="ip" value="` + address + `"/></instance_attributes></primitive>`
+		if cloned {
+			text = `<clone id="old-clone">` + text + `<meta_attributes id="b"><nvpair id="b1" name="target-role" value="` + role + `"/>` +
+				`</meta_attributes></clone>`
+		}
+		return func(f *Facts) {
+			f.Configuration.Value = configuration(t, strings.Replace(goodCIB, "</resources>", text+"</resources>", 1))
+		}
+	}
 	const pair = `<meta_attributes id="x"><nvpair id="x1" name="maintenance" value="true"/></meta_attributes>`
 	inCIB := func(f *Facts, behind string) {
 		maintenance(f)
@@ -849,6 +872,36 @@ func TestWhatToType(t *testing.T) {
 				`printf '[keyfile]\nunmanaged-devices+=interface-name:%s\n' eth0 >/etc/NetworkManager/conf.d/clusterip-eth0.conf; ` +
 				"systemctl reload NetworkManager",
 		},
+		"the address of a clone of IPaddr2": {
+			"interface", also(held, ipaddr2(true, "192.168.10.3", "")), "# do not delete the address: Pacemaker would find old failed; " +
+				"pcs resource delete web-ip; ocf-clusterip convert --resource old-clone",
+		},
+		"the address of a clone of IPaddr2, before this agent is configured": {
+			"interface", also(held, ipaddr2(true, "192.168.10.3", ""), described),
+			"# do not delete the address: Pacemaker would find old failed; ocf-clusterip convert --resource old-clone",
+		},
+		"the address of a primitive of IPaddr2": {
+			"interface", also(held, ipaddr2(false, " 192.168.10.3", "")), "# do not delete the address: Pacemaker would find old failed; " +
+				"pcs resource disable old; crm_resource --wait --timeout=60s",
+		},
+		"the address of a clone of IPaddr2, and another fault": {
+			"interface", also(held, ipaddr2(true, "192.168.10.3", ""), described, func(f *Facts) {
+				f.Resources[0].State.Value.NICs[0].ARP = false
+				f.Resources[0].Spec.NIC = "eth0"
+			}), "# do not delete the address: Pacemaker would find old failed; ocf-clusterip convert --resource old-clone; ip -brief address; " +
+				"ip -brief link",
+		},
+		"the address of a clone of IPaddr2 that is disabled": {"interface", also(held, ipaddr2(true, "192.168.10.3", "Stopped")), anywhere},
+		"an address that no IPaddr2 has":                     {"interface", also(held, ipaddr2(true, "192.168.10.4", "")), anywhere},
+		"an address, and a CIB that cannot be read":          {"interface", also(held, func(f *Facts) { f.Configuration.Value = nil }), anywhere},
+		"another node, where a clone of IPaddr2 has the address": {
+			"address-conflict", also(answered, ipaddr2(true, "192.168.10.3", ""), described),
+			"# do not delete the address: Pacemaker would find old failed; ocf-clusterip convert --resource old-clone",
+		},
+		"another host that has the address": {
+			"address-conflict", answered, "ip neighbour | grep -i 02:00:00:00:02:01; ocf-clusterip doctor --ip 192.168.10.3; " +
+				"ip address delete 192.168.10.3/… dev …",
+		},
 		"a full table of neighbours": {
 			"neighbours", func(f *Facts) { f.Neighbours.IPv4.Value.Entries = 1024 },
 			"sysctl -w net.ipv4.neigh.default.gc_thresh3=4096 net.ipv4.neigh.default.gc_thresh2=2048; # and in /etc/sysctl.d/, so that it lasts",
@@ -861,10 +914,14 @@ func TestWhatToType(t *testing.T) {
 			facts := good(t)
 			row.change(&facts)
 			var got []string
+			var seen string
 			for _, f := range Examine(facts) {
 				if f.Check == row.check {
-					got = f.Do
+					got, seen = f.Do, f.Seen
 				}
+			}
+			if strings.HasPrefix(row.want, "# do not delete the address") && strings.Contains(seen, "ip address delete") {
+				t.Errorf("advises to delete the address: %s", seen)
 			}
 			for i, command := range got {
 				got[i], _, _ = strings.Cut(command, "   #")

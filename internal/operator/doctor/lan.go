@@ -110,6 +110,11 @@ func judgeConflicts(s subject) answer {
 		if addresses := s.addressesOf(other); len(addresses) > 0 {
 			seen += fmt.Sprintf("; it also has %s", strings.Join(addresses, ", "))
 		}
+		if holder, found := s.cib.ipaddr2(other.Address); found {
+			seen += fmt.Sprintf("; %s of ocf:heartbeat:IPaddr2 has it in this cluster", holder.ID())
+			answers = append(answers, fail(seen, s.replace(holder)...))
+			continue
+		}
 		answers = append(answers, fail(seen,
 			fmt.Sprintf("ip neighbour | grep -i %s   # shows which host it is; on that host:", other.MAC),
 			fmt.Sprintf("ocf-clusterip doctor --ip %s   # if it is a node of the cluster", other.Address),

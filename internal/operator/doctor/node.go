@@ -12,6 +12,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
+	"ocf-clusterip/internal/pacemaker"
 	"ocf-clusterip/internal/text"
 )
 
@@ -300,12 +301,45 @@ func judgeInterface(s subject) answer {
 			fmt.Sprintf("ip link set %s nomaster   # and in the network's configuration", s.nic.Name))
 	}
 	if _, err := s.Layout(); err != nil {
-		return failed(err, "ip -brief address", "ip -brief link")
+		return s.judgeFaults(ocf.Split(err))
 	}
 	if why := s.State.Value.UnicastFault(s.layout); why != "" {
 		return fail(why, s.update("mac_mode=multicast   # with the resource disabled"))
 	}
 	return ok("%s has %s", s.nic.Name, text.Join(s.layout.Prefixes, ", "))
+}
+
+// judgeFaults is the failure for the reasons why the address cannot be installed.
+func (s subject) judgeFaults(faults []error) answer {
+	var answers []answer
+	var others []error
+	for _, fault := range faults {
+		if foreign, is := errors.AsType[clusterip.ForeignAddressError](fault); is {
+			if holder, found := s.cib.ipaddr2(foreign.Address.Addr()); found {
+				seen := fmt.Sprintf("%s: %s of ocf:heartbeat:IPaddr2 has it", foreign.Seen(), holder.ID())
+				answers = append(answers, fail(seen, s.replace(holder)...))
+				continue
+			}
+		}
+		others = append(others, fault)
+	}
+	if len(others) > 0 {
+		answers = append(answers, failed(errors.Join(others...), "ip -brief address", "ip -brief link"))
+	}
+	return all("", answers...)
+}
+
+// replace returns the commands that take an address from a resource of IPaddr2, without deleting the address, which Pacemaker would take
+// for a failure. A primitive cannot be converted.
+func (s subject) replace(holder pacemaker.Resource) []string {
+	do := []string{"# do not delete the address: Pacemaker would find " + holder.Name + " failed"}
+	if holder.Clone == "" {
+		return append(do, "pcs resource disable "+holder.Name, waitUntilStopped)
+	}
+	if isConfigured(s) {
+		do = append(do, fmt.Sprintf("pcs resource delete %s   # for %s becomes a resource of this agent:", s.name(), holder.Name))
+	}
+	return append(do, fmt.Sprintf("ocf-clusterip convert --resource %s   # prints the commands: docs/upgrade.md", holder.Clone))
 }
 
 func judgeLink(s subject) answer {
