@@ -594,7 +594,7 @@ func inServices(nicIndex string) []planted {
 		{
 			name:  "NetworkManager manages the interface",
 			files: map[string]string{managerUnit: "", "/run/NetworkManager/devices/" + nicIndex: "[device]\nmanaged=true\n"},
-			want:  only("networkmanager", warning), text: "unmanaged-devices+=interface-name:%s",
+			want:  only("networkmanager", warning), text: "unmanaged-devices+=interface-name:=%s",
 		},
 		{
 			name:  "NetworkManager leaves the interface alone",

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -869,7 +870,7 @@ func TestWhatToType(t *testing.T) {
 			"# in use: avoid nmcli connection up and down on it, or put the node into standby first; " +
 				"# for good: put the node into standby first, for the reload may remove the interface's addresses; let another program " +
 				"configure the node's own address there; and then:; " +
-				`printf '[keyfile]\nunmanaged-devices+=interface-name:%s\n' eth0 >/etc/NetworkManager/conf.d/clusterip-eth0.conf; ` +
+				`printf '[keyfile]\nunmanaged-devices+=interface-name:=%s\n' eth0 >/etc/NetworkManager/conf.d/clusterip-eth0.conf; ` +
 				"systemctl reload NetworkManager",
 		},
 		"the address of a clone of IPaddr2": {
@@ -930,6 +931,28 @@ func TestWhatToType(t *testing.T) {
 				t.Errorf("%q, want %q", got, row.want)
 			}
 		})
+	}
+}
+
+// The file that the command for NetworkManager writes must name the interface, whatever its name is, and no other one.
+func TestNamesForNetworkManager(t *testing.T) {
+	for name, want := range map[string]string{
+		"eth0": "eth0", "eth0.7": "eth0.7", "eth*": "eth*", "e?h0": "e?h0", "~eth0": "~eth0", "=eth0": "=eth0", "eth%s": "eth%s", "it's": "it's",
+		"a;b,c": `a\;b\,c`, `a\s`: `a\\s`, `a\;`: `a\\\;`,
+	} {
+		facts := good(t)
+		facts.Resources[0].NM.Value = true
+		facts.Resources[0].State.Value.NICs[0].Name = name
+		for _, f := range Examine(facts) {
+			if f.Check != "networkmanager" {
+				continue
+			}
+			command, _, _ := strings.Cut(f.Do[2], " >")
+			got, err := exec.Command("/bin/sh", "-c", command).Output()
+			if want := "[keyfile]\nunmanaged-devices+=interface-name:=" + want + "\n"; err != nil || string(got) != want {
+				t.Errorf("%s: %s writes %q, want %q (%v)", name, command, got, want, err)
+			}
+		}
 	}
 }
 

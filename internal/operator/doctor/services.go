@@ -50,12 +50,14 @@ func judgeNetworkManager(s subject) answer {
 	case !s.NM.Value:
 		return ok("does not manage %s", s.nic.Name)
 	}
-	// NetworkManager reads one value of unmanaged-devices: += adds to those of other files.
+	// NetworkManager reads one value of unmanaged-devices: += adds to those of other files. A name behind := is no pattern. Separators of
+	// the list still need a backslash (NetworkManager.conf(5), Device List Format).
+	literal := strings.NewReplacer(`\`, `\\`, `,`, `\,`, `;`, `\;`).Replace(s.nic.Name)
 	return warn(fmt.Sprintf("NetworkManager manages %s", s.nic.Name),
 		"# in use: avoid nmcli connection up and down on it, or put the node into standby first",
 		"# for good: put the node into standby first, for the reload may remove the interface's addresses; let another program configure "+
 			"the node's own address there; and then:",
-		fmt.Sprintf(`printf '[keyfile]\nunmanaged-devices+=interface-name:%%s\n' %s >%s`, text.ShellQuote(s.nic.Name),
+		fmt.Sprintf(`printf '[keyfile]\nunmanaged-devices+=interface-name:=%%s\n' %s >%s`, text.ShellQuote(literal),
 			text.ShellQuote("/etc/NetworkManager/conf.d/clusterip-"+s.nic.Name+".conf")),
 		"systemctl reload NetworkManager")
 }
