@@ -3,45 +3,52 @@
 package lab
 
 import (
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/tests/harness"
+	"ocf-clusterip/tests/lan"
 )
 
-// complaint matches warnings of tools.
-var complaint = regexp.MustCompile(`(?i)deprecat|warning|error`)
-
-// unavoidable is what pcs from 0.12.2 on writes whenever it is given options of a clone, in any form (pacemaker/examples/README.md); and
-// what pcs status writes where there is no systemd, as on the lab's hosts.
-var unavoidable = regexp.MustCompile(`(?m)^Warning: (Meta attributes of .*clone are not validated|Unable to detect init system).*$`)
-
-// readmeCommands are those of a section of README, without what the lab has done already: the nodes form a cluster with fencing.
-func readmeCommands(t *testing.T, section string) []string {
+// readmeCommands are those of a section of README.md, without what the lab has done already: the nodes form a cluster with fencing.
+func readmeCommands(t *testing.T, title string) []string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	section, err := READMESection(title)
 	check(t, err)
-	_, body, found := strings.Cut(string(text), "\n## "+section+"\n")
-	if !found {
-		t.Fatalf("README has no section %q", section)
-	}
-	body, _, _ = strings.Cut(body, "\n## ")
-	var commands []string
-	for line := range strings.Lines(strings.ReplaceAll(body, "\\\n", "")) {
-		command, isCode := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "    ")
+	return slices.DeleteFunc(slices.Concat(CodeBlocks(section)...), func(line string) bool {
 		done := slices.ContainsFunc(
 			[]string{"pcs host ", "pcs cluster setup ", "pcs stonith "},
-			func(s string) bool { return strings.HasPrefix(command, s) },
+			func(s string) bool { return strings.HasPrefix(line, s) },
 		)
-		if isCode && (strings.HasPrefix(command, "pcs ") || strings.HasPrefix(command, "crm_")) && !done {
-			commands = append(commands, command)
+		return done || !strings.HasPrefix(line, "pcs ") && !strings.HasPrefix(line, "crm_")
+	})
+}
+
+func TestCodeBlocks(t *testing.T) {
+	const text = "a\n\n    one \\\n    more\n    two\nb\n  c\n    three\n"
+	if diff := cmp.Diff([][]string{{"one     more", "two"}, {"three"}}, CodeBlocks(text)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestComplaints(t *testing.T) {
+	for _, row := range []struct {
+		stderr string
+		want   bool
+	}{
+		{"Warning: Meta attributes of clone are not validated", false},
+		{"\nWARNING: apt does not have a stable CLI interface. Use with caution in scripts.\n\n", false},
+		{"\nWARNING: apt does not have a stable CLI interface. Use with caution in scripts.\n\nWarning: stop", true},
+		{"Deprecation Warning: use 'meta'", true},
+	} {
+		if got := Complains(lan.Result{Stderr: row.stderr}); got != row.want {
+			t.Errorf("%q: %t", row.stderr, got)
 		}
 	}
-	return commands
 }
 
 // README's commands make a healthy cluster, on this release too, without warnings.
@@ -57,15 +64,14 @@ func TestREADMEIsTyped(t *testing.T) {
 	}
 	started := false
 	for i, command := range readmeCommands(t, "Two nodes in ten lines") {
-		argv, err := l.Hosts[0].EnterCommand("sh", "-c", command)
+		r, err := l.Hosts[0].Type(t.Context(), "/", command)
 		check(t, err)
-		r := l.Hosts[0].machine.Run(t.Context(), environment, argv...)
 		t.Logf("%s\n%s%s", command, r.Stdout, r.Stderr)
-		if r.Err != nil || r.ExitCode != 0 {
-			t.Fatalf("%s: exit status %d, %v", command, r.ExitCode, r.Err)
+		if r.ExitCode != 0 {
+			t.Fatalf("%s: exit status %d", command, r.ExitCode)
 		}
-		if output := unavoidable.ReplaceAllString(r.Stdout+r.Stderr, ""); complaint.MatchString(output) {
-			t.Errorf("line %d complains: %s\n%s", i+1, command, output)
+		if Complains(r) {
+			t.Errorf("line %d complains: %s\n%s%s", i+1, command, r.Stdout, r.Stderr)
 		}
 		if strings.HasPrefix(command, "pcs resource enable") && !started { // what follows changes the number of buckets
 			s.even(buckets, "node1", "node2")
