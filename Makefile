@@ -55,7 +55,7 @@ report   := $(GO) run -C tools ./testreport
 
 # RELEASE=bullseye|bookworm|trixie|sid: the hosts of the clusters run in the root of that Debian release; by default, in the machine's own.
 RELEASE ?=
-# Which of the cluster tests run: a regular expression, as for `go test -run`.
+# Which of the cluster tests run, or of the packages' tests: a regular expression, as for `go test -run`.
 RUN     ?= .
 release-root := if [ -n '$(RELEASE)' ]; then ./tests/install-packages release; LAB_ROOT=$$(./tests/make-root '$(RELEASE)'); export LAB_ROOT; fi
 # How long `make soak` lets things happen, what decides which (empty: a new number, which it prints), and the resource's mac_mode.
@@ -113,13 +113,13 @@ test-packages: packages ## builds them again elsewhere: the same bytes; installs
 	@echo '== tests of the packages'
 	./tests/install-packages demo
 	./tests/install-packages packages
-	$(lab-test) -json ./tests/packages -dist '$(abspath $(DIST))' | $(report)
+	$(lab-test) -json -run '$(RUN)' ./tests/packages -dist '$(abspath $(DIST))' | $(report)
 
 release: ## the packages of what is committed, tested, in dist; it sets no tag and publishes nothing (root)
 	@case '$(version)' in
 		*-dirty | unknown) echo "make release: '$(version)' is no commit: commit first, in a git repository" >&2; exit 1 ;;
 	esac
-	$(MAKE) --no-print-directory test-packages
+	$(MAKE) --no-print-directory test-packages RUN=.
 	cat '$(DIST)/SHA256SUMS'
 
 ##@ To see it work
