@@ -109,7 +109,7 @@ packages: ## dist: deb and rpm for amd64, arm64 and s390x, what is in them (SBOM
 	export SOURCE_DATE_EPOCH='$(SOURCE_DATE_EPOCH)' GIT_VERSION='$(version)'
 	./packaging/build '$(DIST)' $(ARCHITECTURES)
 
-test-packages: packages ## builds them again elsewhere: the same bytes; installs, upgrades, removes them on three Debian releases (root)
+test-packages: packages ## builds them again elsewhere: the same bytes; installs, upgrades, removes them on three Debian releases; types the README's first lines (root)
 	@echo '== tests of the packages'
 	./tests/install-packages demo
 	./tests/install-packages packages

@@ -27,22 +27,23 @@ const (
 
 var shared = netip.MustParseAddr("192.168.10.3")
 
-// A site is a cluster whose hosts have the package from dpkg, and clients with open connections.
+// A site is a cluster of three hosts on Debian 13, and the package in a folder that they see.
 type site struct {
 	*lab.Lab
-	t     *testing.T
-	deb   string
+	t      *testing.T
+	folder string
+	deb    string
+
+	// For upgrades.
 	later string
-	probe *probe.Probe
+	probe *probe.Probe // clients with open connections
 }
 
+// newSite makes a site whose hosts do not have the package.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	later, _ := newer(t)
-	s := &site{t: t, deb: built(t, *dist, "*_"+architecture(t)+".deb"), later: later}
-	folder := t.TempDir() // hosts see the folder for temporary files
-	mustRun(t, "cp", "--target-directory", folder, s.deb, s.later)
-	s.deb, s.later = filepath.Join(folder, filepath.Base(s.deb)), filepath.Join(folder, filepath.Base(s.later))
+	s := &site{t: t, folder: t.TempDir()} // hosts see the folder for temporary files
+	s.deb = s.share(built(t, *dist, "*_"+architecture(t)+".deb"))
 	var err error
 	s.Lab, err = lab.New(t.Context(), lab.Options{Roots: []string{madeRoot(t, "trixie")}, Log: t.Output()})
 	s.check(err)
@@ -51,17 +52,34 @@ func newSite(t *testing.T) *site {
 			t.Errorf("remove the lab: %v", err)
 		}
 	})
+	return s
+}
+
+// newSiteInUse makes one whose hosts have the package from dpkg and serve clients, and a later package.
+func newSiteInUse(t *testing.T) *site {
+	t.Helper()
+	later, _ := newer(t)
+	s := newSite(t)
+	s.later = s.share(later)
 	s.install(s.deb, s.Hosts...)
 	s.on(s.Hosts[0], "pcs", "resource", "create", resource, "ocf:custom:clusterip", "ip="+shared.String(), "drain=600",
 		"op", "monitor", "interval=2s",
 		"clone", "clone-max=8", "clone-node-max=8", "globally-unique=true", "resource-stickiness=0")
 	s.even("node1", "node2", "node3")
+	var err error
 	s.probe, err = s.ProbeWith(t.Context(), probe.Options{
 		Target: shared, Sources: s.Network.Sources(streams), Protos: []probe.Proto{probe.Stream}, Interval: time.Second,
 	})
 	s.check(err)
 	s.answered()
 	return s
+}
+
+// share copies a deb to the folder, and returns its name there.
+func (s *site) share(deb string) string {
+	s.t.Helper()
+	mustRun(s.t, "cp", "--target-directory", s.folder, deb)
+	return filepath.Join(s.folder, filepath.Base(deb))
 }
 
 func (s *site) check(err error) {
@@ -78,12 +96,20 @@ func (s *site) on(h *lab.Host, argv ...string) string {
 	return out
 }
 
-// install has dpkg install a deb on hosts, and expects that the program is the new one.
+// install has dpkg install a deb on hosts.
 func (s *site) install(deb string, hosts ...*lab.Host) {
 	s.t.Helper()
 	for _, h := range hosts {
 		s.on(h, "dpkg", "--install", deb)
-		version := strings.TrimSpace(mustRun(s.t, "dpkg-deb", "--field", deb, "Version"))
+	}
+	s.installed(deb, hosts...)
+}
+
+// installed expects that hosts have the version of a deb.
+func (s *site) installed(deb string, hosts ...*lab.Host) {
+	s.t.Helper()
+	version := strings.TrimSpace(mustRun(s.t, "dpkg-deb", "--field", deb, "Version"))
+	for _, h := range hosts {
 		if installed := s.on(h, "dpkg-query", "--show", "--showformat", "${Version}", "ocf-clusterip"); installed != version {
 			s.t.Errorf("%s has %s after the installation of %s", h.Name, installed, version)
 		}
@@ -110,7 +136,7 @@ func (s *site) answered() {
 
 // An upgrade under traffic moves no bucket and fails no monitor. Neither it nor a downgrade in standby breaks a connection.
 func TestUpgradeUnderTraffic(t *testing.T) {
-	s := newSite(t)
+	s := newSiteInUse(t)
 	before, err := s.Status(t.Context())
 	s.check(err)
 
