@@ -221,7 +221,7 @@ fuzz: ## a few seconds of each fuzz target; FUZZTIME=1m for more
 	done <<<"$$targets"
 
 ##@ To develop
-.PHONY: fmt generate check-generated bpf-objects update-golden update-picture update-top-picture matrix record-answers help
+.PHONY: fmt generate check-generated bpf-objects update-golden update-picture update-top-picture update-dashboard-picture matrix record-answers help
 
 fmt: ## formats all Go code
 	$(golangci) fmt ./...
@@ -265,6 +265,10 @@ update-picture: demo ## writes docs/demo.svg, the README's picture, anew
 update-top-picture: ## writes docs/top.txt and docs/top.png, what top shows in a cluster, anew (root)
 	./tests/install-packages demo
 	$(lab-test) -run '^TestTopInACluster$$' ./tests/lab -pictures '$(CURDIR)/docs'
+
+update-dashboard-picture: ## draws docs/dashboard.svg, the picture in contrib/README.md, anew: look at it (root)
+	./tests/install-packages test
+	$(GO) test -tags system -count=1 ./contrib -run '^TestPictureShowsTheDashboard$$' -update
 
 help:
 	@awk 'BEGIN {FS = ":.*## "}

@@ -6,6 +6,7 @@ package contrib
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -38,12 +39,26 @@ func metrics(t *testing.T) map[string]*dto.MetricFamily {
 		t.Fatal(err)
 	}
 	defer text.Close()
+	return parse(t, text)
+}
+
+func parse(t *testing.T, text io.Reader) map[string]*dto.MetricFamily {
+	t.Helper()
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return families
+}
+
+// scraped names a sample as Prometheus does that has it from an instance.
+func scraped(name, instance string, m *dto.Metric) string {
+	labels := []string{`job="node"`, fmt.Sprintf("instance=%q", instance)}
+	for _, l := range m.GetLabel() {
+		labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+	}
+	return name + "{" + strings.Join(labels, ",") + "}"
 }
 
 func read(t *testing.T, file string) string {
@@ -133,7 +148,23 @@ type panel struct {
 	Description string
 	GridPos     struct{ X, Y, W, H int }
 	Datasource  struct{ UID string }
-	Targets     []struct{ Expr string }
+	Targets     []target
+	FieldConfig struct{ Defaults field }
+	Options     struct {
+		ShowValue string // in the boxes of a state timeline
+	}
+	Transformations []struct {
+		ID      string
+		Options struct {
+			ExcludeByName map[string]bool
+			RenameByName  map[string]string
+		}
+	}
+}
+
+type target struct {
+	RefID, Expr, LegendFormat string
+	Instant                   bool
 }
 
 func panels(t *testing.T) []panel {
@@ -223,15 +254,11 @@ func TestPanelsAreNotEmpty(t *testing.T) {
 	families := metrics(t)
 	for _, name := range slices.Sorted(maps.Keys(families)) {
 		for _, m := range families[name].GetMetric() {
-			labels := []string{`job="node"`, `instance="a:9100"`}
-			for _, l := range m.GetLabel() {
-				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
-			}
 			values := fmt.Sprintf("%g+0x40", m.GetGauge().GetValue())
 			if m.GetCounter() != nil {
 				values = fmt.Sprintf("%g+15x40", m.GetCounter().GetValue())
 			}
-			given = append(given, series{fmt.Sprintf("%s{%s}", name, strings.Join(labels, ",")), values})
+			given = append(given, series{scraped(name, "a:9100", m), values})
 		}
 	}
 	variables := strings.NewReplacer("$job", "node", "$address", "192.168.10.3", "$instance", "a:9100", "$__rate_interval", "5m")
