@@ -119,6 +119,10 @@ release: ## the packages of what is committed, tested, in dist; it sets no tag a
 	@case '$(version)' in
 		*-dirty | unknown) echo "make release: '$(version)' is no commit: commit first, in a git repository" >&2; exit 1 ;;
 	esac
+	case '$(version)' in *-*) ;; v*)
+		grep -qE '^## \[$(subst .,\.,$(version:v%=%))\] - [0-9]{4}-[0-9]{2}-[0-9]{2}$$' CHANGELOG.md ||
+			{ echo "make release: CHANGELOG.md lacks the line '## [$(version:v%=%)] - YEAR-MONTH-DAY'" >&2; exit 1; } ;;
+	esac
 	$(MAKE) --no-print-directory test-packages RUN=.
 	cat '$(DIST)/SHA256SUMS'
 
