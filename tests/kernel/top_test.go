@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,11 +26,16 @@ var xterm = append([]string{"TERM=xterm-256color"}, lan.ToolPath...)
 // topOn runs top on a terminal of a node.
 func topOn(t *testing.T, s *site, node, width, height int, arguments ...string) *tty.Terminal {
 	t.Helper()
+	return topWith(t, s, node, width, height, xterm, arguments...)
+}
+
+func topWith(t *testing.T, s *site, node, width, height int, environment []string, arguments ...string) *tty.Terminal {
+	t.Helper()
 	terminal, err := tty.New(width, height)
 	check(t, err)
 	t.Cleanup(func() { check(t, terminal.Close()) })
 	command := exec.CommandContext(t.Context(), s.agents[node].Program, append([]string{"top"}, arguments...)...)
-	command.Env = xterm
+	command.Env = environment
 	check(t, terminal.Start(command, s.Nodes[node].Do))
 	return terminal
 }
@@ -211,6 +217,18 @@ func TestTopAndItsTerminal(t *testing.T) {
 				t.Errorf("top has not changed the terminal: %s, %v", raw, err)
 			}
 			check(t, end(terminal))
+			ends(t, terminal, before)
+		})
+	}
+
+	for variable, isColoured := range map[string]bool{"NO_COLOR=": true, "NO_COLOR=1": false} { //nolint:misspell // the name of no-color.org
+		t.Run(variable, func(t *testing.T) {
+			terminal := topWith(t, s, 0, 80, 24, append(slices.Clone(xterm), variable))
+			shows(t, terminal, "the table", contains(wholeTable))
+			if terminal.HasColour() != isColoured {
+				t.Errorf("coloured: %t\n%s", terminal.HasColour(), terminal.Text())
+			}
+			check(t, terminal.Type("q"))
 			ends(t, terminal, before)
 		})
 	}

@@ -94,6 +94,20 @@ func (t *Terminal) Text() string {
 	return strings.Join(lines, "\n")
 }
 
+// HasColour reports whether anything that the terminal shows is coloured.
+func (t *Terminal) HasColour() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for y := range t.screen.Height() {
+		for x := range t.screen.Width() {
+			if cell := t.screen.CellAt(x, y); cell != nil && (cell.Style.Fg != nil || cell.Style.Bg != nil) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Mode is what a program must restore: the line discipline, the screen that is shown, the cursor.
 func (t *Terminal) Mode() (string, error) {
 	discipline, err := unix.IoctlGetTermios(int(t.near.Fd()), unix.TCGETS)
