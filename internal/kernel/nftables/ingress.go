@@ -90,7 +90,12 @@ func (f family) chains(layout clusterip.Layout) []chain {
 		return slices.Insert(spread, 1, errors)
 	}
 	takeover := chain{name: f.chain + chainTakeover}
-	first.rules = append(first.rules, newRule("takeovers are under way", underWay(), goTo(takeover.name)))
+	// Of what is not passed on, bucketRules look up later whether anything is taken over.
+	var passed []expr.Any
+	if layout.Schema >= schemaSettled {
+		passed = packetTypeIs(unix.PACKET_BROADCAST)
+	}
+	first.rules = append(first.rules, newRule("takeovers are under way", passed, underWay(), goTo(takeover.name)))
 	return slices.Concat(slices.Insert(f.spread(layout, first, false), 1, errors), f.spread(layout, takeover, true),
 		[]chain{f.passOn(layout), f.passed(), f.remember(layout)})
 }
@@ -177,6 +182,11 @@ func (f family) bucketRules(comment string, layout clusterip.Layout, ports []exp
 		serving = f.servingRules(comment, layout, ports, adopting)
 	}
 	if !takeover {
+		if layout.Schema >= schemaSettled && !layout.Lingers.IsZero() {
+			// Behind the set of owned buckets: one transaction removes a bucket from it and puts it under way. So a packet that is too late for
+			// the one set is in time for the other.
+			serving = append(serving, newRule("takeovers are under way", underWay(), goTo(f.chain+chainTakeover)))
+		}
 		return slices.Concat(serving, draining, []rule{foreignRule()})
 	}
 	passed := f.hashRule("passed on", layout, ports, lookup(setTakingOver), goTo(chainPassed+f.suffix))

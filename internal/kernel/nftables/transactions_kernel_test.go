@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -36,6 +37,95 @@ func TestNoTransactionLetsAForeignSegmentThrough(t *testing.T) {
 func testTransactions(t *testing.T, layout clusterip.Layout) {
 	const moves = 3000
 	layout.Buckets, layout.NICIndex = 1, 10 // all packets have the same bucket
+	c, send := inFlood(t, layout, strangeSegment(t, layout, netip.MustParseAddr("192.168.10.77")))
+	adopted := clusterip.Moves{Adopting: []clusterip.Adoption{{Left: time.Hour, From: []string{"node2"}}}}
+	released := clusterip.Moves{Draining: []clusterip.Drain{{Left: time.Hour}}, Announced: []clusterip.Bucket{0}}
+	change := clusterip.ChangeBuckets{Address: layout.Address(), Resource: layout.Resource, Takeovers: !layout.Lingers.IsZero()}
+	bucket := []clusterip.Bucket{0}
+	sent := send.during(t, func() {
+		for range moves {
+			own, release := change, change
+			own.Own, own.Moves = bucket, &adopted
+			release.Release, release.Moves = bucket, &released
+			apply(t, c, own)
+			apply(t, c, own) // as other actions do while the adoption continues
+			apply(t, c, release)
+		}
+	})
+	t.Logf("%d segments during %d moves", sent, moves)
+	if resets := tcpResets(t); resets != "0" {
+		t.Errorf("%s segments were answered with a reset", resets)
+	}
+	owned := change
+	owned.Own, owned.Moves = bucket, &clusterip.Moves{}
+	apply(t, c, owned)
+	if err := send(); err != nil {
+		t.Fatal(err)
+	}
+	if resets := tcpResets(t); resets == "0" {
+		t.Error("without an adoption, too, a segment gets no reset: this test cannot fail")
+	}
+}
+
+// A bucket that is owned or lingers is never foreign, whatever a packet sees of the transaction that makes it linger.
+func TestNoPacketIsForeignWhenABucketBeginsToLinger(t *testing.T) {
+	const moves = 3000
+	layout := lingering(layoutFor(clusterip.Multicast, clusterip.SourceIP))
+	layout.Buckets, layout.NICIndex = 1, 10
+	c, send := inFlood(t, layout, datagram(t, layout, netip.MustParseAddr("192.168.10.77")))
+	own := clusterip.ChangeBuckets{Address: layout.Address(), Resource: layout.Resource, Takeovers: true, Moves: &clusterip.Moves{}}
+	linger := own
+	own.Own, linger.Release = []clusterip.Bucket{0}, []clusterip.Bucket{0}
+	linger.Moves = &clusterip.Moves{Draining: []clusterip.Drain{{Left: time.Hour}}, Announced: []clusterip.Bucket{0}}
+	linger.Linger = &clusterip.Linger{Left: 10 * time.Second}
+	apply(t, c, own)
+	sent := send.during(t, func() {
+		for range moves {
+			endUnderWay(t, c, layout) // as when nothing was taken over for long
+			apply(t, c, linger)
+			apply(t, c, own)
+		}
+	})
+	if foreign := foreignPackets(t, c, layout); foreign > 0 {
+		t.Errorf("%d of %d datagrams were dropped as foreign", foreign, sent)
+	}
+	drain := linger
+	drain.Linger = nil
+	apply(t, c, drain)
+	if err := send(); err != nil {
+		t.Fatal(err)
+	}
+	if foreignPackets(t, c, layout) == 0 {
+		t.Error("of a bucket that does not linger, too, no datagram is foreign: this test cannot fail")
+	}
+}
+
+func foreignPackets(t *testing.T, c *Conn, layout clusterip.Layout) uint64 {
+	t.Helper()
+	traffic, err := c.Traffic(t.Context(), layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return traffic.Foreign.Packets
+}
+
+// endUnderWay does what the kernel does underWayTime after the last takeover.
+func endUnderWay(t *testing.T, c *Conn, layout clusterip.Layout) {
+	t.Helper()
+	err := c.begin()
+	if err == nil {
+		i := slices.IndexFunc(takeoverSets(), func(s set) bool { return s.name == setUnderWay })
+		c.nft.FlushSet(setOf(netdevTable(layout.Address()), takeoverSets()[i]))
+		err = c.commit(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// inFlood moves the test into a namespace that has the address and its tables. The other end of its interface can send the frame.
+func inFlood(t *testing.T, layout clusterip.Layout, frame []byte) (*Conn, sender) {
+	t.Helper()
 	inNamespaceWith(t, &vishvananda.Veth{LinkAttrs: vishvananda.LinkAttrs{Name: "eth0", Index: layout.NICIndex}, PeerName: "client"})
 	for _, name := range []string{"lo", "eth0", "client"} {
 		link, err := vishvananda.LinkByName(name)
@@ -53,58 +143,41 @@ func testTransactions(t *testing.T, layout clusterip.Layout) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(socket)
+	t.Cleanup(func() { unix.Close(socket) })
 	client, err := net.InterfaceByName("client")
 	if err != nil {
 		t.Fatal(err)
 	}
-	frame := strangeSegment(t, layout, netip.MustParseAddr("192.168.10.77"))
-	to := &unix.SockaddrLinklayer{Ifindex: client.Index}
+	c, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	apply(t, c, clusterip.InstallTables{Layout: layout})
+	return c, func() error { return unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: client.Index}) }
+}
+
+// A sender sends a frame.
+type sender func() error
+
+// during sends the frame again and again while a function runs, and returns how often.
+func (s sender) during(t *testing.T, changes func()) int {
+	t.Helper()
 	var stop atomic.Bool
 	sent := make(chan int)
 	go func() {
 		n := 0
 		for ; !stop.Load(); n++ {
-			if err := unix.Sendto(socket, frame, 0, to); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			if err := s(); err != nil && !errors.Is(err, unix.ENOBUFS) {
 				t.Error(err)
 				break
 			}
 		}
 		sent <- n
 	}()
-
-	c, err := Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	apply(t, c, clusterip.InstallTables{Layout: layout})
-	adopted := clusterip.Moves{Adopting: []clusterip.Adoption{{Left: time.Hour, From: []string{"node2"}}}}
-	released := clusterip.Moves{Draining: []clusterip.Drain{{Left: time.Hour}}, Announced: []clusterip.Bucket{0}}
-	change := clusterip.ChangeBuckets{Address: layout.Address(), Resource: layout.Resource, Takeovers: !layout.Lingers.IsZero()}
-	bucket := []clusterip.Bucket{0}
-	for range moves {
-		own, release := change, change
-		own.Own, own.Moves = bucket, &adopted
-		release.Release, release.Moves = bucket, &released
-		apply(t, c, own)
-		apply(t, c, own) // as other actions do while the adoption continues
-		apply(t, c, release)
-	}
+	changes()
 	stop.Store(true)
-	t.Logf("%d segments during %d moves", <-sent, moves)
-	if resets := tcpResets(t); resets != "0" {
-		t.Errorf("%s segments were answered with a reset", resets)
-	}
-	owned := change
-	owned.Own, owned.Moves = bucket, &clusterip.Moves{}
-	apply(t, c, owned)
-	if err := unix.Sendto(socket, frame, 0, to); err != nil {
-		t.Fatal(err)
-	}
-	if resets := tcpResets(t); resets == "0" {
-		t.Error("without an adoption, too, a segment gets no reset: this test cannot fail")
-	}
+	return <-sent
 }
 
 // strangeSegment is a frame with a segment that begins no connection.
@@ -114,19 +187,35 @@ func strangeSegment(t *testing.T, layout clusterip.Layout, from netip.Addr) []by
 	binary.BigEndian.PutUint16(segment[0:], 40000)
 	binary.BigEndian.PutUint16(segment[2:], 80)
 	segment[12], segment[13] = 5<<4, 0x10
+	pseudoHeader := append(append(from.AsSlice(), layout.Address().AsSlice()...), 0, unix.IPPROTO_TCP, 0, byte(len(segment)))
+	binary.BigEndian.PutUint16(segment[16:], checksum(append(pseudoHeader, segment...)))
+	return frameWith(t, layout, from, unix.IPPROTO_TCP, segment)
+}
+
+// datagram is a frame with a UDP datagram, without a checksum.
+func datagram(t *testing.T, layout clusterip.Layout, from netip.Addr) []byte {
+	t.Helper()
+	datagram := make([]byte, 8)
+	binary.BigEndian.PutUint16(datagram[0:], 40000)
+	binary.BigEndian.PutUint16(datagram[2:], 53)
+	datagram[5] = byte(len(datagram))
+	return frameWith(t, layout, from, unix.IPPROTO_UDP, datagram)
+}
+
+// frameWith is a frame to the shared MAC and address.
+func frameWith(t *testing.T, layout clusterip.Layout, from netip.Addr, protocol int, behind []byte) []byte {
+	t.Helper()
 	header := ip4.Header{
-		Version: 4, Len: 20, TotalLen: 40, TTL: 64, Protocol: unix.IPPROTO_TCP, Src: from.AsSlice(), Dst: layout.Address().AsSlice(),
+		Version: 4, Len: 20, TotalLen: 20 + len(behind), TTL: 64, Protocol: protocol, Src: from.AsSlice(), Dst: layout.Address().AsSlice(),
 	}
 	packet, err := header.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
-	pseudoHeader := append(packet[12:20:20], 0, unix.IPPROTO_TCP, 0, byte(len(segment)))
 	binary.BigEndian.PutUint16(packet[10:], checksum(packet))
-	binary.BigEndian.PutUint16(segment[16:], checksum(append(pseudoHeader, segment...)))
 	mac := layout.MACs.IPv4
 	frame := append(mac[:], 2, 0, 0, 0, 0, 9, 8, 0)
-	return append(append(frame, packet...), segment...)
+	return append(append(frame, packet...), behind...)
 }
 
 // checksum is that of RFC 1071, of an even number of bytes.
