@@ -168,13 +168,17 @@ func (f family) bucketRules(comment string, layout clusterip.Layout, ports []exp
 	}
 	var adopting, draining []rule
 	drainingMark, adoptingMark := f.marks(layout)
+	adopted := slices.Concat(lookup(setAdopting), lookup(setOwned))
+	if layout.Schema >= schemaSettled {
+		adopted = lookup(setOwned)
+	}
 	for _, p := range connectionProtocols {
-		marked := func(comment string, m mark, sets ...[]expr.Any) rule {
-			r := f.hashRule(p.title+" of "+comment, layout, ports, slices.Concat(sets...), toMAC(of(f, layout.MACs)), f.put(layout, m), accept)
+		marked := func(comment string, m mark, sets []expr.Any) rule {
+			r := f.hashRule(p.title+" of "+comment, layout, ports, sets, toMAC(of(f, layout.MACs)), f.put(layout, m), accept)
 			r.exprs = slices.Concat(ipProtocolIs(p.number), r.exprs)
 			return r
 		}
-		adopting = append(adopting, marked("adopted buckets", adoptingMark, lookup(setAdopting), lookup(setOwned)))
+		adopting = append(adopting, marked("adopted buckets", adoptingMark, adopted))
 		draining = append(draining, marked("draining buckets", drainingMark, lookup(setDraining)))
 	}
 	serving := slices.Concat(adopting, []rule{owned})
@@ -206,8 +210,8 @@ const schemaSettled = 3
 // one packet. The first rule is for buckets that are owned and not adopted. A start adds a bucket to both sets, a stop removes it from
 // both: what was not adopted before the start may be owned after it, and what was owned before the stop may be adopted no longer after it.
 // So the rule looks up whether the bucket is adopted before and after it looks up whether it is owned. (Not the other way round: each
-// lookup of an owned bucket counts the packet.) The last rule is not for protocols with connections, so what the first one leaves is never
-// accepted unmarked.
+// lookup of an owned bucket counts the packet.) What it leaves, and is owned, is or was adopted: the other rules do not look that up again,
+// because an adoption that just ends must not make its packets foreign. The last rule is not for protocols with connections.
 func (f family) servingRules(comment string, layout clusterip.Layout, ports []expr.Any, adopting []rule) []rule {
 	accept, notAdopted := verdict(expr.VerdictAccept), []expr.Any{&expr.Lookup{SourceRegister: register0, SetName: setAdopting, Invert: true}}
 	rest := f.hashRule("protocols without connections of "+comment, layout, ports, lookup(setOwned), accept)

@@ -67,36 +67,54 @@ func testTransactions(t *testing.T, layout clusterip.Layout) {
 	}
 }
 
-// A bucket that is owned or lingers is never foreign, whatever a packet sees of the transaction that makes it linger.
-func TestNoPacketIsForeignWhenABucketBeginsToLinger(t *testing.T) {
-	const moves = 3000
-	layout := lingering(layoutFor(clusterip.Multicast, clusterip.SourceIP))
+// A bucket that is owned or lingers is never foreign, whatever a packet sees of a transaction.
+func TestNoPacketIsForeignInATransaction(t *testing.T) {
+	const times = 3000
+	layout, client := lingering(layoutFor(clusterip.Multicast, clusterip.SourceIP)), netip.MustParseAddr("192.168.10.77")
 	layout.Buckets, layout.NICIndex = 1, 10
-	c, send := inFlood(t, layout, datagram(t, layout, netip.MustParseAddr("192.168.10.77")))
-	own := clusterip.ChangeBuckets{Address: layout.Address(), Resource: layout.Resource, Takeovers: true, Moves: &clusterip.Moves{}}
-	linger := own
+	change := clusterip.ChangeBuckets{Address: layout.Address(), Resource: layout.Resource, Takeovers: true, Moves: &clusterip.Moves{}}
+	settle, adopt, own, linger := change, change, change, change
+	adopt.Moves = &clusterip.Moves{Adopting: []clusterip.Adoption{{Left: time.Hour, From: []string{"node2"}}}}
 	own.Own, linger.Release = []clusterip.Bucket{0}, []clusterip.Bucket{0}
 	linger.Moves = &clusterip.Moves{Draining: []clusterip.Drain{{Left: time.Hour}}, Announced: []clusterip.Bucket{0}}
+	drain := linger
 	linger.Linger = &clusterip.Linger{Left: 10 * time.Second}
-	apply(t, c, own)
-	sent := send.during(t, func() {
-		for range moves {
+	for name, row := range map[string]struct {
+		frame  []byte
+		change func(*testing.T, *Conn)
+	}{
+		"begins to linger": {datagram(t, layout, client), func(t *testing.T, c *Conn) {
 			endUnderWay(t, c, layout) // as when nothing was taken over for long
 			apply(t, c, linger)
 			apply(t, c, own)
-		}
-	})
-	if foreign := foreignPackets(t, c, layout); foreign > 0 {
-		t.Errorf("%d of %d datagrams were dropped as foreign", foreign, sent)
-	}
-	drain := linger
-	drain.Linger = nil
-	apply(t, c, drain)
-	if err := send(); err != nil {
-		t.Fatal(err)
-	}
-	if foreignPackets(t, c, layout) == 0 {
-		t.Error("of a bucket that does not linger, too, no datagram is foreign: this test cannot fail")
+		}},
+		"is no longer adopted": {strangeSegment(t, layout, client), func(t *testing.T, c *Conn) {
+			apply(t, c, adopt)
+			apply(t, c, settle)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, send := inFlood(t, layout, row.frame)
+			apply(t, c, own)
+			sent := send.during(t, func() {
+				for range times {
+					row.change(t, c)
+				}
+			})
+			t.Logf("%d packets", sent)
+			if foreign := foreignPackets(t, c, layout); foreign > 0 {
+				t.Errorf("%d of %d packets were dropped as foreign", foreign, sent)
+			}
+			apply(t, c, drain)
+			endUnderWay(t, c, layout)
+			apply(t, c, clusterip.ChangeBuckets{Address: layout.Address(), Resource: layout.Resource, Moves: &clusterip.Moves{}})
+			if err := send(); err != nil {
+				t.Fatal(err)
+			}
+			if foreignPackets(t, c, layout) == 0 {
+				t.Error("of a bucket that is not owned, too, no packet is foreign: this test cannot fail")
+			}
+		})
 	}
 }
 
