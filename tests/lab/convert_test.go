@@ -6,12 +6,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/operator"
 	"ocf-clusterip/internal/pacemaker"
 	"ocf-clusterip/tests/harness"
@@ -54,15 +56,15 @@ func wayBackOf(script string) []string {
 	return commandsOf(regexp.MustCompile(`(?m)^#   `).ReplaceAllString(back, ""))
 }
 
-// typed runs a command of a script on the first host, in a folder of the host's own.
-func (s *scenario) typed(command string) {
+// typed runs a command of a script on a host, in a folder of the host's own.
+func (s *scenario) typed(h *Host, command string) {
 	s.t.Helper()
-	argv, err := s.Hosts[0].EnterCommand("sh", "-c", "cd /run && "+command)
+	argv, err := h.EnterCommand("sh", "-c", "cd /run && "+command)
 	check(s.t, err)
-	r := s.Hosts[0].machine.Run(s.t.Context(), environment, argv...)
-	s.t.Logf("%s\n%s%s", command, r.Stdout, r.Stderr)
+	r := h.machine.Run(s.t.Context(), environment, argv...)
+	s.t.Logf("%s# %s\n%s%s", h.Name, command, r.Stdout, r.Stderr)
 	if r.Err != nil || r.ExitCode != 0 {
-		s.t.Fatalf("%s: exit status %d, %v", command, r.ExitCode, r.Err)
+		s.t.Fatalf("%s: %s: exit status %d, %v", h.Name, command, r.ExitCode, r.Err)
 	}
 }
 
@@ -95,36 +97,53 @@ func (s *scenario) constrained() {
 	check(s.t, s.WaitIdle(ctx))
 }
 
+// converting makes a cluster of three nodes without a resource, for the commands of both tools.
+func converting(t *testing.T) *scenario {
+	t.Helper()
+	agent, err := harness.Program()
+	check(t, err)
+	s := &scenario{Lab: start(t, Options{Agent: agent}), t: t, clean: map[string]string{}}
+	for _, h := range s.Hosts { // Debian's crm_resource of Pacemaker 3.0 aborts without a system bus, which every real node has
+		run(t, h, "mkdir", "-p", "/run/dbus")
+		run(t, h, "dbus-daemon", "--system", "--fork")
+	}
+	return s
+}
+
 // What convert prints makes a healthy clone of one of IPaddr2, in the same constraints; and its way back restores that one.
 func TestConvertIsTyped(t *testing.T) {
 	t.Parallel()
-	agent, err := harness.Program()
-	check(t, err)
 	old, ours := pacemaker.Agent{Provider: "heartbeat", Type: "IPaddr2"}, pacemaker.Agent{Provider: "custom", Type: "clusterip"}
-	for _, tool := range []string{"pcs", "crm"} {
-		t.Run(tool, func(t *testing.T) {
+	byDefault := func(client netip.Addr) int { return Bucket(shared, client, buckets) }
+	// IPaddr2 gives the target no --hash-init, so the seed is 0.
+	asTarget := func(client netip.Addr) int {
+		return int(clusterip.BucketOf(clusterip.SourceIP, clusterip.ClusterIP, clusterip.Flow{Source: client}, 0, buckets))
+	}
+	for name, row := range map[string]struct {
+		flags    []string
+		bucketOf func(client netip.Addr) int // after the conversion
+	}{
+		"pcs":           {[]string{"--for", "pcs"}, byDefault},
+		"crm":           {[]string{"--for", "crm"}, byDefault},
+		"pcs_keep-hash": {[]string{"--for", "pcs", "--keep-hash"}, asTarget},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := &scenario{Lab: start(t, Options{Agent: agent}), t: t, clean: map[string]string{}}
-			for _, h := range s.Hosts { // Debian's crm_resource of Pacemaker 3.0 aborts without a system bus, which every real node has
-				run(t, h, "mkdir", "-p", "/run/dbus")
-				run(t, h, "dbus-daemon", "--system", "--fork")
-			}
+			s := converting(t)
 			for _, command := range oldClone {
-				s.typed(command)
+				s.typed(s.Hosts[0], command)
 			}
 			check(t, s.WaitIdle(t.Context()))
 			before, constraints := s.configured(old), run(t, s.Hosts[0], "cibadmin", "--query", "--scope", "constraints")
 
-			script := run(t, s.Hosts[0], "ocf-clusterip", "convert", "--for", tool)
+			script := run(t, s.Hosts[0], append([]string{"ocf-clusterip", "convert"}, row.flags...)...)
 			for _, command := range commandsOf(script) {
-				s.typed(command)
+				s.typed(s.Hosts[0], command)
 			}
 			s.constrained()
-			s.exactlyOnce(shared, buckets)
+			s.exactlyOnceIn(row.bucketOf, shared)
 			for _, h := range s.Hosts[:2] {
-				if status := s.status(h, shared); status.Health != operator.Healthy {
-					t.Errorf("status on %s is %s: %v", h.Name, status.Health, status.Problems)
-				}
+				s.healthy(h)
 			}
 			if diff := cmp.Diff(constraints, run(t, s.Hosts[0], "cibadmin", "--query", "--scope", "constraints")); diff != "" {
 				t.Errorf("the constraints have changed:\n%s", diff)
@@ -134,11 +153,19 @@ func TestConvertIsTyped(t *testing.T) {
 			}
 
 			for _, command := range wayBackOf(script) {
-				s.typed(command)
+				s.typed(s.Hosts[0], command)
 			}
 			if diff := cmp.Diff(before, s.configured(old)); diff != "" {
 				t.Errorf("the way back does not lead there (-before +after):\n%s", diff)
 			}
 		})
+	}
+}
+
+// healthy expects that the status on a host is healthy.
+func (s *scenario) healthy(h *Host) {
+	s.t.Helper()
+	if status := s.status(h, shared); status.Health != operator.Healthy {
+		s.t.Errorf("status on %s is %s: %v", h.Name, status.Health, status.Problems)
 	}
 }

@@ -135,14 +135,20 @@ func (s *scenario) answered() {
 // exactlyOnce asks from other sources, and expects the answers of the nodes where the buckets run in Pacemaker's status.
 func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 	s.t.Helper()
-	status, err := s.Status(s.t.Context())
-	check(s.t, err)
-	placement := status.Placement(resource)
 	first := target
 	if target == shared6 {
 		first = shared
 	}
-	owner := func(client netip.Addr) string { return placement[Bucket(first, client, count)] }
+	s.exactlyOnceIn(func(client netip.Addr) int { return Bucket(first, client, count) }, target)
+}
+
+// exactlyOnceIn does the same with clients that may be in other buckets than by the resource's default settings.
+func (s *scenario) exactlyOnceIn(bucketOf func(client netip.Addr) int, target netip.Addr) {
+	s.t.Helper()
+	status, err := s.Status(s.t.Context())
+	check(s.t, err)
+	placement := status.Placement(resource)
+	owner := func(client netip.Addr) string { return placement[bucketOf(client)] }
 	sources := s.Network.SourcesLike(target, 2*asking)[asking:]
 	if err := s.ExactlyOnce(s.t.Context(), target, sources, owner); err != nil {
 		s.t.Error(err)
@@ -150,14 +156,16 @@ func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 	s.agrees(s.Host(placement[0]), target, placement)
 	printed := s.whois(s.Host(placement[0]), target, sources)
 	for _, source := range sources {
-		if want := owner(source); printed[source.String()] != want {
-			s.t.Errorf("whois prints that %s answers %s, but %s does", printed[source.String()], source, want)
+		got := printed[source.String()]
+		if nodes := strings.Join(got.Nodes, "+"); nodes != owner(source) || int(got.Bucket) != bucketOf(source) {
+			s.t.Errorf("whois prints that %s answers %s, in bucket %d, but %s does, in bucket %d", nodes, source, got.Bucket, owner(source),
+				bucketOf(source))
 		}
 	}
 }
 
-// whois asks a host who answers the clients, and returns the nodes by client.
-func (s *scenario) whois(h *Host, target netip.Addr, clients []netip.Addr) map[string]string {
+// whois asks a host who answers the clients, and returns its answers by client.
+func (s *scenario) whois(h *Host, target netip.Addr, clients []netip.Addr) map[string]operator.Answer {
 	s.t.Helper()
 	argv := []string{"/usr/lib/ocf/resource.d/custom/clusterip", "whois", "--json", "--to", target.String()}
 	for _, client := range clients {
@@ -165,11 +173,11 @@ func (s *scenario) whois(h *Host, target netip.Addr, clients []netip.Addr) map[s
 	}
 	var answers []operator.Answer
 	check(s.t, json.Unmarshal([]byte(run(s.t, h, argv...)), &answers))
-	nodes := map[string]string{}
+	byClient := map[string]operator.Answer{}
 	for _, a := range answers {
-		nodes[a.Client] = strings.Join(a.Nodes, "+")
+		byClient[a.Client] = a
 	}
-	return nodes
+	return byClient
 }
 
 // stop stops asking and returns what was seen.
