@@ -669,6 +669,24 @@ func TestRulesBesideTheMatch(t *testing.T) {
 	}
 }
 
+// iptables-save prints masks of nodes, and iptables 1.8.9 refuses those above 32.
+func TestMaskOfANode(t *testing.T) {
+	for mask, want := range map[string]string{
+		"0x00000001": "--cluster-local-node 1", "0x00000020": "--cluster-local-node 6", "0x00000040": "--cluster-local-node 7",
+		"0x80000000": "--cluster-local-node 32", "0x00000003": "--cluster-local-nodemask 0x00000003", "0": "--cluster-local-nodemask 0",
+		"many": "--cluster-local-nodemask many",
+	} {
+		const rule = "-A PREROUTING -d 192.168.10.3/32 -m cluster --cluster-total-nodes 32 ! --cluster-local-nodemask MASK -j DROP"
+		report, err := Rules(rulesIn(strings.Replace(rule, "MASK", mask, 1)), Options{Tool: PCS})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := report.Conversions[0].Steps[2].EachNode[1]; !strings.Contains(got, " '!' "+want+" -j DROP") {
+			t.Errorf("%s: %s, want %s", mask, got, want)
+		}
+	}
+}
+
 // The values are those of IPaddr2's own pipeline (ip_init), run in a shell.
 func TestDerivedMAC(t *testing.T) {
 	for ip, row := range map[string]struct{ netmask, broadcast, mac, seed string }{

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -93,10 +94,24 @@ func (r Rule) remove(address netip.Addr) string {
 		program = "ip6tables"
 	}
 	words := []string{program, "-t", text.ShellQuote(r.Table), "-D"}
-	for _, word := range r.Words[1:] { // without -A
+	for _, word := range readable(r.Words[1:]) { // without -A
 		words = append(words, text.ShellQuote(word))
 	}
 	return strings.Join(words, " ")
+}
+
+// readable returns the words of a rule with the number of a node instead of the mask that iptables-save prints for it: iptables 1.8.9 reads
+// no mask above 32, which is the one of node 6.
+func readable(words []string) []string {
+	words = slices.Clone(words)
+	i := slices.Index(words, "--cluster-local-nodemask")
+	if i < 0 || i == len(words)-1 {
+		return words
+	}
+	if mask, err := strconv.ParseUint(words[i+1], 0, 32); err == nil && bits.OnesCount64(mask) == 1 {
+		words[i], words[i+1] = "--cluster-local-node", strconv.Itoa(bits.Len64(mask))
+	}
+	return words
 }
 
 // byHand is a shared address that rules make, with all of them.
@@ -371,10 +386,11 @@ func (b *byHand) describe(result *Conversion, parameters map[string]string, layo
 		{Title: "Start the clone", Why: []string{whyStart, whyByHand}, ByHand: true, Commands: []string{o.Tool.start(result.Clone)}},
 		after(b.address.String()),
 	}
-	result.WayBack = []string{
-		chain(o.Tool.stop(result.Clone, result.Resource, false)...),
-		fmt.Sprintf("# then, on each node, add the rules in %s and what is in %s again", b.file("rules"), b.file("addresses")),
+	again := fmt.Sprintf("# then, on each node, add the rules in %s and what is in %s again", b.file("rules"), b.file("addresses"))
+	if b.generation == Match {
+		again += "; where iptables refuses a --cluster-local-nodemask, write --cluster-local-node"
 	}
+	result.WayBack = []string{chain(o.Tool.stop(result.Clone, result.Resource, false)...), again}
 }
 
 // file returns the name of the file in which something of a node is saved.
