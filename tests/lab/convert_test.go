@@ -4,6 +4,7 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/operator"
+	"ocf-clusterip/internal/operator/convert"
 	"ocf-clusterip/internal/pacemaker"
 	"ocf-clusterip/tests/harness"
 )
@@ -141,7 +143,7 @@ func TestConvertIsTyped(t *testing.T) {
 				s.typed(s.Hosts[0], command)
 			}
 			s.constrained()
-			s.exactlyOnceIn(row.bucketOf, shared)
+			s.exactlyOnceIn(resource, shared, row.bucketOf)
 			for _, h := range s.Hosts[:2] {
 				s.healthy(h)
 			}
@@ -167,5 +169,103 @@ func (s *scenario) healthy(h *Host) {
 	s.t.Helper()
 	if status := s.status(h, shared); status.Health != operator.Healthy {
 		s.t.Errorf("status on %s is %s: %v", h.Name, status.Health, status.Problems)
+	}
+}
+
+const (
+	byHandSeed = 0x5eed
+	byHandMAC  = "01:00:5e:00:01:03"
+	byHandARP  = "OUTPUT -o eth0 --h-length 6 -s 192.168.10.3 -j mangle --mangle-mac-s " + byHandMAC
+)
+
+// othersCommands add what convert must leave alone. Two of the rules are for the same address.
+var othersCommands = []string{
+	"iptables -t mangle -A PREROUTING -s 203.0.113.0/24 -j DROP",
+	"iptables -t mangle -A PREROUTING -d 192.168.10.3/32 -i eth0 -p tcp --dport 8080 -j MARK --set-mark 0x8",
+	"iptables -t mangle -A PREROUTING -i lo -j MARK --set-mark 0x7",
+	"iptables -A INPUT -d 192.168.10.3/32 -p tcp --dport 23 -j REJECT",
+	"arptables -A OUTPUT -o eth0 -s 203.0.113.9 -j DROP",
+	"ip maddress add 01:00:5e:00:01:04 dev eth0",
+}
+
+// shareByHand gives each host every third bucket with rules of the match cluster, as iptables-extensions(8) advises, between those of
+// others. A host is clear when it is as before, with what others have added.
+func (s *scenario) shareByHand() {
+	s.t.Helper()
+	for i, h := range s.Hosts {
+		for _, command := range othersCommands {
+			s.typed(h, command)
+		}
+		s.clean[h.Name] = s.dump(h)
+		position := 3 // between the rules of others
+		share := func(match string) {
+			s.typed(h, fmt.Sprintf("iptables -t mangle -I PREROUTING %d -d 192.168.10.3 -i eth0 -m %s", position, match))
+			position++
+		}
+		for bucket := i; bucket < buckets; bucket += len(s.Hosts) {
+			share(fmt.Sprintf("cluster --cluster-total-nodes %d --cluster-local-node %d --cluster-hash-seed %d -j MARK --set-mark 0xffff",
+				buckets, bucket+1, byHandSeed))
+		}
+		share("mark ! --mark 0xffff -j DROP")
+		s.typed(h, "ip maddress add "+byHandMAC+" dev eth0")
+		s.typed(h, "arptables -A "+byHandARP)
+		s.typed(h, "ip address add 192.168.10.3/24 dev eth0")
+	}
+}
+
+// What convert prints for rules that were added by hand leads from them to a healthy clone, with each client in its bucket. Nothing is left
+// of them, and what others have in the same chains stays as it is.
+func TestConvertFromRulesIsTyped(t *testing.T) {
+	t.Parallel()
+	const name = "ip-192-168-10-3"
+	s := converting(t)
+	s.shareByHand()
+	bucketOf := func(client netip.Addr) int {
+		return int(clusterip.BucketOf(clusterip.SourceIP, clusterip.XTCluster, clusterip.Flow{Source: client}, byHandSeed, buckets))
+	}
+	check(t, s.ExactlyOnce(t.Context(), shared, s.Network.SourcesLike(shared, asking), func(client netip.Addr) string {
+		return s.Hosts[bucketOf(client)%len(s.Hosts)].Name
+	}))
+
+	var printed []convert.Conversion // on each host, of its own rules
+	for _, h := range s.Hosts {
+		var report convert.Report
+		check(t, json.Unmarshal([]byte(run(t, h, "sh", "-c", "iptables-save | ocf-clusterip convert --iptables - --keep-hash --json")), &report))
+		printed = append(printed, report.Conversions...)
+	}
+	for i, step := range printed[0].Steps {
+		for at, h := range s.Hosts {
+			for _, command := range printed[at].Steps[i].EachNode {
+				s.typedForEach(h, command)
+			}
+		}
+		for _, command := range step.Commands {
+			s.typed(s.Hosts[0], command)
+		}
+	}
+	s.evenOf(name, buckets, "node1", "node2", "node3")
+	s.exactlyOnceIn(name, shared, bucketOf)
+	for _, h := range s.Hosts {
+		s.healthy(h)
+	}
+
+	s.typed(s.Hosts[0], printed[0].WayBack[0])
+	for _, h := range s.Hosts {
+		s.clearOf(h)
+	}
+}
+
+// typedForEach types a command that is for each node, on one. It reads what doctor finds, and does what the output asks for in words.
+func (s *scenario) typedForEach(h *Host, command string) {
+	s.t.Helper()
+	if strings.HasPrefix(command, "ocf-clusterip doctor") {
+		s.typed(h, command+" >doctor; test $? = 2 && grep 'is already on eth0' doctor && grep 'chain PREROUTING' doctor")
+		return
+	}
+	s.typed(h, command)
+	if _, then, isOpen := strings.Cut(command, "# then: "); isOpen {
+		s.typed(h, strings.NewReplacer("ADDRESS/LENGTH", "192.168.10.3/24", "INTERFACE", "eth0").Replace(then))
+		s.typed(h, "ip maddress delete "+byHandMAC+" dev eth0")
+		s.typed(h, "arptables -D "+byHandARP)
 	}
 }

@@ -114,9 +114,15 @@ func (s *scenario) step(what string, do func(), nodes ...string) {
 // even waits until the buckets are spread evenly over exactly those nodes, and nothing is left to be done.
 func (s *scenario) even(count int, nodes ...string) {
 	s.t.Helper()
+	s.evenOf(resource, count, nodes...)
+}
+
+// evenOf does the same with any resource.
+func (s *scenario) evenOf(name string, count int, nodes ...string) {
+	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), stepTimeout)
 	defer cancel()
-	if _, err := s.WaitFor(ctx, func(status *Status) error { return status.Even(resource, count, nodes...) }); err != nil {
+	if _, err := s.WaitFor(ctx, func(status *Status) error { return status.Even(name, count, nodes...) }); err != nil {
 		s.t.Fatal(err)
 	}
 	check(s.t, s.WaitIdle(ctx))
@@ -139,15 +145,15 @@ func (s *scenario) exactlyOnce(target netip.Addr, count int) {
 	if target == shared6 {
 		first = shared
 	}
-	s.exactlyOnceIn(func(client netip.Addr) int { return Bucket(first, client, count) }, target)
+	s.exactlyOnceIn(resource, target, func(client netip.Addr) int { return Bucket(first, client, count) })
 }
 
-// exactlyOnceIn does the same with clients that may be in other buckets than by the resource's default settings.
-func (s *scenario) exactlyOnceIn(bucketOf func(client netip.Addr) int, target netip.Addr) {
+// exactlyOnceIn does the same with any resource, whose clients may be in other buckets than by its default settings.
+func (s *scenario) exactlyOnceIn(name string, target netip.Addr, bucketOf func(client netip.Addr) int) {
 	s.t.Helper()
 	status, err := s.Status(s.t.Context())
 	check(s.t, err)
-	placement := status.Placement(resource)
+	placement := status.Placement(name)
 	owner := func(client netip.Addr) string { return placement[bucketOf(client)] }
 	sources := s.Network.SourcesLike(target, 2*asking)[asking:]
 	if err := s.ExactlyOnce(s.t.Context(), target, sources, owner); err != nil {
