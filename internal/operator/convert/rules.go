@@ -350,8 +350,10 @@ func (b *byHand) buckets(o Options, faults *[]string) uint32 {
 const (
 	whyIPaddr2 = "If ocf:heartbeat:IPaddr2 has added these rules, convert its resource instead: leave out --iptables."
 	whyRemove  = "From here on no node answers until the clone runs. The commands are for the node whose rules were saved. The same " +
-		"rules of the other nodes contain another number of the node. Also remove what adds the rules and the address at boot: start " +
-		"refuses to run beside such rules."
+		"rules of the other nodes contain another number of the node. Also remove what adds the rules and the address at boot."
+	whyRemoveTarget = "Start refuses to run beside a rule with the target."
+	whyRemoveMatch  = "Start does not see rules with the match cluster. What is left of them drops packets that the agent accepts; doctor " +
+		"names rules that drop (firewall)."
 	whyRemoveMAC = "Rules with the match cluster also need a shared MAC address: remove it from the interface (ip maddress delete), and the " +
 		"rules of arptables that write it into ARP (arptables-save prints them)."
 	whyCreate = "The clone is created disabled, so nothing happens yet. If a command fails, those behind it are not run."
@@ -369,9 +371,9 @@ func (b *byHand) describe(result *Conversion, parameters map[string]string, layo
 	for _, rule := range slices.Concat(b.drops, b.rules, b.marks) {
 		remove = append(remove, rule.remove(b.address))
 	}
-	whyRemoved := []string{whyRemove}
+	whyRemoved := []string{whyRemove, whyRemoveTarget}
 	if b.generation == Match {
-		whyRemoved = append(whyRemoved, whyRemoveMAC)
+		whyRemoved = []string{whyRemove, whyRemoveMatch, whyRemoveMAC}
 	}
 	first := before(result, b.address.String())
 	first.EachNode = append(b.save(), first.EachNode...)
