@@ -60,7 +60,7 @@ func SchedulerVersion(configuration *etree.Element) Version {
 	return version
 }
 
-// Setting is a cluster property that is set.
+// Setting is a cluster property, or a default of resources, that is set.
 type Setting struct{ Name, Value string }
 
 // String returns the setting as tools write it.
@@ -106,13 +106,24 @@ func IsUnfenced(configuration *etree.Element) bool {
 	return set && len(FencingOff(configuration)) == len(effective)
 }
 
-// properties returns the possible settings of a property: a single one, unless a rule decides. set reports that one of them certainly has
-// an effect.
+// properties returns the possible settings of a property, see settingsOf.
 func properties(configuration *etree.Element, name string) (settings []Setting, set bool) {
 	if configuration == nil {
 		return nil, false
 	}
-	for _, set := range inOrder(configuration.FindElements("./crm_config/cluster_property_set")) {
+	return settingsOf(configuration.FindElements("./crm_config/cluster_property_set"), name)
+}
+
+// ResourceDefaults returns the possible defaults of a meta attribute, see settingsOf. They count where neither a resource nor its clone has
+// a value of its own (get_meta_attributes in lib/pengine/complex.c).
+func ResourceDefaults(configuration *etree.Element, name string) (settings []Setting, set bool) {
+	return settingsOf(configuration.FindElements("./rsc_defaults/meta_attributes"), name)
+}
+
+// settingsOf returns the possible settings of a name in sets of name-value pairs: a single one, unless a rule decides. set reports that one
+// of them certainly has an effect.
+func settingsOf(sets []*etree.Element, name string) (settings []Setting, set bool) {
+	for _, set := range inOrder(sets) {
 		for _, pair := range set.SelectElements("nvpair") {
 			if pair.SelectAttrValue("name", "") != name {
 				continue

@@ -123,7 +123,37 @@ func (c clone) unreadable() []string {
 			}
 		}
 	}
+	if !c.hasRole() && c.stoppedByDefault() == clusterip.Unknown {
+		fault("a rule in rsc_defaults decides about target-role, so the CIB does not show whether the clone is disabled. Set target-role of "+
+			"the clone itself, to Started or Stopped: %s", strings.Join(c.options.Tool.setMeta(c.Clone, []attribute{{targetRole, started}}), "; "))
+	}
 	return append(faults, c.twice()...)
+}
+
+// hasRole reports whether the resource or its clone has a target-role of its own.
+func (c clone) hasRole() bool {
+	_, has := c.Meta[targetRole]
+	return has
+}
+
+// stoppedByDefault reports whether rsc_defaults disables resources that have no target-role of their own.
+func (c clone) stoppedByDefault() clusterip.Answer {
+	roles, set := pacemaker.ResourceDefaults(c.configuration, targetRole)
+	isStopped := func(s pacemaker.Setting) bool { return strings.EqualFold(s.Value, stopped) }
+	others := slices.ContainsFunc(roles, func(s pacemaker.Setting) bool { return !isStopped(s) })
+	switch {
+	case !slices.ContainsFunc(roles, isStopped):
+		return clusterip.No
+	case set && !others:
+		return clusterip.Yes
+	default:
+		return clusterip.Unknown
+	}
+}
+
+// disabled reports whether the clone is disabled: itself, or by default.
+func (c clone) disabled() bool {
+	return c.Disabled() || !c.hasRole() && c.stoppedByDefault() == clusterip.Yes
 }
 
 // twice names the parameters that have several values.
@@ -269,8 +299,11 @@ func (c clone) remarks(layout clusterip.Layout, t translation) []string {
 		remark("These resources are ordered after the address or colocated with it, so they stop and start with it: %s. So does what "+
 			"depends on them.", strings.Join(dependents, ", "))
 	}
-	if c.Disabled() {
+	switch {
+	case c.Disabled():
 		remark("The resource is disabled now, and stays so.")
+	case c.disabled():
+		remark("The resource is disabled now, by the resource default target-role=Stopped. It stays so, by a target-role of its own.")
 	}
 	for _, name := range []string{"interleave", "notify", "ordered"} {
 		if ocf.IsTrue(c.Meta[name]) {

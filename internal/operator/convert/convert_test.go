@@ -409,6 +409,84 @@ func TestTargetRoleOfThePrimitive(t *testing.T) {
 	}
 }
 
+// A default of all resources disables a clone without a target-role of its own. Where it may do so, pcs resource enable starts nothing.
+// (crm_simulate of Pacemaker 2.1.5 starts and leaves such clones as these rows say.)
+func TestDefaultTargetRole(t *testing.T) {
+	const rule = `<rule id="r"><date_expression id="e" operation="gt" start="2026-01-01"/></rule>`
+	set := func(score int, rule, name, value string) string {
+		return fmt.Sprintf(`<meta_attributes id="d%d" score="%[1]d">%s<nvpair name="%s" value="%s"/></meta_attributes>`, score, rule, name, value)
+	}
+	role := func(score int, value string) string { return set(score, "", "target-role", value) }
+	ruled := func(value string) string { return set(9, rule, "target-role", value) }
+	const own, byDefault = "The resource is disabled now, and", "The resource is disabled now, by the resource default"
+	for name, row := range map[string]struct {
+		defaults, primitive, clone string // the last two: the values that these have themselves
+		remark                     string // "": it is not disabled
+		sets                       bool   // the start sets target-role, too
+		fault                      bool
+	}{
+		"none":                        {"", "", "", "", false, false},
+		"stopped":                     {role(1, "stopped"), "", "", byDefault, true, false},
+		"started":                     {role(1, "Started"), "", "", "", false, false},
+		"the primitive is started":    {role(1, "Stopped"), "Started", "", "", true, false},
+		"the clone is started":        {role(1, "Stopped"), "", "Started", "", true, false},
+		"both stopped":                {role(1, "Stopped"), "", "Stopped", own, true, false},
+		"stopped, but more score":     {role(1, "Stopped") + role(2, "Started"), "", "", "", false, false},
+		"stopped with more score":     {role(2, "Stopped") + role(1, "Started"), "", "", byDefault, true, false},
+		"a rule":                      {ruled("Stopped"), "", "", "", false, true},
+		"a rule starts what is not":   {ruled("Started") + role(1, "Stopped"), "", "", "", false, true},
+		"a rule without consequence":  {ruled("Started"), "", "", "", false, false},
+		"a rule that says the same":   {ruled("Stopped") + role(1, "Stopped"), "", "", byDefault, true, false},
+		"a rule and the clone's own":  {ruled("Stopped"), "", "Started", "", true, false},
+		"a rule of another attribute": {set(9, rule, "priority", "1"), "", "", "", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			meta := func(value string) string {
+				if value == "" {
+					return ""
+				}
+				return `<nvpair name="target-role" value="` + value + `"/>`
+			}
+			cib := cibWith(map[string]string{"ip": "192.168.10.3"}, `<meta_attributes id="p1">`+meta(row.primitive)+`</meta_attributes>`,
+				`<nvpair name="clone-max" value="8"/><nvpair name="globally-unique" value="true"/>`+meta(row.clone))
+			cib = strings.Replace(cib, "</configuration>", "<rsc_defaults>"+row.defaults+"</rsc_defaults></configuration>", 1)
+			for tool, want := range map[Tool]string{
+				PCS: "pcs resource enable x-clone &&\npcs resource meta x-clone target-role=Started &&\n" + wait,
+				CRM: "crm resource start x-clone &&\n" + wait,
+			} {
+				report, err := Cluster(parse(t, cib), Options{Tool: tool})
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := report.Conversions[0]
+				if row.fault {
+					if len(got.Faults) != 1 || !strings.Contains(got.Faults[0], "target-role") {
+						t.Errorf("%s: faults %q, want one about target-role", tool, got.Faults)
+					}
+					continue
+				}
+				if len(got.Faults) > 0 {
+					t.Fatalf("%s: %q", tool, got.Faults)
+				}
+				if tool == PCS && !row.sets {
+					want = "pcs resource enable x-clone &&\n" + wait
+				}
+				start, disabled := got.Steps[2], row.remark != ""
+				if start.Commands[0] != want || start.ByHand != disabled {
+					t.Errorf("%s: by hand %t: %q, want %t: %q", tool, start.ByHand, start.Commands, disabled, want)
+				}
+				if starts := got.WayBack[len(got.WayBack)-1] == want; starts == disabled {
+					t.Errorf("%s: the way back is %q", tool, got.WayBack)
+				}
+				remarks := strings.Join(got.Remarks, "\n")
+				if !strings.Contains(remarks, row.remark) || strings.Contains(remarks, "disabled") != disabled {
+					t.Errorf("%s: remarks %q, want %q", tool, got.Remarks, row.remark)
+				}
+			}
+		})
+	}
+}
+
 // The advice is for the tool that is in use.
 func TestAdviceForTheTool(t *testing.T) {
 	cib := cibWith(map[string]string{"ip": "192.168.10.3"}, "", `<nvpair name="clone-max" value="8"/>`)

@@ -385,7 +385,7 @@ func (b *byHand) describe(result *Conversion, parameters map[string]string, layo
 			Commands: []string{chain(create...)},
 		},
 		{Title: "Remove the address and the rules", Why: whyRemoved, EachNode: remove, Commands: []string{}},
-		{Title: "Start the clone", Why: []string{whyStart, whyByHand}, ByHand: true, Commands: []string{o.Tool.start(result.Clone)}},
+		{Title: "Start the clone", Why: []string{whyStart, whyByHand}, ByHand: true, Commands: []string{o.Tool.start(result.Clone, false)}},
 		after(b.address.String()),
 	}
 	again := fmt.Sprintf("# then, on each node, add the rules in %s and what is in %s again", b.file("rules"), b.file("addresses"))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/beevik/etree"
 
+	"ocf-clusterip/internal/clusterip"
 	"ocf-clusterip/internal/ocf"
 	"ocf-clusterip/internal/text"
 )
@@ -43,6 +44,7 @@ func (c clone) describe(result *Conversion, parameters map[string]string) {
 		return
 	}
 	changed, former := c.metaChanges()
+	start := tool.start(c.Clone, c.stoppedByDefault() != clusterip.No)
 	stop := tool.stop(c.Clone, c.Name, ownMeta(c.primitive, targetRole) != "")
 	// The agent comes before the meta attributes: whichever command fails, what is configured then can be started.
 	replace := func(command string, meta []attribute) []string {
@@ -58,11 +60,11 @@ func (c clone) describe(result *Conversion, parameters map[string]string) {
 			Title: "Stop the address and replace the agent; constraints, tags and everything else that names the resource stay", Why: why,
 			Commands: []string{chain(slices.Concat([]string{backup(result.Resource)}, stop, replace(forward, changed))...)},
 		},
-		{Title: "Start it", Why: []string{whyStart}, Commands: []string{tool.start(c.Clone)}},
+		{Title: "Start it", Why: []string{whyStart}, Commands: []string{start}},
 		after(parameters["ip"]),
 	}
-	result.WayBack = []string{chain(append(stop, replace(back, former)...)...), tool.start(c.Clone)}
-	if c.Disabled() {
+	result.WayBack = []string{chain(append(stop, replace(back, former)...)...), start}
+	if c.disabled() {
 		result.Steps[1].Why = why[1:]
 		result.Steps[2].Why, result.Steps[2].ByHand = []string{whyStopped}, true
 		result.WayBack = result.WayBack[:1]
@@ -109,7 +111,11 @@ func (c clone) metaChanges() (changed, former []attribute) {
 
 func (c clone) changesStickiness() bool { return ownMeta(c.around, "resource-stickiness") != "0" }
 
-const targetRole = "target-role"
+const (
+	targetRole = "target-role"
+	stopped    = "Stopped"
+	started    = "Started"
+)
 
 // stoppedPrimitive returns the primitive as it is, but for a target-role of its own: with that, the way back would start it before its
 // clone is as it was.
@@ -117,7 +123,7 @@ func (c clone) stoppedPrimitive() *etree.Element {
 	e := c.primitive.Copy()
 	for _, pair := range e.FindElements("./meta_attributes/nvpair") {
 		if pair.SelectAttrValue("name", "") == targetRole {
-			pair.CreateAttr("value", "Stopped")
+			pair.CreateAttr("value", stopped)
 		}
 	}
 	return e

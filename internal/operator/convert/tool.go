@@ -46,12 +46,17 @@ func (t Tool) stop(clone, primitive string, hasTargetRole bool) []string {
 	return []string{command, wait, isStopped(clone)}
 }
 
-// start returns the commands that start a clone. Both tools remove its primitive's target-role.
-func (t Tool) start(resource string) string {
-	if t == CRM {
-		return chain("crm resource start "+text.ShellQuote(resource), wait)
+// start returns the commands that start a clone. Both tools remove its primitive's target-role. crm sets the clone's; pcs removes that one,
+// too, which starts nothing if rsc_defaults has target-role=Stopped.
+func (t Tool) start(clone string, maybeStoppedByDefault bool) string {
+	commands := []string{"pcs resource enable " + text.ShellQuote(clone)}
+	switch {
+	case t == CRM:
+		commands = []string{"crm resource start " + text.ShellQuote(clone)}
+	case maybeStoppedByDefault:
+		commands = append(commands, t.setMeta(clone, []attribute{{targetRole, started}})...)
 	}
-	return chain("pcs resource enable "+text.ShellQuote(resource), wait)
+	return chain(append(commands, wait)...)
 }
 
 // refresh returns the command that makes Pacemaker forget what the former agent's actions returned.
@@ -107,6 +112,6 @@ func (t Tool) create(resource string, parameters map[string]string, attributes [
 	}
 	// Both at once, because a primitive alone would start. crmsh splits lines into words as a shell does.
 	primitive := strings.Join(slices.Concat([]string{"primitive", name, "ocf:custom:clusterip", "params"}, settings, operations), " ")
-	cloned := strings.Join(slices.Concat([]string{"clone", clone, name, "meta"}, meta, []string{"target-role=Stopped"}), " ")
+	cloned := strings.Join(slices.Concat([]string{"clone", clone, name, "meta"}, meta, []string{targetRole + "=" + stopped}), " ")
 	return []string{fmt.Sprintf("printf '%%s\\n' %s %s | crm configure load update -", text.ShellQuote(primitive), text.ShellQuote(cloned))}
 }
