@@ -260,7 +260,7 @@ func faults6() []fault {
 		},
 		{
 			name:   "a part of the stamp removed",
-			cause:  commands("nft delete element netdev " + ourTable + " schema { 0x1010002 }"),
+			cause:  commands(fmt.Sprintf("nft delete element netdev %s schema { %#x }", ourTable, 0x1010000|clusterip.Schema)),
 			reason: "is incomplete",
 		},
 		{name: "whole ruleset flushed", cause: commands("nft flush ruleset"), reason: "this is left on the node", losesAll: true},
