@@ -5,7 +5,6 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -64,9 +63,7 @@ func TestSixtyFourInstancesAtOnce(t *testing.T) {
 	if after != clean {
 		t.Errorf("something is left (-before +after):\n%s", changes(clean, after))
 	}
-	if files, err := os.ReadDir(a.TempDir); err != nil || len(files) > 0 {
-		t.Errorf("files are left: %v %v", files, err)
-	}
+	a.checkNoFiles(t, "afterwards")
 }
 
 // owned counts the buckets that the kernel lets in.

@@ -92,7 +92,7 @@ func TestStopWithBadParameters(t *testing.T) {
 				check(t, status(p.stop(2), ocf.Success))
 			}
 			if !strings.HasPrefix(name, "a relative") && !strings.HasPrefix(name, "no folder") {
-				p.checkNoFiles(t)
+				p.checkNoFiles(t, "afterwards")
 			}
 		})
 	}
@@ -175,7 +175,7 @@ func TestStartRefusesWhatDoesNotFitTheNode(t *testing.T) {
 			if after != before {
 				t.Errorf("changed (-before +after):\n%s", changes(before, after))
 			}
-			p.checkNoFiles(t)
+			p.checkNoFiles(t, "afterwards")
 			commands(row.after...)(t, p)
 		})
 	}

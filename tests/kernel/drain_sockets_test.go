@@ -452,27 +452,49 @@ func sweeper(a *agent) (int, error) {
 	return a.holderOf(filepath.Join(a.TempDir, "clusterip-"+shared.String()+".sweeper.lock"))
 }
 
-// endBackground ends the sweepers and tellers that still work when a test ends. They would make files in its folder. One that was just
-// started has no lock yet, so they are found by their environment.
+// endBackground ends the sweepers and tellers that still work when a test ends. They would make files in its folder.
 func (a *agent) endBackground() {
 	const tries, pause = 200, 10 * time.Millisecond
 	for range tries {
-		ended := true
-		environments, _ := filepath.Glob("/proc/[0-9]*/environ")
-		for _, name := range environments {
-			environment, err := os.ReadFile(name)
-			if err != nil || !a.isMine(environment) {
-				continue
-			}
-			ended = false
-			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
-				_ = unix.Kill(pid, unix.SIGKILL)
-			}
+		running := a.background()
+		for _, pid := range running {
+			_ = unix.Kill(pid, unix.SIGKILL)
 		}
-		if ended {
+		if len(running) == 0 {
 			return
 		}
 		time.Sleep(pause)
+	}
+}
+
+// background is the ids of the sweepers and tellers that work. One that was just started has no lock yet, so they are found by their
+// environment.
+func (a *agent) background() []int {
+	var running []int
+	environments, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, name := range environments {
+		environment, err := os.ReadFile(name)
+		if err != nil || !a.isMine(environment) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil {
+			running = append(running, pid)
+		}
+	}
+	return running
+}
+
+// checkNoFiles expects that nothing is left in the agent's folder, as soon as no sweeper and no teller works, which remove theirs.
+func (a *agent) checkNoFiles(t *testing.T, where string) {
+	t.Helper()
+	eventually(t, where+": all processes in the background have ended", func() error {
+		if running := a.background(); len(running) > 0 {
+			return fmt.Errorf("%d work", running)
+		}
+		return nil
+	})
+	if files, err := os.ReadDir(a.TempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
+		t.Errorf("%s: files are left: %v %v", where, files, err)
 	}
 }
 

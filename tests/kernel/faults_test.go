@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -65,19 +64,12 @@ func (p *testNode) checkNothingIsLeft(t *testing.T) {
 	if dump != p.clean {
 		t.Errorf("after stop (-before start +after):\n%s", changes(p.clean, dump))
 	}
-	p.checkNoFiles(t)
+	p.checkNoFiles(t, "afterwards")
 }
 
 // changes shows the lines in which two dumps differ.
 func changes(before, after string) string {
 	return cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n"))
-}
-
-func (p *testNode) checkNoFiles(t *testing.T) {
-	t.Helper()
-	if files, err := os.ReadDir(p.TempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
-		t.Errorf("files are left: %v %v", files, err)
-	}
 }
 
 // A fault is a change that the agent did not make.
@@ -551,7 +543,7 @@ func TestDeletedInterface(t *testing.T) {
 			if rules := p.by(t, "nft list ruleset"); rules != "" {
 				t.Errorf("left: %s", rules)
 			}
-			p.checkNoFiles(t)
+			p.checkNoFiles(t, "afterwards")
 		})
 	}
 }
@@ -590,7 +582,7 @@ func TestConflictingTable(t *testing.T) {
 			if after != before {
 				t.Errorf("(-before +after):\n%s", changes(before, after))
 			}
-			p.checkNoFiles(t)
+			p.checkNoFiles(t, "afterwards")
 		})
 	}
 }

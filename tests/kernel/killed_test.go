@@ -5,7 +5,6 @@ package kernel
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -283,7 +282,5 @@ func (k *killed) stopAll(t *testing.T, where string) {
 	if dump := k.dump(t); dump != k.clean {
 		t.Errorf("%s: something is left (-before +after):\n%s", where, changes(k.clean, dump))
 	}
-	if files, err := os.ReadDir(k.TempDir); err != nil && !os.IsNotExist(err) || len(files) > 0 {
-		t.Errorf("%s: files are left: %v %v", where, files, err)
-	}
+	k.checkNoFiles(t, where)
 }
