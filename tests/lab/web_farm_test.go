@@ -109,8 +109,8 @@ func (s *scenario) visit(ctx context.Context, resets *lan.Capture, standby *atom
 			}
 			client := from(10000)
 			end := s.visitOnce(client)
-			isReset := strings.HasSuffix(end, unix.ECONNRESET.Error())
-			if end == closed || isReset && s.resetBy(resets, client) == standby.Load() {
+			wasReset := strings.HasSuffix(end, unix.ECONNRESET.Error())
+			if end == closed || wasReset && s.resetBy(resets, client) == standby.Load() {
 				end = s.visitOnce(from(20000))
 			}
 			lock.Lock()
@@ -133,6 +133,7 @@ func (s *scenario) resetBy(resets *lan.Capture, client netip.AddrPort) *Host {
 	})
 	if err != nil {
 		s.t.Errorf("who has reset the connection of %s: %v", client, err)
+		return nil
 	}
 	i := slices.IndexFunc(s.Hosts, func(h *Host) bool { return slices.Equal(h.machine.MAC, frame.Source) })
 	if i < 0 {

@@ -168,8 +168,9 @@ func (f family) bucketRules(comment string, layout clusterip.Layout, ports []exp
 	}
 	var adopting, draining []rule
 	drainingMark, adoptingMark := f.marks(layout)
+	settled := layout.Schema >= schemaSettled
 	adopted := slices.Concat(lookup(setAdopting), lookup(setOwned))
-	if layout.Schema >= schemaSettled {
+	if settled {
 		adopted = lookup(setOwned)
 	}
 	for _, p := range connectionProtocols {
@@ -182,11 +183,11 @@ func (f family) bucketRules(comment string, layout clusterip.Layout, ports []exp
 		draining = append(draining, marked("draining buckets", drainingMark, lookup(setDraining)))
 	}
 	serving := slices.Concat(adopting, []rule{owned})
-	if layout.Schema >= schemaSettled {
+	if settled {
 		serving = f.servingRules(comment, layout, ports, adopting)
 	}
 	if !takeover {
-		if layout.Schema >= schemaSettled && !layout.Lingers.IsZero() {
+		if settled && !layout.Lingers.IsZero() {
 			// Behind the set of owned buckets: one transaction removes a bucket from it and puts it under way. So a packet that is too late for
 			// the one set is in time for the other.
 			serving = append(serving, newRule("takeovers are under way", underWay(), goTo(f.chain+chainTakeover)))
